@@ -1,0 +1,1 @@
+"""What every service stands on: one loop that takes, decides, commits and applies."""

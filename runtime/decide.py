@@ -1,0 +1,161 @@
+"""The second step of the loop: processors run on an overlay over the state; what stays here is decided at once."""
+
+import logging
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from runtime.dead_letters import dead_letter, describe
+from runtime.overlay import Announced, Batch, Turn
+from runtime.plan import Plan
+from runtime.records import CONSUMED_BY, Header, Record, Taken, TopicPartition, Write
+from runtime.service import Service
+from runtime.state import Store
+from runtime.timers import Due
+from schemas.wire import Message
+
+log = logging.getLogger(__name__)
+
+Fuses = Callable[[TopicPartition], bool]
+
+MAX_DEPTH = 32
+"""Messages that follow from one another in a batch before the next goes by the broker: no cascade holds up a commit."""
+
+WAKE_AGAIN = timedelta(minutes=1)
+"""After which a processor that failed when it was woken is woken again."""
+
+
+class Work(NamedTuple):
+    """A readable message on its way to the processors of its topic."""
+
+    topic: str
+    partition: int
+    time: datetime
+    value: Message
+    depth: int
+    record: Record | None  # None: fused, it never left the worker
+
+
+class Decider:
+    """Turns what was taken into a batch. Reads local state, writes nothing.
+
+    Arguments:
+        plan: the worker's services.
+        partitions: how many partitions every topic has.
+        store: gives the store of a table and partition that is owned.
+    """
+
+    def __init__(self, plan: Plan, partitions: int, store: Callable[[str, int], Store]) -> None:
+        self.plan = plan
+        self.partitions = partitions
+        self.store = store
+        self._mark: tuple[Header, ...] = ((CONSUMED_BY, plan.group.encode()),)
+
+    def decide(
+        self,
+        taken: Taken,
+        due: Iterable[Due],
+        now: datetime,
+        fuses: Fuses,
+    ) -> Batch:
+        """Runs the processors.
+
+        Arguments:
+            taken: the records, and the positions they bring the worker to.
+            due: timers whose time has come.
+            now: when the batch was taken, UTC.
+            fuses: whether a message to this partition may be decided here and now, without the way by the broker.
+        """
+        batch = Batch(self.plan, self.partitions, now, self.store, offsets=taken.positions)
+        for timer in due:
+            self._wake(batch, timer, fuses)
+        for record in taken.records:
+            work = self._read(batch, record)
+            if work is not None:
+                self._follow(batch, [work], fuses)
+        return batch
+
+    def _read(self, batch: Batch, record: Record) -> Work | None:
+        """The message of a record, or None once the record has gone to the dead letters."""
+        topic = self.plan.consumed[record.topic]
+        time = datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
+        try:
+            if record.value is None:
+                raise ValueError("the message has no value (a tombstone)")  # noqa: TRY301
+            value = topic.model.from_json(record.value)
+            key = topic.key(value)
+            if record.key != key.encode():
+                raise ValueError(f"the message's key is not that of its value, which belongs under {key!r}")  # noqa: TRY301
+        except (ValidationError, ValueError) as error:
+            services = ",".join(s.name for s, _ in self.plan.processors[record.topic])
+            self._reject(batch, record, services, describe(error))
+            return None
+        return Work(record.topic, record.partition, time, value, 0, record)
+
+    def _follow(self, batch: Batch, work: list[Work], fuses: Fuses) -> None:
+        """Decides the messages in `work`, and those that follow and stay here, in the order they were sent."""
+        for item in work:  # grows while it is walked
+            batch.decided += 1
+            for service, processor in self.plan.processors[item.topic]:
+                turn = Turn(batch, service, item.partition, item.time)
+                error = _attempt(turn, service, item.topic, partial(processor, item.value, turn))
+                if error is None:
+                    self._announce(batch, turn.sent, work, item.depth + 1, fuses)
+                else:
+                    self._reject(batch, item.record or self._written(item), service.name, error)
+
+    def _wake(self, batch: Batch, due: Due, fuses: Fuses) -> None:
+        service = due.service
+        row = batch.read(service.timers, due.partition, due.key)
+        if row is None or row.at != due.at or service.on_wake is None:
+            return  # withdrawn or moved meanwhile
+        batch.decided += 1
+        turn = Turn(batch, service, due.partition, batch.now)
+        turn.wake(due.key, None)
+        error = _attempt(turn, service, "wake", partial(service.on_wake, due.key, turn))
+        if error is not None:
+            turn = Turn(batch, service, due.partition, batch.now)
+            turn.wake(due.key, batch.now + WAKE_AGAIN)
+            turn.keep()
+        work: list[Work] = []
+        self._announce(batch, turn.sent, work, 1, fuses)
+        self._follow(batch, work, fuses)
+
+    def _announce(self, batch: Batch, sent: list[Announced], work: list[Work], depth: int, fuses: Fuses) -> None:
+        """Sends messages on their way: decided here and now, written, or both."""
+        for topic, partition, key, value in sent:
+            fused = (
+                topic.name in self.plan.processors
+                and depth < MAX_DEPTH
+                and fuses(TopicPartition(topic.name, partition))
+            )
+            if fused:
+                batch.fused += 1
+                work.append(Work(topic.name, partition, batch.now, value, depth, None))
+            if not (fused and topic.internal):
+                headers = self._mark if fused else ()
+                batch.announcements.append(Write(topic.name, partition, key.encode(), value.to_json(), headers))
+
+    def _reject(self, batch: Batch, record: Record, services: str, error: str) -> None:
+        batch.dead_letters += 1
+        batch.announcements.append(dead_letter(record, services, error, batch.now))
+
+    def _written(self, item: Work) -> Record:
+        """A fused message as it would have been read, had it gone by the broker. It has no offset: -1."""
+        key = self.plan.consumed[item.topic].key(item.value)
+        milliseconds = int(item.time.timestamp() * 1000)
+        return Record(item.topic, item.partition, -1, milliseconds, key.encode(), item.value.to_json())
+
+
+def _attempt(turn: Turn, service: Service, what: str, call: Callable[[], None]) -> str | None:
+    """Runs a processor and keeps what it decided; or tells what is wrong: one bad message must not stop the stream."""
+    try:
+        call()
+    except Exception as error:
+        log.exception("processor failed service=%s on=%s", service.name, what)
+        return f"{type(error).__name__}: {error}"
+    turn.keep()
+    return None

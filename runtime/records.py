@@ -1,0 +1,71 @@
+"""What passes between the broker and the loop: records as they came, writes as they will go."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+Header = tuple[str, bytes]
+
+CONSUMED_BY = "consumed-by"
+"""Header of a message that its writer's group has decided already, in the batch that announced it; value: the group."""
+
+
+class TopicPartition(NamedTuple):
+    """A partition of a topic by its logical name (without the deployment's prefix)."""
+
+    topic: str
+    partition: int
+
+
+class Record(NamedTuple):
+    """A message as it was read."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[Header] = ()
+
+
+class Write(NamedTuple):
+    """A message to be written. A value of `None` is a tombstone."""
+
+    topic: str
+    partition: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[Header] = ()
+
+
+class Membership(NamedTuple):
+    """Who a worker is in its consumer group; the coordinator refuses the offsets of any that is no longer valid."""
+
+    generation: int
+    member_id: str
+
+
+@dataclass(slots=True)
+class Taken:
+    """What a worker takes in one go: every record that was waiting, and how far that brings it in each partition.
+
+    `positions` are the next offsets to read. They also pass over what is not among the records: control records, and
+    messages that carry `consumed-by` of the worker's own group.
+    """
+
+    records: list[Record]
+    positions: dict[TopicPartition, int]
+    membership: Membership
+
+
+Offsets = Mapping[TopicPartition, int]
+
+
+@dataclass(slots=True)
+class Writes:
+    """What one batch makes durable, all of it or nothing."""
+
+    changelog: list[Write] = field(default_factory=list)
+    announcements: list[Write] = field(default_factory=list)
+    offsets: Offsets = field(default_factory=dict)

@@ -1,0 +1,67 @@
+"""Settings of a worker, from the environment. Names are the same there, in capitals."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from yarl import URL
+
+
+class Guarantee(StrEnum):
+    EXACTLY_ONCE = "exactly_once"
+    AT_LEAST_ONCE = "at_least_once"
+
+
+class Settings(BaseSettings):
+    """Everything that differs between two workers, or between a laptop and a shop."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    kafka_bootstrap_servers: str = Field(default="127.0.0.1:9092", description="Brokers, host:port, comma separated")
+    topic_prefix: str = Field(default="", pattern=r"^[A-Za-z0-9._-]*$", description="Put before every topic and group")
+    partitions: int = Field(default=4, ge=1, le=1000, description="Partitions of every topic; fixed once they exist")
+    replication_factor: int = Field(default=1, ge=1, description="Of topics that are made here; 3 in a cluster")
+    processing_guarantee: Guarantee = Guarantee.EXACTLY_ONCE
+
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(default=8080, ge=0, le=65535, description="0 picks a free one")
+    advertised_url: str | None = Field(default=None, description="Under which other workers reach this one")
+    max_body_bytes: int = Field(default=64 * 1024, ge=1024, description="Largest request body")
+    worker_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        default=(), description="Keys that authenticate worker-to-worker calls, comma separated; the first one signs"
+    )
+
+    state_dir: Path = Field(default=Path(".data/state"), description="Where RocksDB keeps the tables")
+    state_memory_mb: int = Field(default=4, ge=1, description="RocksDB write buffers and cache, MiB a table-partition")
+
+    session_timeout_s: float = Field(default=10.0, ge=1, description="Silence after which the group drops a worker")
+    heartbeat_interval_s: float = Field(default=2.0, gt=0)
+    transaction_timeout_s: float = Field(
+        default=10.0, ge=1, description="How long the open transaction of a worker that fell silent holds back readers"
+    )
+    batch_limit: int = Field(default=2000, ge=1, description="Most records a batch takes")
+    produce_timeout_s: float = Field(default=10.0, gt=0, description="After which an unacknowledged POST answers 503")
+
+    required_checks: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=("FRAUD_CHECK", "INVENTORY_CHECK", "ORDER_DETAILS_CHECK"),
+        description="Checks an order must pass, comma separated",
+    )
+    validation_deadline_s: float = Field(default=60.0, gt=0, description="After which missing verdicts fail an order")
+    fraud_limit: float = Field(default=2000, gt=0, description="Total of a session at which its orders fail")
+    fraud_session_gap_s: float = Field(default=3600.0, gt=0, description="Silence that ends a customer's session")
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
+
+    @field_validator("required_checks", "worker_keys", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    def base_url(self, port: int) -> URL:
+        """Where other workers reach this one, given the port it listens on."""
+        if self.advertised_url:
+            return URL(self.advertised_url)
+        return URL.build(scheme="http", host=self.http_host, port=port)

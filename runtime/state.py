@@ -1,0 +1,77 @@
+"""Where the rows of the tables are kept: one store per table and partition. In memory here, on disk in `rocks`."""
+
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+Rows = Mapping[bytes, bytes | None]
+"""Changed rows by key; `None` deletes."""
+
+
+class Store(Protocol):
+    """The rows of one table in one partition, and how much of the changelog they hold."""
+
+    @property
+    def offset(self) -> int | None:
+        """Offset of the last changelog record applied; `None` when nothing was."""
+
+    def get(self, key: bytes) -> bytes | None: ...
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]: ...
+
+    def apply(self, rows: Rows, offset: int) -> None:
+        """Writes rows and offset in one step: after a crash both are there or neither."""
+
+    def clear(self) -> None:
+        """Forgets all rows and the offset."""
+
+    def close(self) -> None: ...
+
+
+class Stores(Protocol):
+    """Opens stores. The same (table, partition) gives the same store until it is closed."""
+
+    def open(self, table: str, partition: int) -> Store: ...
+
+    def close(self) -> None: ...
+
+
+class MemoryStore:
+    """A store for tests and simulations."""
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, bytes] = {}
+        self.offset: int | None = None
+
+    def get(self, key: bytes) -> bytes | None:
+        return self.rows.get(key)
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        return iter(sorted(self.rows.items()))
+
+    def apply(self, rows: Rows, offset: int) -> None:
+        for key, value in rows.items():
+            if value is None:
+                self.rows.pop(key, None)
+            else:
+                self.rows[key] = value
+        self.offset = offset
+
+    def clear(self) -> None:
+        self.rows.clear()
+        self.offset = None
+
+    def close(self) -> None:
+        pass
+
+
+class MemoryStores:
+    """Stores that live as long as this object: a worker's disk, in tests and simulations."""
+
+    def __init__(self) -> None:
+        self.stores: dict[tuple[str, int], MemoryStore] = {}
+
+    def open(self, table: str, partition: int) -> MemoryStore:
+        return self.stores.setdefault((table, partition), MemoryStore())
+
+    def close(self) -> None:
+        pass

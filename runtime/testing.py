@@ -1,0 +1,130 @@
+"""The same processors in memory: several services wired together, with virtual time, and no broker.
+
+topology = Topology(FRAUD, INVENTORY, DETAILS, ORDERS_SERVICE)
+topology.send(ORDERS, order)
+assert topology.values(ORDERS)[-1].state is OrderState.VALIDATED
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from runtime.decide import Decider
+from runtime.partitioning import partition_of
+from runtime.plan import Plan
+from runtime.records import CONSUMED_BY, Header, Membership, Record, Taken, TopicPartition, Write
+from runtime.service import Service, Table
+from runtime.state import MemoryStores
+from runtime.timers import Timers
+from schemas.topics import Topic
+from schemas.wire import Message
+
+M = TypeVar("M", bound=Message)
+
+_START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Worker:
+    """One worker of a topology: a composition of services, its state, and how far it has read."""
+
+    def __init__(self, services: Iterable[Service], partitions: int, *, fuse: bool) -> None:
+        self.plan = Plan(tuple(services))
+        self.stores = MemoryStores()
+        self.timers = Timers(self.plan)
+        self.decider = Decider(self.plan, partitions, self.stores.open)
+        self.positions: dict[TopicPartition, int] = {}
+        self.fuse = fuse
+        self.decided = 0
+
+
+class Topology:
+    """Services wired together through topics in memory. Every call returns when nothing is left to do.
+
+    Arguments:
+        services: what runs.
+        apart: each service in a worker of its own, instead of all in one.
+        fuse: whether a worker decides its own messages at once, as a real one does.
+    """
+
+    def __init__(self, *services: Service, partitions: int = 4, apart: bool = False, fuse: bool = True) -> None:
+        self.partitions = partitions
+        self.now = _START
+        self.topics: dict[TopicPartition, list[Record]] = {}
+        groups = [[s] for s in services] if apart else [list(services)]
+        self.workers = [Worker(group, partitions, fuse=fuse) for group in groups]
+
+    def send(self, topic: Topic[M], *values: M) -> None:
+        """Writes messages as an outsider would, and lets the services react."""
+        for value in values:
+            key = topic.key(value).encode()
+            self.write(Write(topic.name, partition_of(key, self.partitions), key, value.to_json()))
+        self.run()
+
+    def send_raw(self, topic: Topic[Any], key: bytes | None, value: bytes | None, *headers: Header) -> None:
+        """Writes any bytes."""
+        self.write(Write(topic.name, partition_of(key or b"", self.partitions), key, value, headers))
+        self.run()
+
+    def advance(self, by: timedelta) -> None:
+        """Lets time pass: timers that come due meanwhile fire, each at its time."""
+        end = self.now + by
+        while (at := min((t for w in self.workers if (t := w.timers.next())), default=None)) and at <= end:
+            self.now = max(self.now, at)
+            self.run()
+        self.now = end
+
+    def values(self, topic: Topic[M]) -> list[M]:
+        """All messages of a topic, partition by partition, in order within each."""
+        return [topic.model.from_json(r.value) for r in self.records(topic.name) if r.value is not None]
+
+    def records(self, topic: str) -> list[Record]:
+        return [r for tp in sorted(self.topics) if tp.topic == topic for r in self.topics[tp]]
+
+    def row(self, table: Table[M], key: str) -> M | None:
+        """A row of a table, wherever it lives."""
+        for worker in self.workers:
+            if table.name in worker.plan.tables:
+                for partition in range(self.partitions):
+                    raw = worker.stores.open(table.name, partition).get(key.encode())
+                    if raw is not None:
+                        return table.model.from_json(raw)
+        return None
+
+    def write(self, write: Write) -> None:
+        """Appends to a topic, without letting anybody react yet."""
+        log = self.topics.setdefault(TopicPartition(write.topic, write.partition), [])
+        milliseconds = int(self.now.timestamp() * 1000)
+        log.append(Record(write.topic, write.partition, len(log), milliseconds, write.key, write.value, write.headers))
+
+    def run(self) -> None:
+        """Lets the workers take, decide, commit and apply in turn until all are idle."""
+        while any([self._step(worker) for worker in self.workers]):
+            pass
+
+    def _step(self, worker: Worker) -> bool:
+        taken = self._take(worker)
+        due = worker.timers.due(self.now, limit=1000)
+        if not taken.positions and not due:
+            return False
+        batch = worker.decider.decide(taken, due, self.now, lambda _: worker.fuse)
+        worker.decided += batch.decided
+        rows = batch.rows()
+        for write in batch.announcements:
+            self.write(write)
+        for (table, partition), changed in rows.items():
+            store = worker.stores.open(table, partition)
+            store.apply(changed, (store.offset or 0) + len(changed))
+            worker.timers.apply(table, partition, changed)
+        worker.positions.update(batch.offsets)
+        return True
+
+    def _take(self, worker: Worker) -> Taken:
+        records: list[Record] = []
+        positions: dict[TopicPartition, int] = {}
+        for tp, log in self.topics.items():
+            position = worker.positions.get(tp, 0)
+            if tp.topic in worker.plan.consumed and position < len(log):
+                own = (CONSUMED_BY, worker.plan.group.encode())
+                records += [r for r in log[position:] if own not in r.headers]
+                positions[tp] = len(log)
+        return Taken(records, positions, Membership(1, "in-memory"))

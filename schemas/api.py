@@ -1,0 +1,53 @@
+"""Bodies of the HTTP API that are not messages themselves."""
+
+from pydantic import Field
+
+from schemas.identifiers import OrderId
+from schemas.messages import CheckType, Order, OrderState, ValidationResult
+from schemas.wire import Int64, Message, Money, Quantity
+
+
+class NewOrder(Message):
+    """Body of `POST /v1/orders`. Without an id the server makes one."""
+
+    id: OrderId | None = Field(default=None, description="Chosen by the client, who may then repeat the request safely")
+    customer_id: Int64
+    product: str = Field(max_length=256)
+    quantity: Quantity
+    price: Money = Field(description="Of one piece")
+
+
+class Verdict(Message):
+    """What one check said."""
+
+    check_type: CheckType
+    validation_result: ValidationResult
+    reason: str | None = None
+
+
+class OrderOutcome(Message):
+    """Body of `GET /v1/orders/{id}/validated`: the order's state, the verdicts so far and why it failed, if it did."""
+
+    id: OrderId
+    state: OrderState
+    order: Order
+    verdicts: tuple[Verdict, ...] = ()
+    reasons: tuple[str, ...] = ()
+
+
+class InvalidParam(Message):
+    """One fault in a request (RFC 9457, example of 3.0): where, and what to do about it."""
+
+    name: str
+    reason: str
+
+
+class Problem(Message):
+    """`application/problem+json`, RFC 9457."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str | None = None
+    instance: str | None = None
+    errors: tuple[InvalidParam, ...] | None = None

@@ -1,0 +1,110 @@
+"""The messages on the topics. Field names follow Confluent's microservices example, in camelCase on the wire."""
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from schemas.identifiers import OrderId
+from schemas.wire import Int64, Message, Money, Quantity, Timestamp
+
+
+class OrderState(StrEnum):
+    CREATED = "CREATED"
+    VALIDATED = "VALIDATED"
+    FAILED = "FAILED"
+    SHIPPED = "SHIPPED"
+
+    @property
+    def decided(self) -> bool:
+        """Whether the verdicts are in: a state that never goes back to CREATED."""
+        return self is not OrderState.CREATED
+
+
+class CheckType(StrEnum):
+    FRAUD_CHECK = "FRAUD_CHECK"
+    INVENTORY_CHECK = "INVENTORY_CHECK"
+    ORDER_DETAILS_CHECK = "ORDER_DETAILS_CHECK"
+
+
+class ValidationResult(StrEnum):
+    PASS = "PASS"
+    FAIL = "FAIL"
+    ERROR = "ERROR"
+
+
+class Order(Message):
+    """Topic `orders`, keyed by id: an order and the state it has come to."""
+
+    id: OrderId
+    customer_id: Int64
+    state: OrderState = OrderState.CREATED
+    product: str = Field(max_length=256)
+    quantity: Quantity
+    price: Money
+    created_at: Timestamp
+
+    @property
+    def value(self) -> Money:
+        """What the order is worth: quantity times price."""
+        return self.quantity * self.price
+
+    def same_content(self, other: "Order") -> bool:
+        """Whether a client would call both the same order: all that the client chose is equal."""
+        return (self.id, self.customer_id, self.product, self.quantity, self.price) == (
+            other.id,
+            other.customer_id,
+            other.product,
+            other.quantity,
+            other.price,
+        )
+
+
+class OrderValidation(Message):
+    """Topic `order-validations`, keyed by order id: the verdict of one check on one order."""
+
+    order_id: OrderId
+    check_type: CheckType
+    validation_result: ValidationResult
+    reason: str | None = None
+
+
+class StockLevel(Message):
+    """Topic `warehouse-inventory`, keyed by product: how many pieces the warehouse holds, as an absolute count."""
+
+    product: str = Field(max_length=256)
+    count: int = Field(strict=True, ge=0, le=2**53)
+
+
+class Payment(Message):
+    """Topic `payments`, keyed by payment id."""
+
+    id: str
+    order_id: OrderId
+    ccy: str = Field(min_length=3, max_length=3)
+    amount: Money
+
+
+class CustomerLevel(StrEnum):
+    PLATINUM = "platinum"
+    GOLD = "gold"
+    SILVER = "silver"
+    BRONZE = "bronze"
+
+
+class Customer(Message):
+    """Topic `customers`, keyed by customer id. An unknown level stays readable: whoever sorts by it decides."""
+
+    id: Int64
+    first_name: str
+    last_name: str
+    email: str
+    address: str
+    level: str = CustomerLevel.BRONZE
+
+
+class OrderEnriched(Message):
+    """Topic `orders-enriched` and the topics named by customer level, keyed by order id."""
+
+    id: OrderId
+    customer_id: Int64
+    customer_level: str
