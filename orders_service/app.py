@@ -1,0 +1,29 @@
+"""The orders service: consumes orders and verdicts, holds the view of every order, announces what became of it."""
+
+from datetime import timedelta
+
+from orders_service.aggregate import Gathering
+from orders_service.state import ORDERS_VIEW
+from runtime.hosting import Hosted
+from runtime.service import Input, Service
+from runtime.settings import Guarantee, Settings
+from schemas.messages import CheckType
+from schemas.topics import ORDER_VALIDATIONS, ORDERS
+
+
+def build(settings: Settings) -> Hosted:
+    """The service with its settings. Raises `ValueError` if a required check is none that exists."""
+    gathering = Gathering(
+        required=tuple(dict.fromkeys(CheckType(check) for check in settings.required_checks)),
+        deadline=timedelta(seconds=settings.validation_deadline_s),
+        repeats=settings.processing_guarantee is Guarantee.AT_LEAST_ONCE,
+    )
+    return Hosted(
+        Service(
+            name="orders",
+            inputs=(Input(ORDERS, gathering.on_order), Input(ORDER_VALIDATIONS, gathering.on_verdict)),
+            outputs=(ORDERS,),
+            tables=(ORDERS_VIEW,),
+            on_wake=gathering.on_wake,
+        )
+    )
