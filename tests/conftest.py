@@ -1,0 +1,28 @@
+"""What every kind of test may use. Nothing is started, nor imported, for a test that does not ask for it."""
+
+import os
+import secrets
+import shutil
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory):
+    """Bootstrap servers of a real Kafka: one node, fresh, for the whole run; KAFKA_BOOTSTRAP_SERVERS if that is set."""
+    if servers := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        yield servers
+        return
+    from ecosystem.kafka import Cluster
+
+    home = tmp_path_factory.mktemp("kafka")
+    with Cluster(home) as cluster:
+        yield cluster.bootstrap_servers
+    for node in cluster.nodes.values():
+        shutil.rmtree(node.data)  # the logs stay, for whoever looks into a failure
+
+
+@pytest.fixture
+def prefix():
+    """A topic prefix of this test's own, so that tests share a broker but no data."""
+    return f"t-{secrets.token_hex(4)}-"

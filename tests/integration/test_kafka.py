@@ -1,0 +1,105 @@
+"""The project's own Kafka is a real one: it keeps what it acknowledged, and leaves nothing behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from ecosystem.kafka import Cluster, KafkaError
+from ecosystem.ports import is_open
+
+
+async def create(servers, topic, copies=1):
+    admin = AIOKafkaAdminClient(bootstrap_servers=servers)
+    await admin.start()
+    await admin.create_topics([NewTopic(topic, 1, copies)])
+    await admin.close()
+
+
+async def write(servers, topic, value):
+    async with AIOKafkaProducer(bootstrap_servers=servers, acks="all", enable_idempotence=True) as producer:
+        await producer.send_and_wait(topic, value, partition=0)
+
+
+async def read(servers, topic, count):
+    async with AIOKafkaConsumer(topic, bootstrap_servers=servers, auto_offset_reset="earliest") as consumer:
+        return [(await consumer.getone()).value for _ in range(count)]
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    with Cluster(tmp_path / "kafka", heap_mb=256) as cluster:
+        yield cluster
+
+
+async def test_a_message_goes_through_the_shared_broker(kafka, prefix):
+    await create(kafka, f"{prefix}topic")
+    await write(kafka, f"{prefix}topic", b"one")
+    assert await read(kafka, f"{prefix}topic", 1) == [b"one"]
+
+
+async def test_what_was_acknowledged_survives_a_kill(cluster):
+    await create(cluster.bootstrap_servers, "topic")
+    await write(cluster.bootstrap_servers, "topic", b"before")
+    cluster.kill(1)
+    cluster.restart(1)
+    await write(cluster.bootstrap_servers, "topic", b"after")
+    assert await read(cluster.bootstrap_servers, "topic", 2) == [b"before", b"after"]
+
+
+async def test_a_later_cluster_on_other_ports_finds_the_data(tmp_path):
+    with Cluster(tmp_path, heap_mb=256) as first:
+        await create(first.bootstrap_servers, "topic")
+        await write(first.bootstrap_servers, "topic", b"kept")
+    with Cluster(tmp_path, heap_mb=256) as second:
+        assert second.bootstrap_servers != first.bootstrap_servers
+        assert await read(second.bootstrap_servers, "topic", 1) == [b"kept"]
+
+
+def test_a_stop_leaves_no_process_and_no_port(tmp_path):
+    cluster = Cluster(tmp_path, heap_mb=256).start()
+    pid, port = cluster.pid(1), cluster.nodes[1].port
+    cluster.stop()
+    assert not psutil.pid_exists(pid)
+    assert not is_open(port)
+
+
+def test_one_folder_is_for_one_cluster(cluster):
+    with pytest.raises(KafkaError, match=f"started by process {os.getpid()}"):
+        Cluster(cluster.home).start()
+
+
+def test_a_broker_that_cannot_start_says_why(tmp_path):
+    with pytest.raises(KafkaError, match=r"(?s)ended with code 1.*no.such.Reporter"):
+        Cluster(tmp_path, properties={"metric.reporters": "no.such.Reporter"}).start()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only the Linux kernel kills children with their parent")
+def test_the_broker_dies_with_its_parent(tmp_path):
+    code = "import sys, time, pathlib; from ecosystem.kafka import Cluster\n"
+    code += "c = Cluster(pathlib.Path(sys.argv[1]), heap_mb=256).start(); print(c.pid(1), flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE) as parent:
+        pid = int(parent.stdout.readline())
+        broker = psutil.Process(pid)
+        parent.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    # Whoever adopts an orphan may be slow to reap it: a zombie is dead enough.
+    while broker.is_running() and broker.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not broker.is_running() or broker.status() == psutil.STATUS_ZOMBIE
+
+
+async def test_three_nodes_go_on_without_one(tmp_path):
+    with Cluster(tmp_path, nodes=3, heap_mb=256) as cluster:
+        await create(cluster.bootstrap_servers, "topic", copies=3)
+        await write(cluster.bootstrap_servers, "topic", b"three")
+        cluster.kill(2)
+        await write(cluster.bootstrap_servers, "topic", b"two")
+        cluster.restart(2)
+        assert await read(cluster.bootstrap_servers, "topic", 2) == [b"three", b"two"]
