@@ -1,0 +1,1 @@
+"""Does the order make sense in itself?"""

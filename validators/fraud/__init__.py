@@ -1,0 +1,1 @@
+"""Is this customer spending suspiciously much in one go?"""

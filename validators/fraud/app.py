@@ -1,0 +1,25 @@
+"""The fraud validator: consumes orders by customer, holds their sessions, produces verdicts."""
+
+from datetime import timedelta
+from decimal import Decimal
+
+from runtime.hosting import Hosted
+from runtime.service import Input, Service
+from runtime.settings import Settings
+from schemas.topics import ORDER_VALIDATIONS, ORDERS
+from validators.fraud.rule import ORDERS_BY_CUSTOMER, Judge, route
+from validators.fraud.state import CUSTOMERS, JUDGED
+
+
+def build(settings: Settings) -> Hosted:
+    """The service, with its gap and its limit."""
+    judge = Judge(gap=timedelta(seconds=settings.fraud_session_gap_s), limit=Decimal(str(settings.fraud_limit)))
+    return Hosted(
+        Service(
+            name="fraud",
+            inputs=(Input(ORDERS, route), Input(ORDERS_BY_CUSTOMER, judge.on_order)),
+            outputs=(ORDERS_BY_CUSTOMER, ORDER_VALIDATIONS),
+            tables=(CUSTOMERS, *JUDGED.tables),
+            on_wake=judge.on_wake,
+        )
+    )

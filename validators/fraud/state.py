@@ -1,0 +1,24 @@
+"""What the fraud validator holds: the sessions of each customer, and for a while its verdict on each order."""
+
+from runtime.service import Table
+from schemas.wire import Message
+from validators.fraud.sessions import Session
+from validators.memory import Memory, Remembered
+
+
+class Customer(Message):
+    """The latest sessions of a customer by time, and the order that was judged last."""
+
+    sessions: tuple[Session, ...] = ()
+    last_order: str
+
+
+class Judged(Remembered):
+    """The verdict on an order: a PASS, unless there is a refusal."""
+
+    customer: str
+    refusal: str | None = None
+
+
+CUSTOMERS = Table("fraud-customers", Customer)
+JUDGED = Memory("fraud-judged", Judged)

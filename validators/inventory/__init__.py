@@ -1,0 +1,1 @@
+"""Is there enough in stock? Keeps a reservation for every order that passes."""

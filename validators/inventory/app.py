@@ -1,0 +1,25 @@
+"""The inventory validator: consumes stock levels and orders by product, holds reservations, produces verdicts."""
+
+from runtime.hosting import Hosted
+from runtime.service import Input, Service
+from runtime.settings import Settings
+from schemas.topics import ORDER_VALIDATIONS, ORDERS, WAREHOUSE_INVENTORY
+from validators.inventory import rule
+from validators.inventory.state import RESERVATIONS, STOCK
+
+
+def build(_settings: Settings) -> Hosted:
+    """The service; it has no settings."""
+    return Hosted(
+        Service(
+            name="inventory",
+            inputs=(
+                Input(ORDERS, rule.route),
+                Input(rule.ORDERS_BY_PRODUCT, rule.on_order),
+                Input(WAREHOUSE_INVENTORY, rule.on_stock, on_tombstone=rule.on_stock_withdrawn),
+            ),
+            outputs=(rule.ORDERS_BY_PRODUCT, ORDER_VALIDATIONS),
+            tables=(STOCK, *RESERVATIONS.tables),
+            on_wake=rule.on_wake,
+        )
+    )

@@ -1,0 +1,28 @@
+"""What the inventory validator holds: the stock of each product, and a reservation for each order."""
+
+from runtime.service import Table
+from schemas.wire import Message
+from validators.memory import Memory, Remembered
+
+
+class Stock(Message):
+    """Pieces of a product: how many the warehouse announced (`None`: it did not), and how many of them are reserved."""
+
+    count: int | None = None
+    reserved: int = 0
+
+
+class Reservation(Remembered):
+    """What was said to an order, a PASS unless there is a refusal, and the pieces it holds now.
+
+    One that holds pieces stays until it gives them back; there are no more of these than pieces in stock. One that
+    holds none is only remembered for a while, so that an order seen again neither takes nor gives back a second time.
+    """
+
+    product: str
+    held: int = 0
+    refusal: str | None = None
+
+
+STOCK = Table("inventory-stock", Stock)
+RESERVATIONS = Memory("inventory-reservations", Reservation)
