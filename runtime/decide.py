@@ -4,15 +4,13 @@ import logging
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import NamedTuple
-
-from pydantic import ValidationError
+from typing import Any, NamedTuple
 
 from runtime.dead_letters import dead_letter, describe
 from runtime.overlay import Announced, Batch, Turn
 from runtime.plan import Plan
 from runtime.records import CONSUMED_BY, Header, Record, Taken, TopicPartition, Write
-from runtime.service import Service
+from runtime.service import OnKey, Service
 from runtime.state import Store
 from runtime.timers import Due
 from schemas.wire import Message
@@ -29,12 +27,13 @@ WAKE_AGAIN = timedelta(minutes=1)
 
 
 class Work(NamedTuple):
-    """A readable message on its way to the processors of its topic."""
+    """A readable message, or the key of a tombstone, on its way to the processors of its topic."""
 
     topic: str
     partition: int
     time: datetime
-    value: Message
+    subject: Any
+    processors: tuple[tuple[Service, Callable[[Any, Turn], None]], ...]
     depth: int
     record: Record | None  # None: fused, it never left the worker
 
@@ -81,27 +80,37 @@ class Decider:
     def _read(self, batch: Batch, record: Record) -> Work | None:
         """The message of a record, or None once the record has gone to the dead letters."""
         topic = self.plan.consumed[record.topic]
-        time = datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
+        processors = self.plan.processors[record.topic]
+        subject: Message | str
         try:
+            time = datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
             if record.value is None:
-                raise ValueError("the message has no value (a tombstone)")  # noqa: TRY301
-            value = topic.model.from_json(record.value)
-            key = topic.key(value)
-            if record.key != key.encode():
-                raise ValueError(f"the message's key is not that of its value, which belongs under {key!r}")  # noqa: TRY301
-        except (ValidationError, ValueError) as error:
+                subject, processors = self._tombstone(record)
+            else:
+                subject = topic.model.from_json(record.value)
+                key = topic.key(subject)
+                if record.key != key.encode():
+                    raise ValueError(f"the message's key is not that of its value, which belongs under {key!r}")  # noqa: TRY301
+        except (ValueError, OverflowError) as error:
             services = ",".join(s.name for s, _ in self.plan.processors[record.topic])
             self._reject(batch, record, services, describe(error))
             return None
-        return Work(record.topic, record.partition, time, value, 0, record)
+        return Work(record.topic, record.partition, time, subject, processors, 0, record)
+
+    def _tombstone(self, record: Record) -> tuple[str, tuple[tuple[Service, OnKey], ...]]:
+        """The key, and who takes it. Raises `ValueError` if nobody does, or if there is no readable key."""
+        takers = self.plan.tombstones.get(record.topic)
+        if not takers or record.key is None:
+            raise ValueError("the message has no value (a tombstone)")
+        return record.key.decode(), takers
 
     def _follow(self, batch: Batch, work: list[Work], fuses: Fuses) -> None:
         """Decides the messages in `work`, and those that follow and stay here, in the order they were sent."""
         for item in work:  # grows while it is walked
             batch.decided += 1
-            for service, processor in self.plan.processors[item.topic]:
+            for service, processor in item.processors:
                 turn = Turn(batch, service, item.partition, item.time)
-                error = _attempt(turn, service, item.topic, partial(processor, item.value, turn))
+                error = _attempt(turn, service, item.topic, partial(processor, item.subject, turn))
                 if error is None:
                     self._announce(batch, turn.sent, work, item.depth + 1, fuses)
                 else:
@@ -127,14 +136,11 @@ class Decider:
     def _announce(self, batch: Batch, sent: list[Announced], work: list[Work], depth: int, fuses: Fuses) -> None:
         """Sends messages on their way: decided here and now, written, or both."""
         for topic, partition, key, value in sent:
-            fused = (
-                topic.name in self.plan.processors
-                and depth < MAX_DEPTH
-                and fuses(TopicPartition(topic.name, partition))
-            )
+            processors = self.plan.processors.get(topic.name, ())
+            fused = bool(processors) and depth < MAX_DEPTH and fuses(TopicPartition(topic.name, partition))
             if fused:
                 batch.fused += 1
-                work.append(Work(topic.name, partition, batch.now, value, depth, None))
+                work.append(Work(topic.name, partition, batch.now, value, processors, depth, None))
             if not (fused and topic.internal):
                 headers = self._mark if fused else ()
                 batch.announcements.append(Write(topic.name, partition, key.encode(), value.to_json(), headers))
@@ -145,9 +151,9 @@ class Decider:
 
     def _written(self, item: Work) -> Record:
         """A fused message as it would have been read, had it gone by the broker. It has no offset: -1."""
-        key = self.plan.consumed[item.topic].key(item.value)
+        key = self.plan.consumed[item.topic].key(item.subject)
         milliseconds = int(item.time.timestamp() * 1000)
-        return Record(item.topic, item.partition, -1, milliseconds, key.encode(), item.value.to_json())
+        return Record(item.topic, item.partition, -1, milliseconds, key.encode(), item.subject.to_json())
 
 
 def _attempt(turn: Turn, service: Service, what: str, call: Callable[[], None]) -> str | None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from runtime.service import Processor, Service, Table
+from runtime.service import OnKey, Processor, Service, Table
 from schemas.topics import Topic
 
 
@@ -15,6 +15,7 @@ class Plan:
     group: str = field(init=False)
     consumed: dict[str, Topic[Any]] = field(init=False)
     processors: dict[str, tuple[tuple[Service, Processor[Any]], ...]] = field(init=False)
+    tombstones: dict[str, tuple[tuple[Service, OnKey], ...]] = field(init=False)
     tables: dict[str, Table[Any]] = field(init=False)
     written: dict[str, Topic[Any]] = field(init=False)
 
@@ -25,13 +26,17 @@ class Plan:
         if len(set(names)) < len(names):
             raise ValueError(f"each service once: {', '.join(names)}")
         processors: dict[str, list[tuple[Service, Processor[Any]]]] = {}
+        tombstones: dict[str, list[tuple[Service, OnKey]]] = {}
         for service in self.services:
             for i in service.inputs:
                 processors.setdefault(i.topic.name, []).append((service, i.processor))
+                if i.on_tombstone is not None:
+                    tombstones.setdefault(i.topic.name, []).append((service, i.on_tombstone))
         set_ = object.__setattr__
         set_(self, "group", "+".join(sorted(names)))
         set_(self, "consumed", {t.name: t for s in self.services for t in s.topics})
         set_(self, "processors", {name: tuple(p) for name, p in processors.items()})
+        set_(self, "tombstones", {name: tuple(t) for name, t in tombstones.items()})
         set_(self, "tables", {t.name: t for s in self.services for t in s.all_tables})
         set_(self, "written", {t.name: t for s in self.services for t in s.outputs})
 

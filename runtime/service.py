@@ -64,15 +64,19 @@ class Context(Protocol):
 
 
 Processor = Callable[[M, Context], None]
-OnWake = Callable[[str, Context], None]
+OnKey = Callable[[str, Context], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Input(Generic[M]):
-    """One topic a service consumes, and the processor of its messages."""
+    """One topic a service consumes, and the processor of its messages.
+
+    `on_tombstone` is called with the key of a message without value. A tombstone nobody takes is a dead letter.
+    """
 
     topic: Topic[M]
     processor: Processor[M]
+    on_tombstone: OnKey | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,7 +87,7 @@ class Service:
     inputs: tuple[Input[Any], ...]
     outputs: tuple[Topic[Any], ...]
     tables: tuple[Table[Any], ...] = ()
-    on_wake: OnWake | None = None
+    on_wake: OnKey | None = None
     timers: Table[Wake] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -19,41 +19,73 @@ class Due(NamedTuple):
     service: Service
 
 
+class _Key(NamedTuple):
+    """Whose wish it is."""
+
+    partition: int
+    key: str
+    table: str
+
+
 class Timers:
-    """The calendar of the partitions a worker owns. What was withdrawn or moved leaves it when its time comes."""
+    """The calendar of the partitions a worker owns, in memory: one entry a wish.
+
+    A heap cannot let go of what is withdrawn or moved, so such entries are passed over when they come up, and all of
+    them are swept out once they are the majority.
+    """
 
     def __init__(self, plan: Plan) -> None:
         self._services = {s.timers.name: s for s in plan.services if s.on_wake}
-        self._heap: list[tuple[datetime, int, str, str]] = []
+        self._wishes: dict[_Key, datetime] = {}
+        self._heap: list[tuple[datetime, _Key]] = []
+
+    def __len__(self) -> int:
+        return len(self._wishes)
 
     def clear(self) -> None:
         """Forgets all, before partitions are taken over."""
+        self._wishes.clear()
         self._heap.clear()
 
     def load(self, table: str, partition: int, store: Store) -> None:
         """Adds the wishes found in a store, when its partition is taken over. Other tables are passed over."""
         if table in self._services:
             for key, value in store.items():
-                self._push(Wake.from_json(value).at, partition, key.decode(), table)
+                self._note(_Key(partition, key.decode(), table), Wake.from_json(value).at)
 
     def apply(self, table: str, partition: int, rows: Mapping[bytes, bytes | None]) -> None:
         """Notes what a committed batch wished. Other tables are passed over."""
         if table in self._services:
             for key, value in rows.items():
-                if value is not None:
-                    self._push(Wake.from_json(value).at, partition, key.decode(), table)
+                wish = _Key(partition, key.decode(), table)
+                if value is None:
+                    self._wishes.pop(wish, None)
+                else:
+                    self._note(wish, Wake.from_json(value).at)
+            self._sweep()
 
     def next(self) -> datetime | None:
-        """When the next wish may come due; `None` when there is none."""
+        """When the next wish comes due; `None` when there is none."""
+        self._pass_over()
         return self._heap[0][0] if self._heap else None
 
     def due(self, now: datetime, limit: int) -> list[Due]:
-        """Up to `limit` wishes whose time has come, oldest first.."""
+        """Up to `limit` wishes whose time has come, oldest first. Each is told once."""
         result: list[Due] = []
-        while self._heap and self._heap[0][0] <= now and len(result) < limit:
-            at, partition, key, table = heapq.heappop(self._heap)
-            result.append(Due(at, partition, key, self._services[table]))
+        while len(result) < limit and (at := self.next()) is not None and at <= now:
+            _, wish = heapq.heappop(self._heap)
+            result.append(Due(at, wish.partition, wish.key, self._services[wish.table]))
         return result
 
-    def _push(self, at: datetime, partition: int, key: str, table: str) -> None:
-        heapq.heappush(self._heap, (at, partition, key, table))
+    def _note(self, wish: _Key, at: datetime) -> None:
+        self._wishes[wish] = at
+        heapq.heappush(self._heap, (at, wish))
+
+    def _pass_over(self) -> None:
+        while self._heap and self._wishes.get(self._heap[0][1]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
+
+    def _sweep(self) -> None:
+        if len(self._heap) > 2 * len(self._wishes) + 1000:
+            self._heap = [(at, wish) for wish, at in self._wishes.items()]
+            heapq.heapify(self._heap)
