@@ -1,10 +1,20 @@
 """Bodies of the HTTP API that are not messages themselves."""
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from schemas.identifiers import OrderId
 from schemas.messages import CheckType, Order, OrderState, ValidationResult
 from schemas.wire import Int64, Message, Money, Quantity
+
+
+def _no_text(value: object) -> object:
+    """Decimal reads text as well; a price in quotes is a client's mistake that other readers would stumble over."""
+    if isinstance(value, str):
+        raise PydanticCustomError("decimal_type", "Input should be a number, not text")
+    return value
 
 
 class NewOrder(Message):
@@ -14,7 +24,7 @@ class NewOrder(Message):
     customer_id: Int64
     product: str = Field(max_length=256)
     quantity: Quantity
-    price: Money = Field(description="Of one piece")
+    price: Annotated[Money, BeforeValidator(_no_text)] = Field(description="Of one piece")
 
 
 class Verdict(Message):

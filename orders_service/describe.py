@@ -1,0 +1,84 @@
+"""The orders service's part of the OpenAPI document."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from orders_service.queries import Undecided
+from runtime.http.openapi import body, problems, schemas_of
+from schemas.api import NewOrder, OrderOutcome
+from schemas.messages import Order
+
+_ID = {
+    "name": "id",
+    "in": "path",
+    "required": True,
+    "description": "Percent-encoded: a slash in the id is %2F",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 128},
+}
+_TIMEOUT = {
+    "name": "timeout",
+    "in": "query",
+    "description": "Milliseconds to wait, 0 for not at all; more than 60,000 is taken as 60,000",
+    "schema": {"type": "integer", "minimum": 0, "default": 10_000},
+}
+_IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "For a body without an id: requests with the same key are about the same order",
+    "schema": {"type": "string", "minLength": 1},
+}
+_LOCATION = {"Location": {"description": "Where the order is", "schema": {"type": "string"}}}
+
+
+def openapi() -> Mapping[str, Any]:
+    """Paths and schemas."""
+    return {"paths": _paths(), "components": {"schemas": schemas_of(NewOrder, Order, OrderOutcome, Undecided)}}
+
+
+def _paths() -> Mapping[str, Any]:
+    return {
+        "/v1/orders": {
+            "post": {
+                "operationId": "postOrder",
+                "summary": "Place an order",
+                "description": "With an id or an Idempotency-Key the request may be repeated safely: one order.",
+                "tags": ["orders"],
+                "parameters": [_IDEMPOTENCY_KEY, _TIMEOUT],
+                "requestBody": {"required": True, **body(NewOrder)},
+                "responses": {
+                    "201": {"description": "Kafka has the order", "headers": _LOCATION, **body(Order)},
+                    "200": {"description": "It had it already; the order as it is now", "headers": _LOCATION}
+                    | body(Order),
+                    **problems(400, 401, 409, 413, 415, 500, 502, 503),
+                },
+            },
+        },
+        "/v1/orders/{id}": {
+            "get": {
+                "operationId": "getOrder",
+                "summary": "An order, as soon as it is there",
+                "tags": ["orders"],
+                "parameters": [_ID, _TIMEOUT],
+                "responses": {
+                    "200": {"description": "The order as it is now", **body(Order)},
+                    **problems(400, 401, 404, 500, 502, 503),
+                },
+            },
+        },
+        "/v1/orders/{id}/validated": {
+            "get": {
+                "operationId": "getValidatedOrder",
+                "summary": "What became of an order, as soon as that is decided",
+                "tags": ["orders"],
+                "parameters": [_ID, _TIMEOUT],
+                "responses": {
+                    "200": {"description": "VALIDATED, FAILED or SHIPPED, with verdicts", **body(OrderOutcome)},
+                    "504": {
+                        "description": "Not decided yet: the state and the verdicts so far",
+                        **body(Undecided, "application/problem+json"),
+                    },
+                    **problems(400, 401, 404, 500, 502, 503),
+                },
+            },
+        },
+    }

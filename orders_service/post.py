@@ -1,0 +1,122 @@
+"""`POST /v1/orders`: an order is taken once, however often it is posted."""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import partial
+from urllib.parse import quote
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from orders_service.in_flight import InFlight
+from orders_service.state import ORDERS_VIEW
+from runtime.hosting import Host, NotHere, Unavailable
+from runtime.http.answers import Refused, answer
+from runtime.http.faults import refuse
+from runtime.http.inputs import body_of, deadline_of, is_json
+from runtime.http.routing import at_owner
+from schemas.api import InvalidParam, NewOrder
+from schemas.identifiers import new_order_id, order_id_for
+from schemas.messages import Order
+from schemas.topics import ORDERS
+
+IDEMPOTENCY_KEY = "Idempotency-Key"
+
+
+class Posting:
+    """Takes orders. One a worker: it remembers what is on its way into the view."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._in_flight = InFlight(self._shown)
+
+    async def post(self, request: web.Request) -> web.StreamResponse:
+        """201 once Kafka has the order; 200 if it had it already, 409 if another one under its id."""
+        wanted = await _read(request)
+        order_id = wanted.id or _id_from(request)
+        if order_id is None:
+            # A fresh id is nobody's yet: no need to look it up, so any worker may take the order.
+            order = _order(wanted, new_order_id())
+            await self._host.produce(ORDERS, order)
+            return _created(order)
+        order = _order(wanted, order_id)
+        take = partial(self._take_once, order)
+        return await at_owner(request, self._host, ORDERS_VIEW, order_id, deadline_of(request), take)
+
+    async def _take_once(self, order: Order) -> web.Response:
+        """Raises `NotHere` before anything is done, `Unavailable` if Kafka has not acknowledged the order."""
+        view = self._host.read(ORDERS_VIEW, order.id)
+        if view is not None and view.order is not None:
+            return _known(order, view.order)
+        # Nothing is awaited between the look at the view and the registration: the second of two POSTs sees the first.
+        sent = self._in_flight.get(order.id)
+        if sent is None:
+            sent = self._in_flight.send(order, self._host.produce(ORDERS, order))
+            await asyncio.shield(sent.acked)
+            return _created(order)
+        await asyncio.wait({sent.acked})
+        if sent.acked.cancelled() or sent.acked.exception() is not None:
+            raise Unavailable
+        return _known(order, sent.order)
+
+    def _shown(self, order_id: str) -> bool:
+        try:
+            view = self._host.read(ORDERS_VIEW, order_id)
+        except NotHere:
+            return True  # it is for the new owner to say
+        return view is not None and view.order is not None
+
+
+async def _read(request: web.Request) -> NewOrder:
+    content_type = request.headers.get("Content-Type")
+    if not is_json(content_type):
+        detail = f"The body must be application/json, not {content_type}."
+        raise Refused(415, detail, headers={"Accept-Post": "application/json"})
+    body = await body_of(request)
+    try:
+        return NewOrder.from_json(body)
+    except ValidationError as error:
+        raise refuse(error) from None
+
+
+def _id_from(request: web.Request) -> str | None:
+    key = request.headers.get(IDEMPOTENCY_KEY)
+    if key is None:
+        return None
+    if not key or not key.isprintable():
+        fault = InvalidParam(name=IDEMPOTENCY_KEY, reason="must be printable UTF-8 text, a UUID for example")
+        raise Refused(400, f"The header {IDEMPOTENCY_KEY} {fault.reason}.", errors=[fault])
+    return order_id_for(key)
+
+
+def _order(wanted: NewOrder, order_id: str) -> Order:
+    return Order(
+        id=order_id,
+        customer_id=wanted.customer_id,
+        product=wanted.product,
+        quantity=wanted.quantity,
+        price=wanted.price,
+        created_at=datetime.now(UTC),
+    )
+
+
+def _created(order: Order) -> web.Response:
+    return answer(order, 201, _location(order))
+
+
+def _known(posted: Order, known: Order) -> web.Response:
+    if posted.same_content(known):
+        return answer(known, 200, _location(known))
+    differing = [name for name in ("customerId", "product", "quantity", "price") if _differs(posted, known, name)]
+    detail = f"There is an order {known.id!r} already, with another {', '.join(differing)}. Choose another id."
+    raise Refused(409, detail, headers=_location(known))
+
+
+def _differs(posted: Order, known: Order, name: str) -> bool:
+    field = {"customerId": "customer_id"}.get(name, name)
+    return bool(getattr(posted, field) != getattr(known, field))
+
+
+def _location(order: Order) -> Mapping[str, str]:
+    return {"Location": f"/v1/orders/{quote(order.id, safe='')}"}

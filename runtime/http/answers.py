@@ -1,0 +1,70 @@
+"""What a handler answers: a message as JSON, or a problem (RFC 9457)."""
+
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+
+from aiohttp import web
+
+from schemas.api import InvalidParam, Problem
+from schemas.wire import Message
+
+RETRY = {"Retry-After": "1"}
+_JSON = {"Content-Type": "application/json"}
+_PROBLEM = {"Content-Type": "application/problem+json"}
+
+
+def answer(message: Message, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """The message as it stands on the wire; serialised once, by pydantic."""
+    return web.Response(body=message.to_json(), status=status, headers={**_JSON, **headers} if headers else _JSON)
+
+
+def problem_as(body: Problem, headers: Mapping[str, str] | None = None) -> web.Response:
+    """A problem whose body the caller has made: one with extension members, say."""
+    return web.Response(
+        body=body.to_json(), status=body.status, headers={**_PROBLEM, **headers} if headers else _PROBLEM
+    )
+
+
+def problem(
+    status: int,
+    detail: str | None = None,
+    *,
+    errors: Iterable[InvalidParam] | None = None,
+    instance: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> web.Response:
+    """A problem of the type `about:blank`: its title is the phrase of its status."""
+    body = Problem(
+        title=title_of(status),
+        status=status,
+        detail=detail,
+        instance=instance,
+        errors=tuple(errors) if errors is not None else None,
+    )
+    return problem_as(body, headers)
+
+
+def title_of(status: int) -> str:
+    """The phrase of a status code, also of one that has none."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Error"
+
+
+class Refused(Exception):
+    """Ends a request with a problem, from however deep in its handling."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        errors: Iterable[InvalidParam] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.errors, self.headers = status, detail, errors, headers
+
+    def response(self) -> web.Response:
+        return problem(self.status, self.detail, errors=self.errors, headers=self.headers)

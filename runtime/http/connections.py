@@ -1,0 +1,70 @@
+"""The lowest layer: connections, and what is said to those who do not speak HTTP.
+
+The only place that reaches into aiohttp beyond its documented interface: `RequestHandler.handle_error`, and the call by
+which `web.Server` makes one for each connection.
+"""
+
+import asyncio
+import logging
+
+from aiohttp import web
+
+from runtime.http.answers import problem
+from runtime.http.problems import unexpected
+
+log = logging.getLogger(__name__)
+
+class _Connection(web.RequestHandler):
+    """Answers what is no request with a problem; aiohttp itself would use text or HTML."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer is under way already")
+        if status < 500:
+            log.debug("Not a request, from %s", request.remote, exc_info=exc)
+            # The first line says what is wrong; those after it show the bytes that are.
+            response = problem(
+                status, f"This is not a well-formed HTTP request: {(message or '').partition(chr(10))[0]}"
+            )
+        else:
+            response = unexpected(request, exc)
+        response.force_close()
+        return response
+
+
+class _Server(web.Server):
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, loop=asyncio.get_running_loop(), access_log=_access_log())  # type: ignore[arg-type]
+
+
+class Runner(web.AppRunner):
+    """Runs an application as a worker does.
+
+    Arguments:
+        app: the application.
+        shutdown_timeout: seconds for requests under way when the worker stops. Those who wait for an order are woken
+            first, and need far less.
+
+    A handler whose client has gone is cancelled, so that nobody waits for an order on behalf of no one. No access log,
+    unless its logger is set to DEBUG: it would cost more than the requests it tells of.
+    """
+
+    def __init__(self, app: web.Application, *, shutdown_timeout: float = 5.0) -> None:
+        super().__init__(app, handle_signals=False, shutdown_timeout=shutdown_timeout)
+
+    async def _make_server(self) -> web.Server:
+        made = await super()._make_server()
+        return _Server(made.request_handler, request_factory=made.request_factory, handler_cancellation=True)
+
+
+def _access_log() -> logging.Logger | None:
+    logger = logging.getLogger("aiohttp.access")
+    return logger if logger.isEnabledFor(logging.DEBUG) else None

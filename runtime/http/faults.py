@@ -1,0 +1,38 @@
+"""What is wrong with a body, field by field, and what to do about it: pydantic's findings in a client's words."""
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from runtime.http.answers import Refused
+from schemas.api import InvalidParam
+
+# By pydantic's type of error; the names in braces are of its context. Others go through in pydantic's own words.
+_ADVICE = {
+    "missing": "is required: add it",
+    "int_type": "must be a whole number such as 3: no quotes, no fraction, not true, false or null",
+    "string_type": 'must be text in quotes, such as "book"',
+    "decimal_type": "must be a number such as 9.99: no quotes, not true, false or null",
+    "finite_number": "must be a finite number such as 9.99",
+    "decimal_max_places": "must have at most {decimal_places} digits after the point",
+    "decimal_max_digits": "must have at most {max_digits} digits in all",
+    "decimal_whole_digits": "must have at most {whole_digits} digits before the point",
+    "less_than_equal": "must be at most {le}",
+    "greater_than_equal": "must be at least {ge}",
+    "string_too_short": "must have at least {min_length} character",
+    "string_too_long": "must have at most {max_length} characters",
+    "value_error": "{error}",
+    "model_type": "must be a JSON object, in braces",
+    "json_invalid": "must be JSON in UTF-8: {error}",
+}
+
+
+def refuse(error: ValidationError) -> Refused:
+    """A 400 that names every field at fault, as the client wrote it; `body` stands for the body as a whole."""
+    details = error.errors(include_url=False, include_input=False)
+    faults = [InvalidParam(name=".".join(map(str, d["loc"])) or "body", reason=_advice(d)) for d in details]
+    return Refused(400, "; ".join(f"{fault.name} {fault.reason}" for fault in faults) + ".", errors=faults)
+
+
+def _advice(detail: ErrorDetails) -> str:
+    advice = _ADVICE.get(detail["type"])
+    return detail["msg"] if advice is None else advice.format_map(detail.get("ctx", {}))

@@ -1,0 +1,63 @@
+"""What a request brings along: its body, and the time it may take."""
+
+import time
+
+from aiohttp import web
+
+from runtime.http.answers import Refused
+from schemas.api import InvalidParam
+
+DEFAULT_TIMEOUT_MS = 10_000
+MAX_TIMEOUT_MS = 60_000
+
+
+class Deadline:
+    """The moment until which a request may wait."""
+
+    __slots__ = ("_at",)
+
+    def __init__(self, seconds: float) -> None:
+        self._at = time.monotonic() + seconds
+
+    def remaining(self) -> float:
+        """Seconds left; not below 0."""
+        return max(0.0, self._at - time.monotonic())
+
+
+def deadline_of(request: web.Request) -> Deadline:
+    """From the query parameter `timeout`, in milliseconds: default 10,000, at most 60,000, 0 = don't wait."""
+    text = request.query.get("timeout") if request.query_string else None
+    if text is None:
+        return Deadline(DEFAULT_TIMEOUT_MS / 1000)
+    if not (text.isascii() and text.isdigit()):
+        reason = f"must be a whole number of milliseconds, 0 to {MAX_TIMEOUT_MS}, such as timeout=5000"
+        raise Refused(
+            400, "The query parameter 'timeout' is not a time.", errors=[InvalidParam(name="timeout", reason=reason)]
+        )
+    # The length first: Python refuses to read a number of thousands of digits.
+    milliseconds = MAX_TIMEOUT_MS if len(text) > 9 else min(int(text), MAX_TIMEOUT_MS)
+    return Deadline(milliseconds / 1000)
+
+
+async def body_of(request: web.Request) -> bytes:
+    """The whole body. Raises `Refused` (413) as soon as it is known to be larger than the worker takes."""
+    limit = request.client_max_size
+    if (request.content_length or 0) > limit:
+        raise too_large(limit)
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise too_large(limit) from None
+
+
+def too_large(limit: int) -> Refused:
+    """Refuses a body of more than `limit` bytes."""
+    return Refused(413, f"The request body is larger than {limit} bytes, the most this server takes.")
+
+
+def is_json(content_type: str | None) -> bool:
+    """Whether a Content-Type says JSON: `application/json`, `*+json`, or nothing at all."""
+    if content_type is None or content_type == "application/json":
+        return True
+    media_type = content_type.partition(";")[0].strip().lower()
+    return media_type == "application/json" or media_type.endswith("+json")

@@ -1,0 +1,165 @@
+"""Workers without Kafka: hosts that hold rows in memory, served on real sockets, and asked by a real client."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+from orders_service.http import openapi, routes
+from orders_service.state import ORDERS_VIEW, OrderView
+from runtime.hosting import Hosted, NotHere, Unavailable
+from runtime.http.connections import Runner
+from runtime.http.server import application
+from runtime.service import Service, Table
+from runtime.settings import Settings
+from runtime.watch import Watch, Watches
+from schemas.messages import Order, OrderState
+from schemas.topics import Topic
+
+SERVICE = Service("orders", inputs=(), outputs=())
+HOSTED = Hosted(SERVICE, routes, openapi)
+ORDER = {"customerId": 7, "product": "book", "quantity": 2, "price": 9.99}
+
+
+class Cluster:
+    """What several hosts share: who owns the keys, and the rows, which follow the ownership."""
+
+    def __init__(self) -> None:
+        self.hosts: list[FakeHost] = []
+        self.owner: URL | None = None
+        self.rows: dict[str, OrderView] = {}
+
+    def move(self, owner: URL | None) -> None:
+        """Gives all keys to another worker, or to nobody, and tells every worker, as a rebalance does."""
+        self.owner = owner
+        for host in self.hosts:
+            host.watches.touch_all()
+
+    def put(self, view: OrderView) -> None:
+        """Applies a row, as the loop does after a commit."""
+        assert view.order is not None
+        self.rows[view.order.id] = view
+        for host in self.hosts:
+            host.watches.changed(ORDERS_VIEW.name, {view.order.id.encode(): view.to_json()})
+
+
+class FakeHost:
+    """Implements `runtime.hosting.Host`. Produced orders are in the view at once, unless `lag` is set."""
+
+    def __init__(self, cluster: Cluster, settings: Settings) -> None:
+        self.cluster = cluster
+        self.settings = settings
+        self.url = URL()
+        self.stopping = False
+        self.watches = Watches()
+        self.produced: list[Order] = []
+        self.lag = False
+        self.broken = False
+        self.holds = True
+        """Whether the state is here when the keys are: False between taking over and restored."""
+        self.gate = asyncio.Event()
+        """`produce` waits until it is set."""
+        self.gate.set()
+        self.reads = 0
+        cluster.hosts.append(self)
+
+    def read(self, table: Table[Any], key: str) -> Any:
+        assert table is ORDERS_VIEW
+        self.reads += 1
+        if self.cluster.owner != self.url or not self.holds:
+            raise NotHere
+        return self.cluster.rows.get(key)
+
+    def watch(self, table: Table[Any], key: str) -> AbstractContextManager[Watch]:
+        return self.watches.watch(table, key)
+
+    def owner(self, key: str) -> URL | None:
+        return self.cluster.owner
+
+    async def produce(self, topic: Topic[Any], value: Any) -> None:
+        await self.gate.wait()
+        if self.broken:
+            raise Unavailable
+        self.produced.append(value)
+        if not self.lag:
+            self.cluster.put(OrderView(order=value))
+
+    def readiness(self) -> Mapping[str, Any]:
+        return {"ready": not self.stopping, "partitions": [0, 1]}
+
+    def stop(self) -> None:
+        self.stopping = True
+        self.watches.touch_all()
+
+
+class Running:
+    """A host that is being served, and a client of it."""
+
+    def __init__(self, host: FakeHost, runner: Runner, session: aiohttp.ClientSession) -> None:
+        self.host, self._runner, self._session = host, runner, session
+
+    def request(self, method: str, path: str, **more: Any) -> Any:
+        """Sends `path` as it is written, percent signs and all."""
+        return self._session.request(method, URL(f"{self.host.url.origin()}{path}", encoded=True), **more)
+
+    def get(self, path: str, **more: Any) -> Any:
+        return self.request("GET", path, **more)
+
+    def post(self, body: Any, path: str = "/v1/orders", **more: Any) -> Any:
+        return self.request("POST", path, **({"data": body} if isinstance(body, bytes) else {"json": body}), **more)
+
+    async def raw(self, sent: bytes) -> tuple[int, dict[str, str], bytes]:
+        """Sends bytes on a connection of their own; status, headers and body of what comes back until it is closed."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.host.url.port)
+        try:
+            writer.write(sent)
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            status, _, lines = head.partition("\r\n")
+            headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in lines.strip().split("\r\n"))}
+            return int(status.split()[1]), headers, await reader.readexactly(int(headers.get("content-length", 0)))
+        finally:
+            writer.close()
+
+    async def die(self) -> None:
+        """Closes the port and cuts every connection."""
+        server = self._runner.server
+        for site in list(self._runner.sites):
+            await site.stop()
+        for connection in server.connections if server else ():
+            connection.force_close()
+
+
+@asynccontextmanager
+async def running(cluster: Cluster, hosted: Iterable[Hosted] = (HOSTED,), **settings: Any) -> AsyncIterator[Running]:
+    """A worker on a port of its own, with these settings besides the defaults. The first one owns all keys."""
+    host = FakeHost(cluster, Settings(**settings))
+    runner = Runner(application(host, tuple(hosted)), shutdown_timeout=1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host.url = URL.build(scheme="http", host="127.0.0.1", port=runner.addresses[0][1])
+    if cluster.owner is None:
+        cluster.owner = host.url
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session:
+        try:
+            yield Running(host, runner, session)
+        finally:
+            host.stop()
+            host.gate.set()
+            await session.close()
+            await runner.cleanup()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Returns once the condition holds. Raises `TimeoutError` after 5 s."""
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+def decided(order: Order, state: OrderState = OrderState.VALIDATED, *reasons: str) -> OrderView:
+    """The row of the order once it has come to this state."""
+    return OrderView(order=order.model_copy(update={"state": state}), reasons=reasons)
