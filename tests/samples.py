@@ -1,0 +1,22 @@
+"""What most tests start from."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from schemas.messages import CheckType, Order, OrderValidation, ValidationResult
+
+NOON = datetime(2020, 1, 1, 12, tzinfo=UTC)
+
+FRAUD, INVENTORY, DETAILS = CheckType.FRAUD_CHECK, CheckType.INVENTORY_CHECK, CheckType.ORDER_DETAILS_CHECK
+
+
+def order(id: str = "o1", **content: Any) -> Order:  # noqa: A002
+    """A sound order of 1 x 5; `content` differs from that."""
+    sound = {"customer_id": 1, "product": "JUMPERS", "quantity": 1, "price": 5, "created_at": NOON}
+    return Order(id=id, **{**sound, **content})
+
+
+def verdict(check: CheckType, result: str = "PASS", order_id: str = "o1", reason: str | None = None) -> OrderValidation:
+    return OrderValidation(
+        order_id=order_id, check_type=check, validation_result=ValidationResult(result), reason=reason
+    )

@@ -1,0 +1,42 @@
+from decimal import Decimal
+
+import pytest
+from samples import order
+
+from schemas.messages import Order
+from validators.details.rule import refusal
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{}, {"price": 0}, {"quantity": 1_000_000_000}, {"customer_id": 0}, {"product": "a b"}],
+    ids=str,
+)
+def test_a_sound_order_passes(content):
+    assert refusal(order(**content)) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({"quantity": 0}, "quantity must be above 0, is 0"),
+        ({"quantity": -1}, "quantity must be above 0, is -1"),
+        ({"price": Decimal("-0.01")}, "price must be 0 or more, is -0.01"),
+        ({"product": ""}, "product is missing"),
+        ({"product": " \t"}, "product is missing"),
+        ({"customer_id": -1}, "customerId must name a customer (0 or more), is -1"),
+    ],
+)
+def test_a_refusal_names_what_is_wrong(content, reason):
+    assert refusal(order(**content)) == reason
+
+
+@pytest.mark.parametrize("price", ["NaN", "Infinity", "-Infinity"])
+def test_a_price_that_is_no_number_is_refused(price):
+    # The model does not let one in from the wire; the rule does not rely on that.
+    unchecked = Order.model_construct(**{**order().__dict__, "price": Decimal(price)})
+    assert refusal(unchecked) == f"price must be 0 or more, is {price}"
+
+
+def test_all_faults_of_an_order_are_named_at_once():
+    assert refusal(order(quantity=0, price=-1, product="", customer_id=-7)).count(";") == 3

@@ -1,0 +1,136 @@
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from samples import NOON, order
+
+from runtime.settings import Settings
+from runtime.testing import Topology
+from schemas.topics import ORDER_VALIDATIONS, ORDERS
+from validators.fraud.app import build
+from validators.fraud.rule import SESSIONS_KEPT, worth
+from validators.fraud.sessions import join
+from validators.fraud.state import CUSTOMERS, JUDGED
+from validators.memory import KEPT
+
+GAP = timedelta(hours=1)
+MINUTE = timedelta(minutes=1)
+
+
+def fraud(**settings):
+    return Topology(build(Settings(**settings)).service)
+
+
+def results(topology):
+    return [str(v.validation_result) for v in topology.values(ORDER_VALIDATIONS)]
+
+
+def brute_force(events):
+    """Sessions as they are defined: events by time, cut wherever the silence is longer than the gap."""
+    sessions = []
+    for at, value in sorted(events):
+        if sessions and at - sessions[-1][1] <= GAP:
+            sessions[-1] = (sessions[-1][0], at, sessions[-1][2] + value)
+        else:
+            sessions.append((at, at, value))
+    return sessions
+
+
+@given(st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 3000)), max_size=40))
+def test_sessions_are_what_their_definition_says_in_whatever_order_events_arrive(events):
+    sessions, seen = [], []
+    for minute, value in events:
+        at = NOON + minute * MINUTE
+        joined, sessions = join(sessions, at, Decimal(value), GAP)
+        seen.append((at, value))
+        assert [(s.start, s.end, s.total) for s in sessions] == brute_force(seen)
+        assert joined in sessions
+        assert joined.start <= at <= joined.end
+
+
+@pytest.mark.parametrize(("minutes", "sessions"), [(60, 1), (61, 2), (-60, 1), (-61, 2)])
+def test_the_gap_itself_still_belongs_to_a_session(minutes, sessions):
+    _, first = join([], NOON, Decimal(1), GAP)
+    _, both = join(first, NOON + minutes * MINUTE, Decimal(1), GAP)
+    assert len(both) == sessions
+
+
+def test_times_at_the_ends_of_the_calendar_are_times_like_any_other():
+    topology = fraud()
+    topology.send(
+        ORDERS, order("old", created_at="0001-01-01T00:00:00Z"), order("new", created_at="9999-12-31T23:59:59Z")
+    )
+    assert results(topology) == ["PASS", "PASS"]
+
+
+@pytest.mark.parametrize(("value", "result"), [("1999.99", "PASS"), ("2000", "FAIL"), ("2000.01", "FAIL")])
+def test_a_total_fails_when_it_reaches_the_limit(value, result):
+    topology = fraud()
+    topology.send(ORDERS, order(price=Decimal(value)))
+    assert results(topology) == [result]
+
+
+def test_limit_and_gap_are_settings():
+    topology = fraud(fraud_limit=10, fraud_session_gap_s=60)
+    topology.send(ORDERS, order("o1", price=9), order("o2", price=9, created_at=NOON + 61 * timedelta(seconds=1)))
+    topology.send(ORDERS, order("o3", price=1, created_at=NOON + 30 * timedelta(seconds=1)))
+    assert results(topology) == ["PASS", "PASS", "FAIL"]
+
+
+def test_a_late_order_that_joins_two_sessions_is_judged_by_both():
+    topology = fraud()
+    topology.send(ORDERS, order("o1", price=900), order("o2", price=900, created_at=NOON + 100 * MINUTE))
+    topology.send(ORDERS, order("o3", price=200, created_at=NOON + 50 * MINUTE))
+    assert results(topology) == ["PASS", "PASS", "FAIL"]
+
+
+@pytest.mark.parametrize(("quantity", "price"), [(-1, 5), (1, -5), (-1, -5)])
+def test_a_negative_order_makes_no_room_for_others(quantity, price):
+    assert worth(order(quantity=quantity, price=price)) == 0
+
+
+def test_an_order_seen_again_hears_the_same_and_is_not_counted_twice():
+    topology = fraud()
+    first, second = order("o1", price=1500), order("o2", price=600)
+    topology.send(ORDERS, first, second, first, second, first)
+    assert [(v.order_id, str(v.validation_result)) for v in sorted(topology.values(ORDER_VALIDATIONS), key=str)] == [
+        *[("o1", "PASS")] * 3,
+        *[("o2", "FAIL")] * 2,
+    ]
+    assert topology.row(CUSTOMERS, "1").sessions[0].total == 2100
+
+
+def test_only_created_orders_are_judged():
+    topology = fraud()
+    topology.send(ORDERS, *[order(state=state) for state in ("VALIDATED", "FAILED", "SHIPPED")])
+    assert results(topology) == []
+
+
+def test_a_customers_row_does_not_grow_without_end():
+    topology = fraud()
+    topology.send(ORDERS, *[order(f"o{n}", created_at=NOON + n * 2 * GAP) for n in range(2 * SESSIONS_KEPT)])
+    sessions = topology.row(CUSTOMERS, "1").sessions
+    assert len(sessions) == SESSIONS_KEPT
+    assert sessions[-1].end == NOON + (2 * SESSIONS_KEPT - 1) * 2 * GAP
+
+
+def test_customers_and_verdicts_are_forgotten_in_time_but_not_before():
+    topology = fraud()
+    topology.send(ORDERS, order("o1"), order("o2", customer_id=2))
+    topology.advance(KEPT)
+    topology.send(ORDERS, order("o3"))
+    topology.advance(2 * GAP)
+    assert topology.row(CUSTOMERS, "1").last_order == "o3"
+    assert topology.row(CUSTOMERS, "2") is None
+    assert [topology.row(JUDGED.rows, o) is None for o in ("o1", "o2", "o3")] == [True, True, False]
+    topology.advance(KEPT)
+    assert not any(store.rows for store in topology.workers[0].stores.stores.values())
+
+
+def test_no_row_grows_with_the_orders_of_a_session():
+    topology = fraud()
+    topology.send(ORDERS, *[order(f"o{n}") for n in range(500)])
+    sizes = [len(row) for store in topology.workers[0].stores.stores.values() for row in store.rows.values()]
+    assert max(sizes) < 200

@@ -1,0 +1,57 @@
+from datetime import timedelta
+
+import pytest
+from samples import NOON, order
+
+from runtime.service import Input, Service
+from runtime.testing import Topology
+from schemas.topics import ORDERS
+from validators.memory import KEPT, STEP, Memory, Remembered
+
+SEEN = Memory("keeper-seen", Remembered)
+
+
+@pytest.fixture
+def topology():
+    def see(seen, ctx):
+        if SEEN.get(ctx, seen.id) is None:
+            SEEN.remember(ctx, seen.id, Remembered())
+
+    def on_wake(hour, ctx):
+        assert len(SEEN.forget(hour, ctx)) <= STEP
+
+    return Topology(Service("keeper", (Input(ORDERS, see),), (), SEEN.tables, on_wake), partitions=1)
+
+
+def rows(topology):
+    stores = topology.workers[0].stores
+    return {table: len(store.rows) for (table, _), store in stores.stores.items()}
+
+
+def test_a_row_is_kept_as_long_as_promised_and_gone_an_hour_later(topology):
+    topology.send(ORDERS, order("o1"))
+    topology.advance(timedelta(minutes=59))
+    topology.send(ORDERS, order("o2"))
+    topology.advance(KEPT - timedelta(seconds=1))
+    assert topology.row(SEEN.rows, "o2") is not None
+    topology.advance(timedelta(hours=1))
+    assert topology.row(SEEN.rows, "o1") is None
+    assert topology.row(SEEN.rows, "o2") is None
+
+
+def test_an_hour_of_rows_costs_one_timer(topology):
+    topology.send(ORDERS, *[order(f"o{n}") for n in range(100)])
+    assert rows(topology) == {"keeper-seen": 100, "keeper-seen-hours": 1, "keeper-timers": 1}
+
+
+def test_many_rows_are_forgotten_a_step_at_a_time_and_nothing_stays(topology):
+    topology.send(ORDERS, *[order(f"o{n}") for n in range(3 * STEP + 1)])
+    topology.advance(KEPT + timedelta(hours=1))
+    assert set(rows(topology).values()) == {0}
+
+
+def test_what_was_forgotten_can_be_remembered_again(topology):
+    topology.send(ORDERS, order("o1"))
+    topology.advance(KEPT + timedelta(hours=1))
+    topology.send(ORDERS, order("o1", created_at=NOON))
+    assert topology.row(SEEN.rows, "o1") == Remembered()
