@@ -112,15 +112,22 @@ class Running:
     def post(self, body: Any, path: str = "/v1/orders", **more: Any) -> Any:
         return self.request("POST", path, **({"data": body} if isinstance(body, bytes) else {"json": body}), **more)
 
-    async def raw(self, sent: bytes) -> tuple[int, dict[str, str], bytes]:
-        """Sends bytes on a connection of their own; status, headers and body of what comes back until it is closed."""
+    async def raw(self, sent: bytes, *, ends: bool = False) -> tuple[int, dict[str, str], bytes]:
+        """Sends bytes on a connection of their own; status, headers and body of the answer.
+
+        `ends`: the server must close the connection after it.
+        """
         reader, writer = await asyncio.open_connection("127.0.0.1", self.host.url.port)
         try:
             writer.write(sent)
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             status, _, lines = head.partition("\r\n")
             headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in lines.strip().split("\r\n"))}
-            return int(status.split()[1]), headers, await reader.readexactly(int(headers.get("content-length", 0)))
+            body = await reader.readexactly(int(headers.get("content-length", 0)))
+            if ends:
+                async with asyncio.timeout(5):
+                    assert await reader.read() == b""
+            return int(status.split()[1]), headers, body
         finally:
             writer.close()
 
@@ -139,11 +146,12 @@ async def running(cluster: Cluster, hosted: Iterable[Hosted] = (HOSTED,), **sett
     host = FakeHost(cluster, Settings(**settings))
     runner = Runner(application(host, tuple(hosted)), shutdown_timeout=1)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
     host.url = URL.build(scheme="http", host="127.0.0.1", port=runner.addresses[0][1])
     if cluster.owner is None:
         cluster.owner = host.url
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session:
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=20)) as session:
         try:
             yield Running(host, runner, session)
         finally:
@@ -156,7 +164,7 @@ async def running(cluster: Cluster, hosted: Iterable[Hosted] = (HOSTED,), **sett
 async def until(condition: Callable[[], bool]) -> None:
     """Returns once the condition holds. Raises `TimeoutError` after 5 s."""
     async with asyncio.timeout(5):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - any condition, which nobody announces
             await asyncio.sleep(0.001)
 
 

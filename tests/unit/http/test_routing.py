@@ -1,0 +1,340 @@
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from aiohttp import web
+from yarl import URL
+
+from orders_service.state import OrderView
+from runtime.hosting import Hosted
+from runtime.http.forwarding import NOT_HERE
+from runtime.http.signatures import FORWARDED_BY, marked
+from schemas.messages import Order, OrderState
+from tests.unit.http.fakes import ORDER, SERVICE, Cluster, Running, decided, running, until
+
+PROBLEM = "application/problem+json"
+CREATED = Order(id="a/b é", customer_id=1, product="x", quantity=1, price=1, created_at=datetime.now(UTC))
+PATH = "/v1/orders/a%2Fb%20%C3%A9"
+Pair = tuple[Running, Running]
+
+
+async def test_any_worker_answers_for_any_key(pair: Pair):
+    owner, other = pair
+    async with other.post({**ORDER, "id": CREATED.id}) as answer:
+        assert answer.status == 201
+        assert answer.headers["Location"] == PATH
+        posted = await answer.read()
+    assert [o.id for o in owner.host.produced] == [CREATED.id]
+    assert not other.host.produced
+    async with other.post({**ORDER, "id": CREATED.id}) as answer:
+        assert (answer.status, await answer.read()) == (200, posted)
+    async with other.post({**ORDER, "id": CREATED.id, "price": 1}) as answer:
+        assert (answer.status, answer.content_type) == (409, PROBLEM)
+    async with other.get(PATH) as answer:
+        assert (answer.status, answer.content_type, await answer.read()) == (200, "application/json", posted)
+    async with other.get(PATH + "/validated?timeout=10") as answer:
+        assert (answer.status, answer.content_type) == (504, PROBLEM)
+    async with other.get("/v1/orders/unknown?timeout=10") as answer:
+        assert (answer.status, answer.content_type) == (404, PROBLEM)
+
+
+async def test_an_order_without_an_id_is_taken_by_whichever_worker_gets_it(pair: Pair):
+    _, other = pair
+    async with other.post(ORDER) as answer:
+        assert answer.status == 201
+    assert len(other.host.produced) == 1
+
+
+async def test_an_idempotency_key_reaches_the_owner(pair: Pair):
+    owner, other = pair
+    headers = {"Idempotency-Key": "Schlüssel"}
+    async with other.post(ORDER, headers=headers) as first, owner.post(ORDER, headers=headers) as second:
+        assert (first.status, second.status) == (201, 200)
+
+
+async def test_a_broker_that_does_not_answer_the_owner_is_told_to_the_client(pair: Pair):
+    owner, other = pair
+    owner.host.broken = True
+    async with other.post({**ORDER, "id": "o-1"}) as answer:
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+        assert "Kafka" in (await answer.json())["detail"]
+        assert NOT_HERE not in answer.headers
+
+
+async def test_what_is_forwarded_is_what_came_with_the_time_that_is_left(cluster: Cluster):
+    seen: list[web.Request] = []
+    bodies: list[bytes] = []
+
+    async def record(request: web.Request) -> web.Response:
+        seen.append(request)
+        bodies.append(await request.read())
+        if len(seen) < 3:  # as if the key were on its way: the time goes on
+            return web.Response(status=503, headers={NOT_HERE: "1"})
+        status = 409 if request.method == "POST" else 404
+        return web.Response(status=status, body=b"{}", headers={"Content-Type": "application/x", "Retry-After": "9"})
+
+    fake = Hosted(SERVICE, lambda _: [web.route("*", "/{tail:.*}", record)])
+    async with running(cluster, (fake,)), running(cluster) as other:
+        body = b' {"id":"a/b",\n"customerId":1,"product":"\\u00e9","quantity":1,"price":1.50}'
+        headers = {"Content-Type": "application/x+json", "Idempotency-Key": "k"}
+        async with other.post(body, "/v1/orders?timeout=5000&x=%2F", headers=headers) as answer:
+            assert (answer.status, await answer.read()) == (409, b"{}")
+            assert answer.headers["Content-Type"] == "application/x"
+            assert answer.headers["Retry-After"] == "9"
+        async with other.get(PATH + "/validated") as answer:
+            assert answer.status == 404
+    assert bodies == [body, body, body, b""]
+    assert [r.method for r in seen] == ["POST", "POST", "POST", "GET"]
+    assert [r.rel_url.raw_path for r in seen] == [*["/v1/orders"] * 3, PATH + "/validated"]
+    assert seen[0].query["x"] == "/"
+    assert 4000 < int(seen[2].query["timeout"]) < int(seen[0].query["timeout"]) <= 5000
+    assert 9000 < int(seen[3].query["timeout"]) <= 10_000
+    assert {r.headers[FORWARDED_BY] for r in seen} == {str(other.host.url)}
+    assert seen[0].headers["Content-Type"] == "application/x+json"
+    assert seen[0].headers["Idempotency-Key"] == "k"
+
+
+async def test_a_forwarded_request_is_never_forwarded_again(pair: Pair):
+    owner, other = pair
+    headers = {FORWARDED_BY: str(owner.host.url)}
+    for path in (PATH, PATH + "/validated"):
+        async with other.get(path, headers=headers) as answer:
+            assert (answer.status, answer.content_type) == (503, PROBLEM)
+            assert answer.headers["Retry-After"] == answer.headers[NOT_HERE] == "1"
+    async with other.post({**ORDER, "id": "o-1"}, headers=headers) as answer:
+        assert answer.status == 503
+    assert owner.host.reads == 0
+
+
+async def test_two_workers_that_each_take_the_other_for_the_owner_do_not_loop(pair: Pair):
+    one, two = pair
+    asked = 0
+
+    def takes_for_owner(owner: Running) -> Any:
+        def answer(_: str) -> URL:
+            nonlocal asked
+            asked += 1
+            return owner.host.url
+
+        return answer
+
+    one.host.owner, two.host.owner = takes_for_owner(two), takes_for_owner(one)  # type: ignore[method-assign]
+    async with one.get(PATH + "?timeout=300") as answer:
+        assert answer.status == 503
+    assert asked < 20
+    assert len(one.host.watches) == len(two.host.watches) == 0
+
+
+async def test_a_get_that_waits_follows_the_key_to_its_new_owner(pair: Pair):
+    owner, other = pair
+    gets = [asyncio.ensure_future(w.get(PATH + "/validated?timeout=9000")) for w in (owner, other, other)]
+    await until(lambda: len(owner.host.watches) == 3)
+    owner.host.cluster.move(other.host.url)
+    await until(lambda: len(other.host.watches) >= 3 and len(owner.host.watches) <= 1)
+    other.host.cluster.put(decided(CREATED))
+    for get in gets:
+        async with await get as answer:
+            assert answer.status == 200
+    await until(lambda: len(owner.host.watches) == len(other.host.watches) == 0)
+
+
+async def test_a_request_waits_while_nobody_owns_its_key(pair: Pair):
+    owner, other = pair
+    cluster = owner.host.cluster
+    cluster.put(OrderView(order=CREATED))
+    cluster.move(None)
+    get = asyncio.ensure_future(other.get(PATH))
+    post = asyncio.ensure_future(other.post({**ORDER, "id": "o-2"}))
+    await until(lambda: len(other.host.watches) == 2)
+    cluster.move(owner.host.url)
+    async with await get as answer:
+        assert answer.status == 200
+    async with await post as answer:
+        assert answer.status == 201
+    assert len(owner.host.produced) == 1
+
+
+async def test_a_request_waits_until_the_owner_has_restored_the_state(pair: Pair):
+    owner, other = pair
+    cluster = owner.host.cluster
+    cluster.put(OrderView(order=CREATED))
+    owner.host.holds = False
+    gets = [asyncio.ensure_future(w.get(PATH)) for w in pair]
+    await until(lambda: len(owner.host.watches) == 2)
+    owner.host.holds = True
+    cluster.move(owner.host.url)
+    for get in gets:
+        async with await get as answer:
+            assert answer.status == 200
+    assert len(other.host.watches) == 0
+
+
+@pytest.mark.parametrize("timeout", [0, 50])
+async def test_a_key_that_stays_on_its_way_is_answered_503_in_time(pair: Pair, timeout: int):
+    pair[0].host.cluster.move(None)
+    started = time.monotonic()
+    for path in (PATH, PATH + "/validated"):
+        async with pair[1].get(f"{path}?timeout={timeout}") as answer:
+            assert (answer.status, answer.content_type, answer.headers["Retry-After"]) == (503, PROBLEM, "1")
+    assert time.monotonic() - started < 2
+    assert len(pair[1].host.watches) == 0
+
+
+async def test_who_waits_for_an_owner_is_answered_when_the_worker_stops(pair: Pair):
+    _, other = pair
+    other.host.cluster.move(None)
+    get = asyncio.ensure_future(other.get(PATH))
+    await until(lambda: len(other.host.watches) == 1)
+    other.host.stop()
+    async with await get as answer:
+        assert answer.status == 503
+
+
+async def test_who_waits_at_another_worker_is_answered_when_either_stops(pair: Pair):
+    owner, other = pair
+    get = asyncio.ensure_future(other.get(PATH))
+    await until(lambda: len(owner.host.watches) == 1)
+    owner.host.stop()  # it answers; the request is put again, until its own worker stops too
+    await until(lambda: len(other.host.watches) == 1)
+    other.host.stop()
+    async with await get as answer:
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+
+
+async def test_the_owner_dies_and_who_waits_is_answered_by_the_next_one(pair: Pair):
+    owner, other = pair
+    gets = [asyncio.ensure_future(other.get(PATH + "?timeout=9000")) for _ in range(5)]
+    await until(lambda: len(owner.host.watches) == 5)
+    await owner.die()
+    await until(lambda: len(other.host.watches) == 5)
+    other.host.cluster.put(OrderView(order=CREATED))
+    other.host.cluster.move(other.host.url)
+    for get in gets:
+        async with await get as answer:
+            assert answer.status == 200
+    assert len(other.host.watches) == 0
+
+
+async def test_an_owner_that_died_in_a_post_has_written_the_order_once_for_the_client(pair: Pair):
+    owner, other = pair
+    owner.host.gate.clear()
+    post = asyncio.ensure_future(other.post({**ORDER, "id": "o-1"}))
+    await until(lambda: owner.host.reads == 1)
+    await owner.die()
+    owner.host.gate.set()
+    await until(lambda: len(owner.host.produced) == 1)
+    other.host.cluster.move(other.host.url)
+    async with await post as answer:
+        assert answer.status == 200
+    assert not other.host.produced
+
+
+async def test_an_owner_that_stays_dead_is_answered_503_at_the_timeout(pair: Pair):
+    owner, other = pair
+    await owner.die()
+    async with other.get(PATH + "?timeout=200") as answer:
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+
+
+async def test_an_owner_that_is_frozen_is_left_once_it_is_replaced(cluster: Cluster):
+    frozen = asyncio.Event()
+    asked = asyncio.Event()
+
+    async def freeze(_: web.Request) -> web.Response:
+        asked.set()
+        await frozen.wait()
+        raise AssertionError
+
+    fake = Hosted(SERVICE, lambda _: [web.route("*", "/{tail:.*}", freeze)])
+    async with running(cluster, (fake,)), running(cluster) as other:
+        get = asyncio.ensure_future(other.get(PATH + "?timeout=15000"))
+        await asked.wait()
+        cluster.put(OrderView(order=CREATED))
+        cluster.move(other.host.url)
+        async with asyncio.timeout(5), await get as answer:
+            assert answer.status == 200
+        frozen.set()
+
+
+async def test_clients_that_go_away_leave_nothing_behind_at_the_owner_either(pair: Pair):
+    owner, other = pair
+    gets = [asyncio.ensure_future(other.get(PATH + "?timeout=60000")) for _ in range(50)]
+    await until(lambda: len(owner.host.watches) == 50)
+    for get in gets:
+        get.cancel()
+    await until(lambda: len(owner.host.watches) == 0)
+
+
+async def test_with_keys_workers_answer_for_each_other(cluster: Cluster):
+    async with running(cluster, worker_keys="new,old"), running(cluster, worker_keys="old") as other:
+        async with other.post({**ORDER, "id": CREATED.id}) as answer:
+            assert answer.status == 201
+        async with other.get(PATH + "?x=%2F+y") as answer:
+            assert answer.status == 200
+
+
+async def test_workers_with_different_keys_say_so(cluster: Cluster, caplog: pytest.LogCaptureFixture):
+    async with running(cluster, worker_keys="a"), running(cluster, worker_keys="b") as other, other.get(PATH) as answer:
+        assert (answer.status, answer.content_type) == (502, PROBLEM)
+    assert "WORKER_KEYS" in caplog.text
+
+
+@pytest.fixture
+def signed(cluster: Cluster) -> Any:
+    """The headers a worker would send with `GET /v1/orders/o-1?timeout=0`."""
+
+    def make(*keys: str, method: str = "GET", target: str = "/v1/orders/o-1?timeout=0") -> dict[str, str]:
+        from runtime.settings import Settings
+
+        return marked(Settings(worker_keys=keys).worker_keys, URL("http://elsewhere:1"), method, target)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        (lambda sign: sign("one"), 404),
+        (lambda sign: sign("two"), 404),
+        (lambda sign: sign("two", "nonsense"), 404),
+        (lambda sign: sign(), 401),
+        (lambda sign: sign("three"), 401),
+        (lambda sign: sign("one", method="POST"), 401),
+        (lambda sign: sign("one", target="/v1/orders/o-2?timeout=0"), 401),
+        (lambda sign: sign("one", target="/v1/orders/o-1?timeout=1"), 401),
+        (lambda sign: sign("one") | {"X-Forwarded-At": str(int(time.time()) - 1)}, 401),
+        (lambda sign: sign("one") | {"X-Forwarded-At": "²"}, 401),
+        (lambda sign: sign("one") | {"X-Forwarded-At": ""}, 401),
+        (lambda sign: sign("one") | {"X-Forwarded-Signature": "é"}, 401),
+        (lambda _: {}, 404),
+    ],
+)
+async def test_a_mark_is_believed_only_with_a_signature(cluster: Cluster, signed: Any, change: Any, status: int):
+    async with (
+        running(cluster, worker_keys="one, two") as worker,
+        worker.get("/v1/orders/o-1?timeout=0", headers=change(signed)) as answer,
+    ):
+        assert (answer.status, answer.content_type) == (status, PROBLEM)
+
+
+@pytest.mark.parametrize(("seconds", "status"), [(-31, 401), (-29, 404), (29, 404), (32, 401)])
+async def test_a_signature_is_good_for_half_a_minute(
+    cluster: Cluster, signed: Any, monkeypatch: pytest.MonkeyPatch, seconds: int, status: int
+):
+    now = time.time()
+    monkeypatch.setattr("runtime.http.signatures.time.time", lambda: now + seconds)
+    headers = signed("one")
+    monkeypatch.setattr("runtime.http.signatures.time.time", lambda: now)
+    async with (
+        running(cluster, worker_keys="one") as worker,
+        worker.get("/v1/orders/o-1?timeout=0", headers=headers) as answer,
+    ):
+        assert answer.status == status
+
+
+async def test_without_keys_a_mark_is_believed(worker: Running, signed: Any):
+    worker.host.cluster.put(decided(CREATED, OrderState.SHIPPED))
+    async with worker.get(PATH, headers=signed()) as answer:
+        assert answer.status == 200

@@ -1,0 +1,259 @@
+import asyncio
+import json
+import logging
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from aiohttp import web
+from openapi_spec_validator import validate
+from prometheus_client import REGISTRY
+
+from orders_service.state import OrderView
+from runtime.hosting import Hosted, NotHere, Unavailable
+from runtime.http.openapi import document
+from runtime.http.server import application
+from runtime.settings import Settings
+from schemas.messages import Order
+from tests.unit.http.fakes import HOSTED, ORDER, SERVICE, Cluster, FakeHost, Running, running, until
+
+PROBLEM = "application/problem+json"
+HEAD = b"POST /v1/orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 404),
+        ("GET", "/v1/orders/", 404),
+        ("GET", "/v1/orders/a/b", 404),
+        ("GET", "/v1/orders/a/validated/", 404),
+        ("GET", "/nothing?x=<script>", 404),
+        ("GET", "/%FF%00", 404),
+        ("DELETE", "/v1/orders/a", 405),
+        ("GET", "/v1/orders", 405),
+        ("POST", "/healthz", 405),
+        ("PROPFIND", "/docs", 405),
+        ("BREW", "/docs", 400),
+    ],
+)
+async def test_what_is_not_there_is_a_problem(worker: Running, method: str, path: str, status: int):
+    async with worker.request(method, path) as answer:
+        assert (answer.status, answer.content_type) == (status, PROBLEM)
+        problem = await answer.json()
+    assert problem["status"] == status
+    assert problem["detail"]
+    if status == 405:
+        assert answer.headers["Allow"] in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET /docs HTTP/9.9\r\n\r\n",
+        b"GET  HTTP/1.1\r\n\r\n",
+        b"GET /docs HTTP/1.1\r\nno colon\r\n\r\n",
+        b"GET /docs HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+        b"GET /docs HTTP/1.1\r\nAccept: text/html\r\nX: " + b"x" * 9000 + b"\r\n\r\n",
+        b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\n\r\n",
+        HEAD + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n{}",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 TLS\r\n\r\n",
+    ],
+)
+async def test_what_is_no_request_is_a_problem_too(worker: Running, sent: bytes):
+    status, headers, body = await worker.raw(sent, ends=True)
+    assert (status, headers["content-type"]) == (400, PROBLEM)
+    assert json.loads(body)["status"] == 400
+
+
+async def test_an_unknown_expectation_is_a_problem(worker: Running):
+    status, headers, _ = await worker.raw(HEAD + b"Expect: wonders\r\nContent-Length: 2\r\n\r\n{}")
+    assert (status, headers["content-type"]) == (417, PROBLEM)
+
+
+async def test_a_body_that_is_too_large_is_refused_as_such(worker: Running):
+    large = {**ORDER, "product": "x" * 2 * 1024 * 1024}
+    async with asyncio.timeout(5), worker.post(large) as answer:
+        assert (answer.status, answer.content_type) == (413, PROBLEM)
+        assert "4096" in (await answer.json())["detail"]
+
+    async def chunks() -> Any:
+        for _ in range(32):
+            yield b"x" * 65536
+
+    async with asyncio.timeout(5):
+        async with worker.request("POST", "/v1/orders", data=chunks()) as answer:
+            assert (answer.status, answer.content_type) == (415, PROBLEM)  # octet-stream, as aiohttp's client says
+        headers = {"Content-Type": "application/json"}
+        async with worker.request("POST", "/v1/orders", data=chunks(), headers=headers) as answer:
+            assert (answer.status, answer.content_type) == (413, PROBLEM)
+    async with worker.post(ORDER) as answer:
+        assert answer.status == 201
+
+
+async def test_a_client_that_asks_before_it_sends_too_much_is_refused_at_once(worker: Running):
+    status, headers, _ = await worker.raw(HEAD + b"Expect: 100-continue\r\nContent-Length: 2097152\r\n\r\n")
+    assert (status, headers["content-type"], headers["connection"]) == (413, PROBLEM, "close")
+
+
+async def test_a_client_that_asks_before_it_sends_may_send(worker: Running):
+    async with worker.post(ORDER, expect100=True) as answer:
+        assert answer.status == 201
+
+
+async def test_a_small_body_that_unpacks_to_a_large_one_is_refused(worker: Running):
+    import gzip
+
+    packed = gzip.compress(json.dumps({**ORDER, "product": "x" * 1_000_000}).encode())
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    async with worker.post(packed, headers=headers) as answer:
+        assert (answer.status, answer.content_type) == (413, PROBLEM)
+    async with worker.post(gzip.compress(json.dumps(ORDER).encode()), headers=headers) as answer:
+        assert answer.status == 201
+    async with worker.post(b"no gzip", headers=headers) as answer:
+        assert (answer.status, answer.content_type) == (400, PROBLEM)
+
+
+async def test_a_fault_of_ours_tells_the_client_an_id_and_the_log_the_rest(cluster: Cluster, caplog: Any):
+    async def fail(_: web.Request) -> web.Response:
+        raise RuntimeError("the secret")
+
+    async with (
+        running(cluster, (Hosted(SERVICE, lambda _: [web.get("/fail", fail)]),)) as worker,
+        worker.get("/fail", headers={"Accept": "text/html"}) as answer,
+    ):
+        assert (answer.status, answer.content_type) == (500, PROBLEM)
+        text = await answer.text()
+    assert "secret" not in text
+    assert "Traceback" not in text
+    error_id = json.loads(text)["instance"].removeprefix("urn:uuid:")
+    [record] = [r for r in caplog.records if error_id in r.getMessage()]
+    assert record.exc_info[0] is RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(NotHere(), 503), (Unavailable(), 503), (web.HTTPForbidden(), 403), (TimeoutError(), 500), (KeyError(), 500)],
+)
+async def test_whatever_a_service_raises_is_a_problem(cluster: Cluster, error: Exception, status: int):
+    async def fail(_: web.Request) -> web.Response:
+        raise error
+
+    async with (
+        running(cluster, (Hosted(SERVICE, lambda _: [web.get("/fail", fail)]),)) as worker,
+        worker.get("/fail") as answer,
+    ):
+        assert (answer.status, answer.content_type) == (status, PROBLEM)
+        assert ("Retry-After" in answer.headers) == (status == 503)
+
+
+async def test_health_is_that_the_process_lives_and_readiness_what_the_host_says(worker: Running):
+    async with worker.get("/healthz") as health, worker.get("/readyz") as ready:
+        assert (health.status, ready.status) == (200, 200)
+        assert await ready.json() == {"ready": True, "partitions": [0, 1]}
+    worker.host.stop()
+    async with worker.get("/healthz") as health, worker.get("/readyz") as ready:
+        assert (health.status, ready.status) == (200, 503)
+        assert (await ready.json())["ready"] is False
+
+
+def _count(method: str, route: str, status: int) -> float:
+    labels = {"method": method, "route": route, "status": str(status)}
+    return REGISTRY.get_sample_value("http_request_duration_seconds_count", labels) or 0.0
+
+
+async def test_requests_are_counted_by_route_and_not_by_path(worker: Running):
+    route = "/v1/orders/{id}"
+    before = _count("GET", route, 404), _count("GET", "unknown", 404), _count("other", "unknown", 404)
+    for path in ("/v1/orders/one", "/v1/orders/two"):
+        await worker.get(f"{path}?timeout=0")
+    await worker.get("/one")
+    await worker.request("PROPFIND", "/two")
+    assert _count("GET", route, 404) == before[0] + 2
+    assert _count("GET", "unknown", 404) == before[1] + 1
+    assert _count("other", "unknown", 404) == before[2] + 1
+    async with worker.get("/metrics") as answer:
+        assert answer.content_type == "text/plain"
+        text = await answer.text()
+    assert 'route="/v1/orders/{id}"' in text
+    assert "PROPFIND" not in text
+    assert "/v1/orders/one" not in text
+
+
+async def test_requests_under_way_are_counted_until_their_clients_go_away(worker: Running):
+    before = _count("GET", "/v1/orders/{id}", 499)
+    gets = [asyncio.ensure_future(worker.get("/v1/orders/o")) for _ in range(3)]
+    await until(lambda: REGISTRY.get_sample_value("http_requests_in_flight") == 3)
+    for get in gets:
+        get.cancel()
+    await until(lambda: REGISTRY.get_sample_value("http_requests_in_flight") == 0)
+    assert _count("GET", "/v1/orders/{id}", 499) == before + 3
+
+
+async def test_the_openapi_document_is_valid_and_served(worker: Running):
+    async with worker.get("/openapi.json") as answer:
+        served = await answer.json()
+    validate(served)
+    assert served == json.loads(json.dumps(document([HOSTED])))
+    assert served["components"]["schemas"]["NewOrder"]["properties"]["price"]["type"] == "number"
+    assert served["components"]["schemas"]["NewOrder"]["required"] == ["customerId", "product", "quantity", "price"]
+
+
+def test_every_route_is_documented_and_every_documented_route_exists():
+    app = application(FakeHost(Cluster(), Settings()), [HOSTED])
+    exist = {(r.method, r.resource.canonical) for r in app.router.routes() if r.resource} - {("GET", "/favicon.ico")}
+    described = {(m.upper(), path) for path, methods in document([HOSTED])["paths"].items() for m in methods}
+    assert {(m, path) for m, path in exist if m != "HEAD"} == described
+
+
+def test_every_status_that_a_route_was_seen_to_answer_is_documented():
+    # Whatever the other tests of this folder provoked stands in the metrics by now.
+    paths = document([HOSTED])["paths"]
+    for metric in REGISTRY.collect():
+        for sample in metric.samples:
+            if sample.name == "http_request_duration_seconds_count":
+                described = paths.get(sample.labels["route"], {}).get(sample.labels["method"].lower())
+                status = sample.labels["status"]
+                assert described is None or status == "499" or status in described["responses"], sample.labels
+
+
+def test_services_that_contradict_each_other_in_the_document_are_told_apart_at_the_start():
+    other = Hosted(SERVICE, openapi=lambda: {"paths": {"/v1/orders": {"get": {}}}})
+    with pytest.raises(ValueError, match="/v1/orders"):
+        document([HOSTED, other])
+
+
+async def test_the_documentation_needs_nothing_from_elsewhere(worker: Running):
+    async with worker.get("/docs") as answer:
+        assert (answer.status, answer.content_type) == (200, "text/html")
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+        page = await answer.text()
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "innerHTML" not in page
+    async with worker.get("/favicon.ico") as answer:
+        assert answer.status == 204
+
+
+async def test_a_worker_that_stops_answers_who_waits_and_then_closes(cluster: Cluster):
+    async with running(cluster) as worker:
+        get = asyncio.ensure_future(worker.get("/v1/orders/o?timeout=60000"))
+        await until(lambda: len(worker.host.watches) == 1)
+        started = time.monotonic()
+        worker.host.stop()
+        async with await get as answer:
+            assert answer.status == 503
+    assert time.monotonic() - started < 3
+
+
+async def test_nothing_is_logged_about_requests_that_went_well_or_were_refused(worker: Running, caplog: Any):
+    order = Order(id="o", customer_id=1, product="x", quantity=1, price=1, created_at=datetime.now(UTC))
+    worker.host.cluster.put(OrderView(order=order))
+    with caplog.at_level(logging.INFO):
+        await worker.get("/v1/orders/o")
+        await worker.get("/nothing")
+        await worker.post(b"{")
+        await worker.raw(b"nonsense\r\n\r\n")
+    assert not [r for r in caplog.records if r.name.startswith(("aiohttp", "runtime", "orders_service"))]
