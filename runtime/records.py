@@ -69,3 +69,7 @@ class Writes:
     changelog: list[Write] = field(default_factory=list)
     announcements: list[Write] = field(default_factory=list)
     offsets: Offsets = field(default_factory=dict)
+
+    @property
+    def empty(self) -> bool:
+        return not (self.changelog or self.announcements or self.offsets)

@@ -32,6 +32,9 @@ class Stores(Protocol):
 
     def open(self, table: str, partition: int) -> Store: ...
 
+    def keep(self, partitions: frozenset[int]) -> None:
+        """Closes the stores of all other partitions."""
+
     def close(self) -> None: ...
 
 
@@ -72,6 +75,9 @@ class MemoryStores:
 
     def open(self, table: str, partition: int) -> MemoryStore:
         return self.stores.setdefault((table, partition), MemoryStore())
+
+    def keep(self, partitions: frozenset[int]) -> None:
+        pass
 
     def close(self) -> None:
         pass

@@ -1,0 +1,79 @@
+"""The Faust app of a worker: one agent, whose stream is everything its services consume, and which is the loop."""
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import faust
+from faust.app.base import BootStrategy
+from yarl import URL
+
+from runtime.kafka import Names
+from runtime.loop import Loop
+from runtime.transport import Consumer, Take, Transport, Wiring
+
+log = logging.getLogger(__name__)
+
+
+class Boot(BootStrategy):
+    """Which of Faust's services a worker starts: consumer, agent, fetcher.
+
+    Not its producer (the checkpoint has transactional ones), not its tables and their recovery (state and handover are
+    the runtime's), not its conductor (there is one stream) and not its web server (aiohttp serves before Kafka is up).
+    """
+
+    def server(self) -> Iterable[Any]:
+        return [self.app.consumer, *self.agents(), self.app._fetcher]  # noqa: SLF001
+
+
+class App(faust.App):
+    """A worker's Faust app."""
+
+    BootStrategy = Boot
+
+    def __init__(self, wiring: Wiring, url: URL) -> None:
+        settings = wiring.settings
+        super().__init__(
+            Names(settings.topic_prefix).group(wiring.plan.group),
+            broker=[f"kafka://{server.strip()}" for server in settings.kafka_bootstrap_servers.split(",")],
+            canonical_url=str(url),  # the assignor tells it to the other members: routing goes by it
+            datadir=str(settings.state_dir / "faust"),
+            store="memory://",
+            web_enabled=False,
+            topic_disable_leader=True,
+            autodiscover=False,
+        )
+        self._wiring = wiring
+        self.takes = self.channel(maxsize=1)
+
+    def run_in_agent(self, loop: Loop) -> None:
+        """Makes the loop this app's agent."""
+
+        async def agent(stream: Any) -> None:
+            async for take in stream:
+                await self._step(loop, take)
+
+        self.agent(self.takes, name="loop")(agent)
+
+    async def _step(self, loop: Loop, take: Take) -> None:
+        try:
+            await loop.step(take.taken, take.epoch)
+        except Exception as error:  # a fault of ours: nothing of the batch was acknowledged, so stop and say why
+            log.exception("loop failed")
+            await self.crash(error)
+        finally:
+            if not take.done.done():
+                take.done.set_result(None)
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        self.flow_control.resume()  # Faust opens its queues at the end of its own recovery, which is not used
+
+    def _new_transport(self) -> Transport:
+        return Transport(self.conf.broker, app=self, loop=self.loop)
+
+    def _new_consumer(self) -> Consumer:
+        return Consumer(self, self.takes, self._wiring, beacon=self.beacon, loop=self.loop)
+
+    async def _stop_consumer(self) -> None:
+        await self._wiring.revoked()

@@ -1,0 +1,166 @@
+"""How partitions change hands: given up with no batch in hand, taken over with nothing in flight."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Collection, Mapping
+from time import monotonic
+from typing import Any, Protocol
+
+from runtime.checkpoint import Checkpoint
+from runtime.loop import Loop
+from runtime.metrics import LoopMetrics
+from runtime.ownership import Ownership
+from runtime.plan import Plan
+from runtime.records import Membership, TopicPartition
+from runtime.restore import Logs
+from runtime.state import Store, Stores
+from runtime.timers import Timers
+from runtime.watch import Watches
+
+log = logging.getLogger(__name__)
+
+
+class Reader(Protocol):
+    """The consumer's side of a handover."""
+
+    def hold(self) -> None:
+        """Stops reading all partitions."""
+
+    def read_from(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Reads these partitions from these offsets."""
+
+
+class Handover:
+    """Takes over and gives up partitions; the only writer of `Ownership`, with the loop."""
+
+    RETRY_S = 0.5
+
+    def __init__(
+        self,
+        plan: Plan,
+        ownership: Ownership,
+        stores: Stores,
+        timers: Timers,
+        watches: Watches,
+        logs: Logs,
+        checkpoint: Checkpoint,
+        reader: Reader,
+        metrics: LoopMetrics,
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self._plan = plan
+        self._ownership = ownership
+        self._stores = stores
+        self._timers = timers
+        self._watches = watches
+        self._logs = logs
+        self._checkpoint = checkpoint
+        self._reader = reader
+        self._metrics = metrics
+        self._failed = failed
+        self._assigned: frozenset[TopicPartition] = frozenset()
+        self._membership = ownership.membership
+        self._task: asyncio.Task[None] | None = None
+        self.progress: dict[str, Any] = {}
+        """How far a running takeover is, for `/readyz`."""
+
+    async def give_up(self, loop: Loop, patience: float) -> None:
+        """Partitions are being taken away: the batch in hand is finished first, or after `patience` seconds given up.
+
+        A batch that is given up here cannot take effect later: its offsets are refused under its old generation.
+        """
+        await self._cancel()
+        self._reader.hold()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience), loop.turn:
+                pass
+        self._ownership.lose()
+        self._metrics.owned(0)
+        self._watches.touch_all()
+
+    async def take_over(self, assigned: Collection[TopicPartition], membership: Membership) -> None:
+        """Partitions were assigned: takes them over in the background, so that the group is not kept waiting."""
+        await self._cancel()
+        self._assigned, self._membership = frozenset(assigned), membership
+        self._reader.hold()
+        self._task = asyncio.create_task(self._until_done(reset=False), name="takeover")
+
+    def again(self) -> None:
+        """Takes the same partitions over anew: what the broker holds tells how the last batch ended."""
+        self._reader.hold()
+        self._watches.touch_all()
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._until_done(reset=True), name="takeover")
+
+    async def stop(self) -> None:
+        await self._cancel()
+
+    async def _cancel(self) -> None:
+        task, self._task = self._task, None
+        if task is not None and not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _until_done(self, *, reset: bool) -> None:
+        while True:
+            try:
+                if reset:
+                    await self._checkpoint.reset()
+                await self._take_over()
+            except asyncio.CancelledError:
+                raise
+            except OSError as error:  # the state directory: nothing here can mend it
+                log.exception("state cannot be opened")
+                self._failed(error)
+                return
+            except Exception as error:  # the broker is away or moving: it is asked again until partitions change hands
+                log.warning("takeover failed, trying again error=%r", error)
+                await asyncio.sleep(self.RETRY_S)
+                reset = True
+            else:
+                return
+
+    async def _take_over(self) -> None:
+        start = monotonic()
+        partitions = {tp.partition for tp in self._assigned}
+        self._stores.keep(frozenset(partitions))
+        if self._assigned:
+            positions = await self._logs.committed(self._assigned)
+            stores = {(t, p): self._stores.open(t, p) for t in self._plan.tables for p in sorted(partitions)}
+            restored = await self._restore(stores)
+            backlog = await self._logs.ends(self._assigned)
+            self._timers.clear()
+            for (table, partition), store in stores.items():
+                self._timers.load(table, partition, store)
+            self._ownership.take(self._membership, positions, backlog, stores)
+            self._reader.read_from(positions)
+        else:
+            restored = 0
+            self._timers.clear()
+            self._ownership.take(self._membership, {}, {}, {})
+        self.progress = {}
+        seconds = monotonic() - start
+        self._metrics.taken_over(seconds)
+        self._metrics.owned(len(self._assigned))
+        log.info("took over partitions=%s restored=%d seconds=%.2f", sorted(partitions), restored, seconds)
+        self._watches.touch_all()
+
+    async def _restore(self, stores: Mapping[tuple[str, int], Store]) -> int:
+        applied, told = 0, monotonic()
+
+        def progress(records: int, left: int) -> None:
+            nonlocal applied, told
+            applied += records
+            self.progress = {"restored": applied, "left": left}
+            if monotonic() - told > 2:
+                told = monotonic()
+                log.info("restoring restored=%d left=%d", applied, left)
+
+        by_changelog = {
+            TopicPartition(self._plan.tables[table].changelog, partition): store
+            for (table, partition), store in stores.items()
+        }
+        await self._logs.restore(by_changelog, progress)
+        self._metrics.restored(applied)
+        return applied

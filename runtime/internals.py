@@ -1,0 +1,324 @@
+"""Everything that reaches into aiokafka beyond its public interface, in one place.
+
+Tested against `TESTED`; a test fails when another version is installed, so that each upgrade is looked at here.
+
+- Fencing (KIP-447): aiokafka sends TxnOffsetCommit v0, which names the group only. Version 3 adds generation and member
+  id, and the group's coordinator then refuses the offsets of a worker whose partitions have moved on.
+- Stable offsets: aiokafka fetches committed offsets without `require_stable` (OffsetFetch v7), and would start from
+  before a transaction that commits a moment later.
+- Log ends under both isolation levels: where they differ, a transaction is still open.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import aiokafka.errors
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
+from aiokafka.errors import KafkaError
+from aiokafka.producer.sender import Sender, TxnOffsetCommitHandler
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.offset import OffsetRequest
+from aiokafka.protocol.types import Boolean, CompactArray, CompactString, Int16, Int32, Int64, Schema, TaggedFields
+
+from runtime.records import Membership
+
+TESTED = {"aiokafka": "0.14.0", "faust-streaming": "0.15.3"}
+
+_TEXT = CompactString("utf-8")
+_TAGS = ("tags", TaggedFields)
+
+# Error codes of the Kafka protocol (kafka.apache.org/protocol, Error Codes).
+_FENCED = {22: "ILLEGAL_GENERATION", 25: "UNKNOWN_MEMBER_ID", 27: "REBALANCE_IN_PROGRESS", 82: "FENCED_INSTANCE_ID"}
+_UNSTABLE_OFFSET_COMMIT = 88
+_READ_UNCOMMITTED, _READ_COMMITTED = 0, 1
+_LATEST, _EARLIEST = -1, -2
+
+
+class Fenced(Exception):
+    """The group's coordinator no longer knows this worker as the owner of its partitions."""
+
+
+class _TxnOffsetCommitResponse(Response):
+    API_KEY = 28
+    API_VERSION = 3
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        (
+            "errors",
+            CompactArray(
+                ("topic", _TEXT),
+                ("partition_errors", CompactArray(("partition", Int32), ("error_code", Int16), _TAGS)),
+                _TAGS,
+            ),
+        ),
+        _TAGS,
+    )
+
+
+class _TxnOffsetCommitStruct(RequestStruct):
+    API_KEY = 28
+    API_VERSION = 3
+    FLEXIBLE_VERSION = True
+    RESPONSE_TYPE = _TxnOffsetCommitResponse
+    SCHEMA = Schema(
+        ("transactional_id", _TEXT),
+        ("group_id", _TEXT),
+        ("producer_id", Int64),
+        ("producer_epoch", Int16),
+        ("generation_id", Int32),
+        ("member_id", _TEXT),
+        ("group_instance_id", _TEXT),
+        (
+            "topics",
+            CompactArray(
+                ("topic", _TEXT),
+                (
+                    "partitions",
+                    CompactArray(
+                        ("partition", Int32), ("offset", Int64), ("leader_epoch", Int32), ("metadata", _TEXT), _TAGS
+                    ),
+                ),
+                _TAGS,
+            ),
+        ),
+        _TAGS,
+    )
+
+
+class _OffsetFetchResponse(Response):
+    API_KEY = 9
+    API_VERSION = 7
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        (
+            "topics",
+            CompactArray(
+                ("name", _TEXT),
+                (
+                    "partitions",
+                    CompactArray(
+                        ("partition", Int32),
+                        ("offset", Int64),
+                        ("leader_epoch", Int32),
+                        ("metadata", _TEXT),
+                        ("error_code", Int16),
+                        _TAGS,
+                    ),
+                ),
+                _TAGS,
+            ),
+        ),
+        ("error_code", Int16),
+        _TAGS,
+    )
+
+
+class _OffsetFetchStruct(RequestStruct):
+    API_KEY = 9
+    API_VERSION = 7
+    FLEXIBLE_VERSION = True
+    RESPONSE_TYPE = _OffsetFetchResponse
+    SCHEMA = Schema(
+        ("group_id", _TEXT),
+        ("topics", CompactArray(("name", _TEXT), ("partitions", CompactArray(Int32)), _TAGS)),
+        ("require_stable", Boolean),
+        _TAGS,
+    )
+
+
+class _TxnOffsetCommit(Request[_TxnOffsetCommitStruct]):
+    API_KEY = 28
+
+    def __init__(self, *fields: Any) -> None:
+        self._fields = fields
+
+    def build(self, request_struct_class: type[_TxnOffsetCommitStruct]) -> _TxnOffsetCommitStruct:
+        return request_struct_class(*self._fields)
+
+
+class _OffsetFetch(Request[_OffsetFetchStruct]):
+    API_KEY = 9
+
+    def __init__(self, *fields: Any) -> None:
+        self._fields = fields
+
+    def build(self, request_struct_class: type[_OffsetFetchStruct]) -> _OffsetFetchStruct:
+        return request_struct_class(*self._fields)
+
+
+class _FencedHandler(TxnOffsetCommitHandler):
+    """aiokafka's handler, with generation and member id in the request and their errors understood."""
+
+    def create_request(self) -> _TxnOffsetCommit:
+        manager = self._sender._txn_manager
+        membership: Membership = self._sender.membership
+        topics: dict[str, list[Any]] = defaultdict(list)
+        for tp, offset in sorted(self._offsets.items()):
+            topics[tp.topic].append((tp.partition, offset.offset, -1, offset.metadata, {}))
+        return _TxnOffsetCommit(
+            manager.transactional_id,
+            self._group_id,
+            manager.producer_id,
+            manager.producer_epoch,
+            membership.generation,
+            membership.member_id,
+            None,
+            [(topic, partitions, {}) for topic, partitions in topics.items()],
+            {},
+        )
+
+    def handle_response(self, response: Any) -> float | None:
+        codes = {partition[1] for topic in response.errors for partition in topic[1]}
+        fenced = codes & _FENCED.keys()
+        if fenced:
+            names = ", ".join(_FENCED[code] for code in fenced)
+            self._sender._txn_manager.error_transaction(Fenced(names))
+            return None
+        errors = [(topic[0], [(partition[0], partition[1]) for partition in topic[1]]) for topic in response.errors]
+        backoff: float | None = super().handle_response(_Errors(errors))
+        return backoff
+
+
+class _Errors:
+    """The response in the shape of version 0, which aiokafka's handler reads."""
+
+    def __init__(self, errors: list[tuple[str, list[tuple[int, int]]]]) -> None:
+        self.errors = errors
+
+
+class _FencedSender(Sender):
+    membership: Membership
+
+    async def _do_txn_offset_commit(self, offsets: Any, group_id: str) -> None:
+        if not offsets:
+            return
+        node = await self._find_coordinator(CoordinationType.GROUP, group_id)
+        await _FencedHandler(self, offsets, group_id).do(node)
+
+
+class FencedProducer(AIOKafkaProducer):
+    """A transactional producer whose offsets the group's coordinator refuses once its worker lost its partitions."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        own: Any = self._sender
+        self._sender = _FencedSender(
+            self.client,
+            acks=own._acks,
+            txn_manager=own._txn_manager,
+            message_accumulator=own._message_accumulator,
+            retry_backoff_ms=own._retry_backoff * 1000,
+            request_timeout_ms=own._request_timeout_ms,
+        )
+
+    async def send_offsets(self, offsets: Mapping[Any, int], group: str, membership: Membership) -> None:
+        """Adds the offsets to the transaction under the membership they were taken with. Raises `Fenced`."""
+        self._sender.membership = membership
+        await self.send_offsets_to_transaction(offsets, group)
+
+
+def membership(consumer: AIOKafkaConsumer) -> Membership:
+    """Generation and member id of a consumer in its group."""
+    coordinator = consumer._coordinator
+    return Membership(coordinator.generation, coordinator.member_id)
+
+
+def rejoin(consumer: AIOKafkaConsumer) -> None:
+    """Makes a consumer join its group anew, though it has not noticed yet that it must."""
+    consumer._coordinator.request_rejoin()
+
+
+def positions(consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
+    """Next offset to read of every assigned partition that has one, behind control records too; without waiting."""
+    subscription = consumer._subscription.subscription
+    assignment = subscription and subscription.assignment
+    if assignment is None:
+        return {}
+    return {
+        tp: state.position
+        for tp in assignment.tps
+        if (state := assignment.state_value(tp)) and state.has_valid_position
+    }
+
+
+async def stable_offsets(
+    consumer: AIOKafkaConsumer, group: str, partitions: Collection[TopicPartition], poll: float = 0.05
+) -> dict[TopicPartition, int | None]:
+    """Committed offsets, once no transaction in flight holds an offset of these partitions. `None`: never committed."""
+    client = consumer._client
+    topics: dict[str, list[int]] = defaultdict(list)
+    for tp in partitions:
+        topics[tp.topic].append(tp.partition)
+    request = _OffsetFetch(group, [(topic, numbers, {}) for topic, numbers in topics.items()], True, {})
+    while True:
+        try:
+            node = await client.coordinator_lookup(CoordinationType.GROUP, group)
+            response = await client.send(node, request, group=ConnectionGroup.COORDINATION)
+        except KafkaError as error:
+            if not error.retriable:
+                raise
+            await asyncio.sleep(poll)
+            continue
+        found = {TopicPartition(topic[0], p[0]): (p[1], p[4]) for topic in response.topics for p in topic[1]}
+        codes = {code for _, code in found.values()} | {response.error_code}
+        if codes == {0}:
+            return {tp: None if offset < 0 else offset for tp, (offset, _) in found.items()}
+        for code in codes - {0, _UNSTABLE_OFFSET_COMMIT}:
+            error_type = aiokafka.errors.for_code(code)
+            if not error_type.retriable:
+                raise error_type(f"fetching the offsets of group {group}")
+        await asyncio.sleep(poll)
+
+
+async def log_ends(
+    consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition], *, committed: bool
+) -> dict[TopicPartition, int]:
+    """The offset behind the last record; with `committed`, the last stable offset: behind it a transaction is open."""
+    return await _offsets(consumer._client, partitions, _LATEST, _READ_COMMITTED if committed else _READ_UNCOMMITTED)
+
+
+async def log_starts(consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+    """The offset of the first record that is still kept."""
+    return await _offsets(consumer._client, partitions, _EARLIEST, _READ_UNCOMMITTED)
+
+
+async def _offsets(
+    client: AIOKafkaClient, partitions: Collection[TopicPartition], which: int, isolation: int
+) -> dict[TopicPartition, int]:
+    result: dict[TopicPartition, int] = {}
+    missing = set(partitions)
+    while missing:
+        for node, topics in _by_leader(client, missing).items():
+            try:
+                response = await client.send(
+                    node,
+                    OffsetRequest(
+                        -1, isolation, [(topic, [(p, which) for p in numbers]) for topic, numbers in topics.items()]
+                    ),
+                )
+            except KafkaError as error:
+                if not error.retriable:
+                    raise
+                continue
+            for topic, answers in response.topics:
+                for partition, code, _timestamp, offset in answers:
+                    if code == 0:
+                        result[TopicPartition(topic, partition)] = offset
+        missing -= result.keys()
+        if missing:  # a leader moved, or is not known yet
+            await client.set_topics({*client.cluster.topics(), *(tp.topic for tp in missing)})
+            await client.force_metadata_update()
+            await asyncio.sleep(0.05)
+    return result
+
+
+def _by_leader(client: AIOKafkaClient, partitions: Iterable[TopicPartition]) -> dict[int, dict[str, list[int]]]:
+    result: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for tp in partitions:
+        leader = client.cluster.leader_for_partition(tp)
+        if leader is not None and leader >= 0:
+            result[leader][tp.topic].append(tp.partition)
+    return result

@@ -1,0 +1,38 @@
+"""Logging: one event a line, `key=value` in the message, as text or JSON on stderr."""
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+
+from runtime.settings import Settings
+
+# Their lines below WARNING cost a tenth of a worker's time and say nothing that ours do not.
+_NOISY = ("aiokafka", "faust", "mode", "asyncio", "aiohttp", "kafka")
+
+
+class JsonFormatter(logging.Formatter):
+    """A line of JSON: time, level, logger, event, and the traceback if there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def configure(settings: Settings) -> None:
+    """Sets up the root logger of a worker process."""
+    handler = logging.StreamHandler(sys.stderr)
+    if settings.log_format == "json":
+        handler.setFormatter(JsonFormatter())
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,106 @@
+"""The loop of a worker, four steps: take, decide, commit, apply."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from time import perf_counter
+
+from runtime.checkpoint import Checkpoint, Ends, Refused, Unsettled
+from runtime.decide import Decider
+from runtime.metrics import LoopMetrics
+from runtime.overlay import Batch, TablePartition
+from runtime.ownership import Ownership
+from runtime.plan import Plan
+from runtime.records import Taken, TopicPartition
+from runtime.timers import Timers
+from runtime.watch import Watches
+
+log = logging.getLogger(__name__)
+
+
+class Loop:
+    """Decides what was taken, once.
+
+    Arguments:
+        plan: the worker's services.
+        partitions: how many partitions every topic has.
+        ownership: what the worker owns.
+        checkpoint: makes batches durable.
+        timers: the calendar of the owned partitions.
+        watches: who waits for rows to change.
+        clock: the time, UTC.
+        given_up: called with `Refused` or `Unsettled` when a batch was given up; it must see to a new takeover.
+    """
+
+    TIMERS_A_BATCH = 1000
+
+    def __init__(
+        self,
+        plan: Plan,
+        partitions: int,
+        ownership: Ownership,
+        checkpoint: Checkpoint,
+        timers: Timers,
+        watches: Watches,
+        clock: Callable[[], datetime],
+        given_up: Callable[[Refused | Unsettled], None],
+        metrics: LoopMetrics,
+    ) -> None:
+        self._plan = plan
+        self._decider = Decider(plan, partitions, ownership.store)
+        self._ownership = ownership
+        self._checkpoint = checkpoint
+        self._timers = timers
+        self._watches = watches
+        self._clock = clock
+        self._given_up = given_up
+        self._metrics = metrics
+        self.turn = asyncio.Lock()
+        """Held while a batch is in hand: who takes partitions away waits for it."""
+
+    async def step(self, taken: Taken, epoch: int) -> None:
+        """One go. What was taken in another epoch is dropped: whoever owns it now reads it again."""
+        async with self.turn:
+            if epoch != self._ownership.epoch:
+                return
+            start = perf_counter()
+            batch = self._decide(taken)
+            rows = batch.rows()
+            decided = perf_counter()
+            writes = batch.writes(rows)
+            if writes.empty:
+                return
+            try:
+                ends = await self._checkpoint.commit(writes, taken.membership)
+            except (Refused, Unsettled) as error:
+                self._give_up(error, len(taken.records), epoch)
+                return
+            committed = perf_counter()
+            if epoch == self._ownership.epoch:  # else the changelog tells whoever takes over
+                self._apply(batch, rows, ends)
+            self._metrics.batch(batch, len(taken.records), decided - start, committed - decided)
+
+    def _give_up(self, error: Refused | Unsettled, records: int, epoch: int) -> None:
+        """Nothing is decided until partitions are taken over anew: later offsets would pass over this batch's."""
+        kind = type(error).__name__.lower()
+        log.warning("batch given up kind=%s reason=%s records=%d", kind, error, records)
+        self._metrics.given_up(kind)
+        if epoch == self._ownership.epoch:
+            self._ownership.lose()
+            self._given_up(error)
+
+    def _decide(self, taken: Taken) -> Batch:
+        now = self._clock()
+        due = self._timers.due(now, self.TIMERS_A_BATCH)
+        return self._decider.decide(taken, due, now, self._ownership.fuses)
+
+    def _apply(self, batch: Batch, rows: dict[TablePartition, dict[bytes, bytes | None]], ends: Ends) -> None:
+        """RocksDB is never ahead of the changelog, and never behind what waiters are told."""
+        for (table, partition), changed in rows.items():
+            changelog = TopicPartition(self._plan.tables[table].changelog, partition)
+            self._ownership.store(table, partition).apply(changed, ends[changelog])
+            self._timers.apply(table, partition, changed)
+        self._ownership.advance(batch.offsets)
+        for (table, _), changed in rows.items():
+            self._watches.changed(table, changed)

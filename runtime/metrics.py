@@ -1,0 +1,49 @@
+"""What a worker tells Prometheus about its loop. Names follow the Prometheus conventions: base units, `_total`."""
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+
+from runtime.overlay import Batch
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_RECORDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
+
+
+class LoopMetrics:
+    """Counters of the loop and the handover."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self._batches = Counter("loop_batches_total", "Batches committed", registry=registry)
+        self._records = Counter("loop_records_total", "Records taken from the broker", registry=registry)
+        self._decided = Counter("loop_decided_total", "Messages and timers decided", registry=registry)
+        self._fused = Counter("loop_fused_total", "Messages decided without the way by the broker", registry=registry)
+        self._dead = Counter("loop_dead_letters_total", "Messages set aside", registry=registry)
+        self._given_up = Counter("loop_given_up_total", "Batches given up, by reason", ["reason"], registry=registry)
+        self._size = Histogram("loop_batch_records", "Records of a batch", buckets=_RECORDS, registry=registry)
+        self._deciding = Histogram("loop_decide_seconds", "Deciding a batch", buckets=_SECONDS, registry=registry)
+        self._commit = Histogram("loop_commit_seconds", "Committing a batch", buckets=_SECONDS, registry=registry)
+        self._takeover = Histogram("handover_seconds", "Taking over partitions", buckets=_SECONDS, registry=registry)
+        self._restored = Counter("handover_restored_records_total", "Changelog records restored", registry=registry)
+        self._owned = Gauge("owned_partitions", "Partitions owned and running", registry=registry)
+
+    def batch(self, batch: Batch, records: int, decide_s: float, commit_s: float) -> None:
+        self._batches.inc()
+        self._records.inc(records)
+        self._decided.inc(batch.decided)
+        self._fused.inc(batch.fused)
+        if batch.dead_letters:
+            self._dead.inc(batch.dead_letters)
+        self._size.observe(records)
+        self._deciding.observe(decide_s)
+        self._commit.observe(commit_s)
+
+    def given_up(self, reason: str) -> None:
+        self._given_up.labels(reason).inc()
+
+    def owned(self, partitions: int) -> None:
+        self._owned.set(partitions)
+
+    def restored(self, records: int) -> None:
+        self._restored.inc(records)
+
+    def taken_over(self, seconds: float) -> None:
+        self._takeover.observe(seconds)

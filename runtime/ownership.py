@@ -1,0 +1,77 @@
+"""What a worker owns right now: partitions that are taken over, with the stores of their tables."""
+
+from collections.abc import Mapping
+
+from runtime.records import Membership, TopicPartition
+from runtime.state import Store
+
+NOBODY = Membership(-1, "")
+
+
+class NotOwned(Exception):
+    """The partition is not this worker's, or not yet."""
+
+
+class Ownership:
+    """Read by the loop, the transport and the HTTP handlers; changed by the handover alone.
+
+    `epoch` counts the changes: what was taken in one epoch is not decided in another. `running` is false between
+    losing partitions and having taken over the next ones, which may be none.
+    """
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.running = False
+        self.membership = NOBODY
+        self.partitions: frozenset[TopicPartition] = frozenset()
+        self.positions: dict[TopicPartition, int] = {}
+        self._stores: dict[tuple[str, int], Store] = {}
+        self._backlog: dict[TopicPartition, int] = {}
+
+    def lose(self) -> None:
+        """From now on nothing is owned."""
+        self.epoch += 1
+        self.running = False
+        self.partitions = frozenset()
+        self._stores = {}
+
+    def take(
+        self,
+        membership: Membership,
+        positions: Mapping[TopicPartition, int],
+        backlog: Mapping[TopicPartition, int],
+        stores: Mapping[tuple[str, int], Store],
+    ) -> None:
+        """From now on the partitions in `positions` are owned, and read from there.
+
+        `backlog` holds the end of each partition's log at this moment.
+        """
+        self.epoch += 1
+        self.running = True
+        self.membership = membership
+        self.partitions = frozenset(positions)
+        self.positions = dict(positions)
+        self._backlog = {tp: end for tp, end in backlog.items() if end > positions[tp]}
+        self._stores = dict(stores)
+
+    def store(self, table: str, partition: int) -> Store:
+        """The store of an owned table and partition. Raises `NotOwned`."""
+        try:
+            return self._stores[table, partition]
+        except KeyError:
+            raise NotOwned(f"{table}[{partition}]") from None
+
+    def fuses(self, tp: TopicPartition) -> bool:
+        """Whether a message to this partition may be decided here and now.
+
+        Not before the backlog found at the takeover is read: messages of one source would overtake each other.
+        """
+        return tp in self.partitions and tp not in self._backlog
+
+    def advance(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Notes how far a committed batch came."""
+        self.positions.update(positions)
+        if self._backlog:
+            for tp, position in positions.items():
+                if position >= self._backlog.get(tp, position + 1):
+                    del self._backlog[tp]

@@ -1,0 +1,292 @@
+"""A worker: services composed in one process around one loop, with their HTTP side. Start, run, stop."""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from aiohttp import web
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+from yarl import URL
+
+from runtime import kafka
+from runtime.app import App
+from runtime.checkpoint import AtLeastOnce, Checkpoint, ExactlyOnce, Refused, Unsettled
+from runtime.handover import Handover
+from runtime.hosting import Hosted, NotHere, Unavailable
+from runtime.http.server import application
+from runtime.identity import Identity, StateDirInUse
+from runtime.kafka import Names
+from runtime.logs import configure
+from runtime.loop import Loop
+from runtime.metrics import LoopMetrics
+from runtime.ownership import NotOwned, Ownership
+from runtime.partitioning import partition_of
+from runtime.plan import Plan
+from runtime.provision import WrongPartitions, ensure_topics, topics_of
+from runtime.records import Membership, Offsets, TopicPartition
+from runtime.restore import KafkaLogs
+from runtime.rocks import RocksStores
+from runtime.service import Table
+from runtime.settings import Guarantee, Settings
+from runtime.timers import Timers
+from runtime.transport import Wiring
+from runtime.watch import Watch, Watches
+from schemas.topics import Topic
+from schemas.wire import Message
+
+log = logging.getLogger(__name__)
+
+M = TypeVar("M", bound=Message)
+
+
+def utc_now() -> datetime:
+    """The clock of a worker."""
+    return datetime.now(UTC)
+
+
+class Worker:
+    """Implements `runtime.hosting.Host`. Must be made inside a running event loop."""
+
+    GRACE_S = 5.0
+    """How long requests in flight may take to be answered once the worker is told to stop."""
+
+    def __init__(self, hosted: Sequence[Hosted], settings: Settings, metrics: LoopMetrics | None = None) -> None:
+        self.settings = settings
+        self.stopping = False
+        self.failure: BaseException | None = None
+        self._hosted = hosted
+        self._plan = Plan(tuple(h.service for h in hosted))
+        self._names = Names(settings.topic_prefix)
+        self._metrics = metrics or LoopMetrics()
+        self._ownership = Ownership()
+        self._watches = Watches()
+        self._owners: dict[int, URL] = {}
+        self._ended = asyncio.Event()
+        self._url: URL | None = None
+        self._app: App | None = None
+        self._to_stop: list[Callable[[], Awaitable[None]]] = []
+
+    @property
+    def url(self) -> URL:
+        assert self._url is not None, "not started"
+        return self._url
+
+    async def start(self) -> None:
+        """Returns once HTTP is served and the group is joined; `readiness` tells when partitions are taken over."""
+        settings, plan = self.settings, self._plan
+        identity = Identity(settings.state_dir)
+        self._later(identity.release)
+        stores = RocksStores(settings.state_dir / "tables", settings.state_memory_mb)
+        self._later(stores.close)
+        await self._serve()
+        await self._reach_broker()
+        self._producer: AIOKafkaProducer = kafka.producer(settings)
+        await self._producer.start()
+        self._to_stop.append(self._producer.stop)
+        logs = KafkaLogs(settings, plan.group)
+        self._to_stop.append(logs.stop)
+        checkpoint = self._new_checkpoint(identity.name)
+        await checkpoint.start()
+        self._to_stop.append(checkpoint.stop)
+        timers = Timers(plan)
+        wiring = Wiring(settings, plan, self._ownership, timers, utc_now, self._revoked, self._assigned)
+        app = App(wiring, self.url)
+        self._loop = Loop(
+            plan,
+            settings.partitions,
+            self._ownership,
+            checkpoint,
+            timers,
+            self._watches,
+            utc_now,
+            self._given_up,
+            self._metrics,
+        )
+        self._handover = Handover(
+            plan,
+            self._ownership,
+            stores,
+            timers,
+            self._watches,
+            logs,
+            checkpoint,
+            app.consumer,
+            self._metrics,
+            self._fail,
+        )
+        app.run_in_agent(self._loop)
+        self._app = app
+        self._to_stop += [self._handover.stop, app.stop]
+        await app.start()
+        self._watchdog = asyncio.create_task(self._watch_app(app), name="watchdog")
+        self._later(self._watchdog.cancel)
+        self._to_stop.append(self._runner.cleanup)  # first of all: requests in flight still need the rest
+        log.info("worker started group=%s url=%s", self._names.group(plan.group), self.url)
+
+    async def stop(self) -> None:
+        """Answers who waits, finishes the batch in hand, leaves the group, closes the state."""
+        self.stopping = True
+        self._watches.touch_all()
+        for step in reversed(self._to_stop):
+            try:
+                await step()
+            except Exception:  # the rest is to be stopped all the same
+                log.exception("stopping failed")
+        self._to_stop.clear()
+        log.info("worker stopped")
+
+    async def ended(self) -> None:
+        """Returns when the worker cannot go on; `failure` says why."""
+        await self._ended.wait()
+
+    def read(self, table: Table[M], key: str) -> M | None:
+        """The committed row of `key`, from this worker's own state. Raises `NotHere`."""
+        raw_key = key.encode()
+        try:
+            store = self._ownership.store(table.name, partition_of(raw_key, self.settings.partitions))
+        except NotOwned as error:
+            raise NotHere(str(error)) from None
+        raw = store.get(raw_key)
+        return None if raw is None else table.model.from_json(raw)
+
+    def watch(self, table: Table[Any], key: str) -> AbstractContextManager[Watch]:
+        return self._watches.watch(table, key)
+
+    def owner(self, key: str) -> URL | None:
+        """Base URL of the worker that owns the key's partition, as the group last agreed; may be this one."""
+        return self._owners.get(partition_of(key.encode(), self.settings.partitions))
+
+    async def produce(self, topic: Topic[M], value: M) -> None:
+        """Returns when every in-sync replica has the message. Raises `Unavailable`."""
+        key = topic.key(value).encode()
+        if self._app is None:
+            raise Unavailable("the broker is not reached yet")
+        try:
+            async with asyncio.timeout(self.settings.produce_timeout_s):
+                ack = await self._producer.send(
+                    self._names.topic(topic.name),
+                    value.to_json(),
+                    key=key,
+                    partition=partition_of(key, self.settings.partitions),
+                )
+                await ack
+        except (KafkaError, TimeoutError) as error:
+            raise Unavailable(f"topic {topic.name}: {error!r}") from error
+
+    def readiness(self) -> Mapping[str, Any]:
+        """`ready` once the partitions the group gave this worker are taken over."""
+        return {
+            "ready": self._ownership.running and not self.stopping,
+            "services": [s.name for s in self._plan.services],
+            "partitions": sorted({tp.partition for tp in self._ownership.partitions}),
+            "takeover": dict(self._handover.progress) if self._app is not None else {},
+        }
+
+    def _later(self, release: Callable[[], object]) -> None:
+        async def step() -> None:
+            release()
+
+        self._to_stop.append(step)
+
+    async def _serve(self) -> None:
+        """Opens the HTTP port before anything else, so that it is known, and so that health can be asked for."""
+        self._runner = web.AppRunner(
+            application(self, self._hosted), access_log=None, handle_signals=False, shutdown_timeout=self.GRACE_S
+        )
+        await self._runner.setup()
+        self._to_stop.append(self._runner.cleanup)
+        await web.TCPSite(self._runner, self.settings.http_host, self.settings.http_port, backlog=1024).start()
+        port: int = self._runner.addresses[0][1]
+        self._url = self.settings.base_url(port)
+
+    async def _reach_broker(self) -> None:
+        """Waits for the broker, and makes the topics that are missing there."""
+        while True:
+            try:
+                await ensure_topics(self.settings, topics_of(self._plan))
+            except (KafkaError, OSError) as error:
+                log.warning("broker not reached servers=%s error=%r", self.settings.kafka_bootstrap_servers, error)
+                await asyncio.sleep(1)
+            else:
+                return
+
+    def _new_checkpoint(self, instance: str) -> Checkpoint:
+        if self.settings.processing_guarantee is Guarantee.AT_LEAST_ONCE:
+            return AtLeastOnce(self.settings, self._commit_offsets)
+        return ExactlyOnce(self.settings, self._plan.group, instance)
+
+    async def _commit_offsets(self, offsets: Offsets) -> None:
+        assert self._app is not None
+        await self._app.consumer.commit_offsets(offsets)
+
+    async def _revoked(self) -> None:
+        # The group waits for members as long as a session may be silent: half of that is for the batch in hand.
+        await self._handover.give_up(self._loop, self.settings.session_timeout_s / 2)
+
+    async def _assigned(self, partitions: Collection[TopicPartition], membership: Membership) -> None:
+        assert self._app is not None
+        self._owners = {
+            partition: URL(url)
+            for url, topics in self._app.assignor.external_topics_metadata().items()
+            for numbers in topics.values()
+            for partition in numbers
+        }
+        await self._handover.take_over(partitions, membership)
+
+    def _given_up(self, error: Refused | Unsettled) -> None:
+        assert self._app is not None
+        if isinstance(error, Refused):
+            self._app.consumer.rejoin()
+        else:
+            self._handover.again()
+
+    async def _watch_app(self, app: App) -> None:
+        """Notices when Faust gives up: an exception nobody handled, in the loop or in the consumer."""
+        await app.wait_until_stopped()
+        self._fail(app.crash_reason or RuntimeError("the Faust app stopped"))
+
+    def _fail(self, error: BaseException) -> None:
+        self.failure = error
+        self._ended.set()
+
+
+def run(hosted: Sequence[Hosted], settings: Settings) -> int:
+    """Runs a worker until SIGTERM or SIGINT. Returns the exit code: 0, or 1 when it could not go on."""
+    configure(settings)
+    if sys.platform == "win32":
+        return asyncio.run(_run(hosted, settings))
+    import uvloop
+
+    return uvloop.run(_run(hosted, settings))
+
+
+async def _run(hosted: Sequence[Hosted], settings: Settings) -> int:
+    asked = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, asked.set)
+    worker = Worker(hosted, settings)
+    waits = [asyncio.create_task(asked.wait()), asyncio.create_task(worker.ended())]
+    starting = asyncio.create_task(worker.start())
+    try:
+        await asyncio.wait([starting, *waits], return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            await starting
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    except (StateDirInUse, WrongPartitions, OSError) as error:
+        log.error("worker cannot start: %s", error)  # noqa: TRY400 - the message says all there is to say
+        return 1
+    finally:
+        starting.cancel()
+        for wait in waits:
+            wait.cancel()
+        await worker.stop()
+    if worker.failure is not None:
+        log.error("worker failed: %r", worker.failure)
+        return 1
+    return 0
