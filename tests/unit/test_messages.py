@@ -65,7 +65,7 @@ def test_an_order_of_the_reference_without_time_and_state_is_readable():
 
 printable = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=128)
 orders = st.builds(
-    Order,
+    order,
     id=printable.filter(lambda text: text not in {".", ".."}),
     customer_id=st.integers(-(2**63), 2**63 - 1),
     state=st.sampled_from(OrderState),

@@ -1,0 +1,74 @@
+"""The whole core in memory, in every way it can be deployed."""
+
+from collections.abc import Callable
+
+import pytest
+from samples import order
+
+import orders_service.app
+import validators.details.app
+import validators.fraud.app
+import validators.inventory.app
+from orders_service.state import ORDERS_VIEW
+from runtime.settings import Settings
+from runtime.testing import Topology
+from schemas.api import OrderOutcome
+from schemas.messages import CheckType, Order, StockLevel
+from schemas.topics import ORDER_VALIDATIONS, ORDERS, WAREHOUSE_INVENTORY
+from validators.inventory.state import STOCK
+
+CORE = {
+    "orders": orders_service.app,
+    "fraud": validators.fraud.app,
+    "inventory": validators.inventory.app,
+    "details": validators.details.app,
+}
+
+
+class Shop:
+    """The core, and what its clients and its warehouse do."""
+
+    def __init__(self, topology: Topology) -> None:
+        self.topology = topology
+
+    def stock(self, **counts: int) -> None:
+        self.topology.send(WAREHOUSE_INVENTORY, *[StockLevel(product=p, count=n) for p, n in counts.items()])
+
+    def post(self, *orders: Order) -> None:
+        """Posts orders one after the other, each when the one before has been decided."""
+        for one in orders:
+            self.topology.send(ORDERS, one)
+
+    def order(self, id: str = "o1", **content: object) -> Order:  # noqa: A002
+        return order(id, **{"created_at": self.topology.now, **content})
+
+    def outcome(self, order_id: str = "o1") -> OrderOutcome:
+        return self.topology.row(ORDERS_VIEW, order_id).outcome()
+
+    def history(self, order_id: str = "o1") -> list[str]:
+        """The states an order has on the topic, in order."""
+        return [str(o.state) for o in self.topology.values(ORDERS) if o.id == order_id]
+
+    def said(self, check: CheckType) -> dict[str, str]:
+        """What a check said of each order."""
+        verdicts = self.topology.values(ORDER_VALIDATIONS)
+        return {v.order_id: str(v.validation_result) for v in verdicts if v.check_type is check}
+
+    def reserved(self, product: str) -> int:
+        return self.topology.row(STOCK, product).reserved
+
+
+@pytest.fixture(params=["composed", "composed, not fused", "apart", "apart, not fused"])
+def open_shop(request) -> Callable[..., Shop]:
+    """Opens a shop, `without` some of its services; every test sees each way to deploy them."""
+
+    def opened(*, without: tuple[str, ...] = (), **settings: object) -> Shop:
+        services = [app.build(Settings(**settings)).service for name, app in CORE.items() if name not in without]
+        return Shop(Topology(*services, apart="apart" in request.param, fuse="not fused" not in request.param))
+
+    return opened
+
+
+@pytest.fixture
+def shop(open_shop):
+    return open_shop()

@@ -1,0 +1,115 @@
+"""What holds when messages come twice, late, or never."""
+
+from datetime import timedelta
+
+import pytest
+from samples import FRAUD, verdict
+
+from schemas.messages import OrderState
+from schemas.topics import ORDER_VALIDATIONS, ORDERS, WAREHOUSE_INVENTORY
+from validators.fraud.state import CUSTOMERS
+
+DEADLINE = timedelta(seconds=60)
+
+
+def everything_again(topology):
+    """An operator replays every message there is, unmarked, as they were written."""
+    for topic in (ORDERS, ORDER_VALIDATIONS, WAREHOUSE_INVENTORY):
+        for record in topology.records(topic.name):
+            topology.send_raw(topic, record.key, record.value)
+
+
+@pytest.mark.parametrize("price", [5, 5000])
+def test_an_order_posted_again_has_one_effect(shop, price):
+    shop.stock(JUMPERS=2)
+    shop.topology.send(ORDERS, *[shop.order(price=price)] * 3)
+    shop.post(shop.order(price=price))
+    end = "VALIDATED" if price == 5 else "FAILED"
+    assert sorted(shop.history()) == ["CREATED"] * 4 + [end]
+    assert shop.reserved("JUMPERS") == (1 if price == 5 else 0)
+    assert shop.topology.row(CUSTOMERS, "1").sessions[0].total == price
+
+
+def test_replaying_every_message_changes_nothing_and_decides_nothing_twice(shop):
+    shop.stock(JUMPERS=3)
+    shop.post(shop.order("o1", quantity=2), shop.order("o2", quantity=2), shop.order("o3", quantity=-1))
+    before = [shop.outcome(o) for o in ("o1", "o2", "o3")]
+    everything_again(shop.topology)
+    assert [shop.outcome(o) for o in ("o1", "o2", "o3")] == before
+    assert shop.reserved("JUMPERS") == 2
+    # Each message is there twice, as it was and as it was replayed, and nothing was added.
+    assert sorted(shop.history("o1")) == ["CREATED"] * 2 + ["VALIDATED"] * 2
+    assert sorted(shop.history("o2")) == ["CREATED"] * 2 + ["FAILED"] * 2
+
+
+def test_a_failed_order_gives_its_stock_back_exactly_once(shop):
+    shop.stock(JUMPERS=10)
+    shop.post(shop.order("o1", quantity=4), shop.order("o2", quantity=4, price=5000))
+    assert shop.reserved("JUMPERS") == 4
+    failed = shop.order("o2", quantity=4, price=5000, state="FAILED")
+    shop.post(failed, failed)
+    assert shop.reserved("JUMPERS") == 4
+
+
+@pytest.mark.parametrize(
+    ("missing", "check"),
+    [("fraud", "FRAUD_CHECK"), ("inventory", "INVENTORY_CHECK"), ("details", "ORDER_DETAILS_CHECK")],
+)
+def test_without_a_validator_orders_fail_at_the_deadline_and_say_why(open_shop, missing, check):
+    shop = open_shop(without=(missing,))
+    shop.stock(JUMPERS=10)
+    shop.post(shop.order())
+    shop.topology.advance(DEADLINE - timedelta(seconds=1))
+    assert shop.history() == ["CREATED"]
+    shop.topology.advance(timedelta(seconds=1))
+    assert shop.history() == ["CREATED", "FAILED"]
+    assert shop.outcome().reasons == (f"{check}: no verdict within 60 s",)
+
+
+def test_an_order_that_missed_its_deadline_gives_its_stock_back(open_shop):
+    shop = open_shop(without=("fraud",))
+    shop.stock(JUMPERS=10)
+    shop.post(shop.order(quantity=7))
+    assert shop.reserved("JUMPERS") == 7
+    shop.topology.advance(DEADLINE)
+    assert shop.reserved("JUMPERS") == 0
+
+
+def test_the_deadline_is_a_setting(open_shop):
+    shop = open_shop(without=("fraud",), validation_deadline_s=5)
+    shop.stock(JUMPERS=10)
+    shop.post(shop.order())
+    shop.topology.advance(timedelta(seconds=5))
+    assert shop.history() == ["CREATED", "FAILED"]
+
+
+def test_a_verdict_that_comes_too_late_does_not_raise_the_dead(open_shop):
+    shop = open_shop(without=("fraud",))
+    shop.stock(JUMPERS=10)
+    shop.post(shop.order())
+    shop.topology.advance(DEADLINE)
+    shop.topology.send(ORDER_VALIDATIONS, verdict(FRAUD))
+    assert shop.history() == ["CREATED", "FAILED"]
+    assert shop.outcome().state is OrderState.FAILED
+
+
+def test_a_verdict_of_another_language_counts_like_ours(open_shop):
+    shop = open_shop(without=("fraud",))
+    shop.stock(JUMPERS=10)
+    shop.post(shop.order())
+    shop.topology.send_raw(
+        ORDER_VALIDATIONS,
+        b"o1",
+        b'{"checkType": "FRAUD_CHECK", "validationResult": "PASS", "orderId": "o1", "by": "kotlin"}',
+    )
+    assert shop.history() == ["CREATED", "VALIDATED"]
+
+
+def test_an_unreadable_order_does_not_hold_up_the_next(shop):
+    shop.stock(JUMPERS=10)
+    shop.topology.send_raw(ORDERS, b"o1", b'{"id":"o1","quantity":"many"}')
+    shop.post(shop.order("o1"))
+    assert shop.outcome("o1").state is OrderState.VALIDATED
+    assert {record.value for record in shop.topology.records("orders.dead-letters")} == {
+        b'{"id":"o1","quantity":"many"}'
+    }

@@ -1,0 +1,291 @@
+"""What the loop's second step promises, shown with services made for the purpose."""
+
+from datetime import timedelta
+
+import pytest
+from samples import NOON, order
+
+from runtime.decide import MAX_DEPTH, WAKE_AGAIN
+from runtime.records import CONSUMED_BY, Write
+from runtime.service import Input, Service, Table
+from runtime.testing import Topology
+from schemas.messages import Order, StockLevel
+from schemas.topics import ORDERS, ORDERS_ENRICHED, WAREHOUSE_INVENTORY, repartition
+
+SEEN = Table("keeper-seen", Order)
+BY_PRODUCT = repartition("keeper", ORDERS, "product", lambda o: o.product)
+
+
+def keep(seen, ctx):
+    ctx.put(SEEN, seen.id, seen)
+
+
+def keeper(processor=keep, *, topic=ORDERS, outputs=(), on_wake=None, on_tombstone=None):
+    return Service("keeper", (Input(topic, processor, on_tombstone),), outputs, (SEEN,), on_wake)
+
+
+def bystander():
+    table = Table("bystander-seen", Order)
+
+    def see(seen, ctx):
+        ctx.put(table, seen.id, seen)
+
+    return Service("bystander", (Input(ORDERS, see),), (), (table,)), table
+
+
+def letters(topology, topic="orders"):
+    return [(record, dict(record.headers)) for record in topology.records(f"{topic}.dead-letters")]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "error"),
+    [
+        (b"o1", b"no json", "message: Invalid JSON"),
+        (b"o1", b"\xff\xfe", "message: Invalid JSON"),
+        (b"o1", b'{"id":"o1"}', "customerId: Field required"),
+        (b"o2", order("o1").to_json(), "belongs under 'o1'"),
+        (None, order("o1").to_json(), "belongs under 'o1'"),
+        (b"o1", None, "tombstone"),
+        (None, None, "tombstone"),
+    ],
+)
+def test_an_unreadable_message_is_set_aside_as_it_was_with_the_reason_and_the_stream_goes_on(key, value, error):
+    topology = Topology(keeper(), bystander()[0], partitions=1)
+    topology.send_raw(ORDERS, key, value, ("trace", b"7"))
+    topology.send(ORDERS, order("o3"))
+    [(letter, headers)] = letters(topology)
+    assert (letter.key, letter.value) == (key, value)
+    assert error in headers.pop("error").decode()
+    assert headers == {
+        "trace": b"7",
+        "service": b"keeper,bystander",
+        "topic": b"orders",
+        "partition": b"0",
+        "offset": b"0",
+        "time": topology.now.isoformat().encode(),
+    }
+    assert topology.row(SEEN, "o3") is not None
+
+
+def test_a_reason_does_not_repeat_what_the_message_said():
+    topology = Topology(keeper())
+    topology.send_raw(ORDERS, b"o1", b'{"id":"o1","customerId":"SECRET"}')
+    assert b"SECRET" not in letters(topology)[0][1]["error"]
+
+
+def test_a_message_with_a_time_no_calendar_has_is_a_dead_letter():
+    topology = Topology(keeper(), partitions=1)
+    topology.now = NOON
+    topology.send(ORDERS, order("o1"))
+    tp, log = next(iter(topology.topics.items()))
+    log.append(log[0]._replace(offset=1, timestamp_ms=2**62))
+    topology.run()
+    assert len(letters(topology)) == 1
+    assert topology.workers[0].positions[tp] == 2
+
+
+def test_a_processor_that_raises_leaves_nothing_behind_but_a_dead_letter_and_others_go_on():
+    def half(seen, ctx):
+        ctx.put(SEEN, seen.id, seen)
+        ctx.wake(seen.id, ctx.now)
+        ctx.send(ORDERS, seen.model_copy(update={"product": "sent"}))
+        raise RuntimeError("halfway")
+
+    other, others_table = bystander()
+    topology = Topology(keeper(half, outputs=(ORDERS,), on_wake=pytest.fail), other)
+    topology.send(ORDERS, order())
+    assert topology.row(SEEN, "o1") is None
+    assert topology.values(ORDERS) == [order()]
+    assert topology.row(others_table, "o1") == order()
+    [(letter, headers)] = letters(topology)
+    assert letter.value == order().to_json()
+    assert (headers["service"], headers["error"]) == (b"keeper", b"RuntimeError: halfway")
+
+
+def test_a_fused_message_that_raises_is_a_dead_letter_as_if_it_had_been_read():
+    def refuse(seen, ctx):
+        raise RuntimeError("no")
+
+    service = Service(
+        "keeper",
+        (Input(ORDERS, lambda o, ctx: ctx.send(BY_PRODUCT, o)), Input(BY_PRODUCT, refuse)),
+        (BY_PRODUCT,),
+    )
+    topology = Topology(service)
+    topology.send(ORDERS, order())
+    [(letter, headers)] = letters(topology, BY_PRODUCT.name)
+    assert (letter.key, letter.value, headers["offset"]) == (b"JUMPERS", order().to_json(), b"-1")
+
+
+def test_a_service_sends_only_where_it_says_it_does():
+    topology = Topology(keeper(lambda o, ctx: ctx.send(ORDERS, o)))
+    topology.send(ORDERS, order())
+    assert b"must list topic 'orders' among its outputs" in letters(topology)[0][1]["error"]
+
+
+def relay(calls):
+    """Announces VALIDATED for CREATED on the topic it consumes itself."""
+
+    def on_order(seen, ctx):
+        calls.append((str(seen.state), ctx.get(SEEN, seen.id) is not None))
+        ctx.put(SEEN, seen.id, seen)
+        if not seen.state.decided:
+            ctx.send(ORDERS, order(seen.id, state="VALIDATED"))
+
+    return keeper(on_order, outputs=(ORDERS,))
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_a_message_to_oneself_is_decided_exactly_once_by_either_way_and_sees_what_was_decided_before(fuse):
+    calls = []
+    topology = Topology(relay(calls), fuse=fuse)
+    topology.send(ORDERS, order())
+    assert calls == [("CREATED", False), ("VALIDATED", True)]
+    announced = topology.records("orders")[1]
+    assert list(announced.headers) == ([(CONSUMED_BY, b"keeper")] if fuse else [])
+
+
+def test_a_mark_of_another_group_does_not_hide_a_message():
+    topology = Topology(relay([]))
+    topology.send_raw(ORDERS, b"o1", order().to_json(), (CONSUMED_BY, b"keeper+others"))
+    assert topology.row(SEEN, "o1") is not None
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_an_internal_message_is_written_only_if_it_is_not_decided_at_once(fuse):
+    service = Service(
+        "keeper",
+        (Input(ORDERS, lambda o, ctx: ctx.send(BY_PRODUCT, o)), Input(BY_PRODUCT, keep)),
+        (BY_PRODUCT,),
+        (SEEN,),
+    )
+    topology = Topology(service, fuse=fuse)
+    topology.send(ORDERS, order())
+    assert topology.row(SEEN, "o1") == order()
+    assert len(topology.records(BY_PRODUCT.name)) == (0 if fuse else 1)
+
+
+def test_a_public_message_nobody_here_consumes_is_written_unmarked():
+    enriched = {"customer_id": 1, "customer_level": "gold"}
+    service = keeper(
+        lambda o, ctx: ctx.send(ORDERS_ENRICHED, ORDERS_ENRICHED.model(id=o.id, **enriched)),
+        outputs=(ORDERS_ENRICHED,),
+    )
+    topology = Topology(service)
+    topology.send(ORDERS, order())
+    assert [list(r.headers) for r in topology.records("orders-enriched")] == [[]]
+
+
+def test_a_cascade_goes_by_the_broker_unmarked_when_it_gets_too_deep_and_is_still_decided_once():
+    times = 2 * MAX_DEPTH + 5
+
+    def again(seen, ctx):
+        if seen.quantity < times:
+            ctx.send(ORDERS, order(quantity=seen.quantity + 1))
+
+    topology = Topology(keeper(again, outputs=(ORDERS,)))
+    topology.send(ORDERS, order(quantity=1))
+    records = topology.records("orders")
+    assert [Order.from_json(r.value).quantity for r in records] == list(range(1, times + 1))
+    unmarked = [n for n, r in enumerate(records) if not r.headers]
+    assert unmarked == [0, MAX_DEPTH, 2 * MAX_DEPTH]
+
+
+def test_messages_of_one_key_are_decided_in_the_order_they_were_sent():
+    seen = []
+    service = Service(
+        "keeper",
+        (
+            Input(ORDERS, lambda o, ctx: [ctx.send(BY_PRODUCT, order(o.id, quantity=n)) for n in (1, 2, 3)]),
+            Input(BY_PRODUCT, lambda o, ctx: seen.append((o.id, o.quantity))),
+        ),
+        (BY_PRODUCT,),
+    )
+    Topology(service).send(ORDERS, order("a"), order("b"))
+    assert [n for order_id, n in seen if order_id == "a"] == [1, 2, 3]
+    assert [n for order_id, n in seen if order_id == "b"] == [1, 2, 3]
+
+
+def test_a_tombstone_reaches_the_service_that_takes_it_with_its_key():
+    def forget(product, ctx):
+        ctx.delete(SEEN, product)
+
+    def note(level, ctx):
+        ctx.put(SEEN, level.product, order(product=level.product))
+
+    deaf = Service("deaf", (Input(WAREHOUSE_INVENTORY, lambda level, ctx: None),), ())
+    topology = Topology(keeper(note, topic=WAREHOUSE_INVENTORY, on_tombstone=forget), deaf)
+    topology.send(WAREHOUSE_INVENTORY, StockLevel(product="JUMPERS", count=1))
+    topology.send_raw(WAREHOUSE_INVENTORY, b"JUMPERS", None)
+    assert topology.row(SEEN, "JUMPERS") is None
+    assert letters(topology, "warehouse-inventory") == []
+
+
+@pytest.mark.parametrize("key", [None, b"\xff"])
+def test_a_tombstone_without_a_readable_key_is_a_dead_letter(key):
+    topology = Topology(keeper(pytest.fail, on_tombstone=pytest.fail))
+    topology.send_raw(ORDERS, key, None)
+    assert len(letters(topology)) == 1
+
+
+def test_a_wish_to_be_woken_comes_true_at_its_time_and_once():
+    woken = []
+    topology = Topology(
+        keeper(
+            lambda o, ctx: ctx.wake(o.id, ctx.now + timedelta(seconds=5)),
+            on_wake=lambda key, ctx: woken.append((key, ctx.now)),
+        )
+    )
+    topology.send(ORDERS, order())
+    at = topology.now + timedelta(seconds=5)
+    topology.advance(timedelta(seconds=4))
+    assert woken == []
+    topology.advance(timedelta(minutes=10))
+    assert woken == [("o1", at)]
+
+
+def test_a_later_wish_replaces_the_earlier_one_and_none_withdraws_it():
+    woken = []
+
+    def wish(seen, ctx):
+        ctx.wake(seen.id, ctx.now + timedelta(seconds=seen.quantity) if seen.quantity else None)
+
+    topology = Topology(keeper(wish, on_wake=lambda key, ctx: woken.append((key, ctx.now))))
+    start = topology.now
+    topology.send(ORDERS, order("later", quantity=1), order("sooner", quantity=9), order("never", quantity=1))
+    topology.send(ORDERS, order("later", quantity=9), order("sooner", quantity=1), order("never", quantity=0))
+    topology.advance(timedelta(minutes=1))
+    assert woken == [("sooner", start + timedelta(seconds=1)), ("later", start + timedelta(seconds=9))]
+
+
+def test_who_fails_when_woken_leaves_nothing_behind_and_is_woken_again():
+    attempts = []
+
+    def on_wake(key, ctx):
+        attempts.append(ctx.now)
+        ctx.put(SEEN, key, order(quantity=len(attempts)))
+        ctx.send(ORDERS, order("from the wake"))
+        if len(attempts) == 1:
+            raise RuntimeError("not yet")
+
+    def wish(seen, ctx):
+        if seen.id == "o1":
+            ctx.wake("o1", ctx.now)
+
+    topology = Topology(keeper(wish, outputs=(ORDERS,), on_wake=on_wake))
+    topology.send(ORDERS, order())
+    assert topology.row(SEEN, "o1") is None
+    topology.advance(timedelta(hours=1))
+    assert attempts == [attempts[0], attempts[0] + WAKE_AGAIN]
+    assert topology.row(SEEN, "o1") == order(quantity=2)
+    assert [o.id for o in topology.values(ORDERS)].count("from the wake") == 1
+
+
+def test_a_processor_sees_the_time_its_message_was_written_and_the_time_the_batch_was_taken():
+    seen = []
+    topology = Topology(keeper(lambda o, ctx: seen.append((ctx.time, ctx.now))))
+    written = topology.now
+    topology.write(Write("orders", 0, b"o1", order().to_json()))
+    topology.advance(timedelta(hours=1))
+    topology.run()
+    assert seen == [(written, written + timedelta(hours=1))]

@@ -1,0 +1,71 @@
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from samples import NOON
+
+from runtime.plan import Plan
+from runtime.service import Service, Wake
+from runtime.state import MemoryStore
+from runtime.timers import Timers
+
+SECOND = timedelta(seconds=1)
+SERVICE = Service("keeper", (), (), on_wake=lambda key, ctx: None)
+
+
+def calendar():
+    return Timers(Plan((SERVICE,)))
+
+
+def wish(timers, key, seconds, partition=0):
+    row = None if seconds is None else Wake(at=NOON + seconds * SECOND).to_json()
+    timers.apply("keeper-timers", partition, {key.encode(): row})
+
+
+def due(timers, seconds, limit=100):
+    return [d.key for d in timers.due(NOON + seconds * SECOND, limit)]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.none() | st.integers(0, 9))))
+def test_what_is_due_is_the_last_wish_of_each_key_whose_time_has_come(wishes):
+    timers, last = calendar(), {}
+    for key, seconds in wishes:
+        wish(timers, key, seconds)
+        last[key] = seconds
+    pending = {key: seconds for key, seconds in last.items() if seconds is not None}
+    assert len(timers) == len(pending)
+    assert timers.next() == (NOON + min(pending.values()) * SECOND if pending else None)
+    assert set(due(timers, 4)) == {key for key, seconds in pending.items() if seconds <= 4}
+
+
+def test_the_oldest_come_first_and_the_rest_stay():
+    timers = calendar()
+    for key, seconds in {"c": 3, "a": 1, "b": 2}.items():
+        wish(timers, key, seconds)
+    assert due(timers, 9, limit=2) == ["a", "b"]
+    assert due(timers, 9, limit=2) == ["c"]
+
+
+def test_wishes_found_in_a_store_are_taken_over_and_forgotten_when_partitions_go():
+    store = MemoryStore()
+    store.apply({b"a": Wake(at=NOON).to_json()}, 0)
+    timers = calendar()
+    timers.load("keeper-timers", 3, store)
+    timers.load("another-table", 3, store)
+    [found] = timers.due(NOON, 10)
+    assert (found.partition, found.key, found.service) == (3, "a", SERVICE)
+    timers.load("keeper-timers", 3, store)
+    timers.clear()
+    assert timers.next() is None
+
+
+@pytest.mark.parametrize("last", [None, 10**6])
+def test_what_is_withdrawn_or_moved_does_not_fill_the_memory(last):
+    timers = calendar()
+    for n in range(10_000):
+        wish(timers, "key" if last else str(n), 10**6 + n)
+        if last is None:
+            wish(timers, str(n), None)
+    assert len(timers._heap) < 3000
+    assert len(timers) == (1 if last else 0)
