@@ -2,14 +2,14 @@
 
 import asyncio
 import base64
-import fcntl
 import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 from rich.console import Console
 
@@ -17,6 +17,7 @@ from ecosystem.kafka.config import Ports, java, server_properties
 from ecosystem.kafka.errors import KafkaError
 from ecosystem.kafka.install import ensure_jars
 from ecosystem.kafka.node import Node
+from ecosystem.locks import Held, exclusive
 from ecosystem.ports import free_ports, next_free_ports
 
 _START_S = 60.0
@@ -57,7 +58,7 @@ class Cluster:
         self._heap_mb = heap_mb
         self._properties = dict(properties or {})
         self._console = console or Console(stderr=True)
-        self._lock: IO[str] | None = None
+        self._held = ExitStack()
 
     @property
     def bootstrap_servers(self) -> str:
@@ -67,8 +68,10 @@ class Cluster:
     def start(self) -> Self:
         """Returns once all nodes serve."""
         jars = ensure_jars(self._console)
-        self.home.mkdir(parents=True, exist_ok=True)
-        self._take_lock()
+        try:
+            self._held.enter_context(exclusive(self.home / "lock"))
+        except Held as held:
+            raise KafkaError(f"Another Kafka runs on {self.home} (started by process {held.holder}).") from None
         try:
             self._configure(java(jars, self._heap_mb))
             for node in self.nodes.values():
@@ -86,7 +89,7 @@ class Cluster:
         deadline = time.monotonic() + _GRACE_S
         for node in self.nodes.values():
             node.stop(max(0.0, deadline - time.monotonic()))
-        self._release_lock()
+        self._held.close()
 
     def kill(self, node: int) -> None:
         """SIGKILL to one node."""
@@ -143,29 +146,10 @@ class Cluster:
                 raise KafkaError(f"The nodes of Kafka did not find each other in time. {running[-1].log_tail()}")
             time.sleep(0.1)
 
-    def _take_lock(self) -> None:
-        lock = (self.home / "lock").open("a+")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            holder = lock.read()
-            lock.close()
-            raise KafkaError(f"Another Kafka runs on {self.home} (started by process {holder}).") from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        self._lock = lock
-
-    def _release_lock(self) -> None:
-        if self._lock:
-            self._lock.close()
-            self._lock = None
-
     def _end(self) -> None:
         for node in self.nodes.values():
             node.kill()
-        self._release_lock()
+        self._held.close()
 
 
 def _in_own_loop(servers: str) -> int:

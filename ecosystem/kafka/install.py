@@ -5,13 +5,11 @@ short or changed mends itself. jgo knows where Maven Central is and talks to it;
 rename, so that two processes may do this at the same time.
 """
 
-import fcntl
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -19,6 +17,7 @@ from rich.progress import track
 
 from ecosystem.kafka.errors import KafkaError
 from ecosystem.kafka.jars import JARS, VERSION
+from ecosystem.locks import exclusive
 
 _TIMEOUT_S = 30
 _AT_ONCE = 8
@@ -41,8 +40,7 @@ def ensure_jars(console: Console) -> list[Path]:
     """The class path of a broker, fetched if need be. Raises `KafkaError` when that is impossible, with what to do."""
     home = cache_dir() / f"kafka-{VERSION}"
     if _missing(home):
-        home.mkdir(parents=True, exist_ok=True)
-        with _locked(home / ".lock", console):
+        with exclusive(home / ".lock", wait=True):
             if missing := _missing(home):  # another process may have fetched them while we waited
                 _fetch(missing, home, console)
     return [home / jar_name(coordinate) for coordinate in JARS]
@@ -90,14 +88,3 @@ def _fetch_one(coordinate: str, staging: Path, home: Path) -> None:
     if (found := _sha256(fetched)) != JARS[coordinate]:
         raise KafkaError(f"{coordinate} is not the file it should be: SHA-256 {found}, expected {JARS[coordinate]}")
     fetched.replace(home / jar_name(coordinate))
-
-
-@contextmanager
-def _locked(path: Path, console: Console) -> Iterator[None]:
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            console.print("Another process is fetching Kafka, waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

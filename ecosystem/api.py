@@ -1,0 +1,90 @@
+"""The orders service as its clients see it."""
+
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+import aiohttp
+from yarl import URL
+
+from schemas.api import NewOrder, OrderOutcome, Problem
+from schemas.messages import Order
+
+_GRACE_S = 5.0
+"""How long an answer may take beyond the time it was asked to wait for."""
+
+
+class Unreachable(Exception):
+    """Nobody answered, or the connection broke: the request may or may not have been carried out."""
+
+
+class Refusal(Exception):
+    """The service answered with a problem (RFC 9457)."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        faults = "; ".join(f"{fault.name}: {fault.reason}" for fault in problem.errors or ())
+        said = [problem.detail or "", f"({faults})" if faults and faults not in (problem.detail or "") else ""]
+        super().__init__(f"{problem.status} {problem.title}. {' '.join(filter(None, said))}".strip())
+
+    @property
+    def status(self) -> int:
+        return self.problem.status
+
+
+class OrdersApi:
+    """A client of one worker. Methods raise `Refusal` or `Unreachable`; timeouts are milliseconds, 0 = don't wait."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def post(self, order: NewOrder) -> Order:
+        """Returns the order once it is safe in Kafka. With an id of the client's own this may be repeated."""
+        body = await self._call("POST", "/v1/orders", 10_000, order.to_json())
+        return Order.from_json(body)
+
+    async def get(self, order_id: str, timeout_ms: int) -> Order:
+        """Returns the order as soon as it is there; a `Refusal` of 404 if it does not come in time."""
+        return Order.from_json(await self._call("GET", f"/v1/orders/{quote(order_id, safe='')}", timeout_ms))
+
+    async def validated(self, order_id: str, timeout_ms: int) -> OrderOutcome:
+        """Returns what became of the order; a `Refusal` of 504 if that is not decided in time."""
+        path = f"/v1/orders/{quote(order_id, safe='')}/validated"
+        return OrderOutcome.from_json(await self._call("GET", path, timeout_ms))
+
+    async def _call(self, method: str, path: str, timeout_ms: int, body: bytes | None = None) -> bytes:
+        query = f"?timeout={timeout_ms}" if method == "GET" else ""
+        total = aiohttp.ClientTimeout(total=timeout_ms / 1000 + _GRACE_S)
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        try:
+            async with self._session.request(
+                method,
+                URL(f"{self.url}{path}{query}", encoded=True),
+                data=body,
+                headers=headers,
+                timeout=total,
+            ) as answer:
+                content = await answer.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unreachable(str(error) or type(error).__name__) from error
+        if answer.status >= 400:
+            raise Refusal(_problem(answer, content))
+        return content
+
+
+def _problem(answer: aiohttp.ClientResponse, content: bytes) -> Problem:
+    try:
+        return Problem.from_json(content)
+    except ValueError:  # somebody else listens there, or stands in between
+        return Problem(
+            title=answer.reason or "Error", status=answer.status, detail=content[:200].decode(errors="replace")
+        )

@@ -1,0 +1,34 @@
+"""The `orders` command."""
+
+import click
+
+from ecosystem.commands.generate import generate
+from ecosystem.commands.get import get
+from ecosystem.commands.post import post
+from ecosystem.commands.run import run
+from ecosystem.commands.stock import stock
+from ecosystem.commands.tail import tail
+from ecosystem.commands.topics import topics
+from ecosystem.commands.up import up
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="faust-orders")
+def main() -> None:
+    """Order validation on Kafka: run it, drive it, look at it.
+
+    \b
+    orders up                        all of it on this machine, Kafka included
+    orders post --product mug        place an order and see what becomes of it
+    orders tail                      watch the messages go by
+
+    Settings come from the environment (KAFKA_BOOTSTRAP_SERVERS, HTTP_PORT, STATE_DIR, ...). Without them every
+    command finds what `orders up` started from the same directory.
+    """
+
+
+for _command in (up, run, post, get, stock, generate, tail, topics):
+    main.add_command(_command)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""`orders run`: one worker."""
+
+import sys
+
+import click
+
+from ecosystem import running, services
+
+
+@click.command()
+@click.argument("names", metavar="SERVICE...", nargs=-1, required=True, type=click.Choice(services.NAMES))
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), help="HTTP port; 0 for any that is free [default: HTTP_PORT, 8080]"
+)
+def run(names: tuple[str, ...], port: int | None) -> None:
+    """Run one worker with these services, until SIGTERM or Ctrl-C.
+
+    Services in one worker share its connections and pass messages on without the way through Kafka. Which
+    services share a worker decides its consumer group: let one composition work off what is there before you
+    start another.
+
+    \b
+    orders run orders fraud inventory details      the core in one process
+    orders run fraud --port 8081                   one service alone
+
+    Services: orders, fraud, inventory, details.
+    """
+    from runtime import worker  # Faust takes a second to import: not for those who ask for help
+
+    settings = running.settings()
+    if port is not None:
+        settings = settings.model_copy(update={"http_port": port})
+    sys.exit(worker.run(services.build(names, settings), settings))

@@ -1,0 +1,48 @@
+"""What several commands have in common: options, and errors as people want to read them."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import click
+from aiokafka.errors import KafkaError
+
+from ecosystem import running
+from ecosystem.api import Refusal, Unreachable
+from runtime.provision import WrongPartitions
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+TIMEOUT_MS = click.IntRange(0, 60_000)
+
+
+def url_option(function: F) -> F:
+    """`--url`, for commands that talk to the orders service."""
+    return click.option(
+        "--url",
+        envvar="ORDERS_URL",
+        default=running.url,
+        metavar="URL",
+        help="Base URL of the orders service [env: ORDERS_URL; default: what `orders up` runs, port 8080]",
+    )(function)
+
+
+def perform(action: Coroutine[Any, Any, T], url: str | None = None) -> T:
+    """Runs `action`; what may go wrong out there becomes one line and exit code 1."""
+    # aiokafka logs as errors what it then repeats with success, such as asking for the leader of a topic just made.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    try:
+        return asyncio.run(action)
+    except Unreachable as error:
+        raise click.ClickException(
+            f"Nobody answers at {url} ({error}). Start it with `orders up`, or name another with --url."
+        ) from error
+    except (Refusal, WrongPartitions) as error:
+        raise click.ClickException(str(error)) from error
+    except (KafkaError, OSError) as error:
+        servers = running.settings().kafka_bootstrap_servers
+        raise click.ClickException(
+            f"Kafka does not answer at {servers} ({error}). Start it with `orders up`, or set KAFKA_BOOTSTRAP_SERVERS."
+        ) from error

@@ -1,0 +1,47 @@
+"""`orders tail`: the messages as they go by."""
+
+import asyncio
+import signal
+
+import click
+from rich.console import Console
+
+from ecosystem import running
+from ecosystem.commands.shared import perform
+from ecosystem.readable import line
+from ecosystem.reader import Reader
+from runtime.provision import public_topics
+
+
+@click.command()
+@click.argument("topics", nargs=-1, metavar="[TOPIC...]")
+@click.option("--from-beginning", is_flag=True, help="Start with the oldest message instead of the next one")
+@click.option("--follow/--no-follow", default=True, help="Go on with what comes  [default: follow]")
+def tail(topics: tuple[str, ...], from_beginning: bool, follow: bool) -> None:
+    """Show messages, a line each: time, topic, what they say, partition and offset.
+
+    Without TOPICs: all of the catalogue (see `orders topics`), and the dead letters. Only what is committed is shown.
+
+    \b
+    orders tail
+    orders tail orders order-validations --from-beginning
+    orders tail orders.dead-letters --no-follow            all there are, then end
+    """
+    known = public_topics()
+    if unknown := [topic for topic in topics if topic not in known]:
+        raise click.UsageError(f"no such topic: {', '.join(unknown)}. There are: {', '.join(known)}")
+
+    async def show() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        console = Console(highlight=False)
+        async with Reader(running.settings(), topics or tuple(known)) as reader:
+            if not reader.found:
+                raise click.ClickException(
+                    "none of these topics exists yet: they are made when the first worker starts"
+                )
+            async for record in reader.records(from_beginning or not follow, follow, stop):
+                console.print(line(record), soft_wrap=True)
+
+    perform(show())

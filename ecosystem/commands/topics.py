@@ -1,0 +1,32 @@
+"""`orders topics`: the catalogue."""
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from schemas.topics import CATALOGUE, Kept, Topic
+
+
+@click.command()
+def topics() -> None:
+    """List the topics: what they carry, under which key, who writes them and how long they are kept.
+
+    Each has a companion `<topic>.dead-letters`, which takes what could not be read.
+    """
+    table = Table("topic", "key", "value", "only writer", "kept", box=None, pad_edge=False)
+    for topic in CATALOGUE:
+        table.add_row(topic.name, _key(topic), topic.model.__name__, topic.writer, _kept(topic.kept))
+    console = Console()
+    console.print(table, soft_wrap=not console.is_terminal)
+
+
+def _key(topic: Topic) -> str:  # type: ignore[type-arg]
+    """The field the key is taken from, found by asking for the key of a message whose fields hold their names."""
+    names = {name: field.alias for name, field in topic.model.model_fields.items()}
+    return topic.key(topic.model.model_construct(**names))
+
+
+def _kept(kept: Kept) -> str:
+    if kept.compacted:
+        return "last of each key"
+    return "for ever" if kept.duration is None else f"{kept.duration.days} days"

@@ -1,0 +1,68 @@
+"""`orders up`: all of it on this machine."""
+
+import os
+import signal
+import sys
+from types import FrameType
+
+import click
+from rich.console import Console
+
+from ecosystem.commands.shared import perform
+from ecosystem.kafka import KafkaError
+from ecosystem.local import Failed, Local, Wish
+from ecosystem.locks import Held
+
+_ASKS_TO_STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@click.command()
+@click.option("--apart", is_flag=True, help="A process for each service, instead of all services in one")
+@click.option("--workers", type=click.IntRange(1, 16), default=1, show_default=True, help="How many of each process")
+@click.option("--port", type=click.IntRange(1, 65_000), default=8080, show_default=True, help="First HTTP port")
+@click.option("--fresh", is_flag=True, help="Throw away the data of earlier runs first")
+@click.option("--sample/--no-sample", default=True, help="Announce sample stock and customers  [default: sample]")
+@click.option(
+    "--rate", type=click.FloatRange(0), default=0.0, show_default=True, help="Sample orders a second, each checked"
+)
+def up(apart: bool, workers: int, port: int, fresh: bool, sample: bool, rate: float) -> None:
+    """Start everything on this machine, and stop it all with Ctrl-C.
+
+    Kafka comes along (fetched at the first start, about 40 MB; no Docker, no Java), unless KAFKA_BOOTSTRAP_SERVERS
+    names one. Data, logs and state are kept under .data (or ORDERS_DATA), and found again by the next run.
+
+    Mind that composed and --apart are different consumer groups. To change from one to the other on the same data,
+    stop posting and let every order be decided first; or start --fresh.
+
+    \b
+    orders up --rate 1              all services in one process, and an order every second
+    orders up --workers 2           two of them, sharing the partitions: ports 8080 and 8081
+    orders up --apart --fresh       a process for each service, on new data
+    """
+    own_kafka = "KAFKA_BOOTSTRAP_SERVERS" not in os.environ
+    if fresh and not own_kafka:
+        raise click.UsageError(
+            "--fresh throws away the data of our own Kafka, but KAFKA_BOOTSTRAP_SERVERS names another"
+        )
+    if rate and not sample:
+        raise click.UsageError("--rate needs the sample stock: leave out --no-sample")
+    for number in _ASKS_TO_STOP:
+        signal.signal(number, _interrupt)
+    console = Console(highlight=False)
+    try:
+        with Local(Wish(apart, workers, port, fresh, sample, rate, own_kafka), console, perform) as local:
+            local.watch()
+    except KeyboardInterrupt:
+        console.print("Stopped.")
+        sys.exit(0)
+    except Held as held:
+        raise click.ClickException(f"`orders up` runs on this data already, as process {held.holder}.") from held
+    except (KafkaError, Failed) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Unwinds from wherever we are, once: what asks again while things are being stopped is not heard."""
+    for asks in _ASKS_TO_STOP:
+        signal.signal(asks, signal.SIG_IGN)
+    raise KeyboardInterrupt

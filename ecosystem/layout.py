@@ -1,0 +1,34 @@
+"""Which workers `orders up` starts: their names, their services and their ports."""
+
+from dataclasses import dataclass
+
+from ecosystem.ports import next_free_ports
+from ecosystem.services import CORE
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A worker to be started. Its state is kept under its name."""
+
+    name: str
+    services: tuple[str, ...]
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def takes_orders(self) -> bool:
+        return "orders" in self.services
+
+
+def plan(apart: bool, workers: int, port: int) -> list[Planned]:
+    """`workers` of each composition, on the free ports from `port` on; those that take orders come first."""
+    compositions = [(name,) for name in CORE] if apart else [CORE]
+    ports = iter(next_free_ports(len(compositions) * workers, port))
+    return [
+        Planned(f"{services[0] if apart else 'worker'}-{number}", services, next(ports))
+        for services in compositions
+        for number in range(1, workers + 1)
+    ]

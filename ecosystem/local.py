@@ -1,0 +1,163 @@
+"""Everything `orders up` runs on this machine: Kafka, workers, sample data; started in order, stopped in reverse."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, NoReturn, Self
+
+from rich.console import Console
+
+from ecosystem import running, sample
+from ecosystem.children import Children
+from ecosystem.health import is_ready
+from ecosystem.kafka import Cluster
+from ecosystem.layout import Planned, plan
+from ecosystem.locks import exclusive
+from ecosystem.running import Running
+from ecosystem.writer import Writer
+from runtime.settings import Settings
+from schemas.topics import CUSTOMERS, WAREHOUSE_INVENTORY
+
+_KAFKA_PORT = 9092
+_READY_S = 120.0
+_POLL_S = 0.2
+_SAMPLE = "sample"
+
+
+class Failed(Exception):
+    """Something that should run has ended, or does not get ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is to run: see the options of `orders up`."""
+
+    apart: bool
+    workers: int
+    port: int
+    fresh: bool
+    sample: bool
+    rate: float
+    own_kafka: bool
+
+
+class Local:
+    """Entering starts it all and returns when it is ready; leaving stops it all, however it is left.
+
+    Entering raises `Held` if it runs on this data already, `KafkaError`, or `Failed`.
+    """
+
+    def __init__(self, wish: Wish, console: Console, perform: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+        self._wish = wish
+        self._console = console
+        self._perform = perform
+        self._data = running.data_dir()
+        self._settings = Settings()
+        self._kafka: Cluster | None = None
+        self._workers = plan(wish.apart, wish.workers, wish.port)
+        self._children = Children(console, max(len(worker.name) for worker in self._workers))
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._start(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def watch(self) -> NoReturn:
+        """Raises `Failed` as soon as something ends by itself."""
+        while True:
+            self._check()
+            time.sleep(_POLL_S)
+
+    def _start(self, stack: ExitStack) -> None:
+        began = time.monotonic()
+        stack.enter_context(exclusive(self._data / "up.lock"))
+        if self._wish.own_kafka:
+            self._start_kafka(stack)
+        servers = self._settings.kafka_bootstrap_servers
+        stack.enter_context(running.announced(Running(os.getpid(), servers, self._urls)))
+        stack.callback(self._stop_children)
+        for worker in self._workers:
+            self._start_worker(worker)
+        if self._wish.sample:
+            self._perform(self._announce_sample())
+        self._wait_until_ready()
+        self._welcome(time.monotonic() - began)
+        if self._wish.rate:
+            urls = [part for url in self._urls for part in ("--url", url)]
+            rate = ["--rate", str(self._wish.rate), "--every", "60"]
+            self._children.start(_SAMPLE, ["generate", *rate, *urls], {"KAFKA_BOOTSTRAP_SERVERS": servers})
+
+    def _start_kafka(self, stack: ExitStack) -> None:
+        if self._wish.fresh:
+            for folder in ("kafka", "state"):
+                shutil.rmtree(self._data / folder, ignore_errors=True)
+        self._kafka = stack.enter_context(Cluster(self._data / "kafka", port=_KAFKA_PORT, console=self._console))
+        servers = self._kafka.bootstrap_servers
+        self._settings = self._settings.model_copy(update={"kafka_bootstrap_servers": servers})
+
+    def _start_worker(self, worker: Planned) -> None:
+        env = {
+            "KAFKA_BOOTSTRAP_SERVERS": self._settings.kafka_bootstrap_servers,
+            "HTTP_PORT": str(worker.port),
+            "STATE_DIR": str(self._data / "state" / worker.name),
+        }
+        self._children.start(worker.name, ["run", *worker.services], env)
+
+    async def _announce_sample(self) -> None:
+        async with Writer(self._settings) as writer:
+            await writer.write(WAREHOUSE_INVENTORY, sample.stock())
+            await writer.write(CUSTOMERS, sample.customers())
+
+    def _wait_until_ready(self) -> None:
+        waiting, deadline = list(self._workers), time.monotonic() + _READY_S
+        while waiting := [worker for worker in waiting if not is_ready(worker.url)]:
+            self._check()
+            if time.monotonic() > deadline:
+                raise Failed(f"not ready after {_READY_S:.0f} s: {', '.join(worker.name for worker in waiting)}")
+            time.sleep(_POLL_S)
+
+    def _check(self) -> None:
+        if failure := self._children.failure() or (self._kafka and self._kafka.failure()):
+            raise Failed(failure)
+
+    def _stop_children(self) -> None:
+        self._console.print("Stopping")
+        self._children.stop(_SAMPLE)  # first: its requests in flight are still answered
+        self._children.stop()
+
+    @property
+    def _urls(self) -> tuple[str, ...]:
+        return tuple(worker.url for worker in self._workers if worker.takes_orders)
+
+    def _welcome(self, seconds: float) -> None:
+        url = self._urls[0]
+        workers = "".join(f"\n  {w.name:<9} {w.url}" for w in self._workers) if len(self._workers) > 1 else ""
+        log = f", log in {self._data / 'kafka' / '1' / 'kafka.log'}" if self._kafka else ""
+        self._console.print(
+            f"""
+Ready after {seconds:.1f} s. Ctrl-C stops it all.
+
+  orders    {url}/v1/orders
+  docs      {url}/docs
+  metrics   {url}/metrics
+  Kafka     {self._settings.kafka_bootstrap_servers}{log}{workers}
+
+Try:
+  curl -s {url}/v1/orders -H 'Content-Type: application/json' \\
+    -d '{{"id": "my-order", "customerId": 1, "product": "mug", "quantity": 2, "price": 12.00}}'
+  curl -s {url}/v1/orders/my-order/validated
+  orders tail
+""",
+            soft_wrap=True,
+            markup=False,
+        )

@@ -1,0 +1,59 @@
+"""A message as one line for people."""
+
+import zlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.text import Text
+
+from runtime.dead_letters import SUFFIX
+from runtime.records import Record
+from schemas.messages import Customer, Order, OrderEnriched, OrderValidation, Payment, StockLevel
+from schemas.topics import CATALOGUE
+
+_SAY: dict[type, Callable[[Any], str]] = {
+    Order: lambda o: f"{o.state} customer {o.customer_id}: {o.quantity} × {o.product} at {o.price}",
+    OrderValidation: lambda v: f"{v.check_type} {v.validation_result}{f' ({v.reason})' if v.reason else ''}",
+    StockLevel: lambda s: f"{s.count} pieces",
+    Payment: lambda p: f"{p.amount} {p.ccy} for order {p.order_id}",
+    Customer: lambda c: f"{c.first_name} {c.last_name} <{c.email}>, {c.level}",
+    OrderEnriched: lambda o: f"customer {o.customer_id}, {o.customer_level}",
+}
+_MODELS = {topic.name: topic.model for topic in CATALOGUE}
+_COLOURS = ("cyan", "green", "yellow", "blue", "magenta", "bright_cyan", "bright_green", "bright_yellow")
+_SIGNALS = {"FAILED": "red", "FAIL": "red", "ERROR": "red", "VALIDATED": "green", "PASS": "green"}
+
+
+def line(record: Record) -> Text:
+    """Time (UTC), topic, key, content, and where it stands."""
+    at = datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
+    key = "-" if record.key is None else record.key.decode(errors="replace")
+    text = Text(f"{at:%H:%M:%S}.{at.microsecond // 1000:03} ", "dim")
+    text.append(f"{record.topic:<20} ", "red" if record.topic.endswith(SUFFIX) else _colour(record.topic))
+    text.append(f"{key}  ")
+    content = Text(_content(record))
+    for word, colour in _SIGNALS.items():
+        content.highlight_regex(rf"\b{word}\b", colour)
+    return text.append_text(content).append(f"  {record.partition}@{record.offset}", "dim")
+
+
+def _content(record: Record) -> str:
+    if record.value is None:
+        return "(deleted)"
+    if record.topic.endswith(SUFFIX):
+        headers = {name: value.decode(errors="replace") for name, value in record.headers}
+        return f"{headers.get('service')}: {headers.get('error')} | {_raw(record.value)}"
+    try:
+        message = _MODELS[record.topic].from_json(record.value)
+    except (KeyError, ValueError):
+        return _raw(record.value)
+    return _SAY[type(message)](message)
+
+
+def _raw(value: bytes) -> str:
+    return value.decode(errors="replace")
+
+
+def _colour(topic: str) -> str:
+    return _COLOURS[zlib.crc32(topic.encode()) % len(_COLOURS)]  # the same one in every run

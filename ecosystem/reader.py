@@ -1,0 +1,75 @@
+"""Reading topics without being a member of any group: all partitions, committed messages only."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import Self
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+
+from runtime.kafka import Names
+from runtime.records import Record
+from runtime.settings import Settings
+
+_POLL_MS = 500
+
+
+class Reader:
+    """Of the topics (logical names) that exist; `found` says which those are."""
+
+    def __init__(self, settings: Settings, topics: Sequence[str]) -> None:
+        self.found: list[str] = []
+        self._names = Names(settings.topic_prefix)
+        self._topics = topics
+        self._settings = settings
+
+    async def __aenter__(self) -> Self:
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._settings.kafka_bootstrap_servers,
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+        )
+        await self._consumer.start()
+        self._partitions = await self._find()
+        names = {tp.topic for tp in self._partitions}
+        self.found = [topic for topic in self._topics if self._names.topic(topic) in names]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._consumer.stop()
+
+    async def records(self, from_beginning: bool, follow: bool, stop: asyncio.Event) -> AsyncIterator[Record]:
+        """What is there or comes, in order within each partition; ends with `stop`, or where it ended at the start."""
+        partitions = self._partitions
+        self._consumer.assign(partitions)
+        ends = await self._consumer.end_offsets(partitions)
+        if from_beginning:
+            await self._consumer.seek_to_beginning(*partitions)
+        else:
+            for tp, end in ends.items():
+                self._consumer.seek(tp, end)
+        while not stop.is_set():
+            batch = await self._consumer.getmany(timeout_ms=_POLL_MS)
+            records = [r for polled in batch.values() for r in polled]
+            for r in sorted(records, key=lambda r: r.timestamp):
+                yield Record(
+                    self._names.logical(r.topic), r.partition, r.offset, r.timestamp, r.key, r.value, tuple(r.headers)
+                )
+            if not follow and await self._at(ends):
+                return
+
+    async def _find(self) -> list[TopicPartition]:
+        admin = AIOKafkaAdminClient(bootstrap_servers=self._settings.kafka_bootstrap_servers)
+        await admin.start()
+        try:
+            described = await admin.describe_topics([self._names.topic(topic) for topic in self._topics])
+        finally:
+            await admin.close()
+        return [TopicPartition(t["topic"], p["partition"]) for t in described for p in t["partitions"]]
+
+    async def _at(self, ends: dict[TopicPartition, int]) -> bool:
+        positions = [(await self._consumer.position(tp), end) for tp, end in ends.items()]
+        return all(position >= end for position, end in positions)

@@ -1,0 +1,64 @@
+"""Where the ecosystem that `orders up` started is to be found: how the other commands know without being told."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from runtime.settings import Settings
+
+_DEFAULT_URL = "http://127.0.0.1:8080"
+
+
+def data_dir() -> Path:
+    """`ORDERS_DATA`, or `.data` in the current directory: data, logs and state of what runs here."""
+    return Path(os.environ.get("ORDERS_DATA", ".data"))
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What is up: the process that holds it together, the brokers, and the base URLs of the orders service."""
+
+    pid: int
+    bootstrap_servers: str
+    urls: tuple[str, ...]
+
+
+@contextmanager
+def announced(running: Running) -> Iterator[None]:
+    """Lets other commands find `running` for as long as the `with` block lasts."""
+    path = _path()
+    path.write_text(json.dumps(asdict(running)))
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def find() -> Running | None:
+    """What `orders up` runs on this directory's data; `None` if it does not run."""
+    try:
+        fields = json.loads(_path().read_text())
+        os.kill(fields["pid"], 0)  # one that was killed could not take its note back
+        return Running(fields["pid"], fields["bootstrap_servers"], tuple(fields["urls"]))
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def settings() -> Settings:
+    """Settings from the environment; without KAFKA_BOOTSTRAP_SERVERS, the brokers are those that run here."""
+    if "KAFKA_BOOTSTRAP_SERVERS" not in os.environ and (running := find()):
+        return Settings(kafka_bootstrap_servers=running.bootstrap_servers)
+    return Settings()
+
+
+def url() -> str:
+    """Base URL of the orders service, when nobody names one."""
+    running = find()
+    return running.urls[0] if running else _DEFAULT_URL
+
+
+def _path() -> Path:
+    return data_dir() / "running.json"

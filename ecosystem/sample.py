@@ -1,0 +1,80 @@
+"""Sample data: a small shop's stock and customers, and orders that exercise every rule."""
+
+from collections.abc import Iterator
+from decimal import Decimal
+from random import Random
+
+from schemas.api import NewOrder
+from schemas.identifiers import new_order_id
+from schemas.messages import Customer, CustomerLevel, Order, Payment, StockLevel
+
+_PRICES = {
+    "espresso-beans": "14.90",
+    "filter-paper": "4.50",
+    "grinder": "89.00",
+    "kettle": "59.00",
+    "milk-jug": "19.90",
+    "mug": "12.00",
+    "scales": "34.50",
+    "thermometer": "9.90",
+}
+_PLENTY = 1_000_000
+_SCARCE = "signed-poster"  # a few pieces, so that one sees what happens when stock runs out
+_UNKNOWN = "unicorn"  # never in stock
+
+CUSTOMERS = 5000
+"""Customers 1 to this: so many that at an order a second few of them come to the fraud rule's limit in a session."""
+
+_FIRST_NAMES = ("Ada", "Alan", "Barbara", "Edsger", "Frances", "Grace", "Katherine", "Niklaus", "Radia", "Tony")
+_LAST_NAMES = ("Brook", "Field", "Hill", "Lake", "Marsh", "Moor", "Stone", "Vale", "Well", "Wood")
+_LEVELS = (CustomerLevel.PLATINUM, CustomerLevel.GOLD, CustomerLevel.SILVER, *[CustomerLevel.BRONZE] * 3)
+
+
+def stock() -> list[StockLevel]:
+    """Absolute counts: announcing them again changes nothing."""
+    levels = [StockLevel(product=product, count=_PLENTY) for product in _PRICES]
+    return [*levels, StockLevel(product=_SCARCE, count=5)]
+
+
+def customers() -> Iterator[Customer]:
+    """The same ones each time."""
+    for number in range(1, CUSTOMERS + 1):
+        first, last = _FIRST_NAMES[number % 10], _LAST_NAMES[number // 10 % 10]
+        yield Customer(
+            id=number,
+            first_name=first,
+            last_name=last,
+            email=f"{first}.{last}.{number}@example.org".lower(),
+            address=f"{number} Main Street, Springfield",
+            level=_LEVELS[number % len(_LEVELS)],
+        )
+
+
+def order(random: Random) -> NewOrder:
+    """An order under a new id. One in ten is bound to fail: no such product, no pieces left, or none wanted."""
+    product = random.choice(list(_PRICES))
+    quantity = random.randint(1, 3)
+    match random.randrange(30):
+        case 0:
+            product = _UNKNOWN
+        case 1:
+            product = _SCARCE
+        case 2:
+            quantity = 0
+    return NewOrder(
+        id=new_order_id(),
+        customer_id=random.randint(1, CUSTOMERS),
+        product=product,
+        quantity=quantity,
+        price=Decimal(_PRICES.get(product, "25.00")),
+    )
+
+
+def certain_to_fail(order: Order) -> bool:
+    """Whether the details or the stock alone decide it, whatever else was ordered."""
+    return order.quantity <= 0 or order.product == _UNKNOWN
+
+
+def payment(order: Order) -> Payment:
+    """The payment of an order, always under the same id."""
+    return Payment(id=f"p-{order.id}", order_id=order.id, ccy="EUR", amount=order.value)

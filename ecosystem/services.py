@@ -1,0 +1,28 @@
+"""The services that exist, by name."""
+
+from collections.abc import Sequence
+from importlib import import_module
+
+from runtime.hosting import Hosted
+from runtime.settings import Settings
+
+_BUILDERS = {
+    "orders": "orders_service.app",
+    "fraud": "validators.fraud.app",
+    "inventory": "validators.inventory.app",
+    "details": "validators.details.app",
+}
+"""Module of each service; its `build(settings)` makes the `Hosted`. Imported only when the service is to run."""
+
+NAMES = tuple(_BUILDERS)
+CORE = ("orders", "fraud", "inventory", "details")
+"""What it takes to bring an order to VALIDATED or FAILED."""
+
+
+def build(names: Sequence[str], settings: Settings) -> list[Hosted]:
+    """The services called `names`, each once, ready for a worker. Raises `KeyError` for a name that does not exist."""
+    result: list[Hosted] = []
+    for name in dict.fromkeys(names):
+        hosted: Hosted = import_module(_BUILDERS[name]).build(settings)
+        result.append(hosted)
+    return result

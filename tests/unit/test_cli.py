@@ -1,0 +1,91 @@
+"""The command line: what it says to a stranger, and what it refuses. Nothing here needs a broker or a worker."""
+
+import json
+import os
+
+import pytest
+from click.testing import CliRunner
+
+from ecosystem.cli import main
+from ecosystem.ports import free_ports
+
+
+@pytest.fixture
+def orders(tmp_path, monkeypatch):
+    """Runs `orders` on empty data."""
+    monkeypatch.setenv("ORDERS_DATA", str(tmp_path))
+    for name in ("KAFKA_BOOTSTRAP_SERVERS", "ORDERS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    return lambda *arguments: CliRunner().invoke(main, arguments)
+
+
+@pytest.mark.parametrize("command", sorted(main.commands))
+def test_every_command_has_help_and_an_example(orders, command):
+    result = orders(command, *(["set"] if command == "stock" else []), "--help")
+    assert result.exit_code == 0
+    assert command == "topics" or f"\n  orders {command}" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run"], "Missing argument 'SERVICE...'"),
+        (["run", "fraude"], "'fraude' is not one of 'orders', 'fraud', 'inventory', 'details'"),
+        (["post", "--price", "cheap"], "'cheap' is not an amount"),
+        (["post", "--price", "0.00001"], "price: "),
+        (["post", "--id", " "], "id: "),
+        (["get", "x", "--timeout", "60001"], "60001 is not in the range"),
+        (["stock", "set", "mug", "-1"], "No such option"),
+        (["tail", "order"], "no such topic: order. There are: orders, "),
+        (["generate", "--rate", "0"], "0.0 is not in the range"),
+        (["up", "--rate", "1", "--no-sample"], "--rate needs the sample stock"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_a_reason(orders, arguments, said):
+    result = orders(*arguments)
+    assert result.exit_code == 2
+    assert said in result.output
+
+
+def test_up_does_not_throw_away_what_is_not_its_own(orders, monkeypatch):
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "kafka:9092")
+    result = orders("up", "--fresh")
+    assert result.exit_code == 2
+    assert "KAFKA_BOOTSTRAP_SERVERS names another" in result.output
+
+
+@pytest.mark.parametrize("command", [["post"], ["get", "x"]])
+def test_nobody_there(orders, command):
+    url = f"http://127.0.0.1:{free_ports(1)[0]}"
+    result = orders(*command, "--url", url)
+    assert result.exit_code == 1
+    assert f"Nobody answers at {url}" in result.output
+
+
+@pytest.mark.parametrize("command", [["stock", "set", "mug", "1"], ["tail", "--no-follow"]])
+def test_no_kafka_there(orders, command, monkeypatch):
+    servers = f"127.0.0.1:{free_ports(1)[0]}"
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", servers)
+    result = orders(*command)
+    assert result.exit_code == 1
+    assert f"Kafka does not answer at {servers}" in result.output
+
+
+def test_commands_find_what_is_up(orders, tmp_path):
+    port = free_ports(1)[0]
+    note = {"pid": os.getpid(), "bootstrap_servers": "127.0.0.1:1", "urls": [f"http://127.0.0.1:{port}"]}
+    (tmp_path / "running.json").write_text(json.dumps(note))
+    assert f"Nobody answers at http://127.0.0.1:{port} " in orders("post").output
+    assert "Kafka does not answer at 127.0.0.1:1 " in orders("tail").output
+
+
+def test_a_note_of_the_dead_is_not_believed(orders, tmp_path):
+    note = {"pid": 2**22 + 1, "bootstrap_servers": "127.0.0.1:1", "urls": ["http://127.0.0.1:1"]}
+    (tmp_path / "running.json").write_text(json.dumps(note))
+    assert "at http://127.0.0.1:1 " not in orders("get", "x", "--timeout", "0").output
+
+
+def test_the_catalogue(orders):
+    lines = orders("topics").output.splitlines()
+    assert lines[1].split() == ["orders", "id", "Order", "orders", "for", "ever"]
+    assert lines[2].split() == ["order-validations", "orderId", "OrderValidation", "validators", "7", "days"]
