@@ -16,7 +16,9 @@ _IDEMPOTENCY_KEYS = uuid.UUID("5f3c1f0a-6c0e-5d0e-9b61-3f0d2f7f6a11")
 def _printable(text: str) -> str:
     if text in {".", ".."}:
         raise ValueError("'.' and '..' cannot be told from a path in a URL; choose another id")
-    if any(unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"} for c in text):
+    # Nearly every id is printable ASCII, and every message has one: 0.1 µs instead of 3.
+    plain = text.isascii() and text.isprintable()
+    if not plain and any(unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"} for c in text):
         raise ValueError("control, formatting and surrogate characters are not allowed in an id")
     if text != text.strip():
         raise ValueError("an id must not start or end with white space")
