@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+from orders_service import http
 from orders_service.aggregate import Gathering
 from orders_service.state import ORDERS_VIEW
 from runtime.hosting import Hosted
@@ -25,5 +26,7 @@ def build(settings: Settings) -> Hosted:
             outputs=(ORDERS,),
             tables=(ORDERS_VIEW,),
             on_wake=gathering.on_wake,
-        )
+        ),
+        routes=http.routes,
+        openapi=http.openapi,
     )

@@ -47,3 +47,7 @@ class LoopMetrics:
 
     def taken_over(self, seconds: float) -> None:
         self._takeover.observe(seconds)
+
+
+METRICS = LoopMetrics()
+"""Those of this process. Several workers in one process, as in tests, share them."""

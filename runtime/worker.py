@@ -24,7 +24,7 @@ from runtime.identity import Identity, StateDirInUse
 from runtime.kafka import Names
 from runtime.logs import configure
 from runtime.loop import Loop
-from runtime.metrics import LoopMetrics
+from runtime.metrics import METRICS
 from runtime.ownership import NotOwned, Ownership
 from runtime.partitioning import partition_of
 from runtime.plan import Plan
@@ -56,14 +56,14 @@ class Worker:
     GRACE_S = 5.0
     """How long requests in flight may take to be answered once the worker is told to stop."""
 
-    def __init__(self, hosted: Sequence[Hosted], settings: Settings, metrics: LoopMetrics | None = None) -> None:
+    def __init__(self, hosted: Sequence[Hosted], settings: Settings) -> None:
         self.settings = settings
         self.stopping = False
         self.failure: BaseException | None = None
         self._hosted = hosted
         self._plan = Plan(tuple(h.service for h in hosted))
         self._names = Names(settings.topic_prefix)
-        self._metrics = metrics or LoopMetrics()
+        self._metrics = METRICS
         self._ownership = Ownership()
         self._watches = Watches()
         self._owners: dict[int, URL] = {}
@@ -91,6 +91,8 @@ class Worker:
         self._to_stop.append(self._producer.stop)
         logs = KafkaLogs(settings, plan.group)
         self._to_stop.append(logs.stop)
+        # A topic just made is known before its leaders serve: whoever asks them too early waits out a back-off.
+        await logs.ends([TopicPartition(topic, p) for topic in topics_of(plan) for p in range(settings.partitions)])
         checkpoint = self._new_checkpoint(identity.name)
         await checkpoint.start()
         self._to_stop.append(checkpoint.stop)

@@ -26,3 +26,12 @@ def kafka(tmp_path_factory):
 def prefix():
     """A topic prefix of this test's own, so that tests share a broker but no data."""
     return f"t-{secrets.token_hex(4)}-"
+
+
+@pytest.fixture
+async def deployment(kafka, prefix, tmp_path):
+    """A place to start real workers in; whatever was started is stopped at the end."""
+    from tests.workers import Deployment
+
+    async with Deployment(kafka, prefix, tmp_path) as deployment:
+        yield deployment

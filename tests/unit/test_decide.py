@@ -258,6 +258,23 @@ def test_a_later_wish_replaces_the_earlier_one_and_none_withdraws_it():
     assert woken == [("sooner", start + timedelta(seconds=1)), ("later", start + timedelta(seconds=9))]
 
 
+def test_a_wish_moved_in_the_batch_it_came_due_in_waits_for_its_new_time():
+    woken = []
+
+    def on_wake(key, ctx):
+        woken.append((key, ctx.now))
+        if key == "a":
+            ctx.wake("b", ctx.now + timedelta(seconds=5))
+
+    topology = Topology(keeper(lambda o, ctx: ctx.wake(o.id, ctx.now), on_wake=on_wake), partitions=1)
+    start = topology.now
+    for key in (b"a", b"b"):
+        topology.write(Write("orders", 0, key, order(key.decode()).to_json()))
+    topology.run()
+    topology.advance(timedelta(minutes=1))
+    assert woken == [("a", start), ("b", start + timedelta(seconds=5))]
+
+
 def test_who_fails_when_woken_leaves_nothing_behind_and_is_woken_again():
     attempts = []
 

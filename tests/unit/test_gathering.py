@@ -161,6 +161,11 @@ def test_a_decision_found_in_the_log_ends_an_open_order_unannounced(orders):
     assert states(orders) == ["CREATED", "VALIDATED"]
 
 
+def test_a_decision_on_other_content_is_none_on_this_order(orders):
+    orders.send(ORDERS, order(), order(quantity=2, state="VALIDATED"))
+    assert view(orders).order == order()
+
+
 def test_shipping_is_recorded_for_a_validated_order_only(orders):
     orders.send(ORDERS, order(), order(state="SHIPPED"))
     assert view(orders).order.state is OrderState.CREATED
