@@ -44,10 +44,10 @@ class Children:
 
     def stop(self, *names: str) -> None:
         """Stops these as far as they were started, or all: SIGTERM to each, SIGKILL after 15 seconds."""
-        leaving = {n: self._processes.pop(n) for n in list(self._processes) if not names or n in names}
+        chosen = {n: self._processes.pop(n) for n in list(self._processes) if not names or n in names}
+        leaving = {name: process for name, process in chosen.items() if process.poll() is None}
         for process in leaving.values():
-            if process.poll() is None:
-                process.terminate()
+            process.terminate()
         deadline = time.monotonic() + GRACE_S
         for name, process in leaving.items():
             if processes.stop(process, max(0.0, deadline - time.monotonic())) < 0:

@@ -29,7 +29,7 @@ _SAMPLE = "sample"
 
 
 class Failed(Exception):
-    """Something that should run has ended, or does not get ready."""
+    """Something that should run has ended, or does not get ready. The console has been told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +123,16 @@ class Local:
         while waiting := [worker for worker in waiting if not is_ready(worker.url)]:
             self._check()
             if time.monotonic() > deadline:
-                raise Failed(f"not ready after {_READY_S:.0f} s: {', '.join(worker.name for worker in waiting)}")
+                self._fail(f"not ready after {_READY_S:.0f} s: {', '.join(worker.name for worker in waiting)}")
             time.sleep(_POLL_S)
 
     def _check(self) -> None:
         if failure := self._children.failure() or (self._kafka and self._kafka.failure()):
-            raise Failed(failure)
+            self._fail(failure)
+
+    def _fail(self, why: str) -> NoReturn:
+        self._console.print(why, style="bold red", markup=False, soft_wrap=True)  # before what stopping has to say
+        raise Failed(why)
 
     def _stop_children(self) -> None:
         self._console.print("Stopping")
@@ -141,16 +145,16 @@ class Local:
 
     def _welcome(self, seconds: float) -> None:
         url = self._urls[0]
-        workers = "".join(f"\n  {w.name:<9} {w.url}" for w in self._workers) if len(self._workers) > 1 else ""
+        workers = "".join(f"\n  {w.name:<11} {w.url}" for w in self._workers) if len(self._workers) > 1 else ""
         log = f", log in {self._data / 'kafka' / '1' / 'kafka.log'}" if self._kafka else ""
         self._console.print(
             f"""
 Ready after {seconds:.1f} s. Ctrl-C stops it all.
 
-  orders    {url}/v1/orders
-  docs      {url}/docs
-  metrics   {url}/metrics
-  Kafka     {self._settings.kafka_bootstrap_servers}{log}{workers}
+  orders      {url}/v1/orders
+  docs        {url}/docs
+  metrics     {url}/metrics
+  Kafka       {self._settings.kafka_bootstrap_servers}{log}{workers}
 
 Try:
   curl -s {url}/v1/orders -H 'Content-Type: application/json' \\

@@ -1,6 +1,7 @@
 """Reading topics without being a member of any group: all partitions, committed messages only."""
 
 import asyncio
+import heapq
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Self
@@ -53,8 +54,7 @@ class Reader:
                 self._consumer.seek(tp, end)
         while not stop.is_set():
             batch = await self._consumer.getmany(timeout_ms=_POLL_MS)
-            records = [r for polled in batch.values() for r in polled]
-            for r in sorted(records, key=lambda r: r.timestamp):
+            for r in heapq.merge(*batch.values(), key=lambda r: r.timestamp):
                 yield Record(
                     self._names.logical(r.topic), r.partition, r.offset, r.timestamp, r.key, r.value, tuple(r.headers)
                 )

@@ -57,7 +57,9 @@ def up(apart: bool, workers: int, port: int, fresh: bool, sample: bool, rate: fl
         sys.exit(0)
     except Held as held:
         raise click.ClickException(f"`orders up` runs on this data already, as process {held.holder}.") from held
-    except (KafkaError, Failed) as error:
+    except Failed:
+        sys.exit(1)
+    except KafkaError as error:
         raise click.ClickException(str(error)) from error
 
 

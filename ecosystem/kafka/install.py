@@ -59,7 +59,10 @@ def _sha256(path: Path) -> str | None:
 
 
 def _fetch(coordinates: Sequence[str], home: Path, console: Console) -> None:
-    console.print(f"Fetching Apache Kafka {VERSION} from Maven Central into {home}, once ({len(coordinates)} files)")
+    console.print(
+        f"Fetching Apache Kafka {VERSION} from Maven Central into {home}, once ({len(coordinates)} files)",
+        soft_wrap=True,
+    )
     with (
         tempfile.TemporaryDirectory(dir=home, prefix=".fetch-") as staging,
         ThreadPoolExecutor(_AT_ONCE) as pool,
