@@ -48,8 +48,10 @@ class InFlight:
         return sent
 
     def _ended(self, order_id: str, task: "asyncio.Task[None]") -> None:
-        if task.cancelled() or task.exception() is not None:
-            self._sent.pop(order_id, None)
+        failed = task.cancelled() or task.exception() is not None
+        sent = self._sent.get(order_id)
+        if failed and sent is not None and sent.acked is task:  # and not a later one under the same id
+            del self._sent[order_id]
 
     def _sweep(self) -> None:
         """Forgets what need not be remembered. Two for each that is added are enough for the view to be caught up."""

@@ -14,6 +14,7 @@ from runtime.http.problems import unexpected
 
 log = logging.getLogger(__name__)
 
+
 class _Connection(web.RequestHandler):
     """Answers what is no request with a problem; aiohttp itself would use text or HTML."""
 

@@ -38,7 +38,8 @@ async def client(app: web.Application) -> AsyncIterator[None]:
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
         cookie_jar=aiohttp.DummyCookieJar(),
-        skip_auto_headers=("User-Agent", "Accept"),
+        # A body that came without a Content-Type goes on without one.
+        skip_auto_headers=("Content-Type", "User-Agent", "Accept", "Accept-Encoding"),
         raise_for_status=False,
     ) as session:
         app[SESSION] = session
@@ -54,8 +55,7 @@ async def forward(
     """
     body = await body_of(request) if request.body_exists else None
     # Path as it came: what was percent-encoded stays so.
-    query = request.rel_url.update_query(timeout=str(int(deadline.remaining() * 1000)))
-    target = query.raw_path_qs
+    target = request.rel_url.update_query(timeout=str(int(deadline.remaining() * 1000))).raw_path_qs
     headers = {name: value for name in _REQUEST_HEADERS if (value := request.headers.get(name)) is not None}
     headers |= marked(host.settings.worker_keys, host.url, request.method, target)
     call = asyncio.ensure_future(

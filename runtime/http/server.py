@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from runtime.hosting import Host, Hosted
 from runtime.http.answers import problem
@@ -39,6 +39,8 @@ def _mount(app: web.Application, routes: Iterable[web.RouteDef]) -> None:
 
 async def _expect(request: web.Request) -> web.StreamResponse | None:
     """Says whether a client that asks first (`Expect: 100-continue`) may send its body: not if it is too large."""
+    if request.version < HttpVersion11:
+        return None  # it would not know the answer
     if request.headers["Expect"].lower() != "100-continue":
         return problem(417, "The only expectation that can be met here is 100-continue.")
     if (request.content_length or 0) > request.client_max_size:

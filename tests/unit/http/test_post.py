@@ -1,6 +1,7 @@
 import asyncio
 import math
 import uuid
+from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
@@ -204,6 +205,15 @@ async def test_an_id_that_does_not_survive_a_url_or_a_log_line_is_refused(worker
     async with worker.post({**ORDER, "id": order_id}) as answer:
         assert answer.status == 400
         assert [e["name"] for e in (await answer.json())["errors"]] == ["id"]
+
+
+@pytest.mark.parametrize("price", ["0.1", "12345678901.2345", "99999999999.9999", "1e2", "0.0001", "-0.3"])
+async def test_a_price_is_kept_to_the_last_digit(worker: Running, price: str):
+    body = b'{"customerId":1,"product":"x","quantity":1,"price":%s}' % price.encode()
+    async with worker.post(body, headers={"Content-Type": "application/json"}) as answer:
+        assert answer.status == 201
+        assert Order.from_json(await answer.read()).price == Decimal(price)
+    assert worker.host.produced[0].price == Decimal(price)
 
 
 async def test_of_duplicate_fields_the_last_one_counts(worker: Running):

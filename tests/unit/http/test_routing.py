@@ -54,6 +54,13 @@ async def test_an_idempotency_key_reaches_the_owner(pair: Pair):
         assert (first.status, second.status) == (201, 200)
 
 
+async def test_a_body_that_came_without_a_content_type_goes_on_without_one(pair: Pair):
+    _, other = pair
+    body = b'{"id":"o-1","customerId":1,"product":"x","quantity":1,"price":1}'
+    head = f"POST /v1/orders HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    assert (await other.raw(head.encode() + body))[0] == 201
+
+
 async def test_a_broker_that_does_not_answer_the_owner_is_told_to_the_client(pair: Pair):
     owner, other = pair
     owner.host.broken = True
