@@ -42,6 +42,8 @@ class Gathering:
             # Decided, but not by this state: it comes from the log, where it has been announced.
             ctx.wake(order.id, None)
             ctx.put(ORDERS_VIEW, order.id, view.model_copy(update={"order": order}))
+        elif not order.state.decided and order.same_content(known):
+            self._repeat(view, ctx)  # the order itself may have been what decided, its verdicts being there before it
 
     def on_verdict(self, verdict: OrderValidation, ctx: Context) -> None:
         """A verdict: the first of its check counts, as long as the order is open."""
@@ -64,7 +66,10 @@ class Gathering:
     def on_wake(self, order_id: str, ctx: Context) -> None:
         """Time is up: for the missing checks of an order, or for verdicts whose order never came."""
         view = ctx.get(ORDERS_VIEW, order_id)
-        if view is None or view.decided:
+        if view is None:
+            return
+        if view.decided:
+            self._repeat(view, ctx)  # woken again, after a crash
             return
         if view.order is None:
             ctx.delete(ORDERS_VIEW, order_id)
@@ -76,7 +81,11 @@ class Gathering:
     def _late(self, view: OrderView, verdict: OrderValidation, ctx: Context) -> None:
         ctx.put(ORDERS_VIEW, verdict.order_id, view.model_copy(update={"late": view.late + 1}))
         decisive = bool(view.verdicts) and view.verdicts[-1].check_type == verdict.check_type
-        if self.repeats and decisive and view.order is not None and view.order.state in _ANNOUNCED_HERE:
+        if decisive:
+            self._repeat(view, ctx)
+
+    def _repeat(self, view: OrderView, ctx: Context) -> None:
+        if self.repeats and view.order is not None and view.order.state in _ANNOUNCED_HERE:
             ctx.send(ORDERS, view.order)
 
     def _weigh(self, view: OrderView, order: Order, ctx: Context) -> None:

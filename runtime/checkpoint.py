@@ -13,12 +13,16 @@ from runtime import kafka
 from runtime.internals import Fenced, FencedProducer
 from runtime.kafka import Names
 from runtime.records import Membership, Offsets, TopicPartition, Write, Writes
+from runtime.service import TIMERS_CHANGELOG
 from runtime.settings import Settings
 
 log = logging.getLogger(__name__)
 
 # aiokafka tells by AssertionError that a producer is in no state to do what it is asked.
 _BROKER_ERRORS = (KafkaError, TimeoutError, OSError, AssertionError)
+
+_END_S = 3.0
+"""How long ending what failed may take."""
 
 Ends = Mapping[TopicPartition, int]
 """Offset of the last record written to each changelog partition."""
@@ -33,15 +37,12 @@ class Unsettled(Exception):
 
 
 class Checkpoint(Protocol):
-    """Makes batches durable."""
+    """Makes batches durable. After a failure nothing of it is left open: the next commit may follow at once."""
 
     async def start(self) -> None: ...
 
     async def commit(self, writes: Writes, membership: Membership) -> Ends:
         """Returns once all of `writes` is durable. Raises `Refused` or `Unsettled`."""
-
-    async def reset(self) -> None:
-        """After `Refused` or `Unsettled`: ends what was left open."""
 
     async def stop(self) -> None: ...
 
@@ -49,7 +50,8 @@ class Checkpoint(Protocol):
 class ExactlyOnce:
     """One transaction a batch: changelogs, announcements and offsets become visible together or never.
 
-    The producers take turns, so that none waits until the markers of its last transaction are written.
+    The producers take turns, so that none waits until the markers of its last transaction are written. Their ids are
+    the worker's own: when it starts again, the broker ends at once what was left open.
     """
 
     PRODUCERS = 3
@@ -58,49 +60,73 @@ class ExactlyOnce:
         self._settings = settings
         self._names = Names(settings.topic_prefix)
         self._group = self._names.group(group)
-        self._ids = [f"{self._group}-{instance}-{n}" for n in range(self.PRODUCERS)]
-        self._producers: list[FencedProducer] = []
+        self._instance = instance
+        self._producers: dict[int, FencedProducer] = {}
         self._turn = 0
 
     async def start(self) -> None:
-        self._producers = [kafka.transactional_producer(self._settings, id_) for id_ in self._ids]
-        await asyncio.gather(*(producer.start() for producer in self._producers))
+        await asyncio.gather(*(self._producer(turn) for turn in range(self.PRODUCERS)))
 
     async def commit(self, writes: Writes, membership: Membership) -> Ends:
-        if not self._producers:
-            await self.start()
-        self._turn = (self._turn + 1) % len(self._producers)
-        producer = self._producers[self._turn]
+        self._turn = turn = (self._turn + 1) % self.PRODUCERS
+        committed = False
         try:
             async with asyncio.timeout(self._settings.transaction_timeout_s):
+                producer = await self._producer(turn)
                 await producer.begin_transaction()
                 ends = await _send(producer, self._names, writes.changelog, writes.announcements)
                 # Not while producing: the coordinator would answer CONCURRENT_TRANSACTIONS.
-                offsets = {self._names.physical(tp): offset for tp, offset in writes.offsets.items()}
-                if offsets:
+                if writes.offsets:
+                    offsets = {self._names.physical(tp): offset for tp, offset in writes.offsets.items()}
                     await producer.send_offsets(offsets, self._group, membership)
                 await producer.commit_transaction()
+            committed = True
         except Fenced as error:
             raise Refused(str(error)) from error
         except _BROKER_ERRORS as error:
             raise Unsettled(repr(error)) from error
+        finally:
+            if not committed:
+                await self._abandon(turn)
         return ends
 
-    async def reset(self) -> None:
-        """New producers under the same ids: the broker ends what the old ones left open."""
-        await self.stop()
-        await self.start()
-
     async def stop(self) -> None:
-        producers, self._producers = self._producers, []
-        await asyncio.gather(*(_close(producer) for producer in producers))
+        producers, self._producers = self._producers, {}
+        await asyncio.gather(*(_close(producer) for producer in producers.values()))
+
+    async def _producer(self, turn: int) -> FencedProducer:
+        producer = self._producers.get(turn)
+        if producer is None:
+            transactional_id = f"{self._group}-{self._instance}-{turn}"
+            producer = kafka.transactional_producer(self._settings, transactional_id)
+            try:
+                await producer.start()
+            except BaseException:
+                await _close(producer)
+                raise
+            self._producers[turn] = producer
+        return producer
+
+    async def _abandon(self, turn: int) -> None:
+        """Ends a transaction whose end is not known: a new producer of the same id makes the broker abort it, unless
+        its commit was decided already. Readers of its partitions are held back for as long as it stays open."""
+        producer = self._producers.pop(turn, None)
+        if producer is None:
+            return
+        await _close(producer)
+        try:
+            async with asyncio.timeout(_END_S):
+                await self._producer(turn)
+        except _BROKER_ERRORS as error:  # the broker is away: it ends the transaction by its time limit
+            log.warning("transaction left to its time limit error=%r", error)
 
 
 class AtLeastOnce:
-    """Changelogs first, then announcements, then offsets, each once the one before is durable.
+    """Changelogs first, then announcements, then timers and offsets, each once the one before is durable.
 
     For brokers without transactions, and for those who accept that a worker that was paused past its session may
-    announce once more what its successor announced, for a few milliseconds less.
+    announce once more what its successor announced, for a few milliseconds less. Timers come last as offsets do: what
+    a batch has used up must not be forgotten before all that follows from it is durable.
     """
 
     def __init__(self, settings: Settings, commit_offsets: Callable[[Offsets], Awaitable[None]]) -> None:
@@ -110,26 +136,35 @@ class AtLeastOnce:
         self._producer: AIOKafkaProducer | None = None
 
     async def start(self) -> None:
-        self._producer = kafka.producer(self._settings)
-        await self._producer.start()
+        producer = kafka.producer(self._settings)
+        try:
+            await producer.start()
+        except BaseException:
+            await _close(producer)
+            raise
+        self._producer = producer
 
     async def commit(self, writes: Writes, membership: Membership) -> Ends:
-        if self._producer is None:
-            await self.start()
+        timers = [w for w in writes.changelog if w.topic.endswith(TIMERS_CHANGELOG)]
+        state = [w for w in writes.changelog if not w.topic.endswith(TIMERS_CHANGELOG)]
+        committed = False
         try:
             async with asyncio.timeout(self._settings.transaction_timeout_s):
-                ends = await _send(self._producer, self._names, writes.changelog)
+                if self._producer is None:
+                    await self.start()
+                ends = await _send(self._producer, self._names, state)
                 await _send(self._producer, self._names, writes.announcements)
+                ends |= await _send(self._producer, self._names, timers)
                 await self._commit_offsets(writes.offsets)
+            committed = True
         except Fenced as error:
             raise Refused(str(error)) from error
         except _BROKER_ERRORS as error:
             raise Unsettled(repr(error)) from error
+        finally:
+            if not committed:
+                await self.stop()
         return ends
-
-    async def reset(self) -> None:
-        await self.stop()
-        await self.start()
 
     async def stop(self) -> None:
         producer, self._producer = self._producer, None
@@ -152,9 +187,9 @@ async def _send(producer: Any, names: Names, *groups: list[Write]) -> dict[Topic
 
 
 async def _close(producer: Any) -> None:
-    """Stops a producer that may be in any state; what it left open is ended by its successor or its time limit."""
+    """Stops a producer that may be in any state."""
     try:
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(_END_S):
             await producer.stop()
     except Exception as error:
         log.debug("producer did not stop cleanly error=%r", error)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Mapping
 from time import monotonic
 from typing import Any, Protocol
 
-from runtime.checkpoint import Checkpoint
 from runtime.loop import Loop
 from runtime.metrics import LoopMetrics
 from runtime.ownership import Ownership
@@ -44,7 +43,6 @@ class Handover:
         timers: Timers,
         watches: Watches,
         logs: Logs,
-        checkpoint: Checkpoint,
         reader: Reader,
         metrics: LoopMetrics,
         failed: Callable[[BaseException], None],
@@ -55,7 +53,6 @@ class Handover:
         self._timers = timers
         self._watches = watches
         self._logs = logs
-        self._checkpoint = checkpoint
         self._reader = reader
         self._metrics = metrics
         self._failed = failed
@@ -84,14 +81,14 @@ class Handover:
         await self._cancel()
         self._assigned, self._membership = frozenset(assigned), membership
         self._reader.hold()
-        self._task = asyncio.create_task(self._until_done(reset=False), name="takeover")
+        self._task = asyncio.create_task(self._until_done(), name="takeover")
 
     def again(self) -> None:
         """Takes the same partitions over anew: what the broker holds tells how the last batch ended."""
         self._reader.hold()
         self._watches.touch_all()
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._until_done(reset=True), name="takeover")
+            self._task = asyncio.create_task(self._until_done(), name="takeover")
 
     async def stop(self) -> None:
         await self._cancel()
@@ -102,11 +99,9 @@ class Handover:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _until_done(self, *, reset: bool) -> None:
+    async def _until_done(self) -> None:
         while True:
             try:
-                if reset:
-                    await self._checkpoint.reset()
                 await self._take_over()
             except asyncio.CancelledError:
                 raise
@@ -117,7 +112,6 @@ class Handover:
             except Exception as error:  # the broker is away or moving: it is asked again until partitions change hands
                 log.warning("takeover failed, trying again error=%r", error)
                 await asyncio.sleep(self.RETRY_S)
-                reset = True
             else:
                 return
 

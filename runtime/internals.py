@@ -205,7 +205,7 @@ class FencedProducer(AIOKafkaProducer):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         own: Any = self._sender
-        self._sender = _FencedSender(
+        self._sender: Any = _FencedSender(
             self.client,
             acks=own._acks,
             txn_manager=own._txn_manager,

@@ -10,6 +10,9 @@ from schemas.wire import Message
 
 M = TypeVar("M", bound=Message)
 
+TIMERS_CHANGELOG = "-timers-changelog"
+"""What the changelogs of all tables of timers end in."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Table(Generic[M]):

@@ -117,7 +117,6 @@ class Worker:
             timers,
             self._watches,
             logs,
-            checkpoint,
             app.consumer,
             self._metrics,
             self._fail,
