@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 from runtime.settings import Settings
 
 # Their lines below WARNING cost a tenth of a worker's time and say nothing that ours do not.
-_NOISY = ("aiokafka", "faust", "mode", "asyncio", "aiohttp", "kafka")
+_NOISY = ("faust", "mode", "asyncio", "aiohttp", "runtime.app", "runtime.transport")
+# Logs as errors what it then tries again, for as long as a broker starts or moves; what fails is logged by us.
+_ALARMING = ("aiokafka",)
 
 
 class JsonFormatter(logging.Formatter):
@@ -36,3 +38,6 @@ def configure(settings: Settings) -> None:
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
+    if settings.log_level != "debug":
+        for name in _ALARMING:
+            logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -26,7 +26,7 @@ from runtime.records import CONSUMED_BY, Membership, Offsets, Record, Taken, Top
 from runtime.settings import Settings
 from runtime.timers import Timers
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("runtime.consumer")  # mode writes of its services' coming and going under the module's name
 
 
 @dataclass(slots=True)

@@ -19,12 +19,13 @@ from runtime.app import App
 from runtime.checkpoint import AtLeastOnce, Checkpoint, ExactlyOnce, Refused, Unsettled
 from runtime.handover import Handover
 from runtime.hosting import Hosted, NotHere, Unavailable
+from runtime.http.connections import Runner
 from runtime.http.server import application
 from runtime.identity import Identity, StateDirInUse
 from runtime.kafka import Names
 from runtime.logs import configure
 from runtime.loop import Loop
-from runtime.metrics import METRICS
+from runtime.metrics import METRICS, LoopMetrics
 from runtime.ownership import NotOwned, Ownership
 from runtime.partitioning import partition_of
 from runtime.plan import Plan
@@ -61,9 +62,9 @@ class Worker:
         self.stopping = False
         self.failure: BaseException | None = None
         self._hosted = hosted
-        self._plan = Plan(tuple(h.service for h in hosted))
+        self.plan = Plan(tuple(h.service for h in hosted))
         self._names = Names(settings.topic_prefix)
-        self._metrics = METRICS
+        self.metrics: LoopMetrics = METRICS
         self._ownership = Ownership()
         self._watches = Watches()
         self._owners: dict[int, URL] = {}
@@ -79,7 +80,7 @@ class Worker:
 
     async def start(self) -> None:
         """Returns once HTTP is served and the group is joined; `readiness` tells when partitions are taken over."""
-        settings, plan = self.settings, self._plan
+        settings, plan = self.settings, self.plan
         identity = Identity(settings.state_dir)
         self._later(identity.release)
         stores = RocksStores(settings.state_dir / "tables", settings.state_memory_mb)
@@ -108,7 +109,7 @@ class Worker:
             self._watches,
             utc_now,
             self._given_up,
-            self._metrics,
+            self.metrics,
         )
         self._handover = Handover(
             plan,
@@ -118,7 +119,7 @@ class Worker:
             self._watches,
             logs,
             app.consumer,
-            self._metrics,
+            self.metrics,
             self._fail,
         )
         app.run_in_agent(self._loop)
@@ -184,7 +185,7 @@ class Worker:
         """`ready` once the partitions the group gave this worker are taken over."""
         return {
             "ready": self._ownership.running and not self.stopping,
-            "services": [s.name for s in self._plan.services],
+            "services": [s.name for s in self.plan.services],
             "partitions": sorted({tp.partition for tp in self._ownership.partitions}),
             "takeover": dict(self._handover.progress) if self._app is not None else {},
         }
@@ -197,9 +198,7 @@ class Worker:
 
     async def _serve(self) -> None:
         """Opens the HTTP port before anything else, so that it is known, and so that health can be asked for."""
-        self._runner = web.AppRunner(
-            application(self, self._hosted), access_log=None, handle_signals=False, shutdown_timeout=self.GRACE_S
-        )
+        self._runner = Runner(application(self, self._hosted), shutdown_timeout=self.GRACE_S)
         await self._runner.setup()
         self._to_stop.append(self._runner.cleanup)
         await web.TCPSite(self._runner, self.settings.http_host, self.settings.http_port, backlog=1024).start()
@@ -210,7 +209,7 @@ class Worker:
         """Waits for the broker, and makes the topics that are missing there."""
         while True:
             try:
-                await ensure_topics(self.settings, topics_of(self._plan))
+                await ensure_topics(self.settings, topics_of(self.plan))
             except (KafkaError, OSError) as error:
                 log.warning("broker not reached servers=%s error=%r", self.settings.kafka_bootstrap_servers, error)
                 await asyncio.sleep(1)
@@ -220,7 +219,7 @@ class Worker:
     def _new_checkpoint(self, instance: str) -> Checkpoint:
         if self.settings.processing_guarantee is Guarantee.AT_LEAST_ONCE:
             return AtLeastOnce(self.settings, self._commit_offsets)
-        return ExactlyOnce(self.settings, self._plan.group, instance)
+        return ExactlyOnce(self.settings, self.plan.group, instance)
 
     async def _commit_offsets(self, offsets: Offsets) -> None:
         assert self._app is not None

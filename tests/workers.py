@@ -2,16 +2,24 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+import inspect
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
+from urllib.parse import quote
 
 import aiohttp
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka import TopicPartition as Physical
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.structs import RecordMetadata
+from prometheus_client import CollectorRegistry
+from yarl import URL
 
 from ecosystem.services import CORE, build
-from runtime.hosting import NotHere
+from runtime.hosting import Hosted, NotHere
+from runtime.metrics import LoopMetrics
 from runtime.partitioning import partition_of
 from runtime.settings import Settings
 from runtime.worker import Worker
@@ -24,12 +32,38 @@ PATIENCE_S = 60.0
 
 
 async def until(condition: Callable[[], Any], what: str = "condition", every: float = 0.02) -> Any:
-    """Waits until the condition holds, and returns what it gave."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not (result := condition()):
-            await asyncio.sleep(every)
-    assert result, what
-    return result
+    """Waits until the condition, a coroutine function perhaps, holds, and returns what it gave."""
+    result = None
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                result = condition()
+                if inspect.isawaitable(result):
+                    result = await result
+                if result:
+                    return result
+                await asyncio.sleep(every)
+    except TimeoutError:
+        raise AssertionError(f"{what}: not within {PATIENCE_S:g} s, is {result!r}") from None
+
+
+class Answer(NamedTuple):
+    """What an HTTP request came back with."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Restores(LoopMetrics):
+    """Metrics of a worker whose restores a test looks at."""
+
+    def __init__(self, restored: Callable[[int], None]) -> None:
+        super().__init__(CollectorRegistry())
+        self.restored = restored  # type: ignore[method-assign]
 
 
 def _stock(worker: Worker, product: str) -> int | None:
@@ -50,8 +84,10 @@ class Deployment:
         self.workers: list[Worker] = []
         self._stack = contextlib.AsyncExitStack()
 
-    async def __aenter__(self) -> "Deployment":
-        self.http = await self._stack.enter_async_context(aiohttp.ClientSession())
+    async def __aenter__(self) -> Self:
+        # No limit to connections: hundreds of clients may wait at once, and somebody has to post what they wait for.
+        connector = aiohttp.TCPConnector(limit=0)
+        self.http = await self._stack.enter_async_context(aiohttp.ClientSession(connector=connector))
         self.producer = AIOKafkaProducer(bootstrap_servers=self.servers, acks="all")
         await self.producer.start()
         self._stack.push_async_callback(self.producer.stop)
@@ -73,16 +109,52 @@ class Deployment:
             }
         )
 
-    async def start(self, *services: str, name: str = "w0", ready: bool = True, **changes: Any) -> Worker:
-        """A worker with these services, the core if none is named; by default once it has taken over its partitions."""
+    async def start(
+        self,
+        *services: str,
+        name: str = "w0",
+        ready: bool = True,
+        wrap: Callable[[Hosted], Hosted] = lambda hosted: hosted,
+        restored: Callable[[int], None] | None = None,
+        **changes: Any,
+    ) -> Worker:
+        """A worker with these services, the core if none is named; by default once it has taken over its partitions.
+
+        `wrap` may replace its services, `restored` is told how many records takeovers restored.
+        """
         settings = self.settings(name, **changes)
-        worker = Worker(build(services or CORE, settings), settings)
+        worker = Worker([wrap(hosted) for hosted in build(services or CORE, settings)], settings)
+        if restored is not None:
+            worker.metrics = Restores(restored)
         self._stack.push_async_callback(self.stop, worker)
         await worker.start()
         self.workers.append(worker)
         if ready:
             await self.ready(worker)
         return worker
+
+    async def shared(self, *workers: Worker) -> None:
+        """Waits until the partitions are shared out among these workers."""
+        await until(
+            lambda: (
+                sum([len(w.readiness()["partitions"]) for w in workers]) == 4
+                and all([w.readiness()["ready"] and w.readiness()["partitions"] for w in workers])
+            ),
+            "partitions shared",
+        )
+
+    async def start_core(self, *, apart: bool, orders: int = 1, **changes: Any) -> list[Worker]:
+        """The core, composed or apart (each service in a worker of its own), with so many workers that answer HTTP.
+
+        Returns those; `workers` has all of them.
+        """
+        front = [
+            self.start(*(("orders",) if apart else CORE), name=f"w{n}", ready=False, **changes) for n in range(orders)
+        ]
+        back = [self.start(service, name=service, ready=False, **changes) for service in CORE[1:] if apart]
+        workers = await asyncio.gather(*front, *back)
+        await self.ready(*workers)
+        return workers[:orders]
 
     async def stop(self, worker: Worker) -> None:
         """Stops a worker; once is enough."""
@@ -105,9 +177,9 @@ class Deployment:
         for product, count in counts.items():
             await until(lambda: any([_stock(w, product) == count for w in self.workers]), f"stock of {product}")  # noqa: B023
 
-    async def send_raw(self, topic: str, key: bytes | None, value: bytes | None, partitions: int = 4) -> None:
+    async def send_raw(self, topic: str, key: bytes | None, value: bytes | None, partitions: int = 4) -> RecordMetadata:
         partition = partition_of(key or b"", partitions)
-        await self.producer.send_and_wait(self.prefix + topic, value, key=key, partition=partition)
+        return await self.producer.send_and_wait(self.prefix + topic, value, key=key, partition=partition)
 
     async def records(self, topic: str, *, committed: bool = True, partitions: int = 4) -> list[Any]:
         """All records of a topic as they are now, partition by partition."""
@@ -127,6 +199,35 @@ class Deployment:
         """All readable messages of a topic."""
         return [topic.model.from_json(r.value) for r in await self.records(topic.name) if r.value is not None]
 
+    async def rows(self, table: Any) -> dict[str, Any]:
+        """The rows of a table as its changelog tells them: those of every worker, and only what is committed."""
+        rows: dict[str, Any] = {}
+        for record in await self.records(table.changelog):
+            rows[record.key.decode()] = table.model.from_json(record.value) if record.value is not None else None
+        return {key: row for key, row in rows.items() if row is not None}
+
+    async def progress(self, group: str) -> dict[Physical, tuple[int, int]]:
+        """Where a consumer group stands: by partition its committed offset, and the end of the log."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.servers)
+        await admin.start()
+        try:
+            found = await admin.list_consumer_group_offsets(self.prefix + group)
+        finally:
+            await admin.close()
+        async with self.consumer() as consumer:
+            ends = await consumer.end_offsets(list(found))
+        return {tp: (committed.offset, ends[tp]) for tp, committed in found.items()}
+
+    async def caught_up(self, *groups: str) -> None:
+        """Waits until these groups have committed that they read all there is."""
+        for group in groups:
+
+            async def done(group: str = group) -> bool:
+                progress = await self.progress(group)
+                return bool(progress) and all(committed >= end for committed, end in progress.values())
+
+            await until(done, f"{group} caught up", every=0.1)
+
     @contextlib.asynccontextmanager
     async def consumer(self, *, committed: bool = True) -> AsyncIterator[AIOKafkaConsumer]:
         consumer = AIOKafkaConsumer(
@@ -141,16 +242,25 @@ class Deployment:
         finally:
             await consumer.stop()
 
-    async def post(self, worker: Worker, **body: Any) -> tuple[int, Any]:
-        async with self.http.post(worker.url / "v1/orders", json=body) as response:
-            return response.status, await response.json(content_type=None)
+    async def ask(self, worker: Worker, method: str, path: str, **options: Any) -> Answer:
+        """A request as it stands: `path` is percent-encoded already, `options` are aiohttp's."""
+        url = URL(f"{worker.url.origin()}/{path.lstrip('/')}", encoded=True)
+        async with self.http.request(method, url, **options) as response:
+            return Answer(response.status, response.headers, await response.read())
 
-    async def get(self, worker: Worker, path: str, **query: Any) -> tuple[int, Any]:
-        async with self.http.get(worker.url / "v1/orders" / path, params=query) as response:
-            return response.status, await response.json(content_type=None)
+    async def post(self, worker: Worker, **body: Any) -> tuple[int, Any]:
+        answer = await self.ask(worker, "POST", "/v1/orders", json=body)
+        return answer.status, answer.json()
+
+    async def get(self, worker: Worker, order_id: str, *then: str, **query: Any) -> tuple[int, Any]:
+        """An order, or with "validated" what became of it."""
+        path = "/".join([quote(order_id, safe=""), *then])
+        parameters = "&".join(f"{name}={value}" for name, value in query.items())
+        answer = await self.ask(worker, "GET", f"/v1/orders/{path}?{parameters}")
+        return answer.status, answer.json()
 
     async def outcome(self, worker: Worker, order_id: str) -> Any:
         """The decided order; fails if it is not decided in time."""
-        status, body = await self.get(worker, f"{order_id}/validated", timeout=int(PATIENCE_S * 1000))
+        status, body = await self.get(worker, order_id, "validated", timeout=int(PATIENCE_S * 1000))
         assert status == 200, body
         return body

@@ -1,0 +1,188 @@
+"""Each message is decided once, and what others can read is exactly what was decided."""
+
+import asyncio
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+
+from runtime.internals import FencedProducer
+from runtime.ownership import Ownership
+from runtime.records import CONSUMED_BY
+from schemas.messages import Order, OrderState
+from schemas.topics import ORDER_VALIDATIONS, ORDERS
+from tests.recording import Decisions
+from tests.workers import until
+
+
+def orders(count: int) -> list[Order]:
+    return [Order(id=f"o{n}", customer_id=n, product=f"P{n % 7}", quantity=1, price=1) for n in range(count)]
+
+
+async def stocked(deployment) -> None:
+    await deployment.stock(**{f"P{n}": 1000 for n in range(7)})
+
+
+async def decided(deployment, *ids: str) -> None:
+    """Waits until every one of these orders has come to its final state, wherever that is known."""
+    for id_ in ids:
+        await deployment.outcome(deployment.workers[0], id_)
+
+
+async def settled(deployment, group: str) -> None:
+    """Waits until the group has read everything, also what came back to it."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=deployment.servers)
+    await admin.start()
+    try:
+        async with deployment.consumer(committed=False) as consumer, asyncio.timeout(60):
+            while True:
+                offsets = await admin.list_consumer_group_offsets(deployment.prefix + group)
+                ends = await consumer.end_offsets(list(offsets))
+                if offsets and all(offsets[tp].offset >= end for tp, end in ends.items()):
+                    return
+                await asyncio.sleep(0.1)
+    finally:
+        await admin.close()
+
+
+async def final_states(deployment) -> dict[str, list[OrderState]]:
+    """The decided states announced for each order."""
+    result: dict[str, list[OrderState]] = {}
+    for order in await deployment.values(ORDERS):
+        if order.state.decided:
+            result.setdefault(order.id, []).append(order.state)
+    return result
+
+
+async def test_what_is_fused_is_written_with_its_mark_and_not_decided_again_when_it_comes_back(deployment):
+    decisions = Decisions()
+    worker = await deployment.start(wrap=decisions.watch)
+    await stocked(deployment)
+
+    await deployment.send(ORDERS, *orders(20))
+    await decided(deployment, *[f"o{n}" for n in range(20)])
+    await settled(deployment, worker.plan.group)
+
+    assert decisions.twice() == []
+    verdicts = await deployment.records(ORDER_VALIDATIONS.name)
+    assert len(verdicts) == 60
+    assert {dict(r.headers)[CONSUMED_BY] for r in verdicts} == {worker.plan.group.encode()}
+    assert await deployment.records("inventory-orders-by-product") == []  # internal: never had to be written
+    # CREATED by four services, two repartitioned, three verdicts, VALIDATED by four; and seven stock levels
+    assert decisions.total() == 20 * (4 + 2 + 3 + 4) + 7
+
+
+async def test_two_workers_that_share_the_partitions_decide_each_message_once(deployment):
+    decisions = Decisions()
+    first = await deployment.start(name="w0", wrap=decisions.watch)
+    second = await deployment.start(name="w1", wrap=decisions.watch)
+    await deployment.shared(first, second)
+    await stocked(deployment)
+
+    await deployment.send(ORDERS, *orders(60))
+    await decided(deployment, *[f"o{n}" for n in range(60)])
+    await settled(deployment, first.plan.group)
+
+    assert decisions.twice() == []
+    assert decisions.total() == 60 * (4 + 2 + 3 + 4) + 7
+    assert {id_: states for id_, states in (await final_states(deployment)).items() if len(states) != 1} == {}
+    by_broker = await deployment.records("inventory-orders-by-product")
+    assert by_broker, "what is not local goes by the broker"
+    assert not any([r.headers for r in by_broker])
+
+
+async def test_a_crash_between_commit_and_apply_loses_nothing_and_decides_nothing_again(deployment):
+    decisions = Decisions()
+    worker = await deployment.start(wrap=decisions.watch)
+    await stocked(deployment)
+    await settled(deployment, worker.plan.group)
+
+    def crash(*_: object) -> None:
+        raise SystemError("crash between commit and apply")
+
+    worker._loop._apply = crash
+    await deployment.send(ORDERS, *orders(10))
+    await worker.ended()
+    await deployment.stop(worker)
+    before = dict(decisions)
+    worker = await deployment.start(wrap=decisions.watch)
+    await decided(deployment, *[f"o{n}" for n in range(10)])
+    await settled(deployment, worker.plan.group)
+
+    assert before, "something was decided before the crash"
+    assert decisions.twice() == []
+    assert set(map(len, (await final_states(deployment)).values())) == {1}
+
+
+async def test_a_batch_whose_partitions_another_member_took_leaves_nothing_visible(deployment, monkeypatch):
+    first = await deployment.start(name="w0")
+    await stocked(deployment)
+    reached, released = asyncio.Event(), asyncio.Event()
+    send_offsets = FencedProducer.send_offsets
+
+    async def hold(self, *args):
+        """Everything of the batch is written, and its offsets are not sent before another member has the partitions."""
+        if not released.is_set():
+            reached.set()
+            await released.wait()
+        await send_offsets(self, *args)
+
+    monkeypatch.setattr(FencedProducer, "send_offsets", hold)
+    await deployment.send(ORDERS, *orders(1))
+    await reached.wait()
+    written = [r for r in await deployment.records(ORDERS.name, committed=False) if b"VALIDATED" in (r.value or b"")]
+    second = await deployment.start(name="w1", ready=False)
+    await until(lambda: first._handover._membership.generation > 1, "the partitions are being taken over")
+    visible = [r for r in await deployment.records(ORDERS.name) if b"VALIDATED" in (r.value or b"")]
+    released.set()
+    await deployment.shared(first, second)
+    await decided(deployment, "o0")
+
+    assert written, "the open batch had been written"
+    assert visible == [], "and was not visible"
+    assert await final_states(deployment) == {"o0": [OrderState.VALIDATED]}
+    everything = [r for r in await deployment.records(ORDERS.name, committed=False) if b"VALIDATED" in (r.value or b"")]
+    assert len(everything) >= 1
+
+
+@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
+async def test_a_worker_that_starts_again_reads_on_from_its_own_disk(deployment, guarantee):
+    worker = await deployment.start(processing_guarantee=guarantee)
+    await stocked(deployment)
+    await deployment.send(ORDERS, *orders(10))
+    await decided(deployment, *[f"o{n}" for n in range(10)])
+    await settled(deployment, worker.plan.group)
+    await deployment.stop(worker)
+
+    restored: list[int] = []
+    worker = await deployment.start(processing_guarantee=guarantee, restored=restored.append)
+    await decided(deployment, *[f"o{n}" for n in range(10)])
+
+    assert sum(restored) == 0
+    assert set(map(len, (await final_states(deployment)).values())) == {1}
+
+
+async def test_a_state_directory_that_is_gone_is_rebuilt_from_the_changelogs(deployment):
+    worker = await deployment.start()
+    await stocked(deployment)
+    await deployment.send(ORDERS, *orders(10))
+    await decided(deployment, *[f"o{n}" for n in range(10)])
+    await deployment.stop(worker)
+
+    worker = await deployment.start(name="another-disk")
+
+    for n in range(10):
+        assert (await deployment.get(worker, f"o{n}", timeout=0))[1]["state"] == "VALIDATED"
+
+
+async def test_nothing_is_fused_into_a_partition_before_its_backlog_is_read():
+    ownership = Ownership()
+    tp, other = (ORDERS.name, 0), (ORDERS.name, 1)
+
+    ownership.take((1, "me"), {tp: 5, other: 7}, {tp: 8, other: 7}, {})
+    assert not ownership.fuses(tp)
+    assert ownership.fuses(other)
+
+    ownership.advance({tp: 7})
+    assert not ownership.fuses(tp)
+    ownership.advance({tp: 8})
+    assert ownership.fuses(tp)

@@ -1,0 +1,32 @@
+"""Services whose processors are counted: what was decided, by which message, how often."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from runtime.hosting import Hosted
+from runtime.service import Input
+
+
+class Decisions(Counter[tuple[str, str, str]]):
+    """How often each message was decided: by (service, topic, key and content)."""
+
+    def watch(self, hosted: Hosted) -> Hosted:
+        """The same service, with its processors counted."""
+        service = hosted.service
+        inputs = tuple(
+            Input(i.topic, self._counted(service.name, i.topic, i.processor), i.on_tombstone) for i in service.inputs
+        )
+        return dataclasses.replace(hosted, service=dataclasses.replace(service, inputs=inputs))
+
+    def _counted(self, service: str, topic: Any, processor: Callable[..., None]) -> Callable[..., None]:
+        def counted(value: Any, ctx: Any) -> None:
+            self[service, topic.name, value.to_json().decode()] += 1
+            processor(value, ctx)
+
+        return counted
+
+    def twice(self) -> list[tuple[str, str, str]]:
+        """What was decided more than once."""
+        return [message for message, times in self.items() if times > 1]
