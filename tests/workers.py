@@ -154,6 +154,7 @@ class Deployment:
         back = [self.start(service, name=service, ready=False, **changes) for service in CORE[1:] if apart]
         workers = await asyncio.gather(*front, *back)
         await self.ready(*workers)
+        await self.shared(*workers[:orders])
         return workers[:orders]
 
     async def stop(self, worker: Worker) -> None:
