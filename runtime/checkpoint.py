@@ -173,16 +173,23 @@ class AtLeastOnce:
 
 
 async def _send(producer: Any, names: Names, *groups: list[Write]) -> dict[TopicPartition, int]:
-    """Sends and waits for the acks. Returns the highest offset by partition."""
-    acks = [
-        await producer.send(names.topic(topic), value, key=key, partition=partition, headers=list(headers))
-        for writes in groups
-        for topic, partition, key, value, headers in writes
-    ]
+    """Sends and waits for the acks. Returns the highest offset by partition.
+
+    Whole batches are handed to aiokafka: a message on its own costs it a future and a look at its metadata.
+    """
+    batches: dict[TopicPartition, list[Any]] = {}
+    for writes in groups:
+        for topic, partition, key, value, headers in writes:
+            pending = batches.setdefault(TopicPartition(topic, partition), [])
+            message = {"timestamp": None, "key": key, "value": value, "headers": list(headers)}
+            if not pending or pending[-1].append(**message) is None:  # none yet, or the last one is full
+                pending.append(producer.create_batch())
+                pending[-1].append(**message)
+    sent = [(tp, batch) for tp, pending in batches.items() for batch in pending]
+    acks = [await producer.send_batch(batch, names.topic(tp.topic), partition=tp.partition) for tp, batch in sent]
     ends: dict[TopicPartition, int] = {}
-    for ack in await asyncio.gather(*acks):
-        tp = names.partition(ack.topic_partition)
-        ends[tp] = max(ack.offset, ends.get(tp, -1))
+    for (tp, batch), ack in zip(sent, await asyncio.gather(*acks), strict=True):
+        ends[tp] = max(ack.offset + batch.record_count() - 1, ends.get(tp, -1))
     return ends
 
 

@@ -220,6 +220,12 @@ class FencedProducer(AIOKafkaProducer):
         await self.send_offsets_to_transaction(offsets, group)
 
 
+def is_dead(producer: AIOKafkaProducer) -> bool:
+    """Whether a producer will never send again: its sender ended, as it does after a fatal error."""
+    task = producer._sender.sender_task
+    return task is None or bool(task.done())
+
+
 def membership(consumer: AIOKafkaConsumer) -> Membership:
     """Generation and member id of a consumer in its group."""
     coordinator = consumer._coordinator

@@ -6,7 +6,8 @@ fetch: what waits becomes one `Take`, which is put on the channel that the worke
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from time import monotonic
@@ -91,9 +92,23 @@ class Consumer(Service, ConsumerRebalanceListener):
         return set(self._consumer.assignment()) if self._consumer else set()
 
     async def on_partitions_revoked(self, revoked: Collection[Physical]) -> None:
-        await self._wiring.revoked()
+        async with self._or_crash():
+            await self._wiring.revoked()
 
     async def on_partitions_assigned(self, assigned: Collection[Physical]) -> None:
+        async with self._or_crash():
+            await self._assigned(assigned)
+
+    @asynccontextmanager
+    async def _or_crash(self) -> AsyncIterator[None]:
+        """aiokafka would log what fails here, and go on with a worker that never takes over."""
+        try:
+            yield
+        except Exception as error:
+            log.exception("rebalance failed")
+            await self.crash(error)
+
+    async def _assigned(self, assigned: Collection[Physical]) -> None:
         membership = internals.membership(self._consumer)
         log.info(
             "assigned generation=%d partitions=%s", membership.generation, sorted({tp.partition for tp in assigned})

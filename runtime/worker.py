@@ -10,11 +10,10 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from aiohttp import web
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from yarl import URL
 
-from runtime import kafka
+from runtime.announcer import Announcer
 from runtime.app import App
 from runtime.checkpoint import AtLeastOnce, Checkpoint, ExactlyOnce, Refused, Unsettled
 from runtime.handover import Handover
@@ -71,6 +70,7 @@ class Worker:
         self._ended = asyncio.Event()
         self._url: URL | None = None
         self._app: App | None = None
+        self._announcer: Announcer | None = None
         self._to_stop: list[Callable[[], Awaitable[None]]] = []
 
     @property
@@ -87,9 +87,9 @@ class Worker:
         self._later(stores.close)
         await self._serve()
         await self._reach_broker()
-        self._producer: AIOKafkaProducer = kafka.producer(settings)
-        await self._producer.start()
-        self._to_stop.append(self._producer.stop)
+        self._announcer = Announcer(settings)
+        await self._announcer.start()
+        self._to_stop.append(self._announcer.stop)
         logs = KafkaLogs(settings, plan.group)
         self._to_stop.append(logs.stop)
         # A topic just made is known before its leaders serve: whoever asks them too early waits out a back-off.
@@ -166,20 +166,9 @@ class Worker:
 
     async def produce(self, topic: Topic[M], value: M) -> None:
         """Returns when every in-sync replica has the message. Raises `Unavailable`."""
-        key = topic.key(value).encode()
-        if self._app is None:
+        if self._announcer is None:
             raise Unavailable("the broker is not reached yet")
-        try:
-            async with asyncio.timeout(self.settings.produce_timeout_s):
-                ack = await self._producer.send(
-                    self._names.topic(topic.name),
-                    value.to_json(),
-                    key=key,
-                    partition=partition_of(key, self.settings.partitions),
-                )
-                await ack
-        except (KafkaError, TimeoutError) as error:
-            raise Unavailable(f"topic {topic.name}: {error!r}") from error
+        await self._announcer.write(topic, value)
 
     def readiness(self) -> Mapping[str, Any]:
         """`ready` once the partitions the group gave this worker are taken over."""

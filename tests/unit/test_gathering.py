@@ -147,6 +147,26 @@ def test_at_least_once_the_decisive_verdict_again_repeats_the_announcement():
     assert states(topology) == ["CREATED", "VALIDATED", "VALIDATED"]
 
 
+def test_at_least_once_the_order_again_repeats_the_announcement_it_may_have_been_decisive_for():
+    topology = gathering(processing_guarantee="at_least_once")
+    say(topology, *map(verdict, CHECKS))
+    topology.send(ORDERS, order(), order())
+    assert sorted(states(topology)) == ["CREATED", "CREATED", "VALIDATED", "VALIDATED"]
+
+
+def test_at_least_once_a_deadline_that_comes_again_repeats_the_announcement():
+    topology = gathering(processing_guarantee="at_least_once")
+    topology.send(ORDERS, order())
+    worker = topology.workers[0]
+    timers = worker.stores.open(worker.plan.services[0].timers.name, 0)
+    used_up = dict(timers.items())
+    topology.advance(DEADLINE)
+    timers.apply(used_up, 1)  # a crash: the timer was not yet known to be used up, all else was
+    worker.timers.apply(worker.plan.services[0].timers.name, 0, used_up)
+    topology.run()
+    assert states(topology) == ["CREATED", "FAILED", "FAILED"]
+
+
 @pytest.mark.parametrize("state", ["VALIDATED", "FAILED", "SHIPPED"])
 def test_an_end_whose_beginning_is_not_in_the_log_is_recorded_as_it_is(orders, state):
     orders.send(ORDERS, order(state=state), order())

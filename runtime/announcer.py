@@ -1,0 +1,84 @@
+"""Writing messages outside of the loop: what clients post, acknowledged once every in-sync replica has it."""
+
+import asyncio
+import contextlib
+import logging
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from runtime import internals, kafka
+from runtime.hosting import Unavailable
+from runtime.kafka import Names
+from runtime.partitioning import partition_of
+from runtime.settings import Settings
+from schemas.topics import Topic
+from schemas.wire import Message
+
+log = logging.getLogger(__name__)
+
+
+class Announcer:
+    """An idempotent producer that is replaced when it has broken for good.
+
+    No more than `MOST` messages wait for the broker at a time: a broker that is slow is told to clients, not hidden in
+    a queue that grows.
+    """
+
+    MOST = 10_000
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._names = Names(settings.topic_prefix)
+        self._producer: AIOKafkaProducer | None = None
+        self._replacing = asyncio.Lock()
+        self._waiting = 0
+
+    async def start(self) -> None:
+        producer = kafka.producer(self._settings)
+        try:
+            await producer.start()
+        except BaseException:
+            await producer.stop()
+            raise
+        self._producer = producer
+
+    async def stop(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(3):  # nothing acknowledged is still under way
+                    await producer.stop()
+
+    async def write(self, topic: Topic[Any], value: Message) -> None:
+        """Returns when the message is acknowledged. Raises `Unavailable`."""
+        if self._waiting >= self.MOST:
+            raise Unavailable(f"topic {topic.name}: {self._waiting} messages wait for the broker already")
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._settings.produce_timeout_s):
+                key = topic.key(value).encode()
+                producer = await self._working()
+                ack = await producer.send(
+                    self._names.topic(topic.name),
+                    value.to_json(),
+                    key=key,
+                    partition=partition_of(key, self._settings.partitions),
+                )
+                await ack
+        except (KafkaError, TimeoutError) as error:
+            raise Unavailable(f"topic {topic.name}: {error!r}") from error
+        finally:
+            self._waiting -= 1
+
+    async def _working(self) -> AIOKafkaProducer:
+        """The producer, or a new one if it is beyond repair: after a fatal error it would refuse everything."""
+        if self._producer is None or internals.is_dead(self._producer):
+            async with self._replacing:
+                if self._producer is None or internals.is_dead(self._producer):
+                    log.warning("producer is replaced")
+                    await self.stop()
+                    await self.start()
+        assert self._producer is not None
+        return self._producer
