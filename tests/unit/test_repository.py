@@ -1,0 +1,245 @@
+"""What stands around the code says the same as the code: README, lock files, image and compose file.
+
+`compose-spec.json` is the schema of the compose specification (github.com/compose-spec/compose-spec, Apache-2.0).
+"""
+
+import json
+import re
+import tomllib
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from jsonschema import Draft202012Validator
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from prometheus_client import CollectorRegistry
+
+from ecosystem import sample
+from ecosystem.cli import main
+from ecosystem.kafka.jars import VERSION
+from ecosystem.services import CORE, NAMES
+from runtime.http import metrics as http_metrics
+from runtime.metrics import LoopMetrics
+from runtime.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+LOCKS = ("requirements.lock", "requirements-dev.lock")
+PYTHONS = ("3.11", "3.12", "3.13")
+
+
+def read(path):
+    return (ROOT / path).read_text("utf-8")
+
+
+# README
+
+
+def shown(default):
+    if default is None or default in {"", ()}:
+        return "none"
+    return f"`{','.join(default)}`" if isinstance(default, tuple) else f"`{default}`"
+
+
+def test_readme_lists_every_setting_with_its_default():
+    rows = re.findall(r"^\| `([A-Z_]+)` \| (.+?) \| (.+) \|$", read("README.md"), re.MULTILINE)
+    assert [(name, default) for name, default, _ in rows] == [
+        (name.upper(), shown(field.default)) for name, field in Settings.model_fields.items()
+    ]
+    meanings = {name: meaning for name, _, meaning in rows}
+    for name, field in Settings.model_fields.items():
+        assert field.description in {None, meanings[name.upper()]}
+
+
+@pytest.mark.parametrize("path", ["README.md", *(str(p.relative_to(ROOT)) for p in sorted(ROOT.glob("docs/**/*.md")))])
+def test_links_and_paths_in_the_documentation_lead_somewhere(path):
+    text, folder = read(path), (ROOT / path).parent
+    links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
+    assert [link for link in links if not (folder / link).exists()] == []
+    tops = [top.name for top in ROOT.iterdir() if top.is_dir() and not top.name.startswith(".")]
+    named = re.findall(rf"`((?:{'|'.join(map(re.escape, tops))})/[^`\s*<]*)`", text)
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("path", ["README.md", "docs/operations.md"])
+def test_commands_in_the_documentation_exist(path):
+    for words in re.findall(r"\borders ((?:up|run|post|get|stock|generate|tail|topics)\b[^\n`#|;]*)", read(path)):
+        arguments = words.split()
+        options = [a for a in arguments if a.startswith("--")]
+        command = main.commands[arguments[0]]
+        known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)} | {"--help"}
+        assert set(options) <= known, words
+
+
+def test_readme_names_every_make_target():
+    targets = set(re.findall(r"^([a-z-]+):.*## ", read("Makefile"), re.MULTILINE))
+    assert targets - {"help"} == set(re.findall(r"(?:^|`)make ([a-z-]+)", read("README.md"), re.MULTILINE))
+
+
+def test_operations_lists_every_metric_with_its_type():
+    registry = CollectorRegistry()
+    LoopMetrics(registry)
+    families = [*registry.collect(), *http_metrics._SECONDS.collect(), *http_metrics._IN_FLIGHT.collect()]
+    have = {f.name + ("_total" if f.type == "counter" else ""): f.type for f in families}
+    rows = re.findall(r"^\| `(\w+)` \| (counter|gauge|histogram)\b", read("docs/operations.md"), re.MULTILINE)
+    assert dict(rows) == have
+
+
+# Lock files
+
+
+def pins(path, python):
+    """Version of each package that is installed on Linux with this Python."""
+    environment = {
+        "python_version": python,
+        "python_full_version": f"{python}.9",
+        "sys_platform": "linux",
+        "platform_system": "Linux",
+        "platform_python_implementation": "CPython",
+        "implementation_name": "cpython",
+    }
+    found = re.findall(r"^([A-Za-z0-9._-]+)==(\S+)(?: ; (.+?))? \\$", read(path), re.MULTILINE)
+    return {
+        canonicalize_name(name): version
+        for name, version, marker in found
+        if not marker or Marker(marker).evaluate(environment)
+    }
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize("path", LOCKS)
+def test_lock_holds_what_the_project_asks_for(path, python):
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    wanted = list(project["dependencies"])
+    if "dev" in path:
+        wanted += project["optional-dependencies"]["dev"]
+    have = pins(path, python)
+    for requirement in map(Requirement, wanted):
+        version = have.get(canonicalize_name(requirement.name))
+        assert version, f"{requirement.name} is not in {path}: make lock"
+        assert requirement.specifier.contains(version, prereleases=True), f"{requirement}, not {version}: make lock"
+
+
+def test_image_and_tests_have_the_same_versions():
+    run, dev = (pins(path, "3.11") for path in LOCKS)
+    assert run.items() <= dev.items()
+
+
+@pytest.mark.parametrize("path", LOCKS)
+def test_lock_has_a_hash_for_everything_and_no_address(path):
+    text = read(path)
+    assert "://" not in text
+    entries = re.split(r"^(?=\S)", text, flags=re.MULTILINE)[1:]
+    assert [entry.split()[0] for entry in entries if "--hash=sha256:" not in entry] == []
+
+
+# Image and compose file
+
+
+@pytest.fixture(scope="module")
+def compose():
+    return yaml.safe_load(read("docker-compose.yml"))
+
+
+@pytest.fixture(scope="module")
+def workers(compose):
+    return {name: s for name, s in compose["services"].items() if s.get("command", [""])[0] == "run"}
+
+
+def test_compose_file_keeps_to_the_specification(compose):
+    schema = json.loads(read("tests/unit/compose-spec.json"))
+    faults = [f"{error.json_path}: {error.message}" for error in Draft202012Validator(schema).iter_errors(compose)]
+    assert faults == []
+
+
+def test_compose_profiles_are_all_of_the_core_at_once_or_each_service_apart(workers):
+    by_profile = {}
+    for service in workers.values():
+        (profile,) = service["profiles"]
+        by_profile.setdefault(profile, []).append(tuple(service["command"][1:]))
+    assert by_profile == {"core": [CORE], "apart": [(name,) for name in NAMES]}
+    assert "COMPOSE_PROFILES=core\n" in read(".env")
+
+
+def test_compose_commands_are_commands_of_ours(compose, workers):
+    for service in workers.values():
+        command = main.commands[service["command"][0]]
+        assert command.make_context("run", list(service["command"][1:]), resilient_parsing=False)
+    (script,) = compose["services"]["stock"]["command"]
+    for words in re.findall(r"orders (.+)", script):
+        result = CliRunner().invoke(main, [*words.replace("$$product", "mug").split(), "--help"])
+        assert result.exit_code == 0, result.output
+
+
+def test_compose_announces_the_sample_stock(compose):
+    (script,) = compose["services"]["stock"]["command"]
+    products = re.search(r"for product in ([^;]+);", script)[1].split()
+    assert sorted([*products, "signed-poster"]) == sorted(level.product for level in sample.stock())
+
+
+def test_compose_sets_only_what_is_a_setting(compose):
+    known = {name.upper() for name in Settings.model_fields}
+    for name, service in compose["services"].items():
+        if name != "kafka":
+            assert set(service["environment"]) <= known, name
+
+
+def test_compose_environment_is_a_valid_configuration(workers, monkeypatch):
+    for name, service in workers.items():
+        for variable, value in service["environment"].items():
+            monkeypatch.setenv(variable, re.sub(r"\$\{\w+:-(.*?)\}", r"\1", value))
+        settings = Settings()
+        assert str(settings.base_url(0)) == f"http://{name}:8080"
+        assert settings.kafka_bootstrap_servers == "kafka:19092"
+        assert settings.worker_keys == ()
+
+
+def test_compose_has_what_it_refers_to(compose):
+    services, mounted = compose["services"], []
+    for service in services.values():
+        assert set(service.get("depends_on", {})) <= set(services)
+        mounted += [volume.split(":")[0] for volume in service.get("volumes", [])]
+    assert sorted(mounted) == sorted(compose["volumes"]), "every volume is there, and of one service only"
+
+
+def test_compose_waits_for_health_and_gives_time_to_stop(compose, workers):
+    assert compose["services"]["kafka"]["healthcheck"]["test"]
+    for service in workers.values():
+        assert service["depends_on"] == {"kafka": {"condition": "service_healthy"}}
+        assert "/healthz" in service["healthcheck"]["test"][-1]
+        assert int(service["stop_grace_period"].removesuffix("s")) >= 30
+
+
+@pytest.mark.parametrize("profile", ["core", "apart"])
+def test_compose_publishes_each_port_once_and_to_this_machine_only(compose, profile):
+    services = [s for s in compose["services"].values() if profile in s.get("profiles", [profile])]
+    ports = [port for service in services for port in service.get("ports", [])]
+    assert sorted(ports) == ["127.0.0.1:8080:8080", "127.0.0.1:9092:9092"]
+    assert max(Counter(port.split(":")[1] for port in ports).values()) == 1
+
+
+def test_compose_runs_the_kafka_that_is_tested_against(compose):
+    assert compose["services"]["kafka"]["image"] == f"apache/kafka:{VERSION}"
+
+
+def test_image_has_every_package_and_may_write_where_compose_mounts(compose, workers):
+    dockerfile = read("Dockerfile")
+    copied = re.findall(r"^COPY (\w+) \1$", dockerfile, re.MULTILINE)
+    packages = tomllib.loads(read("pyproject.toml"))["tool"]["setuptools"]["packages"]["find"]["include"]
+    assert sorted(copied) == sorted(name.removesuffix("*") for name in packages)
+    assert {f"!{name}" for name in copied} <= set(read(".dockerignore").splitlines())
+    state = re.search(r"STATE_DIR=(\S+)", dockerfile)[1]
+    assert f"install --directory --owner=orders --group=orders {state}" in dockerfile
+    assert all(service["volumes"][0].endswith(f":{state}") for service in workers.values())
+    assert re.search(r"^USER orders$", dockerfile, re.MULTILINE)
+
+
+def test_image_starts_the_core_and_checks_its_health():
+    dockerfile = read("Dockerfile")
+    assert json.loads(re.search(r"^CMD (.+)$", dockerfile, re.MULTILINE)[1]) == ["run", *CORE]
+    check = json.loads(re.search(r"HEALTHCHECK.*?CMD (\[.+?\])$", dockerfile, re.MULTILINE | re.DOTALL)[1])
+    compile(check[-1], "HEALTHCHECK", "exec")
+    assert "/healthz" in check[-1]
