@@ -65,7 +65,7 @@ class OrderValidation(Message):
     order_id: OrderId
     check_type: CheckType
     validation_result: ValidationResult
-    reason: str | None = None
+    reason: str | None = Field(default=None, max_length=4096)
 
 
 class StockLevel(Message):

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import inspect
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote
@@ -143,16 +143,19 @@ class Deployment:
             "partitions shared",
         )
 
-    async def start_core(self, *, apart: bool, orders: int = 1, **changes: Any) -> list[Worker]:
+    async def start_core(
+        self, *, apart: bool, orders: int = 1, only: Sequence[str] = CORE, **changes: Any
+    ) -> list[Worker]:
         """The core, composed or apart (each service in a worker of its own), with so many workers that answer HTTP.
 
         Returns those; `workers` has all of them.
         """
-        front = [
-            self.start(*(("orders",) if apart else CORE), name=f"w{n}", ready=False, **changes) for n in range(orders)
-        ]
-        back = [self.start(service, name=service, ready=False, **changes) for service in CORE[1:] if apart]
-        workers = await asyncio.gather(*front, *back)
+        front = ("orders",) if apart else only
+        compositions = [(front, f"w{n}") for n in range(orders)]
+        compositions += [((service,), service) for service in only if service not in front]
+        workers = await asyncio.gather(
+            *(self.start(*services, name=name, ready=False, **changes) for services, name in compositions)
+        )
         await self.ready(*workers)
         await self.shared(*workers[:orders])
         return workers[:orders]

@@ -1,0 +1,87 @@
+"""The orders service alone: it waits for what others say, and says what follows from that."""
+
+import pytest
+
+from orders_service.state import ORDERS_VIEW
+from schemas.messages import CheckType, OrderValidation, ValidationResult
+from schemas.topics import ORDER_VALIDATIONS, ORDERS
+from tests.workers import until
+
+ORDER = {"customerId": 1, "product": "JUMPERS", "quantity": 1, "price": 1}
+FRAUD, INVENTORY, DETAILS = CheckType.FRAUD_CHECK, CheckType.INVENTORY_CHECK, CheckType.ORDER_DETAILS_CHECK
+PASS, FAIL = ValidationResult.PASS, ValidationResult.FAIL
+
+
+def verdict(order_id, check, result=PASS, reason=None):
+    return OrderValidation(order_id=order_id, check_type=check, validation_result=result, reason=reason)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_three_passes_validate_and_one_fail_fails(deployment, workers):
+    first, *_, last = 2 * await deployment.start_core(apart=True, orders=workers, only=("orders",))
+    for order_id in ("good", "bad"):
+        await deployment.post(first, **ORDER, id=order_id)
+
+    await deployment.send(
+        ORDER_VALIDATIONS,
+        *[verdict("good", check) for check in (FRAUD, INVENTORY, DETAILS)],
+        verdict("bad", FRAUD),
+        verdict("bad", INVENTORY, FAIL, "all gone"),
+    )
+
+    good, bad = [await deployment.outcome(last, order_id) for order_id in ("good", "bad")]
+    assert (good["state"], good["reasons"]) == ("VALIDATED", [])
+    assert (bad["state"], bad["reasons"]) == ("FAILED", ["INVENTORY_CHECK: all gone"])
+    assert sorted([(o.id, o.state) for o in await deployment.values(ORDERS)]) == [
+        ("bad", "CREATED"),
+        ("bad", "FAILED"),
+        ("good", "CREATED"),
+        ("good", "VALIDATED"),
+    ]
+
+
+async def test_two_passes_are_not_enough_and_a_repeated_one_does_not_count(deployment):
+    (worker,) = await deployment.start_core(apart=True, only=("orders",))
+    await deployment.post(worker, **ORDER, id="open")
+
+    await deployment.send(ORDER_VALIDATIONS, *[verdict("open", check) for check in (FRAUD, DETAILS, DETAILS, FRAUD)])
+    await until(lambda: (row := view(worker, "open")) and row.late == 2, "repeated verdicts seen")
+    status, problem = await deployment.get(worker, "open", "validated", timeout=0)
+
+    assert (status, problem["state"]) == (504, "CREATED")
+    assert [v["checkType"] for v in problem["verdicts"]] == [FRAUD, DETAILS]
+    assert [o.state for o in await deployment.values(ORDERS)] == ["CREATED"]
+
+
+async def test_verdicts_may_come_before_their_order(deployment):
+    (worker,) = await deployment.start_core(apart=True, only=("orders",))
+    await deployment.send(ORDER_VALIDATIONS, *[verdict("early", check) for check in (DETAILS, INVENTORY, FRAUD)])
+    await until(lambda: (row := view(worker, "early")) and len(row.verdicts) == 3, "verdicts seen")
+    assert (await deployment.get(worker, "early", timeout=0))[0] == 404
+
+    await deployment.post(worker, **ORDER, id="early")
+
+    assert (await deployment.outcome(worker, "early"))["state"] == "VALIDATED"
+
+
+async def test_without_a_verdict_in_time_the_order_fails_and_stays_failed(deployment, apart):
+    present = ("orders", "inventory", "details")
+    (worker,) = await deployment.start_core(apart=apart, only=present, validation_deadline_s=2)
+    await deployment.stock(JUMPERS=10)
+    await deployment.post(worker, **ORDER, id="late")
+
+    outcome = await deployment.outcome(worker, "late")
+
+    assert outcome["state"] == "FAILED"
+    assert "FRAUD_CHECK: no verdict within 2 s" in outcome["reasons"]
+
+    await deployment.start("fraud", name="fraud")
+    await until(lambda: view(worker, "late").late == 1, "late verdict counted")
+
+    assert await deployment.outcome(worker, "late") == outcome
+    assert [o.state for o in await deployment.values(ORDERS)] == ["CREATED", "FAILED"]
+    assert [v.check_type for v in await deployment.values(ORDER_VALIDATIONS)].count(FRAUD) == 1
+
+
+def view(worker, order_id):
+    return worker.read(ORDERS_VIEW, order_id)
