@@ -1,0 +1,93 @@
+"""POST → VALIDATED on real Kafka, exactly once: the core composed in one worker, and each service a process of its own.
+
+Starts its own broker and workers, warms them up, measures at 50 and 200 orders a second and with 64 clients at once.
+Broker, workers and load generator share the machine: compare the rows of one run, not the figures of two.
+
+    python bench/latency.py [--seconds 20] [--guarantee exactly_once]
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from ecosystem.children import Children
+from ecosystem.health import is_ready
+from ecosystem.kafka import Cluster
+from ecosystem.layout import plan
+from ecosystem.ports import free_ports
+from ecosystem.writer import Writer
+from runtime.settings import Settings
+from schemas.messages import StockLevel
+from schemas.topics import WAREHOUSE_INVENTORY
+
+PRODUCTS = ("UNDERPANTS", "JUMPERS")
+LOADS = (["--rate", "50"], ["--rate", "200"], ["--clients", "64"])
+
+
+async def announce_stock(settings: Settings) -> None:
+    async with Writer(settings) as writer:
+        await writer.write(WAREHOUSE_INVENTORY, [StockLevel(product=p, count=10**9) for p in PRODUCTS])
+
+
+def load(url: str, *arguments: str) -> dict[str, object]:
+    command = [sys.executable, str(Path(__file__).with_name("load.py")), "--url", url, *arguments]
+    result: dict[str, object] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    return result
+
+
+def measure(servers: str, folder: Path, seconds: float, guarantee: str, *, apart: bool) -> list[dict[str, object]]:
+    prefix = "apart-" if apart else "composed-"
+    settings = Settings(kafka_bootstrap_servers=servers, topic_prefix=prefix)
+    asyncio.run(announce_stock(settings))
+    workers = plan(apart, 1, free_ports(1)[0])
+    children = Children(Console(file=(folder / f"{prefix}log").open("w")), 10)
+    try:
+        for worker in workers:
+            env = {
+                **os.environ,
+                "KAFKA_BOOTSTRAP_SERVERS": servers,
+                "TOPIC_PREFIX": prefix,
+                "PROCESSING_GUARANTEE": guarantee,
+                "HTTP_PORT": str(worker.port),
+                "STATE_DIR": str(folder / prefix / worker.name),
+            }
+            children.start(worker.name, ["run", *worker.services], env)
+        while not all([is_ready(worker.url) for worker in workers]):
+            if why := children.failure():
+                raise RuntimeError(f"{why}: see {folder}")
+            time.sleep(0.2)
+        url = next(worker.url for worker in workers if worker.takes_orders)
+        load(url, "--clients", "16", "--seconds", "5")  # warm up
+        return [load(url, *arguments, "--seconds", str(seconds)) for arguments in LOADS]
+    finally:
+        children.stop()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=20, help="of each measurement")
+    parser.add_argument("--guarantee", choices=["exactly_once", "at_least_once"], default="exactly_once")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as home, Cluster(Path(home)) as cluster:
+        print(f"{'layout':<10}{'load':<14}{'orders/s':>9}{'POST p50':>10}{'p99':>8}{'VALIDATED p50':>15}{'p99':>8}  ms")
+        for apart in (False, True):
+            rows = measure(cluster.bootstrap_servers, Path(home), args.seconds, args.guarantee, apart=apart)
+            for (kind, amount), row in zip(LOADS, rows, strict=True):
+                what = f"{amount} a second" if kind == "--rate" else f"{amount} clients"
+                print(
+                    f"{'apart' if apart else 'composed':<10}{what:<14}{row['per_second']:>9}{row['post_p50']:>10}"
+                    f"{row['post_p99']:>8}{row['validated_p50']:>15}{row['validated_p99']:>8}  {row['errors'] or ''}",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
