@@ -8,7 +8,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 	--no-emit-index-url --no-emit-find-links $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast lint format lock clean
+.PHONY: help install run test test-fast bench lint format lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -23,6 +23,9 @@ test: $(INSTALLED) ## Run all tests; the last lines say what was skipped, and wh
 
 test-fast: $(INSTALLED) ## Run the tests that need no broker
 	@$(BIN)/python -m pytest tests/unit tests/topology
+
+bench: $(INSTALLED) ## Measure POST to VALIDATED at several loads, composed and apart; minutes
+	@$(BIN)/python bench/latency.py
 
 lint: $(INSTALLED) ## Check style, formatting and types
 	$(BIN)/ruff check
