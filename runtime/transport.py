@@ -144,11 +144,21 @@ class Consumer(Service, ConsumerRebalanceListener):
     async def _drain_messages(self, fetcher: Any) -> None:
         """Called by Faust's fetcher service: takes, hands over, waits until the loop is through, takes again."""
         while not (self.should_stop or fetcher.should_stop):
-            await self._reading.wait()
+            await self._until_reading()
             take = await self._take()
             if take is not None:
                 await self._channel.put(take)
                 await take.done
+
+    async def _until_reading(self) -> None:
+        """Raises what keeps this worker out of the group for good: aiokafka tells it only to who asks for messages."""
+        assert self._consumer is not None
+        while not self._reading.is_set():
+            try:
+                async with asyncio.timeout(self.IDLE_S):
+                    await self._reading.wait()
+            except TimeoutError:
+                await self._consumer.getmany(timeout_ms=0)  # whatever it brings is dropped, as between two owners
 
     async def _take(self) -> Take | None:
         """Everything that waits, or that comes within the time until something is due."""

@@ -58,6 +58,13 @@ class Answer(NamedTuple):
         return json.loads(self.body)
 
 
+class Remote:
+    """A worker in a process of its own, as far as it is asked by HTTP."""
+
+    def __init__(self, url: str) -> None:
+        self.url = URL(url)
+
+
 class Restores(LoopMetrics):
     """Metrics of a worker whose restores a test looks at."""
 
@@ -246,24 +253,24 @@ class Deployment:
         finally:
             await consumer.stop()
 
-    async def ask(self, worker: Worker, method: str, path: str, **options: Any) -> Answer:
+    async def ask(self, worker: Worker | Remote, method: str, path: str, **options: Any) -> Answer:
         """A request as it stands: `path` is percent-encoded already, `options` are aiohttp's."""
         url = URL(f"{worker.url.origin()}/{path.lstrip('/')}", encoded=True)
         async with self.http.request(method, url, **options) as response:
             return Answer(response.status, response.headers, await response.read())
 
-    async def post(self, worker: Worker, **body: Any) -> tuple[int, Any]:
+    async def post(self, worker: Worker | Remote, **body: Any) -> tuple[int, Any]:
         answer = await self.ask(worker, "POST", "/v1/orders", json=body)
         return answer.status, answer.json()
 
-    async def get(self, worker: Worker, order_id: str, *then: str, **query: Any) -> tuple[int, Any]:
+    async def get(self, worker: Worker | Remote, order_id: str, *then: str, **query: Any) -> tuple[int, Any]:
         """An order, or with "validated" what became of it."""
         path = "/".join([quote(order_id, safe=""), *then])
         parameters = "&".join(f"{name}={value}" for name, value in query.items())
         answer = await self.ask(worker, "GET", f"/v1/orders/{path}?{parameters}")
         return answer.status, answer.json()
 
-    async def outcome(self, worker: Worker, order_id: str) -> Any:
+    async def outcome(self, worker: Worker | Remote, order_id: str) -> Any:
         """The decided order; fails if it is not decided in time."""
         status, body = await self.get(worker, order_id, "validated", timeout=int(PATIENCE_S * 1000))
         assert status == 200, body

@@ -1,0 +1,192 @@
+"""Workers as processes of their own, run by the `orders` command, stopped and killed as an operator or a crash does."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections import Counter
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+
+from ecosystem.ports import free_ports, is_open
+from ecosystem.sample import stock
+from schemas.topics import ORDER_VALIDATIONS, ORDERS, WAREHOUSE_INVENTORY
+from tests.workers import Remote, until
+
+CORE = ("orders", "fraud", "inventory", "details")
+
+
+@pytest.fixture
+def environment(deployment):
+    mine = {
+        "KAFKA_BOOTSTRAP_SERVERS": deployment.servers,
+        "TOPIC_PREFIX": deployment.prefix,
+        "STATE_DIR": str(deployment.folder / "state"),
+        "SESSION_TIMEOUT_S": "6",
+        "HEARTBEAT_INTERVAL_S": "0.5",
+        "HTTP_PORT": str(free_ports(1)[0]),
+    }
+    return {**{k: v for k, v in os.environ.items() if k not in {"ORDERS_URL", "ORDERS_DATA"}}, **mine}
+
+
+@asynccontextmanager
+async def running(deployment, environment):
+    """`orders run` with the core; enters when it is ready. Killed at the end, if it still runs."""
+    process = await orders(environment, "run", *CORE)
+    worker = Remote(f"http://127.0.0.1:{environment['HTTP_PORT']}")
+
+    async def ready():
+        assert process.returncode is None, "ended before it was ready"
+        try:
+            return (await deployment.ask(worker, "GET", "/readyz")).status == 200
+        except aiohttp.ClientError:
+            return False
+
+    try:
+        await until(ready, "ready")
+        yield process, worker
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def orders(environment, *arguments, **pipes):
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "ecosystem.cli", *arguments, env=environment, **pipes
+    )
+
+
+async def ended(process):
+    async with asyncio.timeout(30):
+        return await process.wait()
+
+
+def order(**changes):
+    return {"customerId": 1, "product": "mug", "quantity": 1, "price": 1, **changes}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_a_worker_in_order(deployment, environment, number):
+    async with running(deployment, environment) as (process, worker):
+        await deployment.send(WAREHOUSE_INVENTORY, *stock())
+        status, posted = await deployment.post(worker, **order())
+        assert status == 201
+        await deployment.outcome(worker, posted["id"])
+        waiter = asyncio.create_task(deployment.ask(worker, "GET", "/v1/orders/never?timeout=60000"))
+        await until(lambda: requests_in_flight(deployment, worker, 2), "waiting")
+
+        process.send_signal(number)
+
+        answer = await waiter
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+        assert await ended(process) == 0
+        assert not is_open(int(environment["HTTP_PORT"]))
+
+
+async def test_a_worker_that_is_told_to_stop_before_the_broker_is_there_stops(deployment, environment):
+    nowhere = environment | {"KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_ports(1)[0]}"}
+    process = await orders(nowhere, "run", *CORE, stderr=asyncio.subprocess.DEVNULL)
+    worker = Remote(f"http://127.0.0.1:{environment['HTTP_PORT']}")
+    try:
+        await until(lambda: is_open(int(environment["HTTP_PORT"])), "served")
+        assert (await deployment.ask(worker, "GET", "/healthz")).status == 200
+        assert (await deployment.ask(worker, "GET", "/readyz")).status == 503
+        assert (await deployment.ask(worker, "GET", "/v1/orders/any?timeout=100")).status == 503
+        assert (await deployment.ask(worker, "POST", "/v1/orders", json=order())).status == 503
+
+        process.send_signal(signal.SIGTERM)
+
+        assert await ended(process) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+
+
+async def test_a_worker_that_was_killed_comes_back_with_all_it_acknowledged_and_decides_nothing_twice(
+    deployment, environment
+):
+    taken = []
+
+    async def client(worker, name):
+        for number in range(10_000):
+            status, body = await deployment.post(worker, **order(id=f"{name}-{number}"))
+            assert status == 201
+            taken.append(body["id"])
+
+    async with running(deployment, environment) as (process, worker):
+        await deployment.send(WAREHOUSE_INVENTORY, *stock())
+        clients = [asyncio.create_task(client(worker, name)) for name in "abcdefgh"]
+        await until(lambda: len(taken) >= 200, "posted")
+        process.kill()
+        await ended(process)
+        assert all(isinstance(e, aiohttp.ClientError) for e in await asyncio.gather(*clients, return_exceptions=True))
+
+    async with running(deployment, environment) as (process, worker):
+        outcomes = await asyncio.gather(*(deployment.outcome(worker, order_id) for order_id in taken))
+        # Some more than was acknowledged may have come to the topic before the worker died.
+        await until(lambda: every_order_decided(deployment), "all decided")
+        process.send_signal(signal.SIGTERM)
+        assert await ended(process) == 0
+
+    assert {o["id"] for o in outcomes} == set(taken)
+    states = Counter((o.id, o.state.decided) for o in await deployment.values(ORDERS))
+    assert set(states.values()) == {1}, "created once, decided once"
+    verdicts = Counter((v.order_id, v.check_type) for v in await deployment.values(ORDER_VALIDATIONS))
+    assert set(verdicts.values()) == {1}
+    assert len(verdicts) == 3 * len({order_id for order_id, _ in states})
+
+
+async def test_a_second_worker_on_the_same_state_is_turned_away(deployment, environment):
+    async with running(deployment, environment) as (_, worker):
+        second = await orders(environment, "run", *CORE, "--port", "0", stderr=asyncio.subprocess.PIPE)
+        _, said = await second.communicate()
+
+        assert second.returncode == 1
+        assert b"STATE_DIR" in said
+        assert (await deployment.ask(worker, "GET", "/readyz")).status == 200
+
+
+async def test_a_worker_that_the_group_will_not_have_says_why_and_ends(environment):
+    """With a session longer than the broker allows; a group it has no right to join would be the same."""
+    process = await orders(environment | {"SESSION_TIMEOUT_S": "36000"}, "run", *CORE, stderr=asyncio.subprocess.PIPE)
+    try:
+        async with asyncio.timeout(60):
+            _, said = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+
+    assert process.returncode == 1
+    assert b"InvalidSessionTimeout" in said
+
+
+async def test_generate_posts_orders_and_finds_what_became_of_them(deployment, environment, apart):
+    front = await deployment.start_core(apart=apart, orders=2)
+    await deployment.stock(**{level.product: level.count for level in stock()})
+    urls = [part for worker in front for part in ("--url", str(worker.url.origin()))]
+
+    process = await orders(
+        environment, "generate", "--count", "20", "--rate", "20", *urls, stdout=asyncio.subprocess.PIPE
+    )
+    said, _ = await process.communicate()
+
+    assert process.returncode == 0, said
+    assert b"20 posted" in said
+    assert b"0 mismatches" in said
+    posted = {o.id for o in await deployment.values(ORDERS)}
+    assert len(posted) == 20
+    assert {o.id for o in await deployment.values(ORDERS) if o.state.decided} == posted
+
+
+async def every_order_decided(deployment):
+    seen = await deployment.values(ORDERS)
+    return {o.id for o in seen} == {o.id for o in seen if o.state.decided}
+
+
+async def requests_in_flight(deployment, worker, count):
+    """Whether so many requests are under way, this one included."""
+    metrics = (await deployment.ask(worker, "GET", "/metrics")).body.decode()
+    return f"http_requests_in_flight {float(count)}" in metrics

@@ -1,0 +1,165 @@
+"""Workers stop, start and die; orders and those who wait for them are not lost, and nothing is judged twice."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from runtime.watch import Watches
+from schemas.topics import ORDER_VALIDATIONS, ORDERS
+from tests.workers import until
+
+CHECKS = 3
+
+
+@pytest.mark.parametrize("service", ["fraud", "inventory", "details"])
+async def test_a_validator_that_was_away_catches_up_and_judges_nothing_twice(deployment, service):
+    (worker,) = await deployment.start_core(apart=True)
+    await deployment.stock(JUMPERS=1000)
+    before = await post(deployment, worker, 10)
+    await decided(deployment, worker, before)
+    (validator,) = [w for w in deployment.workers if w.readiness()["services"] == [service]]
+    await deployment.caught_up(service)
+    offsets = await deployment.progress(service)
+
+    await deployment.stop(validator)
+    meanwhile = await post(deployment, worker, 20)
+    status, _ = await deployment.get(worker, meanwhile[-1], "validated", timeout=100)
+    assert status == 504, "nobody decides without it"
+    await deployment.start(service, name=service)
+
+    await decided(deployment, worker, meanwhile)
+    await deployment.caught_up(service)
+    advanced = await deployment.progress(service)
+    assert sum(o for o, _ in advanced.values()) >= sum(o for o, _ in offsets.values()) + len(meanwhile)
+    assert all(advanced[tp][0] >= offset for tp, (offset, _) in offsets.items())
+    await each_judged_once(deployment, before + meanwhile)
+
+
+async def test_one_of_two_workers_that_was_away_judges_nothing_twice(deployment):
+    stays, goes = await deployment.start_core(apart=False, orders=2)
+    await deployment.stock(JUMPERS=1000)
+    before = await post(deployment, stays, 10)
+
+    stopping = asyncio.create_task(deployment.stop(goes))
+    meanwhile = await post(deployment, stays, 10)
+    await stopping
+    meanwhile += await post(deployment, stays, 10)
+    comes = await deployment.start(name="w1", ready=False)
+    meanwhile += await post(deployment, stays, 10)
+
+    await decided(deployment, comes, before + meanwhile)
+    await decided(deployment, stays, before + meanwhile)
+    await each_judged_once(deployment, before + meanwhile)
+
+
+async def test_all_workers_gone_and_back_read_what_they_knew(deployment, apart):
+    workers = await deployment.start_core(apart=apart)
+    await deployment.stock(JUMPERS=1000)
+    before = await post(deployment, workers[0], 10)
+    outcomes = [await deployment.outcome(workers[0], order_id) for order_id in before]
+
+    for worker in list(deployment.workers):
+        await deployment.stop(worker)
+    (worker,) = await deployment.start_core(apart=apart)
+
+    assert [await deployment.outcome(worker, order_id) for order_id in before] == outcomes
+    after = await post(deployment, worker, 10)
+    await decided(deployment, worker, after)
+    await each_judged_once(deployment, before + after)
+
+
+@pytest.mark.parametrize("then", [(), ("validated",)], ids=["the order", "its outcome"])
+async def test_whoever_waits_is_told_to_come_again_when_the_worker_stops(deployment, apart, then):
+    (worker,) = await deployment.start_core(apart=apart)
+    waiters = [
+        asyncio.create_task(deployment.ask(worker, "GET", "/".join(["/v1/orders", str(n), *then]) + "?timeout=60000"))
+        for n in range(50)
+    ]
+    await until(lambda: waiting(worker) == 50, "all waiting")
+
+    async with asyncio.timeout(20):
+        await deployment.stop(worker)
+        answers = await asyncio.gather(*waiters)
+
+    assert {(a.status, a.headers["Retry-After"], a.headers["Content-Type"]) for a in answers} == {
+        (503, "1", "application/problem+json")
+    }
+
+
+async def test_who_waits_at_another_worker_is_answered_though_the_owner_stops(deployment, apart):
+    stays, goes = await deployment.start_core(apart=apart, orders=2)
+    await deployment.stock(JUMPERS=1000)
+    ids = [str(n) for n in range(20)]
+    theirs = [order_id for order_id in ids if stays.owner(order_id) == goes.url]
+    assert theirs, "both hold some"
+    waiters = [asyncio.create_task(deployment.get(stays, order_id, "validated", timeout=60_000)) for order_id in theirs]
+    await until(lambda: waiting(goes) == len(theirs), "all waiting at the owner")
+
+    await deployment.stop(goes)
+    for order_id in theirs:
+        await deployment.post(stays, **order(id=order_id))
+
+    answers = await asyncio.gather(*waiters)
+    assert [(status, body["id"], body["state"]) for status, body in answers] == [
+        (200, order_id, "VALIDATED") for order_id in theirs
+    ]
+
+
+async def test_posts_go_on_while_workers_come_and_go(deployment, apart):
+    """Whatever is answered with 201 is there, whoever owns it by then; 503 means come again."""
+    stays, goes = await deployment.start_core(apart=apart, orders=2)
+    await deployment.stock(JUMPERS=1000)
+    taken, done = [], asyncio.Event()
+
+    async def client(name):
+        number = 0
+        while not done.is_set():
+            number += 1
+            body = order(id=f"{name}-{number}")
+            while (status := (await deployment.post(stays, **body))[0]) == 503:
+                await asyncio.sleep(0.05)
+            assert status in {200, 201}
+            taken.append(body["id"])
+
+    async with asyncio.TaskGroup() as clients:
+        for name in "ab":
+            clients.create_task(client(name))
+        await deployment.stop(goes)
+        services = ("orders",) if apart else ()
+        await deployment.start(*services, name="w1")
+        await deployment.shared(stays, deployment.workers[-1])
+        done.set()
+
+    await decided(deployment, stays, taken)
+    await each_judged_once(deployment, taken)
+
+
+def order(**changes):
+    return {"customerId": 1, "product": "JUMPERS", "quantity": 1, "price": 1, **changes}
+
+
+async def post(deployment, worker, count):
+    """Posts sound orders; returns their ids."""
+    answers = await asyncio.gather(*(deployment.post(worker, **order()) for _ in range(count)))
+    assert {status for status, _ in answers} == {201}
+    return [body["id"] for _, body in answers]
+
+
+async def decided(deployment, worker, ids):
+    outcomes = await asyncio.gather(*(deployment.outcome(worker, order_id) for order_id in ids))
+    assert {o["state"] for o in outcomes} <= {"VALIDATED", "FAILED"}
+
+
+async def each_judged_once(deployment, ids):
+    verdicts = Counter((v.order_id, v.check_type) for v in await deployment.values(ORDER_VALIDATIONS))
+    assert {order_id for order_id, _ in verdicts} == set(ids)
+    assert len(verdicts) == CHECKS * len(ids)
+    assert set(verdicts.values()) == {1}, "one verdict per check and order"
+    states = Counter((o.id, o.state.decided) for o in await deployment.values(ORDERS))
+    assert states == Counter((order_id, known) for order_id in ids for known in (False, True))
+
+
+def waiting(worker):
+    watches: Watches = worker._watches
+    return len(watches)
