@@ -124,10 +124,11 @@ class Handover:
             stores = {(t, p): self._stores.open(t, p) for t in self._plan.tables for p in sorted(partitions)}
             restored = await self._restore(stores)
             backlog = await self._logs.ends(self._assigned)
+            self._ownership.take(self._membership, positions, backlog, stores)
             self._timers.clear()
+            self._timers.hold(self._ownership.behind)
             for (table, partition), store in stores.items():
                 self._timers.load(table, partition, store)
-            self._ownership.take(self._membership, positions, backlog, stores)
             self._reader.read_from(positions)
         else:
             restored = 0

@@ -101,6 +101,7 @@ class Loop:
             changelog = TopicPartition(self._plan.tables[table].changelog, partition)
             self._ownership.store(table, partition).apply(changed, ends[changelog])
             self._timers.apply(table, partition, changed)
-        self._ownership.advance(batch.offsets)
+        if caught_up := self._ownership.advance(batch.offsets):
+            self._timers.release(caught_up)
         for (table, _), changed in rows.items():
             self._watches.changed(table, changed)

@@ -68,10 +68,18 @@ class Ownership:
         """
         return tp in self.partitions and tp not in self._backlog
 
-    def advance(self, positions: Mapping[TopicPartition, int]) -> None:
-        """Notes how far a committed batch came."""
+    @property
+    def behind(self) -> set[int]:
+        """The partitions whose backlog found at the takeover is not read yet, in one topic or more."""
+        return {tp.partition for tp in self._backlog}
+
+    def advance(self, positions: Mapping[TopicPartition, int]) -> set[int]:
+        """Notes how far a committed batch came. Returns the partitions that have caught up by it."""
         self.positions.update(positions)
-        if self._backlog:
-            for tp, position in positions.items():
-                if position >= self._backlog.get(tp, position + 1):
-                    del self._backlog[tp]
+        if not self._backlog:
+            return set()
+        behind = self.behind
+        for tp, position in positions.items():
+            if position >= self._backlog.get(tp, position + 1):
+                del self._backlog[tp]
+        return behind - self.behind

@@ -1,7 +1,7 @@
 """Time as events: which keys asked to be woken, and when. Wishes are rows like any other; this is their calendar."""
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
@@ -32,12 +32,15 @@ class Timers:
 
     A heap cannot let go of what is withdrawn or moved, so such entries are passed over when they come up, and all of
     them are swept out once they are the majority.
+
+    Wishes of a partition on hold do not come due: what they wait for may stand in a log that is yet to be read.
     """
 
     def __init__(self, plan: Plan) -> None:
         self._services = {s.timers.name: s for s in plan.services if s.on_wake}
         self._wishes: dict[_Key, datetime] = {}
         self._heap: list[tuple[datetime, _Key]] = []
+        self._on_hold: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._wishes)
@@ -46,6 +49,16 @@ class Timers:
         """Forgets all, before partitions are taken over."""
         self._wishes.clear()
         self._heap.clear()
+        self._on_hold.clear()
+
+    def hold(self, partitions: Iterable[int]) -> None:
+        """Keeps wishes of these partitions back."""
+        self._on_hold.update(partitions)
+
+    def release(self, partitions: Iterable[int]) -> None:
+        """Lets wishes of these partitions come due from now on."""
+        self._on_hold.difference_update(partitions)
+        self._rebuild()
 
     def load(self, table: str, partition: int, store: Store) -> None:
         """Adds the wishes found in a store, when its partition is taken over. Other tables are passed over."""
@@ -79,7 +92,8 @@ class Timers:
 
     def _note(self, wish: _Key, at: datetime) -> None:
         self._wishes[wish] = at
-        heapq.heappush(self._heap, (at, wish))
+        if wish.partition not in self._on_hold:
+            heapq.heappush(self._heap, (at, wish))
 
     def _pass_over(self) -> None:
         while self._heap and self._wishes.get(self._heap[0][1]) != self._heap[0][0]:
@@ -87,5 +101,8 @@ class Timers:
 
     def _sweep(self) -> None:
         if len(self._heap) > 2 * len(self._wishes) + 1000:
-            self._heap = [(at, wish) for wish, at in self._wishes.items()]
-            heapq.heapify(self._heap)
+            self._rebuild()
+
+    def _rebuild(self) -> None:
+        self._heap = [(at, wish) for wish, at in self._wishes.items() if wish.partition not in self._on_hold]
+        heapq.heapify(self._heap)

@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from yarl import URL
 
 from ecosystem.services import CORE, build
+from runtime import internals
 from runtime.hosting import Hosted, NotHere
 from runtime.metrics import LoopMetrics
 from runtime.partitioning import partition_of
@@ -56,6 +57,11 @@ class Answer(NamedTuple):
 
     def json(self) -> Any:
         return json.loads(self.body)
+
+
+async def _settled(consumer: AIOKafkaConsumer, ends: Mapping[Physical, int]) -> bool:
+    stable = await internals.log_ends(consumer, ends, committed=True)
+    return all(stable[tp] >= end for tp, end in ends.items())
 
 
 class Remote:
@@ -102,6 +108,18 @@ class Deployment:
 
     async def __aexit__(self, *error: object) -> None:
         await self._stack.aclose()
+        await self._tidy_up()
+
+    async def _tidy_up(self) -> None:
+        """Removes the topics of this test: a broker that keeps those of all tests gets slower with each."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.servers, request_timeout_ms=30_000)
+        await admin.start()
+        try:
+            mine = [topic for topic in await admin.list_topics() if topic.startswith(self.prefix)]
+            if mine:
+                await admin.delete_topics(mine, timeout_ms=20_000)
+        finally:
+            await admin.close()
 
     def settings(self, name: str = "w0", **changes: Any) -> Settings:
         return Settings(
@@ -193,11 +211,14 @@ class Deployment:
         return await self.producer.send_and_wait(self.prefix + topic, value, key=key, partition=partition)
 
     async def records(self, topic: str, *, committed: bool = True, partitions: int = 4) -> list[Any]:
-        """All records of a topic as they are now, partition by partition."""
+        """All records of a topic as they are now, by partition; if `committed`, once nothing is open there."""
         async with self.consumer(committed=committed) as consumer:
             tps = [Physical(self.prefix + topic, p) for p in range(partitions)]
             consumer.assign(tps)
-            ends = await consumer.end_offsets(tps)
+            ends = await internals.log_ends(consumer, tps, committed=False)
+            if committed:
+                # Its writer knows of a commit a moment before the markers make it readable for others.
+                await until(lambda: _settled(consumer, ends), f"no transaction open on {topic}")
             for tp, start in (await consumer.beginning_offsets(tps)).items():
                 consumer.seek(tp, start)
             found: list[Any] = []

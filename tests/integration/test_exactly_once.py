@@ -6,7 +6,6 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
 from runtime.internals import FencedProducer
-from runtime.ownership import Ownership
 from runtime.records import CONSUMED_BY
 from schemas.messages import Order, OrderState
 from schemas.topics import ORDER_VALIDATIONS, ORDERS
@@ -172,17 +171,3 @@ async def test_a_state_directory_that_is_gone_is_rebuilt_from_the_changelogs(dep
 
     for n in range(10):
         assert (await deployment.get(worker, f"o{n}", timeout=0))[1]["state"] == "VALIDATED"
-
-
-async def test_nothing_is_fused_into_a_partition_before_its_backlog_is_read():
-    ownership = Ownership()
-    tp, other = (ORDERS.name, 0), (ORDERS.name, 1)
-
-    ownership.take((1, "me"), {tp: 5, other: 7}, {tp: 8, other: 7}, {})
-    assert not ownership.fuses(tp)
-    assert ownership.fuses(other)
-
-    ownership.advance({tp: 7})
-    assert not ownership.fuses(tp)
-    ownership.advance({tp: 8})
-    assert ownership.fuses(tp)

@@ -5,7 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from samples import NOON
 
+from runtime.ownership import Ownership
 from runtime.plan import Plan
+from runtime.records import Membership, TopicPartition
 from runtime.service import Service, Wake
 from runtime.state import MemoryStore
 from runtime.timers import Timers
@@ -69,3 +71,19 @@ def test_what_is_withdrawn_or_moved_does_not_fill_the_memory(last):
             wish(timers, str(n), None)
     assert len(timers._heap) < 3000
     assert len(timers) == (1 if last else 0)
+
+
+def test_what_is_due_waits_until_the_backlog_of_its_partition_is_read():
+    timers, ownership = calendar(), Ownership()
+    tp = TopicPartition("pings", 1)
+    ownership.take(Membership(1, "me"), {tp: 5}, {tp: 8}, {})
+    timers.hold(ownership.behind)
+    wish(timers, "k", 1, partition=1)
+    wish(timers, "elsewhere", 1, partition=0)
+
+    assert due(timers, 9) == ["elsewhere"]
+    wish(timers, "elsewhere", None, partition=0)
+    assert ownership.advance({tp: 7}) == set()
+    timers.release(ownership.advance({tp: 8}))
+
+    assert due(timers, 9) == ["k"]

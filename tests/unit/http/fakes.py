@@ -164,7 +164,7 @@ async def running(cluster: Cluster, hosted: Iterable[Hosted] = (HOSTED,), **sett
 async def until(condition: Callable[[], bool]) -> None:
     """Returns once the condition holds. Raises `TimeoutError` after 5 s."""
     async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - any condition, which nobody announces
+        while not condition():
             await asyncio.sleep(0.001)
 
 

@@ -1,0 +1,17 @@
+from runtime.ownership import Ownership
+from runtime.records import Membership, TopicPartition
+from schemas.topics import ORDERS
+
+
+def test_nothing_is_fused_into_a_partition_before_its_backlog_is_read():
+    ownership = Ownership()
+    tp, other = TopicPartition(ORDERS.name, 0), TopicPartition(ORDERS.name, 1)
+
+    ownership.take(Membership(1, "me"), {tp: 5, other: 7}, {tp: 8, other: 7}, {})
+    assert not ownership.fuses(tp)
+    assert ownership.fuses(other)
+
+    ownership.advance({tp: 7})
+    assert not ownership.fuses(tp)
+    ownership.advance({tp: 8})
+    assert ownership.fuses(tp)
