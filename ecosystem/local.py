@@ -2,10 +2,12 @@
 
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -26,6 +28,14 @@ _KAFKA_PORT = 9092
 _READY_S = 120.0
 _POLL_S = 0.2
 _SAMPLE = "sample"
+
+
+def _command() -> str:
+    """How the reader of this calls `orders`: by its path, as long as it is not on theirs."""
+    script = Path(sys.executable).with_name("orders")
+    if shutil.which("orders") or not script.exists():
+        return "orders"
+    return os.path.relpath(script)
 
 
 class Failed(Exception):
@@ -160,7 +170,7 @@ Try:
   curl -s {url}/v1/orders -H 'Content-Type: application/json' \\
     -d '{{"id": "my-order", "customerId": 1, "product": "mug", "quantity": 2, "price": 12.00}}'
   curl -s {url}/v1/orders/my-order/validated
-  orders tail
+  {_command()} tail
 """,
             soft_wrap=True,
             markup=False,
