@@ -211,7 +211,7 @@ class Deployment:
         return await self.producer.send_and_wait(self.prefix + topic, value, key=key, partition=partition)
 
     async def records(self, topic: str, *, committed: bool = True, partitions: int = 4) -> list[Any]:
-        """All records of a topic as they are now, by partition; if `committed`, once nothing is open there."""
+        """All records of a topic as they are now, by partition; `committed`: once nothing is open there."""
         async with self.consumer(committed=committed) as consumer:
             tps = [Physical(self.prefix + topic, p) for p in range(partitions)]
             consumer.assign(tps)

@@ -100,7 +100,8 @@ async def test_who_waits_at_another_worker_is_answered_though_the_owner_stops(de
     for order_id in theirs:
         await deployment.post(stays, **order(id=order_id))
 
-    answers = await asyncio.gather(*waiters)
+    async with asyncio.timeout(30):  # they would wait for a minute
+        answers = await asyncio.gather(*waiters)
     assert [(status, body["id"], body["state"]) for status, body in answers] == [
         (200, order_id, "VALIDATED") for order_id in theirs
     ]

@@ -8,6 +8,9 @@ from schemas.topics import ORDER_VALIDATIONS, ORDERS
 from tests.workers import until
 from validators.inventory.state import RESERVATIONS
 
+SOON_S = 30
+"""Long, but sooner than those who wait for a minute would look again of their own accord."""
+
 
 async def test_an_order_is_created_and_validated(shop):
     outcome = await shop.order(quantity=3)
@@ -137,7 +140,8 @@ async def test_a_read_that_came_before_its_order_is_answered_when_the_order_come
 
         await shop.deployment.post(poster, **order)
 
-        answers = await asyncio.gather(*reads)
+        async with asyncio.timeout(SOON_S):
+            answers = await asyncio.gather(*reads)
         assert {(status, body["id"]) for status, body in answers} == {(200, order["id"])}
 
 
@@ -153,7 +157,8 @@ async def test_everybody_who_waits_for_an_order_is_answered(shop, count):
 
     await shop.deployment.post(shop.first, **order)
 
-    answers = await asyncio.gather(*waiters)
+    async with asyncio.timeout(SOON_S):
+        answers = await asyncio.gather(*waiters)
     assert {(status, body["state"]) for status, body in answers} == {(200, "VALIDATED")}
     await until(lambda: shop.waiting() == 0, "nothing left behind")
 
@@ -165,7 +170,7 @@ async def test_a_client_that_goes_away_leaves_nothing_behind(shop):
     for waiter in waiters:
         waiter.cancel()
 
-    async with asyncio.timeout(20):  # they would wait for a minute
+    async with asyncio.timeout(SOON_S):
         await until(lambda: shop.waiting() == 0, "nobody waiting")
 
 
