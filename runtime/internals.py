@@ -17,6 +17,7 @@ from typing import Any
 import aiokafka.errors
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 from aiokafka.errors import KafkaError
 from aiokafka.producer.sender import Sender, TxnOffsetCommitHandler
 from aiokafka.protocol.api import Request, RequestStruct, Response
@@ -230,6 +231,12 @@ def membership(consumer: AIOKafkaConsumer) -> Membership:
     """Generation and member id of a consumer in its group."""
     coordinator = consumer._coordinator
     return Membership(coordinator.generation, coordinator.member_id)
+
+
+def subscription(metadata: bytes) -> list[str]:
+    """The topics that a member of a group reads, from its metadata as a description of the group tells it."""
+    topics: list[str] = ConsumerProtocolMemberMetadata.decode(metadata).subscription
+    return topics
 
 
 def rejoin(consumer: AIOKafkaConsumer) -> None:

@@ -71,6 +71,11 @@ def lone_consumer(settings: Settings) -> AIOKafkaConsumer:
     return AIOKafkaConsumer(group_id=None, max_partition_fetch_bytes=4 * 1024 * 1024, **_consumer_options(settings))
 
 
+def outside_consumer(settings: Settings, group: str) -> AIOKafkaConsumer:
+    """A consumer that is no member of its group: it may commit for it as long as the group has none."""
+    return AIOKafkaConsumer(group_id=group, **_consumer_options(settings))
+
+
 def _producer_options(settings: Settings) -> dict[str, Any]:
     return {
         "bootstrap_servers": settings.kafka_bootstrap_servers,

@@ -13,6 +13,7 @@ from aiohttp import web
 from aiokafka.errors import KafkaError
 from yarl import URL
 
+from runtime.adoption import CompositionInUse, adopt
 from runtime.announcer import Announcer
 from runtime.app import App
 from runtime.checkpoint import AtLeastOnce, Checkpoint, ExactlyOnce, Refused, Unsettled
@@ -87,6 +88,7 @@ class Worker:
         self._later(stores.close)
         await self._serve()
         await self._reach_broker()
+        await adopt(settings, plan)
         self._announcer = Announcer(settings)
         await self._announcer.start()
         self._to_stop.append(self._announcer.stop)
@@ -267,7 +269,7 @@ async def _run(hosted: Sequence[Hosted], settings: Settings) -> int:
         if starting.done():
             await starting
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    except (StateDirInUse, WrongPartitions, OSError) as error:
+    except (StateDirInUse, WrongPartitions, CompositionInUse, OSError) as error:
         log.error("worker cannot start: %s", error)  # noqa: TRY400 - the message says all there is to say
         return 1
     finally:

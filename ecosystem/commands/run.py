@@ -16,8 +16,8 @@ def run(names: tuple[str, ...], port: int | None) -> None:
     """Run one worker with these services, until SIGTERM or Ctrl-C.
 
     Services in one worker share its connections and pass messages on without the way through Kafka. Which
-    services share a worker decides its consumer group: let one composition work off what is there before you
-    start another.
+    services share a worker decides its consumer group. A service may run in one group at a time: stop its workers
+    before you start it in another, which goes on where they stopped.
 
     \b
     orders run orders fraud inventory details      the core in one process

@@ -31,8 +31,8 @@ def up(apart: bool, workers: int, port: int, fresh: bool, sample: bool, rate: fl
     Kafka comes along (fetched at the first start, about 40 MB; no Docker, no Java), unless KAFKA_BOOTSTRAP_SERVERS
     names one. Data, logs and state are kept under .data (or ORDERS_DATA), and found again by the next run.
 
-    Mind that composed and --apart are different consumer groups. To change from one to the other on the same data,
-    stop posting and let every order be decided first; or start --fresh.
+    To change between composed and --apart on the same data, stop the one and start the other: it goes on where the
+    first stopped. If that was in the middle of its work it does not start, and says who has to catch up first.
 
     \b
     orders up --rate 1              all services in one process, and an order every second

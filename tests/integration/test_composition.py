@@ -1,0 +1,214 @@
+"""Services change their workers on the same data: each goes on where it stopped, or does not start and says why."""
+
+import asyncio
+import os
+import re
+import sys
+
+import pytest
+from aiokafka import TopicPartition as Physical
+
+from ecosystem.services import CORE, build
+from runtime.adoption import CompositionInUse
+from runtime.records import CONSUMED_BY
+from runtime.worker import Worker
+from schemas.messages import Order, OrderState
+from schemas.topics import ORDERS
+from tests.recording import Decisions
+from tests.workers import until
+
+COMPOSED = "+".join(sorted(CORE))
+EACH_ORDER = 4 + 2 + 3 + 4
+"""CREATED for four services, two of its copies by another key, three verdicts, VALIDATED for four."""
+
+
+def orders(*numbers: int) -> list[Order]:
+    return [Order(id=f"o{n}", customer_id=n, product=f"P{n % 3}", quantity=1, price=1) for n in numbers]
+
+
+async def stocked(deployment) -> None:
+    await deployment.stock(P0=1000, P1=1000, P2=1000)
+
+
+async def decided(deployment, *numbers: int) -> None:
+    fronts = [w for w in deployment.workers if "orders" in w.readiness()["services"]]
+    for n in numbers:
+        await deployment.outcome(fronts[-1], f"o{n}")
+
+
+async def drained(deployment) -> None:
+    """Waits until the workers have read all there is, and committed that they did."""
+
+    async def ends(consumer) -> dict[Physical, int]:
+        tps = [(w, tp) for w in deployment.workers for tp in w._ownership.partitions]
+        return await consumer.end_offsets([Physical(w._names.topic(tp.topic), tp.partition) for w, tp in tps])
+
+    async def done() -> bool:
+        before = await ends(consumer)
+        reached = [
+            w._ownership.running
+            and all(at >= before[w._names.physical(tp)] for tp, at in w._ownership.positions.items())
+            for w in deployment.workers
+        ]
+        return all(reached) and before == await ends(consumer)
+
+    async with deployment.consumer() as consumer:
+        await until(done, "all read")
+
+
+async def stop_all(deployment) -> None:
+    await asyncio.gather(*map(deployment.stop, list(deployment.workers)))
+
+
+async def refused(deployment, *services: str) -> str:
+    """What a worker with these services says when it does not start."""
+    settings = deployment.settings("refused")
+    worker = Worker(build(services, settings), settings)
+    try:
+        with pytest.raises(CompositionInUse) as error:
+            await worker.start()
+    finally:
+        await worker.stop()
+    return str(error.value)
+
+
+async def each_decided_once(deployment, decisions: Decisions, count: int) -> None:
+    """Waits until all that is to be decided was, and looks for what was decided again, or announced again."""
+    await until(lambda: decisions.total() >= count * EACH_ORDER + 3, "all decided")
+    await asyncio.sleep(1)  # for what should not come
+    assert decisions.twice() == []
+    assert decisions.total() == count * EACH_ORDER + 3
+    final = [order.id for order in await deployment.values(ORDERS) if order.state.decided]
+    assert sorted(final) == sorted(f"o{n}" for n in range(count))
+
+
+@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
+async def test_composed_then_apart_then_composed_on_the_same_data(deployment, guarantee):
+    decisions = Decisions()
+    options = {"wrap": decisions.watch, "processing_guarantee": guarantee}
+
+    await deployment.start_core(apart=False, **options)
+    await stocked(deployment)
+    await deployment.send(ORDERS, *orders(*range(20)))
+    await decided(deployment, *range(20))
+    await stop_all(deployment)  # before it has committed that it passed over its own messages
+
+    await deployment.send(ORDERS, *orders(*range(20, 30)))
+    await deployment.start_core(apart=True, **options)
+    await deployment.send(ORDERS, *orders(*range(30, 40)))
+    await decided(deployment, *range(40))
+    await drained(deployment)
+    await stop_all(deployment)
+
+    await deployment.send(ORDERS, *orders(*range(40, 50)))
+    await deployment.start_core(apart=False, orders=2, **options)
+    await deployment.send(ORDERS, *orders(*range(50, 60)))
+    await decided(deployment, *range(60))
+    await each_decided_once(deployment, decisions, 60)
+
+
+async def test_one_that_ran_long_ago_goes_on_where_the_others_are_now(deployment):
+    decisions = Decisions()
+    front, back = ("orders", "details"), ("fraud", "inventory")
+    count = 0
+    for services in (CORE, front, back, front, back, CORE):
+        await deployment.start(*services, wrap=decisions.watch)
+        if not count:
+            await stocked(deployment)
+        if services != back:
+            await deployment.send(ORDERS, *orders(count, count + 1))
+            count += 2
+        await drained(deployment)
+        await stop_all(deployment)
+    await deployment.start(*back, wrap=decisions.watch)
+    await deployment.start(*front, name="front", wrap=decisions.watch)
+    await each_decided_once(deployment, decisions, count)
+
+
+async def test_who_stopped_at_different_places_must_get_even_first(deployment):
+    decisions = Decisions()
+    await deployment.start_core(apart=True, wrap=decisions.watch)
+    await stocked(deployment)
+    await deployment.send(ORDERS, *orders(0))
+    await decided(deployment, 0)
+    await drained(deployment)
+    fraud = next(w for w in deployment.workers if w.readiness()["services"] == ["fraud"])
+    await deployment.stop(fraud)
+    await deployment.send(ORDERS, *orders(1))
+    await drained(deployment)
+    await stop_all(deployment)
+
+    said = await refused(deployment, *CORE)
+    assert re.search(r"orders\[\d\].* still to be decided by fraud.* Run fraud by itself until its lag is 0", said)
+    fraud = await deployment.start("fraud", name="fraud", wrap=decisions.watch)
+    await drained(deployment)
+    await deployment.stop(fraud)
+    await deployment.start(wrap=decisions.watch)
+    await decided(deployment, 1)
+    await each_decided_once(deployment, decisions, 2)
+
+
+async def test_what_the_old_one_left_between_its_own_decisions_it_must_decide_first(deployment):
+    decisions = Decisions()
+    await deployment.start(wrap=decisions.watch)
+    await stocked(deployment)
+    await deployment.send(ORDERS, *orders(0))
+    await decided(deployment, 0)
+    await drained(deployment)
+    await stop_all(deployment)
+    (validated,) = [order for order in await deployment.values(ORDERS) if order.state is OrderState.VALIDATED]
+    left = orders(0)[0].model_copy(update={"price": 2})
+    await deployment.send(ORDERS, left)  # in the partition of what is marked
+    await deployment.producer.send_and_wait(
+        deployment.prefix + ORDERS.name,
+        validated.to_json(),
+        key=b"o0",
+        partition=next(r.partition for r in await deployment.records(ORDERS.name) if r.key == b"o0"),
+        headers=[(CONSUMED_BY, COMPOSED.encode())],
+    )
+
+    for service in CORE:
+        assert f"Run {COMPOSED} by itself until its lag is 0" in await refused(deployment, service)
+    await deployment.start()
+    await drained(deployment)
+    await stop_all(deployment)
+    await deployment.start_core(apart=True)
+
+
+async def test_a_service_that_runs_in_one_worker_does_not_start_in_another(deployment):
+    await deployment.start("fraud", "details")
+
+    said = await refused(deployment, "fraud", "orders")
+    assert said.startswith(f"fraud runs already, in group {deployment.prefix}details+fraud with 1 member")
+    environment = {
+        **os.environ,
+        "KAFKA_BOOTSTRAP_SERVERS": deployment.servers,
+        "TOPIC_PREFIX": deployment.prefix,
+        "STATE_DIR": str(deployment.folder / "apart"),
+    }
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "ecosystem.cli", "run", "details", "--port", "0"),
+        env=environment,
+        stderr=asyncio.subprocess.STDOUT,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    said, _ = await process.communicate()
+    assert process.returncode == 1
+    assert b"worker cannot start: details runs already" in said
+    await deployment.start("fraud", "details", name="w1")  # another worker of the same is welcome
+    await deployment.start("orders", "inventory", name="w2")  # so are those who share nothing with it
+
+
+async def test_services_that_never_ran_read_from_the_beginning(deployment):
+    decisions = Decisions()
+    # Of another deployment, whose group looks like one of ours: "-details+fraud+inventory+orders".
+    await deployment.start(name="nearby", topic_prefix=f"{deployment.prefix}-")
+    await deployment.start("details", "orders", wrap=decisions.watch, required_checks="ORDER_DETAILS_CHECK")
+    await deployment.send(ORDERS, *orders(*range(10)))
+    await decided(deployment, *range(10))
+
+    await deployment.start("fraud", "inventory", name="late", wrap=decisions.watch)
+    await drained(deployment)
+
+    assert decisions.twice() == []
+    assert {n: sum(1 for s, t, _ in decisions if (s, t) == (n, ORDERS.name)) for n in CORE} == dict.fromkeys(CORE, 20)
