@@ -49,6 +49,8 @@ class Posting:
         view = self._host.read(ORDERS_VIEW, order.id)
         if view is not None and view.order is not None:
             return _known(order, view.order)
+        if not self._host.caught_up(ORDERS, order.id):
+            raise NotHere("an order of this id may be on its way into the view")
         # Nothing is awaited between the look at the view and the registration: the second of two POSTs sees the first.
         sent = self._in_flight.get(order.id)
         if sent is None:

@@ -1,7 +1,6 @@
 """Writing messages outside of the loop: what clients post, acknowledged once every in-sync replica has it."""
 
 import asyncio
-import contextlib
 import logging
 from typing import Any
 
@@ -19,6 +18,9 @@ from schemas.wire import Message
 log = logging.getLogger(__name__)
 
 
+_END_S = 3.0
+
+
 class Announcer:
     """An idempotent producer that is replaced when it has broken for good.
 
@@ -32,6 +34,7 @@ class Announcer:
         self._settings = settings
         self._names = Names(settings.topic_prefix)
         self._producer: AIOKafkaProducer | None = None
+        self._broken = False
         self._replacing = asyncio.Lock()
         self._waiting = 0
 
@@ -40,16 +43,14 @@ class Announcer:
         try:
             await producer.start()
         except BaseException:
-            await producer.stop()
+            await internals.end(producer, _END_S)
             raise
-        self._producer = producer
+        self._producer, self._broken = producer, False
 
     async def stop(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(3):  # nothing acknowledged is still under way
-                    await producer.stop()
+            await internals.end(producer, _END_S)
 
     async def write(self, topic: Topic[Any], value: Message) -> None:
         """Returns when the message is acknowledged. Raises `Unavailable`."""
@@ -66,17 +67,27 @@ class Announcer:
                     key=key,
                     partition=partition_of(key, self._settings.partitions),
                 )
-                await ack
+                try:
+                    await ack
+                except KafkaError:
+                    # What was refused leaves a gap in the sequence of its partition, which refuses all that follow.
+                    if self._producer is producer:
+                        self._broken = True
+                    raise
         except (KafkaError, TimeoutError) as error:
             raise Unavailable(f"topic {topic.name}: {error!r}") from error
         finally:
             self._waiting -= 1
 
+    @property
+    def _useless(self) -> bool:
+        return self._producer is None or self._broken or internals.is_dead(self._producer)
+
     async def _working(self) -> AIOKafkaProducer:
         """The producer, or a new one if it is beyond repair: after a fatal error it would refuse everything."""
-        if self._producer is None or internals.is_dead(self._producer):
+        if self._useless:
             async with self._replacing:
-                if self._producer is None or internals.is_dead(self._producer):
+                if self._useless:
                     log.warning("producer is replaced")
                     await self.stop()
                     await self.start()

@@ -1,7 +1,6 @@
 """The third step of the loop: what a batch decided becomes durable. Two guarantees behind one small interface."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
@@ -9,7 +8,7 @@ from typing import Any, Protocol
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from runtime import kafka
+from runtime import internals, kafka
 from runtime.internals import Fenced, FencedProducer
 from runtime.kafka import Names
 from runtime.records import Membership, Offsets, TopicPartition, Write, Writes
@@ -68,6 +67,8 @@ class ExactlyOnce:
         await asyncio.gather(*(self._producer(turn) for turn in range(self.PRODUCERS)))
 
     async def commit(self, writes: Writes, membership: Membership) -> Ends:
+        if not writes.offsets:
+            raise ValueError("a batch without offsets cannot be fenced")
         self._turn = turn = (self._turn + 1) % self.PRODUCERS
         committed = False
         try:
@@ -76,9 +77,8 @@ class ExactlyOnce:
                 await producer.begin_transaction()
                 ends = await _send(producer, self._names, writes.changelog, writes.announcements)
                 # Not while producing: the coordinator would answer CONCURRENT_TRANSACTIONS.
-                if writes.offsets:
-                    offsets = {self._names.physical(tp): offset for tp, offset in writes.offsets.items()}
-                    await producer.send_offsets(offsets, self._group, membership)
+                offsets = {self._names.physical(tp): offset for tp, offset in writes.offsets.items()}
+                await producer.send_offsets(offsets, self._group, membership)
                 await producer.commit_transaction()
             committed = True
         except Fenced as error:
@@ -92,7 +92,7 @@ class ExactlyOnce:
 
     async def stop(self) -> None:
         producers, self._producers = self._producers, {}
-        await asyncio.gather(*(_close(producer) for producer in producers.values()))
+        await asyncio.gather(*(internals.end(producer, _END_S) for producer in producers.values()))
 
     async def _producer(self, turn: int) -> FencedProducer:
         producer = self._producers.get(turn)
@@ -102,7 +102,7 @@ class ExactlyOnce:
             try:
                 await producer.start()
             except BaseException:
-                await _close(producer)
+                await internals.end(producer, _END_S)
                 raise
             self._producers[turn] = producer
         return producer
@@ -113,7 +113,7 @@ class ExactlyOnce:
         producer = self._producers.pop(turn, None)
         if producer is None:
             return
-        await _close(producer)
+        await internals.end(producer, _END_S)
         try:
             async with asyncio.timeout(_END_S):
                 await self._producer(turn)
@@ -140,7 +140,7 @@ class AtLeastOnce:
         try:
             await producer.start()
         except BaseException:
-            await _close(producer)
+            await internals.end(producer, _END_S)
             raise
         self._producer = producer
 
@@ -169,7 +169,7 @@ class AtLeastOnce:
     async def stop(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            await _close(producer)
+            await internals.end(producer, _END_S)
 
 
 async def _send(producer: Any, names: Names, *groups: list[Write]) -> dict[TopicPartition, int]:
@@ -191,14 +191,3 @@ async def _send(producer: Any, names: Names, *groups: list[Write]) -> dict[Topic
     for (tp, batch), ack in zip(sent, await asyncio.gather(*acks), strict=True):
         ends[tp] = max(ack.offset + batch.record_count() - 1, ends.get(tp, -1))
     return ends
-
-
-async def _close(producer: Any) -> None:
-    """Stops a producer that may be in any state."""
-    try:
-        async with asyncio.timeout(_END_S):
-            await producer.stop()
-    except Exception as error:
-        log.debug("producer did not stop cleanly error=%r", error)
-        with contextlib.suppress(Exception):
-            await producer.client.close()

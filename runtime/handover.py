@@ -13,7 +13,7 @@ from runtime.ownership import Ownership
 from runtime.plan import Plan
 from runtime.records import Membership, TopicPartition
 from runtime.restore import Logs
-from runtime.state import Store, Stores
+from runtime.state import StateError, Store, Stores
 from runtime.timers import Timers
 from runtime.watch import Watches
 
@@ -73,22 +73,25 @@ class Handover:
             async with asyncio.timeout(patience), loop.turn:
                 pass
         self._ownership.lose()
+        await self._cancel()  # again: a batch that was given up meanwhile may have asked for a takeover
         self._metrics.owned(0)
         self._watches.touch_all()
 
     async def take_over(self, assigned: Collection[TopicPartition], membership: Membership) -> None:
         """Partitions were assigned: takes them over in the background, so that the group is not kept waiting."""
         await self._cancel()
+        self._ownership.lose()
         self._assigned, self._membership = frozenset(assigned), membership
         self._reader.hold()
         self._task = asyncio.create_task(self._until_done(), name="takeover")
 
-    def again(self) -> None:
-        """Takes the same partitions over anew: what the broker holds tells how the last batch ended."""
+    def again(self, after: float = 0.0) -> None:
+        """Takes the same partitions over anew, in `after` seconds: the broker tells how the last batch ended."""
         self._reader.hold()
+        self._metrics.owned(0)
         self._watches.touch_all()
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._until_done(), name="takeover")
+            self._task = asyncio.create_task(self._until_done(after), name="takeover")
 
     async def stop(self) -> None:
         await self._cancel()
@@ -99,13 +102,14 @@ class Handover:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _until_done(self) -> None:
+    async def _until_done(self, after: float = 0.0) -> None:
+        await asyncio.sleep(after)
         while True:
             try:
                 await self._take_over()
             except asyncio.CancelledError:
                 raise
-            except OSError as error:  # the state directory: nothing here can mend it
+            except StateError as error:  # nothing here can mend it
                 log.exception("state cannot be opened")
                 self._failed(error)
                 return

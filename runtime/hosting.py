@@ -33,6 +33,9 @@ class Host(Protocol):
     def read(self, table: Table[M], key: str) -> M | None:
         """The committed row of `key`, from this worker's own state. Raises `NotHere`."""
 
+    def caught_up(self, topic: Topic[M], key: str) -> bool:
+        """Whether all that had been written to the key's partition when it was taken over is in the state."""
+
     def watch(self, table: Table[Any], key: str) -> AbstractContextManager[Watch]:
         """Registers interest in a row. Register first, then read: what changes in between is not missed.
 

@@ -10,6 +10,9 @@ Tested against `TESTED`; a test fails when another version is installed, so that
 """
 
 import asyncio
+import contextlib
+import logging
+import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -25,6 +28,8 @@ from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.protocol.types import Boolean, CompactArray, CompactString, Int16, Int32, Int64, Schema, TaggedFields
 
 from runtime.records import Membership
+
+log = logging.getLogger(__name__)
 
 TESTED = {"aiokafka": "0.14.0", "faust-streaming": "0.15.3"}
 
@@ -225,6 +230,39 @@ def is_dead(producer: AIOKafkaProducer) -> bool:
     """Whether a producer will never send again: its sender ended, as it does after a fatal error."""
     task = producer._sender.sender_task
     return task is None or bool(task.done())
+
+
+async def end(producer: AIOKafkaProducer, patience: float) -> None:
+    """Stops a producer that may be in any state, within about `patience` seconds; what it has not sent, it never will.
+
+    aiokafka's own `stop` waits for what is under way, and its sender, left alone, would connect again and send it.
+    """
+    try:
+        async with asyncio.timeout(patience):
+            await producer.stop()
+    except Exception as error:
+        log.debug("producer did not stop by itself error=%r", error)
+        producer._message_accumulator.fail_all(aiokafka.errors.ProducerClosed())
+        if (task := producer._sender.sender_task) is not None:
+            task.cancel()
+            await asyncio.wait({task}, timeout=1)
+        with contextlib.suppress(Exception):
+            await producer.client.close()
+
+
+def last_fetch(consumer: AIOKafkaConsumer) -> float:
+    """When the last answer to a fetch came, for whichever partition; seconds, monotonic clock. None yet: long ago."""
+    now = time.time()
+    subscription = consumer._subscription.subscription
+    assignment = subscription and subscription.assignment
+    states = [assignment.state_value(tp) for tp in assignment.tps] if assignment else []
+    ages = [now - state.timestamp / 1000 for state in states if state.timestamp]
+    return time.monotonic() - max(0.0, min(ages, default=time.monotonic()))
+
+
+def fetching_ended(consumer: AIOKafkaConsumer) -> bool:
+    """Whether the task that fetches has ended, which `getmany` would not tell."""
+    return bool(consumer._fetcher._fetch_task.done())
 
 
 def membership(consumer: AIOKafkaConsumer) -> Membership:

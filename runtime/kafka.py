@@ -68,7 +68,12 @@ def group_consumer(settings: Settings, group: str, assignor: Any) -> AIOKafkaCon
 
 def lone_consumer(settings: Settings) -> AIOKafkaConsumer:
     """A consumer of no group, for reading changelogs."""
-    return AIOKafkaConsumer(group_id=None, max_partition_fetch_bytes=4 * 1024 * 1024, **_consumer_options(settings))
+    return AIOKafkaConsumer(
+        group_id=None,
+        auto_offset_reset="none",
+        max_partition_fetch_bytes=4 * 1024 * 1024,
+        **_consumer_options(settings),
+    )
 
 
 def outside_consumer(settings: Settings, group: str) -> AIOKafkaConsumer:

@@ -56,6 +56,8 @@ class Loop:
         self._clock = clock
         self._given_up = given_up
         self._metrics = metrics
+        self.failures = 0
+        """How many batches in a row could not be settled."""
         self.turn = asyncio.Lock()
         """Held while a batch is in hand: who takes partitions away waits for it."""
 
@@ -76,6 +78,7 @@ class Loop:
             except (Refused, Unsettled) as error:
                 self._give_up(error, len(taken.records), epoch)
                 return
+            self.failures = 0
             committed = perf_counter()
             if epoch == self._ownership.epoch:  # else the changelog tells whoever takes over
                 self._apply(batch, rows, ends)
@@ -86,6 +89,7 @@ class Loop:
         kind = type(error).__name__.lower()
         log.warning("batch given up kind=%s reason=%s records=%d", kind, error, records)
         self._metrics.given_up(kind)
+        self.failures += isinstance(error, Unsettled)
         if epoch == self._ownership.epoch:
             self._ownership.lose()
             self._given_up(error)

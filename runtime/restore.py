@@ -110,8 +110,21 @@ class KafkaLogs:
         progress: Progress,
     ) -> None:
         consumer.assign(list(todo))
-        for tp in todo:
-            consumer.seek(tp, positions[tp])
+        try:
+            for tp in todo:
+                consumer.seek(tp, positions[tp])
+            await self._drain(consumer, stores, positions, todo, progress)
+        finally:
+            consumer.unsubscribe()  # or it would go on fetching what nobody reads
+
+    async def _drain(
+        self,
+        consumer: AIOKafkaConsumer,
+        stores: Mapping[Physical, Store],
+        positions: dict[Physical, int],
+        todo: dict[Physical, int],
+        progress: Progress,
+    ) -> None:
         while todo:
             for tp, records in (await consumer.getmany(timeout_ms=200, max_records=5000)).items():
                 stores[tp].apply({r.key: r.value for r in records if r.key is not None}, records[-1].offset)

@@ -1,5 +1,6 @@
 """Stores on disk: one RocksDB per table and partition, small enough for a laptop that holds dozens of them."""
 
+import logging
 import shutil
 import time
 from collections.abc import Iterator
@@ -13,7 +14,9 @@ from rocksdict import (
     WriteBatch,
 )
 
-from runtime.state import Rows
+from runtime.state import Rows, StateError
+
+log = logging.getLogger(__name__)
 
 MIB = 1024 * 1024
 
@@ -58,14 +61,25 @@ class RocksStore:
 
     def _open(self) -> None:
         self._path.mkdir(parents=True, exist_ok=True)
-        own = options(self._memory_mb)
-        self._db = Rdict(str(self._path), own, column_families={_META: own})
+        self._db = self._open_database()
         self._meta = self._db.get_column_family(_META)
         self._meta_handle = self._db.get_column_family_handle(_META)
         self._closed = False
         self._offset, written = self._read_offset()
         if self._offset is not None and time.time() - written > STALE_AFTER_S:
             self.clear()
+
+    def _open_database(self) -> Rdict:
+        own = options(self._memory_mb)
+        try:
+            return Rdict(str(self._path), own, column_families={_META: own})
+        except Exception as error:  # rocksdict has one exception for everything
+            if not str(error).startswith("Corruption"):
+                raise StateError(f"{self._path}: {error}") from error
+        log.warning("store is damaged, rebuilding path=%s", self._path)
+        shutil.rmtree(self._path)
+        self._path.mkdir()
+        return Rdict(str(self._path), own, column_families={_META: own})
 
     def _read_offset(self) -> tuple[int | None, float]:
         raw = self._meta.get(_OFFSET)

@@ -5,6 +5,7 @@ fetch: what waits becomes one `Take`, which is put on the channel that the worke
 """
 
 import asyncio
+import itertools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
@@ -50,12 +51,15 @@ class Wiring:
     clock: Callable[[], datetime]
     revoked: Callable[[], Awaitable[None]]
     assigned: Callable[[Collection[TopicPartition], Membership], Awaitable[None]]
+    lost: Callable[[], None]
+    """Called when the broker has not been heard for a session; what was owned is lost by then."""
 
 
 class Consumer(Service, ConsumerRebalanceListener):
     """The worker's consumer: a Faust service, a member of the group, and the reader that a handover directs."""
 
     IDLE_S = 1.0
+    BREATH_S = 0.02
     SETTLE_S = 1.0
     """After which positions that moved without a record (markers, messages decided already) are committed as well."""
 
@@ -70,7 +74,7 @@ class Consumer(Service, ConsumerRebalanceListener):
         self._own = (CONSUMED_BY, wiring.plan.group.encode())
         self._consumer: AIOKafkaConsumer | None = None
         self._reading = asyncio.Event()
-        self._settled = monotonic()
+        self._settled = self._heard = monotonic()
         self._unacked_messages: set[Any] = set()  # looked at by Faust's streams; takes are not acked one by one
 
     async def on_task_error(self, error: BaseException) -> None:
@@ -118,6 +122,7 @@ class Consumer(Service, ConsumerRebalanceListener):
     def hold(self) -> None:
         """Stops reading all partitions."""
         self._reading.clear()
+        self._heard = monotonic()
         if self._consumer is not None:
             self._consumer.pause(*self._consumer.assignment())
 
@@ -127,6 +132,7 @@ class Consumer(Service, ConsumerRebalanceListener):
         for tp, offset in positions.items():
             self._consumer.seek(self._names.physical(tp), offset)
         self._consumer.resume(*(self._names.physical(tp) for tp in positions))
+        self._heard = monotonic()
         self._reading.set()
 
     def rejoin(self) -> None:
@@ -149,6 +155,7 @@ class Consumer(Service, ConsumerRebalanceListener):
             if take is not None:
                 await self._channel.put(take)
                 await take.done
+                self._heard = monotonic()  # what it is about to fetch has had no time to come
 
     async def _until_reading(self) -> None:
         """Raises what keeps this worker out of the group for good: aiokafka tells it only to who asks for messages."""
@@ -158,7 +165,8 @@ class Consumer(Service, ConsumerRebalanceListener):
                 async with asyncio.timeout(self.IDLE_S):
                     await self._reading.wait()
             except TimeoutError:
-                await self._consumer.getmany(timeout_ms=0)  # whatever it brings is dropped, as between two owners
+                if not self._reading.is_set():
+                    await self._consumer.getmany(timeout_ms=0)  # what it brings is dropped, as between two owners
 
     async def _take(self) -> Take | None:
         """Everything that waits, or that comes within the time until something is due."""
@@ -167,6 +175,10 @@ class Consumer(Service, ConsumerRebalanceListener):
         ownership = self._ownership
         # Ownership is looked at after the fetch, for it may have changed during it; from here on nothing is awaited.
         # What a fetch brings between two owners is dropped: the takeover seeks back to what is committed.
+        if not ownership.running:
+            await asyncio.sleep(self.BREATH_S)  # a fetch that need not wait does not let others run
+            return None
+        self._listen()
         if not ownership.running:
             return None
         records = [
@@ -185,7 +197,23 @@ class Consumer(Service, ConsumerRebalanceListener):
         if not records and not self._due() and settled:
             return None
         self._settled = monotonic()
+        if not positions:
+            # Timers alone: their batch commits the offset it finds, for it is by its offsets that a zombie is refused.
+            positions = dict(itertools.islice(ownership.positions.items(), 1))
         return Take(Taken(records, positions, ownership.membership), ownership.epoch)
+
+    def _listen(self) -> None:
+        """Notices when the broker is not heard any more: others may own these partitions by now.
+
+        A broker that has nothing to tell says so several times a second. Raises `RuntimeError` when nobody asks it.
+        """
+        if internals.fetching_ended(self._consumer):
+            raise RuntimeError("the consumer has stopped fetching")
+        self._heard = max(self._heard, internals.last_fetch(self._consumer))
+        if self._ownership.partitions and monotonic() - self._heard > self._wiring.settings.session_timeout_s:
+            log.warning("broker not heard seconds=%.0f", monotonic() - self._heard)
+            self._ownership.lose()
+            self._wiring.lost()
 
     def _due(self) -> bool:
         at = self._wiring.timers.next()

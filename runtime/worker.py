@@ -57,6 +57,9 @@ class Worker:
     GRACE_S = 5.0
     """How long requests in flight may take to be answered once the worker is told to stop."""
 
+    MOST_FAILURES = 5
+    """After which a batch that the broker will not take for good ends the worker."""
+
     def __init__(self, hosted: Sequence[Hosted], settings: Settings) -> None:
         self.settings = settings
         self.stopping = False
@@ -100,7 +103,7 @@ class Worker:
         await checkpoint.start()
         self._to_stop.append(checkpoint.stop)
         timers = Timers(plan)
-        wiring = Wiring(settings, plan, self._ownership, timers, utc_now, self._revoked, self._assigned)
+        wiring = Wiring(settings, plan, self._ownership, timers, utc_now, self._revoked, self._assigned, self._lost)
         app = App(wiring, self.url)
         self._loop = Loop(
             plan,
@@ -158,6 +161,11 @@ class Worker:
             raise NotHere(str(error)) from None
         raw = store.get(raw_key)
         return None if raw is None else table.model.from_json(raw)
+
+    def caught_up(self, topic: Topic[M], key: str) -> bool:
+        """Whether all that had been written to the key's partition when it was taken over is in the state."""
+        tp = TopicPartition(topic.name, partition_of(key.encode(), self.settings.partitions))
+        return self._ownership.fuses(tp)
 
     def watch(self, table: Table[Any], key: str) -> AbstractContextManager[Watch]:
         return self._watches.watch(table, key)
@@ -232,10 +240,17 @@ class Worker:
 
     def _given_up(self, error: Refused | Unsettled) -> None:
         assert self._app is not None
+        failures = self._loop.failures
         if isinstance(error, Refused):
+            self._app.consumer.hold()
             self._app.consumer.rejoin()
+        elif failures >= self.MOST_FAILURES and not getattr(error.__cause__, "retriable", True):
+            self._fail(error)  # tried often enough: too large, not allowed, or another worker under the same name
         else:
-            self._handover.again()
+            self._handover.again(after=min(5.0, 0.1 * 2 ** (failures - 1)))
+
+    def _lost(self) -> None:
+        self._handover.again()
 
     async def _watch_app(self, app: App) -> None:
         """Notices when Faust gives up: an exception nobody handled, in the loop or in the consumer."""

@@ -13,6 +13,7 @@ import aiohttp
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka import TopicPartition as Physical
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.structs import RecordMetadata
 from prometheus_client import CollectorRegistry
 from yarl import URL
@@ -109,6 +110,15 @@ class Deployment:
     async def __aexit__(self, *error: object) -> None:
         await self._stack.aclose()
         await self._tidy_up()
+
+    async def configure(self, topic: str, config: dict[str, str]) -> None:
+        """Changes the configuration of a topic."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.servers)
+        await admin.start()
+        try:
+            await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, self.prefix + topic, configs=config)])
+        finally:
+            await admin.close()
 
     async def _tidy_up(self) -> None:
         """Removes the topics of this test: a broker that keeps those of all tests gets slower with each."""

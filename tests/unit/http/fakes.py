@@ -59,6 +59,8 @@ class FakeHost:
         self.produced: list[Order] = []
         self.lag = False
         self.broken = False
+        self.behind = False
+        """Whether a backlog found at the takeover is still to be read."""
         self.holds = True
         """Whether the state is here when the keys are: False between taking over and restored."""
         self.gate = asyncio.Event()
@@ -73,6 +75,9 @@ class FakeHost:
         if self.cluster.owner != self.url or not self.holds:
             raise NotHere
         return self.cluster.rows.get(key)
+
+    def caught_up(self, topic: Topic[Any], key: str) -> bool:
+        return self.behind is False
 
     def watch(self, table: Table[Any], key: str) -> AbstractContextManager[Watch]:
         return self.watches.watch(table, key)

@@ -1,0 +1,108 @@
+"""What a worker does when it is alone with a broker that refuses, or with nobody to talk to."""
+
+import asyncio
+
+import pytest
+from aiokafka.errors import OutOfOrderSequenceNumber
+
+from runtime.checkpoint import Refused
+from runtime.records import Membership
+from schemas.messages import Order, OrderState
+from schemas.topics import ORDERS
+from tests.workers import until
+
+SOON = {"validation_deadline_s": 1.0}
+
+
+def order(id_: str) -> Order:
+    return Order(id=id_, customer_id=1, product="JUMPERS", quantity=1, price=1)
+
+
+async def finals(deployment) -> list[OrderState]:
+    return [o.state for o in await deployment.values(ORDERS) if o.state.decided]
+
+
+async def test_a_worker_the_group_does_not_know_decides_no_deadline_either(deployment):
+    worker = await deployment.start("orders", **SOON)
+    await deployment.send(ORDERS, order("o1"))
+    await deployment.get(worker, "o1")
+    refused = asyncio.Event()
+    commit = worker._loop._checkpoint.commit
+
+    async def noted(writes, membership):
+        try:
+            return await commit(writes, membership)
+        except Refused:
+            assert writes.announcements, "the deadline was being decided"
+            refused.set()
+            raise
+
+    worker._loop._checkpoint.commit = noted
+    known = worker._ownership.membership
+    worker._ownership.membership = Membership(known.generation, "nobody-knows-me")
+    async with asyncio.timeout(60):
+        await refused.wait()
+
+    assert await finals(deployment) == []
+    body = await deployment.outcome(worker, "o1")  # it has joined anew, and is answered, and decides
+    assert body["state"] == "FAILED"
+    assert await finals(deployment) == [OrderState.FAILED]
+
+
+async def test_at_least_once_a_deadline_on_an_idle_worker_is_decided_and_the_worker_goes_on(deployment):
+    worker = await deployment.start("orders", processing_guarantee="at_least_once", **SOON)
+    for id_ in ("o1", "o2"):
+        await deployment.send(ORDERS, order(id_))
+        assert (await deployment.outcome(worker, id_))["state"] == "FAILED"
+
+    assert worker.failure is None
+
+
+async def test_a_producer_that_the_broker_refuses_for_good_is_replaced(deployment, monkeypatch):
+    worker = await deployment.start()
+    announcer = worker._announcer
+    broken = announcer._producer
+
+    async def gap(*_, **__):
+        refused = asyncio.get_running_loop().create_future()
+        refused.set_exception(OutOfOrderSequenceNumber())
+        return refused
+
+    monkeypatch.setattr(broken, "send", gap)
+    first, _ = await deployment.post(worker, customerId=1, product="JUMPERS", quantity=1, price=1)
+    second, _ = await deployment.post(worker, customerId=1, product="JUMPERS", quantity=1, price=1)
+
+    assert (first, second) == (503, 201)
+    assert announcer._producer is not broken
+
+
+async def test_a_worker_whose_consumer_stopped_fetching_ends_and_says_so(deployment):
+    worker = await deployment.start()
+    worker._app.consumer._consumer._fetcher._fetch_task.cancel()
+
+    await worker.ended()
+
+    assert "stopped fetching" in str(worker.failure)
+
+
+async def test_a_worker_that_does_not_hear_the_broker_is_not_ready_until_it_does(deployment, monkeypatch):
+    worker = await deployment.start()
+    consumer = worker._app.consumer
+    with monkeypatch.context() as deaf:
+        deaf.setattr("runtime.internals.last_fetch", lambda _: 0.0)
+        await until(lambda: not worker.readiness()["ready"], "unready")
+    await until(lambda: worker.readiness()["ready"], "ready again")
+
+    assert consumer._reading.is_set()
+
+
+@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
+async def test_a_batch_the_broker_never_takes_ends_the_worker_with_the_reason(deployment, guarantee):
+    worker = await deployment.start(processing_guarantee=guarantee)
+    await deployment.configure("order-validations.dead-letters", {"max.message.bytes": "100"})
+    await deployment.send_raw("order-validations", b"y", b"not JSON, and so set aside")
+
+    async with asyncio.timeout(60):
+        await worker.ended()
+
+    assert "MessageSizeTooLarge" in repr(worker.failure)

@@ -1,0 +1,220 @@
+"""The runtime's own loop and handover, on a broker in memory."""
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from runtime.checkpoint import Refused, Unsettled
+from runtime.handover import Handover
+from runtime.loop import Loop
+from runtime.metrics import LoopMetrics
+from runtime.ownership import Ownership
+from runtime.plan import Plan
+from runtime.records import Membership, Record, Taken, TopicPartition
+from runtime.service import Input, Service, Table
+from runtime.state import MemoryStores
+from runtime.timers import Timers
+from runtime.watch import Watches
+from schemas.messages import StockLevel
+from schemas.topics import WAREHOUSE_INVENTORY
+
+TP = TopicPartition(WAREHOUSE_INVENTORY.name, 0)
+LEVELS = Table("keeper-levels", StockLevel)
+KEEPER = Service(
+    "keeper", (Input(WAREHOUSE_INVENTORY, lambda level, ctx: ctx.put(LEVELS, level.product, level)),), (), (LEVELS,)
+)
+
+
+class Reader:
+    """The consumer: what it was told last."""
+
+    def __init__(self):
+        self.positions = None
+
+    def hold(self):
+        self.positions = None
+
+    def read_from(self, positions):
+        self.positions = dict(positions)
+
+
+class Broker:
+    """Changelogs and offsets, and a checkpoint whose next commits end as the test says."""
+
+    def __init__(self):
+        self.offsets = {TP: 0}
+        self.changelog = []
+        self.fate = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def commit(self, writes, membership):
+        await self.gate.wait()
+        fate = self.fate.pop(0) if self.fate else None
+        if fate != "lost" and not isinstance(fate, Refused):
+            self.changelog += writes.changelog
+            self.offsets.update(writes.offsets)
+        if fate is not None:
+            raise fate if isinstance(fate, Exception) else Unsettled(fate)
+        return {TopicPartition(LEVELS.changelog, 0): len(self.changelog) - 1}
+
+    async def committed(self, partitions):
+        await asyncio.sleep(0)
+        return {tp: self.offsets[tp] for tp in partitions}
+
+    async def ends(self, partitions):
+        return {tp: self.offsets[tp] for tp in partitions}
+
+    async def restore(self, stores, progress):
+        for store in stores.values():
+            start = -1 if store.offset is None else store.offset
+            for offset, write in enumerate(self.changelog):
+                if offset > start:
+                    store.apply({write.key: write.value}, offset)
+
+
+class Worker:
+    def __init__(self, broker):
+        plan, metrics = Plan((KEEPER,)), LoopMetrics(CollectorRegistry())
+        self.given_up = []
+        self.ownership, self.stores, self.reader = Ownership(), MemoryStores(), Reader()
+        timers, watches = Timers(plan), Watches()
+        self.loop = Loop(
+            plan, 1, self.ownership, broker, timers, watches, lambda: datetime.now(UTC), self._given_up, metrics
+        )
+        self.handover = Handover(
+            plan, self.ownership, self.stores, timers, watches, broker, self.reader, metrics, pytest.fail
+        )
+
+    def _given_up(self, error):
+        self.given_up.append(error)
+        if isinstance(error, Unsettled):
+            self.handover.again()
+
+    async def assigned(self, generation):
+        await self.handover.take_over([TP], Membership(generation, "me"))
+        await self.running()
+
+    async def running(self):
+        async with asyncio.timeout(10):
+            while not self.ownership.running:
+                await asyncio.sleep(0)
+
+    def step(self, offset, count, epoch=None):
+        level = StockLevel(product="mug", count=count)
+        record = Record(TP.topic, 0, offset, 0, b"mug", level.to_json())
+        taken = Taken([record], {TP: offset + 1}, self.ownership.membership)
+        return self.loop.step(taken, self.ownership.epoch if epoch is None else epoch)
+
+    def count(self):
+        raw = self.ownership.store(LEVELS.name, 0).get(b"mug")
+        return raw and StockLevel.from_json(raw).count
+
+
+@pytest.fixture
+def broker():
+    return Broker()
+
+
+@pytest.fixture
+async def worker(broker):
+    worker = Worker(broker)
+    await worker.assigned(generation=1)
+    yield worker
+    await worker.handover.stop()
+
+
+@pytest.mark.parametrize(("fate", "count", "position"), [("kept", 7, 1), ("lost", None, 0)])
+async def test_a_batch_whose_end_is_unknown_is_settled_by_what_the_broker_holds(broker, worker, fate, count, position):
+    broker.fate = [fate]
+    await worker.step(0, 7)
+    assert not worker.ownership.running
+    assert worker.reader.positions is None
+
+    await worker.running()
+
+    assert worker.count() == count
+    assert worker.reader.positions == {TP: position}
+
+
+async def test_a_refused_batch_is_given_up_and_nothing_is_decided_before_partitions_are_assigned_anew(broker, worker):
+    broker.fate = [Refused("ILLEGAL_GENERATION")]
+    epoch = worker.ownership.epoch
+    await worker.step(0, 7)
+    await worker.step(1, 8, epoch)  # what was taken before it was known
+
+    assert broker.changelog == []
+    assert [type(e) for e in worker.given_up] == [Refused]
+    await worker.assigned(generation=2)
+    assert worker.reader.positions == {TP: 0}
+
+
+async def test_the_batch_in_hand_ends_before_partitions_go(broker, worker):
+    broker.gate.clear()
+    step = asyncio.create_task(worker.step(0, 7))
+    await asyncio.sleep(0)
+    going = asyncio.create_task(worker.handover.give_up(worker.loop, 10))
+    await asyncio.sleep(0)
+    assert not going.done()
+    broker.gate.set()
+    await asyncio.gather(step, going)
+
+    assert broker.offsets == {TP: 1}
+    assert not worker.ownership.running
+
+
+async def test_a_batch_that_fails_while_partitions_go_does_not_take_them_back(broker, worker):
+    broker.gate.clear()
+    broker.fate = ["lost"]
+    step = asyncio.create_task(worker.step(0, 7))
+    await asyncio.sleep(0)
+    going = asyncio.create_task(worker.handover.give_up(worker.loop, 10))
+    await asyncio.sleep(0)
+    broker.gate.set()
+    await asyncio.gather(step, going)
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+    assert not worker.ownership.running
+    assert worker.reader.positions is None
+
+
+async def test_a_batch_that_outlasts_the_patience_is_not_applied_by_who_lost_the_partitions(broker, worker):
+    broker.gate.clear()
+    step = asyncio.create_task(worker.step(0, 7))
+    await asyncio.sleep(0)
+    await worker.handover.give_up(worker.loop, 0.01)
+    store = worker.stores.open(LEVELS.name, 0)
+    broker.gate.set()
+    await step
+
+    assert store.get(b"mug") is None, "it is in the changelog, for whoever takes over"
+    await worker.assigned(generation=2)
+    assert worker.count() == 7
+
+
+async def test_assignments_back_to_back_end_with_the_last_one(broker, worker):
+    for generation in range(2, 6):
+        await worker.handover.take_over([TP], Membership(generation, "me"))
+    await worker.running()
+
+    assert worker.ownership.membership == Membership(5, "me")
+
+
+async def test_a_takeover_that_fails_is_tried_again(broker, worker, monkeypatch):
+    failures = [OSError("the broker is away"), ConnectionError("still")]
+    committed = broker.committed
+
+    async def sometimes(partitions):
+        if failures:
+            raise failures.pop()
+        return await committed(partitions)
+
+    monkeypatch.setattr(broker, "committed", sometimes)
+    monkeypatch.setattr(Handover, "RETRY_S", 0.0)
+    await worker.assigned(generation=2)
+
+    assert failures == []
+    assert worker.ownership.membership.generation == 2
