@@ -134,6 +134,17 @@ async def test_a_write_that_failed_is_answered_503_and_leaves_the_id_free(worker
         assert answer.status == 201
 
 
+async def test_an_id_is_not_taken_while_an_order_under_it_may_be_on_its_way_into_the_view(worker: Running):
+    worker.host.behind = True
+    async with worker.post({**ORDER, "id": "o-1"}, "/v1/orders?timeout=100") as answer:
+        assert answer.status == 503
+    async with worker.post(ORDER) as answer:  # an id of the server's own is nobody's
+        assert answer.status == 201
+    worker.host.behind = False
+    async with worker.post({**ORDER, "id": "o-1"}) as answer:
+        assert answer.status == 201
+
+
 async def test_a_client_that_goes_away_does_not_undo_its_order(worker: Running):
     worker.host.gate.clear()
     post = asyncio.ensure_future(worker.post({**ORDER, "id": "o-1"}))
