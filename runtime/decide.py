@@ -84,6 +84,8 @@ class Decider:
         subject: Message | str
         try:
             time = datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
+            if record.fault is not None:
+                raise ValueError(record.fault)  # noqa: TRY301
             if record.value is None:
                 subject, processors = self._tombstone(record)
             else:

@@ -265,6 +265,19 @@ def fetching_ended(consumer: AIOKafkaConsumer) -> bool:
     return bool(consumer._fetcher._fetch_task.done())
 
 
+def unreadable(consumer: AIOKafkaConsumer) -> TopicPartition | None:
+    """The partition in which `getmany` has just failed on a message, and never gets past it.
+
+    It tells no offset: the partition's position stands before the messages that were read along with it.
+    """
+    for tp, result in consumer._fetcher._records.items():
+        records = getattr(result, "_partition_records", None)
+        unpacking = records and records._records_iterator
+        if unpacking is not None and unpacking.gi_frame is None:  # ended, but not by coming to its end
+            return TopicPartition(tp.topic, tp.partition)
+    return None
+
+
 def membership(consumer: AIOKafkaConsumer) -> Membership:
     """Generation and member id of a consumer in its group."""
     coordinator = consumer._coordinator

@@ -18,7 +18,7 @@ class TopicPartition(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A message as it was read."""
+    """A message as it was read. With a `fault`, the client could not make out the message itself."""
 
     topic: str
     partition: int
@@ -27,6 +27,7 @@ class Record(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Sequence[Header] = ()
+    fault: str | None = None
 
 
 class Write(NamedTuple):

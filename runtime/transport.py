@@ -7,7 +7,7 @@ fetch: what waits becomes one `Take`, which is put on the channel that the worke
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -29,6 +29,9 @@ from runtime.settings import Settings
 from runtime.timers import Timers
 
 log = logging.getLogger("runtime.consumer")  # mode writes of its services' coming and going under the module's name
+
+
+_NO_TEXT = "the name of a header is not UTF-8, here or before it in what its writer sent at once"
 
 
 @dataclass(slots=True)
@@ -171,7 +174,10 @@ class Consumer(Service, ConsumerRebalanceListener):
     async def _take(self) -> Take | None:
         """Everything that waits, or that comes within the time until something is due."""
         assert self._consumer is not None
-        fetched = await self._consumer.getmany(timeout_ms=int(self._patience() * 1000))
+        try:
+            fetched = await self._consumer.getmany(timeout_ms=int(self._patience() * 1000))
+        except UnicodeDecodeError:
+            return await self._pass_over(internals.unreadable(self._consumer))
         ownership = self._ownership
         # Ownership is looked at after the fetch, for it may have changed during it; from here on nothing is awaited.
         # What a fetch brings between two owners is dropped: the takeover seeks back to what is committed.
@@ -181,13 +187,7 @@ class Consumer(Service, ConsumerRebalanceListener):
         self._listen()
         if not ownership.running:
             return None
-        records = [
-            Record(name, tp.partition, r.offset, r.timestamp, r.key, r.value, r.headers)
-            for tp, messages in fetched.items()
-            for name in [self._names.logical(tp.topic)]
-            for r in messages
-            if not (r.headers and self._own in r.headers)
-        ]
+        records = [record for messages in fetched.values() for record in self._records(messages)]
         positions = {
             own: position
             for tp, position in internals.positions(self._consumer).items()
@@ -201,6 +201,43 @@ class Consumer(Service, ConsumerRebalanceListener):
             # Timers alone: their batch commits the offset it finds, for it is by its offsets that a zombie is refused.
             positions = dict(itertools.islice(ownership.positions.items(), 1))
         return Take(Taken(records, positions, ownership.membership), ownership.epoch)
+
+    def _records(self, messages: Iterable[Any]) -> Iterator[Record]:
+        """Messages of one partition, without those that this group has decided already."""
+        for r in messages:
+            if not (r.headers and self._own in r.headers):
+                yield Record(
+                    self._names.logical(r.topic), r.partition, r.offset, r.timestamp, r.key, r.value, r.headers
+                )
+
+    async def _pass_over(self, tp: Physical | None) -> Take | None:
+        """Takes the messages before one whose header has a name that is no UTF-8, and that one as what it is.
+
+        aiokafka raises on it, would do so for ever, and cannot read what its writer sent in one batch behind it either:
+        that is set aside too, message by message.
+        """
+        consumer, ownership, epoch = self._consumer, self._ownership, self._ownership.epoch
+        assert consumer is not None
+        if tp is None or not ownership.running:
+            return None
+        self.read_from(ownership.positions)  # what was fetched along with it is read again
+        messages: list[Any] = []
+        while epoch == ownership.epoch:
+            try:
+                async with asyncio.timeout(self.IDLE_S):
+                    messages.append(await consumer.getone(tp))
+            except TimeoutError:
+                continue
+            except UnicodeDecodeError:
+                break
+        if epoch != ownership.epoch:
+            return None
+        own = self._names.partition(tp)
+        offset = internals.positions(consumer)[tp]
+        fault = Record(own.topic, own.partition, offset, 0, None, None, fault=_NO_TEXT)
+        log.error("message passed over topic=%s partition=%d offset=%d", own.topic, own.partition, offset)
+        consumer.seek(tp, offset + 1)
+        return Take(Taken([*self._records(messages), fault], {own: offset + 1}, ownership.membership), epoch)
 
     def _listen(self) -> None:
         """Notices when the broker is not heard any more: others may own these partitions by now.

@@ -1,11 +1,14 @@
 """A message that nobody can read is set aside with the reason, and the stream goes on behind it."""
 
+import struct
 from datetime import UTC, datetime
 
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka import TopicPartition as Physical
+from aiokafka.record.util import calc_crc32c
 
+from runtime.partitioning import partition_of
 from schemas.messages import CheckType, Order, OrderValidation, StockLevel, ValidationResult
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, WAREHOUSE_INVENTORY
 from tests.workers import until
@@ -167,3 +170,27 @@ async def letters(shop, topic, sent):
         return result if set(services) == READERS[topic] and len(services) == len(READERS[topic]) else []
 
     return await until(found, "dead letters")
+
+
+async def test_a_header_whose_name_is_no_text_is_passed_over_with_the_rest_of_its_batch_and_orders_go_on(deployment):
+    worker = await deployment.start()
+    await deployment.stock(JUMPERS=10)
+    ids = [id_ for id_ in map(str, range(50)) if partition_of(id_.encode(), 4) == 0][:4]
+    batch = deployment.producer.create_batch()
+    for id_, name in zip(ids, ("ok", "zz", "ok"), strict=False):
+        order = Order(id=id_, customer_id=1, product="JUMPERS", quantity=1, price=1)
+        batch.append(key=id_.encode(), value=order.to_json(), timestamp=None, headers=[(name, b"1")])
+    raw = bytearray(batch._build())
+    at = raw.index(b"zz")
+    raw[at : at + 2] = b"\xff\xfe"
+    struct.pack_into(">I", raw, 17, calc_crc32c(bytes(raw[21:])))  # of all behind it: Kafka's record batch, version 2
+    batch._buffer = bytes(raw)
+
+    await (await deployment.producer.send_batch(batch, deployment.prefix + ORDERS.name, partition=0))
+    _, later = await deployment.post(worker, id=ids[3], customerId=1, product="JUMPERS", quantity=1, price=1)
+    outcomes = [await deployment.outcome(worker, id_) for id_ in (ids[0], later["id"])]
+
+    assert [o["state"] for o in outcomes] == ["VALIDATED", "VALIDATED"]
+    letters = [dict(r.headers) for r in await deployment.records(ORDERS.dead_letters)]
+    assert [(h["partition"], h["offset"]) for h in letters] == [(b"0", b"1"), (b"0", b"2")]
+    assert all([b"UTF-8" in h["error"] for h in letters])
