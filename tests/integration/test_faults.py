@@ -87,13 +87,19 @@ async def test_a_worker_whose_consumer_stopped_fetching_ends_and_says_so(deploym
 
 async def test_a_worker_that_does_not_hear_the_broker_is_not_ready_until_it_does(deployment, monkeypatch):
     worker = await deployment.start()
-    consumer = worker._app.consumer
+    noticed, again = asyncio.Event(), worker._handover.again
+
+    def notice(after: float = 0.0) -> None:
+        noticed.set()
+        again(max(after, 0.5))
+
+    worker._handover.again = notice
     with monkeypatch.context() as deaf:
         deaf.setattr("runtime.internals.last_fetch", lambda _: 0.0)
-        await until(lambda: not worker.readiness()["ready"], "unready")
+        async with asyncio.timeout(60):
+            await noticed.wait()
+        assert not worker.readiness()["ready"]
     await until(lambda: worker.readiness()["ready"], "ready again")
-
-    assert consumer._reading.is_set()
 
 
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
