@@ -23,18 +23,14 @@ from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 from aiokafka.errors import KafkaError
 from aiokafka.producer.sender import Sender, TxnOffsetCommitHandler
-from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.offset import OffsetRequest
-from aiokafka.protocol.types import Boolean, CompactArray, CompactString, Int16, Int32, Int64, Schema, TaggedFields
 
+from runtime.protocol import OffsetFetch, TxnOffsetCommit
 from runtime.records import Membership
 
 log = logging.getLogger(__name__)
 
 TESTED = {"aiokafka": "0.14.0", "faust-streaming": "0.15.3"}
-
-_TEXT = CompactString("utf-8")
-_TAGS = ("tags", TaggedFields)
 
 # Error codes of the Kafka protocol (kafka.apache.org/protocol, Error Codes).
 _FENCED = {22: "ILLEGAL_GENERATION", 25: "UNKNOWN_MEMBER_ID", 27: "REBALANCE_IN_PROGRESS", 82: "FENCED_INSTANCE_ID"}
@@ -47,124 +43,16 @@ class Fenced(Exception):
     """The group's coordinator no longer knows this worker as the owner of its partitions."""
 
 
-class _TxnOffsetCommitResponse(Response):
-    API_KEY = 28
-    API_VERSION = 3
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        (
-            "errors",
-            CompactArray(
-                ("topic", _TEXT),
-                ("partition_errors", CompactArray(("partition", Int32), ("error_code", Int16), _TAGS)),
-                _TAGS,
-            ),
-        ),
-        _TAGS,
-    )
-
-
-class _TxnOffsetCommitStruct(RequestStruct):
-    API_KEY = 28
-    API_VERSION = 3
-    FLEXIBLE_VERSION = True
-    RESPONSE_TYPE = _TxnOffsetCommitResponse
-    SCHEMA = Schema(
-        ("transactional_id", _TEXT),
-        ("group_id", _TEXT),
-        ("producer_id", Int64),
-        ("producer_epoch", Int16),
-        ("generation_id", Int32),
-        ("member_id", _TEXT),
-        ("group_instance_id", _TEXT),
-        (
-            "topics",
-            CompactArray(
-                ("topic", _TEXT),
-                (
-                    "partitions",
-                    CompactArray(
-                        ("partition", Int32), ("offset", Int64), ("leader_epoch", Int32), ("metadata", _TEXT), _TAGS
-                    ),
-                ),
-                _TAGS,
-            ),
-        ),
-        _TAGS,
-    )
-
-
-class _OffsetFetchResponse(Response):
-    API_KEY = 9
-    API_VERSION = 7
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        (
-            "topics",
-            CompactArray(
-                ("name", _TEXT),
-                (
-                    "partitions",
-                    CompactArray(
-                        ("partition", Int32),
-                        ("offset", Int64),
-                        ("leader_epoch", Int32),
-                        ("metadata", _TEXT),
-                        ("error_code", Int16),
-                        _TAGS,
-                    ),
-                ),
-                _TAGS,
-            ),
-        ),
-        ("error_code", Int16),
-        _TAGS,
-    )
-
-
-class _OffsetFetchStruct(RequestStruct):
-    API_KEY = 9
-    API_VERSION = 7
-    FLEXIBLE_VERSION = True
-    RESPONSE_TYPE = _OffsetFetchResponse
-    SCHEMA = Schema(
-        ("group_id", _TEXT),
-        ("topics", CompactArray(("name", _TEXT), ("partitions", CompactArray(Int32)), _TAGS)),
-        ("require_stable", Boolean),
-        _TAGS,
-    )
-
-
-class _TxnOffsetCommit(Request[_TxnOffsetCommitStruct]):
-    API_KEY = 28
-
-    def __init__(self, *fields: Any) -> None:
-        self._fields = fields
-
-    def build(self, request_struct_class: type[_TxnOffsetCommitStruct]) -> _TxnOffsetCommitStruct:
-        return request_struct_class(*self._fields)
-
-
-class _OffsetFetch(Request[_OffsetFetchStruct]):
-    API_KEY = 9
-
-    def __init__(self, *fields: Any) -> None:
-        self._fields = fields
-
-    def build(self, request_struct_class: type[_OffsetFetchStruct]) -> _OffsetFetchStruct:
-        return request_struct_class(*self._fields)
-
-
 class _FencedHandler(TxnOffsetCommitHandler):
     """aiokafka's handler, with generation and member id in the request and their errors understood."""
 
-    def create_request(self) -> _TxnOffsetCommit:
+    def create_request(self) -> TxnOffsetCommit:
         manager = self._sender._txn_manager
         membership: Membership = self._sender.membership
         topics: dict[str, list[Any]] = defaultdict(list)
         for tp, offset in sorted(self._offsets.items()):
             topics[tp.topic].append((tp.partition, offset.offset, -1, offset.metadata, {}))
-        return _TxnOffsetCommit(
+        return TxnOffsetCommit(
             manager.transactional_id,
             self._group_id,
             manager.producer_id,
@@ -316,7 +204,7 @@ async def stable_offsets(
     topics: dict[str, list[int]] = defaultdict(list)
     for tp in partitions:
         topics[tp.topic].append(tp.partition)
-    request = _OffsetFetch(group, [(topic, numbers, {}) for topic, numbers in topics.items()], True, {})
+    request = OffsetFetch(group, [(topic, numbers, {}) for topic, numbers in topics.items()], True, {})
     while True:
         try:
             node = await client.coordinator_lookup(CoordinationType.GROUP, group)

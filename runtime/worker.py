@@ -2,8 +2,6 @@
 
 import asyncio
 import logging
-import signal
-import sys
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -13,7 +11,7 @@ from aiohttp import web
 from aiokafka.errors import KafkaError
 from yarl import URL
 
-from runtime.adoption import CompositionInUse, adopt
+from runtime.adoption import adopt
 from runtime.announcer import Announcer
 from runtime.app import App
 from runtime.checkpoint import AtLeastOnce, Checkpoint, ExactlyOnce, Refused, Unsettled
@@ -21,15 +19,14 @@ from runtime.handover import Handover
 from runtime.hosting import Hosted, NotHere, Unavailable
 from runtime.http.connections import Runner
 from runtime.http.server import application
-from runtime.identity import Identity, StateDirInUse
+from runtime.identity import Identity
 from runtime.kafka import Names
-from runtime.logs import configure
 from runtime.loop import Loop
 from runtime.metrics import METRICS, LoopMetrics
 from runtime.ownership import NotOwned, Ownership
 from runtime.partitioning import partition_of
 from runtime.plan import Plan
-from runtime.provision import WrongPartitions, ensure_topics, topics_of
+from runtime.provision import ensure_topics, topics_of
 from runtime.records import Membership, Offsets, TopicPartition
 from runtime.restore import KafkaLogs
 from runtime.rocks import RocksStores
@@ -260,39 +257,3 @@ class Worker:
     def _fail(self, error: BaseException) -> None:
         self.failure = error
         self._ended.set()
-
-
-def run(hosted: Sequence[Hosted], settings: Settings) -> int:
-    """Runs a worker until SIGTERM or SIGINT. Returns the exit code: 0, or 1 when it could not go on."""
-    configure(settings)
-    if sys.platform == "win32":
-        return asyncio.run(_run(hosted, settings))
-    import uvloop
-
-    return uvloop.run(_run(hosted, settings))
-
-
-async def _run(hosted: Sequence[Hosted], settings: Settings) -> int:
-    asked = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, asked.set)
-    worker = Worker(hosted, settings)
-    waits = [asyncio.create_task(asked.wait()), asyncio.create_task(worker.ended())]
-    starting = asyncio.create_task(worker.start())
-    try:
-        await asyncio.wait([starting, *waits], return_when=asyncio.FIRST_COMPLETED)
-        if starting.done():
-            await starting
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    except (StateDirInUse, WrongPartitions, CompositionInUse, OSError) as error:
-        log.error("worker cannot start: %s", error)  # noqa: TRY400 - the message says all there is to say
-        return 1
-    finally:
-        starting.cancel()
-        for wait in waits:
-            wait.cancel()
-        await worker.stop()
-    if worker.failure is not None:
-        log.error("worker failed: %r", worker.failure)
-        return 1
-    return 0

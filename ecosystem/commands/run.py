@@ -25,9 +25,9 @@ def run(names: tuple[str, ...], port: int | None) -> None:
 
     Services: orders, fraud, inventory, details.
     """
-    from runtime import worker  # Faust takes a second to import: not for those who ask for help
+    from runtime import process  # Faust takes a second to import: not for those who ask for help
 
     settings = running.settings()
     if port is not None:
         settings = settings.model_copy(update={"http_port": port})
-    sys.exit(worker.run(services.build(names, settings), settings))
+    sys.exit(process.run(services.build(names, settings), settings))

@@ -1,0 +1,53 @@
+"""A worker as a process: it runs until it is told to stop or cannot go on, and its exit code says which."""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+
+from runtime.adoption import CompositionInUse
+from runtime.hosting import Hosted
+from runtime.identity import StateDirInUse
+from runtime.logs import configure
+from runtime.provision import WrongPartitions
+from runtime.settings import Settings
+from runtime.worker import Worker
+
+log = logging.getLogger(__name__)
+
+
+def run(hosted: Sequence[Hosted], settings: Settings) -> int:
+    """Runs a worker until SIGTERM or SIGINT. Returns the exit code: 0, or 1 when it could not go on."""
+    configure(settings)
+    if sys.platform == "win32":
+        return asyncio.run(_run(hosted, settings))
+    import uvloop
+
+    return uvloop.run(_run(hosted, settings))
+
+
+async def _run(hosted: Sequence[Hosted], settings: Settings) -> int:
+    asked = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, asked.set)
+    worker = Worker(hosted, settings)
+    waits = [asyncio.create_task(asked.wait()), asyncio.create_task(worker.ended())]
+    starting = asyncio.create_task(worker.start())
+    try:
+        await asyncio.wait([starting, *waits], return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            await starting
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    except (StateDirInUse, WrongPartitions, CompositionInUse, OSError) as error:
+        log.error("worker cannot start: %s", error)  # noqa: TRY400 - the message says all there is to say
+        return 1
+    finally:
+        starting.cancel()
+        for wait in waits:
+            wait.cancel()
+        await worker.stop()
+    if worker.failure is not None:
+        log.error("worker failed: %r", worker.failure)
+        return 1
+    return 0
