@@ -4,6 +4,7 @@ import os
 import secrets
 import shutil
 
+import hypothesis  # noqa: F401 - its plugin would import it as the run ends; there CPython 3.11 may fail (gh-106905)
 import pytest
 
 
