@@ -43,6 +43,9 @@ class Checkpoint(Protocol):
     async def commit(self, writes: Writes, membership: Membership) -> Ends:
         """Returns once all of `writes` is durable. Raises `Refused` or `Unsettled`."""
 
+    async def flush(self) -> None:
+        """Before partitions go: waits for what `commit` has left to follow, if it leaves anything."""
+
     async def stop(self) -> None: ...
 
 
@@ -90,6 +93,9 @@ class ExactlyOnce:
                 await self._abandon(turn)
         return ends
 
+    async def flush(self) -> None:
+        pass
+
     async def stop(self) -> None:
         producers, self._producers = self._producers, {}
         await asyncio.gather(*(internals.end(producer, _END_S) for producer in producers.values()))
@@ -122,7 +128,9 @@ class ExactlyOnce:
 
 
 class AtLeastOnce:
-    """Changelogs first, then announcements, then timers and offsets, each once the one before is durable.
+    """Changelogs first, then announcements, then timers, then offsets, each once the one before is durable.
+
+    Nobody waits for the offsets but the next batch: a crash in between has this one decided again, as any may be.
 
     For brokers without transactions, and for those who accept that a worker that was paused past its session may
     announce once more what its successor announced, for a few milliseconds less. Timers come last as offsets do: what
@@ -133,6 +141,7 @@ class AtLeastOnce:
         self._settings = settings
         self._names = Names(settings.topic_prefix)
         self._commit_offsets = commit_offsets
+        self._offsets: asyncio.Future[None] | None = None
         self._producer: AIOKafkaProducer | None = None
 
     async def start(self) -> None:
@@ -155,7 +164,8 @@ class AtLeastOnce:
                 ends = await _send(self._producer, self._names, state)
                 await _send(self._producer, self._names, writes.announcements)
                 ends |= await _send(self._producer, self._names, timers)
-                await self._commit_offsets(writes.offsets)
+                await self._offsets_committed()
+                self._offsets = asyncio.ensure_future(self._commit_offsets(writes.offsets))
             committed = True
         except Fenced as error:
             raise Refused(str(error)) from error
@@ -166,7 +176,21 @@ class AtLeastOnce:
                 await self.stop()
         return ends
 
+    async def flush(self) -> None:
+        try:
+            async with asyncio.timeout(_END_S):
+                await self._offsets_committed()
+        except (Fenced, *_BROKER_ERRORS) as error:
+            log.warning("offsets not committed, the last batch will be decided again error=%r", error)
+
+    async def _offsets_committed(self) -> None:
+        """Raises what kept the offsets of the batch before from being committed."""
+        offsets, self._offsets = self._offsets, None
+        if offsets is not None:
+            await offsets
+
     async def stop(self) -> None:
+        await self.flush()
         producer, self._producer = self._producer, None
         if producer is not None:
             await internals.end(producer, _END_S)

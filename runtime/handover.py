@@ -70,8 +70,8 @@ class Handover:
         await self._cancel()
         self._reader.hold()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience), loop.turn:
-                pass
+            async with asyncio.timeout(patience):
+                await loop.idle()
         self._ownership.lose()
         await self._cancel()  # again: a batch that was given up meanwhile may have asked for a takeover
         self._metrics.owned(0)

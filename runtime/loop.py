@@ -94,6 +94,11 @@ class Loop:
             self._ownership.lose()
             self._given_up(error)
 
+    async def idle(self) -> None:
+        """Returns when no batch is in hand, and nothing of the last one is left to follow."""
+        async with self.turn:
+            await self._checkpoint.flush()
+
     def _decide(self, taken: Taken) -> Batch:
         now = self._clock()
         due = self._timers.due(now, self.TIMERS_A_BATCH)

@@ -13,6 +13,8 @@ _SMALL = {
     "transaction.state.log.num.partitions": "4",
     "group.initial.rebalance.delay.ms": "0",
     "group.min.session.timeout.ms": "1000",
+    # Else every commit of offsets outside of a transaction waits 5 ms for company.
+    "group.coordinator.append.linger.ms": "0",
     # How soon after its timeout an abandoned transaction is ended: until then readers of its partitions wait.
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
     # A node that was killed may join again once the session of its former life is over; the same silence makes the

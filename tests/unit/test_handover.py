@@ -60,6 +60,9 @@ class Broker:
             raise fate if isinstance(fate, Exception) else Unsettled(fate)
         return {TopicPartition(LEVELS.changelog, 0): len(self.changelog) - 1}
 
+    async def flush(self):
+        pass
+
     async def committed(self, partitions):
         await asyncio.sleep(0)
         return {tp: self.offsets[tp] for tp in partitions}
