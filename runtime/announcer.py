@@ -40,11 +40,7 @@ class Announcer:
 
     async def start(self) -> None:
         producer = kafka.producer(self._settings)
-        try:
-            await producer.start()
-        except BaseException:
-            await internals.end(producer, _END_S)
-            raise
+        await internals.start(producer, _END_S)
         self._producer, self._broken = producer, False
 
     async def stop(self) -> None:

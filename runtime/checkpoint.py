@@ -105,11 +105,7 @@ class ExactlyOnce:
         if producer is None:
             transactional_id = f"{self._group}-{self._instance}-{turn}"
             producer = kafka.transactional_producer(self._settings, transactional_id)
-            try:
-                await producer.start()
-            except BaseException:
-                await internals.end(producer, _END_S)
-                raise
+            await internals.start(producer, _END_S)
             self._producers[turn] = producer
         return producer
 
@@ -146,11 +142,7 @@ class AtLeastOnce:
 
     async def start(self) -> None:
         producer = kafka.producer(self._settings)
-        try:
-            await producer.start()
-        except BaseException:
-            await internals.end(producer, _END_S)
-            raise
+        await internals.start(producer, _END_S)
         self._producer = producer
 
     async def commit(self, writes: Writes, membership: Membership) -> Ends:

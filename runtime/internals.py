@@ -120,6 +120,15 @@ def is_dead(producer: AIOKafkaProducer) -> bool:
     return task is None or bool(task.done())
 
 
+async def start(producer: AIOKafkaProducer, patience: float) -> None:
+    """Starts a producer, or ends it again if it cannot be started."""
+    try:
+        await producer.start()
+    except BaseException:
+        await end(producer, patience)
+        raise
+
+
 async def end(producer: AIOKafkaProducer, patience: float) -> None:
     """Stops a producer that may be in any state, within about `patience` seconds; what it has not sent, it never will.
 
