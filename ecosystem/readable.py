@@ -7,10 +7,9 @@ from typing import Any
 
 from rich.text import Text
 
-from runtime.dead_letters import SUFFIX
 from runtime.records import Record
 from schemas.messages import Customer, Order, OrderEnriched, OrderValidation, Payment, StockLevel
-from schemas.topics import CATALOGUE
+from schemas.topics import CATALOGUE, DEAD_LETTERS
 
 _SAY: dict[type, Callable[[Any], str]] = {
     Order: lambda o: f"{o.state} customer {o.customer_id}: {o.quantity} × {o.product} at {o.price}",
@@ -30,7 +29,7 @@ def line(record: Record) -> Text:
     at = datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
     key = "-" if record.key is None else record.key.decode(errors="replace")
     text = Text(f"{at:%H:%M:%S}.{at.microsecond // 1000:03} ", "dim")
-    text.append(f"{record.topic:<20} ", "red" if record.topic.endswith(SUFFIX) else _colour(record.topic))
+    text.append(f"{record.topic:<20} ", "red" if record.topic.endswith(DEAD_LETTERS) else _colour(record.topic))
     text.append(f"{key}  ")
     content = Text(_content(record))
     for word, colour in _SIGNALS.items():
@@ -41,7 +40,7 @@ def line(record: Record) -> Text:
 def _content(record: Record) -> str:
     if record.value is None:
         return "(deleted)"
-    if record.topic.endswith(SUFFIX):
+    if record.topic.endswith(DEAD_LETTERS):
         headers = {name: value.decode(errors="replace") for name, value in record.headers}
         return f"{headers.get('service')}: {headers.get('error')} | {_raw(record.value)}"
     try:

@@ -18,9 +18,6 @@ from schemas.wire import Message
 log = logging.getLogger(__name__)
 
 
-_END_S = 3.0
-
-
 class Announcer:
     """An idempotent producer that is replaced when it has broken for good.
 
@@ -40,13 +37,13 @@ class Announcer:
 
     async def start(self) -> None:
         producer = kafka.producer(self._settings)
-        await internals.start(producer, _END_S)
+        await internals.start(producer)
         self._producer, self._broken = producer, False
 
     async def stop(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            await internals.end(producer, _END_S)
+            await internals.end(producer)
 
     async def write(self, topic: Topic[Any], value: Message) -> None:
         """Returns when the message is acknowledged. Raises `Unavailable`."""

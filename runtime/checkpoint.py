@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 from aiokafka import AIOKafkaProducer
@@ -19,9 +20,6 @@ log = logging.getLogger(__name__)
 
 # aiokafka tells by AssertionError that a producer is in no state to do what it is asked.
 _BROKER_ERRORS = (KafkaError, TimeoutError, OSError, AssertionError)
-
-_END_S = 3.0
-"""How long ending what failed may take."""
 
 Ends = Mapping[TopicPartition, int]
 """Offset of the last record written to each changelog partition."""
@@ -75,7 +73,7 @@ class ExactlyOnce:
         self._turn = turn = (self._turn + 1) % self.PRODUCERS
         committed = False
         try:
-            async with asyncio.timeout(self._settings.transaction_timeout_s):
+            async with _in_time(self._settings):
                 producer = await self._producer(turn)
                 await producer.begin_transaction()
                 ends = await _send(producer, self._names, writes.changelog, writes.announcements)
@@ -84,10 +82,6 @@ class ExactlyOnce:
                 await producer.send_offsets(offsets, self._group, membership)
                 await producer.commit_transaction()
             committed = True
-        except Fenced as error:
-            raise Refused(str(error)) from error
-        except _BROKER_ERRORS as error:
-            raise Unsettled(repr(error)) from error
         finally:
             if not committed:
                 await self._abandon(turn)
@@ -98,14 +92,14 @@ class ExactlyOnce:
 
     async def stop(self) -> None:
         producers, self._producers = self._producers, {}
-        await asyncio.gather(*(internals.end(producer, _END_S) for producer in producers.values()))
+        await asyncio.gather(*(internals.end(producer) for producer in producers.values()))
 
     async def _producer(self, turn: int) -> FencedProducer:
         producer = self._producers.get(turn)
         if producer is None:
             transactional_id = f"{self._group}-{self._instance}-{turn}"
             producer = kafka.transactional_producer(self._settings, transactional_id)
-            await internals.start(producer, _END_S)
+            await internals.start(producer)
             self._producers[turn] = producer
         return producer
 
@@ -115,9 +109,9 @@ class ExactlyOnce:
         producer = self._producers.pop(turn, None)
         if producer is None:
             return
-        await internals.end(producer, _END_S)
+        await internals.end(producer)
         try:
-            async with asyncio.timeout(_END_S):
+            async with asyncio.timeout(internals.END_S):
                 await self._producer(turn)
         except _BROKER_ERRORS as error:  # the broker is away: it ends the transaction by its time limit
             log.warning("transaction left to its time limit error=%r", error)
@@ -142,7 +136,7 @@ class AtLeastOnce:
 
     async def start(self) -> None:
         producer = kafka.producer(self._settings)
-        await internals.start(producer, _END_S)
+        await internals.start(producer)
         self._producer = producer
 
     async def commit(self, writes: Writes, membership: Membership) -> Ends:
@@ -150,7 +144,7 @@ class AtLeastOnce:
         state = [w for w in writes.changelog if not w.topic.endswith(TIMERS_CHANGELOG)]
         committed = False
         try:
-            async with asyncio.timeout(self._settings.transaction_timeout_s):
+            async with _in_time(self._settings):
                 if self._producer is None:
                     await self.start()
                 ends = await _send(self._producer, self._names, state)
@@ -159,10 +153,6 @@ class AtLeastOnce:
                 await self._offsets_committed()
                 self._offsets = asyncio.ensure_future(self._commit_offsets(writes.offsets))
             committed = True
-        except Fenced as error:
-            raise Refused(str(error)) from error
-        except _BROKER_ERRORS as error:
-            raise Unsettled(repr(error)) from error
         finally:
             if not committed:
                 await self.stop()
@@ -170,7 +160,7 @@ class AtLeastOnce:
 
     async def flush(self) -> None:
         try:
-            async with asyncio.timeout(_END_S):
+            async with asyncio.timeout(internals.END_S):
                 await self._offsets_committed()
         except (Fenced, *_BROKER_ERRORS) as error:
             log.warning("offsets not committed, the last batch will be decided again error=%r", error)
@@ -185,7 +175,19 @@ class AtLeastOnce:
         await self.flush()
         producer, self._producer = self._producer, None
         if producer is not None:
-            await internals.end(producer, _END_S)
+            await internals.end(producer)
+
+
+@asynccontextmanager
+async def _in_time(settings: Settings) -> AsyncIterator[None]:
+    """Bounds a commit, and tells by `Refused` or `Unsettled` how one that failed is to be taken."""
+    try:
+        async with asyncio.timeout(settings.transaction_timeout_s):
+            yield
+    except Fenced as error:
+        raise Refused(str(error)) from error
+    except _BROKER_ERRORS as error:
+        raise Unsettled(repr(error)) from error
 
 
 async def _send(producer: Any, names: Names, *groups: list[Write]) -> dict[TopicPartition, int]:

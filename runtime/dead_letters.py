@@ -5,10 +5,7 @@ from datetime import datetime
 from pydantic import ValidationError
 
 from runtime.records import Record, Write
-from schemas.topics import FORTNIGHT, Kept
-
-SUFFIX = ".dead-letters"
-KEPT: Kept = FORTNIGHT
+from schemas.topics import DEAD_LETTERS
 
 _MAX_ERROR = 1000
 _MAX_BYTES = 960 * 1024
@@ -37,7 +34,7 @@ def dead_letter(record: Record, service: str, error: str, now: datetime) -> Writ
         ("offset", str(record.offset).encode()),
         ("time", now.isoformat().encode()),
     )
-    return Write(record.topic + SUFFIX, record.partition, key, value, headers)
+    return Write(record.topic + DEAD_LETTERS, record.partition, key, value, headers)
 
 
 def describe(error: Exception) -> str:

@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 
 TESTED = {"aiokafka": "0.14.0", "faust-streaming": "0.15.3"}
 
+END_S = 3.0
+"""How long ending what failed may take."""
+
 # Error codes of the Kafka protocol (kafka.apache.org/protocol, Error Codes).
 _FENCED = {22: "ILLEGAL_GENERATION", 25: "UNKNOWN_MEMBER_ID", 27: "REBALANCE_IN_PROGRESS", 82: "FENCED_INSTANCE_ID"}
 _UNSTABLE_OFFSET_COMMIT = 88
@@ -120,22 +123,22 @@ def is_dead(producer: AIOKafkaProducer) -> bool:
     return task is None or bool(task.done())
 
 
-async def start(producer: AIOKafkaProducer, patience: float) -> None:
+async def start(producer: AIOKafkaProducer) -> None:
     """Starts a producer, or ends it again if it cannot be started."""
     try:
         await producer.start()
     except BaseException:
-        await end(producer, patience)
+        await end(producer)
         raise
 
 
-async def end(producer: AIOKafkaProducer, patience: float) -> None:
-    """Stops a producer that may be in any state, within about `patience` seconds; what it has not sent, it never will.
+async def end(producer: AIOKafkaProducer) -> None:
+    """Stops a producer that may be in any state, within about `END_S`; what it has not sent by then, it never will.
 
     aiokafka's own `stop` waits for what is under way, and its sender, left alone, would connect again and send it.
     """
     try:
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(END_S):
             await producer.stop()
     except Exception as error:
         log.debug("producer did not stop by itself error=%r", error)

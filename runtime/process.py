@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import signal
-import sys
 from collections.abc import Sequence
+
+import uvloop
 
 from runtime.adoption import CompositionInUse
 from runtime.hosting import Hosted
@@ -20,10 +21,6 @@ log = logging.getLogger(__name__)
 def run(hosted: Sequence[Hosted], settings: Settings) -> int:
     """Runs a worker until SIGTERM or SIGINT. Returns the exit code: 0, or 1 when it could not go on."""
     configure(settings)
-    if sys.platform == "win32":
-        return asyncio.run(_run(hosted, settings))
-    import uvloop
-
     return uvloop.run(_run(hosted, settings))
 
 

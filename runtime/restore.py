@@ -91,7 +91,10 @@ class KafkaLogs:
             positions[tp] = starts[tp] if store.offset is None else store.offset + 1
         todo = {tp: ends[tp] for tp in by_tp if positions[tp] < ends[tp]}
         if todo:
-            await self._read(consumer, by_tp, positions, todo, progress)
+            try:
+                await self._read(consumer, by_tp, positions, todo, progress)
+            finally:
+                consumer.unsubscribe()  # or it would go on fetching what nobody reads
 
     async def _settled_ends(self, consumer: AIOKafkaConsumer, tps: Collection[Physical]) -> dict[Physical, int]:
         """The ends of the changelogs once no transaction is open there: only their owner writes, and that is over."""
@@ -110,21 +113,8 @@ class KafkaLogs:
         progress: Progress,
     ) -> None:
         consumer.assign(list(todo))
-        try:
-            for tp in todo:
-                consumer.seek(tp, positions[tp])
-            await self._drain(consumer, stores, positions, todo, progress)
-        finally:
-            consumer.unsubscribe()  # or it would go on fetching what nobody reads
-
-    async def _drain(
-        self,
-        consumer: AIOKafkaConsumer,
-        stores: Mapping[Physical, Store],
-        positions: dict[Physical, int],
-        todo: dict[Physical, int],
-        progress: Progress,
-    ) -> None:
+        for tp in todo:
+            consumer.seek(tp, positions[tp])
         while todo:
             for tp, records in (await consumer.getmany(timeout_ms=200, max_records=5000)).items():
                 stores[tp].apply({r.key: r.value for r in records if r.key is not None}, records[-1].offset)

@@ -41,6 +41,10 @@ FORTNIGHT = Kept(timedelta(days=14))
 DAY = Kept(timedelta(days=1))
 
 
+DEAD_LETTERS = ".dead-letters"
+"""What the names of topics for dead letters end in, behind the name of the topic they are from."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Topic(Generic[M]):
     """A topic of the ecosystem. Keys are raw UTF-8 bytes, values the JSON of `model`.
@@ -59,7 +63,7 @@ class Topic(Generic[M]):
     @property
     def dead_letters(self) -> str:
         """Name of the topic that takes what cannot be read from this one."""
-        return f"{self.name}.dead-letters"
+        return self.name + DEAD_LETTERS
 
 
 def repartition(service: str, source: Topic[M], by: str, key: Callable[[M], str]) -> Topic[M]:
