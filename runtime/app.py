@@ -8,9 +8,11 @@ import faust
 from faust.app.base import BootStrategy
 from yarl import URL
 
+from runtime.engine import Engine
 from runtime.kafka import Names
-from runtime.loop import Loop
-from runtime.transport import Consumer, Take, Transport, Wiring
+from runtime.member import KafkaMember
+from runtime.settings import Settings
+from runtime.transport import Consumer, Transport
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +33,9 @@ class App(faust.App):
 
     BootStrategy = Boot
 
-    def __init__(self, wiring: Wiring, url: URL) -> None:
-        settings = wiring.settings
+    def __init__(self, settings: Settings, group: str, engine: Engine, member: KafkaMember, url: URL) -> None:
         super().__init__(
-            Names(settings.topic_prefix).group(wiring.plan.group),
+            Names(settings.topic_prefix).group(group),
             broker=[f"kafka://{server.strip()}" for server in settings.kafka_bootstrap_servers.split(",")],
             canonical_url=str(url),  # the assignor tells it to the other members: routing goes by it
             datadir=str(settings.state_dir / "faust"),
@@ -43,27 +44,30 @@ class App(faust.App):
             topic_disable_leader=True,
             autodiscover=False,
         )
-        self._wiring = wiring
+        self._engine = engine
+        self._member = member
+        self.owners: dict[int, URL] = {}
+        """Base URL of the worker that owns a partition, as the group last agreed."""
         self.takes = self.channel(maxsize=1)
+        self.agent(self.takes, name="loop")(self._decide)
 
-    def run_in_agent(self, loop: Loop) -> None:
-        """Makes the loop this app's agent."""
+    async def _decide(self, stream: Any) -> None:
+        """The agent: one go of the loop for each take."""
+        async for take in stream:
+            try:
+                await self._engine.step(take)
+            except Exception as error:  # a fault of ours: nothing of the batch was acknowledged, so stop and say why
+                log.exception("loop failed")
+                await self.crash(error)
 
-        async def agent(stream: Any) -> None:
-            async for take in stream:
-                await self._step(loop, take)
-
-        self.agent(self.takes, name="loop")(agent)
-
-    async def _step(self, loop: Loop, take: Take) -> None:
-        try:
-            await loop.step(take.taken, take.epoch)
-        except Exception as error:  # a fault of ours: nothing of the batch was acknowledged, so stop and say why
-            log.exception("loop failed")
-            await self.crash(error)
-        finally:
-            if not take.done.done():
-                take.done.set_result(None)
+    def assigned(self) -> None:
+        """Called when the group has agreed anew on who owns what."""
+        self.owners = {
+            partition: URL(url)
+            for url, topics in self.assignor.external_topics_metadata().items()
+            for numbers in topics.values()
+            for partition in numbers
+        }
 
     async def on_start(self) -> None:
         await super().on_start()
@@ -73,7 +77,7 @@ class App(faust.App):
         return Transport(self.conf.broker, app=self, loop=self.loop)
 
     def _new_consumer(self) -> Consumer:
-        return Consumer(self, self.takes, self._wiring, beacon=self.beacon, loop=self.loop)
+        return Consumer(self, self.takes, self._engine, self._member, beacon=self.beacon, loop=self.loop)
 
     async def _stop_consumer(self) -> None:
-        await self._wiring.revoked()
+        await self._engine.revoked()

@@ -2,27 +2,20 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from runtime import internals, kafka
-from runtime.internals import Fenced, FencedProducer
-from runtime.kafka import Names
-from runtime.records import Membership, Offsets, TopicPartition, Write, Writes
+from runtime.internals import END_S, Fenced
+from runtime.records import Ends, Membership, Offsets, Write, Writes
 from runtime.service import TIMERS_CHANGELOG
-from runtime.settings import Settings
 
 log = logging.getLogger(__name__)
 
 # aiokafka tells by AssertionError that a producer is in no state to do what it is asked.
 _BROKER_ERRORS = (KafkaError, TimeoutError, OSError, AssertionError)
-
-Ends = Mapping[TopicPartition, int]
-"""Offset of the last record written to each changelog partition."""
 
 
 class Refused(Exception):
@@ -47,21 +40,47 @@ class Checkpoint(Protocol):
     async def stop(self) -> None: ...
 
 
+class Producer(Protocol):
+    """What a checkpoint asks of a producer. All but `end` raise `KafkaError`; one that did is ended and replaced."""
+
+    async def start(self) -> None:
+        """Leaves nothing behind if it fails."""
+
+    async def send(self, *groups: Sequence[Write]) -> Ends:
+        """Returns once every in-sync replica has all of it, in the order given within each partition."""
+
+    async def end(self) -> None:
+        """Within about `END_S`, and whatever its state; what it has not sent by then, it never will."""
+
+
+class TransactionalProducer(Producer, Protocol):
+    """A producer of transactions. Starting it ends what an earlier one of the same id left open."""
+
+    async def begin(self) -> None: ...
+
+    async def send_offsets(self, offsets: Offsets, membership: Membership) -> None:
+        """Adds offsets to the transaction. Raises `Fenced` if the membership they were taken with is over."""
+
+    async def commit(self) -> None: ...
+
+
 class ExactlyOnce:
     """One transaction a batch: changelogs, announcements and offsets become visible together or never.
 
     The producers take turns, so that none waits until the markers of its last transaction are written. Their ids are
     the worker's own: when it starts again, the broker ends at once what was left open.
+
+    Arguments:
+        new_producer: makes the producer of a turn, under an id of its own that stays the same.
+        timeout_s: after which a commit counts as failed.
     """
 
     PRODUCERS = 3
 
-    def __init__(self, settings: Settings, group: str, instance: str) -> None:
-        self._settings = settings
-        self._names = Names(settings.topic_prefix)
-        self._group = self._names.group(group)
-        self._instance = instance
-        self._producers: dict[int, FencedProducer] = {}
+    def __init__(self, new_producer: Callable[[int], TransactionalProducer], timeout_s: float) -> None:
+        self._new_producer = new_producer
+        self._timeout_s = timeout_s
+        self._producers: dict[int, TransactionalProducer] = {}
         self._turn = 0
 
     async def start(self) -> None:
@@ -73,14 +92,13 @@ class ExactlyOnce:
         self._turn = turn = (self._turn + 1) % self.PRODUCERS
         committed = False
         try:
-            async with _in_time(self._settings):
+            async with _in_time(self._timeout_s):
                 producer = await self._producer(turn)
-                await producer.begin_transaction()
-                ends = await _send(producer, self._names, writes.changelog, writes.announcements)
+                await producer.begin()
+                ends = await producer.send(writes.changelog, writes.announcements)
                 # Not while producing: the coordinator would answer CONCURRENT_TRANSACTIONS.
-                offsets = {self._names.physical(tp): offset for tp, offset in writes.offsets.items()}
-                await producer.send_offsets(offsets, self._group, membership)
-                await producer.commit_transaction()
+                await producer.send_offsets(writes.offsets, membership)
+                await producer.commit()
             committed = True
         finally:
             if not committed:
@@ -92,14 +110,13 @@ class ExactlyOnce:
 
     async def stop(self) -> None:
         producers, self._producers = self._producers, {}
-        await asyncio.gather(*(internals.end(producer) for producer in producers.values()))
+        await asyncio.gather(*(producer.end() for producer in producers.values()))
 
-    async def _producer(self, turn: int) -> FencedProducer:
+    async def _producer(self, turn: int) -> TransactionalProducer:
         producer = self._producers.get(turn)
         if producer is None:
-            transactional_id = f"{self._group}-{self._instance}-{turn}"
-            producer = kafka.transactional_producer(self._settings, transactional_id)
-            await internals.start(producer)
+            producer = self._new_producer(turn)
+            await producer.start()
             self._producers[turn] = producer
         return producer
 
@@ -109,9 +126,9 @@ class ExactlyOnce:
         producer = self._producers.pop(turn, None)
         if producer is None:
             return
-        await internals.end(producer)
+        await producer.end()
         try:
-            async with asyncio.timeout(internals.END_S):
+            async with asyncio.timeout(END_S):
                 await self._producer(turn)
         except _BROKER_ERRORS as error:  # the broker is away: it ends the transaction by its time limit
             log.warning("transaction left to its time limit error=%r", error)
@@ -125,31 +142,38 @@ class AtLeastOnce:
     For brokers without transactions, and for those who accept that a worker that was paused past its session may
     announce once more what its successor announced, for a few milliseconds less. Timers come last as offsets do: what
     a batch has used up must not be forgotten before all that follows from it is durable.
+
+    Arguments:
+        new_producer: makes the producer.
+        commit_offsets: commits offsets for the group; raises `Fenced`.
+        timeout_s: after which a commit counts as failed.
     """
 
-    def __init__(self, settings: Settings, commit_offsets: Callable[[Offsets], Awaitable[None]]) -> None:
-        self._settings = settings
-        self._names = Names(settings.topic_prefix)
+    def __init__(
+        self,
+        new_producer: Callable[[], Producer],
+        commit_offsets: Callable[[Offsets], Awaitable[None]],
+        timeout_s: float,
+    ) -> None:
+        self._new_producer = new_producer
         self._commit_offsets = commit_offsets
+        self._timeout_s = timeout_s
         self._offsets: asyncio.Future[None] | None = None
-        self._producer: AIOKafkaProducer | None = None
+        self._producer: Producer | None = None
 
     async def start(self) -> None:
-        producer = kafka.producer(self._settings)
-        await internals.start(producer)
-        self._producer = producer
+        await self._working()
 
     async def commit(self, writes: Writes, membership: Membership) -> Ends:
         timers = [w for w in writes.changelog if w.topic.endswith(TIMERS_CHANGELOG)]
         state = [w for w in writes.changelog if not w.topic.endswith(TIMERS_CHANGELOG)]
         committed = False
         try:
-            async with _in_time(self._settings):
-                if self._producer is None:
-                    await self.start()
-                ends = await _send(self._producer, self._names, state)
-                await _send(self._producer, self._names, writes.announcements)
-                ends |= await _send(self._producer, self._names, timers)
+            async with _in_time(self._timeout_s):
+                producer = await self._working()
+                ends = dict(await producer.send(state))
+                await producer.send(writes.announcements)
+                ends |= await producer.send(timers)
                 await self._offsets_committed()
                 self._offsets = asyncio.ensure_future(self._commit_offsets(writes.offsets))
             committed = True
@@ -160,7 +184,7 @@ class AtLeastOnce:
 
     async def flush(self) -> None:
         try:
-            async with asyncio.timeout(internals.END_S):
+            async with asyncio.timeout(END_S):
                 await self._offsets_committed()
         except (Fenced, *_BROKER_ERRORS) as error:
             log.warning("offsets not committed, the last batch will be decided again error=%r", error)
@@ -171,41 +195,27 @@ class AtLeastOnce:
         if offsets is not None:
             await offsets
 
+    async def _working(self) -> Producer:
+        if self._producer is None:
+            producer = self._new_producer()
+            await producer.start()
+            self._producer = producer
+        return self._producer
+
     async def stop(self) -> None:
         await self.flush()
         producer, self._producer = self._producer, None
         if producer is not None:
-            await internals.end(producer)
+            await producer.end()
 
 
 @asynccontextmanager
-async def _in_time(settings: Settings) -> AsyncIterator[None]:
+async def _in_time(timeout_s: float) -> AsyncIterator[None]:
     """Bounds a commit, and tells by `Refused` or `Unsettled` how one that failed is to be taken."""
     try:
-        async with asyncio.timeout(settings.transaction_timeout_s):
+        async with asyncio.timeout(timeout_s):
             yield
     except Fenced as error:
         raise Refused(str(error)) from error
     except _BROKER_ERRORS as error:
         raise Unsettled(repr(error)) from error
-
-
-async def _send(producer: Any, names: Names, *groups: list[Write]) -> dict[TopicPartition, int]:
-    """Sends and waits for the acks. Returns the highest offset by partition.
-
-    Whole batches are handed to aiokafka: a message on its own costs it a future and a look at its metadata.
-    """
-    batches: dict[TopicPartition, list[Any]] = {}
-    for writes in groups:
-        for topic, partition, key, value, headers in writes:
-            pending = batches.setdefault(TopicPartition(topic, partition), [])
-            message = {"timestamp": None, "key": key, "value": value, "headers": list(headers)}
-            if not pending or pending[-1].append(**message) is None:  # none yet, or the last one is full
-                pending.append(producer.create_batch())
-                pending[-1].append(**message)
-    sent = [(tp, batch) for tp, pending in batches.items() for batch in pending]
-    acks = [await producer.send_batch(batch, names.topic(tp.topic), partition=tp.partition) for tp, batch in sent]
-    ends: dict[TopicPartition, int] = {}
-    for (tp, batch), ack in zip(sent, await asyncio.gather(*acks), strict=True):
-        ends[tp] = max(ack.offset + batch.record_count() - 1, ends.get(tp, -1))
-    return ends

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Collection, Mapping
-from time import monotonic
 from typing import Any, Protocol
 
 from runtime.loop import Loop
@@ -120,7 +119,7 @@ class Handover:
                 return
 
     async def _take_over(self) -> None:
-        start = monotonic()
+        start = _now()
         partitions = {tp.partition for tp in self._assigned}
         self._stores.keep(frozenset(partitions))
         if self._assigned:
@@ -139,21 +138,21 @@ class Handover:
             self._timers.clear()
             self._ownership.take(self._membership, {}, {}, {})
         self.progress = {}
-        seconds = monotonic() - start
+        seconds = _now() - start
         self._metrics.taken_over(seconds)
         self._metrics.owned(len(self._assigned))
         log.info("took over partitions=%s restored=%d seconds=%.2f", sorted(partitions), restored, seconds)
         self._watches.touch_all()
 
     async def _restore(self, stores: Mapping[tuple[str, int], Store]) -> int:
-        applied, told = 0, monotonic()
+        applied, told = 0, _now()
 
         def progress(records: int, left: int) -> None:
             nonlocal applied, told
             applied += records
             self.progress = {"restored": applied, "left": left}
-            if monotonic() - told > 2:
-                told = monotonic()
+            if _now() - told > 2:
+                told = _now()
                 log.info("restoring restored=%d left=%d", applied, left)
 
         by_changelog = {
@@ -163,3 +162,7 @@ class Handover:
         await self._logs.restore(by_changelog, progress)
         self._metrics.restored(applied)
         return applied
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -150,14 +150,14 @@ async def end(producer: AIOKafkaProducer) -> None:
             await producer.client.close()
 
 
-def last_fetch(consumer: AIOKafkaConsumer) -> float:
-    """When the last answer to a fetch came, for whichever partition; seconds, monotonic clock. None yet: long ago."""
+def silence(consumer: AIOKafkaConsumer) -> float:
+    """Seconds since the last answer to a fetch, for whichever partition; infinite when none has come yet."""
     now = time.time()
     subscription = consumer._subscription.subscription
     assignment = subscription and subscription.assignment
     states = [assignment.state_value(tp) for tp in assignment.tps] if assignment else []
     ages = [now - state.timestamp / 1000 for state in states if state.timestamp]
-    return time.monotonic() - max(0.0, min(ages, default=time.monotonic()))
+    return max(0.0, min(ages, default=float("inf")))
 
 
 def fetching_ended(consumer: AIOKafkaConsumer) -> bool:

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from datetime import datetime
 from time import perf_counter
 
-from runtime.checkpoint import Checkpoint, Ends, Refused, Unsettled
+from runtime.checkpoint import Checkpoint, Refused, Unsettled
 from runtime.decide import Decider
 from runtime.metrics import LoopMetrics
 from runtime.overlay import Batch, TablePartition
 from runtime.ownership import Ownership
 from runtime.plan import Plan
-from runtime.records import Taken, TopicPartition
+from runtime.records import Ends, Taken, TopicPartition
 from runtime.timers import Timers
 from runtime.watch import Watches
 

@@ -61,6 +61,10 @@ class Taken:
 
 
 Offsets = Mapping[TopicPartition, int]
+"""The next offset to read of each partition."""
+
+Ends = Mapping[TopicPartition, int]
+"""Offset of the last record written to each partition."""
 
 
 @dataclass(slots=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -14,26 +14,26 @@ from yarl import URL
 from runtime.adoption import adopt
 from runtime.announcer import Announcer
 from runtime.app import App
-from runtime.checkpoint import AtLeastOnce, Checkpoint, ExactlyOnce, Refused, Unsettled
-from runtime.handover import Handover
+from runtime.broker import KafkaBroker
+from runtime.checkpoint import AtLeastOnce, Checkpoint, ExactlyOnce
+from runtime.engine import Engine
 from runtime.hosting import Hosted, NotHere, Unavailable
 from runtime.http.connections import Runner
 from runtime.http.server import application
 from runtime.identity import Identity
 from runtime.kafka import Names
-from runtime.loop import Loop
+from runtime.member import KafkaMember
 from runtime.metrics import METRICS, LoopMetrics
 from runtime.ownership import NotOwned, Ownership
 from runtime.partitioning import partition_of
 from runtime.plan import Plan
+from runtime.producers import Idempotent, Transactional
 from runtime.provision import ensure_topics, topics_of
-from runtime.records import Membership, Offsets, TopicPartition
-from runtime.restore import KafkaLogs
+from runtime.records import TopicPartition
+from runtime.restore import Logs
 from runtime.rocks import RocksStores
 from runtime.service import Table
 from runtime.settings import Guarantee, Settings
-from runtime.timers import Timers
-from runtime.transport import Wiring
 from runtime.watch import Watch, Watches
 from schemas.topics import Topic
 from schemas.wire import Message
@@ -54,9 +54,6 @@ class Worker:
     GRACE_S = 5.0
     """How long requests in flight may take to be answered once the worker is told to stop."""
 
-    MOST_FAILURES = 5
-    """After which a batch that the broker will not take for good ends the worker."""
-
     def __init__(self, hosted: Sequence[Hosted], settings: Settings) -> None:
         self.settings = settings
         self.stopping = False
@@ -67,7 +64,6 @@ class Worker:
         self.metrics: LoopMetrics = METRICS
         self._ownership = Ownership()
         self._watches = Watches()
-        self._owners: dict[int, URL] = {}
         self._ended = asyncio.Event()
         self._url: URL | None = None
         self._app: App | None = None
@@ -92,41 +88,31 @@ class Worker:
         self._announcer = Announcer(settings)
         await self._announcer.start()
         self._to_stop.append(self._announcer.stop)
-        logs = KafkaLogs(settings, plan.group)
-        self._to_stop.append(logs.stop)
+        broker = KafkaBroker(settings, plan.group)
+        self._to_stop.append(broker.stop)
+        logs = Logs(broker)
         # A topic just made is known before its leaders serve: whoever asks them too early waits out a back-off.
         await logs.ends([TopicPartition(topic, p) for topic in topics_of(plan) for p in range(settings.partitions)])
-        checkpoint = self._new_checkpoint(identity.name)
+        member = KafkaMember(settings, plan)
+        checkpoint = self._new_checkpoint(identity.name, member)
         await checkpoint.start()
         self._to_stop.append(checkpoint.stop)
-        timers = Timers(plan)
-        wiring = Wiring(settings, plan, self._ownership, timers, utc_now, self._revoked, self._assigned, self._lost)
-        app = App(wiring, self.url)
-        self._loop = Loop(
+        self._engine = engine = Engine(
             plan,
-            settings.partitions,
-            self._ownership,
-            checkpoint,
-            timers,
-            self._watches,
-            utc_now,
-            self._given_up,
-            self.metrics,
+            partitions=settings.partitions,
+            session_timeout_s=settings.session_timeout_s,
+            ownership=self._ownership,
+            watches=self._watches,
+            stores=stores,
+            logs=logs,
+            checkpoint=checkpoint,
+            client=member,
+            clock=utc_now,
+            metrics=self.metrics,
+            failed=self._fail,
         )
-        self._handover = Handover(
-            plan,
-            self._ownership,
-            stores,
-            timers,
-            self._watches,
-            logs,
-            app.consumer,
-            self.metrics,
-            self._fail,
-        )
-        app.run_in_agent(self._loop)
-        self._app = app
-        self._to_stop += [self._handover.stop, app.stop]
+        self._app = app = App(settings, plan.group, engine, member, self.url)
+        self._to_stop += [engine.stop, app.stop]
         await app.start()
         self._watchdog = asyncio.create_task(self._watch_app(app), name="watchdog")
         self._later(self._watchdog.cancel)
@@ -169,7 +155,9 @@ class Worker:
 
     def owner(self, key: str) -> URL | None:
         """Base URL of the worker that owns the key's partition, as the group last agreed; may be this one."""
-        return self._owners.get(partition_of(key.encode(), self.settings.partitions))
+        if self._app is None:
+            return None
+        return self._app.owners.get(partition_of(key.encode(), self.settings.partitions))
 
     async def produce(self, topic: Topic[M], value: M) -> None:
         """Returns when every in-sync replica has the message. Raises `Unavailable`."""
@@ -183,7 +171,7 @@ class Worker:
             "ready": self._ownership.running and not self.stopping,
             "services": [s.name for s in self.plan.services],
             "partitions": sorted({tp.partition for tp in self._ownership.partitions}),
-            "takeover": dict(self._handover.progress) if self._app is not None else {},
+            "takeover": dict(self._engine.handover.progress) if self._app is not None else {},
         }
 
     def _later(self, release: Callable[[], object]) -> None:
@@ -212,42 +200,13 @@ class Worker:
             else:
                 return
 
-    def _new_checkpoint(self, instance: str) -> Checkpoint:
-        if self.settings.processing_guarantee is Guarantee.AT_LEAST_ONCE:
-            return AtLeastOnce(self.settings, self._commit_offsets)
-        return ExactlyOnce(self.settings, self.plan.group, instance)
-
-    async def _commit_offsets(self, offsets: Offsets) -> None:
-        assert self._app is not None
-        await self._app.consumer.commit_offsets(offsets)
-
-    async def _revoked(self) -> None:
-        # The group waits for members as long as a session may be silent: half of that is for the batch in hand.
-        await self._handover.give_up(self._loop, self.settings.session_timeout_s / 2)
-
-    async def _assigned(self, partitions: Collection[TopicPartition], membership: Membership) -> None:
-        assert self._app is not None
-        self._owners = {
-            partition: URL(url)
-            for url, topics in self._app.assignor.external_topics_metadata().items()
-            for numbers in topics.values()
-            for partition in numbers
-        }
-        await self._handover.take_over(partitions, membership)
-
-    def _given_up(self, error: Refused | Unsettled) -> None:
-        assert self._app is not None
-        failures = self._loop.failures
-        if isinstance(error, Refused):
-            self._app.consumer.hold()
-            self._app.consumer.rejoin()
-        elif failures >= self.MOST_FAILURES and not getattr(error.__cause__, "retriable", True):
-            self._fail(error)  # tried often enough: too large, not allowed, or another worker under the same name
-        else:
-            self._handover.again(after=min(5.0, 0.1 * 2 ** (failures - 1)))
-
-    def _lost(self) -> None:
-        self._handover.again()
+    def _new_checkpoint(self, instance: str, member: KafkaMember) -> Checkpoint:
+        settings, group = self.settings, self.plan.group
+        if settings.processing_guarantee is Guarantee.AT_LEAST_ONCE:
+            return AtLeastOnce(lambda: Idempotent(settings), member.commit, settings.transaction_timeout_s)
+        return ExactlyOnce(
+            lambda turn: Transactional(settings, group, f"{group}-{instance}-{turn}"), settings.transaction_timeout_s
+        )
 
     async def _watch_app(self, app: App) -> None:
         """Notices when Faust gives up: an exception nobody handled, in the loop or in the consumer."""

@@ -98,7 +98,7 @@ async def test_a_crash_between_commit_and_apply_loses_nothing_and_decides_nothin
     def crash(*_: object) -> None:
         raise SystemError("crash between commit and apply")
 
-    worker._loop._apply = crash
+    worker._engine.loop._apply = crash
     await deployment.send(ORDERS, *orders(10))
     await worker.ended()
     await deployment.stop(worker)
@@ -130,7 +130,7 @@ async def test_a_batch_whose_partitions_another_member_took_leaves_nothing_visib
     await reached.wait()
     written = [r for r in await deployment.records(ORDERS.name, committed=False) if b"VALIDATED" in (r.value or b"")]
     second = await deployment.start(name="w1", ready=False)
-    await until(lambda: first._handover._membership.generation > 1, "the partitions are being taken over")
+    await until(lambda: first._engine.handover._membership.generation > 1, "the partitions are being taken over")
     visible = [r for r in await deployment.records(ORDERS.name) if b"VALIDATED" in (r.value or b"")]
     released.set()
     await deployment.shared(first, second)

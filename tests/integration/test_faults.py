@@ -27,7 +27,7 @@ async def test_a_worker_the_group_does_not_know_decides_no_deadline_either(deplo
     await deployment.send(ORDERS, order("o1"))
     await deployment.get(worker, "o1")
     refused = asyncio.Event()
-    commit = worker._loop._checkpoint.commit
+    commit = worker._engine.loop._checkpoint.commit
 
     async def noted(writes, membership):
         try:
@@ -37,7 +37,7 @@ async def test_a_worker_the_group_does_not_know_decides_no_deadline_either(deplo
             refused.set()
             raise
 
-    worker._loop._checkpoint.commit = noted
+    worker._engine.loop._checkpoint.commit = noted
     known = worker._ownership.membership
     worker._ownership.membership = Membership(known.generation, "nobody-knows-me")
     async with asyncio.timeout(60):
@@ -78,7 +78,7 @@ async def test_a_producer_that_the_broker_refuses_for_good_is_replaced(deploymen
 
 async def test_a_worker_whose_consumer_stopped_fetching_ends_and_says_so(deployment):
     worker = await deployment.start()
-    worker._app.consumer._consumer._fetcher._fetch_task.cancel()
+    worker._app.consumer._member._consumer._fetcher._fetch_task.cancel()
 
     await worker.ended()
 
@@ -87,15 +87,15 @@ async def test_a_worker_whose_consumer_stopped_fetching_ends_and_says_so(deploym
 
 async def test_a_worker_that_does_not_hear_the_broker_is_not_ready_until_it_does(deployment, monkeypatch):
     worker = await deployment.start()
-    noticed, again = asyncio.Event(), worker._handover.again
+    noticed, again = asyncio.Event(), worker._engine.handover.again
 
     def notice(after: float = 0.0) -> None:
         noticed.set()
         again(max(after, 0.5))
 
-    worker._handover.again = notice
+    worker._engine.handover.again = notice
     with monkeypatch.context() as deaf:
-        deaf.setattr("runtime.internals.last_fetch", lambda _: 0.0)
+        deaf.setattr("runtime.internals.silence", lambda _: float("inf"))
         async with asyncio.timeout(60):
             await noticed.wait()
         assert not worker.readiness()["ready"]

@@ -1,0 +1,75 @@
+"""What a takeover asks of the broker, asked of Kafka; by a consumer of its own, not the group's."""
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer
+
+from runtime import internals, kafka
+from runtime.kafka import Names
+from runtime.records import Offsets, TopicPartition
+from runtime.settings import Settings
+
+
+class KafkaBroker:
+    """`runtime.restore.Broker`. Connects when it is first asked."""
+
+    def __init__(self, settings: Settings, group: str) -> None:
+        self._settings = settings
+        self._names = Names(settings.topic_prefix)
+        self._group = self._names.group(group)
+        self._consumer: AIOKafkaConsumer | None = None
+
+    async def _connected(self) -> AIOKafkaConsumer:
+        if self._consumer is None:
+            consumer = kafka.lone_consumer(self._settings)
+            await consumer.start()
+            self._consumer = consumer
+        return self._consumer
+
+    async def stop(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await consumer.stop()
+
+    async def stable_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int | None]:
+        consumer = await self._connected()
+        tps = [self._names.physical(tp) for tp in partitions]
+        offsets = await internals.stable_offsets(consumer, self._group, tps)
+        return {self._names.partition(tp): offset for tp, offset in offsets.items()}
+
+    async def log_starts(self, partitions: Collection[TopicPartition]) -> Offsets:
+        consumer = await self._connected()
+        starts = await internals.log_starts(consumer, [self._names.physical(tp) for tp in partitions])
+        return {self._names.partition(tp): start for tp, start in starts.items()}
+
+    async def log_ends(self, partitions: Collection[TopicPartition], *, committed: bool) -> Offsets:
+        consumer = await self._connected()
+        tps = [self._names.physical(tp) for tp in partitions]
+        ends = await internals.log_ends(consumer, tps, committed=committed)
+        return {self._names.partition(tp): end for tp, end in ends.items()}
+
+    @asynccontextmanager
+    async def reading(self, positions: Offsets) -> AsyncIterator["_KafkaReading"]:
+        consumer = await self._connected()
+        consumer.assign([self._names.physical(tp) for tp in positions])
+        try:
+            for tp, offset in positions.items():
+                consumer.seek(self._names.physical(tp), offset)
+            yield _KafkaReading(consumer, self._names)
+        finally:
+            consumer.unsubscribe()  # or it would go on fetching what nobody reads
+
+
+class _KafkaReading:
+    def __init__(self, consumer: AIOKafkaConsumer, names: Names) -> None:
+        self._consumer = consumer
+        self._names = names
+
+    async def rows(self) -> Mapping[TopicPartition, Sequence[Any]]:
+        fetched = await self._consumer.getmany(timeout_ms=200, max_records=5000)
+        return {self._names.partition(tp): rows for tp, rows in fetched.items()}
+
+    def positions(self) -> Offsets:
+        return {self._names.partition(tp): offset for tp, offset in internals.positions(self._consumer).items()}

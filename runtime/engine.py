@@ -1,0 +1,99 @@
+"""A worker without its surroundings: the loop, the handover, and what follows when one of them fails.
+
+It stands on ports alone (checkpoint, client, logs, stores, clock), so a simulation runs the same code as a worker does.
+"""
+
+from collections.abc import Callable, Collection
+from datetime import datetime
+
+from runtime.checkpoint import Checkpoint, Refused, Unsettled
+from runtime.handover import Handover
+from runtime.loop import Loop
+from runtime.metrics import LoopMetrics
+from runtime.ownership import Ownership
+from runtime.plan import Plan
+from runtime.records import Membership, TopicPartition
+from runtime.restore import Logs
+from runtime.state import Stores
+from runtime.taking import Client, Take, Taking
+from runtime.timers import Timers
+from runtime.watch import Watches
+
+
+class Engine:
+    """Takes, decides, commits and applies, while the group moves partitions about.
+
+    Arguments:
+        plan: the worker's services.
+        partitions: how many partitions every topic has.
+        session_timeout_s: silence after which the group drops a worker.
+        ownership: what it owns.
+        watches: who waits for rows to change.
+        stores: its state.
+        logs: offsets and changelogs.
+        checkpoint: makes batches durable.
+        client: its consumer.
+        clock: the time, UTC.
+        failed: called with what the worker cannot go on after.
+    """
+
+    MOST_FAILURES = 5
+    """After which a batch that the broker will not take for good ends the worker."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        partitions: int,
+        session_timeout_s: float,
+        ownership: Ownership,
+        watches: Watches,
+        stores: Stores,
+        logs: Logs,
+        checkpoint: Checkpoint,
+        client: Client,
+        clock: Callable[[], datetime],
+        metrics: LoopMetrics,
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self._client = client
+        self._session_timeout_s = session_timeout_s
+        self._failed = failed
+        timers = Timers(plan)
+        self.taking = Taking(client, plan.group, ownership, timers, session_timeout_s, clock, self._lost)
+        self.loop = Loop(plan, partitions, ownership, checkpoint, timers, watches, clock, self._given_up, metrics)
+        self.handover = Handover(plan, ownership, stores, timers, watches, logs, self.taking, metrics, failed)
+
+    async def revoked(self) -> None:
+        """The group takes partitions away. Returns once nothing is in hand any more."""
+        # The group waits for members as long as a session may be silent: half of that is for the batch in hand.
+        await self.handover.give_up(self.loop, self._session_timeout_s / 2)
+
+    async def assigned(self, partitions: Collection[TopicPartition], membership: Membership) -> None:
+        """The group has given partitions: all that this worker is to own from now on."""
+        await self.handover.take_over(partitions, membership)
+
+    async def step(self, take: Take) -> None:
+        """One go of the loop. Raises what is a fault of ours: nothing of the batch was acknowledged."""
+        try:
+            await self.loop.step(take.taken, take.epoch)
+        finally:
+            if not take.done.done():
+                take.done.set_result(None)
+
+    async def stop(self) -> None:
+        """Ends a takeover that is under way."""
+        await self.handover.stop()
+
+    def _given_up(self, error: Refused | Unsettled) -> None:
+        failures = self.loop.failures
+        if isinstance(error, Refused):
+            self.taking.hold()
+            self._client.rejoin()
+        elif failures >= self.MOST_FAILURES and not getattr(error.__cause__, "retriable", True):
+            self._failed(error)  # tried often enough: too large, not allowed, or another worker under the same name
+        else:
+            self.handover.again(after=min(5.0, 0.1 * 2 ** (failures - 1)))
+
+    def _lost(self) -> None:
+        self.handover.again()

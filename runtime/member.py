@@ -1,0 +1,105 @@
+"""The consumer of a worker, on Kafka: a member of the group, in the worker's own thread."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
+from aiokafka import TopicPartition as Physical
+from aiokafka.errors import CommitFailedError, IllegalStateError
+
+from runtime import internals, kafka
+from runtime.kafka import Names
+from runtime.plan import Plan
+from runtime.records import Membership, Offsets, TopicPartition
+from runtime.settings import Settings
+from runtime.taking import Unreadable
+
+
+class KafkaMember:
+    """`runtime.taking.Client`."""
+
+    POLL_S = 1.0
+
+    def __init__(self, settings: Settings, plan: Plan) -> None:
+        self._settings = settings
+        self._names = Names(settings.topic_prefix)
+        self._group = self._names.group(plan.group)
+        self._topics = [self._names.topic(name) for name in plan.consumed]
+        self._consumer: AIOKafkaConsumer | None = None
+
+    async def start(self, assignor: Any, listener: ConsumerRebalanceListener) -> None:
+        """Joins the group. The listener is told of partitions as the broker names them."""
+        self._consumer = kafka.group_consumer(self._settings, self._group, assignor)
+        await self._consumer.start()
+        self._consumer.subscribe(self._topics, listener=listener)
+
+    async def stop(self) -> None:
+        """Leaves the group."""
+        if self._consumer is not None:
+            await self._consumer.stop()
+
+    def assignment(self) -> set[Physical]:
+        """The partitions the group has given this worker."""
+        return set(self._consumer.assignment()) if self._consumer else set()
+
+    def membership(self) -> Membership:
+        return internals.membership(self._consumer)
+
+    def partition(self, physical: Physical) -> TopicPartition:
+        return self._names.partition(physical)
+
+    async def fetch(self, timeout_s: float) -> Mapping[TopicPartition, Sequence[Any]]:
+        assert self._consumer is not None
+        try:
+            fetched = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000))
+        except UnicodeDecodeError:
+            tp = internals.unreadable(self._consumer)
+            if tp is None:
+                raise
+            raise Unreadable(self._names.partition(tp)) from None
+        return {self._names.partition(tp): messages for tp, messages in fetched.items()}
+
+    async def pass_over(self, partition: TopicPartition, still: Callable[[], bool]) -> Sequence[Any] | None:
+        assert self._consumer is not None
+        tp, messages = self._names.physical(partition), []
+        while still():
+            try:
+                async with asyncio.timeout(self.POLL_S):
+                    messages.append(await self._consumer.getone(tp))
+            except TimeoutError:
+                continue
+            except UnicodeDecodeError:
+                self._consumer.seek(tp, internals.positions(self._consumer)[tp] + 1)
+                return messages
+        return None
+
+    def positions(self) -> Offsets:
+        if self._consumer is None:
+            return {}
+        return {self._names.partition(tp): offset for tp, offset in internals.positions(self._consumer).items()}
+
+    def seek(self, positions: Offsets) -> None:
+        assert self._consumer is not None
+        for tp, offset in positions.items():
+            self._consumer.seek(self._names.physical(tp), offset)
+        self._consumer.resume(*(self._names.physical(tp) for tp in positions))
+
+    def pause(self) -> None:
+        if self._consumer is not None:
+            self._consumer.pause(*self._consumer.assignment())
+
+    def silence(self) -> float:
+        if internals.fetching_ended(self._consumer):
+            raise RuntimeError("the consumer has stopped fetching")
+        return internals.silence(self._consumer)
+
+    def rejoin(self) -> None:
+        internals.rejoin(self._consumer)
+
+    async def commit(self, offsets: Offsets) -> None:
+        assert self._consumer is not None
+        try:
+            await self._consumer.commit({self._names.physical(tp): offset for tp, offset in offsets.items()})
+        except (CommitFailedError, IllegalStateError) as error:
+            raise internals.Fenced(str(error)) from error

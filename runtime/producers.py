@@ -1,0 +1,75 @@
+"""The producers of the two checkpoints, on Kafka."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
+
+from aiokafka import AIOKafkaProducer
+
+from runtime import internals, kafka
+from runtime.internals import FencedProducer
+from runtime.kafka import Names
+from runtime.records import Ends, Membership, Offsets, TopicPartition, Write
+from runtime.settings import Settings
+
+P = TypeVar("P", bound=AIOKafkaProducer)
+
+
+class _Sending(Generic[P]):
+    """Start, send, end: what both kinds have in common."""
+
+    def __init__(self, producer: P, names: Names) -> None:
+        self._producer = producer
+        self._names = names
+
+    async def start(self) -> None:
+        await internals.start(self._producer)
+
+    async def end(self) -> None:
+        await internals.end(self._producer)
+
+    async def send(self, *groups: Sequence[Write]) -> Ends:
+        """Whole batches are handed to aiokafka: a message on its own costs it a future and a look at its metadata."""
+        batches: dict[TopicPartition, list[Any]] = {}
+        for writes in groups:
+            for topic, partition, key, value, headers in writes:
+                pending = batches.setdefault(TopicPartition(topic, partition), [])
+                message = {"timestamp": None, "key": key, "value": value, "headers": list(headers)}
+                if not pending or pending[-1].append(**message) is None:  # none yet, or the last one is full
+                    pending.append(self._producer.create_batch())
+                    pending[-1].append(**message)
+        sent = [(tp, batch) for tp, pending in batches.items() for batch in pending]
+        acks = [
+            await self._producer.send_batch(batch, self._names.topic(tp.topic), partition=tp.partition)
+            for tp, batch in sent
+        ]
+        ends: dict[TopicPartition, int] = {}
+        for (tp, batch), ack in zip(sent, await asyncio.gather(*acks), strict=True):
+            ends[tp] = max(ack.offset + batch.record_count() - 1, ends.get(tp, -1))
+        return ends
+
+
+class Idempotent(_Sending[AIOKafkaProducer]):
+    """`runtime.checkpoint.Producer`: acks=all, idempotent, no transactions."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(kafka.producer(settings), Names(settings.topic_prefix))
+
+
+class Transactional(_Sending[FencedProducer]):
+    """`runtime.checkpoint.TransactionalProducer`: offsets go to `group` under the membership they were taken with."""
+
+    def __init__(self, settings: Settings, group: str, transactional_id: str) -> None:
+        names = Names(settings.topic_prefix)
+        super().__init__(kafka.transactional_producer(settings, names.group(transactional_id)), names)
+        self._group = names.group(group)
+
+    async def begin(self) -> None:
+        await self._producer.begin_transaction()
+
+    async def send_offsets(self, offsets: Offsets, membership: Membership) -> None:
+        physical = {self._names.physical(tp): offset for tp, offset in offsets.items()}
+        await self._producer.send_offsets(physical, self._group, membership)
+
+    async def commit(self) -> None:
+        await self._producer.commit_transaction()

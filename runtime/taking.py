@@ -1,0 +1,230 @@
+"""The first step of the loop: everything that waits, of all topics and partitions, in one go."""
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from runtime.ownership import Ownership
+from runtime.records import CONSUMED_BY, Header, Offsets, Record, Taken, TopicPartition
+from runtime.timers import Timers
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Take:
+    """What was taken, in which epoch of ownership, and a future that is done when the loop is through with it."""
+
+    taken: Taken
+    epoch: int
+    done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Message(Protocol):
+    """A message as the client has it."""
+
+    @property
+    def offset(self) -> int: ...
+
+    @property
+    def timestamp(self) -> int:
+        """Milliseconds since 1970."""
+
+    @property
+    def key(self) -> bytes | None: ...
+
+    @property
+    def value(self) -> bytes | None: ...
+
+    @property
+    def headers(self) -> Sequence[Header]: ...
+
+
+class Unreadable(Exception):
+    """The client cannot get past a message of the partition."""
+
+    def __init__(self, partition: TopicPartition) -> None:
+        super().__init__(f"{partition.topic}[{partition.partition}]")
+        self.partition = partition
+
+
+class Client(Protocol):
+    """The consumer, a member of its group. What it reads is committed."""
+
+    async def fetch(self, timeout_s: float) -> Mapping[TopicPartition, Sequence[Message]]:
+        """What waits, or what comes first within the time. Raises `Unreadable`, and what ends the consumer."""
+
+    async def pass_over(self, partition: TopicPartition, still: Callable[[], bool]) -> Sequence[Message] | None:
+        """The messages before the one that it cannot read, which it leaves behind; `None` once not `still` wanted."""
+
+    def positions(self) -> Offsets:
+        """Next offset to read of each partition that has one: behind control records too."""
+
+    def seek(self, positions: Offsets) -> None:
+        """Reads these partitions from there on."""
+
+    def pause(self) -> None:
+        """Reads no partition until `seek`."""
+
+    def silence(self) -> float:
+        """Seconds since the broker answered a fetch. Raises `RuntimeError` when nobody asks it any more."""
+
+    def rejoin(self) -> None:
+        """Joins the group anew."""
+
+    async def commit(self, offsets: Offsets) -> None:
+        """Commits offsets outside of transactions. Raises `Fenced`."""
+
+
+class Taking:
+    """Takes what waits. The side of the consumer that a handover directs (`runtime.handover.Reader`).
+
+    Arguments:
+        group: whose messages, marked as decided, are passed over.
+        session_timeout_s: silence of the broker after which others may own these partitions.
+        clock: the time, UTC.
+        lost: called when the broker has not been heard for a session; what was owned is lost by then.
+    """
+
+    IDLE_S = 1.0
+    BREATH_S = 0.02
+    SETTLE_S = 1.0
+    """After which positions that moved without a record (markers, messages decided already) are committed as well."""
+
+    def __init__(
+        self,
+        client: Client,
+        group: str,
+        ownership: Ownership,
+        timers: Timers,
+        session_timeout_s: float,
+        clock: Callable[[], datetime],
+        lost: Callable[[], None],
+    ) -> None:
+        self._client = client
+        self._own = (CONSUMED_BY, group.encode())
+        self._ownership = ownership
+        self._timers = timers
+        self._session_timeout_s = session_timeout_s
+        self._clock = clock
+        self._lost = lost
+        self._reading = asyncio.Event()
+        self._settled = self._heard = _now()
+
+    def hold(self) -> None:
+        """Stops reading all partitions."""
+        self._reading.clear()
+        self._heard = _now()
+        self._client.pause()
+
+    def read_from(self, positions: Offsets) -> None:
+        """Reads these partitions from these offsets."""
+        self._client.seek(positions)
+        self._heard = _now()
+        self._reading.set()
+
+    async def next(self) -> Take | None:
+        """The next take; `None` when there is none within the time, and the caller is to ask again."""
+        return await self._take() if await self._may_read() else None
+
+    def decided(self) -> None:
+        """The loop is through with a take: what is about to be fetched has had no time to come."""
+        self._heard = _now()
+
+    async def _may_read(self) -> bool:
+        """Waits for it a while. Raises what keeps this worker out of the group for good: the client tells it only to
+        who asks for messages."""
+        if not self._reading.is_set():
+            try:
+                async with asyncio.timeout(self.IDLE_S):
+                    await self._reading.wait()
+            except TimeoutError:
+                if not self._reading.is_set():
+                    await self._client.fetch(0)  # what it brings is dropped, as between two owners
+        return self._reading.is_set()
+
+    async def _take(self) -> Take | None:
+        """Everything that waits, or that comes within the time until something is due."""
+        try:
+            fetched = await self._client.fetch(self._patience())
+        except Unreadable as error:
+            return await self._pass_over(error.partition)
+        ownership = self._ownership
+        # Ownership is looked at after the fetch, for it may have changed during it; from here on nothing is awaited.
+        # What a fetch brings between two owners is dropped: the takeover seeks back to what is committed.
+        if not ownership.running:
+            await asyncio.sleep(self.BREATH_S)  # a fetch that need not wait does not let others run
+            return None
+        self._listen()
+        if not ownership.running:
+            return None
+        records = [record for tp, messages in fetched.items() for record in self._records(tp, messages)]
+        positions = {
+            tp: position
+            for tp, position in self._client.positions().items()
+            if tp in ownership.partitions and position != ownership.positions[tp]
+        }
+        settled = not positions or _now() - self._settled < self.SETTLE_S
+        if not records and not self._due() and settled:
+            return None
+        self._settled = _now()
+        if not positions:
+            # Timers alone: their batch commits the offset it finds, for it is by its offsets that a zombie is refused.
+            positions = dict(itertools.islice(ownership.positions.items(), 1))
+        return Take(Taken(records, positions, ownership.membership), ownership.epoch)
+
+    def _records(self, tp: TopicPartition, messages: Iterable[Message]) -> Iterator[Record]:
+        """Messages of one partition, without those that this group has decided already."""
+        for m in messages:
+            if not (m.headers and self._own in m.headers):
+                yield Record(tp.topic, tp.partition, m.offset, m.timestamp, m.key, m.value, m.headers)
+
+    async def _pass_over(self, tp: TopicPartition) -> Take | None:
+        """Takes the messages before one that cannot be read, and that one as what it is.
+
+        The client would fail on it for ever, and cannot read what its writer sent in one batch behind it either: that
+        is set aside too, message by message.
+        """
+        ownership, epoch = self._ownership, self._ownership.epoch
+        if not ownership.running:
+            return None
+        self._client.seek(ownership.positions)  # what was fetched along with it is read again
+        messages = await self._client.pass_over(tp, still=lambda: epoch == ownership.epoch)
+        if messages is None or epoch != ownership.epoch:
+            return None
+        offset = self._client.positions()[tp] - 1
+        fault = "the name of a header is not UTF-8, here or before it in what its writer sent at once"
+        record = Record(tp.topic, tp.partition, offset, 0, None, None, fault=fault)
+        log.error("message passed over topic=%s partition=%d offset=%d", *tp, offset)
+        return Take(Taken([*self._records(tp, messages), record], {tp: offset + 1}, ownership.membership), epoch)
+
+    def _listen(self) -> None:
+        """Notices when the broker is not heard any more: others may own these partitions by now.
+
+        A broker that has nothing to tell says so several times a second.
+        """
+        self._heard = max(self._heard, _now() - self._client.silence())
+        if self._ownership.partitions and _now() - self._heard > self._session_timeout_s:
+            log.warning("broker not heard seconds=%.0f", _now() - self._heard)
+            self._ownership.lose()
+            self._lost()
+
+    def _due(self) -> bool:
+        at = self._timers.next()
+        return at is not None and at <= self._clock()
+
+    def _patience(self) -> float:
+        """Seconds until something is due, at most `IDLE_S`."""
+        at = self._timers.next()
+        if at is None:
+            return self.IDLE_S
+        return min(self.IDLE_S, max(0.0, (at - self._clock()).total_seconds()))
+
+
+def _now() -> float:
+    """Seconds on a clock that only goes forward: the event loop's, so that simulations can turn it."""
+    return asyncio.get_running_loop().time()
