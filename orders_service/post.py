@@ -1,6 +1,5 @@
 """`POST /v1/orders`: an order is taken once, however often it is posted."""
 
-import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -9,9 +8,9 @@ from urllib.parse import quote
 from aiohttp import web
 from pydantic import ValidationError
 
-from orders_service.in_flight import InFlight
+from orders_service.place import place
 from orders_service.state import ORDERS_VIEW
-from runtime.hosting import Host, NotHere, Unavailable
+from runtime.hosting import Host, NotHere
 from runtime.http.answers import Refused, answer
 from runtime.http.faults import refuse
 from runtime.http.inputs import body_of, deadline_of, is_json
@@ -25,49 +24,38 @@ IDEMPOTENCY_KEY = "Idempotency-Key"
 
 
 class Posting:
-    """Takes orders. One a worker: it remembers what is on its way into the view."""
+    """Takes orders."""
+
+    FRESH_IDS = 64
+    """Tried until one belongs to a partition that is held here. With one of sixteen partitions, 98 of 100 find one."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._in_flight = InFlight(self._shown)
 
     async def post(self, request: web.Request) -> web.StreamResponse:
         """201 once Kafka has the order; 200 if it had it already, 409 if another one under its id."""
         wanted = await _read(request)
         order_id = wanted.id or _id_from(request)
         if order_id is None:
-            # A fresh id is nobody's yet: no need to look it up, so any worker may take the order.
-            order = _order(wanted, new_order_id())
-            await self._host.produce(ORDERS, order)
-            return _created(order)
-        order = _order(wanted, order_id)
-        take = partial(self._take_once, order)
+            return await self._take_new(_order(wanted, self._fresh_id()))
+        take = partial(self._take, _order(wanted, order_id))
         return await at_owner(request, self._host, ORDERS_VIEW, order_id, deadline_of(request), take)
 
-    async def _take_once(self, order: Order) -> web.Response:
-        """Raises `NotHere` before anything is done, `Unavailable` if Kafka has not acknowledged the order."""
-        view = self._host.read(ORDERS_VIEW, order.id)
-        if view is not None and view.order is not None:
-            return _known(order, view.order)
-        if not self._host.caught_up(ORDERS, order.id):
-            raise NotHere("an order of this id may be on its way into the view")
-        # Nothing is awaited between the look at the view and the registration: the second of two POSTs sees the first.
-        sent = self._in_flight.get(order.id)
-        if sent is None:
-            sent = self._in_flight.send(order, self._host.produce(ORDERS, order))
-            await asyncio.shield(sent.acked)
-            return _created(order)
-        await asyncio.wait({sent.acked})
-        if sent.acked.cancelled() or sent.acked.exception() is not None:
-            raise Unavailable
-        return _known(order, sent.order)
+    async def _take(self, order: Order) -> web.Response:
+        known = await self._host.transact(ORDERS_VIEW, order.id, partial(place, order))
+        return _created(order) if known is None else _known(order, known)
 
-    def _shown(self, order_id: str) -> bool:
+    async def _take_new(self, order: Order) -> web.Response:
+        """A fresh id is nobody's yet: while partitions move, it may be written from here, whoever will hold it."""
         try:
-            view = self._host.read(ORDERS_VIEW, order_id)
+            return await self._take(order)
         except NotHere:
-            return True  # it is for the new owner to say
-        return view is not None and view.order is not None
+            await self._host.produce(ORDERS, order)  # once more perhaps: the same order twice is one order
+            return _created(order)
+
+    def _fresh_id(self) -> str:
+        fresh = (new_order_id() for _ in range(self.FRESH_IDS))
+        return next((id_ for id_ in fresh if self._host.holds(id_)), new_order_id())
 
 
 async def _read(request: web.Request) -> NewOrder:

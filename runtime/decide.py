@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
 
+from runtime.calls import Call
 from runtime.dead_letters import dead_letter, describe
 from runtime.overlay import Announced, Batch, Turn
 from runtime.plan import Plan
@@ -63,7 +64,7 @@ class Decider:
         """Runs the processors.
 
         Arguments:
-            taken: the records, and the positions they bring the worker to.
+            taken: the records, the positions they bring the worker to, and the calls.
             due: timers whose time has come.
             now: when the batch was taken, UTC.
             fuses: whether a message to this partition may be decided here and now, without the way by the broker.
@@ -75,6 +76,8 @@ class Decider:
             work = self._read(batch, record)
             if work is not None:
                 self._follow(batch, [work], fuses)
+        for call in taken.calls:
+            self._call(batch, call, fuses)
         return batch
 
     def _read(self, batch: Batch, record: Record) -> Work | None:
@@ -117,6 +120,19 @@ class Decider:
                     self._announce(batch, turn.sent, work, item.depth + 1, fuses)
                 else:
                     self._reject(batch, item.record or self._written(item), service.name, error)
+
+    def _call(self, batch: Batch, call: Call[Any], fuses: Fuses) -> None:
+        batch.decided += 1
+        turn = Turn(batch, call.service, call.partition, batch.now)
+        try:
+            call.returned = call.decide(turn)
+        except Exception as error:  # for whoever called; nothing of it is kept
+            call.returned = error
+            return
+        turn.keep()
+        work: list[Work] = []
+        self._announce(batch, turn.sent, work, 1, fuses)
+        self._follow(batch, work, fuses)
 
     def _wake(self, batch: Batch, due: Due, fuses: Fuses) -> None:
         service = due.service

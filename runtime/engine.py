@@ -3,21 +3,28 @@
 It stands on ports alone (checkpoint, client, logs, stores, clock), so a simulation runs the same code as a worker does.
 """
 
+import asyncio
 from collections.abc import Callable, Collection
 from datetime import datetime
+from typing import Any, TypeVar
 
+from runtime.calls import Asked, Calls, NotHere, Unavailable
 from runtime.checkpoint import Checkpoint, Refused, Unsettled
 from runtime.handover import Handover
 from runtime.loop import Loop
 from runtime.metrics import LoopMetrics
 from runtime.ownership import Ownership
+from runtime.partitioning import partition_of
 from runtime.plan import Plan
 from runtime.records import Membership, TopicPartition
 from runtime.restore import Logs
+from runtime.service import Context, Table
 from runtime.state import Stores
 from runtime.taking import Client, Take, Taking
 from runtime.timers import Timers
 from runtime.watch import Watches
+
+T = TypeVar("T")
 
 
 class Engine:
@@ -56,11 +63,15 @@ class Engine:
         metrics: LoopMetrics,
         failed: Callable[[BaseException], None],
     ) -> None:
+        self._plan = plan
+        self._partitions = partitions
+        self._ownership = ownership
         self._client = client
         self._session_timeout_s = session_timeout_s
         self._failed = failed
         timers = Timers(plan)
-        self.taking = Taking(client, plan.group, ownership, timers, session_timeout_s, clock, self._lost)
+        self.calls = Calls()
+        self.taking = Taking(client, self.calls, plan.group, ownership, timers, session_timeout_s, clock, self._lost)
         self.loop = Loop(plan, partitions, ownership, checkpoint, timers, watches, clock, self._given_up, metrics)
         self.handover = Handover(plan, ownership, stores, timers, watches, logs, self.taking, metrics, failed)
 
@@ -76,13 +87,31 @@ class Engine:
     async def step(self, take: Take) -> None:
         """One go of the loop. Raises what is a fault of ours: nothing of the batch was acknowledged."""
         try:
-            await self.loop.step(take.taken, take.epoch)
+            if await self.loop.step(take.taken, take.epoch):
+                for call in take.calls:
+                    call.settle()
         finally:
+            for call in take.calls:
+                call.refuse()  # which was not settled
             if not take.done.done():
                 take.done.set_result(None)
 
+    async def transact(self, table: Table[Any], key: str, decide: Callable[[Context], T], timeout_s: float) -> T:
+        """Has `decide` run in the loop, and returns what it returned. See `runtime.hosting.Host`."""
+        partition = partition_of(key.encode(), self._partitions)
+        if not self._ownership.settled(partition):
+            raise NotHere(f"{table.name}[{partition}]")
+        call = Asked(self._plan.holders[table.name], partition, decide)
+        self.calls.put(call)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await call.answer
+        except TimeoutError:
+            raise Unavailable("the broker did not take the batch in time") from None
+
     async def stop(self) -> None:
         """Ends a takeover that is under way."""
+        self.calls.refuse()
         await self.handover.stop()
 
     def _given_up(self, error: Refused | Unsettled) -> None:

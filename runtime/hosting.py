@@ -8,21 +8,17 @@ from typing import Any, Protocol, TypeVar
 from aiohttp import web
 from yarl import URL
 
-from runtime.service import Service, Table
+from runtime.calls import NotHere, Unavailable
+from runtime.service import Context, Service, Table
 from runtime.settings import Settings
 from runtime.watch import Watch
 from schemas.topics import Topic
 from schemas.wire import Message
 
+__all__ = ["Host", "Hosted", "NotHere", "Unavailable"]
+
 M = TypeVar("M", bound=Message)
-
-
-class NotHere(Exception):
-    """This worker does not hold the key's partition now: another does, or it is on its way between two."""
-
-
-class Unavailable(Exception):
-    """The broker did not take the message in time. Nothing was acknowledged: the client may try again."""
+T = TypeVar("T")
 
 
 class Host(Protocol):
@@ -33,8 +29,16 @@ class Host(Protocol):
     def read(self, table: Table[M], key: str) -> M | None:
         """The committed row of `key`, from this worker's own state. Raises `NotHere`."""
 
-    def caught_up(self, topic: Topic[M], key: str) -> bool:
-        """Whether all that had been written to the key's partition when it was taken over is in the state."""
+    def holds(self, key: str) -> bool:
+        """Whether the key's partition is held here, with all that had been written to it before."""
+
+    async def transact(self, table: Table[Any], key: str, decide: Callable[[Context], T]) -> T:
+        """Has `decide` run in the loop, on the state of the key's partition, as a processor of the table's service.
+
+        Returns what it returned once all that it decided is durable, in one batch. Raises what it raised; `NotHere` if
+        the partition is not held here, not settled yet, or has moved meanwhile: it was perhaps decided all the same,
+        so `decide` must bear being run again; `Unavailable` if the broker did not take the batch in time.
+        """
 
     def watch(self, table: Table[Any], key: str) -> AbstractContextManager[Watch]:
         """Registers interest in a row. Register first, then read: what changes in between is not missed.

@@ -61,28 +61,30 @@ class Loop:
         self.turn = asyncio.Lock()
         """Held while a batch is in hand: who takes partitions away waits for it."""
 
-    async def step(self, taken: Taken, epoch: int) -> None:
-        """One go. What was taken in another epoch is dropped: whoever owns it now reads it again."""
+    async def step(self, taken: Taken, epoch: int) -> bool:
+        """One go: returns whether it took effect. What was taken in another epoch is dropped: whoever owns it now reads
+        it again."""
         async with self.turn:
             if epoch != self._ownership.epoch:
-                return
+                return False
             start = perf_counter()
             batch = self._decide(taken)
             rows = batch.rows()
             decided = perf_counter()
             writes = batch.writes(rows)
             if writes.empty:
-                return
+                return True
             try:
                 ends = await self._checkpoint.commit(writes, taken.membership)
             except (Refused, Unsettled) as error:
                 self._give_up(error, len(taken.records), epoch)
-                return
+                return False
             self.failures = 0
             committed = perf_counter()
             if epoch == self._ownership.epoch:  # else the changelog tells whoever takes over
                 self._apply(batch, rows, ends)
             self._metrics.batch(batch, len(taken.records), decided - start, committed - decided)
+            return True
 
     def _give_up(self, error: Refused | Unsettled, records: int, epoch: int) -> None:
         """Nothing is decided until partitions are taken over anew: later offsets would pass over this batch's."""

@@ -24,6 +24,7 @@ class Ownership:
         self.running = False
         self.membership = NOBODY
         self.partitions: frozenset[TopicPartition] = frozenset()
+        self._numbers: frozenset[int] = frozenset()
         self.positions: dict[TopicPartition, int] = {}
         self._stores: dict[tuple[str, int], Store] = {}
         self._backlog: dict[TopicPartition, int] = {}
@@ -33,6 +34,7 @@ class Ownership:
         self.epoch += 1
         self.running = False
         self.partitions = frozenset()
+        self._numbers = frozenset()
         self._stores = {}
 
     def take(
@@ -50,6 +52,7 @@ class Ownership:
         self.running = True
         self.membership = membership
         self.partitions = frozenset(positions)
+        self._numbers = frozenset(tp.partition for tp in positions)
         self.positions = dict(positions)
         self._backlog = {tp: end for tp, end in backlog.items() if end > positions[tp]}
         self._stores = dict(stores)
@@ -67,6 +70,10 @@ class Ownership:
         Not before the backlog found at the takeover is read: messages of one source would overtake each other.
         """
         return tp in self.partitions and tp not in self._backlog
+
+    def settled(self, partition: int) -> bool:
+        """Whether the partition is owned, and all that had been written to it before is in its state."""
+        return partition in self._numbers and not any(tp.partition == partition for tp in self._backlog)
 
     @property
     def behind(self) -> set[int]:

@@ -17,6 +17,7 @@ class Plan:
     processors: dict[str, tuple[tuple[Service, Processor[Any]], ...]] = field(init=False)
     tombstones: dict[str, tuple[tuple[Service, OnKey], ...]] = field(init=False)
     tables: dict[str, Table[Any]] = field(init=False)
+    holders: dict[str, Service] = field(init=False)
     written: dict[str, Topic[Any]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -38,6 +39,7 @@ class Plan:
         set_(self, "processors", {name: tuple(p) for name, p in processors.items()})
         set_(self, "tombstones", {name: tuple(t) for name, t in tombstones.items()})
         set_(self, "tables", {t.name: t for s in self.services for t in s.all_tables})
+        set_(self, "holders", {t.name: s for s in self.services for t in s.all_tables})
         set_(self, "written", {t.name: t for s in self.services for t in s.outputs})
 
     @property

@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from runtime.calls import Call
 
 Header = tuple[str, bytes]
 
@@ -52,12 +55,13 @@ class Taken:
     """What a worker takes in one go: every record that was waiting, and how far that brings it in each partition.
 
     `positions` are the next offsets to read. They also pass over what is not among the records: control records, and
-    messages that carry `consumed-by` of the worker's own group.
+    messages that carry `consumed-by` of the worker's own group. `calls` come from its HTTP side.
     """
 
     records: list[Record]
     positions: dict[TopicPartition, int]
     membership: Membership
+    calls: "Sequence[Call[Any]]" = ()
 
 
 Offsets = Mapping[TopicPartition, int]

@@ -6,8 +6,9 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
+from runtime.calls import Asked, Calls
 from runtime.ownership import Ownership
 from runtime.records import CONSUMED_BY, Header, Offsets, Record, Taken, TopicPartition
 from runtime.timers import Timers
@@ -21,6 +22,7 @@ class Take:
 
     taken: Taken
     epoch: int
+    calls: list[Asked[Any]]
     done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -84,12 +86,15 @@ class Taking:
     """Takes what waits. The side of the consumer that a handover directs (`runtime.handover.Reader`).
 
     Arguments:
+        client: the consumer.
+        calls: what the HTTP side wants decided.
         group: whose messages, marked as decided, are passed over.
         session_timeout_s: silence of the broker after which others may own these partitions.
         clock: the time, UTC.
         lost: called when the broker has not been heard for a session; what was owned is lost by then.
     """
 
+    CALLS_A_BATCH = 2000
     IDLE_S = 1.0
     BREATH_S = 0.02
     SETTLE_S = 1.0
@@ -98,6 +103,7 @@ class Taking:
     def __init__(
         self,
         client: Client,
+        calls: Calls,
         group: str,
         ownership: Ownership,
         timers: Timers,
@@ -106,6 +112,7 @@ class Taking:
         lost: Callable[[], None],
     ) -> None:
         self._client = client
+        self._calls = calls
         self._own = (CONSUMED_BY, group.encode())
         self._ownership = ownership
         self._timers = timers
@@ -114,15 +121,19 @@ class Taking:
         self._lost = lost
         self._reading = asyncio.Event()
         self._settled = self._heard = _now()
+        self._fetching: asyncio.Task[Mapping[TopicPartition, Sequence[Message]]] | None = None
 
     def hold(self) -> None:
         """Stops reading all partitions."""
         self._reading.clear()
+        self._calls.refuse()
         self._heard = _now()
         self._client.pause()
 
     def read_from(self, positions: Offsets) -> None:
         """Reads these partitions from these offsets."""
+        if self._fetching is not None and self._fetching.done():
+            self._fetching = None  # it was read from elsewhere
         self._client.seek(positions)
         self._heard = _now()
         self._reading.set()
@@ -144,13 +155,13 @@ class Taking:
                     await self._reading.wait()
             except TimeoutError:
                 if not self._reading.is_set():
-                    await self._client.fetch(0)  # what it brings is dropped, as between two owners
+                    await self._fetch(0)  # what it brings is dropped, as between two owners
         return self._reading.is_set()
 
     async def _take(self) -> Take | None:
         """Everything that waits, or that comes within the time until something is due."""
         try:
-            fetched = await self._client.fetch(self._patience())
+            fetched = await self._fetch(self._patience())
         except Unreadable as error:
             return await self._pass_over(error.partition)
         ownership = self._ownership
@@ -169,13 +180,41 @@ class Taking:
             if tp in ownership.partitions and position != ownership.positions[tp]
         }
         settled = not positions or _now() - self._settled < self.SETTLE_S
-        if not records and not self._due() and settled:
+        calls = self._calls.take(self.CALLS_A_BATCH)
+        if not records and not calls and not self._due() and settled:
             return None
         self._settled = _now()
         if not positions:
-            # Timers alone: their batch commits the offset it finds, for it is by its offsets that a zombie is refused.
+            # Timers or calls alone: the batch commits the offset it finds, by which a zombie is refused.
             positions = dict(itertools.islice(ownership.positions.items(), 1))
-        return Take(Taken(records, positions, ownership.membership), ownership.epoch)
+        return Take(Taken(records, positions, ownership.membership, calls), ownership.epoch, calls)
+
+    async def _fetch(self, patience: float) -> Mapping[TopicPartition, Sequence[Message]]:
+        """What the client brings within the time; or nothing, as soon as somebody calls. Raises what the client does.
+
+        A fetch goes on while calls are decided, and is looked at the next time.
+        """
+        if self._fetching is None:
+            self._fetching = asyncio.create_task(self._client.fetch(self.IDLE_S), name="fetch")
+            await asyncio.sleep(0)  # what is here already comes at once
+        if not self._calls and not self._fetching.done():
+            arrival = asyncio.ensure_future(self._calls.arrived())
+            try:
+                await asyncio.wait({self._fetching, arrival}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                arrival.cancel()
+        fetching = self._fetching
+        if fetching is None or not fetching.done():
+            return {}
+        self._fetching = None
+        return fetching.result()
+
+    async def stop(self) -> None:
+        """Ends a fetch that is under way."""
+        fetching, self._fetching = self._fetching, None
+        if fetching is not None:
+            fetching.cancel()
+            await asyncio.wait({fetching})
 
     def _records(self, tp: TopicPartition, messages: Iterable[Message]) -> Iterator[Record]:
         """Messages of one partition, without those that this group has decided already."""
@@ -200,7 +239,7 @@ class Taking:
         fault = "the name of a header is not UTF-8, here or before it in what its writer sent at once"
         record = Record(tp.topic, tp.partition, offset, 0, None, None, fault=fault)
         log.error("message passed over topic=%s partition=%d offset=%d", *tp, offset)
-        return Take(Taken([*self._records(tp, messages), record], {tp: offset + 1}, ownership.membership), epoch)
+        return Take(Taken([*self._records(tp, messages), record], {tp: offset + 1}, ownership.membership), epoch, [])
 
     def _listen(self) -> None:
         """Notices when the broker is not heard any more: others may own these partitions by now.

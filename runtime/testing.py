@@ -5,21 +5,23 @@ topology.send(ORDERS, order)
 assert topology.values(ORDERS)[-1].state is OrderState.VALIDATED
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+from runtime.calls import Call
 from runtime.decide import Decider
 from runtime.partitioning import partition_of
 from runtime.plan import Plan
 from runtime.records import CONSUMED_BY, Header, Membership, Record, Taken, TopicPartition, Write
-from runtime.service import Service, Table
+from runtime.service import Context, Service, Table
 from runtime.state import MemoryStores
-from runtime.timers import Timers
+from runtime.timers import Due, Timers
 from schemas.topics import Topic
 from schemas.wire import Message
 
 M = TypeVar("M", bound=Message)
+T = TypeVar("T")
 
 # Long ago, so that what a test makes by the real clock is never old here.
 _START = datetime(2020, 1, 1, tzinfo=UTC)
@@ -66,6 +68,17 @@ class Topology:
         self.write(Write(topic.name, partition_of(key or b"", self.partitions), key, value, headers))
         self.run()
 
+    def call(self, table: Table[Any], key: str, decide: Callable[[Context], T]) -> T:
+        """Has `decide` run as an HTTP handler does, by the worker that has the table. Raises what it raises."""
+        partition = partition_of(key.encode(), self.partitions)
+        worker = next(w for w in self.workers if table.name in w.plan.tables)
+        call = Call(worker.plan.holders[table.name], partition, decide)
+        self._decide(worker, Taken([], {}, Membership(1, "in-memory"), [call]), [])
+        self.run()
+        if isinstance(call.returned, Exception):
+            raise call.returned
+        return cast("T", call.returned)
+
     def advance(self, by: timedelta) -> None:
         """Lets time pass: timers that come due meanwhile fire, each at its time."""
         end = self.now + by
@@ -107,6 +120,10 @@ class Topology:
         due = worker.timers.due(self.now, limit=1000)
         if not taken.positions and not due:
             return False
+        self._decide(worker, taken, due)
+        return True
+
+    def _decide(self, worker: Worker, taken: Taken, due: list[Due]) -> None:
         batch = worker.decider.decide(taken, due, self.now, lambda _: worker.fuse)
         worker.decided += batch.decided
         rows = batch.rows()
@@ -117,7 +134,6 @@ class Topology:
             store.apply(changed, (store.offset or 0) + len(changed))
             worker.timers.apply(table, partition, changed)
         worker.positions.update(batch.offsets)
-        return True
 
     def _take(self, worker: Worker) -> Taken:
         records: list[Record] = []

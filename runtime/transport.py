@@ -39,6 +39,7 @@ class Consumer(Service, ConsumerRebalanceListener):
         await self._member.start(self._app.assignor, self)
 
     async def on_stop(self) -> None:
+        await self._engine.taking.stop()
         await self._member.stop()
 
     def assignment(self) -> set[Physical]:

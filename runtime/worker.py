@@ -32,7 +32,7 @@ from runtime.provision import ensure_topics, topics_of
 from runtime.records import TopicPartition
 from runtime.restore import Logs
 from runtime.rocks import RocksStores
-from runtime.service import Table
+from runtime.service import Context, Table
 from runtime.settings import Guarantee, Settings
 from runtime.watch import Watch, Watches
 from schemas.topics import Topic
@@ -41,6 +41,7 @@ from schemas.wire import Message
 log = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Message)
+T = TypeVar("T")
 
 
 def utc_now() -> datetime:
@@ -145,10 +146,15 @@ class Worker:
         raw = store.get(raw_key)
         return None if raw is None else table.model.from_json(raw)
 
-    def caught_up(self, topic: Topic[M], key: str) -> bool:
-        """Whether all that had been written to the key's partition when it was taken over is in the state."""
-        tp = TopicPartition(topic.name, partition_of(key.encode(), self.settings.partitions))
-        return self._ownership.fuses(tp)
+    def holds(self, key: str) -> bool:
+        """Whether the key's partition is held here, with all that had been written to it before."""
+        return self._ownership.settled(partition_of(key.encode(), self.settings.partitions))
+
+    async def transact(self, table: Table[Any], key: str, decide: Callable[[Context], T]) -> T:
+        """Has `decide` run in the loop. See `runtime.hosting.Host`."""
+        if self._app is None:
+            raise NotHere("not started")
+        return await self._engine.transact(table, key, decide, self.settings.produce_timeout_s)
 
     def watch(self, table: Table[Any], key: str) -> AbstractContextManager[Watch]:
         return self._watches.watch(table, key)

@@ -16,7 +16,7 @@ from runtime.http.signatures import marked
 log = logging.getLogger(__name__)
 
 NOT_HERE = "X-Not-Here"
-"""On a 503: the key was not held here and nothing was done, so the request may be put to whoever holds it now."""
+"""On a 503: the key is not held here, so the request may be put to whoever holds it now."""
 
 SESSION = web.AppKey("forwarding", aiohttp.ClientSession)
 

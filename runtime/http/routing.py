@@ -17,7 +17,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.25
 
 
 def not_here(detail: str) -> Refused:
-    """A 503 that promises that nothing was done: whoever forwarded the request may put it to another worker."""
+    """A 503 that says that the key is not here: whoever forwarded the request may put it to another worker."""
     return Refused(503, detail, headers={**RETRY, NOT_HERE: "1"})
 
 
@@ -31,7 +31,7 @@ async def at_owner(
 ) -> web.StreamResponse:
     """The answer of the worker that owns `key`: `answer()` here, or what the owner answers to the same request.
 
-    `answer` raises `NotHere` if the partition is not here (any more); nothing is done by then. A request that was
+    `answer` raises `NotHere` if the partition is not here (any more), and bears being tried again. A request that was
     forwarded is never forwarded again. Raises `Refused` (503) if nobody could answer until the deadline.
     """
     response = await _attempt(request, host, key, deadline, answer)

@@ -48,7 +48,7 @@ class Cluster:
 
 
 class FakeHost:
-    """Implements `runtime.hosting.Host`. Produced orders are in the view at once, unless `lag` is set."""
+    """Implements `runtime.hosting.Host`. What is produced or transacted is in the view at once."""
 
     def __init__(self, cluster: Cluster, settings: Settings) -> None:
         self.cluster = cluster
@@ -57,27 +57,48 @@ class FakeHost:
         self.stopping = False
         self.watches = Watches()
         self.produced: list[Order] = []
-        self.lag = False
         self.broken = False
         self.behind = False
         """Whether a backlog found at the takeover is still to be read."""
-        self.holds = True
+        self.here = True
         """Whether the state is here when the keys are: False between taking over and restored."""
         self.gate = asyncio.Event()
-        """`produce` waits until it is set."""
+        """`produce` and `transact` wait until it is set."""
         self.gate.set()
-        self.reads = 0
+        self.transactions = 0
         cluster.hosts.append(self)
 
     def read(self, table: Table[Any], key: str) -> Any:
         assert table is ORDERS_VIEW
-        self.reads += 1
-        if self.cluster.owner != self.url or not self.holds:
+        if self.cluster.owner != self.url or not self.here:
             raise NotHere
         return self.cluster.rows.get(key)
 
-    def caught_up(self, topic: Topic[Any], key: str) -> bool:
-        return self.behind is False
+    def holds(self, key: str) -> bool:
+        return self.cluster.owner == self.url and self.here and not self.behind
+
+    async def transact(self, table: Table[Any], key: str, decide: Callable[[Any], Any]) -> Any:
+        if not self.holds(key):
+            raise NotHere
+        self.transactions += 1
+        return await asyncio.shield(self._transact(key, decide))  # once the loop has it, it goes its way
+
+    async def _transact(self, key: str, decide: Callable[[Any], Any]) -> Any:
+        await self.gate.wait()
+        if not self.holds(key):
+            raise NotHere
+        if self.broken:
+            raise Unavailable
+        return decide(self)
+
+    def get(self, table: Table[Any], key: str) -> Any:
+        """As the context of a transaction."""
+        return self.read(table, key)
+
+    def send(self, topic: Topic[Any], value: Any) -> None:
+        """As the context of a transaction."""
+        self.produced.append(value)
+        self.cluster.put(OrderView(order=value))
 
     def watch(self, table: Table[Any], key: str) -> AbstractContextManager[Watch]:
         return self.watches.watch(table, key)
@@ -89,9 +110,7 @@ class FakeHost:
         await self.gate.wait()
         if self.broken:
             raise Unavailable
-        self.produced.append(value)
-        if not self.lag:
-            self.cluster.put(OrderView(order=value))
+        self.send(topic, value)
 
     def readiness(self) -> Mapping[str, Any]:
         return {"ready": not self.stopping, "partitions": [0, 1]}

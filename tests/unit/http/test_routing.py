@@ -112,7 +112,7 @@ async def test_a_forwarded_request_is_never_forwarded_again(pair: Pair):
             assert answer.headers["Retry-After"] == answer.headers[NOT_HERE] == "1"
     async with other.post({**ORDER, "id": "o-1"}, headers=headers) as answer:
         assert answer.status == 503
-    assert owner.host.reads == 0
+    assert owner.host.transactions == 0
 
 
 async def test_two_workers_that_each_take_the_other_for_the_owner_do_not_loop(pair: Pair):
@@ -167,10 +167,10 @@ async def test_a_request_waits_until_the_owner_has_restored_the_state(pair: Pair
     owner, other = pair
     cluster = owner.host.cluster
     cluster.put(OrderView(order=CREATED))
-    owner.host.holds = False
+    owner.host.here = False
     gets = [asyncio.ensure_future(w.get(PATH)) for w in pair]
     await until(lambda: len(owner.host.watches) == 2)
-    owner.host.holds = True
+    owner.host.here = True
     cluster.move(owner.host.url)
     for get in gets:
         async with await get as answer:
@@ -228,7 +228,7 @@ async def test_an_owner_that_died_in_a_post_has_written_the_order_once_for_the_c
     owner, other = pair
     owner.host.gate.clear()
     post = asyncio.ensure_future(other.post({**ORDER, "id": "o-1"}))
-    await until(lambda: owner.host.reads == 1)
+    await until(lambda: owner.host.transactions == 1)
     await owner.die()
     owner.host.gate.set()
     await until(lambda: len(owner.host.produced) == 1)

@@ -1,0 +1,79 @@
+import asyncio
+
+import pytest
+
+from runtime.calls import Asked, Calls, NotHere, Unavailable
+from runtime.service import Service
+
+SERVICE = Service("keeper", (), ())
+
+
+def call() -> Asked[int]:
+    return Asked(SERVICE, 0, lambda _: 1)
+
+
+async def test_calls_are_taken_in_the_order_they_came_and_no_more_than_asked():
+    calls, sent = Calls(), [call() for _ in range(3)]
+    for one in sent:
+        calls.put(one)
+
+    assert calls.take(2) == sent[:2]
+    assert calls.take(2) == sent[2:]
+    assert len(calls) == 0
+
+
+async def test_a_call_whose_caller_has_gone_is_not_decided():
+    calls, gone = Calls(), call()
+    calls.put(gone)
+    gone.answer.cancel()
+
+    assert calls.take(10) == []
+
+
+async def test_arrival_is_told_until_all_are_taken():
+    calls = Calls()
+    waiting = asyncio.ensure_future(calls.arrived())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    calls.put(call())
+    await waiting
+    await calls.arrived()
+    calls.take(10)
+    again = asyncio.ensure_future(calls.arrived())
+    await asyncio.sleep(0)
+    assert not again.done()
+    again.cancel()
+
+
+async def test_too_many_are_refused_and_the_others_still_answered(monkeypatch):
+    monkeypatch.setattr(Calls, "MOST", 2)
+    calls = Calls()
+    calls.put(first := call())
+    calls.put(call())
+    with pytest.raises(Unavailable):
+        calls.put(call())
+
+    first.returned = 7
+    first.settle()
+    assert await first.answer == 7
+
+
+async def test_what_decide_raised_is_raised_to_the_caller():
+    one = call()
+    one.returned = LookupError("no such order")
+    one.settle()
+    with pytest.raises(LookupError, match="no such order"):
+        await one.answer
+
+
+async def test_refusal_tells_the_caller_to_look_elsewhere_and_changes_no_answer():
+    calls, waiting, answered = Calls(), call(), call()
+    calls.put(waiting)
+    answered.returned = 1
+    answered.settle()
+    answered.refuse()
+    calls.refuse()
+
+    assert await answered.answer == 1
+    with pytest.raises(NotHere):
+        await waiting.answer
