@@ -2,6 +2,7 @@
 
 import click
 
+from ecosystem.commands.audit import audit
 from ecosystem.commands.generate import generate
 from ecosystem.commands.get import get
 from ecosystem.commands.post import post
@@ -27,7 +28,7 @@ def main() -> None:
     """
 
 
-for _command in (up, run, post, get, stock, generate, tail, topics):
+for _command in (up, run, post, get, stock, generate, tail, topics, audit):
     main.add_command(_command)
 
 if __name__ == "__main__":

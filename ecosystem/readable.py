@@ -31,13 +31,14 @@ def line(record: Record) -> Text:
     text = Text(f"{at:%H:%M:%S}.{at.microsecond // 1000:03} ", "dim")
     text.append(f"{record.topic:<20} ", "red" if record.topic.endswith(DEAD_LETTERS) else _colour(record.topic))
     text.append(f"{key}  ")
-    content = Text(_content(record))
+    said = Text(content(record))
     for word, colour in _SIGNALS.items():
-        content.highlight_regex(rf"\b{word}\b", colour)
-    return text.append_text(content).append(f"  {record.partition}@{record.offset}", "dim")
+        said.highlight_regex(rf"\b{word}\b", colour)
+    return text.append_text(said).append(f"  {record.partition}@{record.offset}", "dim")
 
 
-def _content(record: Record) -> str:
+def content(record: Record) -> str:
+    """What a message says; one of no model of the catalogue as it stands."""
     if record.value is None:
         return "(deleted)"
     if record.topic.endswith(DEAD_LETTERS):

@@ -47,8 +47,10 @@ def find() -> Running | None:
         return None
 
 
-def settings() -> Settings:
-    """Settings from the environment; without KAFKA_BOOTSTRAP_SERVERS, the brokers are those that run here."""
+def settings(bootstrap: str | None = None) -> Settings:
+    """Settings from the environment. The brokers are those named, else KAFKA_BOOTSTRAP_SERVERS, else what runs here."""
+    if bootstrap is not None:
+        return Settings(kafka_bootstrap_servers=bootstrap)
     if "KAFKA_BOOTSTRAP_SERVERS" not in os.environ and (running := find()):
         return Settings(kafka_bootstrap_servers=running.bootstrap_servers)
     return Settings()

@@ -66,12 +66,12 @@ def group_consumer(settings: Settings, group: str, assignor: Any) -> AIOKafkaCon
     )
 
 
-def lone_consumer(settings: Settings) -> AIOKafkaConsumer:
-    """A consumer of no group, for reading changelogs."""
+def lone_consumer(settings: Settings, partition_bytes: int = 4 * 1024 * 1024) -> AIOKafkaConsumer:
+    """A consumer of no group. `partition_bytes` bounds what of each partition waits in memory."""
     return AIOKafkaConsumer(
         group_id=None,
         auto_offset_reset="none",
-        max_partition_fetch_bytes=4 * 1024 * 1024,
+        max_partition_fetch_bytes=partition_bytes,
         **_consumer_options(settings),
     )
 

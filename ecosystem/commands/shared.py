@@ -29,8 +29,34 @@ def url_option(function: F) -> F:
     )(function)
 
 
-def perform(action: Coroutine[Any, Any, T], url: str | None = None) -> T:
-    """Runs `action`; what may go wrong out there becomes one line and exit code 1."""
+def bootstrap_option(function: F) -> F:
+    """`--bootstrap`, for commands that look at any Kafka."""
+    return click.option(
+        "--bootstrap",
+        metavar="HOST:PORT,...",
+        help="Brokers [env: KAFKA_BOOTSTRAP_SERVERS; default: what `orders up` runs]",
+    )(function)
+
+
+def perform(
+    action: Coroutine[Any, Any, T],
+    url: str | None = None,
+    *,
+    bootstrap: str | None = None,
+    refusals: tuple[type[Exception], ...] = (),
+    exit_code: int = 1,
+) -> T:
+    """Runs `action`; what may go wrong out there, and `refusals` of its own, become one line and the exit code."""
+    try:
+        return _perform(action, url, bootstrap, refusals)
+    except click.ClickException as error:
+        error.exit_code = exit_code
+        raise
+
+
+def _perform(
+    action: Coroutine[Any, Any, T], url: str | None, bootstrap: str | None, refusals: tuple[type[Exception], ...]
+) -> T:
     # aiokafka logs as errors what it then repeats with success, such as asking for the leader of a topic just made.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
@@ -41,8 +67,10 @@ def perform(action: Coroutine[Any, Any, T], url: str | None = None) -> T:
         ) from error
     except (Refusal, WrongPartitions) as error:
         raise click.ClickException(str(error)) from error
+    except refusals as error:
+        raise click.ClickException(str(error)) from error
     except (KafkaError, OSError) as error:
-        servers = running.settings().kafka_bootstrap_servers
+        servers = running.settings(bootstrap).kafka_bootstrap_servers
         raise click.ClickException(
             f"Kafka does not answer at {servers} ({error}). Start it with `orders up`, or set KAFKA_BOOTSTRAP_SERVERS."
         ) from error

@@ -1,0 +1,11 @@
+"""The audit: proves from the topics alone that every acknowledged order came to one final state, or shows what did not.
+
+report = await audit(settings)
+assert report.ok, report.violations
+"""
+
+from ecosystem.audit.report import AuditError, Kind, Report, Violation
+from ecosystem.audit.run import audit
+from ecosystem.audit.show import as_json, show
+
+__all__ = ["AuditError", "Kind", "Report", "Violation", "as_json", "audit", "show"]

@@ -1,0 +1,175 @@
+"""Reading the topics once, one after the other, from where they start up to the ends that were found."""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+from aiokafka import TopicPartition as Physical
+from aiokafka.admin import AIOKafkaAdminClient
+
+from ecosystem.audit.cut import Span, spans
+from ecosystem.audit.facts import TOPICS, Fact, Source
+from ecosystem.audit.report import AuditError
+from runtime import internals, kafka
+from runtime.kafka import Names
+from runtime.settings import Guarantee, Settings
+
+BUFFER = 32 * 1024 * 1024
+"""Bytes that may wait in memory to be looked at, of all partitions of a topic together."""
+
+_LEAST = 64 * 1024
+_PAUSE_S = {Guarantee.EXACTLY_ONCE: 0.0, Guarantee.AT_LEAST_ONCE: 2.0}
+_MARGIN_MS = 60_000
+"""How much earlier than the orders that follow from them other records are read: clocks differ."""
+
+Advanced = Callable[[int], None]
+
+
+class Topics:
+    """The topics of a deployment, as they are now.
+
+    Arguments:
+        since: orders and what concerns them are read from then on; stock and reservations from their beginning.
+    """
+
+    def __init__(self, settings: Settings, guarantee: Guarantee, since: datetime | None) -> None:
+        self._settings = settings
+        self._names = Names(settings.topic_prefix)
+        self._pause_s = _PAUSE_S[guarantee]
+        self._since_ms = None if since is None else int(since.timestamp() * 1000)
+        self.sources: Mapping[Source, Sequence[Physical]] = {}
+        self.spans: Mapping[Physical, Span] = {}
+        self.first_ms: dict[Physical, int] = {}
+        self.unreadable = 0
+
+    async def __aenter__(self) -> Self:
+        """Finds the topics and their ends. Raises `AuditError` if there is nothing to audit."""
+        self.sources = await self._find()
+        if Source.ORDERS not in self.sources:
+            raise AuditError(
+                f"there is no topic {self._names.topic(TOPICS[Source.ORDERS])!r} at "
+                f"{self._settings.kafka_bootstrap_servers}: is TOPIC_PREFIX right?"
+            )
+        most = max(len(tps) for tps in self.sources.values())
+        self._consumer = kafka.lone_consumer(self._settings, max(_LEAST, BUFFER // most))
+        async with AsyncExitStack() as opened:
+            opened.push_async_callback(self._consumer.stop)
+            await self._consumer.start()
+            partitions = [tp for tps in self.sources.values() for tp in tps]
+            found = await spans(self._consumer, partitions, self._pause_s)
+            self.spans = found if self._since_ms is None else await self._cut_off(found)
+            self._opened = opened.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._opened.aclose()
+
+    @property
+    def size(self) -> int:
+        """Offsets to be read."""
+        return sum(span.end - span.start for span in self.spans.values())
+
+    def whole(self, source: Source) -> bool:
+        """Whether a topic that is kept by time is read from its very first record."""
+        return all(self.spans[tp].start == 0 for tp in self.sources[source])
+
+    def read_from_ms(self, source: Source) -> dict[int, int]:
+        """By partition, the time from which on its records are there; without those that are there from the first."""
+        return {
+            tp.partition: max(self.first_ms.get(tp, 2**62), (self._since_ms or 0) - _MARGIN_MS)
+            for tp in self.sources.get(source, ())
+            if self.spans[tp].start
+        }
+
+    async def records(self, source: Source, advanced: Advanced) -> AsyncIterator[tuple[bytes, Fact]]:
+        """Key and content of every committed record. `advanced` is told how many offsets were passed."""
+        todo = {tp: span for tp in self.sources[source] if (span := self.spans[tp]).start < span.end}
+        if not todo:
+            return
+        consumer = self._consumer
+        consumer.assign(list(todo))
+        at = {tp: span.start for tp, span in todo.items()}
+        for tp, offset in at.items():
+            consumer.seek(tp, offset)
+        while todo:
+            for tp, records in (await self._more(at)).items():
+                if tp in todo:
+                    self.first_ms.setdefault(tp, records[0].timestamp)
+                for r in records:
+                    if tp in todo and r.offset < todo[tp].end:
+                        if r.key is None or not _is_text(r.key):
+                            self.unreadable += 1
+                            continue
+                        yield (
+                            r.key,
+                            Fact(source, r.partition, r.offset, r.timestamp, r.offset >= todo[tp].late, r.value),
+                        )
+            for tp, position in internals.positions(consumer).items():  # they pass over markers too
+                if tp in todo:
+                    advanced(min(position, todo[tp].end) - min(at[tp], todo[tp].end))
+                    at[tp] = position
+                    if position >= todo[tp].end:
+                        del todo[tp]
+                        consumer.pause(tp)
+        consumer.unsubscribe()
+
+    async def _more(self, at: Mapping[Physical, int]) -> Mapping[Physical, list[Any]]:
+        """What comes next. A message that the client cannot make out (`runtime.transport`) is passed over."""
+        try:
+            found: Mapping[Physical, list[Any]] = await self._consumer.getmany(timeout_ms=200, max_records=5000)
+        except UnicodeDecodeError:
+            tp = internals.unreadable(self._consumer)
+            if tp is None:
+                raise
+        else:
+            return found
+        stuck = Physical(tp.topic, tp.partition)
+        for other, offset in at.items():
+            self._consumer.seek(other, offset)
+        messages: list[Any] = []
+        try:
+            while True:
+                messages.append(await self._consumer.getone(stuck))
+        except UnicodeDecodeError:
+            self._consumer.seek(stuck, internals.positions(self._consumer)[stuck] + 1)
+            self.unreadable += 1
+        return {stuck: messages} if messages else {}
+
+    async def _find(self) -> Mapping[Source, Sequence[Physical]]:
+        admin = AIOKafkaAdminClient(bootstrap_servers=self._settings.kafka_bootstrap_servers)
+        await admin.start()
+        try:
+            described = await admin.describe_topics([self._names.topic(name) for name in TOPICS.values()])
+        finally:
+            await admin.close()
+        by_name = {t["topic"]: [Physical(t["topic"], p["partition"]) for p in t["partitions"]] for t in described}
+        found = {source: by_name.get(self._names.topic(name), []) for source, name in TOPICS.items()}
+        return {source: tps for source, tps in found.items() if tps}
+
+    async def _cut_off(self, found: Mapping[Physical, Span]) -> Mapping[Physical, Span]:
+        """The spans from `since` on, where that may be."""
+        assert self._since_ms is not None
+        by_order = {
+            tp: self._since_ms - (0 if source is Source.ORDERS else _MARGIN_MS)
+            for source, tps in self.sources.items()
+            for tp in tps
+            if source < Source.RESERVATIONS
+        }
+        starts = await self._consumer.offsets_for_times(by_order)
+        result = dict(found)
+        for tp in by_order:
+            start = starts[tp].offset if starts.get(tp) else found[tp].end
+            result[tp] = found[tp]._replace(start=max(start, found[tp].start))
+        return result
+
+
+def _is_text(key: bytes) -> bool:
+    try:
+        key.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

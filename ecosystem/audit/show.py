@@ -1,0 +1,112 @@
+"""A report for people, and for machines."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from ecosystem import readable
+from ecosystem.audit.facts import TOPICS, Fact
+from ecosystem.audit.report import Report, Violation
+from runtime.records import Record
+
+_COUNTS = {
+    "orders": "orders posted",
+    "VALIDATED": "VALIDATED",
+    "FAILED": "FAILED",
+    "SHIPPED": "SHIPPED",
+    "open": "open: not decided, and not overdue",
+    "giving back": "FAILED just now, their pieces not given back yet",
+    "moving": "changed while the ends were being found",
+    "began before": "posted before what was read",
+    "posted again": "posts of an order that was there",
+    "announced again": "final states announced again",
+    "rows written again": "rows written again as they were",
+    "verdicts": "verdicts",
+    "late verdicts": "late verdicts, which changed nothing",
+    "verdicts on nothing": "verdicts on orders never posted",
+    "unreadable": "messages that cannot be read",
+    "products": "products",
+    "reserved": "pieces reserved",
+    "moving products": "products that changed while the ends were being found",
+}
+_UNCHECKED = {
+    "unchecked verdicts": "orders, against their verdicts: these are no longer kept",
+    "unchecked products": "products, at every moment: of their history only the end is kept, where the sums are right",
+}
+_ALWAYS = ("orders", "VALIDATED", "FAILED", "open", "verdicts", "late verdicts", "products", "reserved")
+
+
+def show(report: Report, console: Console) -> None:
+    """Violations with their records, then counts, then what could not be checked, then the verdict."""
+    for violation in report.violations:
+        console.print(Text.assemble((violation.kind, "red"), f"  {violation.of} {violation.subject}: {violation.says}"))
+        for fact in violation.records:
+            console.print(Text(f"    {_line(fact)}", "dim"), soft_wrap=True)
+    if hidden := report.found.total() - len(report.violations):
+        console.print(f"{hidden} more violations, of kinds shown above")
+    for name, words in _COUNTS.items():
+        if report.counts[name] or name in _ALWAYS:
+            console.print(f"{report.counts[name]:>12,}  {words}")
+    for words in _unchecked(report):
+        console.print(f"not checked: {words}")
+    if report.ok:
+        console.print(Text("No violation.", "green"))
+    else:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in report.found.most_common())
+        console.print(Text(f"{report.found.total()} violations: {kinds}", "red"))
+
+
+def as_json(report: Report) -> str:
+    """The same as one JSON object."""
+    return json.dumps(
+        {
+            "ok": report.ok,
+            "counts": {name.replace(" ", "_").lower(): report.counts[name] for name in _COUNTS},
+            "not_checked": list(_unchecked(report)),
+            "violations_by_kind": dict(report.found),
+            "violations": [_violation(violation) for violation in report.violations],
+        }
+    )
+
+
+def _violation(violation: Violation) -> dict[str, Any]:
+    return {
+        "kind": violation.kind,
+        violation.of: violation.subject,
+        "says": violation.says,
+        "records": [
+            {
+                "topic": TOPICS[fact.source],
+                "partition": fact.partition,
+                "offset": fact.offset,
+                "time": _time(fact),
+                "says": _says(fact),
+            }
+            for fact in violation.records
+        ],
+    }
+
+
+def _unchecked(report: Report) -> Iterator[str]:
+    for name, words in _UNCHECKED.items():
+        if report.counts[name]:
+            yield f"{report.counts[name]} {words}"
+    for topic in report.missing:
+        yield f"what the topic {topic} would tell: there is none"
+
+
+def _line(fact: Fact) -> str:
+    return f"{TOPICS[fact.source]} {fact.partition}@{fact.offset}  {_time(fact)}  {_says(fact)}"
+
+
+def _says(fact: Fact) -> str:
+    record = Record(TOPICS[fact.source], fact.partition, fact.offset, fact.time_ms, None, fact.value)
+    return readable.content(record)
+
+
+def _time(fact: Fact) -> str:
+    return datetime.fromtimestamp(fact.time_ms / 1000, UTC).isoformat(timespec="milliseconds")

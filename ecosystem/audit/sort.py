@@ -1,0 +1,87 @@
+"""Sorting more than fits into memory: RocksDB in a temporary folder, of which only the order of its keys is used."""
+
+import itertools
+import struct
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rocksdict import DBCompressionType, Rdict, WriteBatch, WriteOptions
+
+from ecosystem.audit.facts import Fact, Source, pack, unpack
+from ecosystem.audit.report import AuditError
+from runtime import rocks
+
+_MEMORY_MB = 32
+_AT_ONCE = 2000
+_LENGTH = struct.Struct(">?H")  # by product or by order; length of the key, so that none is the beginning of another
+
+
+class Sorted:
+    """Facts in, in whatever order; facts out, grouped by order id or by product and in the order of their logs."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="orders-audit-", dir=folder)
+        options = rocks.options(_MEMORY_MB)
+        options.set_compression_type(DBCompressionType.lz4())
+        self._db = Rdict(self._folder.name, options)
+        self._unlogged = WriteOptions()
+        self._unlogged.disable_wal = True  # type: ignore[method-assign,assignment]  # its stub takes it for a method
+        self._batch = WriteBatch(raw_mode=True)
+        self.count = 0
+        """Facts taken so far."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._db.close()
+        self._folder.cleanup()
+
+    def add(self, key: bytes, fact: Fact) -> None:
+        """Takes a fact about the order or the product `key`. Keys have 65,535 bytes at most."""
+        self.count += 1
+        place, said = pack(fact)
+        self._batch.put(_LENGTH.pack(fact.source.by_product, len(key)) + key + place, said)
+        if len(self._batch) >= _AT_ONCE:
+            self._write()
+
+    def orders(self) -> Iterator[tuple[str, list[Fact]]]:
+        """Every order with all of its facts."""
+        for key, facts in itertools.groupby(self._facts(b"\x00", b"\x01"), lambda item: item[0]):
+            yield key.decode(), [fact for _, fact in facts]
+
+    def products(self) -> Iterator[str]:
+        """Every product of which there is a fact."""
+        for key, _ in itertools.groupby(self._facts(b"\x01", b"\x02"), lambda item: item[0]):
+            yield key.decode()
+
+    def of_product(self, product: str, source: Source) -> Iterator[Fact]:
+        """Its facts from one source."""
+        key = product.encode()
+        start = _LENGTH.pack(True, len(key)) + key + bytes([source])
+        for _, fact in self._facts(start, start[:-1] + bytes([source + 1])):
+            yield fact
+
+    def _facts(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, Fact]]:
+        self._write()
+        items: Iterable[tuple[Any, Any]] = self._db.items(from_key=start)  # bytes both, in raw mode
+        for raw, said in items:
+            if raw >= end:
+                return
+            _, length = _LENGTH.unpack_from(raw)
+            behind = _LENGTH.size + length
+            yield raw[_LENGTH.size : behind], unpack(raw[behind:], said)
+
+    def _write(self) -> None:
+        if not len(self._batch):
+            return
+        batch, self._batch = self._batch, WriteBatch(raw_mode=True)
+        try:
+            self._db.write(batch, self._unlogged)
+        except Exception as error:  # rocksdict has one exception for everything
+            raise AuditError(f"what was read cannot be sorted in {self._folder.name}: {error}") from error
