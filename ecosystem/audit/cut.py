@@ -10,9 +10,6 @@ from aiokafka import TopicPartition as Physical
 from ecosystem.audit.report import AuditError
 from runtime import internals
 
-PATIENCE_S = 120.0
-"""How long a transaction may be open: a broker ends an abandoned one after its time limit, 10 s here by default."""
-
 _POLL_S = 0.05
 
 
@@ -26,7 +23,7 @@ class Span(NamedTuple):
 
 
 async def spans(
-    consumer: AIOKafkaConsumer, partitions: Collection[Physical], pause_s: float, patience_s: float = PATIENCE_S
+    consumer: AIOKafkaConsumer, partitions: Collection[Physical], pause_s: float, patience_s: float
 ) -> Mapping[Physical, Span]:
     """Finds the ends twice. The first time they are those of the logs as they are, each at a slightly different moment.
 

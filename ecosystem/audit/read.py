@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 
@@ -31,13 +31,17 @@ class Topics:
     """The topics of a deployment, as they are now.
 
     Arguments:
+        settings: broker and prefix.
+        guarantee: writers without transactions are given a moment to write what belongs together.
+        patience: how long to wait for transactions that are open.
         since: orders and what concerns them are read from then on; stock and reservations from their beginning.
     """
 
-    def __init__(self, settings: Settings, guarantee: Guarantee, since: datetime | None) -> None:
+    def __init__(self, settings: Settings, guarantee: Guarantee, since: datetime | None, patience: timedelta) -> None:
         self._settings = settings
         self._names = Names(settings.topic_prefix)
         self._pause_s = _PAUSE_S[guarantee]
+        self._patience_s = patience.total_seconds()
         self._since_ms = None if since is None else int(since.timestamp() * 1000)
         self.sources: Mapping[Source, Sequence[Physical]] = {}
         self.spans: Mapping[Physical, Span] = {}
@@ -58,7 +62,7 @@ class Topics:
             opened.push_async_callback(self._consumer.stop)
             await self._consumer.start()
             partitions = [tp for tps in self.sources.values() for tp in tps]
-            found = await spans(self._consumer, partitions, self._pause_s)
+            found = await spans(self._consumer, partitions, self._pause_s, self._patience_s)
             self.spans = found if self._since_ms is None else await self._cut_off(found)
             self._opened = opened.pop_all()
         return self

@@ -17,6 +17,9 @@ from schemas.messages import CheckType
 GRACE = timedelta(seconds=30)
 """A crashed worker's partitions are idle for a session and a takeover; what is due meanwhile comes that much later."""
 
+PATIENCE = timedelta(minutes=2)
+"""A broker ends an abandoned transaction after its time limit, 10 s here by default, and its next look."""
+
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
 
@@ -29,6 +32,7 @@ async def audit(
     since: datetime | None = None,
     guarantee: Guarantee | None = None,
     grace: timedelta = GRACE,
+    patience: timedelta = PATIENCE,
     kept: int = 100,
     folder: Path | None = None,
     progress: Progress = lambda doing, done, of: None,
@@ -43,6 +47,7 @@ async def audit(
         since: only orders posted from then on.
         guarantee: what to hold the services to; by default what `settings` say.
         grace: how late something may be before it counts as missing.
+        patience: how long to wait for a transaction that is open.
         kept: violations of a kind that are kept with their records; all of them are counted.
         folder: where the temporary files go; by default the system's place for them.
         progress: told how far it is.
@@ -59,7 +64,7 @@ async def audit(
     began = datetime.now(UTC)
     report = Report(kept)
     progress("finding the ends", 0, 1)
-    async with Topics(settings, guarantee, since) as topics:
+    async with Topics(settings, guarantee, since, patience) as topics:
         with Sorted(folder) as facts:
             await _read(topics, facts, progress)
             rules = Rules(

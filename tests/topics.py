@@ -1,0 +1,107 @@
+"""The topics of a deployment as a test may copy, doctor and write them: by hand, without any worker."""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+
+from ecosystem.audit.facts import MODELS, TOPICS, Source
+from runtime.partitioning import partition_of
+from runtime.provision import ensure_topics
+from runtime.settings import Settings
+from tests.workers import Deployment
+
+PARTITIONS = 4
+_MODELS = {TOPICS[source]: MODELS[source] for source in TOPICS}
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A record as it is copied."""
+
+    topic: str
+    partition: int
+    time_ms: int
+    key: bytes
+    value: bytes | None
+
+    @property
+    def message(self) -> Any:
+        return None if self.value is None else _MODELS[self.topic].from_json(self.value)
+
+    def saying(self, **changes: Any) -> "Kept":
+        """The same with these fields changed."""
+        return replace(self, value=self.message.model_copy(update=changes).to_json())
+
+
+class Logs:
+    """All records of the topics an audit reads."""
+
+    def __init__(self, records: Iterable[Kept]) -> None:
+        self.records = list(records)
+
+    def of(self, source: Source, key: str) -> list[Kept]:
+        return [r for r in self.records if r.topic == TOPICS[source] and r.key == key.encode()]
+
+    def add(self, *records: Kept) -> None:
+        """Appends: behind all there is in their partition."""
+        self.records += records
+
+    def drop(self, *records: Kept) -> None:
+        for record in records:
+            self.records.remove(record)
+
+    def change(self, record: Kept, **changes: Any) -> None:
+        """Replaces a record by one that says otherwise, in its place."""
+        self.records[self.records.index(record)] = record.saying(**changes)
+
+    def copy(self) -> "Logs":
+        return Logs(self.records)
+
+
+async def read(deployment: Deployment) -> Logs:
+    """What is there, once nothing is written any more."""
+    found = [await deployment.records(name) for name in TOPICS.values()]
+    return Logs(
+        Kept(name, r.partition, r.timestamp, r.key, r.value)
+        for name, records in zip(TOPICS.values(), found, strict=True)
+        for r in records
+    )
+
+
+async def write(servers: str, records: Iterable[Kept]) -> Settings:
+    """Writes the records to topics of a prefix of their own, and returns settings that lead there."""
+    settings = Settings(kafka_bootstrap_servers=servers, topic_prefix=f"t-{secrets.token_hex(4)}-")
+    await ensure_topics(settings, {name: {} for name in TOPICS.values()})
+    async with AIOKafkaProducer(bootstrap_servers=servers, acks="all", linger_ms=5) as producer:
+        for chunk in _chunks(records, 20_000):
+            acks = [
+                await producer.send(
+                    settings.topic_prefix + r.topic, r.value, r.key, partition=r.partition, timestamp_ms=r.time_ms
+                )
+                for r in chunk
+            ]
+            await asyncio.gather(*acks)
+    return settings
+
+
+def kept(source: Source, key: str, message: Any, time_ms: int, by: str | None = None) -> Kept:
+    """A record made by hand; `by` is the key that its partition goes by, if that is another."""
+    partition = partition_of((by or key).encode(), PARTITIONS)
+    return Kept(TOPICS[source], partition, time_ms, key.encode(), None if message is None else message.to_json())
+
+
+def _chunks(records: Iterable[Kept], size: int) -> Iterator[list[Kept]]:
+    chunk: list[Kept] = []
+    for record in records:
+        chunk.append(record)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    yield chunk
+
+
+Doctor = Callable[[Logs], None]
