@@ -8,6 +8,7 @@ from typing import Protocol
 
 from aiokafka.errors import KafkaError
 
+from runtime import failpoints
 from runtime.internals import END_S, Fenced
 from runtime.records import Ends, Membership, Offsets, Write, Writes
 from runtime.service import TIMERS_CHANGELOG
@@ -95,9 +96,12 @@ class ExactlyOnce:
             async with _in_time(self._timeout_s):
                 producer = await self._producer(turn)
                 await producer.begin()
+                failpoints.reach("commit.begun")
                 ends = await producer.send(writes.changelog, writes.announcements)
+                failpoints.reach("commit.sent")
                 # Not while producing: the coordinator would answer CONCURRENT_TRANSACTIONS.
                 await producer.send_offsets(writes.offsets, membership)
+                failpoints.reach("commit.offsets")
                 await producer.commit()
             committed = True
         finally:
@@ -172,8 +176,11 @@ class AtLeastOnce:
             async with _in_time(self._timeout_s):
                 producer = await self._working()
                 ends = dict(await producer.send(state))
+                failpoints.reach("commit.state")
                 await producer.send(writes.announcements)
+                failpoints.reach("commit.announced")
                 ends |= await producer.send(timers)
+                failpoints.reach("commit.timers")
                 await self._offsets_committed()
                 self._offsets = asyncio.ensure_future(self._commit_offsets(writes.offsets))
             committed = True

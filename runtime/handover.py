@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
+from runtime import failpoints
 from runtime.loop import Loop
 from runtime.metrics import LoopMetrics
 from runtime.ownership import Ownership
@@ -68,6 +69,7 @@ class Handover:
         """
         await self._cancel()
         self._reader.hold()
+        failpoints.reach("handover.giving_up")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 await loop.idle()
@@ -75,6 +77,7 @@ class Handover:
         await self._cancel()  # again: a batch that was given up meanwhile may have asked for a takeover
         self._metrics.owned(0)
         self._watches.touch_all()
+        failpoints.reach("handover.given_up")
 
     async def take_over(self, assigned: Collection[TopicPartition], membership: Membership) -> None:
         """Partitions were assigned: takes them over in the background, so that the group is not kept waiting."""
@@ -123,15 +126,21 @@ class Handover:
         partitions = {tp.partition for tp in self._assigned}
         self._stores.keep(frozenset(partitions))
         if self._assigned:
+            failpoints.reach("handover.begun")
             positions = await self._logs.committed(self._assigned)
+            failpoints.reach("handover.offsets")
             stores = {(t, p): self._stores.open(t, p) for t in self._plan.tables for p in sorted(partitions)}
+            failpoints.reach("handover.opened")
             restored = await self._restore(stores)
+            failpoints.reach("handover.restored")
             backlog = await self._logs.ends(self._assigned)
+            failpoints.reach("handover.backlog")
             self._ownership.take(self._membership, positions, backlog, stores)
             self._timers.clear()
             self._timers.hold(self._ownership.behind)
             for (table, partition), store in stores.items():
                 self._timers.load(table, partition, store)
+            failpoints.reach("handover.taken")
             self._reader.read_from(positions)
         else:
             restored = 0

@@ -25,6 +25,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.producer.sender import Sender, TxnOffsetCommitHandler
 from aiokafka.protocol.offset import OffsetRequest
 
+from runtime import failpoints
 from runtime.protocol import OffsetFetch, TxnOffsetCommit
 from runtime.records import Membership
 
@@ -88,6 +89,18 @@ class _Errors:
 
 class _FencedSender(Sender):
     membership: Membership
+
+    async def _do_add_partitions_to_txn(self, tps: Any) -> None:
+        await super()._do_add_partitions_to_txn(tps)
+        failpoints.reach("commit.partitions")
+
+    async def _do_add_offsets_to_txn(self, group_id: str) -> None:
+        await super()._do_add_offsets_to_txn(group_id)
+        failpoints.reach("commit.group")
+
+    async def _do_txn_commit(self, commit_result: bool) -> None:
+        await super()._do_txn_commit(commit_result)
+        failpoints.reach("commit.ended")
 
     async def _do_txn_offset_commit(self, offsets: Any, group_id: str) -> None:
         if not offsets:

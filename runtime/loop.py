@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from time import perf_counter
 
+from runtime import failpoints
 from runtime.checkpoint import Checkpoint, Refused, Unsettled
 from runtime.decide import Decider
 from runtime.metrics import LoopMetrics
@@ -74,6 +75,7 @@ class Loop:
             writes = batch.writes(rows)
             if writes.empty:
                 return True
+            failpoints.reach("batch.decided")
             try:
                 ends = await self._checkpoint.commit(writes, taken.membership)
             except (Refused, Unsettled) as error:
@@ -81,6 +83,7 @@ class Loop:
                 return False
             self.failures = 0
             committed = perf_counter()
+            failpoints.reach("commit.done")
             if epoch == self._ownership.epoch:  # else the changelog tells whoever takes over
                 self._apply(batch, rows, ends)
             self._metrics.batch(batch, len(taken.records), decided - start, committed - decided)
@@ -112,7 +115,9 @@ class Loop:
             changelog = TopicPartition(self._plan.tables[table].changelog, partition)
             self._ownership.store(table, partition).apply(changed, ends[changelog])
             self._timers.apply(table, partition, changed)
+            failpoints.reach("apply.store")
         if caught_up := self._ownership.advance(batch.offsets):
             self._timers.release(caught_up)
+        failpoints.reach("apply.done")
         for (table, _), changed in rows.items():
             self._watches.changed(table, changed)

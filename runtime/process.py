@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import uvloop
 
+from runtime import failpoints
 from runtime.adoption import CompositionInUse
 from runtime.hosting import Hosted
 from runtime.identity import StateDirInUse
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 def run(hosted: Sequence[Hosted], settings: Settings) -> int:
     """Runs a worker until SIGTERM or SIGINT. Returns the exit code: 0, or 1 when it could not go on."""
     configure(settings)
+    failpoints.arm(settings.fail_points)
     return uvloop.run(_run(hosted, settings))
 
 

@@ -8,6 +8,8 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from yarl import URL
 
+from runtime import failpoints
+
 
 class Guarantee(StrEnum):
     EXACTLY_ONCE = "exactly_once"
@@ -55,10 +57,19 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
 
+    fail_points: Annotated[tuple[failpoints.Trigger, ...], NoDecode] = Field(
+        default=(), description="For tests: steps at which to crash or fall silent, see `runtime/failpoints.py`"
+    )
+
     @field_validator("required_checks", "worker_keys", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("fail_points", mode="before")
+    @classmethod
+    def _parse(cls, value: object) -> object:
+        return failpoints.parse(value) if isinstance(value, str) else value
 
     def base_url(self, port: int) -> URL:
         """Where other workers reach this one, given the port it listens on."""

@@ -1,0 +1,103 @@
+"""Named steps of commit and handover at which a worker can be told to crash or to fall silent, for tests.
+
+`FAIL_POINTS=commit.sent=crash@3,handover.restored=pause(9)` crashes the worker when it passes `commit.sent` for the
+third time, and keeps it silent for nine seconds when it first passes `handover.restored`. Without triggers a step costs
+the look at an empty dictionary.
+"""
+
+import logging
+import os
+import re
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+log = logging.getLogger(__name__)
+
+POINTS = {
+    "batch.decided": "a batch is decided, nothing of it is sent",
+    "commit.begun": "its transaction is begun, at the producer only",
+    "commit.partitions": "the transaction's coordinator knows which partitions it will write to",
+    "commit.sent": "every record of it is acknowledged",
+    "commit.group": "the transaction's coordinator knows that offsets are to follow",
+    "commit.offsets": "the offsets are acknowledged, the end of the transaction is asked for next",
+    "commit.ended": "the coordinator has decided the transaction, the producer has not drawn its conclusions",
+    "commit.done": "the batch is committed, nothing of it is applied to the state",
+    "commit.state": "at least once: the changelogs are acknowledged, announcements and timers are not sent",
+    "commit.announced": "at least once: announcements are acknowledged, timers are not sent",
+    "commit.timers": "at least once: all records are acknowledged, the offsets are not committed",
+    "apply.store": "one store has the batch, the next one may not",
+    "apply.done": "every store has the batch, who waits for it is not told",
+    "handover.giving_up": "partitions are being taken away, a batch may be in hand",
+    "handover.given_up": "partitions are given up, the group is not told",
+    "handover.begun": "partitions are assigned, nothing is taken over",
+    "handover.offsets": "their committed offsets are read",
+    "handover.opened": "their stores are open, as they were left",
+    "handover.restored": "their stores are at the end of their changelogs",
+    "handover.backlog": "the ends of their logs are read",
+    "handover.taken": "they are taken over, nothing is read yet",
+}
+"""What is true at each step."""
+
+_TRIGGER = re.compile(r"(?P<point>[\w.]+)=(?P<action>crash|pause\((?P<seconds>\d+(\.\d+)?)\))(@(?P<passing>[1-9]\d*))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """What happens at a step: silence for `pause_s` seconds, or a crash if that is `None`, at its n-th `passing`."""
+
+    point: str
+    pause_s: float | None
+    passing: int
+
+
+def parse(text: str) -> tuple[Trigger, ...]:
+    """Triggers from `point=action@n`, comma separated. Raises `ValueError` that names what is wrong."""
+    return tuple(_trigger(part.strip()) for part in text.split(",") if part.strip())
+
+
+def _trigger(text: str) -> Trigger:
+    match = _TRIGGER.fullmatch(text)
+    if match is None:
+        raise ValueError(
+            f"{text!r} is no fail point: write point=crash or point=pause(seconds), and @n for the n-th time"
+        )
+    if match["point"] not in POINTS:
+        raise ValueError(f"unknown fail point {match['point']!r}; there are {', '.join(POINTS)}")
+    return Trigger(match["point"], float(match["seconds"]) if match["seconds"] else None, int(match["passing"] or 1))
+
+
+_armed: dict[str, tuple[Trigger, ...]] = {}
+_passed: Counter[str] = Counter()
+
+
+def arm(triggers: Iterable[Trigger]) -> None:
+    """Replaces all triggers of this process, and counts passings from now on."""
+    by_point: dict[str, tuple[Trigger, ...]] = {}
+    for trigger in triggers:
+        by_point[trigger.point] = (*by_point.get(trigger.point, ()), trigger)
+    _armed.clear()
+    _passed.clear()
+    _armed.update(by_point)
+
+
+def reach(point: str) -> None:
+    """Called at a step."""
+    if _armed and point in _armed:
+        _passed[point] += 1
+        for trigger in _armed[point]:
+            if trigger.passing == _passed[point]:
+                _pull(trigger)
+
+
+def _pull(trigger: Trigger) -> None:
+    log.warning(
+        "fail point reached point=%s passing=%d pause_s=%s", trigger.point, trigger.passing, trigger.pause_s or "crash"
+    )
+    if trigger.pause_s is None:
+        os.kill(os.getpid(), signal.SIGKILL)
+    else:
+        time.sleep(trigger.pause_s)  # the thread of the loop, of heartbeats and of HTTP: as silent as under SIGSTOP
+        log.warning("fail point passed point=%s pause_s=%g", trigger.point, trigger.pause_s)

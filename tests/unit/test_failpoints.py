@@ -1,0 +1,65 @@
+"""Fail points are named, refuse what they do not know, and hit at the n-th passing."""
+
+import re
+import signal
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from runtime import failpoints
+from runtime.failpoints import POINTS, Trigger, parse
+from runtime.settings import Settings
+
+
+@pytest.fixture
+def hits(monkeypatch):
+    """What happened instead of crashes and silence."""
+    found = []
+    monkeypatch.setattr(failpoints.os, "kill", lambda _pid, number: found.append(number))
+    monkeypatch.setattr(failpoints.time, "sleep", found.append)
+    yield found
+    failpoints.arm(())
+
+
+def test_triggers_are_read_from_text():
+    assert parse("commit.sent=crash@3, handover.restored=pause(9.5)") == (
+        Trigger("commit.sent", None, 3),
+        Trigger("handover.restored", 9.5, 1),
+    )
+    assert parse("") == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("commit.send=crash", "unknown fail point 'commit.send'; there are batch.decided, "),
+        ("commit.sent=explode", "'commit.sent=explode' is no fail point"),
+        ("commit.sent=crash@0", "and @n for the n-th time"),
+        ("commit.sent=pause()", "write point=crash or point=pause"),
+    ],
+)
+def test_what_is_not_understood_keeps_a_worker_from_starting(monkeypatch, text, complaint):
+    monkeypatch.setenv("FAIL_POINTS", text)
+    with pytest.raises(ValidationError, match=re.escape(complaint)):
+        Settings()
+
+
+def test_a_point_hits_at_its_nth_passing_and_once(hits):
+    failpoints.arm(parse("commit.sent=crash@2,commit.sent=pause(3)@3,apply.done=pause(4)"))
+    for expected in ([], [signal.SIGKILL], [signal.SIGKILL, 3.0], [signal.SIGKILL, 3.0]):
+        failpoints.reach("commit.sent")
+        assert hits == expected
+    failpoints.reach("commit.begun")
+    failpoints.reach("apply.done")
+    assert hits == [signal.SIGKILL, 3.0, 4.0]
+
+
+def test_every_point_is_reached_somewhere_and_no_other():
+    root = Path(__file__).parents[2]
+    called = {
+        point
+        for path in sorted((root / "runtime").glob("*.py"))
+        for point in re.findall(r'failpoints\.reach\("([^"]+)"\)', path.read_text())
+    }
+    assert called == set(POINTS)
