@@ -13,7 +13,7 @@ from typing import Self
 
 from rich.console import Console
 
-from ecosystem.kafka.config import Ports, java, server_properties
+from ecosystem.kafka.config import Listener, Ports, java, server_properties
 from ecosystem.kafka.errors import KafkaError
 from ecosystem.kafka.install import ensure_jars
 from ecosystem.kafka.node import Node
@@ -34,6 +34,8 @@ class Cluster:
         port: of the first node, or the next free one; `None` for any that are free.
         heap_mb: heap of each node, MiB; a process takes up to 200 MiB more.
         properties: additions to server.properties.
+        listeners: further listeners, say for proxies: by name (capital letters), the port at which each node is
+            advertised there. Where it listens itself is told by `listening`.
 
     All methods block, and raise `KafkaError` with a text for people. Call them from a thread that lives on (see
     `processes.spawn`). Nodes are numbered from 1.
@@ -47,6 +49,7 @@ class Cluster:
         port: int | None = None,
         heap_mb: int = 384,
         properties: Mapping[str, str] | None = None,
+        listeners: Mapping[str, Mapping[int, int]] | None = None,
         console: Console | None = None,
     ) -> None:
         if nodes not in {1, 3}:
@@ -57,13 +60,19 @@ class Cluster:
         self._port = port
         self._heap_mb = heap_mb
         self._properties = dict(properties or {})
+        self._listeners = dict(listeners or {})
         self._console = console or Console(stderr=True)
+        self._ports: dict[int, Ports] = {}
         self._held = ExitStack()
 
     @property
     def bootstrap_servers(self) -> str:
         """Every node's host:port, comma separated."""
         return ",".join(f"127.0.0.1:{node.port}" for node in self.nodes.values())
+
+    def listening(self, listener: str, node: int) -> int:
+        """The port behind a further listener of a node."""
+        return self._ports[node].others[listener].port
 
     def start(self) -> Self:
         """Returns once all nodes serve."""
@@ -122,9 +131,17 @@ class Cluster:
         self.stop()
 
     def _configure(self, java_command: list[str]) -> None:
-        count = 2 * self._count
-        free = free_ports(count) if self._port is None else next_free_ports(count, self._port)
-        ports = {n + 1: Ports(free[n], free[self._count + n]) for n in range(self._count)}
+        count = (2 + len(self._listeners)) * self._count
+        free = iter(free_ports(count) if self._port is None else next_free_ports(count, self._port))
+        brokers, controllers = ([next(free) for _ in range(self._count)] for _ in range(2))
+        ports = self._ports = {
+            n: Ports(
+                broker,
+                controller,
+                {name: Listener(next(free), advertised[n]) for name, advertised in self._listeners.items()},
+            )
+            for n, (broker, controller) in enumerate(zip(brokers, controllers, strict=True), start=1)
+        }
         cluster_id = self._cluster_id()
         self.nodes = {n: Node(self.home / str(n), java_command, p.broker) for n, p in ports.items()}
         for n, node in self.nodes.items():

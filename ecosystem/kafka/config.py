@@ -1,7 +1,7 @@
 """What a broker of ours is told: server.properties and the JVM's options."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 _SMALL = {
@@ -35,18 +35,33 @@ class Ports:
 
     broker: int
     controller: int
+    others: Mapping[str, "Listener"] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A further way in: where the node listens, and where it tells clients to find it, say at a proxy's port."""
+
+    port: int
+    advertised: int
 
 
 def server_properties(node: int, ports: Mapping[int, Ports], data: Path, extra: Mapping[str, str]) -> str:
     """server.properties of one node (1, 2, ...) of the cluster whose nodes listen at `ports`. `extra` wins."""
     copies = 3 if len(ports) >= 3 else 1
     in_sync = 2 if copies == 3 else 1
+    others = ports[node].others
+    listening = {"PLAINTEXT": ports[node].broker, "CONTROLLER": ports[node].controller}
+    listening |= {name: listener.port for name, listener in others.items()}
+    advertised = {"PLAINTEXT": ports[node].broker} | {name: listener.advertised for name, listener in others.items()}
     properties = {
         "process.roles": "broker,controller",
         "node.id": str(node),
         "controller.quorum.voters": ",".join(f"{n}@127.0.0.1:{p.controller}" for n, p in ports.items()),
-        "listeners": f"PLAINTEXT://127.0.0.1:{ports[node].broker},CONTROLLER://127.0.0.1:{ports[node].controller}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{ports[node].broker}",
+        "listeners": _addresses(listening),
+        "advertised.listeners": _addresses(advertised),
+        "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in listening),
+        "inter.broker.listener.name": "PLAINTEXT",
         "controller.listener.names": "CONTROLLER",
         "log.dirs": str(data.resolve()),
         "default.replication.factor": str(copies),
@@ -60,6 +75,10 @@ def server_properties(node: int, ports: Mapping[int, Ports], data: Path, extra: 
         **extra,
     }
     return "".join(f"{name}={value}\n" for name, value in properties.items())
+
+
+def _addresses(ports: Mapping[str, int]) -> str:
+    return ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())
 
 
 def java(jars: Sequence[Path], heap_mb: int) -> list[str]:

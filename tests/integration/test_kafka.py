@@ -10,9 +10,10 @@ import psutil
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.client import AIOKafkaClient
 
 from ecosystem.kafka import Cluster, KafkaError
-from ecosystem.ports import is_open
+from ecosystem.ports import free_ports, is_open
 
 
 async def create(servers, topic, copies=1):
@@ -68,6 +69,15 @@ def test_a_stop_leaves_no_process_and_no_port(tmp_path):
     cluster.stop()
     assert not psutil.pid_exists(pid)
     assert not is_open(port)
+
+
+async def test_a_further_listener_tells_clients_where_it_is_advertised(tmp_path):
+    [elsewhere] = free_ports(1)
+    with Cluster(tmp_path, heap_mb=256, listeners={"PROXIED": {1: elsewhere}}) as cluster:
+        client = AIOKafkaClient(bootstrap_servers=f"127.0.0.1:{cluster.listening('PROXIED', 1)}")
+        await client.bootstrap()
+        assert [broker.port for broker in client.cluster.brokers()] == [elsewhere]
+        await client.close()
 
 
 def test_one_folder_is_for_one_cluster(cluster):
