@@ -1,40 +1,36 @@
 """The broker goes and comes back: what was acknowledged is decided, and no worker has to be restarted."""
 
-import asyncio
 import random
 
-from ecosystem.kafka import Cluster
-from schemas.messages import StockLevel
-from schemas.topics import WAREHOUSE_INVENTORY
-from tests.chaos.harness import CORE, Fleet, Load, faults_of
-from tests.chaos.test_faults import PRODUCTS
+from tests.chaos.books import Books
+from tests.chaos.brokers import brokers
+from tests.chaos.fleet import CORE, Fleet
+from tests.chaos.load import Load
 from tests.workers import Deployment, until
 
-AWAY_S = 15.0
-"""Longer than a session, so that the worker must notice and the group forget it."""
+AWAY_S = 30.0
+"""Longer than sessions, transactions and clients' patience, so that all of them must notice."""
 
 
 async def test_a_broker_that_was_away_costs_no_order_and_no_restart(tmp_path, prefix):
-    rng = random.Random(7)
-    with Cluster(tmp_path / "kafka") as cluster:
-        async with (
-            Deployment(cluster.bootstrap_servers, prefix, tmp_path) as deployment,
-            Fleet(deployment, CORE, CORE) as fleet,
-        ):
-            levels = [StockLevel(product=product, count=100_000) for product in PRODUCTS]
-            await deployment.send(WAREHOUSE_INVENTORY, *levels)
-            load, stop = Load(fleet, PRODUCTS, rate=40), asyncio.Event()
-            clients = asyncio.create_task(load.run(stop, rng))
+    async with (
+        brokers(tmp_path / "kafka", nodes=1) as broker,
+        Deployment(broker.servers, prefix, tmp_path) as deployment,
+        Fleet(deployment, CORE, CORE) as fleet,
+    ):
+        load = Load(fleet, random.Random(7), rate=40)
+        await load.stock()
+        async with load.running():
             await until(lambda: len(load.acknowledged) > 100, "orders before")
-            await asyncio.to_thread(cluster.kill, 1)
-            await asyncio.sleep(AWAY_S)  # being away is the fault itself, not something to wait for
-            before = len(load.acknowledged)
-            await asyncio.to_thread(cluster.restart, 1)
-            await until(lambda: len(load.acknowledged) > before + 100, "orders after")
-            stop.set()
-            await clients
-            await asyncio.gather(*(fleet.ready(p) for p in fleet.processes))
+            await broker.lose(1, AWAY_S)  # being away is the fault itself, not something to wait for
+            back = len(load.acknowledged)
+            await until(lambda: len(load.acknowledged) > back + 100, "orders after")
+        await fleet.ready()
 
-            assert [p.popen.poll() for p in fleet.processes] == [None, None], "no worker ended"
-            assert await faults_of(deployment, load) == []
-    print("acknowledged", len(load.acknowledged), "refused", dict(load.refused))
+        async with Books(deployment) as books:
+            violations = await books.audit(load)
+        print("acknowledged", len(load.acknowledged), "refused", dict(load.refused), "asked", dict(load.answers))
+        assert not violations
+        assert load.refused.keys() <= {"503"}, "who was not acknowledged was told so, and when to come again"
+        assert load.refused["503"] > 100
+        assert fleet.exits.total() + len(fleet.crashes) == 0, "no worker ended"

@@ -1,46 +1,46 @@
-"""Faults while orders come in: none is lost, none decided twice, and the stock adds up."""
+"""Faults while orders come in: none is lost, none decided twice, none stuck, and the stock adds up."""
 
-import asyncio
 import random
 
 import pytest
 
-from schemas.messages import StockLevel
-from schemas.topics import WAREHOUSE_INVENTORY
-from tests.chaos.harness import CORE, Faults, Fleet, Load, faults_of
-
-PRODUCTS = ("UNDERPANTS", "JUMPERS", "STOCKINGS")
-
-
-APART = (("orders",), ("orders",), ("fraud",), ("inventory",), ("details",))
+from tests.chaos.brokers import brokers
+from tests.chaos.campaign import LAYOUTS, MOST_WORKERS, campaign
+from tests.chaos.faults import KINDS, NETWORK
+from tests.chaos.toxiproxy import NotInstalled, installed
 
 
-@pytest.mark.parametrize(
-    ("compositions", "rate", "deadline_s"),
-    [
-        pytest.param((CORE, CORE), 60, 300, id="two-composed"),
-        # Shorter than a pause: a worker that wakes up finds deadlines due that another has decided about by then.
-        pytest.param(APART, 25, 6, id="apart-with-a-short-deadline"),
-    ],
-)
-async def test_kills_pauses_and_stops_lose_nothing_and_double_nothing(
-    deployment, record_property, compositions, rate, deadline_s
+@pytest.fixture(scope="module")
+async def cluster(tmp_path_factory):
+    """Three nodes, and for each worker a network of its own."""
+    async with brokers(tmp_path_factory.mktemp("cluster"), lanes=MOST_WORKERS) as cluster:
+        yield cluster
+
+
+@pytest.mark.parametrize("layout", LAYOUTS[:2], ids=lambda layout: layout.name)
+async def test_kills_pauses_stops_and_lost_brokers_lose_nothing_and_double_nothing(
+    cluster, tmp_path, record_property, layout
 ):
-    rng = random.Random(seed := random.randrange(10**6))
+    await hold(cluster, tmp_path, record_property, layout, KINDS - NETWORK)
+
+
+async def test_networks_that_fail_as_well_change_nothing_about_it(cluster, tmp_path, record_property):
+    try:
+        installed()
+    except NotInstalled as missing:
+        pytest.skip(str(missing))
+    [layout] = [layout for layout in LAYOUTS if layout.name == "in-pairs"]
+    await hold(cluster, tmp_path, record_property, layout, NETWORK | {"kill", "broker"})
+
+
+async def hold(cluster, folder, record_property, layout, kinds):
+    seed = random.randrange(10**6)
     record_property("seed", seed)
     print("seed", seed)
-    async with Fleet(deployment, *compositions, validation_deadline_s=deadline_s) as fleet:
-        counts = {"UNDERPANTS": 400, "JUMPERS": 10_000, "STOCKINGS": 100}
-        await deployment.send(WAREHOUSE_INVENTORY, *[StockLevel(product=p, count=n) for p, n in counts.items()])
-        load, faults, stop = Load(fleet, PRODUCTS, rate=rate), Faults(fleet, rng), asyncio.Event()
-        clients = asyncio.create_task(load.run(stop, rng))
-        await faults.happen(count=8, between=(0.5, 6))
-        stop.set()
-        await clients
-        await asyncio.gather(*(fleet.ready(p) for p in fleet.processes))
-
-        found = await faults_of(deployment, load)
-
-    print(dict(faults.done), "acknowledged", len(load.acknowledged), "refused", dict(load.refused))
-    assert found == []
-    assert len(load.acknowledged) > 100
+    report = await campaign(
+        cluster, folder, layout, random.Random(seed), enough=lambda rounds: rounds >= 1, kinds=kinds
+    )
+    print("\n".join(report.lines()))
+    assert not report.violations
+    assert report.acknowledged > 100
+    assert report.faults.total() == 8

@@ -1,0 +1,128 @@
+"""The books: what the topics say of every order, held against what clients were told."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from time import monotonic
+from types import TracebackType
+from typing import Any, Self
+
+from aiokafka import TopicPartition as Physical
+
+from runtime import internals
+from schemas.messages import Order, OrderState
+from schemas.topics import ORDERS
+from tests.chaos.load import Load
+from tests.workers import Deployment
+from validators.inventory.state import STOCK
+
+STUCK_S = 90.0
+"""How long nothing may be decided, once all is well again, before what is open counts as stuck."""
+
+
+@dataclass
+class Violations:
+    """Every promise that does not hold, by order id or in words."""
+
+    lost: list[str] = field(default_factory=list)
+    """Acknowledged, and not in `orders`."""
+    doubled: list[str] = field(default_factory=list)
+    """Decided more than once."""
+    stuck: list[str] = field(default_factory=list)
+    """In `orders`, and not decided."""
+    wrong: list[str] = field(default_factory=list)
+    """Anything else."""
+
+    def __bool__(self) -> bool:
+        return bool(self.lost or self.doubled or self.stuck or self.wrong)
+
+
+class Books:
+    """What stands in the topics, read on as it grows."""
+
+    def __init__(self, deployment: Deployment, *, repeats: bool = False) -> None:
+        self._deployment = deployment
+        self._repeats = repeats
+        self._created: dict[str, Order] = {}
+        self._finals: dict[str, list[Order]] = {}
+
+    async def __aenter__(self) -> Self:
+        self._context = self._deployment.consumer()
+        self._consumer = await self._context.__aenter__()
+        self._tps = [Physical(self._deployment.prefix + ORDERS.name, p) for p in range(4)]
+        self._consumer.assign(self._tps)
+        await self._consumer.seek_to_beginning(*self._tps)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._context.__aexit__(kind, error, trace)
+
+    async def audit(self, load: Load) -> Violations:
+        """Waits for what is under way, and says what does not hold. For a moment when nothing is sent."""
+        await self._settle(load.acknowledged.keys())
+        found = Violations(
+            lost=[id_ for id_ in load.acknowledged if id_ not in self._created],
+            stuck=[id_ for id_ in self._created if id_ not in self._finals],
+            wrong=list(load.wrong),
+        )
+        if not self._repeats:
+            found.doubled = [f"{id_} ({_states(all_)})" for id_, all_ in self._finals.items() if len(all_) != 1]
+            found.wrong += await _until_none(self._stock)
+        for id_, state in load.told.items():
+            if id_ in self._finals and state not in {order.state for order in self._finals[id_]}:
+                found.wrong.append(f"{id_}: shown as {state}, is {_states(self._finals[id_])}")
+        return found
+
+    async def _settle(self, acknowledged: Collection[str]) -> None:
+        since = monotonic()
+        while monotonic() - since < STUCK_S:
+            if await self._read_on():
+                since = monotonic()
+            elif self._finals.keys() >= {*acknowledged, *self._created}:
+                return
+
+    async def _read_on(self) -> int:
+        """Reads to the end of what is committed. Returns how many messages there were."""
+        count = 0
+        ends = await internals.log_ends(self._consumer, self._tps, committed=True)
+        while any([await self._consumer.position(tp) < end for tp, end in ends.items()]):
+            for records in (await self._consumer.getmany(timeout_ms=200)).values():
+                for record in records:
+                    count += 1
+                    order = Order.from_json(record.value)
+                    if order.state is OrderState.CREATED:
+                        self._created[order.id] = order
+                    else:
+                        self._finals.setdefault(order.id, []).append(order)
+        await asyncio.sleep(0.1)
+        return count
+
+    async def _stock(self) -> list[str]:
+        wanted: Counter[str] = Counter()
+        for orders in self._finals.values():
+            if orders[0].state is OrderState.VALIDATED:
+                wanted[orders[0].product] += orders[0].quantity
+        found = []
+        for product, row in (await self._deployment.rows(STOCK)).items():
+            if row.reserved != wanted[product]:
+                found.append(f"{product}: {row.reserved} reserved, validated orders hold {wanted[product]}")
+            if row.reserved > (row.count or 0):
+                found.append(f"{product}: {row.reserved} reserved of {row.count}")
+        return found
+
+
+def _states(orders: list[Order]) -> str:
+    return ", ".join(order.state for order in orders)
+
+
+async def _until_none(faults: Callable[[], Any]) -> list[str]:
+    """What is still wrong after a while: a reservation is given back a moment after its order failed."""
+    since = monotonic()
+    while found := await faults():
+        if monotonic() - since > STUCK_S / 3:
+            return list(found)
+        await asyncio.sleep(0.5)
+    return []

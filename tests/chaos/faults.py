@@ -1,0 +1,187 @@
+"""What goes wrong, and when: a schedule drawn from a seed, and how each kind is done. Each ends with all well again."""
+
+import asyncio
+import random
+import shutil
+import signal
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+
+from tests.chaos.brokers import Brokers
+from tests.chaos.fleet import SESSION_S, STOP_S, Fleet, Process
+from tests.chaos.toxiproxy import Toxiproxy
+
+PROMPT_S = 10.0
+"""Within which a worker is promised to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that goes wrong: `after` so many seconds, for so many `seconds`, to the worker with this number."""
+
+    kind: str
+    victim: int
+    after: float
+    seconds: float
+
+
+def _shorter_or_longer_than_a_session(rng: random.Random) -> float:
+    return rng.uniform(0.3, 4) if rng.random() < 0.5 else rng.uniform(SESSION_S + 1, SESSION_S + 5)
+
+
+_SECONDS: dict[str, Callable[[random.Random], float]] = {
+    "kill": lambda rng: rng.uniform(0, 2),  # until it is started again
+    "terminate": lambda rng: rng.uniform(0, 2),
+    "wipe": lambda rng: rng.uniform(0, 2),
+    "remove": lambda rng: rng.uniform(3, 10),
+    "add": lambda rng: rng.uniform(5, 12),
+    "pause": lambda rng: rng.uniform(SESSION_S + 1, SESSION_S + 4),
+    "broker": lambda rng: rng.uniform(0, 10),
+    "cut": _shorter_or_longer_than_a_session,
+    "swallow": _shorter_or_longer_than_a_session,
+    "deafen": _shorter_or_longer_than_a_session,
+    "slow": lambda rng: rng.uniform(3, 8),
+}
+PROCESSES = frozenset({"kill", "terminate", "wipe", "remove", "add", "pause"})
+NETWORK = frozenset({"cut", "swallow", "deafen", "slow"})
+KINDS = frozenset(_SECONDS)
+
+
+def schedule(rng: random.Random, kinds: Collection[str], victims: int, count: int) -> list[Fault]:
+    """So many faults, each kind as likely as any, now one right after another, now some seconds apart."""
+    faults = []
+    for _ in range(count):
+        kind = rng.choice(sorted(kinds))
+        after = rng.uniform(0, 0.7) if rng.random() < 0.5 else rng.uniform(2, 6)
+        faults.append(Fault(kind, rng.randrange(victims), after, _SECONDS[kind](rng)))
+    return faults
+
+
+class Faults:
+    """Makes things go wrong."""
+
+    def __init__(self, fleet: Fleet, brokers: Brokers | None, say: Callable[[str], None] = print) -> None:
+        self._fleet = fleet
+        self._brokers = brokers
+        self._say = say
+        self.done: Counter[str] = Counter()
+        self.slow_stops: list[str] = []
+        self.stuck: list[str] = []
+        self._under_way: Counter[str] = Counter()
+        self._do: dict[str, Callable[[Process, Fault], Awaitable[None]]] = {
+            "kill": self._kill,
+            "terminate": self._terminate,
+            "remove": self._terminate,
+            "wipe": self._wipe,
+            "add": self._add,
+            "pause": self._pause,
+            "broker": self._broker,
+            "cut": self._cut,
+            "swallow": self._swallow,
+            "deafen": self._deafen,
+            "slow": self._slow,
+        }
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Those that can be done here: brokers are not taken from who has one, nor networks without toxiproxy."""
+        if self._brokers is None:
+            return PROCESSES
+        alone = len(self._brokers.cluster.nodes) == 1
+        return KINDS - ({"broker"} if alone else set()) - (set() if self._brokers.toxiproxy else NETWORK)
+
+    async def happen(self, faults: Collection[Fault]) -> None:
+        """Returns when all is well again, as far as the faults are concerned."""
+        async with asyncio.TaskGroup() as group:
+            for fault in faults:
+                await asyncio.sleep(fault.after)
+                group.create_task(self._happen(fault))
+        if self._brokers:
+            await self._brokers.heal()
+
+    async def _happen(self, fault: Fault) -> None:
+        victim = self._fleet.processes[fault.victim % len(self._fleet.processes)]
+        self._say(f"{fault.kind} {'' if fault.kind == 'broker' else victim.name} for {fault.seconds:.1f} s")
+        self.done[fault.kind] += 1
+        self._under_way[fault.kind] += 1
+        try:
+            await self._do[fault.kind](victim, fault)
+        finally:
+            self._under_way[fault.kind] -= 1
+
+    async def _kill(self, victim: Process, fault: Fault) -> None:
+        async with victim.turn:
+            await victim.end(signal.SIGKILL)
+            await asyncio.sleep(fault.seconds)
+            victim.start()
+
+    async def _terminate(self, victim: Process, fault: Fault) -> None:
+        async with victim.turn:
+            await self._stop(victim)
+            await asyncio.sleep(fault.seconds)
+            victim.start()
+
+    async def _wipe(self, victim: Process, fault: Fault) -> None:
+        async with victim.turn:
+            await victim.end(signal.SIGKILL)
+            shutil.rmtree(victim.state, ignore_errors=True)
+            await asyncio.sleep(fault.seconds)
+            victim.start()
+
+    async def _add(self, victim: Process, fault: Fault) -> None:
+        guest = self._fleet.make(victim.services)
+        guest.start()
+        self._fleet.processes.append(guest)
+        await asyncio.sleep(fault.seconds)
+        async with guest.turn:
+            await self._stop(guest)
+            self._fleet.processes.remove(guest)
+
+    async def _stop(self, victim: Process) -> None:
+        try:
+            seconds = await victim.end(signal.SIGTERM)
+        except TimeoutError:
+            self.stuck.append(f"{victim.name} did not stop in {STOP_S:.0f} s of SIGTERM, see {victim.log}")
+            await victim.end(signal.SIGKILL)
+        else:
+            if seconds > PROMPT_S:
+                others = ", ".join(f"{n} {kind}" for kind, n in (+self._under_way).items())
+                self.slow_stops.append(f"{victim.name} took {seconds:.1f} s to stop (under way: {others})")
+
+    async def _pause(self, victim: Process, fault: Fault) -> None:
+        victim.tell(signal.SIGSTOP)
+        try:
+            await asyncio.sleep(fault.seconds)
+        finally:
+            victim.tell(signal.SIGCONT)
+
+    async def _broker(self, _: Process, fault: Fault) -> None:
+        assert self._brokers is not None
+        node = fault.victim % len(self._brokers.cluster.nodes) + 1
+        await self._brokers.lose(node, fault.seconds)
+
+    async def _cut(self, victim: Process, fault: Fault) -> None:
+        await self._network(victim, fault, lambda toxiproxy, way: toxiproxy.cut(way))
+
+    async def _swallow(self, victim: Process, fault: Fault) -> None:
+        await self._network(victim, fault, lambda toxiproxy, way: toxiproxy.swallow(way, "upstream", "downstream"))
+
+    async def _deafen(self, victim: Process, fault: Fault) -> None:
+        await self._network(victim, fault, lambda toxiproxy, way: toxiproxy.swallow(way, "downstream"))
+
+    async def _slow(self, victim: Process, fault: Fault) -> None:
+        await self._network(victim, fault, lambda toxiproxy, way: toxiproxy.slow(way, latency_ms=300))
+
+    async def _network(
+        self, victim: Process, fault: Fault, spoil: Callable[[Toxiproxy, tuple[str, ...]], Awaitable[None]]
+    ) -> None:
+        assert self._brokers is not None
+        assert self._brokers.toxiproxy is not None
+        assert victim.lane is not None
+        async with victim.lane.turn:
+            await spoil(self._brokers.toxiproxy, victim.lane.proxies)
+            try:
+                await asyncio.sleep(fault.seconds)
+            finally:
+                await self._brokers.toxiproxy.heal(victim.lane.proxies)

@@ -1,0 +1,189 @@
+"""Workers as processes of their own, and who starts them again when they end, as a supervisor would."""
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any, Self
+
+import aiohttp
+
+from ecosystem import processes
+from ecosystem.ports import free_ports
+from tests.chaos.brokers import Lane
+from tests.workers import Deployment
+
+CORE = ("orders", "fraud", "inventory", "details")
+SESSION_S = 6.0
+
+READY_S = 120.0
+"""How long a worker may take over once nothing is the matter any more."""
+
+STOP_S = 40.0
+"""How long a worker may take to stop, whatever is the matter with its network, before that counts as stuck."""
+
+_AGAIN_S = 0.5
+
+
+@dataclass
+class Process:
+    """One worker: its process, and what it takes to start it again on the same state."""
+
+    name: str
+    services: tuple[str, ...]
+    port: int
+    environment: dict[str, str]
+    folder: Path
+    lane: Lane | None = None
+    supervised: bool = True
+    """Whether it is started again when it ends though it is wanted."""
+    wanted: bool = False
+    popen: subprocess.Popen[bytes] | None = None
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by a fault that ends the process, until it runs again."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def state(self) -> Path:
+        return Path(self.environment["STATE_DIR"])
+
+    @property
+    def log(self) -> Path:
+        return self.folder / f"{self.name}.log"
+
+    @property
+    def running(self) -> bool:
+        return self.popen is not None and self.popen.poll() is None
+
+    def start(self) -> None:
+        self.wanted = True
+        with self.log.open("ab") as log:
+            command = [sys.executable, "-m", "ecosystem.cli", "run", *self.services]
+            self.popen = processes.spawn(command, log, env=self.environment)
+
+    def tell(self, number: int) -> None:
+        if self.popen and self.running:
+            self.popen.send_signal(number)
+
+    async def end(self, number: int) -> float:
+        """Sends a signal and waits for the end; it is not started again. Returns how many seconds it took."""
+        self.wanted = False
+        start = monotonic()
+        self.tell(number)
+        self.tell(signal.SIGCONT)  # a process that is stopped gets its signals only then
+        async with asyncio.timeout(STOP_S):
+            while self.running:
+                await asyncio.sleep(0.02)
+        return monotonic() - start
+
+
+class Fleet:
+    """The workers of a campaign."""
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        *compositions: tuple[str, ...],
+        lanes: Iterator[Lane | None] | None = None,
+        **settings: Any,
+    ) -> None:
+        self.deployment = deployment
+        self.exits: Counter[str] = Counter()
+        """Workers that ended by themselves: by exit code, and with it what they said."""
+        self.crashes: list[str] = []
+        """Workers that ended otherwise than by saying that they cannot go on."""
+        self._settings = settings
+        self._lanes = lanes
+        self._count = 0
+        self.processes: list[Process] = []
+        for services in compositions:
+            self.processes.append(self.make(services))
+
+    def make(self, services: tuple[str, ...], **changes: Any) -> Process:
+        """A worker with a port, a state folder and a lane of its own; not started, and not yet one of the fleet."""
+        name = f"w{self._count}-{'-'.join(services) if len(services) == 1 else 'core'}"
+        self._count += 1
+        [port] = free_ports(1)
+        lane = next(self._lanes) if self._lanes else None
+        settings = {
+            "TOPIC_PREFIX": self.deployment.prefix,
+            "KAFKA_BOOTSTRAP_SERVERS": lane.servers if lane else self.deployment.servers,
+            "HTTP_PORT": str(port),
+            "STATE_DIR": str(self.deployment.folder / name),
+            "SESSION_TIMEOUT_S": str(SESSION_S),
+            "HEARTBEAT_INTERVAL_S": "1",
+            "VALIDATION_DEADLINE_S": "300",
+            **{key.upper(): str(value) for key, value in {**self._settings, **changes}.items()},
+        }
+        return Process(name, services, port, {**os.environ, **settings}, self.deployment.folder, lane)
+
+    async def __aenter__(self) -> Self:
+        self.deployment.folder.mkdir(parents=True, exist_ok=True)
+        for process in self.processes:
+            process.start()
+        self._supervisor = asyncio.create_task(self._supervise())
+        try:
+            await self.ready()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self._supervisor.cancel()
+        await asyncio.gather(self._supervisor, return_exceptions=True)
+        for process in self.processes:
+            if process.popen:
+                processes.kill(process.popen)
+
+    async def _supervise(self) -> None:
+        while True:
+            for process in list(self.processes):
+                if process.wanted and process.supervised and process.popen and not process.running:
+                    self._ended(process, process.popen.returncode)
+                    await asyncio.sleep(_AGAIN_S)
+                    if process.wanted and not process.running:
+                        process.start()
+            await asyncio.sleep(0.1)
+
+    def _ended(self, process: Process, code: int) -> None:
+        said = re.findall(r"worker (?:failed|cannot start): (.*)", process.log.read_text(errors="replace")[-20_000:])
+        if code == 1 and said:
+            self.exits[re.sub(r"\d+", "n", said[-1])[:80]] += 1
+        else:
+            self.crashes.append(f"{process.name} ended with code {code}, see {process.log}")
+
+    async def ready(self) -> None:
+        """Waits until every worker has taken over its partitions."""
+        try:
+            async with asyncio.timeout(READY_S):
+                await asyncio.gather(*(self._ready(process) for process in self.processes))
+        except TimeoutError:
+            waiting = [p.name for p in self.processes if not await self._is_ready(p)]
+            raise AssertionError(f"not ready in {READY_S:.0f} s: {', '.join(waiting)}") from None
+
+    async def _ready(self, process: Process) -> None:
+        while not await self._is_ready(process):
+            await asyncio.sleep(0.1)
+
+    async def _is_ready(self, process: Process) -> bool:
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+            async with self.deployment.http.get(f"{process.url}/readyz", timeout=aiohttp.ClientTimeout(5)) as response:
+                return response.status == 200
+        return False
+
+    @property
+    def gates(self) -> list[Process]:
+        """Those that take orders."""
+        return [p for p in self.processes if "orders" in p.services]

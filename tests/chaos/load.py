@@ -1,0 +1,112 @@
+"""Clients that post orders at a steady rate, ask for some, and note what they were told."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+
+from schemas.identifiers import new_order_id
+from schemas.messages import StockLevel
+from schemas.topics import WAREHOUSE_INVENTORY
+from tests.chaos.fleet import Fleet, Process
+
+STOCK = {"UNDERPANTS": 400, "JUMPERS": 1_000_000, "STOCKINGS": 100}
+"""Of some there is so little that orders for it fail in each campaign."""
+
+_PATIENCE = aiohttp.ClientTimeout(30)
+
+
+class Load:
+    """What clients sent, and what they were told. An open loop: a slow answer does not keep the next client waiting."""
+
+    def __init__(self, fleet: Fleet, rng: random.Random, rate: float) -> None:
+        self._fleet = fleet
+        self._rng = rng
+        self._rate = rate
+        self._http = fleet.deployment.http
+        self.sent = 0
+        self.acknowledged: dict[str, dict[str, Any]] = {}
+        self.refused: Counter[str] = Counter()
+        self.answers: Counter[str] = Counter()
+        """To requests for an order that was acknowledged, by status."""
+        self.told: dict[str, str] = {}
+        """The state in which an order was shown as decided."""
+        self.wrong: list[str] = []
+        """Answers that no client must ever get."""
+
+    async def stock(self) -> None:
+        """Announces what there is."""
+        await self._fleet.deployment.send(
+            WAREHOUSE_INVENTORY, *[StockLevel(product=product, count=count) for product, count in STOCK.items()]
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Sends while the `with` block lasts, and waits for the last answers."""
+        stop = asyncio.Event()
+        clients = asyncio.create_task(self._run(stop))
+        try:
+            yield
+        finally:
+            stop.set()
+            await clients
+
+    async def _run(self, stop: asyncio.Event) -> None:
+        clients: set[asyncio.Task[None]] = set()
+        while not stop.is_set():
+            order = {
+                "id": new_order_id(),
+                "customerId": self._rng.randrange(1000),
+                "product": self._rng.choice(list(STOCK)),
+                "quantity": self._rng.choice((1, 1, 1, 2, -1)),
+                "price": self._rng.choice((1, 5, 900)),
+            }
+            gates = self._rng.sample(self._fleet.gates, min(2, len(self._fleet.gates)))
+            client = asyncio.create_task(self._client(order, gates, self._rng.random() < 0.3))
+            clients.add(client)
+            client.add_done_callback(clients.discard)
+            await asyncio.sleep(1 / self._rate)
+        await asyncio.gather(*clients)
+
+    async def _client(self, order: dict[str, Any], gates: Sequence[Process], asks: bool) -> None:
+        self.sent += 1
+        for gate in gates:  # a client that was not told repeats itself: the id makes it one order
+            if await self._post(order, gate):
+                break
+            await asyncio.sleep(1)
+        if asks and order["id"] in self.acknowledged:
+            await self.ask(order["id"], gates[-1], timeout_ms=5000)
+
+    async def _post(self, order: dict[str, Any], gate: Process) -> bool:
+        try:
+            async with self._http.post(f"{gate.url}/v1/orders", json=order, timeout=_PATIENCE) as response:
+                if response.status in {200, 201}:
+                    self.acknowledged[order["id"]] = order
+                    return True
+                self.refused[str(response.status)] += 1
+                if response.status not in {503, 504}:
+                    self.wrong.append(f"{order['id']}: POST answered {response.status}: {await response.text()}")
+                elif response.status == 503 and "Retry-After" not in response.headers:
+                    self.wrong.append(f"{order['id']}: 503 without Retry-After")
+        except (aiohttp.ClientError, TimeoutError) as error:
+            self.refused[type(error).__name__] += 1
+        return False
+
+    async def ask(self, id_: str, gate: Process, timeout_ms: int) -> None:
+        """Asks what became of an order that was acknowledged."""
+        try:
+            path = f"/v1/orders/{id_}/validated?timeout={timeout_ms}"
+            async with self._http.get(f"{gate.url}{path}", timeout=_PATIENCE) as response:
+                self.answers[str(response.status)] += 1
+                if response.status == 200:
+                    state = (await response.json())["state"]
+                    if self.told.setdefault(id_, state) != state:
+                        self.wrong.append(f"{id_}: shown as {self.told[id_]} and as {state}")
+                elif response.status == 500:
+                    self.wrong.append(f"{id_}: GET answered 500: {(await response.text())[:300]}")
+        except (aiohttp.ClientError, TimeoutError) as error:
+            self.answers[type(error).__name__] += 1

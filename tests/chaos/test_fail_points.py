@@ -1,0 +1,98 @@
+"""A worker crashes, or falls silent for longer than its session, at each step of commit and handover in turn.
+
+Three workers at once go through the steps, a fourth is left alone; orders come in all the while.
+"""
+
+import asyncio
+import random
+import signal
+from collections.abc import Iterable
+from itertools import count
+
+from runtime.failpoints import POINTS
+from runtime.settings import Guarantee
+from tests.chaos.books import Books
+from tests.chaos.fleet import CORE, Fleet
+from tests.chaos.load import Load
+from tests.workers import until
+
+SESSION_S = 3.0
+SILENCE_S = 5.0
+
+HANDOVER = [point for point in POINTS if point.startswith("handover.")]
+AT_LEAST_ONCE = ["commit.state", "commit.announced", "commit.timers"]
+COMMIT = [point for point in POINTS if point not in {*HANDOVER, *AT_LEAST_ONCE}]
+
+Life = dict[str, str]
+"""What a process is to do at which step before it is ended."""
+
+
+def crashes(points: Iterable[str]) -> list[Life]:
+    """A process for each point."""
+    return [{point: f"crash@{1 if point in HANDOVER else 3}"} for point in points]
+
+
+def pauses(points: Iterable[str]) -> list[Life]:
+    """One process for all points: takeovers are few, batches many, and each silence is to follow a full recovery."""
+    takeovers, batches = count(1), count(3, 10)
+    return [{p: f"pause({SILENCE_S})@{next(takeovers if p in HANDOVER else batches)}" for p in points}]
+
+
+async def live(fleet: Fleet, *lives: Life, **settings) -> None:
+    """A worker that is started anew for each life, on the state that the one before left."""
+    worker = fleet.make(CORE, **settings)
+    worker.supervised = False
+    fleet.processes.append(worker)
+    for life in lives:
+        worker.environment["FAIL_POINTS"] = ",".join(f"{point}={action}" for point, action in life.items())
+        start = worker.log.stat().st_size if worker.log.exists() else 0
+        worker.start()
+        for point, action in life.items():
+            crash = action.startswith("crash")
+            words = f"fail point {'reached' if crash else 'passed'} point={point} "
+
+            def ended_or_said(words: str = words, start: int = start) -> bool:
+                return not worker.running or words in worker.log.read_bytes()[start:].decode(errors="replace")
+
+            await until(ended_or_said, words)
+            if crash:
+                await until(lambda: not worker.running, f"end at {point}")
+                assert worker.popen.returncode == -signal.SIGKILL, f"ended before {point}, see {worker.log}"
+            else:
+                assert worker.running, f"ended before {point}, see {worker.log}"
+        await worker.end(signal.SIGTERM)
+    fleet.processes.remove(worker)
+
+
+async def hold(deployment, guarantee: Guarantee, *workers: tuple[list[Life], dict]) -> None:
+    settings = {"session_timeout_s": SESSION_S, "heartbeat_interval_s": 0.5, "processing_guarantee": guarantee.value}
+    async with Fleet(deployment, CORE, **settings) as fleet:
+        load = Load(fleet, random.Random(1), rate=30)
+        await load.stock()
+        async with load.running(), asyncio.TaskGroup() as group:
+            for lives, changes in workers:
+                group.create_task(live(fleet, *lives, **changes))
+        await fleet.ready()
+        async with Books(deployment, repeats=guarantee is Guarantee.AT_LEAST_ONCE) as books:
+            violations = await books.audit(load)
+        print(f"sent {load.sent}, acknowledged {len(load.acknowledged)}")
+        assert not violations
+        assert fleet.exits.total() + len(fleet.crashes) == 0
+        assert len(load.acknowledged) > 100
+
+
+async def test_exactly_once_holds_wherever_a_worker_crashes_or_falls_silent(deployment):
+    # A silent worker's transaction is over before it wakes up, or still open, and then it may end it.
+    short, long = {"transaction_timeout_s": 2}, {"transaction_timeout_s": 20}
+    await hold(
+        deployment,
+        Guarantee.EXACTLY_ONCE,
+        (crashes([*HANDOVER, *COMMIT[:4]]), short),
+        ([*pauses([*HANDOVER, "commit.sent", "commit.offsets"]), *crashes(COMMIT[4:7])], short),
+        ([*pauses(COMMIT), *crashes(COMMIT[7:])], long),
+    )
+
+
+async def test_at_least_once_loses_nothing_wherever_a_worker_crashes_or_falls_silent(deployment):
+    steps = ["batch.decided", *AT_LEAST_ONCE, "commit.done", "apply.store", "apply.done"]
+    await hold(deployment, Guarantee.AT_LEAST_ONCE, (crashes(steps), {}), (pauses(steps), {}))
