@@ -27,6 +27,16 @@ _IDEMPOTENCY_KEY = {
     "description": "For a body without an id: requests with the same key are about the same order",
     "schema": {"type": "string", "minLength": 1},
 }
+_FROM_COPY = {
+    "X-Served-By": {
+        "description": "`standby`: the worker that holds the order does not answer; this is from a copy of its state",
+        "schema": {"type": "string", "enum": ["standby"]},
+    },
+    "Age": {
+        "description": "With X-Served-By: for how many seconds the copy may have missed changes of the order",
+        "schema": {"type": "integer", "minimum": 0},
+    },
+}
 _LOCATION = {"Location": {"description": "Where the order is", "schema": {"type": "string"}}}
 
 
@@ -60,7 +70,7 @@ def _paths() -> Mapping[str, Any]:
                 "tags": ["orders"],
                 "parameters": [_ID, _TIMEOUT],
                 "responses": {
-                    "200": {"description": "The order as it is now", **body(Order)},
+                    "200": {"description": "The order as it is now", "headers": _FROM_COPY, **body(Order)},
                     **problems(400, 401, 404, 500, 502, 503),
                 },
             },
@@ -72,7 +82,11 @@ def _paths() -> Mapping[str, Any]:
                 "tags": ["orders"],
                 "parameters": [_ID, _TIMEOUT],
                 "responses": {
-                    "200": {"description": "VALIDATED, FAILED or SHIPPED, with verdicts", **body(OrderOutcome)},
+                    "200": {
+                        "description": "VALIDATED, FAILED or SHIPPED, with verdicts",
+                        "headers": _FROM_COPY,
+                        **body(OrderOutcome),
+                    },
                     "504": {
                         "description": "Not decided yet: the state and the verdicts so far",
                         **body(Undecided, "application/problem+json"),

@@ -10,7 +10,7 @@ from orders_service.state import ORDERS_VIEW, OrderView
 from runtime.hosting import Host
 from runtime.http.answers import Refused, answer, problem_as, title_of
 from runtime.http.inputs import Deadline, deadline_of
-from runtime.http.routing import at_owner, not_here
+from runtime.http.routing import at_owner, not_here, served_by_standby
 from schemas.api import InvalidParam, OrderOutcome, Problem, Verdict
 from schemas.identifiers import OrderId
 from schemas.messages import OrderState
@@ -35,13 +35,15 @@ class Queries:
         """200 as soon as the order is there, 404 if it is not until the timeout."""
         order_id, deadline = _id_of(request), deadline_of(request)
         look = partial(self._order, order_id, deadline)
-        return await at_owner(request, self._host, ORDERS_VIEW, order_id, deadline, look)
+        from_copy = partial(self._order_from_copy, order_id)
+        return await at_owner(request, self._host, ORDERS_VIEW, order_id, deadline, look, from_copy)
 
     async def validated(self, request: web.Request) -> web.StreamResponse:
         """200 as soon as the order is decided; at the timeout 504 with how far it is, or 404 if it is unknown."""
         order_id, deadline = _id_of(request), deadline_of(request)
         look = partial(self._validated, order_id, deadline)
-        return await at_owner(request, self._host, ORDERS_VIEW, order_id, deadline, look)
+        from_copy = partial(self._validated_from_copy, order_id)
+        return await at_owner(request, self._host, ORDERS_VIEW, order_id, deadline, look, from_copy)
 
     async def _order(self, order_id: str, deadline: Deadline) -> web.Response:
         view = await self._look(order_id, deadline, lambda view: view.order is not None)
@@ -54,6 +56,20 @@ class Queries:
         if view is None or view.order is None:
             raise _unknown(order_id)
         return answer(view.outcome()) if view.decided else problem_as(_undecided(view.outcome()))
+
+    def _order_from_copy(self, order_id: str) -> web.Response | None:
+        """The order, perhaps in an earlier state than it has come to. That it is not there is for the owner to say."""
+        copy = self._host.copy(ORDERS_VIEW, order_id)
+        if copy is None or copy.row.order is None:
+            return None
+        return answer(copy.row.order, headers=served_by_standby(copy))
+
+    def _validated_from_copy(self, order_id: str) -> web.Response | None:
+        """The outcome, which is final once there is one."""
+        copy = self._host.copy(ORDERS_VIEW, order_id)
+        if copy is None or not copy.row.decided:
+            return None
+        return answer(copy.row.outcome(), headers=served_by_standby(copy))
 
     async def _look(self, order_id: str, deadline: Deadline, enough: Callable[[OrderView], bool]) -> OrderView | None:
         """The row once it is enough, or as it is at the deadline. Raises `NotHere`, also when it leaves meanwhile."""

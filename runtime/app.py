@@ -8,6 +8,7 @@ import faust
 from faust.app.base import BootStrategy
 from yarl import URL
 
+from runtime.assignor import Assignor
 from runtime.engine import Engine
 from runtime.kafka import Names
 from runtime.member import KafkaMember
@@ -42,12 +43,16 @@ class App(faust.App):
             store="memory://",
             web_enabled=False,
             topic_disable_leader=True,
+            table_standby_replicas=settings.standby_replicas,
+            PartitionAssignor=Assignor,
             autodiscover=False,
         )
         self._engine = engine
         self._member = member
         self.owners: dict[int, URL] = {}
         """Base URL of the worker that owns a partition, as the group last agreed."""
+        self.standbys: dict[int, list[URL]] = {}
+        """Those of the workers that keep copies of it."""
         self.takes = self.channel(maxsize=1)
         self.agent(self.takes, name="loop")(self._decide)
 
@@ -60,14 +65,10 @@ class App(faust.App):
                 log.exception("loop failed")
                 await self.crash(error)
 
-    def assigned(self) -> None:
-        """Called when the group has agreed anew on who owns what."""
-        self.owners = {
-            partition: URL(url)
-            for url, topics in self.assignor.external_topics_metadata().items()
-            for numbers in topics.values()
-            for partition in numbers
-        }
+    def assigned(self) -> set[int]:
+        """Called when the group has agreed anew on who owns what; returns what this worker is standby of."""
+        self.owners, self.standbys = self.assignor.owners(), self.assignor.standbys()
+        return {tp.partition for tp in self.assignor.assigned_standbys()}
 
     async def on_start(self) -> None:
         await super().on_start()

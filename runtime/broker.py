@@ -15,7 +15,9 @@ from runtime.settings import Settings
 class KafkaBroker:
     """`runtime.restore.Broker`. Connects when it is first asked."""
 
-    def __init__(self, settings: Settings, group: str) -> None:
+    def __init__(self, settings: Settings, group: str, most_rows: int = 5000) -> None:
+        """`most_rows`: how many are had at a time when reading."""
+        self._most_rows = most_rows
         self._settings = settings
         self._names = Names(settings.topic_prefix)
         self._group = self._names.group(group)
@@ -57,18 +59,19 @@ class KafkaBroker:
         try:
             for tp, offset in positions.items():
                 consumer.seek(self._names.physical(tp), offset)
-            yield _KafkaReading(consumer, self._names)
+            yield _KafkaReading(consumer, self._names, self._most_rows)
         finally:
             consumer.unsubscribe()  # or it would go on fetching what nobody reads
 
 
 class _KafkaReading:
-    def __init__(self, consumer: AIOKafkaConsumer, names: Names) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer, names: Names, most_rows: int) -> None:
         self._consumer = consumer
         self._names = names
+        self._most_rows = most_rows
 
     async def rows(self) -> Mapping[TopicPartition, Sequence[Any]]:
-        fetched = await self._consumer.getmany(timeout_ms=200, max_records=5000)
+        fetched = await self._consumer.getmany(timeout_ms=200, max_records=self._most_rows)
         return {self._names.partition(tp): rows for tp, rows in fetched.items()}
 
     def positions(self) -> Offsets:

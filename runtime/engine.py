@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from runtime.calls import Asked, Calls, NotHere, Unavailable
 from runtime.checkpoint import Checkpoint, Refused, Unsettled
-from runtime.handover import Handover
+from runtime.handover import Copies, Handover
 from runtime.loop import Loop
 from runtime.metrics import LoopMetrics
 from runtime.ownership import Ownership
@@ -42,6 +42,7 @@ class Engine:
         client: its consumer.
         clock: the time, UTC.
         failed: called with what the worker cannot go on after.
+        copies: keeps copies of what other workers own.
     """
 
     MOST_FAILURES = 5
@@ -62,6 +63,7 @@ class Engine:
         clock: Callable[[], datetime],
         metrics: LoopMetrics,
         failed: Callable[[BaseException], None],
+        copies: Copies | None = None,
     ) -> None:
         self._plan = plan
         self._partitions = partitions
@@ -73,16 +75,18 @@ class Engine:
         self.calls = Calls()
         self.taking = Taking(client, self.calls, plan.group, ownership, timers, session_timeout_s, clock, self._lost)
         self.loop = Loop(plan, partitions, ownership, checkpoint, timers, watches, clock, self._given_up, metrics)
-        self.handover = Handover(plan, ownership, stores, timers, watches, logs, self.taking, metrics, failed)
+        self.handover = Handover(plan, ownership, stores, timers, watches, logs, self.taking, metrics, failed, copies)
 
     async def revoked(self) -> None:
         """The group takes partitions away. Returns once nothing is in hand any more."""
         # The group waits for members as long as a session may be silent: half of that is for the batch in hand.
         await self.handover.give_up(self.loop, self._session_timeout_s / 2)
 
-    async def assigned(self, partitions: Collection[TopicPartition], membership: Membership) -> None:
-        """The group has given partitions: all that this worker is to own from now on."""
-        await self.handover.take_over(partitions, membership)
+    async def assigned(
+        self, partitions: Collection[TopicPartition], membership: Membership, standby: Collection[int] = ()
+    ) -> None:
+        """The group has given partitions: all that this worker is to own from now on, and to be standby of."""
+        await self.handover.take_over(partitions, membership, standby)
 
     async def step(self, take: Take) -> None:
         """One go of the loop. Raises what is a fault of ours: nothing of the batch was acknowledged."""

@@ -30,6 +30,16 @@ class Reader(Protocol):
         """Reads these partitions from these offsets."""
 
 
+class Copies(Protocol):
+    """The standby's side of a handover."""
+
+    def were_owned(self, partitions: Collection[int]) -> None:
+        """Up to now these partitions were owned here, hence their stores complete."""
+
+    def follow(self, partitions: Collection[int]) -> None:
+        """From now on follows these partitions and no others: stores of those are left alone once this returns."""
+
+
 class Handover:
     """Takes over and gives up partitions; the only writer of `Ownership`, with the loop."""
 
@@ -46,6 +56,7 @@ class Handover:
         reader: Reader,
         metrics: LoopMetrics,
         failed: Callable[[BaseException], None],
+        copies: Copies | None = None,
     ) -> None:
         self._plan = plan
         self._ownership = ownership
@@ -56,7 +67,10 @@ class Handover:
         self._reader = reader
         self._metrics = metrics
         self._failed = failed
+        self._copies = copies
         self._assigned: frozenset[TopicPartition] = frozenset()
+        self._standby: frozenset[int] = frozenset()
+        self._taken_over = False
         self._membership = ownership.membership
         self._task: asyncio.Task[None] | None = None
         self.progress: dict[str, Any] = {}
@@ -74,22 +88,32 @@ class Handover:
             async with asyncio.timeout(patience):
                 await loop.idle()
         self._ownership.lose()
+        self._leave()
         await self._cancel()  # again: a batch that was given up meanwhile may have asked for a takeover
         self._metrics.owned(0)
         self._watches.touch_all()
         failpoints.reach("handover.given_up")
 
-    async def take_over(self, assigned: Collection[TopicPartition], membership: Membership) -> None:
-        """Partitions were assigned: takes them over in the background, so that the group is not kept waiting."""
+    async def take_over(
+        self, assigned: Collection[TopicPartition], membership: Membership, standby: Collection[int] = ()
+    ) -> None:
+        """Partitions were assigned: takes them over in the background, so that the group is not kept waiting.
+
+        Copies of the partitions in `standby` are kept up to date once that is done: it comes first.
+        """
         await self._cancel()
         self._ownership.lose()
-        self._assigned, self._membership = frozenset(assigned), membership
+        self._leave()
+        if self._copies is not None:
+            self._copies.follow(())
+        self._assigned, self._membership, self._standby = frozenset(assigned), membership, frozenset(standby)
         self._reader.hold()
         self._task = asyncio.create_task(self._until_done(), name="takeover")
 
     def again(self, after: float = 0.0) -> None:
         """Takes the same partitions over anew, in `after` seconds: the broker tells how the last batch ended."""
         self._reader.hold()
+        self._leave()
         self._metrics.owned(0)
         self._watches.touch_all()
         if self._task is None or self._task.done():
@@ -97,6 +121,11 @@ class Handover:
 
     async def stop(self) -> None:
         await self._cancel()
+
+    def _leave(self) -> None:
+        if self._taken_over and self._copies is not None:
+            self._copies.were_owned({tp.partition for tp in self._assigned})
+        self._taken_over = False
 
     async def _cancel(self) -> None:
         task, self._task = self._task, None
@@ -124,7 +153,7 @@ class Handover:
     async def _take_over(self) -> None:
         start = _now()
         partitions = {tp.partition for tp in self._assigned}
-        self._stores.keep(frozenset(partitions))
+        self._stores.keep(self._standby.union(partitions))
         if self._assigned:
             failpoints.reach("handover.begun")
             positions = await self._logs.committed(self._assigned)
@@ -147,6 +176,9 @@ class Handover:
             self._timers.clear()
             self._ownership.take(self._membership, {}, {}, {})
         self.progress = {}
+        self._taken_over = True
+        if self._copies is not None:
+            self._copies.follow(self._standby)
         seconds = _now() - start
         self._metrics.taken_over(seconds)
         self._metrics.owned(len(self._assigned))

@@ -1,9 +1,9 @@
 """What a worker offers to the HTTP side of its services, and how a service brings its routes along."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from aiohttp import web
 from yarl import URL
@@ -15,10 +15,21 @@ from runtime.watch import Watch
 from schemas.topics import Topic
 from schemas.wire import Message
 
-__all__ = ["Host", "Hosted", "NotHere", "Unavailable"]
+__all__ = ["Copy", "Host", "Hosted", "NotHere", "Unavailable"]
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Copy(Generic[M]):
+    """A row as this worker's copy of it has it: committed, though there may be a later one by now.
+
+    `age_s`: for how many seconds the copy may have missed what the owner wrote; `None` while it is being rebuilt.
+    """
+
+    row: M
+    age_s: float | None
 
 
 class Host(Protocol):
@@ -40,6 +51,12 @@ class Host(Protocol):
         so `decide` must bear being run again; `Unavailable` if the broker did not take the batch in time.
         """
 
+    def copy(self, table: Table[M], key: str) -> Copy[M] | None:
+        """The row of `key` as this worker has it, though it does not own the partition, or not yet; `None` without it.
+
+        That there is none here says nothing: the copy may be behind.
+        """
+
     def watch(self, table: Table[Any], key: str) -> AbstractContextManager[Watch]:
         """Registers interest in a row. Register first, then read: what changes in between is not missed.
 
@@ -48,6 +65,9 @@ class Host(Protocol):
 
     def owner(self, key: str) -> URL | None:
         """Base URL of the worker that owns the key's partition; `None` while that is not known. May be this one."""
+
+    def standbys(self, key: str) -> Sequence[URL]:
+        """Base URLs of the workers that keep copies of the key's partition, as the group last agreed."""
 
     @property
     def url(self) -> URL:

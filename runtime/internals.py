@@ -14,7 +14,7 @@ import contextlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import aiokafka.errors
@@ -23,6 +23,7 @@ from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 from aiokafka.errors import KafkaError
 from aiokafka.producer.sender import Sender, TxnOffsetCommitHandler
+from aiokafka.protocol.group import HeartbeatRequest, SyncGroupRequest
 from aiokafka.protocol.offset import OffsetRequest
 
 from runtime import failpoints
@@ -39,6 +40,7 @@ END_S = 3.0
 # Error codes of the Kafka protocol (kafka.apache.org/protocol, Error Codes).
 _FENCED = {22: "ILLEGAL_GENERATION", 25: "UNKNOWN_MEMBER_ID", 27: "REBALANCE_IN_PROGRESS", 82: "FENCED_INSTANCE_ID"}
 _UNSTABLE_OFFSET_COMMIT = 88
+_MEMBER = {0, 27}  # a rebalance that has begun takes nothing from a member before it has joined again
 _READ_UNCOMMITTED, _READ_COMMITTED = 0, 1
 _LATEST, _EARLIEST = -1, -2
 
@@ -161,6 +163,24 @@ async def end(producer: AIOKafkaProducer) -> None:
             await asyncio.wait({task}, timeout=1)
         with contextlib.suppress(Exception):
             await producer.client.close()
+
+
+def on_confirmed(consumer: AIOKafkaConsumer, confirmed: Callable[[float], None]) -> None:
+    """Has `confirmed` called whenever the group confirms that the consumer is a member, with the time of the request.
+
+    By the event loop's clock. The broker has counted the session anew since then.
+    """
+    coordinator = consumer._coordinator
+    send = coordinator._send_req
+
+    async def noted(request: Any) -> Any:
+        sent_at = asyncio.get_running_loop().time()
+        response = await send(request)
+        if isinstance(request, (HeartbeatRequest, SyncGroupRequest)) and response.error_code in _MEMBER:
+            confirmed(sent_at)
+        return response
+
+    coordinator._send_req = noted
 
 
 def silence(consumer: AIOKafkaConsumer) -> float:

@@ -27,11 +27,13 @@ class KafkaMember:
         self._group = self._names.group(plan.group)
         self._topics = [self._names.topic(name) for name in plan.consumed]
         self._consumer: AIOKafkaConsumer | None = None
+        self._confirmed = float("-inf")
 
     async def start(self, assignor: Any, listener: ConsumerRebalanceListener) -> None:
         """Joins the group. The listener is told of partitions as the broker names them."""
         self._consumer = kafka.group_consumer(self._settings, self._group, assignor)
         await self._consumer.start()
+        internals.on_confirmed(self._consumer, self._alive)
         self._consumer.subscribe(self._topics, listener=listener)
 
     async def stop(self) -> None:
@@ -39,9 +41,17 @@ class KafkaMember:
         if self._consumer is not None:
             await self._consumer.stop()
 
+    def confirmed(self) -> float:
+        """When the group last confirmed that this worker is its member, by the event loop's clock; at the latest then
+        the broker began to count the session anew."""
+        return self._confirmed
+
     def assignment(self) -> set[Physical]:
         """The partitions the group has given this worker."""
         return set(self._consumer.assignment()) if self._consumer else set()
+
+    def _alive(self, sent_at: float) -> None:
+        self._confirmed = max(self._confirmed, sent_at)
 
     def membership(self) -> Membership:
         return internals.membership(self._consumer)

@@ -23,6 +23,9 @@ class LoopMetrics:
         self._commit = Histogram("loop_commit_seconds", "Committing a batch", buckets=_SECONDS, registry=registry)
         self._takeover = Histogram("handover_seconds", "Taking over partitions", buckets=_SECONDS, registry=registry)
         self._restored = Counter("handover_restored_records_total", "Changelog records restored", registry=registry)
+        self._followed = Counter("standby_records_total", "Changelog records read into copies", registry=registry)
+        self._standby = Gauge("standby_partitions", "Partitions of which a copy is kept up to date", registry=registry)
+        self._lag = Gauge("standby_lag_records", "Offsets the copies are behind their changelogs", registry=registry)
         self._owned = Gauge("owned_partitions", "Partitions owned and running", registry=registry)
 
     def batch(self, batch: Batch, records: int, decide_s: float, commit_s: float) -> None:
@@ -44,6 +47,13 @@ class LoopMetrics:
 
     def restored(self, records: int) -> None:
         self._restored.inc(records)
+
+    def followed(self, records: int) -> None:
+        self._followed.inc(records)
+
+    def standby(self, partitions: int, lag: int) -> None:
+        self._standby.set(partitions)
+        self._lag.set(lag)
 
     def taken_over(self, seconds: float) -> None:
         self._takeover.observe(seconds)

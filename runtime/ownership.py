@@ -64,6 +64,10 @@ class Ownership:
         except KeyError:
             raise NotOwned(f"{table}[{partition}]") from None
 
+    def owns(self, partition: int) -> bool:
+        """Whether the stores of this partition are owned."""
+        return any(number == partition for _, number in self._stores)
+
     def fuses(self, tp: TopicPartition) -> bool:
         """Whether a message to this partition may be decided here and now.
 

@@ -81,14 +81,7 @@ class Logs:
         """
         ends = await self._settled_ends(stores)
         starts = await self._broker.log_starts(stores)
-        positions: dict[TopicPartition, int] = {}
-        for tp, store in stores.items():
-            if store.offset is not None and not starts[tp] - 1 <= store.offset < ends[tp]:
-                log.warning(
-                    "store is not of this changelog, rebuilding changelog=%s partition=%d", tp.topic, tp.partition
-                )
-                store.clear()
-            positions[tp] = starts[tp] if store.offset is None else store.offset + 1
+        positions = positions_of(stores, starts, ends)
         todo = {tp: ends[tp] for tp in stores if positions[tp] < ends[tp]}
         if todo:
             async with self._broker.reading({tp: positions[tp] for tp in todo}) as reading:
@@ -114,3 +107,14 @@ class Logs:
             for tp in [tp for tp, end in todo.items() if positions[tp] >= end]:
                 stores[tp].apply({}, todo.pop(tp) - 1)  # a marker ends it, and no record tells so
             tell(applied, sum(end - positions[tp] for tp, end in todo.items()))
+
+
+def positions_of(stores: Mapping[TopicPartition, Store], starts: Offsets, ends: Offsets) -> Offsets:
+    """Where to read on in each store's changelog. Clears stores that cannot be of this changelog."""
+    positions: dict[TopicPartition, int] = {}
+    for tp, store in stores.items():
+        if store.offset is not None and not starts[tp] - 1 <= store.offset < ends[tp]:
+            log.warning("store is not of this changelog, rebuilding changelog=%s partition=%d", tp.topic, tp.partition)
+            store.clear()
+        positions[tp] = starts[tp] if store.offset is None else store.offset + 1
+    return positions

@@ -24,6 +24,9 @@ STALE_AFTER_S = 12 * 3600
 """Age at which a store is rebuilt rather than caught up: a changelog keeps tombstones for a day
 (`delete.retention.ms`), and a store that missed one would bring the dead row back."""
 
+FRESH_FOR_S = 600
+"""How often a store in which nothing changes is marked as complete all the same."""
+
 _META = "meta"
 _OFFSET = b"offset"  # value: "<offset> <unix seconds>"
 
@@ -65,8 +68,8 @@ class RocksStore:
         self._meta = self._db.get_column_family(_META)
         self._meta_handle = self._db.get_column_family_handle(_META)
         self._closed = False
-        self._offset, written = self._read_offset()
-        if self._offset is not None and time.time() - written > STALE_AFTER_S:
+        self._offset, self._written = self._read_offset()
+        if self._offset is not None and time.time() - self._written > STALE_AFTER_S:
             self.clear()
 
     def _open_database(self) -> Rdict:
@@ -108,9 +111,15 @@ class RocksStore:
                 batch.delete(key)
             else:
                 batch.put(key, value)
-        batch.put(_OFFSET, b"%d %d" % (offset, time.time()), self._meta_handle)
+        now = time.time()
+        batch.put(_OFFSET, b"%d %d" % (offset, now), self._meta_handle)
         self._db.write(batch)
-        self._offset = offset
+        self._offset, self._written = offset, now
+
+    def is_complete(self, offset: int) -> None:
+        """Notes that the store holds all that its changelog tells: it is no older than this moment."""
+        if offset != self._offset or time.time() - self._written > FRESH_FOR_S:
+            self.apply({}, offset)
 
     def clear(self) -> None:
         """Forgets all rows and the offset."""
@@ -145,6 +154,14 @@ class RocksStores:
             path = self._folder / table / str(partition)
             store = self._open[table, partition] = RocksStore(path, self._memory_mb)
         return store
+
+    def peek(self, table: str, partition: int) -> RocksStore | None:
+        """The store if it is open."""
+        return self._open.get((table, partition))
+
+    def on_disk(self) -> set[int]:
+        """The partitions of which there is something on disk."""
+        return {int(path.name) for path in self._folder.glob("*/*") if path.name.isdecimal()}
 
     def keep(self, partitions: frozenset[int]) -> None:
         """Closes the stores of all other partitions."""

@@ -38,6 +38,10 @@ class Settings(BaseSettings):
     state_dir: Path = Field(default=Path(".data/state"), description="Where RocksDB keeps the tables")
     state_memory_mb: int = Field(default=4, ge=1, description="RocksDB write buffers and cache, MiB a table-partition")
 
+    standby_replicas: int = Field(
+        default=1, ge=0, description="Workers besides its owner that keep a copy of a partition's state; 0 for none"
+    )
+
     session_timeout_s: float = Field(default=10.0, ge=1, description="Silence after which the group drops a worker")
     heartbeat_interval_s: float = Field(default=2.0, gt=0)
     transaction_timeout_s: float = Field(

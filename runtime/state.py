@@ -25,6 +25,9 @@ class Store(Protocol):
     def apply(self, rows: Rows, offset: int) -> None:
         """Writes rows and offset in one step: after a crash both are there or neither."""
 
+    def is_complete(self, offset: int) -> None:
+        """Notes that the store holds at this moment all that its changelog tells, which ends at `offset`."""
+
     def clear(self) -> None:
         """Forgets all rows and the offset."""
 
@@ -35,6 +38,9 @@ class Stores(Protocol):
     """Opens stores. The same (table, partition) gives the same store until it is closed."""
 
     def open(self, table: str, partition: int) -> Store: ...
+
+    def peek(self, table: str, partition: int) -> Store | None:
+        """The store if it is open."""
 
     def keep(self, partitions: frozenset[int]) -> None:
         """Closes the stores of all other partitions."""
@@ -63,6 +69,9 @@ class MemoryStore:
                 self.rows[key] = value
         self.offset = offset
 
+    def is_complete(self, offset: int) -> None:
+        self.offset = offset
+
     def clear(self) -> None:
         self.rows.clear()
         self.offset = None
@@ -79,6 +88,9 @@ class MemoryStores:
 
     def open(self, table: str, partition: int) -> MemoryStore:
         return self.stores.setdefault((table, partition), MemoryStore())
+
+    def peek(self, table: str, partition: int) -> MemoryStore | None:
+        return self.stores.get((table, partition))
 
     def keep(self, partitions: frozenset[int]) -> None:
         pass

@@ -53,11 +53,14 @@ class Consumer(Service, ConsumerRebalanceListener):
     async def on_partitions_assigned(self, assigned: Collection[Physical]) -> None:
         async with self._or_crash():
             membership = self._member.membership()
+            partitions, standby = {tp.partition for tp in assigned}, self._app.assigned()
             log.info(
-                "assigned generation=%d partitions=%s", membership.generation, sorted({tp.partition for tp in assigned})
+                "assigned generation=%d partitions=%s standby=%s",
+                membership.generation,
+                sorted(partitions),
+                sorted(standby),
             )
-            self._app.assigned()
-            await self._engine.assigned([self._member.partition(tp) for tp in assigned], membership)
+            await self._engine.assigned([self._member.partition(tp) for tp in assigned], membership, standby)
 
     @asynccontextmanager
     async def _or_crash(self) -> AsyncIterator[None]:

@@ -17,7 +17,7 @@ from runtime.app import App
 from runtime.broker import KafkaBroker
 from runtime.checkpoint import AtLeastOnce, Checkpoint, ExactlyOnce
 from runtime.engine import Engine
-from runtime.hosting import Hosted, NotHere, Unavailable
+from runtime.hosting import Copy, Hosted, NotHere, Unavailable
 from runtime.http.connections import Runner
 from runtime.http.server import application
 from runtime.identity import Identity
@@ -34,6 +34,7 @@ from runtime.restore import Logs
 from runtime.rocks import RocksStores
 from runtime.service import Context, Table
 from runtime.settings import Guarantee, Settings
+from runtime.standby import Follower
 from runtime.watch import Watch, Watches
 from schemas.topics import Topic
 from schemas.wire import Message
@@ -81,7 +82,8 @@ class Worker:
         settings, plan = self.settings, self.plan
         identity = Identity(settings.state_dir)
         self._later(identity.release)
-        stores = RocksStores(settings.state_dir / "tables", settings.state_memory_mb)
+        self._stores = stores = RocksStores(settings.state_dir / "tables", settings.state_memory_mb)
+        on_disk = stores.on_disk()
         self._later(stores.close)
         await self._serve()
         await self._reach_broker()
@@ -94,7 +96,11 @@ class Worker:
         logs = Logs(broker)
         # A topic just made is known before its leaders serve: whoever asks them too early waits out a back-off.
         await logs.ends([TopicPartition(topic, p) for topic in topics_of(plan) for p in range(settings.partitions)])
-        member = KafkaMember(settings, plan)
+        self._member = member = KafkaMember(settings, plan)
+        copies_broker = KafkaBroker(settings, plan.group, most_rows=500)
+        self._to_stop.append(copies_broker.stop)
+        self._copies = Follower(plan, stores, copies_broker, self.metrics, member.confirmed)
+        self._to_stop.append(self._copies.stop)
         checkpoint = self._new_checkpoint(identity.name, member)
         await checkpoint.start()
         self._to_stop.append(checkpoint.stop)
@@ -111,8 +117,10 @@ class Worker:
             clock=utc_now,
             metrics=self.metrics,
             failed=self._fail,
+            copies=self._copies,
         )
         self._app = app = App(settings, plan.group, engine, member, self.url)
+        app.assignor.found(plan.consumed, on_disk)
         self._to_stop += [engine.stop, app.stop]
         await app.start()
         self._watchdog = asyncio.create_task(self._watch_app(app), name="watchdog")
@@ -143,6 +151,8 @@ class Worker:
             store = self._ownership.store(table.name, partition_of(raw_key, self.settings.partitions))
         except NotOwned as error:
             raise NotHere(str(error)) from None
+        if not self._confirmed:
+            raise NotHere("the group has not confirmed for a session that this worker owns anything")
         raw = store.get(raw_key)
         return None if raw is None else table.model.from_json(raw)
 
@@ -156,6 +166,24 @@ class Worker:
             raise NotHere("not started")
         return await self._engine.transact(table, key, decide, self.settings.produce_timeout_s)
 
+    def copy(self, table: Table[M], key: str) -> Copy[M] | None:
+        """The row of `key` as this worker has it, though it may not own the partition."""
+        if self._app is None:
+            return None
+        raw_key = key.encode()
+        partition = partition_of(raw_key, self.settings.partitions)
+        store = self._stores.peek(table.name, partition)
+        raw = None if store is None else store.get(raw_key)
+        if raw is None:
+            return None
+        owned = self._ownership.owns(partition) and self._confirmed
+        return Copy(table.model.from_json(raw), 0.0 if owned else self._copies.age(table.name, partition))
+
+    @property
+    def _confirmed(self) -> bool:
+        """Whether what this worker owns cannot be another's by now: one that was paused does not know that it is."""
+        return asyncio.get_running_loop().time() - self._member.confirmed() < self.settings.session_timeout_s
+
     def watch(self, table: Table[Any], key: str) -> AbstractContextManager[Watch]:
         return self._watches.watch(table, key)
 
@@ -164,6 +192,12 @@ class Worker:
         if self._app is None:
             return None
         return self._app.owners.get(partition_of(key.encode(), self.settings.partitions))
+
+    def standbys(self, key: str) -> Sequence[URL]:
+        """Base URLs of the workers that keep copies of the key's partition, as the group last agreed."""
+        if self._app is None:
+            return ()
+        return self._app.standbys.get(partition_of(key.encode(), self.settings.partitions), ())
 
     async def produce(self, topic: Topic[M], value: M) -> None:
         """Returns when every in-sync replica has the message. Raises `Unavailable`."""
@@ -178,6 +212,7 @@ class Worker:
             "services": [s.name for s in self.plan.services],
             "partitions": sorted({tp.partition for tp in self._ownership.partitions}),
             "takeover": dict(self._engine.handover.progress) if self._app is not None else {},
+            "standby": self._copies.lag if self._app is not None else {},
         }
 
     def _later(self, release: Callable[[], object]) -> None:

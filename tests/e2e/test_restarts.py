@@ -24,6 +24,7 @@ async def test_a_validator_that_was_away_catches_up_and_judges_nothing_twice(dep
 
     await deployment.stop(validator)
     meanwhile = await post(deployment, worker, 20)
+    assert (await deployment.get(worker, meanwhile[-1], timeout=60_000))[0] == 200
     status, _ = await deployment.get(worker, meanwhile[-1], "validated", timeout=100)
     assert status == 504, "nobody decides without it"
     await deployment.start(service, name=service)

@@ -79,7 +79,7 @@ class Broker:
 
 
 class Worker:
-    def __init__(self, broker):
+    def __init__(self, broker, copies=None):
         plan, metrics = Plan((KEEPER,)), LoopMetrics(CollectorRegistry())
         self.given_up = []
         self.ownership, self.stores, self.reader = Ownership(), MemoryStores(), Reader()
@@ -88,7 +88,7 @@ class Worker:
             plan, 1, self.ownership, broker, timers, watches, lambda: datetime.now(UTC), self._given_up, metrics
         )
         self.handover = Handover(
-            plan, self.ownership, self.stores, timers, watches, broker, self.reader, metrics, pytest.fail
+            plan, self.ownership, self.stores, timers, watches, broker, self.reader, metrics, pytest.fail, copies
         )
 
     def _given_up(self, error):
@@ -221,3 +221,44 @@ async def test_a_takeover_that_fails_is_tried_again(broker, worker, monkeypatch)
 
     assert failures == []
     assert worker.ownership.membership.generation == 2
+
+
+class Copies:
+    """The standby: what it was told, in order."""
+
+    def __init__(self):
+        self.told = []
+
+    def were_owned(self, partitions):
+        self.told.append(("owned", set(partitions)))
+
+    def follow(self, partitions):
+        self.told.append(("follow", set(partitions)))
+
+
+async def test_copies_are_followed_once_a_takeover_is_done_and_none_during_it(broker):
+    copies = Copies()
+    worker = Worker(broker, copies)
+    await worker.handover.take_over([TP], Membership(1, "me"), {3})
+    assert copies.told == [("follow", set())], "before any store is touched"
+    await worker.running()
+    assert copies.told == [("follow", set()), ("follow", {3})]
+
+    copies.told.clear()
+    await worker.handover.give_up(worker.loop, 10)
+    assert copies.told == [("owned", {0})], "a copy of what goes is as good as it was"
+    await worker.handover.take_over([], Membership(2, "me"), {0})
+    await worker.running()
+    assert copies.told == [("owned", {0}), ("follow", set()), ("follow", {0})]
+    await worker.handover.stop()
+
+
+async def test_stores_of_copies_stay_open(broker, monkeypatch):
+    kept = []
+    monkeypatch.setattr(MemoryStores, "keep", lambda _, partitions: kept.append(set(partitions)))
+    worker = Worker(broker, Copies())
+    await worker.handover.take_over([TP], Membership(1, "me"), {3})
+    await worker.running()
+
+    assert kept == [{0, 3}]
+    await worker.handover.stop()

@@ -65,6 +65,33 @@ def test_a_store_that_slept_longer_than_tombstones_are_kept_is_rebuilt(stores, m
     assert stores.open("t", 0).offset is None
 
 
+def test_a_store_that_is_kept_complete_is_not_stale_though_nothing_changes_in_it(stores, monkeypatch):
+    stores.open("t", 0).apply({b"a": b"1"}, 5)
+    now = time.time()
+    for hours in range(1, 30):
+        monkeypatch.setattr("runtime.rocks.time.time", lambda hours=hours: now + 3600 * hours)
+        stores.open("t", 0).is_complete(5)
+    stores.close()
+
+    assert (rows(stores.open("t", 0)), stores.open("t", 0).offset) == ({b"a": b"1"}, 5)
+
+
+def test_what_is_complete_anyway_is_not_written_again_and_again(stores, monkeypatch):
+    store = stores.open("t", 0)
+    store.apply({}, 5)
+    monkeypatch.setattr(store, "apply", pytest.fail)
+    for _ in range(3):
+        store.is_complete(5)
+
+
+def test_what_is_open_or_on_disk_is_known(stores):
+    assert (stores.peek("t", 0), stores.on_disk()) == (None, set())
+    store = stores.open("t", 3)
+    assert stores.peek("t", 3) is store
+    stores.close()
+    assert (stores.peek("t", 3), stores.on_disk()) == (None, {3})
+
+
 def test_a_damaged_store_is_rebuilt(stores, tmp_path):
     stores.open("t", 0).apply({b"a": b"1"}, 5)
     stores.close()

@@ -1,7 +1,7 @@
 """Workers without Kafka: hosts that hold rows in memory, served on real sockets, and asked by a real client."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ from yarl import URL
 
 from orders_service.http import openapi, routes
 from orders_service.state import ORDERS_VIEW, OrderView
-from runtime.hosting import Hosted, NotHere, Unavailable
+from runtime.hosting import Copy, Hosted, NotHere, Unavailable
 from runtime.http.connections import Runner
 from runtime.http.server import application
 from runtime.service import Service, Table
@@ -32,6 +32,7 @@ class Cluster:
         self.hosts: list[FakeHost] = []
         self.owner: URL | None = None
         self.rows: dict[str, OrderView] = {}
+        self.standbys: list[URL] = []
 
     def move(self, owner: URL | None) -> None:
         """Gives all keys to another worker, or to nobody, and tells every worker, as a rebalance does."""
@@ -66,6 +67,9 @@ class FakeHost:
         """`produce` and `transact` wait until it is set."""
         self.gate.set()
         self.transactions = 0
+        self.copies: dict[str, Copy[OrderView]] = {}
+        self.asked = 0
+        """How often its copies were looked at."""
         cluster.hosts.append(self)
 
     def read(self, table: Table[Any], key: str) -> Any:
@@ -99,6 +103,14 @@ class FakeHost:
         """As the context of a transaction."""
         self.produced.append(value)
         self.cluster.put(OrderView(order=value))
+
+    def copy(self, table: Table[Any], key: str) -> Copy[Any] | None:
+        assert table is ORDERS_VIEW
+        self.asked += 1
+        return self.copies.get(key)
+
+    def standbys(self, key: str) -> Sequence[URL]:
+        return self.cluster.standbys
 
     def watch(self, table: Table[Any], key: str) -> AbstractContextManager[Watch]:
         return self.watches.watch(table, key)

@@ -1,0 +1,69 @@
+"""Faust's partition assignor with a placement of our own, which keeps standbys in mind.
+
+The group's leader places, and tells every member every other's URL, what it owns and what it is standby of. Faust has a
+field for the owners of topics and one for the owners of its tables' changelogs; as it knows of no tables, the second is
+free to tell the standbys.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from faust.assignor.client_assignment import ClientAssignment
+from faust.assignor.partition_assignor import PartitionAssignor
+from yarl import URL
+
+from runtime.placement import Share, place
+
+
+class Assignor(PartitionAssignor):
+    """Speaks Faust's protocol, and leaves members that do not read the same topics, as in an upgrade, to Faust."""
+
+    def found(self, topics: Iterable[str], partitions: Iterable[int]) -> None:
+        """Tells what a worker that starts has on its disk: to the others it is as if it had been their standby."""
+        self._assignment = ClientAssignment(actives={}, standbys={topic: sorted(partitions) for topic in topics})
+
+    def owners(self) -> dict[int, URL]:
+        """By partition, the URL of the worker that owns it."""
+        return {p: urls[0] for p, urls in _by_partition(self.external_topics_metadata()).items()}
+
+    def standbys(self) -> dict[int, list[URL]]:
+        """By partition, the URLs of the workers that keep a copy."""
+        return _by_partition(self.tables_metadata())
+
+    def _perform_assignment(self, cluster: Any, member_metadata: Mapping[str, Any]) -> Any:
+        read = {frozenset(m.subscription) for m in member_metadata.values()}
+        topics = sorted(next(iter(read)))
+        numbers = {len(cluster.partitions_for_topic(topic) or ()) for topic in topics}
+        if len(read) > 1 or len(numbers) > 1:
+            return super()._perform_assignment(cluster, member_metadata)
+        clients = {member: self._get_client_metadata(metadata) for member, metadata in member_metadata.items()}
+        self._update_member_urls(clients)
+        before = {member: _share(client.assignment) for member, client in clients.items()}
+        shares = place(before, numbers.pop(), self.replicas)
+        return self._protocol_assignments(
+            {
+                member: ClientAssignment(
+                    actives={topic: sorted(share.owned) for topic in topics},
+                    standbys={topic: sorted(share.standby) for topic in topics},
+                )
+                for member, share in shares.items()
+            },
+            {self._member_urls[member]: {topics[0]: sorted(share.standby)} for member, share in shares.items()},
+            {self._member_urls[member]: dict.fromkeys(topics, sorted(share.owned)) for member, share in shares.items()},
+            dict.fromkeys(topics, 0),
+        )
+
+
+def _share(assignment: ClientAssignment) -> Share:
+    return Share(
+        {p for numbers in assignment.actives.values() for p in numbers},
+        {p for numbers in assignment.standbys.values() for p in numbers},
+    )
+
+
+def _by_partition(told: Mapping[str, Mapping[str, Iterable[int]]]) -> dict[int, list[URL]]:
+    result: dict[int, list[URL]] = {}
+    for url, topics in sorted(told.items()):
+        for partition in {p for numbers in topics.values() for p in numbers}:
+            result.setdefault(partition, []).append(URL(url))
+    return result

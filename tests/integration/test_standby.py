@@ -1,0 +1,178 @@
+"""Copies of state on other workers, on a real broker."""
+
+import asyncio
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from prometheus_client import CollectorRegistry
+
+from orders_service.state import ORDERS_VIEW
+from runtime.broker import KafkaBroker
+from runtime.metrics import LoopMetrics
+from runtime.plan import Plan
+from runtime.service import Input, Service, Table
+from runtime.standby import Follower
+from runtime.state import MemoryStores
+from schemas.messages import StockLevel
+from schemas.topics import WAREHOUSE_INVENTORY
+from tests.workers import until
+
+LEVELS = Table("keeper-levels", StockLevel)
+KEEPER = Service("keeper", (Input(WAREHOUSE_INVENTORY, lambda *_: None),), (), (LEVELS,))
+
+
+async def orders(deployment, worker, *ids):
+    """Posts sound orders and waits for their outcomes."""
+    for id_ in ids:
+        status, _ = await deployment.post(worker, id=id_, customerId=1, product="JUMPERS", quantity=1, price=1)
+        assert status == 201
+    return [await deployment.outcome(worker, id_) for id_ in ids]
+
+
+async def followed(*workers, replicas=1):
+    """Waits until every partition has its copies and these are complete."""
+
+    def done():
+        lags = [worker.readiness()["standby"] for worker in workers]
+        return sum(map(len, lags)) == 4 * replicas and not any(sum(lag.values()) for lag in lags)
+
+    await until(done, "copies complete")
+
+
+def partitions(worker):
+    return set(worker.readiness()["partitions"])
+
+
+@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
+async def test_what_one_worker_decides_is_in_the_copy_of_the_other_which_takes_over_with_nothing_to_read(
+    deployment, guarantee
+):
+    restored = []
+    first = await deployment.start(name="w0", processing_guarantee=guarantee)
+    second = await deployment.start(name="w1", processing_guarantee=guarantee, restored=restored.append)
+    await deployment.shared(first, second)
+    await deployment.stock(JUMPERS=1000)
+    await orders(deployment, first, *[f"o-{n}" for n in range(40)])
+    await followed(first, second)
+
+    for n in range(40):
+        copies = [worker.copy(ORDERS_VIEW, f"o-{n}") for worker in (first, second)]
+        assert [copy is not None and copy.row.decided and copy.age_s < 60 for copy in copies] == [True, True]
+    restored.clear()
+    await deployment.stop(first)
+    await until(lambda: partitions(second) == {0, 1, 2, 3}, "taken over")
+    assert sum(restored) < 5
+    assert second.readiness()["standby"] == {}
+    await orders(deployment, second, "after")
+
+
+async def test_of_three_workers_the_one_with_the_copy_takes_over(deployment):
+    restored = []
+    workers = [await deployment.start(name=f"w{n}", ready=n > 0, restored=restored.append) for n in range(3)]
+    await deployment.shared(*workers)
+    await deployment.stock(JUMPERS=1000)
+    await orders(deployment, workers[0], *[f"o-{n}" for n in range(30)])
+    await followed(*workers)
+    restored.clear()
+
+    goes = max(workers, key=lambda w: len(partitions(w)))
+    await deployment.stop(goes)
+    workers.remove(goes)
+    await deployment.shared(*workers)
+    await followed(*workers)
+    assert sum(restored) < 5
+    for n in range(30):
+        assert (await deployment.get(workers[0], f"o-{n}", timeout=0))[0] == 200
+
+
+async def test_a_worker_that_starts_again_is_given_what_is_on_its_disk(deployment):
+    restored = []
+    first = await deployment.start(name="w0")
+    second = await deployment.start(name="w1")
+    await deployment.shared(first, second)
+    await deployment.stock(JUMPERS=1000)
+    await orders(deployment, first, *[f"o-{n}" for n in range(30)])
+    await followed(first, second)
+    await deployment.stop(second)
+    await until(lambda: len(partitions(first)) == 4, "one has all")
+
+    second = await deployment.start(name="w1", ready=False, restored=restored.append)
+    await deployment.shared(first, second)
+    await followed(first, second)
+    assert sum(restored) < 5
+
+
+@pytest.mark.parametrize(("replicas", "copies"), [(0, 0), (1, 1), (5, 2)])
+async def test_there_are_as_many_copies_as_settings_say_and_workers_allow(deployment, replicas, copies):
+    workers = [await deployment.start(name=f"w{n}", ready=False, standby_replicas=replicas) for n in range(3)]
+    await deployment.shared(*workers)
+    await followed(*workers, replicas=copies)
+    for key in "abcdefgh":
+        told = [worker.standbys(key) for worker in workers]
+        assert [len(urls) for urls in told] == [copies] * 3
+        assert told[0] == told[1] == told[2]
+        assert workers[0].owner(key) not in told[0]
+
+
+async def test_a_worker_that_the_group_has_not_confirmed_says_nothing_as_owner(deployment):
+    worker = await deployment.start()
+    await deployment.stock(JUMPERS=1000)
+    await orders(deployment, worker, "known")
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await until(lambda: worker._member.confirmed() > began, "a heartbeat")
+    assert worker._member.confirmed() <= loop.time()
+
+    session = worker.settings.session_timeout_s
+    worker._member.confirmed = lambda: loop.time() - session - 1  # as if it had been paused
+    worker._copies._confirmed = worker._member.confirmed
+    known = await deployment.ask(worker, "GET", "/v1/orders/known/validated?timeout=0")
+    unknown = await deployment.ask(worker, "GET", "/v1/orders/unknown?timeout=0")
+    posted = await deployment.ask(
+        worker,
+        "POST",
+        "/v1/orders?timeout=0",
+        json={"id": "new", "customerId": 1, "product": "JUMPERS", "quantity": 1, "price": 1},
+    )
+
+    assert (known.status, known.headers.get("X-Served-By")) == (200, "standby")
+    assert (unknown.status, posted.status) == (503, 503)
+
+
+async def test_a_changelog_that_is_made_anew_is_followed_anew(deployment):
+    broker = KafkaBroker(deployment.settings(), "keeper")
+    confirmed = asyncio.get_running_loop().time
+    follower = Follower(Plan((KEEPER,)), MemoryStores(), broker, LoopMetrics(CollectorRegistry()), confirmed)
+    topic = deployment.prefix + LEVELS.changelog
+    admin = AIOKafkaAdminClient(bootstrap_servers=deployment.servers)
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(topic, 1, 1)])
+        for key in (b"a", b"b", b"c"):
+            await deployment.send_raw(LEVELS.changelog, key, b"1", partitions=1)
+        follower.follow({0})
+        rows = lambda: follower._stores.open(LEVELS.name, 0).rows  # noqa: E731
+        await until(lambda: rows().keys() == {b"a", b"b", b"c"}, "followed")
+
+        await admin.delete_topics([topic])
+        await until(lambda: gone(admin, topic), "deleted", every=0.2)
+        await admin.create_topics([NewTopic(topic, 1, 1)])
+        await until(lambda: sent(deployment), "written anew", every=0.2)
+        await until(lambda: rows().keys() == {b"z"}, "followed anew")
+    finally:
+        await follower.stop()
+        await broker.stop()
+        await admin.close()
+
+
+async def gone(admin, topic):
+    return topic not in await admin.list_topics()
+
+
+async def sent(deployment):
+    try:
+        async with asyncio.timeout(5):
+            await deployment.send_raw(LEVELS.changelog, b"z", b"9", partitions=1)
+    except Exception:  # the producer has the old topic in mind for a while
+        return False
+    return True

@@ -1,0 +1,188 @@
+"""Reads while the owner of a key does not answer: from a copy, marked as such, and never what may be wrong."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from aiohttp import web
+from yarl import URL
+
+from orders_service.state import OrderView
+from runtime.hosting import Copy, Hosted
+from runtime.http.forwarding import NOT_HERE, READ_FROM, SERVED_BY
+from runtime.http.signatures import FORWARDED_BY
+from schemas.messages import Order, OrderState
+from tests.unit.http.fakes import ORDER, SERVICE, Cluster, Running, decided, running, until
+
+CREATED = Order(id="o-1", customer_id=1, product="x", quantity=1, price=1, created_at=datetime.now(UTC))
+PATH = "/v1/orders/o-1"
+NOBODY = URL("http://127.0.0.1:1")
+"""A port where nobody listens."""
+
+
+def silent(asked: asyncio.Event) -> Hosted:
+    """A worker that takes requests and never answers, as one that is stopped."""
+
+    async def say_nothing(_: web.Request) -> web.Response:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    return Hosted(SERVICE, lambda _: [web.route("*", "/{tail:.*}", say_nothing)])
+
+
+@pytest.fixture
+async def trio(cluster: Cluster) -> AsyncIterator[tuple[Running, Running]]:
+    """Two workers, the second of which is standby of all keys; their owner is gone."""
+    async with running(cluster) as worker, running(cluster) as standby:
+        cluster.move(NOBODY)
+        cluster.standbys = [standby.host.url]
+        yield worker, standby
+
+
+def marked(answer: Any) -> tuple[str | None, str | None]:
+    return answer.headers.get(SERVED_BY), answer.headers.get("Age")
+
+
+@pytest.mark.parametrize("asked", [0, 1], ids=["another worker", "the standby itself"])
+async def test_while_the_owner_is_gone_a_standby_answers_and_says_so(trio: Any, asked: int):
+    trio[1].host.copies["o-1"] = Copy(decided(CREATED), 3.9)
+    async with trio[asked].get(PATH) as answer:
+        assert (answer.status, marked(answer)) == (200, ("standby", "3"))
+        assert (await answer.json())["state"] == "VALIDATED"
+    async with trio[asked].get(PATH + "/validated?timeout=0") as answer:
+        assert (answer.status, marked(answer)) == (200, ("standby", "3"))
+        assert (await answer.json())["id"] == "o-1"
+
+
+async def test_the_owner_answers_itself_as_long_as_it_can(pair: tuple[Running, Running]):
+    owner, other = pair
+    owner.host.cluster.put(decided(CREATED))
+    other.host.copies["o-1"] = Copy(OrderView(order=CREATED), 0)
+    for worker in pair:
+        async with worker.get(PATH) as answer:
+            assert (answer.status, marked(answer)) == (200, (None, None))
+            assert (await answer.json())["state"] == "VALIDATED"
+    assert other.host.asked == 0
+
+
+@pytest.mark.parametrize(
+    ("row", "order", "outcome"),
+    [
+        (None, 503, 503),
+        (OrderView(), 503, 503),
+        (OrderView(order=CREATED), 200, 503),
+        (decided(CREATED, OrderState.FAILED, "x"), 200, 200),
+    ],
+    ids=["nothing", "verdicts only", "undecided", "decided"],
+)
+async def test_a_standby_says_only_what_cannot_be_wrong(trio: Any, row: OrderView | None, order: int, outcome: int):
+    worker, standby = trio
+    if row is not None:
+        standby.host.copies["o-1"] = Copy(row, 0)
+    for path, status in ((PATH, order), (PATH + "/validated", outcome)):
+        for asked in (worker, standby):
+            async with asked.get(path + "?timeout=50") as answer:
+                assert answer.status == status
+                if status == 503:
+                    assert answer.headers["Retry-After"] == "1"
+
+
+async def test_a_get_that_waits_is_answered_when_the_copy_gets_there(trio: Any):
+    worker, standby = trio
+    gets = [asyncio.ensure_future(w.get(PATH + "/validated?timeout=20000")) for w in trio]
+    await until(lambda: standby.host.asked > 3)
+    standby.host.copies["o-1"] = Copy(decided(CREATED), 0)
+    for get in gets:
+        async with asyncio.timeout(10), await get as answer:
+            assert (answer.status, marked(answer)) == (200, ("standby", "0"))
+    assert len(worker.host.watches) == len(standby.host.watches) == 0
+
+
+async def test_an_owner_that_is_frozen_is_not_waited_for(cluster: Cluster):
+    asked = asyncio.Event()
+    async with running(cluster, (silent(asked),)), running(cluster) as worker, running(cluster) as standby:
+        cluster.standbys = [standby.host.url]
+        standby.host.copies["o-1"] = Copy(decided(CREATED), 0)
+        for w in (worker, standby):
+            for path in (PATH, PATH + "/validated?timeout=60000", PATH + "?timeout=100"):
+                asked.clear()
+                started = time.monotonic()
+                async with w.get(path) as answer:
+                    assert (answer.status, marked(answer)) == (200, ("standby", "0"))
+                assert asked.is_set(), "the owner comes first"
+                assert time.monotonic() - started < 5
+
+
+async def test_who_waits_at_an_owner_that_is_alive_gets_its_answer(pair: tuple[Running, Running]):
+    owner, other = pair
+    get = asyncio.ensure_future(other.get(PATH + "/validated?timeout=20000"))
+    await until(lambda: len(owner.host.watches) == 1)
+    await until(lambda: other.host.asked >= 1)
+    owner.host.cluster.put(decided(CREATED))
+    async with await get as answer:
+        assert (answer.status, marked(answer)) == (200, (None, None))
+
+
+async def test_while_a_worker_takes_over_its_own_copy_answers(pair: tuple[Running, Running]):
+    owner = pair[0]
+    owner.host.here = False
+    owner.host.copies["o-1"] = Copy(OrderView(order=CREATED), 2)
+    for worker in pair:
+        async with worker.get(PATH) as answer:
+            assert (answer.status, marked(answer)) == (200, ("standby", "2"))
+
+
+async def test_while_nobody_owns_a_key_a_copy_answers(trio: Any):
+    worker, standby = trio
+    worker.host.cluster.move(None)
+    standby.host.copies["o-1"] = Copy(OrderView(order=CREATED), 0)
+    async with worker.get(PATH) as answer:
+        assert (answer.status, marked(answer)) == (200, ("standby", "0"))
+
+
+async def test_a_post_is_for_the_owner_alone(trio: Any):
+    worker, standby = trio
+    standby.host.copies["o-1"] = worker.host.copies["o-1"] = Copy(decided(CREATED), 0)
+    for w in trio:
+        async with w.post({**ORDER, "id": "o-1"}, "/v1/orders?timeout=100") as answer:
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+    assert worker.host.asked == standby.host.asked == 0
+
+
+async def test_a_standby_that_is_gone_too_costs_no_more_than_the_time(trio: Any):
+    worker, _ = trio
+    worker.host.cluster.standbys = [NOBODY]
+    async with worker.get(PATH + "?timeout=200") as answer:
+        assert answer.status == 503
+
+
+async def test_who_is_asked_for_its_copy_asks_nobody(trio: Any):
+    worker, standby = trio
+    standby.host.copies["o-1"] = Copy(decided(CREATED), 0)
+    headers = {FORWARDED_BY: "http://elsewhere:1", READ_FROM: "standby"}
+    async with worker.get(PATH, headers=headers) as answer:
+        assert (answer.status, answer.headers[NOT_HERE]) == (503, "1")
+    assert standby.host.asked == 0
+
+
+async def test_a_client_cannot_ask_for_a_copy(pair: tuple[Running, Running]):
+    owner, _ = pair
+    owner.host.cluster.put(decided(CREATED))
+    owner.host.copies["o-1"] = Copy(OrderView(order=CREATED), 0)
+    async with owner.get(PATH, headers={READ_FROM: "standby"}) as answer:
+        assert (answer.status, marked(answer)) == (200, (None, None))
+
+
+async def test_a_copy_is_asked_for_under_signature(cluster: Cluster):
+    async with running(cluster, worker_keys="k") as worker, running(cluster, worker_keys="k") as standby:
+        cluster.move(NOBODY)
+        cluster.standbys = [standby.host.url]
+        standby.host.copies["o-1"] = Copy(decided(CREATED), 0)
+        async with worker.get(PATH) as answer:
+            assert (answer.status, marked(answer)) == (200, ("standby", "0"))
+        async with standby.get(PATH, headers={FORWARDED_BY: "http://me", READ_FROM: "standby"}) as answer:
+            assert answer.status == 401

@@ -1,0 +1,92 @@
+"""Placement: even, sticky, and warm. Each property for any group, and over any history of comings and goings."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.placement import Share, place
+
+NAMES = st.sampled_from("abcdefg")
+
+
+def shares(draw_partitions):
+    numbers = st.sets(st.integers(0, draw_partitions - 1))
+    return st.dictionaries(NAMES, st.builds(Share, numbers, numbers), min_size=1)
+
+
+@st.composite
+def groups(draw):
+    """A group whose members say anything, also what contradicts itself."""
+    partitions = draw(st.integers(1, 12))
+    return draw(shares(partitions)), partitions, draw(st.integers(0, 3))
+
+
+@given(groups())
+def test_every_partition_has_one_owner_and_its_copies_elsewhere_and_loads_are_even(group):
+    members, partitions, replicas = group
+    placed = place(members, partitions, replicas)
+
+    assert placed.keys() == members.keys()
+    assert sorted(p for s in placed.values() for p in s.owned) == list(range(partitions))
+    wanted = min(replicas, len(members) - 1)
+    assert sorted(p for s in placed.values() for p in s.standby) == sorted([*range(partitions)] * wanted)
+    assert all(not s.owned & s.standby for s in placed.values())
+    loads = [len(s.owned) for s in placed.values()]
+    assert max(loads) - min(loads) <= 1
+
+
+@given(groups())
+def test_what_is_placed_stays(group):
+    members, partitions, replicas = group
+    placed = place(members, partitions, replicas)
+
+    assert place(placed, partitions, replicas) == placed
+
+
+@given(groups(), NAMES)
+def test_who_leaves_hands_over_to_its_standbys_and_nobody_else_moves(group, leaver):
+    members, partitions, _ = group
+    members = {**members, leaver: members.get(leaver, Share())}
+    if len(members) == 1:
+        return
+    before = place(members, partitions, len(members) - 1)  # everybody has a copy of everything
+    left = {name: share for name, share in before.items() if name != leaver}
+    after = place(left, partitions, 1)
+
+    for name, share in left.items():
+        assert share.owned <= after[name].owned
+
+
+@given(groups(), NAMES)
+def test_who_comes_takes_no_more_than_its_part_and_whoever_had_it_keeps_a_copy(group, comer):
+    members, partitions, _ = group
+    members.pop(comer, None)
+    if not members:
+        return
+    before = place(members, partitions, 1)
+    after = place({**before, comer: Share()}, partitions, 1)
+
+    moved = {p for name in before for p in before[name].owned - after[name].owned}
+    assert moved == after[comer].owned
+    for partition in moved:
+        assert any(partition in after[name].standby for name, share in before.items())
+
+
+def test_one_of_two_dies_and_comes_back():
+    two = place({"a": Share(), "b": Share()}, 4, 1)
+    assert [(len(s.owned), s.owned | s.standby) for s in two.values()] == [(2, {0, 1, 2, 3})] * 2
+
+    one = place({"b": two["b"]}, 4, 1)
+    assert (one["b"].owned, one["b"].standby) == ({0, 1, 2, 3}, set())
+
+    again = place({**one, "a": Share(standby=two["a"].owned)}, 4, 1)  # which is what its disk holds
+    assert again == two
+
+
+def test_of_three_the_standby_takes_over():
+    three = place({name: Share() for name in "abc"}, 6, 1)
+    for gone in three:
+        rest = {name: share for name, share in three.items() if name != gone}
+        after = place(rest, 6, 1)
+        taken = {name: after[name].owned - share.owned for name, share in rest.items()}
+        warm = sum(len(taken[name] & share.standby) for name, share in rest.items())
+        assert warm == len(three[gone].owned), (gone, three, after)

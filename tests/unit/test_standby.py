@@ -1,0 +1,264 @@
+"""Following changelogs, on a broker in memory that does what brokers do."""
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+import pytest
+from aiokafka.errors import KafkaConnectionError, OffsetOutOfRangeError
+from prometheus_client import CollectorRegistry
+
+from runtime.metrics import LoopMetrics
+from runtime.plan import Plan
+from runtime.records import TopicPartition
+from runtime.service import Input, Service, Table
+from runtime.standby import Follower
+from runtime.state import MemoryStores
+from schemas.messages import StockLevel
+from schemas.topics import WAREHOUSE_INVENTORY
+
+LEVELS, SEEN = Table("keeper-levels", StockLevel), Table("keeper-seen", StockLevel)
+KEEPER = Service("keeper", (Input(WAREHOUSE_INVENTORY, lambda *_: None),), (), (LEVELS, SEEN))
+SIX = b"a", b"b", b"c", b"d", b"e", b"f"
+
+
+class Row(NamedTuple):
+    offset: int
+    key: bytes | None
+    value: bytes | None
+
+
+class Broker:
+    """Logs in memory. `None` in a log is the marker of a transaction; `open` hides what comes from that offset on."""
+
+    def __init__(self):
+        self.logs = {}
+        self.starts = {}
+        self.open = {}
+        self.away = False
+        self.readers = 0
+        self.asked = 0
+
+    def write(self, table, partition, *rows):
+        log = self.logs.setdefault(TopicPartition(table.changelog, partition), [])
+        for row in rows:
+            log.append(row and Row(len(log), *row))
+
+    def reset(self, table, partition):
+        self.logs.pop(TopicPartition(table.changelog, partition), None)
+
+    def _answer(self, partitions, offset):
+        if self.away:
+            raise KafkaConnectionError("away")
+        return {tp: offset(tp) for tp in partitions}
+
+    async def log_starts(self, partitions):
+        await asyncio.sleep(0)
+        return self._answer(partitions, lambda tp: self.starts.get(tp, 0))
+
+    async def log_ends(self, partitions, *, committed):
+        await asyncio.sleep(0)
+        self.asked += 1
+        return self._answer(partitions, self._stable if committed else lambda tp: len(self.logs.get(tp, ())))
+
+    def _stable(self, tp):
+        return self.open.get(tp, len(self.logs.get(tp, ())))
+
+    @asynccontextmanager
+    async def reading(self, positions):
+        assert self.readers == 0, "one connection reads one thing at a time"
+        self.readers += 1
+        try:
+            yield Reading(self, dict(positions))
+        finally:
+            self.readers -= 1
+
+
+class Reading:
+    MOST = 2
+
+    def __init__(self, broker, positions):
+        self._broker = broker
+        self._positions = positions
+
+    async def rows(self):
+        await asyncio.sleep(0.001)
+        result = {}
+        for tp, position in self._positions.items():
+            log = self._broker.logs.get(tp, [])
+            if position > len(log) and not self._broker.away:
+                raise OffsetOutOfRangeError({tp: position})
+            end = min(self._broker._stable(tp), position + self.MOST) if not self._broker.away else position
+            if rows := [row for row in log[position:end] if row]:
+                result[tp] = rows
+            self._positions[tp] = max(position, end)
+        return result
+
+    def positions(self):
+        return self._positions
+
+
+@pytest.fixture
+def broker():
+    return Broker()
+
+
+@pytest.fixture
+async def follower(broker, monkeypatch):
+    monkeypatch.setattr(Follower, "LOOK_S", 0.005)
+    monkeypatch.setattr(Follower, "RETRY_S", 0.005)
+    confirmed = asyncio.get_running_loop().time
+    follower = Follower(Plan((KEEPER,)), MemoryStores(), broker, LoopMetrics(CollectorRegistry()), confirmed)
+    yield follower
+    await follower.stop()
+    assert broker.readers == 0
+
+
+def copy(follower, table=LEVELS, partition=0):
+    store = follower._stores.peek(table.name, partition)
+    return None if store is None else store.rows
+
+
+async def until(condition):
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+async def test_a_copy_has_what_was_there_and_what_comes(broker, follower):
+    broker.write(LEVELS, 0, (b"a", b"1"), (b"b", b"2"), None)
+    broker.write(SEEN, 1, (b"x", b"1"))
+    follower.follow({0, 1})
+    await until(lambda: copy(follower) == {b"a": b"1", b"b": b"2"} and copy(follower, SEEN, 1) == {b"x": b"1"})
+
+    broker.write(LEVELS, 0, (b"a", None), (b"c", b"3"), None)
+    await until(lambda: copy(follower) == {b"b": b"2", b"c": b"3"})
+
+
+async def test_what_is_not_committed_is_not_in_the_copy(broker, follower):
+    broker.write(LEVELS, 0, (b"a", b"1"), None, (b"a", b"2"))
+    broker.open[TopicPartition(LEVELS.changelog, 0)] = 2
+    follower.follow({0})
+    await until(lambda: follower.lag == {0: 0})
+
+    assert copy(follower) == {b"a": b"1"}
+
+
+async def test_lag_and_age_tell_how_far_behind_a_copy_is(broker, follower, monkeypatch):
+    assert follower.age(LEVELS.name, 0) is None
+    gate = asyncio.Event()
+    rows = Reading.rows
+
+    async def held(self):
+        await asyncio.wait([asyncio.ensure_future(gate.wait())], timeout=0.002)
+        return await rows(self) if gate.is_set() else {}
+
+    monkeypatch.setattr(Reading, "rows", held)
+    broker.write(LEVELS, 0, *[(key, b"1") for key in SIX])
+    broker.write(SEEN, 0, (b"x", b"1"))
+    follower.follow({0})
+    await until(lambda: follower.lag == {0: 7})
+    assert follower.age(LEVELS.name, 0) is None
+
+    gate.set()
+    await until(lambda: follower.lag == {0: 0})
+    assert 0 <= follower.age(LEVELS.name, 0) < 5
+
+
+async def test_a_copy_whose_broker_is_away_grows_old_and_is_young_again_afterwards(broker, follower):
+    broker.write(LEVELS, 0, (b"a", b"1"))
+    follower.follow({0})
+    await until(lambda: follower.lag == {0: 0})
+    broker.away = True
+    broker.write(LEVELS, 0, (b"b", b"2"))
+    before = follower.age(LEVELS.name, 0)
+    await asyncio.sleep(0.05)
+    assert follower.age(LEVELS.name, 0) >= before + 0.04
+    assert copy(follower) == {b"a": b"1"}, "it still has what it had"
+
+    broker.away = False
+    await until(lambda: copy(follower) == {b"a": b"1", b"b": b"2"})
+    await until(lambda: follower.age(LEVELS.name, 0) < 0.04)
+
+
+async def test_a_changelog_that_begins_anew_is_followed_from_its_start(broker, follower):
+    broker.write(LEVELS, 0, *[(key, b"1") for key in SIX])
+    follower.follow({0})
+    await until(lambda: follower.lag == {0: 0})
+
+    broker.reset(LEVELS, 0)
+    broker.write(LEVELS, 0, (b"z", b"9"))
+    await until(lambda: copy(follower) == {b"z": b"9"})
+
+
+async def test_a_copy_that_lacks_what_is_no_longer_kept_is_rebuilt(broker, follower):
+    store = follower._stores.open(LEVELS.name, 0)
+    store.apply({b"gone": b"1"}, 0)
+    broker.write(LEVELS, 0, *[(key, b"1") for key in SIX])
+    broker.starts[TopicPartition(LEVELS.changelog, 0)] = 3
+    follower.follow({0})
+    await until(lambda: follower.lag == {0: 0})
+
+    assert copy(follower) == dict.fromkeys(SIX[3:], b"1")
+
+
+async def test_a_copy_goes_on_where_its_store_ends(broker, follower):
+    broker.write(LEVELS, 0, *[(key, b"1") for key in SIX])
+    follower._stores.open(LEVELS.name, 0).apply({b"mine": b"1"}, 3)
+    follower.follow({0})
+    await until(lambda: follower.lag == {0: 0})
+
+    assert copy(follower) == {b"mine": b"1", b"e": b"1", b"f": b"1"}
+    assert follower._stores.open(LEVELS.name, 0).offset == 5
+
+
+async def test_the_offset_of_a_copy_passes_over_markers(broker, follower):
+    broker.write(LEVELS, 0, (b"a", b"1"), None, None)
+    follower.follow({0})
+    await until(lambda: follower._stores.open(LEVELS.name, 0).offset == 2)
+
+
+async def test_a_store_is_let_alone_from_the_moment_its_partition_is_not_followed(broker, follower):
+    follower.follow({0, 1})
+    await until(lambda: follower.lag == {0: 0, 1: 0})
+    for table in (LEVELS, SEEN):
+        for partition in (0, 1):
+            broker.write(table, partition, *[(key, b"1") for key in SIX])
+    follower.follow({1})
+    stores = [follower._stores.open(table.name, 0) for table in (LEVELS, SEEN)]
+
+    for store in stores:
+        store.apply = store.clear = store.is_complete = pytest.fail
+    await until(lambda: follower.lag == {1: 0} and len(copy(follower, LEVELS, 1)) == 6)
+    assert [store.rows for store in stores] == [{}, {}]
+
+
+async def test_changes_back_to_back_end_with_the_last_one(broker, follower):
+    for partition in range(4):
+        broker.write(LEVELS, partition, (b"a", b"1"))
+    for partitions in ({0}, {0, 1}, (), {2}, {2, 3}):
+        follower.follow(partitions)
+        await asyncio.sleep(0)
+    await until(lambda: follower.lag == {2: 0, 3: 0})
+
+    assert follower.partitions == {2, 3}
+    assert copy(follower, LEVELS, 3) == {b"a": b"1"}
+
+
+async def test_what_was_owned_is_as_old_as_the_last_word_of_the_group(broker, follower):
+    now = asyncio.get_running_loop().time()
+    follower._confirmed = lambda: now - 20
+    follower.were_owned({0})
+
+    assert 20 <= follower.age(LEVELS.name, 0) < 25
+    assert follower.age(LEVELS.name, 1) is None
+
+
+async def test_nothing_is_asked_of_the_broker_where_nothing_is_followed(broker, follower):
+    follower.follow({0})
+    await until(lambda: follower.lag == {0: 0})
+    follower.follow(())
+    await asyncio.sleep(0.02)
+    asked = broker.asked
+    await asyncio.sleep(0.05)
+    assert (broker.asked, broker.readers) == (asked, 0)
