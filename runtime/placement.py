@@ -1,7 +1,7 @@
 """Which member of a group owns which partitions, and which keep copies of them: a pure function.
 
 Kept in this order: the loads are even; who has a partition keeps it; what has to move goes to whoever has a copy; the
-copies are spread evenly, and stay where they are.
+copies of what one owns are spread over the others, so that each has room for its part; they stay where they are.
 """
 
 from collections.abc import Mapping
@@ -24,6 +24,12 @@ def place(members: Mapping[str, Share], partitions: int, replicas: int) -> dict[
         partitions: how many there are, numbered from 0.
         replicas: how many members besides its owner keep a copy of a partition, if there are so many.
     """
+    shares = _place_owners(members, partitions)
+    _place_standbys(members, shares, partitions, min(replicas, len(shares) - 1))
+    return shares
+
+
+def _place_owners(members: Mapping[str, Share], partitions: int) -> dict[str, Share]:
     names = sorted(members)
     least, larger = divmod(partitions, len(names))
     shares = {name: Share() for name in names}
@@ -42,35 +48,35 @@ def place(members: Mapping[str, Share], partitions: int, replicas: int) -> dict[
             if partition in moving and room(name):
                 shares[name].owned.add(partition)
                 moving.remove(partition)
-    # Those that few have come first: they have less choice of where to go.
-    for partition in sorted(
-        moving, key=lambda p: (sum(had(name, p) and room(name) for name in names) or len(names), p)
-    ):
+    while moving:
+        # The partition with the least choice of where to go is next.
         able = [name for name in names if room(name)]
-        to = min(able, key=lambda name: (not had(name, partition), len(shares[name].owned), name))
+        warm = {p: [name for name in able if had(name, p)] for p in moving}
+        partition = min(moving, key=lambda p: (len(warm[p]) or len(names), p))
+        to = min(warm[partition] or able, key=lambda name: (len(shares[name].owned), name))
         shares[to].owned.add(partition)
-    _place_standbys(members, shares, partitions, min(replicas, len(names) - 1))
+        moving.remove(partition)
     return shares
 
 
 def _place_standbys(members: Mapping[str, Share], shares: dict[str, Share], partitions: int, replicas: int) -> None:
-    most = -(-partitions * replicas // len(shares))
-    lacking = dict.fromkeys(range(partitions), replicas)
+    owners = {partition: name for name, share in shares.items() for partition in share.owned}
 
-    def add(partition: int, name: str) -> None:
-        shares[name].standby.add(partition)
-        lacking[partition] -= 1
-
-    def may(partition: int, name: str) -> bool:
-        return partition not in shares[name].owned and partition not in shares[name].standby
+    def rank(name: str, partition: int, least: int) -> tuple[bool, bool, bool, int, int, str]:
+        share, siblings = shares[name], shares[owners[partition]].owned
+        copies = len(share.standby & siblings)
+        crowded = copies >= -(-len(siblings) * replicas // (len(shares) - 1)) or len(share.owned) > least
+        return (
+            crowded,  # it would have no room for all that the owner leaves
+            partition not in members[name].owned,  # who owned it until now has all of it
+            partition not in members[name].standby,
+            copies,
+            len(share.standby),
+            name,
+        )
 
     for partition in range(partitions):
-        # Who owned it until now has all of it; who was standby, nearly all.
-        before = [n for n in shares if partition in members[n].owned or partition in members[n].standby]
-        for name in sorted(before, key=lambda n: partition not in members[n].owned):
-            if lacking[partition] and may(partition, name) and len(shares[name].standby) < most:
-                add(partition, name)
-    for partition in range(partitions):
-        while lacking[partition]:
-            able = [name for name in shares if may(partition, name)]
-            add(partition, min(able, key=lambda name: (len(shares[name].standby), name)))
+        for _ in range(replicas):
+            able = [n for n in shares if partition not in shares[n].owned and partition not in shares[n].standby]
+            least = min(len(shares[name].owned) for name in able)
+            shares[min(rank(name, partition, least) for name in able)[-1]].standby.add(partition)

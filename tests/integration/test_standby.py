@@ -128,15 +128,9 @@ async def test_a_worker_that_the_group_has_not_confirmed_says_nothing_as_owner(d
     worker._copies._confirmed = worker._member.confirmed
     known = await deployment.ask(worker, "GET", "/v1/orders/known/validated?timeout=0")
     unknown = await deployment.ask(worker, "GET", "/v1/orders/unknown?timeout=0")
-    posted = await deployment.ask(
-        worker,
-        "POST",
-        "/v1/orders?timeout=0",
-        json={"id": "new", "customerId": 1, "product": "JUMPERS", "quantity": 1, "price": 1},
-    )
 
     assert (known.status, known.headers.get("X-Served-By")) == (200, "standby")
-    assert (unknown.status, posted.status) == (503, 503)
+    assert unknown.status == 503, "not 404: it may be known to another owner by now"
 
 
 async def test_a_changelog_that_is_made_anew_is_followed_anew(deployment):

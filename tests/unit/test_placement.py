@@ -1,5 +1,6 @@
 """Placement: even, sticky, and warm. Each property for any group, and over any history of comings and goings."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -82,11 +83,14 @@ def test_one_of_two_dies_and_comes_back():
     assert again == two
 
 
-def test_of_three_the_standby_takes_over():
-    three = place({name: Share() for name in "abc"}, 6, 1)
-    for gone in three:
-        rest = {name: share for name, share in three.items() if name != gone}
-        after = place(rest, 6, 1)
-        taken = {name: after[name].owned - share.owned for name, share in rest.items()}
-        warm = sum(len(taken[name] & share.standby) for name, share in rest.items())
-        assert warm == len(three[gone].owned), (gone, three, after)
+@pytest.mark.parametrize("partitions", [3, 4, 6, 8, 12])
+@pytest.mark.parametrize("count", [3, 4])
+def test_whoever_of_a_group_that_grew_leaves_its_partitions_go_to_copies(partitions, count):
+    group: dict[str, Share] = {}
+    for name in "abcd"[:count]:
+        group = place({**group, name: Share()}, partitions, 1)
+    for gone in group:
+        rest = {name: share for name, share in group.items() if name != gone}
+        after = place(rest, partitions, 1)
+        cold = {p for name in rest for p in after[name].owned - rest[name].owned - rest[name].standby}
+        assert cold == set(), (gone, group, after)

@@ -1,0 +1,84 @@
+"""What the group's leader tells the members, in Faust's protocol."""
+
+from types import SimpleNamespace
+
+import pytest
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
+from yarl import URL
+
+from runtime.assignor import Assignor
+
+TOPICS = {"t-orders", "t-validations"}
+CLUSTER = SimpleNamespace(partitions_for_topic=lambda _: {0, 1, 2, 3}, topics=lambda: TOPICS)
+
+
+def assignor(name, replicas=1):
+    nothing = SimpleNamespace(data={}, changelog_topics=set())
+    sensors = SimpleNamespace(on_assignment_start=lambda _: None, on_assignment_completed=lambda *_: None)
+    conf = SimpleNamespace(canonical_url=URL(f"http://{name}"))
+    return Assignor(SimpleNamespace(tables=nothing, conf=conf, tracer=None, sensors=sensors), replicas=replicas)
+
+
+def rebalance(members, topics=TOPICS):
+    """One generation: all tell what they have, the first one places, and all are told."""
+    topics = topics if isinstance(topics, dict) else dict.fromkeys(members, topics)
+    joined = {
+        name: ConsumerProtocolMemberMetadata.decode(members[name].metadata(topics[name]).encode()) for name in members
+    }
+    leader = next(iter(members.values()))
+    told = leader.assign(CLUSTER, joined)
+    for name, assignment in told.items():
+        members[name].on_assignment(assignment)
+    return {name: {topic: sorted(numbers) for topic, numbers in told[name].assignment} for name in members}
+
+
+def test_every_member_learns_who_owns_what_and_who_keeps_copies():
+    members = {name: assignor(name) for name in "ab"}
+    given = rebalance(members)
+
+    assert [set(g) for g in given.values()] == [TOPICS] * 2, "all topics, partitions of one number together"
+    assert sorted(p for g in given.values() for p in g["t-orders"]) == [0, 1, 2, 3]
+    for member in members.values():
+        assert member.owners() == {p: URL(f"http://{n}") for n, g in given.items() for p in g["t-orders"]}
+        other = {URL("http://a"): URL("http://b"), URL("http://b"): URL("http://a")}
+        assert member.standbys() == {p: [other[url]] for p, url in member.owners().items()}
+    for name, member in members.items():
+        assert {tp.partition for tp in member.assigned_standbys()} == {0, 1, 2, 3} - set(given[name]["t-orders"])
+        assert all("t-orders" in topics for topics in member.external_topics_metadata().values())
+
+
+def test_what_was_owned_stays_and_a_copy_is_promoted():
+    members = {name: assignor(name) for name in "abc"}
+    before = rebalance(members)
+    copies = {name: {tp.partition for tp in m.assigned_standbys()} for name, m in members.items()}
+    gone = members.pop("b")
+    assert gone is not None
+    after = rebalance(members)
+
+    for name in members:
+        taken = set(after[name]["t-orders"]) - set(before[name]["t-orders"])
+        assert taken <= copies[name]
+
+
+def test_a_worker_that_starts_is_given_what_is_on_its_disk():
+    members = {name: assignor(name) for name in "ab"}
+    members["b"].found(TOPICS, {1, 3})
+    given = rebalance(members)
+
+    assert given["b"]["t-orders"] == [1, 3]
+
+
+def test_one_worker_alone_has_no_copies():
+    members = {"a": assignor("a")}
+    assert rebalance(members) == {"a": {topic: [0, 1, 2, 3] for topic in TOPICS}}
+    assert members["a"].standbys() == {}
+
+
+@pytest.mark.parametrize("replicas", [0, 1])
+def test_members_that_read_different_topics_are_each_given_only_what_they_read(replicas):
+    members = {name: assignor(name, replicas) for name in "ab"}
+    given = rebalance(members, {"a": TOPICS, "b": {"t-orders"}})
+
+    assert set(given["b"]) <= {"t-orders"}
+    assert sorted(p for g in given.values() for p in g.get("t-orders", ())) == [0, 1, 2, 3]
+    assert given["a"]["t-validations"] == [0, 1, 2, 3]
