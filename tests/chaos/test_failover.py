@@ -5,10 +5,10 @@ import re
 import signal
 
 import pytest
+from tests.chaos.harness import CORE, SESSION_S, Fleet, Process
 
 from schemas.messages import StockLevel
 from schemas.topics import WAREHOUSE_INVENTORY
-from tests.chaos.harness import CORE, SESSION_S, Fleet, Process
 from tests.chaos.reads import Reads
 from tests.workers import Answer, Deployment, Remote, until
 
