@@ -5,10 +5,10 @@ import re
 import signal
 
 import pytest
-from tests.chaos.harness import CORE, SESSION_S, Fleet, Process
 
 from schemas.messages import StockLevel
 from schemas.topics import WAREHOUSE_INVENTORY
+from tests.chaos.fleet import CORE, SESSION_S, Fleet, Process
 from tests.chaos.reads import Reads
 from tests.workers import Answer, Deployment, Remote, until
 
@@ -60,6 +60,7 @@ async def test_what_a_lost_worker_held_is_read_on_from_copies_and_nothing_wrong(
         await until(lambda: len(reads.seconds) > 100, "reads before")
         assert reads.marked == 0, "as long as the owner lives, it answers"
 
+        goes.wanted = False
         goes.tell(fault)
         await until(lambda: reads.marked > 10, "reads from copies")
         await until(lambda: all_at(deployment, stays), "taken over")
