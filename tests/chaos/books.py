@@ -1,16 +1,19 @@
-"""The books: what the topics say of every order, held against what clients were told."""
+"""The books: what the topics say of every order, held against what clients were told; and the project's own audit."""
 
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from datetime import timedelta
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
 from aiokafka import TopicPartition as Physical
 
+from ecosystem.audit import audit
 from runtime import internals
+from runtime.settings import Guarantee
 from schemas.messages import Order, OrderState
 from schemas.topics import ORDERS
 from tests.chaos.load import Load
@@ -41,9 +44,9 @@ class Violations:
 class Books:
     """What stands in the topics, read on as it grows."""
 
-    def __init__(self, deployment: Deployment, *, repeats: bool = False) -> None:
+    def __init__(self, deployment: Deployment, guarantee: Guarantee = Guarantee.EXACTLY_ONCE) -> None:
         self._deployment = deployment
-        self._repeats = repeats
+        self._guarantee = guarantee
         self._created: dict[str, Order] = {}
         self._finals: dict[str, list[Order]] = {}
 
@@ -68,9 +71,10 @@ class Books:
             stuck=[id_ for id_ in self._created if id_ not in self._finals],
             wrong=list(load.wrong),
         )
-        if not self._repeats:
+        if self._guarantee is Guarantee.EXACTLY_ONCE:
             found.doubled = [f"{id_} ({_states(all_)})" for id_, all_ in self._finals.items() if len(all_) != 1]
             found.wrong += await _until_none(self._stock)
+        found.wrong += await _until_none(self._audit)
         for id_, state in load.told.items():
             if id_ in self._finals and state not in {order.state for order in self._finals[id_]}:
                 found.wrong.append(f"{id_}: shown as {state}, is {_states(self._finals[id_])}")
@@ -99,6 +103,11 @@ class Books:
                         self._finals.setdefault(order.id, []).append(order)
         await asyncio.sleep(0.1)
         return count
+
+    async def _audit(self) -> list[str]:
+        settings = self._deployment.settings(processing_guarantee=self._guarantee)
+        report = await audit(settings, grace=timedelta(0))
+        return [f"audit: {violation.of} {violation.subject}: {violation.says}" for violation in report.violations]
 
     async def _stock(self) -> list[str]:
         wanted: Counter[str] = Counter()

@@ -103,7 +103,6 @@ async def campaign(
         **settings,
     }
     lanes = (brokers.lane(n) for n in count())
-    repeats = layout.guarantee is Guarantee.AT_LEAST_ONCE
     async with (
         Deployment(brokers.servers, prefix, folder) as deployment,
         Fleet(deployment, *layout.compositions, lanes=lanes, **settings) as fleet,
@@ -111,7 +110,7 @@ async def campaign(
         load, faults = Load(fleet, rng, layout.rate), Faults(fleet, brokers, say)
         possible = sorted(faults.kinds & set(kinds or faults.kinds))
         await load.stock()
-        async with Books(deployment, repeats=repeats) as books:
+        async with Books(deployment, layout.guarantee) as books:
             while not enough(report.rounds) and not report.violations:
                 report.rounds += 1
                 plan = schedule(rng, possible, len(fleet.processes), faults_a_round)

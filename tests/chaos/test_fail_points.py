@@ -73,7 +73,7 @@ async def hold(deployment, guarantee: Guarantee, *workers: tuple[list[Life], dic
             for lives, changes in workers:
                 group.create_task(live(fleet, *lives, **changes))
         await fleet.ready()
-        async with Books(deployment, repeats=guarantee is Guarantee.AT_LEAST_ONCE) as books:
+        async with Books(deployment, guarantee) as books:
             violations = await books.audit(load)
         print(f"sent {load.sent}, acknowledged {len(load.acknowledged)}")
         assert not violations
