@@ -86,7 +86,7 @@ async def campaign(
     layout: Layout,
     rng: random.Random,
     *,
-    faults_a_round: int = 8,
+    faults_a_round: int = 5,
     enough: Callable[[int], bool],
     kinds: Collection[str] | None = None,
     say: Callable[[str], None] = print,
@@ -126,5 +126,5 @@ async def campaign(
                 say(f"round {report.rounds} of {layout.name}: {load.sent} sent, {len(load.acknowledged)} acknowledged")
     report.sent, report.acknowledged = load.sent, len(load.acknowledged)
     report.faults, report.refused, report.answers = faults.done, load.refused, load.answers
-    report.exits, report.slow_stops = fleet.exits, faults.slow_stops
+    report.exits, report.slow_stops = fleet.exits, faults.slow_stops()
     return report

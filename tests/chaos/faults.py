@@ -7,6 +7,7 @@ import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
+from time import monotonic
 
 from tests.chaos.brokers import Brokers
 from tests.chaos.fleet import SESSION_S, STOP_S, Fleet, Process
@@ -66,9 +67,10 @@ class Faults:
         self._brokers = brokers
         self._say = say
         self.done: Counter[str] = Counter()
-        self.slow_stops: list[str] = []
+        self._stops: list[tuple[str, float, float]] = []
         self.stuck: list[str] = []
-        self._under_way: Counter[str] = Counter()
+        self._times: list[tuple[Fault, str, float, float]] = []
+        """Each fault, whose it was, when it began and ended."""
         self._do: dict[str, Callable[[Process, Fault], Awaitable[None]]] = {
             "kill": self._kill,
             "terminate": self._terminate,
@@ -104,11 +106,26 @@ class Faults:
         victim = self._fleet.processes[fault.victim % len(self._fleet.processes)]
         self._say(f"{fault.kind} {'' if fault.kind == 'broker' else victim.name} for {fault.seconds:.1f} s")
         self.done[fault.kind] += 1
-        self._under_way[fault.kind] += 1
-        try:
-            await self._do[fault.kind](victim, fault)
-        finally:
-            self._under_way[fault.kind] -= 1
+        began = monotonic()
+        await self._do[fault.kind](victim, fault)
+        ended = monotonic()
+        if fault.kind in NETWORK:  # before that it waited for the last one to end
+            began = ended - fault.seconds
+        self._times.append((fault, victim.name, began, ended))
+
+    def slow_stops(self) -> list[str]:
+        """Workers that did not stop in time, with all that was the matter with them or with brokers meanwhile."""
+        return [
+            f"{name} took {end - start:.1f} s to stop"
+            + "".join(
+                f", {fault.kind} {max(began, start) - start:.0f} s to {min(ended, end) - start:.0f} s"
+                for fault, victim, began, ended in self._times
+                if ((victim == name and fault.kind in {*NETWORK, "pause"}) or fault.kind == "broker")
+                and began < end
+                and ended > start
+            )
+            for name, start, end in self._stops
+        ]
 
     async def _kill(self, victim: Process, fault: Fault) -> None:
         async with victim.turn:
@@ -146,8 +163,7 @@ class Faults:
             await victim.end(signal.SIGKILL)
         else:
             if seconds > PROMPT_S:
-                others = ", ".join(f"{n} {kind}" for kind, n in (+self._under_way).items())
-                self.slow_stops.append(f"{victim.name} took {seconds:.1f} s to stop (under way: {others})")
+                self._stops.append((victim.name, monotonic() - seconds, monotonic()))
 
     async def _pause(self, victim: Process, fault: Fault) -> None:
         victim.tell(signal.SIGSTOP)

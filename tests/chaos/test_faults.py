@@ -37,8 +37,9 @@ async def hold(cluster, folder, record_property, layout, kinds):
     seed = random.randrange(10**6)
     record_property("seed", seed)
     print("seed", seed)
+    rng = random.Random(seed)
     report = await campaign(
-        cluster, folder, layout, random.Random(seed), enough=lambda rounds: rounds >= 1, kinds=kinds
+        cluster, folder, layout, rng, faults_a_round=8, enough=lambda rounds: rounds >= 1, kinds=kinds
     )
     print("\n".join(report.lines()))
     assert not report.violations
