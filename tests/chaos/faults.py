@@ -42,10 +42,11 @@ _SECONDS: dict[str, Callable[[random.Random], float]] = {
     "cut": _shorter_or_longer_than_a_session,
     "swallow": _shorter_or_longer_than_a_session,
     "deafen": _shorter_or_longer_than_a_session,
+    "split": _shorter_or_longer_than_a_session,
     "slow": lambda rng: rng.uniform(3, 8),
 }
 PROCESSES = frozenset({"kill", "terminate", "wipe", "remove", "add", "pause"})
-NETWORK = frozenset({"cut", "swallow", "deafen", "slow"})
+NETWORK = frozenset({"cut", "swallow", "deafen", "split", "slow"})
 KINDS = frozenset(_SECONDS)
 
 
@@ -82,6 +83,7 @@ class Faults:
             "cut": self._cut,
             "swallow": self._swallow,
             "deafen": self._deafen,
+            "split": self._split,
             "slow": self._slow,
         }
 
@@ -185,6 +187,13 @@ class Faults:
 
     async def _deafen(self, victim: Process, fault: Fault) -> None:
         await self._network(victim, fault, lambda toxiproxy, way: toxiproxy.swallow(way, "downstream"))
+
+    async def _split(self, victim: Process, fault: Fault) -> None:
+        """One broker is out of reach, the others are not."""
+        number = int(fault.seconds * 10)  # the seed's choice, as all of a fault is
+        await self._network(
+            victim, fault, lambda toxiproxy, way: toxiproxy.swallow([way[number % len(way)]], "upstream", "downstream")
+        )
 
     async def _slow(self, victim: Process, fault: Fault) -> None:
         await self._network(victim, fault, lambda toxiproxy, way: toxiproxy.slow(way, latency_ms=300))

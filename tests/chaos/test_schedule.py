@@ -1,0 +1,18 @@
+"""A seed gives one schedule, and every kind of fault has its turn."""
+
+import random
+
+from tests.chaos.faults import KINDS, schedule
+
+
+def test_the_same_seed_gives_the_same_faults():
+    first, again, other = (schedule(random.Random(seed), KINDS, 8, 20) for seed in (7, 7, 8))
+    assert first == again != other
+
+
+def test_every_kind_and_every_worker_has_its_turn_at_once_and_after_a_while():
+    faults = schedule(random.Random(1), KINDS, 8, 300)
+    assert {fault.kind for fault in faults} == KINDS
+    assert {fault.victim for fault in faults} == set(range(8))
+    assert min(fault.after for fault in faults) < 0.1
+    assert max(fault.after for fault in faults) > 5

@@ -1,0 +1,112 @@
+"""Each fault of a network is felt at both ends of it as it should be, and is over when it is healed."""
+
+import asyncio
+import contextlib
+from time import monotonic
+
+import pytest
+
+from ecosystem.ports import free_ports
+from tests.chaos.toxiproxy import NotInstalled, Toxiproxy, installed
+from tests.workers import until
+
+SILENCE_S = 0.5
+
+
+@pytest.fixture
+async def toxiproxy(tmp_path):
+    try:
+        binary = installed()
+    except NotInstalled as missing:
+        pytest.skip(str(missing))
+    async with Toxiproxy(binary, tmp_path / "log") as toxiproxy:
+        yield toxiproxy
+
+
+class Echo:
+    """A server that says back each line, and what it heard."""
+
+    def __init__(self):
+        self.heard = []
+
+    async def serve(self, reader, writer):
+        while line := await reader.readline():
+            self.heard.append(line)
+            writer.write(line)
+        writer.close()
+
+
+@pytest.fixture
+async def line(toxiproxy):
+    """A server, and a function that connects to it by way of a proxy named "line"."""
+    echo, (port,) = Echo(), free_ports(1)
+    server = await asyncio.start_server(echo.serve, "127.0.0.1", 0)
+    await toxiproxy.add("line", port)
+    await toxiproxy.lead("line", server.sockets[0].getsockname()[1])
+    ends = contextlib.ExitStack()
+
+    async def connect():
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        ends.callback(writer.close)
+        return reader, writer
+
+    yield echo, connect
+    ends.close()
+    server.close()
+
+
+async def said(connection, text):
+    """What comes back, and after how many seconds; `None` when nothing does for a while."""
+    reader, writer = connection
+    start = monotonic()
+    writer.write(text)
+    try:
+        async with asyncio.timeout(SILENCE_S):
+            return await reader.readline(), monotonic() - start
+    except TimeoutError:
+        return None, monotonic() - start
+
+
+async def test_a_cut_ends_connections_and_refuses_new_ones(toxiproxy, line):
+    _, connect = line
+    reader, _ = connection = await connect()
+    assert (await said(connection, b"one\n"))[0] == b"one\n"
+    await toxiproxy.cut(["line"])
+    assert await reader.read() == b""
+    with pytest.raises(ConnectionRefusedError):
+        await connect()
+    await toxiproxy.heal(["line"])
+    assert (await said(await connect(), b"two\n"))[0] == b"two\n"
+
+
+@pytest.mark.parametrize(
+    ("streams", "heard"),
+    [(("upstream", "downstream"), [b"one\n"]), (("downstream",), [b"one\n", b"two\n"])],
+    ids=["all swallowed", "answers swallowed"],
+)
+async def test_what_is_swallowed_never_comes_and_nobody_is_told(toxiproxy, line, streams, heard):
+    echo, connect = line
+    connection = await connect()
+    assert (await said(connection, b"one\n"))[0] == b"one\n"
+    await toxiproxy.swallow(["line"], *streams)
+    assert (await said(connection, b"two\n"))[0] is None
+    assert echo.heard == heard
+    await toxiproxy.heal(["line"])
+    assert (await said(await connect(), b"three\n"))[0] == b"three\n"
+
+
+async def test_a_slow_network_is_late_and_loses_nothing(toxiproxy, line):
+    echo, connect = line
+    connection = await connect()
+    await toxiproxy.slow(["line"], latency_ms=200)
+    reader, writer = connection
+    start = monotonic()
+    writer.write(b"one\ntwo\n")
+    async with asyncio.timeout(30):
+        assert [await reader.readline(), await reader.readline()] == [b"one\n", b"two\n"]
+    # Late by 200 ms, more or less by as much: nothing is promised of one answer, so many are asked for.
+    for _ in range(10):
+        writer.write(b"more\n")
+        assert await reader.readline() == b"more\n"
+    assert monotonic() - start > 0.5
+    await until(lambda: len(echo.heard) == 12, "all heard")
