@@ -8,7 +8,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 	--no-emit-index-url --no-emit-find-links $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast chaos bench lint format lock clean
+.PHONY: help install run test test-fast chaos bench soak lint format lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -29,6 +29,9 @@ chaos: $(INSTALLED) ## Break workers, brokers and networks under load for MINUTE
 
 bench: $(INSTALLED) ## Measure POST to VALIDATED at several loads, composed and apart; minutes
 	@$(BIN)/python bench/latency.py
+
+soak: $(INSTALLED) ## Watch memory and handles of a worker under steady load; MINUTES=30 RATE=60
+	@$(BIN)/python -m bench.soak --minutes $(or $(MINUTES),30) --rate $(or $(RATE),60)
 
 lint: $(INSTALLED) ## Check style, formatting and types
 	$(BIN)/ruff check

@@ -25,8 +25,8 @@ class Children:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._readers: list[threading.Thread] = []
 
-    def start(self, name: str, arguments: Sequence[str], env: Mapping[str, str]) -> None:
-        """Starts `orders <arguments>` and shows what it says."""
+    def start(self, name: str, arguments: Sequence[str], env: Mapping[str, str]) -> int:
+        """Starts `orders <arguments>` and shows what it says. Returns its process id."""
         command = [sys.executable, "-m", "ecosystem.cli", *arguments]
         process = processes.spawn(command, subprocess.PIPE, {**os.environ, "PYTHONUNBUFFERED": "1", **env})
         colour = _COLOURS[len(self._processes) % len(_COLOURS)]
@@ -34,6 +34,7 @@ class Children:
         reader = threading.Thread(target=self._show, args=(name, colour, process), daemon=True)
         reader.start()
         self._readers.append(reader)
+        return process.pid
 
     def failure(self) -> str | None:
         """Says which process ended by itself; `None` while all run."""

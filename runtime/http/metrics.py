@@ -1,5 +1,7 @@
-"""How many requests, how long they took, how many are under way: by method, route and status."""
+"""How many requests, how long they took, how many are under way: by method, route and status. And what it all costs."""
 
+import asyncio
+import sys
 import time
 
 from aiohttp import web
@@ -15,6 +17,8 @@ _SECONDS = Histogram(
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60),
 )
 _IN_FLIGHT = Gauge("http_requests_in_flight", "Requests that are being handled now")
+_TASKS = Gauge("event_loop_tasks", "Tasks of the event loop that have not ended")
+_BLOCKS = Gauge("python_memory_blocks", "Blocks of memory that Python holds: a leak shows here before it does in RSS")
 
 # A client may send any word as its method; each would be a time series of its own.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -29,6 +33,8 @@ class _Counting:
 
 
 _IN_FLIGHT.set_function(lambda: _Counting.now)
+_TASKS.set_function(lambda: len(asyncio.all_tasks()))
+_BLOCKS.set_function(sys.getallocatedblocks)
 
 
 @web.middleware
