@@ -11,6 +11,7 @@ from runtime import internals, kafka
 from runtime.hosting import Unavailable
 from runtime.kafka import Names
 from runtime.partitioning import partition_of
+from runtime.patience import Patience
 from runtime.settings import Settings
 from schemas.topics import Topic
 from schemas.wire import Message
@@ -21,19 +22,25 @@ log = logging.getLogger(__name__)
 class Announcer:
     """An idempotent producer that is replaced when it has broken for good.
 
-    No more than `MOST` messages wait for the broker at a time: a broker that is slow is told to clients, not hidden in
-    a queue that grows.
+    No more than `MOST` messages, of no more than about `MOST_BYTES` together, wait for the broker at a time: a broker
+    that is slow is told to clients, not hidden in a queue that grows.
+
+    Arguments:
+        patience: how long a message waits.
     """
 
     MOST = 10_000
+    MOST_BYTES = 32 * 1024 * 1024
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, patience: Patience) -> None:
         self._settings = settings
         self._names = Names(settings.topic_prefix)
         self._producer: AIOKafkaProducer | None = None
         self._broken = False
         self._replacing = asyncio.Lock()
+        self._patience = patience
         self._waiting = 0
+        self._waiting_bytes = 0
 
     async def start(self) -> None:
         producer = kafka.producer(self._settings)
@@ -47,16 +54,17 @@ class Announcer:
 
     async def write(self, topic: Topic[Any], value: Message) -> None:
         """Returns when the message is acknowledged. Raises `Unavailable`."""
-        if self._waiting >= self.MOST:
+        if self._waiting >= self.MOST or self._waiting_bytes >= self.MOST_BYTES:
             raise Unavailable(f"topic {topic.name}: {self._waiting} messages wait for the broker already")
+        key, raw = topic.key(value).encode(), value.to_json()
         self._waiting += 1
+        self._waiting_bytes += len(raw)
         try:
-            async with asyncio.timeout(self._settings.produce_timeout_s):
-                key = topic.key(value).encode()
+            async with self._patience.limit():
                 producer = await self._working()
                 ack = await producer.send(
                     self._names.topic(topic.name),
-                    value.to_json(),
+                    raw,
                     key=key,
                     partition=partition_of(key, self._settings.partitions),
                 )
@@ -71,6 +79,7 @@ class Announcer:
             raise Unavailable(f"topic {topic.name}: {error!r}") from error
         finally:
             self._waiting -= 1
+            self._waiting_bytes -= len(raw)
 
     @property
     def _useless(self) -> bool:

@@ -52,6 +52,16 @@ class KafkaBroker:
         ends = await internals.log_ends(consumer, tps, committed=committed)
         return {self._names.partition(tp): end for tp, end in ends.items()}
 
+    async def ends_now(self, partitions: Collection[TopicPartition], timeout_s: float) -> Offsets:
+        """The last stable offset of each partition whose leader answers in time."""
+        consumer = await self._connected()
+        ends = await internals.ends_now(consumer, [self._names.physical(tp) for tp in partitions], timeout_s)
+        return {self._names.partition(tp): end for tp, end in ends.items()}
+
+    async def coordinated(self, timeout_s: float) -> bool:
+        """Whether the group's coordinator answers in time."""
+        return await internals.coordinated(await self._connected(), self._group, timeout_s)
+
     @asynccontextmanager
     async def reading(self, positions: Offsets) -> AsyncIterator["_KafkaReading"]:
         consumer = await self._connected()

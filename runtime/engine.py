@@ -3,12 +3,11 @@
 It stands on ports alone (checkpoint, client, logs, stores, clock), so a simulation runs the same code as a worker does.
 """
 
-import asyncio
 from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Any, TypeVar
 
-from runtime.calls import Asked, Calls, NotHere, Unavailable
+from runtime.calls import Asked, Calls, NotHere
 from runtime.checkpoint import Checkpoint, Refused, Unsettled
 from runtime.handover import Copies, Handover
 from runtime.loop import Loop
@@ -100,18 +99,14 @@ class Engine:
             if not take.done.done():
                 take.done.set_result(None)
 
-    async def transact(self, table: Table[Any], key: str, decide: Callable[[Context], T], timeout_s: float) -> T:
+    async def transact(self, table: Table[Any], key: str, decide: Callable[[Context], T]) -> T:
         """Has `decide` run in the loop, and returns what it returned. See `runtime.hosting.Host`."""
         partition = partition_of(key.encode(), self._partitions)
         if not self._ownership.settled(partition):
             raise NotHere(f"{table.name}[{partition}]")
         call = Asked(self._plan.holders[table.name], partition, decide)
         self.calls.put(call)
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await call.answer
-        except TimeoutError:
-            raise Unavailable("the broker did not take the batch in time") from None
+        return await call.answer
 
     async def stop(self) -> None:
         """Ends a takeover that is under way."""

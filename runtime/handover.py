@@ -75,6 +75,8 @@ class Handover:
         self._task: asyncio.Task[None] | None = None
         self.progress: dict[str, Any] = {}
         """How far a running takeover is, for `/readyz`."""
+        self.failures = 0
+        """Takeovers that failed and were tried again."""
 
     async def give_up(self, loop: Loop, patience: float) -> None:
         """Partitions are being taken away: the batch in hand is finished first, or after `patience` seconds given up.
@@ -146,6 +148,7 @@ class Handover:
                 return
             except Exception as error:  # the broker is away or moving: it is asked again until partitions change hands
                 log.warning("takeover failed, trying again error=%r", error)
+                self.failures += 1
                 await asyncio.sleep(self.RETRY_S)
             else:
                 return

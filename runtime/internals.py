@@ -155,11 +155,12 @@ async def end(producer: AIOKafkaProducer) -> None:
     try:
         async with asyncio.timeout(END_S):
             await producer.stop()
+    except asyncio.CancelledError:
+        _silence(producer)
+        raise
     except Exception as error:
         log.debug("producer did not stop by itself error=%r", error)
-        producer._message_accumulator.fail_all(aiokafka.errors.ProducerClosed())
-        if (task := producer._sender.sender_task) is not None:
-            task.cancel()
+        if (task := _silence(producer)) is not None:
             await asyncio.wait({task}, timeout=1)
         with contextlib.suppress(Exception):
             await producer.client.close()
@@ -181,6 +182,15 @@ def on_confirmed(consumer: AIOKafkaConsumer, confirmed: Callable[[float], None])
         return response
 
     coordinator._send_req = noted
+
+
+def _silence(producer: AIOKafkaProducer) -> "asyncio.Task[None] | None":
+    """Fails what a producer has not sent, and cancels its sender, which is returned if there is one."""
+    producer._message_accumulator.fail_all(aiokafka.errors.ProducerClosed())
+    task: asyncio.Task[None] | None = producer._sender.sender_task
+    if task is not None:
+        task.cancel()
+    return task
 
 
 def silence(consumer: AIOKafkaConsumer) -> float:
@@ -209,6 +219,11 @@ def unreadable(consumer: AIOKafkaConsumer) -> TopicPartition | None:
         if unpacking is not None and unpacking.gi_frame is None:  # ended, but not by coming to its end
             return TopicPartition(tp.topic, tp.partition)
     return None
+
+
+def queued(consumer: AIOKafkaConsumer) -> list[TopicPartition]:
+    """The partitions of which something was fetched that nobody has taken yet."""
+    return list(consumer._fetcher._records) if consumer._fetcher is not None else []
 
 
 def membership(consumer: AIOKafkaConsumer) -> Membership:
@@ -282,6 +297,40 @@ async def log_starts(consumer: AIOKafkaConsumer, partitions: Collection[TopicPar
     return await _offsets(consumer._client, partitions, _EARLIEST, _READ_UNCOMMITTED)
 
 
+async def ends_now(
+    consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition], timeout_s: float
+) -> dict[TopicPartition, int]:
+    """The last stable offset of each partition whose leader answers in time; asks once."""
+    client = consumer._client
+    asked = [
+        asyncio.create_task(_listed(client, node, topics, _LATEST, _READ_COMMITTED))
+        for node, topics in _by_leader(client, partitions).items()
+    ]
+    result: dict[TopicPartition, int] = {}
+    if asked:
+        done, pending = await asyncio.wait(asked, timeout=timeout_s)
+        for task in pending:
+            task.cancel()
+        for task in done:
+            if task.exception() is None:
+                result |= task.result()
+    if len(result) < len(set(partitions)):
+        client.force_metadata_update()  # for the next time
+    return result
+
+
+async def coordinated(consumer: AIOKafkaConsumer, group: str, timeout_s: float) -> bool:
+    """Whether the coordinator of a group answers in time; asks once."""
+    client = consumer._client
+    try:
+        async with asyncio.timeout(timeout_s):
+            node = await client.coordinator_lookup(CoordinationType.GROUP, group)
+            response = await client.send(node, OffsetFetch(group, [], False, {}), group=ConnectionGroup.COORDINATION)
+    except (KafkaError, TimeoutError, OSError):
+        return False
+    return bool(response.error_code == 0)
+
+
 async def _offsets(
     client: AIOKafkaClient, partitions: Collection[TopicPartition], which: int, isolation: int
 ) -> dict[TopicPartition, int]:
@@ -290,26 +339,32 @@ async def _offsets(
     while missing:
         for node, topics in _by_leader(client, missing).items():
             try:
-                response = await client.send(
-                    node,
-                    OffsetRequest(
-                        -1, isolation, [(topic, [(p, which) for p in numbers]) for topic, numbers in topics.items()]
-                    ),
-                )
+                result |= await _listed(client, node, topics, which, isolation)
             except KafkaError as error:
                 if not error.retriable:
                     raise
-                continue
-            for topic, answers in response.topics:
-                for partition, code, _timestamp, offset in answers:
-                    if code == 0:
-                        result[TopicPartition(topic, partition)] = offset
         missing -= result.keys()
         if missing:  # a leader moved, or is not known yet
             await client.set_topics({*client.cluster.topics(), *(tp.topic for tp in missing)})
             await client.force_metadata_update()
             await asyncio.sleep(0.05)
     return result
+
+
+async def _listed(
+    client: AIOKafkaClient, node: int, topics: Mapping[str, list[int]], which: int, isolation: int
+) -> dict[TopicPartition, int]:
+    """What one broker says of the partitions it leads; those of which it says an error are left out."""
+    request = OffsetRequest(
+        -1, isolation, [(topic, [(p, which) for p in numbers]) for topic, numbers in topics.items()]
+    )
+    response = await client.send(node, request)
+    return {
+        TopicPartition(topic, partition): offset
+        for topic, answers in response.topics
+        for partition, code, _timestamp, offset in answers
+        if code == 0
+    }
 
 
 def _by_leader(client: AIOKafkaClient, partitions: Iterable[TopicPartition]) -> dict[int, dict[str, list[int]]]:

@@ -99,6 +99,10 @@ class KafkaMember:
         if self._consumer is not None:
             self._consumer.pause(*self._consumer.assignment())
 
+    def queued(self) -> set[TopicPartition]:
+        """The partitions of which something was fetched and not taken yet."""
+        return {self._names.partition(tp) for tp in internals.queued(self._consumer)} if self._consumer else set()
+
     def silence(self) -> float:
         if internals.fetching_ended(self._consumer):
             raise RuntimeError("the consumer has stopped fetching")

@@ -3,6 +3,7 @@
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from runtime.overlay import Batch
+from runtime.records import Offsets, TopicPartition
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _RECORDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
@@ -27,6 +28,17 @@ class LoopMetrics:
         self._standby = Gauge("standby_partitions", "Partitions of which a copy is kept up to date", registry=registry)
         self._lag = Gauge("standby_lag_records", "Offsets the copies are behind their changelogs", registry=registry)
         self._owned = Gauge("owned_partitions", "Partitions owned and running", registry=registry)
+        of_partition = {
+            name: Gauge(f"partition_{name}", what, ["topic", "partition"], registry=registry)
+            for name, what in (
+                ("position", "Next offset to decide"),
+                ("end", "Where it ends for who reads what is committed"),
+                ("lag", "End less position"),
+            )
+        }
+        self._of_partition = tuple(of_partition.values())
+        self._stalled = Gauge("stalled", "Partitions and parts of the worker that do not get on", registry=registry)
+        self._shown: set[TopicPartition] = set()
 
     def batch(self, batch: Batch, records: int, decide_s: float, commit_s: float) -> None:
         self._batches.inc()
@@ -44,6 +56,20 @@ class LoopMetrics:
 
     def owned(self, partitions: int) -> None:
         self._owned.set(partitions)
+
+    def lag(self, positions: Offsets, ends: Offsets) -> None:
+        """Where each owned partition stands. One whose end is not known is not shown."""
+        gone, self._shown = self._shown, ends.keys() & positions.keys()
+        for topic, number in gone - self._shown:
+            for gauge in self._of_partition:
+                gauge.remove(topic, str(number))
+        for tp in self._shown:
+            figures = positions[tp], ends[tp], max(0, ends[tp] - positions[tp])
+            for gauge, figure in zip(self._of_partition, figures, strict=True):
+                gauge.labels(tp.topic, str(tp.partition)).set(figure)
+
+    def stalled(self, count: int) -> None:
+        self._stalled.set(count)
 
     def restored(self, records: int) -> None:
         self._restored.inc(records)

@@ -13,8 +13,12 @@ from runtime.hosting import Hosted
 from runtime.identity import StateDirInUse
 from runtime.logs import configure
 from runtime.provision import WrongPartitions
+from runtime.pulse import Pulse
 from runtime.settings import Settings
 from runtime.worker import Worker
+
+STOP_S = 10.0
+"""By when a worker has stopped, or is ended. Nothing is lost by that: what it had not committed, it decides again."""
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +34,8 @@ async def _run(hosted: Sequence[Hosted], settings: Settings) -> int:
     asked = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, asked.set)
+    pulse = Pulse(settings.standstill_s)
+    pulse.start()
     worker = Worker(hosted, settings)
     waits = [asyncio.create_task(asked.wait()), asyncio.create_task(worker.ended())]
     starting = asyncio.create_task(worker.start())
@@ -45,6 +51,7 @@ async def _run(hosted: Sequence[Hosted], settings: Settings) -> int:
         starting.cancel()
         for wait in waits:
             wait.cancel()
+        pulse.end_within(STOP_S)
         await worker.stop()
     if worker.failure is not None:
         log.error("worker failed: %r", worker.failure)

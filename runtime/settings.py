@@ -31,6 +31,9 @@ class Settings(BaseSettings):
     http_port: int = Field(default=8080, ge=0, le=65535, description="0 picks a free one")
     advertised_url: str | None = Field(default=None, description="Under which other workers reach this one")
     max_body_bytes: int = Field(default=64 * 1024, ge=1024, description="Largest request body")
+    max_requests: int = Field(
+        default=10_000, ge=1, description="Requests in hand at a time, reads and writes apart; more are answered 503"
+    )
     worker_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         default=(), description="Keys that authenticate worker-to-worker calls, comma separated; the first one signs"
     )
@@ -46,6 +49,9 @@ class Settings(BaseSettings):
     heartbeat_interval_s: float = Field(default=2.0, gt=0)
     transaction_timeout_s: float = Field(
         default=10.0, ge=1, description="How long the open transaction of a worker that fell silent holds back readers"
+    )
+    watchdog_s: float = Field(
+        default=60.0, ge=5, description="Standing still with something to do for so long ends the worker, with code 1"
     )
     batch_limit: int = Field(default=2000, ge=1, description="Most records a batch takes")
     produce_timeout_s: float = Field(default=10.0, gt=0, description="After which an unacknowledged POST answers 503")
@@ -74,6 +80,11 @@ class Settings(BaseSettings):
     @classmethod
     def _parse(cls, value: object) -> object:
         return failpoints.parse(value) if isinstance(value, str) else value
+
+    @property
+    def standstill_s(self) -> float:
+        """`watchdog_s`, or longer where a dead worker's session or transaction may rightly be waited for as long."""
+        return max(self.watchdog_s, 2 * self.session_timeout_s, 2 * self.transaction_timeout_s)
 
     def base_url(self, port: int) -> URL:
         """Where other workers reach this one, given the port it listens on."""

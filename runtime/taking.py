@@ -120,6 +120,8 @@ class Taking:
         self._clock = clock
         self._lost = lost
         self._reading = asyncio.Event()
+        self.turns = 0
+        """Times it was asked for the next take: it stands still while one is in hand."""
         self._settled = self._heard = _now()
         self._fetching: asyncio.Task[Mapping[TopicPartition, Sequence[Message]]] | None = None
 
@@ -140,6 +142,7 @@ class Taking:
 
     async def next(self) -> Take | None:
         """The next take; `None` when there is none within the time, and the caller is to ask again."""
+        self.turns += 1
         return await self._take() if await self._may_read() else None
 
     def decided(self) -> None:

@@ -26,6 +26,7 @@ from runtime.member import KafkaMember
 from runtime.metrics import METRICS, LoopMetrics
 from runtime.ownership import NotOwned, Ownership
 from runtime.partitioning import partition_of
+from runtime.patience import Patience
 from runtime.plan import Plan
 from runtime.producers import Idempotent, Transactional
 from runtime.provision import ensure_topics, topics_of
@@ -36,6 +37,7 @@ from runtime.service import Context, Table
 from runtime.settings import Guarantee, Settings
 from runtime.standby import Follower
 from runtime.watch import Watch, Watches
+from runtime.watchdog import Watchdog
 from schemas.topics import Topic
 from schemas.wire import Message
 
@@ -53,8 +55,15 @@ def utc_now() -> datetime:
 class Worker:
     """Implements `runtime.hosting.Host`. Must be made inside a running event loop."""
 
-    GRACE_S = 5.0
-    """How long requests in flight may take to be answered once the worker is told to stop."""
+    # How long each part of a stop may take, so that all of it stays below 10 s though the broker may not answer.
+    DRAIN_S = 0.5
+    """A connection is kept for its next request."""
+    ANSWER_S = 2.5
+    """A request in hand waits for the broker, from the beginning of the stop."""
+    LEAVE_S = 3.0
+    """The batch in hand is finished, and the group left."""
+    CLOSE_S = 1.0
+    """Each of the rest."""
 
     def __init__(self, hosted: Sequence[Hosted], settings: Settings) -> None:
         self.settings = settings
@@ -69,8 +78,10 @@ class Worker:
         self._ended = asyncio.Event()
         self._url: URL | None = None
         self._app: App | None = None
+        self._watchdog: Watchdog | None = None
         self._announcer: Announcer | None = None
-        self._to_stop: list[Callable[[], Awaitable[None]]] = []
+        self._patience = Patience(settings.produce_timeout_s)
+        self._to_stop: list[tuple[float, Callable[[], Awaitable[None]]]] = []
 
     @property
     def url(self) -> URL:
@@ -88,22 +99,22 @@ class Worker:
         await self._serve()
         await self._reach_broker()
         await adopt(settings, plan)
-        self._announcer = Announcer(settings)
+        self._announcer = Announcer(settings, self._patience)
         await self._announcer.start()
-        self._to_stop.append(self._announcer.stop)
+        self._at_stop(self._announcer.stop)
         broker = KafkaBroker(settings, plan.group)
-        self._to_stop.append(broker.stop)
+        self._at_stop(broker.stop)
         logs = Logs(broker)
         # A topic just made is known before its leaders serve: whoever asks them too early waits out a back-off.
         await logs.ends([TopicPartition(topic, p) for topic in topics_of(plan) for p in range(settings.partitions)])
         self._member = member = KafkaMember(settings, plan)
         copies_broker = KafkaBroker(settings, plan.group, most_rows=500)
-        self._to_stop.append(copies_broker.stop)
+        self._at_stop(copies_broker.stop)
         self._copies = Follower(plan, stores, copies_broker, self.metrics, member.confirmed)
-        self._to_stop.append(self._copies.stop)
+        self._at_stop(self._copies.stop)
         checkpoint = self._new_checkpoint(identity.name, member)
         await checkpoint.start()
-        self._to_stop.append(checkpoint.stop)
+        self._at_stop(checkpoint.stop)
         self._engine = engine = Engine(
             plan,
             partitions=settings.partitions,
@@ -121,20 +132,29 @@ class Worker:
         )
         self._app = app = App(settings, plan.group, engine, member, self.url)
         app.assignor.found(plan.consumed, on_disk)
-        self._to_stop += [engine.stop, app.stop]
+        self._later(self._ownership.lose)  # also if what follows was cut short: no batch is applied any more
+        self._at_stop(engine.stop)
+        self._at_stop(app.stop, self.LEAVE_S)
         await app.start()
-        self._watchdog = asyncio.create_task(self._watch_app(app), name="watchdog")
-        self._later(self._watchdog.cancel)
-        self._to_stop.append(self._runner.cleanup)  # first of all: requests in flight still need the rest
+        self._watchdog = Watchdog(
+            engine, self._ownership, member.queued, broker, self.metrics, settings.standstill_s, self._fail
+        )
+        for watching in (self._watch_app(app), self._watchdog.run()):
+            task = asyncio.create_task(watching)
+            self._later(task.cancel)
+        self._at_stop(self._stop_serving, self.ANSWER_S + self.CLOSE_S)  # first: requests in hand still need the rest
         log.info("worker started group=%s url=%s", self._names.group(plan.group), self.url)
 
     async def stop(self) -> None:
         """Answers who waits, finishes the batch in hand, leaves the group, closes the state."""
         self.stopping = True
         self._watches.touch_all()
-        for step in reversed(self._to_stop):
+        for most_s, step in reversed(self._to_stop):
             try:
-                await step()
+                async with asyncio.timeout(most_s):
+                    await step()
+            except TimeoutError:
+                log.warning("stopping goes on without waiting any longer for=%s", step.__qualname__)
             except Exception:  # the rest is to be stopped all the same
                 log.exception("stopping failed")
         self._to_stop.clear()
@@ -164,7 +184,11 @@ class Worker:
         """Has `decide` run in the loop. See `runtime.hosting.Host`."""
         if self._app is None:
             raise NotHere("not started")
-        return await self._engine.transact(table, key, decide, self.settings.produce_timeout_s)
+        try:
+            async with self._patience.limit():
+                return await self._engine.transact(table, key, decide)
+        except TimeoutError:
+            raise Unavailable("the broker did not take the batch in time") from None
 
     def copy(self, table: Table[M], key: str) -> Copy[M] | None:
         """The row of `key` as this worker has it, though it may not own the partition."""
@@ -207,25 +231,36 @@ class Worker:
 
     def readiness(self) -> Mapping[str, Any]:
         """`ready` once the partitions the group gave this worker are taken over."""
+        stalled = self._watchdog.report() if self._watchdog is not None else []
         return {
-            "ready": self._ownership.running and not self.stopping,
+            "ready": self._ownership.running and not self.stopping and not stalled,
             "services": [s.name for s in self.plan.services],
             "partitions": sorted({tp.partition for tp in self._ownership.partitions}),
             "takeover": dict(self._engine.handover.progress) if self._app is not None else {},
             "standby": self._copies.lag if self._app is not None else {},
+            "stalled": stalled,
         }
 
     def _later(self, release: Callable[[], object]) -> None:
         async def step() -> None:
             release()
 
-        self._to_stop.append(step)
+        self._at_stop(step)
+
+    def _at_stop(self, step: Callable[[], Awaitable[None]], most_s: float = CLOSE_S) -> None:
+        self._to_stop.append((most_s, step))
+
+    async def _stop_serving(self) -> None:
+        """Takes no new connection, answers what is in hand, and tells each client that this was the last answer."""
+        self._patience.hurry(self.ANSWER_S)
+        await self._runner.drain(self.DRAIN_S)
+        await self._runner.cleanup()
 
     async def _serve(self) -> None:
         """Opens the HTTP port before anything else, so that it is known, and so that health can be asked for."""
-        self._runner = Runner(application(self, self._hosted), shutdown_timeout=self.GRACE_S)
+        self._runner = Runner(application(self, self._hosted), shutdown_timeout=self.ANSWER_S)
         await self._runner.setup()
-        self._to_stop.append(self._runner.cleanup)
+        self._at_stop(self._runner.cleanup)
         await web.TCPSite(self._runner, self.settings.http_host, self.settings.http_port, backlog=1024).start()
         port: int = self._runner.addresses[0][1]
         self._url = self.settings.base_url(port)

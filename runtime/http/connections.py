@@ -58,8 +58,26 @@ class Runner(web.AppRunner):
     unless its logger is set to DEBUG: it would cost more than the requests it tells of.
     """
 
+    LOOK_S = 0.02
+
     def __init__(self, app: web.Application, *, shutdown_timeout: float = 5.0) -> None:
         super().__init__(app, handle_signals=False, shutdown_timeout=shutdown_timeout)
+
+    async def drain(self, seconds: float) -> None:
+        """Takes no new connections, and returns when those there are have ended, or after `seconds`.
+
+        A connection that a client keeps alive is not cut before its next request could have been answered: the answer
+        says that it was the last (`admission`).
+        """
+        for site in list(self.sites):
+            await site.stop()
+        end = asyncio.get_running_loop().time() + seconds
+        while self._connected and asyncio.get_running_loop().time() < end:  # noqa: ASYNC110 - aiohttp tells nobody
+            await asyncio.sleep(self.LOOK_S)
+
+    @property
+    def _connected(self) -> bool:
+        return self.server is not None and bool(self.server.connections)
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()

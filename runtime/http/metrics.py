@@ -33,8 +33,17 @@ class _Counting:
 
 
 _IN_FLIGHT.set_function(lambda: _Counting.now)
-_TASKS.set_function(lambda: len(asyncio.all_tasks()))
 _BLOCKS.set_function(sys.getallocatedblocks)
+
+
+def _tasks() -> int:
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:  # looked at from outside of an event loop
+        return 0
+
+
+_TASKS.set_function(_tasks)
 
 
 @web.middleware

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from aiohttp import HttpVersion11, web
 
 from runtime.hosting import Host, Hosted
+from runtime.http.admission import admission
 from runtime.http.answers import problem
 from runtime.http.forwarding import client
 from runtime.http.inputs import too_large
@@ -22,7 +23,7 @@ def application(host: Host, hosted: Sequence[Hosted]) -> web.Application:
     keys = host.settings.worker_keys
     app = web.Application(
         client_max_size=host.settings.max_body_bytes,
-        middlewares=(metrics, problems, guard(keys)) if keys else (metrics, problems),
+        middlewares=(metrics, admission(host), problems, *((guard(keys),) if keys else ())),
     )
     app.cleanup_ctx.append(client)
     for routes in (h.routes(host) for h in hosted if h.routes is not None):

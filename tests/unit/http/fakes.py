@@ -167,6 +167,15 @@ class Running:
         finally:
             writer.close()
 
+    @property
+    def sites(self) -> set[Any]:
+        """Where it listens."""
+        return self._runner.sites
+
+    async def drain(self, seconds: float) -> None:
+        """Takes no new connections."""
+        await self._runner.drain(seconds)
+
     async def die(self) -> None:
         """Closes the port and cuts every connection."""
         server = self._runner.server

@@ -1,0 +1,221 @@
+"""A worker that does not get on says so, ends, and goes on once started again. One that must wait does not end."""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+
+from ecosystem.kafka import Cluster
+from ecosystem.ports import free_ports
+from schemas.messages import CheckType, Order, OrderValidation, ValidationResult
+from schemas.topics import ORDER_VALIDATIONS, ORDERS
+from tests.workers import Deployment, Remote, until
+
+LIMIT_S = 6
+CORE = ("orders", "fraud", "inventory", "details")
+
+
+@pytest.fixture
+def environment(deployment):
+    return environment_of(deployment)
+
+
+def environment_of(deployment):
+    mine = {
+        "KAFKA_BOOTSTRAP_SERVERS": deployment.servers,
+        "TOPIC_PREFIX": deployment.prefix,
+        "STATE_DIR": str(deployment.folder / "state"),
+        "SESSION_TIMEOUT_S": "3",
+        "HEARTBEAT_INTERVAL_S": "0.5",
+        "TRANSACTION_TIMEOUT_S": "3",
+        "PRODUCE_TIMEOUT_S": "3",
+        "WATCHDOG_S": str(LIMIT_S),
+        "HTTP_PORT": str(free_ports(1)[0]),
+    }
+    return {**os.environ, **mine}
+
+
+@asynccontextmanager
+async def running(deployment, environment, *services, sabotaged=None):
+    """A worker as a process; enters when it is ready. Killed at the end, if it still runs."""
+    module = ("tests.sabotage", sabotaged) if sabotaged else ("ecosystem.cli",)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", *module, "run", *services, env=environment, stderr=asyncio.subprocess.PIPE
+    )
+    said = asyncio.create_task(process.stderr.read())
+    worker = Remote(f"http://127.0.0.1:{environment['HTTP_PORT']}")
+
+    async def ready():
+        assert process.returncode is None, await said
+        return (await readiness(deployment, worker)).get("ready")
+
+    try:
+        await until(ready, "ready", every=0.1)
+        yield process, worker, said
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        await said
+
+
+async def readiness(deployment, worker):
+    try:
+        return (await deployment.ask(worker, "GET", "/readyz", timeout=aiohttp.ClientTimeout(2))).json()
+    except (aiohttp.ClientError, TimeoutError):
+        return {}
+
+
+async def metric(deployment, worker, pattern):
+    text = (await deployment.ask(worker, "GET", "/metrics")).body.decode()
+    return [float(value) for value in re.findall(rf"^{pattern} ([0-9.e+]+)$", text, re.MULTILINE)]
+
+
+async def ended(process):
+    async with asyncio.timeout(60):
+        return await process.wait()
+
+
+def order(id_):
+    return Order(id=id_, customer_id=1, product="JUMPERS", quantity=1, price=1)
+
+
+def verdicts(id_):
+    passed = ValidationResult.PASS
+    return [OrderValidation(order_id=id_, check_type=check, validation_result=passed) for check in CheckType]
+
+
+async def test_a_partition_that_is_never_fetched_makes_its_worker_unready_then_ends_it_and_the_next_goes_on(
+    deployment, environment
+):
+    ids = [f"o{n}" for n in range(20)]  # so many that each partition has some
+    async with running(deployment, environment, "orders", sabotaged="starve") as (process, worker, said):
+        await deployment.send(ORDERS, *map(order, ids))
+        await asyncio.gather(*(deployment.get(worker, id_) for id_ in ids))
+        for id_ in ids:
+            await deployment.send(ORDER_VALIDATIONS, *verdicts(id_))
+
+        async def unready():
+            return (await readiness(deployment, worker)).get("stalled")
+
+        [stalled] = await until(unready, "unready", every=0.1)
+        assert stalled["topic"] == "order-validations"
+        assert stalled["position"] < stalled["end"]
+        labels = rf'{{partition="{stalled["partition"]}",topic="order-validations"}}'
+        assert await metric(deployment, worker, "partition_lag" + labels) == [stalled["end"] - stalled["position"]]
+        assert await metric(deployment, worker, "stalled") == [1]
+        assert await ended(process) == 1
+        text = (await said).decode()
+    where = f"topic=order-validations partition={stalled['partition']} position={stalled['position']}"
+    assert re.search(rf"ERROR .* worker does not get on partition stands still {where}", text)
+    assert re.search(rf"ERROR .* worker failed: Stuck.*{where}", text)
+
+    async with running(deployment, environment, "orders") as (_, worker, _said):
+        outcomes = await asyncio.gather(*(deployment.outcome(worker, id_) for id_ in ids))
+    assert {o["state"] for o in outcomes} == {"VALIDATED"}
+    assert len([o for o in await deployment.values(ORDERS) if o.state.decided]) == len(ids)
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("deafen", "partition stands still"),
+        ("hang", "reader stands still"),
+        ("block", "the event loop has not come round"),
+    ],
+)
+async def test_whatever_stands_still_ends_its_worker_with_the_reason_and_the_next_goes_on(
+    deployment, environment, what, reason
+):
+    ids = [f"o{n}" for n in range(20)]
+    async with running(deployment, environment, "orders", sabotaged=what) as (process, worker, said):
+        await deployment.send(ORDERS, order("first"))
+        await deployment.send(ORDERS, *map(order, ids))
+        assert await ended(process) == 1
+        text = (await said).decode()
+    assert reason in text
+    if what == "block":
+        assert "in block" in text, "the stack says where"
+    else:
+        assert "worker failed" in text
+
+    async with running(deployment, environment, "orders") as (_, worker, _said):
+        for id_ in ids:
+            await deployment.send(ORDER_VALIDATIONS, *verdicts(id_))
+        outcomes = await asyncio.gather(*(deployment.outcome(worker, id_) for id_ in ids))
+    assert {o["state"] for o in outcomes} == {"VALIDATED"}
+
+
+async def test_a_worker_that_was_stopped_by_a_signal_for_longer_than_the_limit_goes_on(deployment, environment):
+    async with running(deployment, environment, *CORE) as (process, worker, _):
+        await deployment.send(ORDERS, order("o1"))
+        await deployment.outcome(worker, "o1")
+        process.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(LIMIT_S * 2)  # being stopped is the fault itself
+        process.send_signal(signal.SIGCONT)
+        await deployment.send(ORDERS, order("o2"))
+        assert (await deployment.outcome(worker, "o2"))["id"] == "o2"
+        await asyncio.sleep(LIMIT_S * 1.5)  # as long as a false alarm would take
+        assert process.returncode is None
+        assert (await readiness(deployment, worker))["ready"]
+
+
+async def test_a_transaction_left_open_in_an_input_is_waited_for_without_alarm(deployment, environment):
+    from aiokafka import AIOKafkaProducer
+
+    async with running(deployment, environment, *CORE) as (process, worker, _):
+        zombie = AIOKafkaProducer(
+            bootstrap_servers=deployment.servers, transactional_id="zombie", transaction_timeout_ms=60_000
+        )
+        await zombie.start()
+        try:
+            async with zombie.transaction():
+                for partition in range(4):
+                    await zombie.send_and_wait(
+                        deployment.prefix + ORDERS.name, b"{}", key=b"never", partition=partition
+                    )
+                await deployment.send(ORDERS, order("o1"))
+                await asyncio.sleep(LIMIT_S * 2)  # held back for as long as would be too long
+                assert process.returncode is None
+                assert (await readiness(deployment, worker))["ready"]
+        finally:
+            await zombie.stop()
+        assert (await deployment.outcome(worker, "o1"))["id"] == "o1"
+
+
+async def test_a_broker_that_is_away_for_longer_than_the_limit_ends_no_worker(tmp_path, prefix):
+    with Cluster(tmp_path / "kafka") as cluster:
+        async with (
+            Deployment(cluster.bootstrap_servers, prefix, tmp_path) as deployment,
+            running(deployment, environment_of(deployment), *CORE) as (process, worker, _),
+        ):
+            await deployment.send(ORDERS, order("o1"))
+            await deployment.outcome(worker, "o1")
+            await asyncio.to_thread(cluster.kill, 1)
+            await asyncio.sleep(LIMIT_S * 3)  # being away is the fault itself
+            assert process.returncode is None
+            await asyncio.to_thread(cluster.restart, 1)
+            await deployment.send(ORDERS, order("o2"))
+            assert (await deployment.outcome(worker, "o2"))["id"] == "o2"
+            assert process.returncode is None
+
+
+async def test_what_does_not_stop_when_told_to_is_ended(deployment, environment):
+    async with running(deployment, environment, "orders", sabotaged="never_leave") as (process, worker, said):
+        await deployment.send(ORDERS, order("o1"))
+        await until(lambda: in_hand(deployment, worker), "a batch in hand")
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(15):
+            assert await process.wait() == 1
+        assert b"does not come to its end" in await said
+
+
+async def in_hand(deployment, worker):
+    return await metric(deployment, worker, r'partition_lag\{[^}]*topic="orders"\}') and sum(
+        await metric(deployment, worker, r'partition_lag\{[^}]*topic="orders"\}')
+    )

@@ -1,0 +1,90 @@
+"""A worker as a process in which something breaks: `python -m tests.sabotage <what> <orders run …>`.
+
+It breaks when the first order comes, so that the worker is up and ready by then. What breaks is the client underneath
+or a processor, as it may for real; nothing of the runtime that is to notice it is touched.
+"""
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ecosystem.cli import main
+from orders_service.aggregate import Gathering
+from runtime.checkpoint import ExactlyOnce
+from runtime.internals import FencedProducer
+from runtime.member import KafkaMember
+
+
+def starve() -> None:
+    """One partition of the verdicts is never fetched again; all others are."""
+    fetch = KafkaMember.fetch
+
+    async def without_one(self: Any, timeout_s: float) -> Any:
+        consumer = self._consumer
+        for tp in consumer.assignment():
+            if tp.topic.endswith("order-validations") and not consumer.paused():
+                consumer.pause(tp)
+        return await fetch(self, timeout_s)
+
+    KafkaMember.fetch = without_one  # type: ignore[method-assign]
+
+
+def deafen() -> None:
+    """Everything is fetched, nothing of it arrives: those who wait for it are never woken."""
+
+    async def nothing(self: Any, timeout_s: float) -> Any:
+        await asyncio.sleep(timeout_s)
+        return {}
+
+    KafkaMember.fetch = nothing  # type: ignore[method-assign]
+
+
+def hang() -> None:
+    """A batch in hand never ends."""
+
+    async def never(*_: Any) -> Any:
+        await asyncio.Event().wait()
+
+    ExactlyOnce.commit = never  # type: ignore[method-assign]
+
+
+def block() -> None:
+    """The event loop does not come round."""
+    while True:
+        time.sleep(0.1)
+
+
+def never_leave() -> None:
+    """What was asked to stop does not: the broker's answer to a commit never comes, and nothing can cancel it."""
+
+    async def stubborn(*_: Any, **__: Any) -> Any:
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                continue
+
+    FencedProducer.commit_transaction = stubborn  # type: ignore[method-assign]
+
+
+KINDS = {function.__name__: function for function in (starve, deafen, hang, block, never_leave)}
+
+
+def _at_the_first_order(break_it: Callable[[], None]) -> None:
+    on_order, done = Gathering.on_order, []
+
+    def first(self: Any, order: Any, ctx: Any) -> None:
+        if not done:
+            done.append(order)
+            break_it()
+        on_order(self, order, ctx)
+
+    Gathering.on_order = first  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    kind, *arguments = sys.argv[1:]
+    _at_the_first_order(KINDS[kind])
+    main(arguments)

@@ -1,0 +1,81 @@
+"""A silent event loop ends the process; a busy, idle or stopped one does not."""
+
+import asyncio
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+from runtime.pulse import Pulse
+
+
+class Quick(Pulse):
+    STEP_S = 0.02
+
+
+@pytest.fixture
+def ended():
+    return []
+
+
+async def test_a_loop_that_comes_round_is_left_alone(ended):
+    pulse = Quick(0.2, ended.append)
+    pulse.start()
+    await asyncio.sleep(0.6)
+    pulse.stop()
+    assert ended == []
+
+
+async def test_a_silent_loop_is_ended_once_its_time_is_over_with_the_stack(ended, capfd, caplog):
+    pulse = Quick(0.2, ended.append)
+    pulse.start()
+    deadline = time.monotonic() + 20
+    while not ended and time.monotonic() < deadline:
+        time.sleep(0.01)  # noqa: ASYNC251 - blocks the loop, which is the fault itself
+    pulse.stop()
+    assert ended == [1]
+    assert "test_a_silent_loop_is_ended" in capfd.readouterr().err
+    assert "has not come round" in caplog.text
+
+
+async def test_what_does_not_come_to_its_end_is_ended(ended, caplog):
+    pulse = Quick(60, ended.append)
+    pulse.start()
+    pulse.end_within(0.2)
+    async with asyncio.timeout(20):
+        while not ended:
+            await asyncio.sleep(0.01)
+    assert ended == [1]
+    assert "does not come to its end" in caplog.text
+
+
+async def test_time_in_which_the_process_was_stopped_does_not_count(ended, monkeypatch):
+    """As after SIGSTOP and SIGCONT: the clock has jumped by an hour, and no beat has come since."""
+    hours = iter(range(10**6))
+    monkeypatch.setattr("runtime.pulse.monotonic", lambda: next(hours) * 3600.0)
+    pulse = Quick(30, ended.append)
+    pulse.start()
+    time.sleep(Quick.STEP_S * 3)  # noqa: ASYNC251 - no beat meanwhile
+    pulse.stop()
+    assert ended == []
+
+
+SILENCED = """
+    import asyncio, logging, os, sys, threading, time
+    from runtime.pulse import Pulse
+    Pulse.STEP_S, Pulse.SAY_S = 0.05, 0.3
+    read, write = os.pipe()
+    logging.basicConfig(stream=os.fdopen(write, "w"))
+    async def main():
+        Pulse(0.3).start()
+        logging.error("x" * 10**6)  # nobody reads the pipe: the log blocks, and holds its lock
+    asyncio.run(main())
+"""
+
+
+def test_a_process_that_hangs_in_its_own_log_ends_all_the_same():
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(SILENCED)], capture_output=True, timeout=60)
+    assert done.returncode == 1
+    assert b"in main" in done.stderr
