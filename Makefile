@@ -8,10 +8,10 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 	--no-emit-index-url --no-emit-find-links $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast chaos bench soak lint format lock clean
+.PHONY: help install run test test-fast chaos bench bench-recovery bench-failover soak lint format lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 install: $(INSTALLED) ## Install into .venv what the lock names; the other targets do so when it is needed
 
@@ -32,6 +32,12 @@ bench: $(INSTALLED) ## Measure POST to VALIDATED at several loads, composed and 
 
 soak: $(INSTALLED) ## Watch memory and handles of a worker under steady load; MINUTES=30 RATE=60
 	@$(BIN)/python -m bench.soak --minutes $(or $(MINUTES),30) --rate $(or $(RATE),60)
+
+bench-recovery: $(INSTALLED) ## Measure how a worker rebuilds the state of a million orders: time, rate, memory; minutes
+	@$(BIN)/python -m bench.recovery
+
+bench-failover: $(INSTALLED) ## Measure how long reads wait when one of two workers is killed or stopped; minutes
+	@$(BIN)/python -m bench.failover
 
 lint: $(INSTALLED) ## Check style, formatting and types
 	$(BIN)/ruff check

@@ -35,10 +35,10 @@ class Changelogs:
         services = [hosted.service for hosted in build(CORE, settings)]
         self.plan = Plan(tuple(services))
         topology = Topology(*services, partitions=settings.partitions)
+        now = topology.now = datetime.now(UTC)  # or what is remembered for a while would be forgotten at once
         products = [f"product-{n}" for n in range(100)]
         topology.send(WAREHOUSE_INVENTORY, *[StockLevel(product=p, count=10**9) for p in products])
         self._ids = [new_order_id() for _ in range(DECIDED)]
-        now = datetime.now(UTC)
         topology.send(
             ORDERS,
             *[

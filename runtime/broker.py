@@ -15,9 +15,12 @@ from runtime.settings import Settings
 class KafkaBroker:
     """`runtime.restore.Broker`. Connects when it is first asked."""
 
-    def __init__(self, settings: Settings, group: str, most_rows: int = 5000) -> None:
-        """`most_rows`: how many are had at a time when reading."""
+    def __init__(
+        self, settings: Settings, group: str, most_rows: int = 5000, partition_bytes: int = 4 * 1024 * 1024
+    ) -> None:
+        """Of each partition that is read, up to `partition_bytes` are fetched ahead; `most_rows` are had at a time."""
         self._most_rows = most_rows
+        self._partition_bytes = partition_bytes
         self._settings = settings
         self._names = Names(settings.topic_prefix)
         self._group = self._names.group(group)
@@ -25,7 +28,7 @@ class KafkaBroker:
 
     async def _connected(self) -> AIOKafkaConsumer:
         if self._consumer is None:
-            consumer = kafka.lone_consumer(self._settings)
+            consumer = kafka.lone_consumer(self._settings, self._partition_bytes)
             await consumer.start()
             self._consumer = consumer
         return self._consumer

@@ -83,9 +83,13 @@ class Logs:
         starts = await self._broker.log_starts(stores)
         positions = positions_of(stores, starts, ends)
         todo = {tp: ends[tp] for tp in stores if positions[tp] < ends[tp]}
+        progress(0, sum(end - positions[tp] for tp, end in todo.items()))
         if todo:
             async with self._broker.reading({tp: positions[tp] for tp in todo}) as reading:
                 await self._read(reading, stores, todo, progress)
+        for tp, store in stores.items():
+            if ends[tp]:
+                store.is_complete(ends[tp] - 1)  # markers of transactions end it, and no record tells so
 
     async def _settled_ends(self, partitions: Collection[TopicPartition]) -> Offsets:
         """The ends of the changelogs once no transaction is open there: only their owner writes, and that is over."""
@@ -105,8 +109,9 @@ class Logs:
                 applied += len(rows)
             positions = reading.positions()
             for tp in [tp for tp, end in todo.items() if positions[tp] >= end]:
-                stores[tp].apply({}, todo.pop(tp) - 1)  # a marker ends it, and no record tells so
+                del todo[tp]
             tell(applied, sum(end - positions[tp] for tp, end in todo.items()))
+            await asyncio.sleep(0)  # rows that have come already are had without waiting, and others want to run
 
 
 def positions_of(stores: Mapping[TopicPartition, Store], starts: Offsets, ends: Offsets) -> Offsets:
@@ -115,6 +120,9 @@ def positions_of(stores: Mapping[TopicPartition, Store], starts: Offsets, ends: 
     for tp, store in stores.items():
         if store.offset is not None and not starts[tp] - 1 <= store.offset < ends[tp]:
             log.warning("store is not of this changelog, rebuilding changelog=%s partition=%d", tp.topic, tp.partition)
+            store.clear()
+        elif store.stale:
+            log.warning("store is too old, rebuilding changelog=%s partition=%d", tp.topic, tp.partition)
             store.clear()
         positions[tp] = starts[tp] if store.offset is None else store.offset + 1
     return positions

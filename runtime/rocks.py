@@ -69,7 +69,7 @@ class RocksStore:
         self._meta_handle = self._db.get_column_family_handle(_META)
         self._closed = False
         self._offset, self._written = self._read_offset()
-        if self._offset is not None and time.time() - self._written > STALE_AFTER_S:
+        if self.stale:
             self.clear()
 
     def _open_database(self) -> Rdict:
@@ -115,6 +115,11 @@ class RocksStore:
         batch.put(_OFFSET, b"%d %d" % (offset, now), self._meta_handle)
         self._db.write(batch)
         self._offset, self._written = offset, now
+
+    @property
+    def stale(self) -> bool:
+        """Whether it was last complete, as far as is known, longer ago than its changelog keeps deletions."""
+        return self._offset is not None and time.time() - self._written > STALE_AFTER_S
 
     def is_complete(self, offset: int) -> None:
         """Notes that the store holds all that its changelog tells: it is no older than this moment."""

@@ -35,6 +35,9 @@ class Follower:
 
     RETRY_S = 1.0
 
+    SURE_S = 60.0
+    """How long ago the group may have confirmed an owner for its stores to count as complete now, give or take."""
+
     def __init__(
         self, plan: Plan, stores: Stores, broker: Broker, metrics: LoopMetrics, confirmed: Callable[[], float]
     ) -> None:
@@ -69,7 +72,12 @@ class Follower:
     def were_owned(self, partitions: Collection[int]) -> None:
         """Tells that the stores of these partitions held all there was, as long as the group confirmed it."""
         at = self._confirmed()
-        self._complete.update({TopicPartition(c, p): at for c in self._changelogs.values() for p in partitions})
+        for partition in partitions:
+            for table, changelog in self._changelogs.items():
+                self._complete[TopicPartition(changelog, partition)] = at
+                store = self._stores.peek(table, partition)
+                if store is not None and store.offset is not None and _now() - at < self.SURE_S:
+                    store.is_complete(store.offset)
 
     def follow(self, partitions: Collection[int]) -> None:
         """From now on follows these partitions and no others: stores of those are left alone once this returns."""
@@ -142,7 +150,8 @@ class Follower:
             self._lag[tp] = lag = max(0, ends[tp] - positions.get(tp, 0))
             if not lag:
                 self._complete[tp] = asked
-                store.is_complete(positions[tp] - 1)
+                if positions[tp]:
+                    store.is_complete(positions[tp] - 1)
         self._metrics.standby(len(self._partitions), sum(self._lag.values()))
 
 

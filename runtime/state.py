@@ -28,6 +28,10 @@ class Store(Protocol):
     def is_complete(self, offset: int) -> None:
         """Notes that the store holds at this moment all that its changelog tells, which ends at `offset`."""
 
+    @property
+    def stale(self) -> bool:
+        """Whether the store was last complete so long ago that its changelog may have forgotten deletions since."""
+
     def clear(self) -> None:
         """Forgets all rows and the offset."""
 
@@ -71,6 +75,10 @@ class MemoryStore:
 
     def is_complete(self, offset: int) -> None:
         self.offset = offset
+
+    @property
+    def stale(self) -> bool:
+        return False
 
     def clear(self) -> None:
         self.rows.clear()

@@ -43,6 +43,12 @@ from schemas.wire import Message
 
 log = logging.getLogger(__name__)
 
+RESTORE_BYTES, FOLLOW_BYTES = 64 * 1024 * 1024, 16 * 1024 * 1024
+"""Of changelogs, what waits in memory to be put into stores: when partitions are taken over, and for copies."""
+
+LEAST_BYTES = 64 * 1024
+"""Of each partition all the same, for a request to be worth its while."""
+
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 
@@ -102,13 +108,16 @@ class Worker:
         self._announcer = Announcer(settings, self._patience)
         await self._announcer.start()
         self._at_stop(self._announcer.stop)
-        broker = KafkaBroker(settings, plan.group)
+        stores_in_all = len(plan.tables) * settings.partitions
+        broker = KafkaBroker(settings, plan.group, partition_bytes=max(LEAST_BYTES, RESTORE_BYTES // stores_in_all))
         self._at_stop(broker.stop)
         logs = Logs(broker)
         # A topic just made is known before its leaders serve: whoever asks them too early waits out a back-off.
         await logs.ends([TopicPartition(topic, p) for topic in topics_of(plan) for p in range(settings.partitions)])
         self._member = member = KafkaMember(settings, plan)
-        copies_broker = KafkaBroker(settings, plan.group, most_rows=500)
+        copies_broker = KafkaBroker(
+            settings, plan.group, most_rows=500, partition_bytes=max(LEAST_BYTES, FOLLOW_BYTES // stores_in_all)
+        )
         self._at_stop(copies_broker.stop)
         self._copies = Follower(plan, stores, copies_broker, self.metrics, member.confirmed)
         self._at_stop(self._copies.stop)

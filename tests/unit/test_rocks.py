@@ -63,6 +63,18 @@ def test_a_store_that_slept_longer_than_tombstones_are_kept_is_rebuilt(stores, m
     monkeypatch.setattr("runtime.rocks.time.time", lambda: later)
 
     assert stores.open("t", 0).offset is None
+    assert not stores.open("t", 0).stale
+
+
+def test_a_store_that_was_cut_off_while_open_says_that_it_is_stale(stores, monkeypatch):
+    store = stores.open("t", 0)
+    assert not store.stale
+    store.apply({b"a": b"1"}, 5)
+    assert not store.stale
+    later = time.time() + STALE_AFTER_S + 1
+    monkeypatch.setattr("runtime.rocks.time.time", lambda: later)
+
+    assert store.stale
 
 
 def test_a_store_that_is_kept_complete_is_not_stale_though_nothing_changes_in_it(stores, monkeypatch):

@@ -13,7 +13,7 @@ from runtime.plan import Plan
 from runtime.records import TopicPartition
 from runtime.service import Input, Service, Table
 from runtime.standby import Follower
-from runtime.state import MemoryStores
+from runtime.state import MemoryStore, MemoryStores
 from schemas.messages import StockLevel
 from schemas.topics import WAREHOUSE_INVENTORY
 
@@ -262,3 +262,28 @@ async def test_nothing_is_asked_of_the_broker_where_nothing_is_followed(broker, 
     asked = broker.asked
     await asyncio.sleep(0.05)
     assert (broker.asked, broker.readers) == (asked, 0)
+
+
+async def test_a_copy_that_was_cut_off_for_too_long_is_rebuilt(broker, follower, monkeypatch):
+    store = follower._stores.open(LEVELS.name, 0)
+    store.apply({b"deleted-long-ago": b"1"}, 0)
+    broker.write(LEVELS, 0, *[(key, b"1") for key in SIX])
+    monkeypatch.setattr(MemoryStore, "stale", property(lambda store: b"deleted-long-ago" in store.rows))
+    follower.follow({0})
+    await until(lambda: follower.lag == {0: 0})
+
+    assert copy(follower) == dict.fromkeys(SIX, b"1")
+
+
+async def test_what_was_owned_until_now_is_complete(broker, follower):
+    noted = []
+    store = follower._stores.open(LEVELS.name, 0)
+    store.apply({b"a": b"1"}, 7)
+    store.is_complete = noted.append
+    follower.were_owned({0, 1})
+    assert noted == [7]
+
+    now = asyncio.get_running_loop().time()
+    follower._confirmed = lambda: now - 3600  # it was away for an hour, and knows no better
+    follower.were_owned({0, 1})
+    assert noted == [7]

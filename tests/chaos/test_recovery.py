@@ -1,0 +1,68 @@
+"""State on disk survives a kill; a disk that is gone is rebuilt from the changelogs, and says how far it is."""
+
+import asyncio
+import re
+import shutil
+import signal
+
+import aiohttp
+
+from bench.changelogs import Changelogs
+from tests.chaos.fleet import CORE, Fleet, Process
+from tests.workers import Deployment, Remote
+
+ORDERS = 12_500
+
+
+async def progress_until_ready(deployment: Deployment, process: Process) -> list[dict]:
+    """What `/readyz` told of the takeover, without repetitions."""
+    told: list[dict] = []
+    async with asyncio.timeout(120):
+        while True:
+            try:
+                answer = await deployment.ask(Remote(process.url), "GET", "/readyz")
+            except aiohttp.ClientError:
+                continue
+            takeover = answer.json()["takeover"]
+            if takeover and takeover not in told:
+                told.append(takeover)
+            if answer.status == 200:
+                return told
+            await asyncio.sleep(0.005)
+
+
+def restored(process: Process) -> int:
+    """By the last takeover that the log tells of."""
+    return int(re.findall(r"took over .*restored=(\d+)", process.log.read_text())[-1])
+
+
+async def test_a_state_directory_survives_a_kill_and_is_rebuilt_when_it_is_gone(deployment):
+    changelogs = Changelogs(deployment.settings())
+    ids = await changelogs.write(ORDERS, batch=250)
+    records = sum([len(await deployment.records(table.changelog)) for table in changelogs.plan.tables.values()])
+    assert records > 4 * ORDERS
+    async with Fleet(deployment, CORE) as fleet:
+        (worker,) = fleet.processes
+        assert restored(worker) == records
+
+        await worker.end(signal.SIGKILL)
+        worker.start()
+        await fleet.ready()
+        assert restored(worker) == 0, "all of it was on the disk"
+
+        await worker.end(signal.SIGKILL)
+        shutil.rmtree(worker.state / "tables")
+        worker.start()
+        told = await progress_until_ready(deployment, worker)
+        assert restored(worker) == records
+
+        left = [t["left"] for t in told]
+        assert left == sorted(left, reverse=True), "it goes down"
+        assert left[0] > left[-1]
+        counts = [t["restored"] for t in told]
+        assert counts == sorted(counts)
+        # What is left are offsets: records, and the markers of transactions, a few for every batch.
+        assert all(records <= t["restored"] + t["left"] <= 2 * records for t in told)
+        for id_ in ids:
+            outcome = await deployment.outcome(Remote(worker.url), id_)
+            assert (outcome["id"], outcome["state"], len(outcome["verdicts"])) == (id_, "VALIDATED", 3)
