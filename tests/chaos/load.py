@@ -32,7 +32,7 @@ class Load:
         self.acknowledged: dict[str, dict[str, Any]] = {}
         self.refused: Counter[str] = Counter()
         self.answers: Counter[str] = Counter()
-        """To requests for an order that was acknowledged, by status."""
+        """To requests for an order that was acknowledged: by status, and whether a standby gave them."""
         self.told: dict[str, str] = {}
         """The state in which an order was shown as decided."""
         self.wrong: list[str] = []
@@ -101,7 +101,8 @@ class Load:
         try:
             path = f"/v1/orders/{id_}/validated?timeout={timeout_ms}"
             async with self._http.get(f"{gate.url}{path}", timeout=_PATIENCE) as response:
-                self.answers[str(response.status)] += 1
+                standby = " by a standby" if response.headers.get("X-Served-By") == "standby" else ""
+                self.answers[f"{response.status}{standby}"] += 1
                 if response.status == 200:
                     state = (await response.json())["state"]
                     if self.told.setdefault(id_, state) != state:
