@@ -16,8 +16,8 @@ from tests.chaos.fleet import CORE, Fleet
 from tests.chaos.load import Load
 from tests.workers import until
 
-SESSION_S = 3.0
-SILENCE_S = 5.0
+SESSION_S = 2.0
+SILENCE_S = 3.5
 
 HANDOVER = [point for point in POINTS if point.startswith("handover.")]
 AT_LEAST_ONCE = ["commit.state", "commit.announced", "commit.timers"]
