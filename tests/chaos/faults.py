@@ -65,6 +65,7 @@ class Faults:
 
     def __init__(self, fleet: Fleet, brokers: Brokers | None, say: Callable[[str], None] = print) -> None:
         self._fleet = fleet
+        self._victims = tuple(fleet.processes)  # not who is added for a while only
         self._brokers = brokers
         self._say = say
         self.done: Counter[str] = Counter()
@@ -105,7 +106,7 @@ class Faults:
             await self._brokers.heal()
 
     async def _happen(self, fault: Fault) -> None:
-        victim = self._fleet.processes[fault.victim % len(self._fleet.processes)]
+        victim = self._victims[fault.victim % len(self._victims)]
         self._say(f"{fault.kind} {'' if fault.kind == 'broker' else victim.name} for {fault.seconds:.1f} s")
         self.done[fault.kind] += 1
         began = monotonic()
