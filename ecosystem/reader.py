@@ -45,13 +45,12 @@ class Reader:
     async def records(self, from_beginning: bool, follow: bool, stop: asyncio.Event) -> AsyncIterator[Record]:
         """What is there or comes, in order within each partition; ends with `stop`, or where it ended at the start."""
         partitions = self._partitions
-        self._consumer.assign(partitions)
         ends = await self._consumer.end_offsets(partitions)
-        if from_beginning:
-            await self._consumer.seek_to_beginning(*partitions)
-        else:
-            for tp, end in ends.items():
-                self._consumer.seek(tp, end)
+        starts = await self._consumer.beginning_offsets(partitions) if from_beginning else ends
+        # Nothing is awaited in between: what is assigned without a position is soon given one, at the end.
+        self._consumer.assign(partitions)
+        for tp, start in starts.items():
+            self._consumer.seek(tp, start)
         while not stop.is_set():
             batch = await self._consumer.getmany(timeout_ms=_POLL_MS)
             for r in heapq.merge(*batch.values(), key=lambda r: r.timestamp):

@@ -8,7 +8,7 @@ from runtime.records import Record, Write
 from schemas.topics import DEAD_LETTERS
 
 _MAX_ERROR = 1000
-_MAX_BYTES = 960 * 1024
+MAX_BYTES = 960 * 1024
 """Of a letter but for its own headers: a message may be as large as Kafka takes, or larger if it came compressed."""
 _MAX_KEY = 64 * 1024
 
@@ -20,8 +20,8 @@ def dead_letter(record: Record, service: str, error: str, now: datetime) -> Writ
     """
     key, value, headers = record.key, record.value, tuple(record.headers)
     size = len(key or b"") + len(value or b"") + sum(len(name.encode()) + len(text or b"") for name, text in headers)
-    if size > _MAX_BYTES:
-        key, value = key and key[:_MAX_KEY], value and value[: _MAX_BYTES - _MAX_KEY]
+    if size > MAX_BYTES:
+        key, value = key and key[:_MAX_KEY], value and value[: MAX_BYTES - _MAX_KEY]
         headers = (("cut", str(size).encode()),)
     if key is None and value is None:
         value = b""  # aiokafka writes nothing that has neither

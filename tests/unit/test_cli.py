@@ -21,7 +21,7 @@ def orders(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("command", sorted(main.commands))
 def test_every_command_has_help_and_an_example(orders, command):
-    result = orders(command, *(["set"] if command == "stock" else []), "--help")
+    result = orders(command, *{"stock": ["set"], "dead-letters": ["redrive"]}.get(command, []), "--help")
     assert result.exit_code == 0
     assert command == "topics" or f"\n  orders {command}" in result.output
 
@@ -39,6 +39,12 @@ def test_every_command_has_help_and_an_example(orders, command):
         (["tail", "order"], "no such topic: order. There are: orders, "),
         (["generate", "--rate", "0"], "0.0 is not in the range"),
         (["up", "--rate", "1", "--no-sample"], "--rate needs the sample stock"),
+        (["audit", "--since", "yesterday"], "'yesterday' is not a time such as 2026-07-01"),
+        (["audit", "--guarantee", "hopefully"], "'hopefully' is not one of 'exactly_once', 'at_least_once'"),
+        (["dead-letters", "list", "order"], "no such topic: order. There are: orders, "),
+        (["dead-letters", "show", "orders", "17"], "'17' is not a place such as 2@17"),
+        (["dead-letters", "redrive", "orders"], "name the letters, PARTITION@OFFSET"),
+        (["dead-letters", "redrive", "orders", "2@17", "--all"], "name the letters, PARTITION@OFFSET"),
     ],
 )
 def test_what_cannot_be_is_refused_with_a_reason(orders, arguments, said):
@@ -62,12 +68,21 @@ def test_nobody_there(orders, command):
     assert f"Nobody answers at {url}" in result.output
 
 
-@pytest.mark.parametrize("command", [["stock", "set", "mug", "1"], ["tail", "--no-follow"]])
-def test_no_kafka_there(orders, command, monkeypatch):
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["stock", "set", "mug", "1"], 1),
+        (["tail", "--no-follow"], 1),
+        (["dead-letters", "list"], 1),
+        (["dead-letters", "redrive", "orders", "--all"], 1),
+        (["audit"], 2),
+    ],
+)
+def test_no_kafka_there(orders, command, code, monkeypatch):
     servers = f"127.0.0.1:{free_ports(1)[0]}"
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", servers)
     result = orders(*command)
-    assert result.exit_code == 1
+    assert result.exit_code == code
     assert f"Kafka does not answer at {servers}" in result.output
 
 

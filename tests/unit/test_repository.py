@@ -66,7 +66,9 @@ def test_links_and_paths_in_the_documentation_lead_somewhere(path):
 
 @pytest.mark.parametrize("path", ["README.md", "docs/operations.md"])
 def test_commands_in_the_documentation_exist(path):
-    for words in re.findall(r"\borders ((?:up|run|post|get|stock|generate|tail|topics|audit)\b[^\n`#|;]*)", read(path)):
+    for words in re.findall(
+        r"\borders ((?:up|run|post|get|stock|generate|tail|topics|audit|dead-letters)\b[^\n`#|;]*)", read(path)
+    ):
         arguments = words.split()
         options = [a for a in arguments if a.startswith("--")]
         command = main.commands[arguments[0]]

@@ -1,0 +1,73 @@
+"""A dead letter taken apart: the message as it was, and what the service that failed on it said. Pure."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
+from runtime.dead_letters import MAX_BYTES
+from runtime.records import Header, Record
+from schemas.topics import DEAD_LETTERS
+
+_OURS = ("service", "error", "topic", "partition", "offset", "time")
+"""Headers a dead letter ends in (`runtime.dead_letters`); others of these names before them are the message's own."""
+
+_CUT = "cut"
+
+
+class Where(NamedTuple):
+    """Where a letter stands in `<topic>.dead-letters`; `topic` is the one the message is from."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}{DEAD_LETTERS} {self.partition}@{self.offset}"
+
+
+class NoLetter(ValueError):
+    """Somebody else's message among the dead letters: it does not say where it is from."""
+
+
+class Letter(NamedTuple):
+    """A message that was set aside.
+
+    `headers` are those it came with. `from_partition` and `from_offset` say where it was; the offset is -1 for one that
+    was decided in the batch that announced it. `cut` is the size in bytes of one that was too large to be kept whole.
+    """
+
+    where: Where
+    time_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[Header, ...]
+    service: str
+    error: str
+    from_partition: int
+    from_offset: int
+    failed_at: str
+    cut: int | None
+
+    @classmethod
+    def of(cls, record: Record) -> Self:
+        """Reads a record of a topic of dead letters. Raises `NoLetter` if it does not have their headers."""
+        own, said = record.headers[: -len(_OURS)], record.headers[-len(_OURS) :]
+        if tuple(name for name, _ in said) != _OURS:
+            raise NoLetter(f"it does not end in the headers {', '.join(_OURS)}")
+        service, error, topic, partition, offset, time = [(text or b"").decode(errors="replace") for _, text in said]
+        if topic + DEAD_LETTERS != record.topic:
+            raise NoLetter(f"its header topic says {topic!r}")
+        where = Where(topic, record.partition, record.offset)
+        try:
+            places = int(partition), int(offset)
+        except ValueError as fault:
+            raise NoLetter(f"its headers partition and offset are no numbers: {fault}") from fault
+        content = record.key, record.value, tuple(own)
+        return cls(where, record.timestamp_ms, *content, service, error, *places, time, _size_before(own))
+
+
+def _size_before(headers: Sequence[Header]) -> int | None:
+    """The size of a message that was cut; one that came with such a header itself was small enough to be kept."""
+    if len(headers) == 1 and headers[0][0] == _CUT and (headers[0][1] or b"").isdigit():
+        size = int(headers[0][1])
+        return size if size > MAX_BYTES else None
+    return None

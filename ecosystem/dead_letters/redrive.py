@@ -1,0 +1,136 @@
+"""Writing dead letters back to the topics they are from, each of them once.
+
+A message and the note that it was written back (`read.REDRIVEN`) are one transaction, so there are both or neither.
+All who redrive use one transactional id: whoever begins ends what another had open, and only then reads the notes. The
+other one is refused at its next step.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import ProducerFenced
+
+from ecosystem.dead_letters.letter import Letter, Where
+from ecosystem.dead_letters.read import REDRIVEN, Redriven, key_of, letters, redriven
+from runtime import internals, kafka
+from runtime.kafka import Names
+from runtime.partitioning import partition_of
+from runtime.provision import ensure_topics
+from runtime.records import Header
+from runtime.settings import Settings
+
+TRANSACTIONAL_ID = "dead-letters-redrive"
+
+_AT_ONCE = 100
+_BYTES_AT_ONCE = 4 * 1024 * 1024
+_DAY_MS = 24 * 3600 * 1000
+
+# A letter is kept for 14 days, and until its segment is rolled, seven days by default: its note must outlive it.
+_CONFIG = {"cleanup.policy": "compact,delete", "retention.ms": str(60 * _DAY_MS)}
+
+
+class Superseded(Exception):
+    """Somebody else began to redrive. What was written until then stays written, and the other one knows of it."""
+
+
+@dataclass
+class Outcome:
+    """What became of the letters that were wanted."""
+
+    written: dict[Where, Redriven] = field(default_factory=dict)
+    before: dict[Where, Redriven] = field(default_factory=dict)
+    refused: dict[Where, str] = field(default_factory=dict)
+
+
+async def redrive(settings: Settings, topic: str, wanted: Callable[[Letter], bool]) -> Outcome:
+    """Writes those letters of `topic` back that are there now, are wanted, and were not written back before.
+
+    Key, value and headers are those of the message, and so is the partition. May be repeated after any end, and run by
+    several people at once.
+
+    Raises:
+        Superseded: another one has begun meanwhile.
+        aiokafka.errors.KafkaError: the broker does not answer, or has no transactions.
+    """
+    await ensure_topics(settings, {REDRIVEN: _CONFIG})
+    outcome = Outcome()
+    producer = kafka.transactional_producer(settings, Names(settings.topic_prefix).group(TRANSACTIONAL_ID))
+    await internals.start(producer)  # from here on nobody else's transaction is open
+    try:
+        done = await redriven(settings)
+        partitions = len(await producer.partitions_for(settings.topic_prefix + topic))
+        batch: list[Letter] = []
+        async for letter in letters(settings, [topic]):
+            if not isinstance(letter, Letter) or not wanted(letter):
+                continue
+            if letter.where in done:
+                outcome.before[letter.where] = done[letter.where]
+            elif reason := _refusal(letter, partitions):
+                outcome.refused[letter.where] = reason
+            else:
+                batch.append(letter)
+            if len(batch) == _AT_ONCE or sum(len(one.value or b"") for one in batch) > _BYTES_AT_ONCE:
+                await _write(producer, settings, batch, outcome)
+                batch = []
+        await _write(producer, settings, batch, outcome)
+    except ProducerFenced as error:
+        raise Superseded(
+            f"somebody else has begun to redrive; {len(outcome.written)} were written back until then. "
+            "Run it again: no letter is written twice"
+        ) from error
+    finally:
+        await internals.end(producer)
+    return outcome
+
+
+def _refusal(letter: Letter, partitions: int) -> str | None:
+    """Why it can never be written back."""
+    if letter.cut is not None:
+        return f"it was cut: of {letter.cut} bytes only the beginning is kept"
+    if not 0 <= letter.from_partition < partitions:
+        return f"it is from partition {letter.from_partition}, and there are {partitions}"
+    return None
+
+
+async def _write(producer: AIOKafkaProducer, settings: Settings, batch: Sequence[Letter], outcome: Outcome) -> None:
+    """Messages and notes in one transaction."""
+    if not batch:
+        return
+    names = Names(settings.topic_prefix)
+    at = datetime.now(UTC)
+    await producer.begin_transaction()
+    sent = await _send(
+        producer,
+        [(names.topic(one.where.topic), one.from_partition, one.key, one.value, one.headers) for one in batch],
+    )
+    notes = {
+        one.where: Redriven(partition=one.from_partition, offset=offset, at=at)
+        for one, offset in zip(batch, sent, strict=True)
+    }
+    topic = names.topic(REDRIVEN)
+    partitions = len(await producer.partitions_for(topic))
+    await _send(
+        producer,
+        [
+            (topic, partition_of(key := key_of(where), partitions), key, note.to_json(), ())
+            for where, note in notes.items()
+        ],
+    )
+    await producer.commit_transaction()
+    outcome.written |= notes
+
+
+_Message = tuple[str, int, bytes | None, bytes | None, Sequence[Header]]
+
+
+async def _send(producer: AIOKafkaProducer, messages: Iterable[_Message]) -> list[int]:
+    """Returns their offsets, once every in-sync replica has them."""
+    acks = [
+        await producer.send(topic, value, key, partition=partition, headers=list(headers))
+        for topic, partition, key, value, headers in messages
+    ]
+    await asyncio.wait(acks)  # of several that failed asyncio would complain about all but the first
+    return [ack.result().offset for ack in acks]
