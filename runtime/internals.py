@@ -164,6 +164,9 @@ async def end(producer: AIOKafkaProducer) -> None:
             await asyncio.wait({task}, timeout=1)
         with contextlib.suppress(Exception):
             await producer.client.close()
+    waiter = producer._txn_manager and producer._txn_manager._transaction_waiter
+    if waiter and waiter.done() and not waiter.cancelled():
+        waiter.exception()  # asyncio complains of failures that nobody looked at
 
 
 def on_confirmed(consumer: AIOKafkaConsumer, confirmed: Callable[[float], None]) -> None:

@@ -77,7 +77,7 @@ async def audit(
                 verdicts_from_ms=topics.read_from_ms(Source.VERDICTS),
                 seen=frozenset(topics.sources),
             )
-            await _judge(facts, rules, report, progress)
+            await judge(facts, rules, report, progress)
     report.counts["unreadable"] += topics.unreadable
     report.missing = tuple(name for source, name in TOPICS.items() if source not in topics.sources)
     return report
@@ -96,7 +96,8 @@ async def _read(topics: Topics, facts: Sorted, progress: Progress) -> None:
             facts.add(key, fact)
 
 
-async def _judge(facts: Sorted, rules: Rules, report: Report, progress: Progress) -> None:
+async def judge(facts: Sorted, rules: Rules, report: Report, progress: Progress = lambda doing, done, of: None) -> None:
+    """Judges every order, then every product, of which there are facts."""
     size, done = facts.count, 0
 
     def changed(product: str, fact: Fact, by: int) -> None:

@@ -3,12 +3,14 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from typing import NamedTuple
 
 from ecosystem.audit.facts import Source
-from ecosystem.audit.history import History, facts_of
+from ecosystem.audit.history import History, Seen, facts_of
 from ecosystem.audit.report import Kind, Rules, Violation
-from schemas.messages import CheckType, OrderState, ValidationResult
+from schemas.messages import CheckType, OrderState, OrderValidation, ValidationResult
+from validators.memory import KEPT
 
 SKEW_MS = 5000
 """By how much the clocks of those who write may differ."""
@@ -46,14 +48,17 @@ def complete(order: History, rules: Rules) -> bool:
 
 
 def _contradictions(order: History) -> Iterator[Violation]:
-    said: dict[CheckType, set[ValidationResult]] = {}
-    for verdict, _ in order.verdicts:
-        said.setdefault(verdict.check_type, set()).add(verdict.validation_result)
-    for check, results in said.items():
-        if len(results) > 1:
-            records = [seen for seen in order.verdicts if seen.message.check_type is check]
+    for check in dict.fromkeys(seen.message.check_type for seen in order.verdicts):
+        records = [seen for seen in order.verdicts if seen.message.check_type is check]
+        if any(_contradict(records[0], seen) for seen in records[1:]):
             says = f"{check} said " + " and then ".join(seen.message.validation_result for seen in records)
             yield Violation(Kind.CONTRADICTION, order.id, says, facts_of(records))
+
+
+def _contradict(first: Seen[OrderValidation], later: Seen[OrderValidation]) -> bool:
+    """A check remembers what it said for a time only; after that it may judge an old order anew."""
+    remembered = later.fact.time_ms - first.fact.time_ms < KEPT / timedelta(milliseconds=1)
+    return remembered and later.message.validation_result is not first.message.validation_result
 
 
 def _heard(order: History, rules: Rules) -> _Heard:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import ProducerFenced
+from aiokafka.structs import RecordMetadata
 
 from ecosystem.dead_letters.letter import Letter, Where
 from ecosystem.dead_letters.read import REDRIVEN, Redriven, key_of, letters, redriven
@@ -128,9 +129,10 @@ _Message = tuple[str, int, bytes | None, bytes | None, Sequence[Header]]
 
 async def _send(producer: AIOKafkaProducer, messages: Iterable[_Message]) -> list[int]:
     """Returns their offsets, once every in-sync replica has them."""
-    acks = [
-        await producer.send(topic, value, key, partition=partition, headers=list(headers))
-        for topic, partition, key, value, headers in messages
-    ]
-    await asyncio.wait(acks)  # of several that failed asyncio would complain about all but the first
+    acks: list[asyncio.Future[RecordMetadata]] = []
+    try:
+        for topic, partition, key, value, headers in messages:
+            acks.append(await producer.send(topic, value, key, partition=partition, headers=list(headers)))
+    finally:
+        await asyncio.gather(*acks, return_exceptions=True)  # asyncio complains of failures that nobody looked at
     return [ack.result().offset for ack in acks]

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from click.testing import CliRunner
 from ecosystem.audit import audit
 from ecosystem.cli import main
 from ecosystem.dead_letters import read
+from ecosystem.dead_letters import redrive as redriving
 from ecosystem.dead_letters.redrive import Superseded, redrive
 from runtime.dead_letters import dead_letter
 from runtime.provision import ensure_topics, public_topics
@@ -121,22 +123,29 @@ async def test_a_crash_in_the_middle_leaves_nothing_half_written(letters, moment
     assert len(await written(letters)) == 20
 
 
-async def test_two_at_once_write_each_once(letters, monkeypatch):
-    monkeypatch.setattr("ecosystem.dead_letters.redrive._AT_ONCE", 2)
+async def test_whoever_begins_later_goes_on_and_each_is_written_once(letters, monkeypatch):
     settings = letters.settings()
+    sent, finished = asyncio.Event(), asyncio.Event()
+    send, calls = redriving._send, itertools.count(1)
 
-    async def operator():
-        while True:
-            try:
-                return await redrive(settings, "orders", everything)
-            except Superseded:
-                superseded.append(1)
+    async def slow(producer, messages):
+        """The first one stops in its third transaction: messages are written, their notes are not."""
+        offsets = await send(producer, messages)
+        if not sent.is_set() and next(calls) == 5:
+            sent.set()
+            await finished.wait()
+        return offsets
 
-    superseded = []
-    outcomes = await asyncio.gather(operator(), operator(), operator())
+    monkeypatch.setattr(redriving, "_AT_ONCE", 3)
+    monkeypatch.setattr(redriving, "_send", slow)
+    first = asyncio.create_task(redrive(settings, "orders", everything))
+    await sent.wait()
+    second = await redrive(settings, "orders", everything)
+    finished.set()
 
-    assert superseded
-    assert all(len(o.written) + len(o.before) == 20 for o in outcomes)
+    with pytest.raises(Superseded, match="6 were written back until then"):
+        await first
+    assert (len(second.written), len(second.before)) == (14, 6)
     assert len(await written(letters)) == 20
 
 

@@ -1,0 +1,179 @@
+"""The audit of what the services themselves did in memory: it never accuses them, and no wrong sum escapes it."""
+
+import asyncio
+from datetime import timedelta
+from functools import partial
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from samples import order
+
+from ecosystem.audit.facts import TOPICS, Fact, Source
+from ecosystem.audit.report import Kind, Report, Rules
+from ecosystem.audit.run import judge
+from ecosystem.audit.sort import Sorted
+from orders_service.place import place
+from orders_service.state import ORDERS_VIEW
+from runtime import testing
+from runtime.partitioning import partition_of
+from runtime.records import Write
+from runtime.settings import Settings
+from runtime.state import MemoryStore, MemoryStores
+from runtime.testing import Topology
+from schemas.messages import CheckType
+from schemas.topics import ORDERS, WAREHOUSE_INVENTORY
+from tests.topology.conftest import CORE, Shop
+from validators.inventory.state import STOCK
+
+SOURCES = {name: source for source, name in TOPICS.items()}
+
+
+class LoggedStore(MemoryStore):
+    """A store whose changes are kept, as a changelog keeps them."""
+
+    def __init__(self, log):
+        super().__init__()
+        self.log = log
+
+    def apply(self, rows, offset):
+        super().apply(rows, offset)
+        self.log(rows)
+
+
+class World:
+    """A topology, and all that an audit would read of it."""
+
+    def __init__(self, *, apart, fuse, without=()):
+        self.changes = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(testing, "MemoryStores", self.stores)
+            services = [app.build(Settings()).service for name, app in CORE.items() if name not in without]
+            self.topology = Topology(*services, apart=apart, fuse=fuse)
+        self.shop = Shop(self.topology)
+        self.without = without
+
+    def stores(self):
+        class Logged(MemoryStores):
+            def open(inner, table, partition):  # noqa: N805
+                log = partial(self.changed, f"{table}-changelog", partition)
+                return inner.stores.setdefault((table, partition), LoggedStore(log))
+
+        return Logged()
+
+    def changed(self, topic, partition, rows):
+        now = int(self.topology.now.timestamp() * 1000)
+        for key, value in rows.items():
+            if topic in SOURCES:
+                self.changes.append((key, Fact(SOURCES[topic], partition, len(self.changes), now, False, value)))
+
+    def facts(self):
+        written = [
+            (r.key, Fact(SOURCES[tp.topic], r.partition, r.offset, r.timestamp_ms, False, r.value))
+            for tp, log in self.topology.topics.items()
+            if tp.topic in SOURCES
+            for r in log
+        ]
+        return written + self.changes
+
+    def audit(self, facts=None):
+        seen = set(TOPICS)
+        if "inventory" in self.without:
+            seen -= {Source.STOCK, Source.RESERVATIONS}
+        rules = Rules(
+            required=frozenset(CheckType),
+            deadline=timedelta(seconds=60),
+            grace=timedelta(0),
+            exactly_once=True,
+            now_ms=int(self.topology.now.timestamp() * 1000),
+            seen=frozenset(seen),
+        )
+        report = Report()
+        with Sorted() as kept:
+            for key, fact in self.facts() if facts is None else facts:
+                kept.add(key, fact)
+            asyncio.run(judge(kept, rules, report))
+        return report
+
+
+PRODUCTS = ("JUMPERS", "SOCKS")
+CONTENTS = st.fixed_dictionaries(
+    {
+        "product": st.sampled_from((*PRODUCTS, "UNICORN")),
+        "quantity": st.integers(-1, 3),
+        "price": st.sampled_from((1, 900, 2500)),
+        "customer_id": st.integers(1, 2),
+    }
+)
+ORDER = st.integers(0, 7)
+EVENTS = st.one_of(
+    st.tuples(st.just("burst"), st.lists(ORDER, min_size=1, max_size=8)),
+    st.tuples(st.just("place"), ORDER),
+    st.tuples(st.just("stock"), st.tuples(st.sampled_from(PRODUCTS), st.integers(0, 6))),
+    st.tuples(st.just("withdraw"), st.sampled_from(PRODUCTS)),
+    st.tuples(st.just("wait"), st.sampled_from((1, 61, 3600, 8 * 24 * 3600))),
+)
+
+
+def happen(world, contents, events):
+    topology, shop = world.topology, world.shop
+    shop.stock(JUMPERS=4, SOCKS=3)
+    for kind, what in events:
+        match kind:
+            case "burst":
+                for n in what:
+                    one = shop.order(f"o{n}", **contents[n])
+                    key = one.id.encode()
+                    topology.write(Write(ORDERS.name, partition_of(key, topology.partitions), key, one.to_json()))
+                topology.run()
+            case "place":
+                one = shop.order(f"o{what}", **contents[what])
+                topology.call(ORDERS_VIEW, one.id, partial(place, one))
+            case "stock":
+                shop.stock(**{what[0]: what[1]})
+            case "withdraw":
+                topology.send_raw(WAREHOUSE_INVENTORY, what.encode(), None)
+            case "wait":
+                topology.advance(timedelta(seconds=what))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    apart=st.booleans(),
+    fuse=st.booleans(),
+    without=st.sampled_from(((), (), (), ("fraud",), ("details",), ("inventory",))),
+    contents=st.lists(CONTENTS, min_size=8, max_size=8),
+    events=st.lists(EVENTS, max_size=12),
+)
+def test_the_services_are_never_accused(apart, fuse, without, contents, events):
+    world = World(apart=apart, fuse=fuse, without=without)
+    happen(world, contents, events)
+    report = world.audit()
+    assert report.violations == []
+    assert report.open == 0 or without
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    apart=st.booleans(),
+    contents=st.lists(CONTENTS, min_size=8, max_size=8),
+    bursts=st.lists(st.lists(ORDER, min_size=1, max_size=8), min_size=1, max_size=4),
+    by=st.sampled_from((-2, -1, 1, 3)),
+)
+def test_no_wrong_sum_escapes(apart, contents, bursts, by):
+    world = World(apart=apart, fuse=True)
+    happen(world, contents, [("burst", burst) for burst in bursts])
+    facts = world.facts()
+    last = max(n for n, (key, fact) in enumerate(facts) if fact.source is Source.STOCK)
+    key, fact = facts[last]
+    stock = STOCK.model.from_json(fact.value)
+    wrong = stock.model_copy(update={"reserved": stock.reserved + by})
+    facts[last] = key, fact._replace(value=wrong.to_json())
+    assert Kind.SUM_DIFFERS in world.audit(facts).found
+
+
+def test_a_world_without_its_services_leaves_its_orders_stuck():
+    world = World(apart=False, fuse=True, without=("orders",))
+    world.topology.send(ORDERS, order("o1", created_at=world.topology.now))
+    world.topology.advance(timedelta(seconds=61))
+    assert world.audit().found == {Kind.STUCK: 1}
