@@ -153,15 +153,15 @@ class Decider:
 
     def _announce(self, batch: Batch, sent: list[Announced], work: list[Work], depth: int, fuses: Fuses) -> None:
         """Sends messages on their way: decided here and now, written, or both."""
-        for topic, partition, key, value in sent:
+        for topic, partition, key, value, headers in sent:
             processors = self.plan.processors.get(topic.name, ())
             fused = bool(processors) and depth < MAX_DEPTH and fuses(TopicPartition(topic.name, partition))
             if fused:
                 batch.fused += 1
                 work.append(Work(topic.name, partition, batch.now, value, processors, depth, None))
             if not (fused and topic.internal):
-                headers = self._mark if fused else ()
-                batch.announcements.append(Write(topic.name, partition, key.encode(), value.to_json(), headers))
+                marked = (*headers, *self._mark) if fused else headers
+                batch.announcements.append(Write(topic.name, partition, key.encode(), value.to_json(), marked))
 
     def _reject(self, batch: Batch, record: Record, services: str, error: str) -> None:
         batch.dead_letters += 1

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from runtime.calls import Asked, Calls, NotHere
 from runtime.checkpoint import Checkpoint, Refused, Unsettled
+from runtime.effects import Effects
 from runtime.handover import Copies, Handover
 from runtime.loop import Loop
 from runtime.metrics import LoopMetrics
@@ -17,7 +18,7 @@ from runtime.partitioning import partition_of
 from runtime.plan import Plan
 from runtime.records import Membership, TopicPartition
 from runtime.restore import Logs
-from runtime.service import Context, Table
+from runtime.service import Context, Service, Table
 from runtime.state import Stores
 from runtime.taking import Client, Take, Taking
 from runtime.timers import Timers
@@ -72,9 +73,14 @@ class Engine:
         self._failed = failed
         timers = Timers(plan)
         self.calls = Calls()
+        self.effects = Effects(plan, self._call)
         self.taking = Taking(client, self.calls, plan.group, ownership, timers, session_timeout_s, clock, self._lost)
-        self.loop = Loop(plan, partitions, ownership, checkpoint, timers, watches, clock, self._given_up, metrics)
-        self.handover = Handover(plan, ownership, stores, timers, watches, logs, self.taking, metrics, failed, copies)
+        self.loop = Loop(
+            plan, partitions, ownership, checkpoint, timers, self.effects, watches, clock, self._given_up, metrics
+        )
+        self.handover = Handover(
+            plan, ownership, stores, timers, self.effects, watches, logs, self.taking, metrics, failed, copies
+        )
 
     async def revoked(self) -> None:
         """The group takes partitions away. Returns once nothing is in hand any more."""
@@ -102,15 +108,19 @@ class Engine:
     async def transact(self, table: Table[Any], key: str, decide: Callable[[Context], T]) -> T:
         """Has `decide` run in the loop, and returns what it returned. See `runtime.hosting.Host`."""
         partition = partition_of(key.encode(), self._partitions)
+        return await self._call(self._plan.holders[table.name], partition, decide).answer
+
+    def _call(self, service: Service, partition: int, decide: Callable[[Context], T]) -> Asked[T]:
         if not self._ownership.settled(partition):
-            raise NotHere(f"{table.name}[{partition}]")
-        call = Asked(self._plan.holders[table.name], partition, decide)
+            raise NotHere(f"partition {partition} of {service.name}")
+        call = Asked(service, partition, decide)
         self.calls.put(call)
-        return await call.answer
+        return call
 
     async def stop(self) -> None:
-        """Ends a takeover that is under way."""
+        """Ends a takeover that is under way, and effects."""
         self.calls.refuse()
+        await self.effects.stop()
         await self.handover.stop()
 
     def _given_up(self, error: Refused | Unsettled) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 from runtime import failpoints
+from runtime.effects import Effects
 from runtime.loop import Loop
 from runtime.metrics import LoopMetrics
 from runtime.ownership import Ownership
@@ -51,6 +52,7 @@ class Handover:
         ownership: Ownership,
         stores: Stores,
         timers: Timers,
+        effects: Effects,
         watches: Watches,
         logs: Logs,
         reader: Reader,
@@ -62,6 +64,7 @@ class Handover:
         self._ownership = ownership
         self._stores = stores
         self._timers = timers
+        self._effects = effects
         self._watches = watches
         self._logs = logs
         self._reader = reader
@@ -85,6 +88,7 @@ class Handover:
         """
         await self._cancel()
         self._reader.hold()
+        self._effects.clear()
         failpoints.reach("handover.giving_up")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
@@ -110,12 +114,14 @@ class Handover:
             self._copies.follow(())
         self._assigned, self._membership, self._standby = frozenset(assigned), membership, frozenset(standby)
         self._reader.hold()
+        self._effects.clear()
         self._task = asyncio.create_task(self._until_done(), name="takeover")
 
     def again(self, after: float = 0.0) -> None:
         """Takes the same partitions over anew, in `after` seconds: the broker tells how the last batch ended."""
         self._reader.hold()
         self._leave()
+        self._effects.clear()
         self._metrics.owned(0)
         self._watches.touch_all()
         if self._task is None or self._task.done():
@@ -170,8 +176,10 @@ class Handover:
             self._ownership.take(self._membership, positions, backlog, stores)
             self._timers.clear()
             self._timers.hold(self._ownership.behind)
+            self._effects.hold(self._ownership.behind)
             for (table, partition), store in stores.items():
                 self._timers.load(table, partition, store)
+                self._effects.load(table, partition, store)
             failpoints.reach("handover.taken")
             self._reader.read_from(positions)
         else:

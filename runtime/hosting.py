@@ -1,7 +1,7 @@
 """What a worker offers to the HTTP side of its services, and how a service brings its routes along."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -92,3 +92,6 @@ class Hosted:
     routes: Callable[[Host], Iterable[web.RouteDef]] | None = None
     openapi: Callable[[], Mapping[str, Any]] | None = None
     """The service's part of the OpenAPI document: `paths` and `components`."""
+    lifespan: "Callable[[Host], AbstractAsyncContextManager[None]] | None" = None
+    """Entered before the worker takes anything, left when it has stopped: what the service's effects and handlers hold
+    open, a database say."""

@@ -9,6 +9,7 @@ from time import perf_counter
 from runtime import failpoints
 from runtime.checkpoint import Checkpoint, Refused, Unsettled
 from runtime.decide import Decider
+from runtime.effects import Effects
 from runtime.metrics import LoopMetrics
 from runtime.overlay import Batch, TablePartition
 from runtime.ownership import Ownership
@@ -29,6 +30,7 @@ class Loop:
         ownership: what the worker owns.
         checkpoint: makes batches durable.
         timers: the calendar of the owned partitions.
+        effects: what is done outside Kafka once it is committed.
         watches: who waits for rows to change.
         clock: the time, UTC.
         given_up: called with `Refused` or `Unsettled` when a batch was given up; it must see to a new takeover.
@@ -43,6 +45,7 @@ class Loop:
         ownership: Ownership,
         checkpoint: Checkpoint,
         timers: Timers,
+        effects: Effects,
         watches: Watches,
         clock: Callable[[], datetime],
         given_up: Callable[[Refused | Unsettled], None],
@@ -53,6 +56,7 @@ class Loop:
         self._ownership = ownership
         self._checkpoint = checkpoint
         self._timers = timers
+        self._effects = effects
         self._watches = watches
         self._clock = clock
         self._given_up = given_up
@@ -115,9 +119,11 @@ class Loop:
             changelog = TopicPartition(self._plan.tables[table].changelog, partition)
             self._ownership.store(table, partition).apply(changed, ends[changelog])
             self._timers.apply(table, partition, changed)
+            self._effects.apply(table, partition, changed)
             failpoints.reach("apply.store")
         if caught_up := self._ownership.advance(batch.offsets):
             self._timers.release(caught_up)
+            self._effects.release(caught_up)
         failpoints.reach("apply.done")
         for (table, _), changed in rows.items():
             self._watches.changed(table, changed)

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from runtime.partitioning import partition_of
 from runtime.plan import Plan
-from runtime.records import TopicPartition, Write, Writes
-from runtime.service import Service, Table, Wake
+from runtime.records import Header, TopicPartition, Write, Writes
+from runtime.service import Effect, Pending, Service, Table, Wake
 from runtime.state import Store
 from schemas.topics import Topic
 from schemas.wire import Message
@@ -24,6 +24,7 @@ class Announced(NamedTuple):
     partition: int
     key: str
     value: Message
+    headers: tuple[Header, ...] = ()
 
 
 class Turn:
@@ -60,6 +61,20 @@ class Turn:
 
     def wake(self, key: str, at: datetime | None) -> None:
         self.writes[self._service.timers.name, key] = None if at is None else Wake(at=at)
+
+    def perform(self, effect: Effect[M], key: str, payload: M) -> None:
+        if effect not in self._service.effects:
+            raise ValueError(f"service {self._service.name!r} must list effect {effect.name!r} among its effects")
+        self.writes[self._service.pending.name, key] = Pending(effect=effect.name, payload=payload.to_json())
+
+    def set_aside(self, key: str, pending: Pending, reason: str) -> None:
+        """Writes an effect that will never be done to the dead letters of its service."""
+        headers = (
+            ("service", self._service.name.encode()),
+            ("error", reason[:1000].encode()),
+            ("time", self.now.isoformat().encode()),
+        )
+        self.sent.append(Announced(self._service.refused, self._partition, key, pending, headers))
 
     def keep(self) -> None:
         """The processor came to its end: what it decided counts."""

@@ -1,11 +1,11 @@
 """What a service is: processors with their topics and tables. Pure: nothing here does I/O or reads a clock."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
-from schemas.topics import Topic
+from schemas.topics import DEAD_LETTERS, FORTNIGHT, Topic
 from schemas.wire import Message
 
 M = TypeVar("M", bound=Message)
@@ -33,6 +33,17 @@ class Wake(Message):
     """Row of a service's table of timers: when the key it stands under asked to be woken."""
 
     at: datetime
+
+
+class Pending(Message):
+    """Row of a service's table of effects: what is to be done for the key it stands under, and has not been yet."""
+
+    effect: str
+    payload: bytes
+
+
+class RefusedForGood(Exception):
+    """An effect that will never be taken, however often it is tried: an address that does not exist, say."""
 
 
 class Context(Protocol):
@@ -65,9 +76,31 @@ class Context(Protocol):
         One wish a key: a later one replaces it, `None` withdraws it.
         """
 
+    def perform(self, effect: "Effect[M]", key: str, payload: M) -> None:
+        """Asks that `effect` be done once this is committed, at least once, whatever happens to the worker.
+
+        One at a time under a key: a later one replaces what has not been done.
+        """
+
 
 Processor = Callable[[M, Context], None]
 OnKey = Callable[[str, Context], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Effect(Generic[M]):
+    """Something a service does outside Kafka: a letter, a row in a database.
+
+    `perform` is given the key and the payload. It may be called again for what it has done already, and is to tell the
+    other side by the key. It raises `RefusedForGood`, or anything else to be tried again. How it ended is decided like
+    a message, with `on_done`, or with `on_refused` and the reason.
+    """
+
+    name: str
+    model: type[M]
+    perform: Callable[[str, M], Awaitable[None]]
+    on_done: Processor[M] | None = None
+    on_refused: Callable[[M, str, Context], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,18 +124,26 @@ class Service:
     outputs: tuple[Topic[Any], ...]
     tables: tuple[Table[Any], ...] = ()
     on_wake: OnKey | None = None
+    effects: tuple[Effect[Any], ...] = ()
     timers: Table[Wake] = field(init=False)
+    pending: Table[Pending] = field(init=False)
+    refused: Topic[Pending] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "timers", Table(f"{self.name}-timers", Wake))
+        object.__setattr__(self, "pending", Table(f"{self.name}-effects", Pending))
+        name = f"{self.name}-effects{DEAD_LETTERS}"
+        object.__setattr__(self, "refused", Topic(name, Pending, lambda p: p.effect, self.name, FORTNIGHT))
         for table in self.tables:
             if not table.name.startswith(f"{self.name}-"):
                 raise ValueError(f"table {table.name!r} of service {self.name!r} must be named '{self.name}-…'")
 
     @property
     def all_tables(self) -> tuple[Table[Any], ...]:
-        """Its tables, and that of its timers if it uses any."""
-        return (*self.tables, self.timers) if self.on_wake else self.tables
+        """Its tables, and those of its timers and effects if it uses any."""
+        timers = (self.timers,) if self.on_wake else ()
+        pending = (self.pending,) if self.effects else ()
+        return (*self.tables, *timers, *pending)
 
     @property
     def topics(self) -> tuple[Topic[Any], ...]:

@@ -14,7 +14,7 @@ from runtime.decide import Decider
 from runtime.partitioning import partition_of
 from runtime.plan import Plan
 from runtime.records import CONSUMED_BY, Header, Membership, Record, Taken, TopicPartition, Write
-from runtime.service import Context, Service, Table
+from runtime.service import Context, Effect, Pending, Service, Table
 from runtime.state import MemoryStores
 from runtime.timers import Due, Timers
 from schemas.topics import Topic
@@ -103,6 +103,16 @@ class Topology:
                     if raw is not None:
                         return table.model.from_json(raw)
         return None
+
+    def pending(self, effect: Effect[M]) -> dict[str, M]:
+        """What an effect is to be done for, by key."""
+        found: dict[str, M] = {}
+        for worker in self.workers:
+            for service in worker.plan.services:
+                for partition in range(self.partitions) if effect in service.effects else ():
+                    for key, raw in worker.stores.open(service.pending.name, partition).items():
+                        found[key.decode()] = effect.model.from_json(Pending.from_json(raw).payload)
+        return found
 
     def write(self, write: Write) -> None:
         """Appends to a topic, without letting anybody react yet."""

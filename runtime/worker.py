@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -103,6 +103,10 @@ class Worker:
         on_disk = stores.on_disk()
         self._later(stores.close)
         await self._serve()
+        opened = AsyncExitStack()
+        self._at_stop(opened.aclose)
+        for lifespan in [h.lifespan for h in self._hosted if h.lifespan is not None]:
+            await opened.enter_async_context(lifespan(self))
         await self._reach_broker()
         await adopt(settings, plan)
         self._announcer = Announcer(settings, self._patience)

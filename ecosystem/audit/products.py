@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from ecosystem.audit.facts import Fact
 from ecosystem.audit.report import Kind, Rules, Violation
+from runtime.memory import KEPT
 from schemas.messages import StockLevel
 from validators.inventory.state import Stock
-from validators.memory import KEPT
 
 _SKEW_MS = 60_000
 _NOTHING = Stock()

@@ -7,6 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from runtime.checkpoint import Refused, Unsettled
+from runtime.effects import Effects
 from runtime.handover import Handover
 from runtime.loop import Loop
 from runtime.metrics import LoopMetrics
@@ -83,12 +84,31 @@ class Worker:
         plan, metrics = Plan((KEEPER,)), LoopMetrics(CollectorRegistry())
         self.given_up = []
         self.ownership, self.stores, self.reader = Ownership(), MemoryStores(), Reader()
-        timers, watches = Timers(plan), Watches()
+        timers, watches, effects = Timers(plan), Watches(), Effects(plan, pytest.fail)
         self.loop = Loop(
-            plan, 1, self.ownership, broker, timers, watches, lambda: datetime.now(UTC), self._given_up, metrics
+            plan,
+            1,
+            self.ownership,
+            broker,
+            timers,
+            effects,
+            watches,
+            lambda: datetime.now(UTC),
+            self._given_up,
+            metrics,
         )
         self.handover = Handover(
-            plan, self.ownership, self.stores, timers, watches, broker, self.reader, metrics, pytest.fail, copies
+            plan,
+            self.ownership,
+            self.stores,
+            timers,
+            effects,
+            watches,
+            broker,
+            self.reader,
+            metrics,
+            pytest.fail,
+            copies,
         )
 
     def _given_up(self, error):

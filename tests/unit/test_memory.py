@@ -3,10 +3,10 @@ from datetime import timedelta
 import pytest
 from samples import NOON, order
 
+from runtime.memory import KEPT, STEP, Memory, Remembered
 from runtime.service import Input, Service
 from runtime.testing import Topology
 from schemas.topics import ORDERS
-from validators.memory import KEPT, STEP, Memory, Remembered
 
 SEEN = Memory("keeper-seen", Remembered)
 

@@ -1,9 +1,9 @@
 """What the fraud validator holds: the sessions of each customer, and for a while its verdict on each order."""
 
+from runtime.memory import Memory, Remembered
 from runtime.service import Table
 from schemas.wire import Message
 from validators.fraud.sessions import Session
-from validators.memory import Memory, Remembered
 
 
 class Customer(Message):

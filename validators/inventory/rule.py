@@ -1,10 +1,10 @@
 """Inventory: an order passes if enough is in stock and not reserved, and then holds its pieces until it fails."""
 
+from runtime.memory import KEPT
 from runtime.service import Context
 from schemas.messages import CheckType, Order, OrderState, StockLevel
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, repartition
 from validators.inventory.state import RESERVATIONS, STOCK, Reservation, Stock
-from validators.memory import KEPT
 from validators.verdict import verdict
 
 ORDERS_BY_PRODUCT = repartition("inventory", ORDERS, "product", lambda o: o.product)
@@ -25,8 +25,8 @@ def refusal(stock: Stock, order: Order) -> str | None:
 
 
 def route(order: Order, ctx: Context) -> None:
-    """Takes an order to where its product's stock is, when it comes and if it fails."""
-    if order.state in {OrderState.CREATED, OrderState.FAILED}:
+    """Takes an order to where its product's stock is: when it comes, if it fails, and when it is shipped."""
+    if order.state is not OrderState.VALIDATED:
         ctx.send(ORDERS_BY_PRODUCT, order)
 
 
@@ -35,6 +35,9 @@ def on_order(order: Order, ctx: Context) -> None:
     known = RESERVATIONS.get(ctx, order.id)
     if order.state is OrderState.FAILED:
         _release(known, order, ctx)
+        return
+    if order.state is OrderState.SHIPPED:
+        _ship(known, order, ctx)
         return
     refused = known.refusal if known is not None else _reserve(order, ctx)
     ctx.send(ORDER_VALIDATIONS, verdict(order.id, CheckType.INVENTORY_CHECK, refused))
@@ -79,6 +82,16 @@ def _release(known: Reservation | None, order: Order, ctx: Context) -> None:
         stock = ctx.get(STOCK, known.product) or _NOTHING
         _keep(known.product, Stock(count=stock.count, reserved=stock.reserved - known.held), ctx)
         RESERVATIONS.remember(ctx, order.id, Reservation(product=known.product))
+
+
+def _ship(known: Reservation | None, order: Order, ctx: Context) -> None:
+    """The pieces leave the warehouse: neither in stock nor reserved any more, until it counts again."""
+    if known is None or not known.held:
+        return
+    stock = ctx.get(STOCK, known.product) or _NOTHING
+    left = None if stock.count is None else max(stock.count - known.held, 0)
+    _keep(known.product, Stock(count=left, reserved=stock.reserved - known.held), ctx)
+    RESERVATIONS.remember(ctx, order.id, Reservation(product=known.product))
 
 
 def _keep(product: str, stock: Stock, ctx: Context) -> None:

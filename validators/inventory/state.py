@@ -1,8 +1,8 @@
 """What the inventory validator holds: the stock of each product, and a reservation for each order."""
 
+from runtime.memory import Memory, Remembered
 from runtime.service import Table
 from schemas.wire import Message
-from validators.memory import Memory, Remembered
 
 
 class Stock(Message):

@@ -1,0 +1,165 @@
+"""Effects: done after the commit, once a row, again until done, in whatever order they fail."""
+
+import asyncio
+
+import pytest
+
+from runtime.calls import Asked, NotHere
+from runtime.effects import Effects
+from runtime.plan import Plan
+from runtime.service import Effect, Pending, RefusedForGood, Service
+from runtime.state import MemoryStore
+from schemas.messages import StockLevel
+
+
+class Shelf:
+    """The other side of an effect, a service that has it, and the loop as far as effects see it."""
+
+    def __init__(self, monkeypatch) -> None:
+        monkeypatch.setattr(Effects, "FIRST_PAUSE_S", 0.001)
+        self.done: list[str] = []
+        self.ended: list[str] = []
+        self.fate: list[Exception] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        effect = Effect("put", StockLevel, self._perform, self._on_done, self._on_refused)
+        self.service = Service("keeper", (), (), effects=(effect,))
+        self.effects = Effects(Plan((self.service,)), self._decided)
+        self.store = MemoryStore()
+        self.refusals = 0
+
+    async def _perform(self, key, level):
+        await self.gate.wait()
+        if self.fate:
+            raise self.fate.pop(0)
+        self.done.append(f"{key}={level.count}")
+
+    def _on_done(self, level, ctx):
+        self.ended.append(f"done {level.count}")
+
+    def _on_refused(self, level, reason, ctx):
+        self.ended.append(f"refused {level.count}: {reason}")
+
+    def _decided(self, service, partition, decide):
+        if self.refusals:
+            self.refusals -= 1
+            raise NotHere
+        call = Asked(service, partition, decide)
+        call.returned = decide(self)
+        call.settle()
+        return call
+
+    def get(self, table, key):
+        raw = self.store.get(key.encode())
+        return None if raw is None else table.model.from_json(raw)
+
+    def set_aside(self, key, pending, reason):
+        self.ended.append(f"set aside {key}: {reason}")
+
+    def delete(self, table, key):
+        self.apply({key.encode(): None})
+
+    def ask(self, key, count):
+        payload = StockLevel(product="mug", count=count).to_json()
+        self.apply({key.encode(): Pending(effect="put", payload=payload).to_json()})
+
+    def apply(self, rows):
+        self.store.apply(rows, 0)
+        self.effects.apply(self.service.pending.name, 0, rows)
+
+    async def idle(self):
+        async with asyncio.timeout(10):
+            while self.effects._doing or len(self.effects):
+                await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+async def shelf(monkeypatch):
+    shelf = Shelf(monkeypatch)
+    yield shelf
+    await shelf.effects.stop()
+
+
+async def test_an_effect_is_done_and_what_follows_is_decided(shelf):
+    shelf.ask("mug", 1)
+    await shelf.idle()
+
+    assert (shelf.done, shelf.ended, shelf.store.rows) == (["mug=1"], ["done 1"], {})
+
+
+async def test_one_that_fails_is_tried_again(shelf):
+    shelf.fate = [OSError("the other side is away"), TimeoutError()]
+    shelf.ask("mug", 1)
+    await shelf.idle()
+
+    assert shelf.done == ["mug=1"]
+
+
+async def test_one_that_is_refused_for_good_does_not_hold_up_others(shelf):
+    shelf.fate = [RefusedForGood("no such address")]
+    shelf.ask("mug", 1)
+    shelf.ask("cup", 2)
+    await shelf.idle()
+
+    assert shelf.done == ["cup=2"]
+    assert sorted(shelf.ended) == ["done 2", "refused 1: no such address", "set aside mug: no such address"]
+
+
+async def test_one_that_is_replaced_while_it_is_done_is_done_again(shelf):
+    shelf.gate.clear()
+    shelf.ask("mug", 1)
+    await asyncio.sleep(0)
+    shelf.ask("mug", 2)
+    shelf.gate.set()
+    await shelf.idle()
+
+    assert shelf.done == ["mug=1", "mug=2"]
+    assert shelf.store.rows == {}
+
+
+async def test_that_it_was_done_is_noted_again_without_doing_it_again(shelf):
+    shelf.refusals = 2
+    shelf.ask("mug", 1)
+    await shelf.idle()
+
+    assert shelf.done == ["mug=1"]
+    assert shelf.ended == ["done 1"]
+
+
+async def test_effects_of_a_partition_that_is_behind_wait(shelf):
+    shelf.ask("mug", 1)
+    shelf.effects.clear()
+    shelf.effects.hold({0})
+    shelf.effects.load(shelf.service.pending.name, 0, shelf.store)
+    shelf.ask("cup", 2)
+    assert not shelf.effects._doing
+    shelf.effects.release({0})
+    await shelf.idle()
+
+    assert sorted(shelf.done) == ["cup=2", "mug=1"]
+
+
+async def test_whoever_takes_over_does_what_was_not_done(shelf):
+    shelf.gate.clear()
+    shelf.ask("mug", 1)
+    await asyncio.sleep(0)
+    shelf.effects.clear()
+    shelf.gate.set()
+    await asyncio.sleep(0.01)
+    assert shelf.done == []
+
+    shelf.effects.load(shelf.service.pending.name, 0, shelf.store)
+    await shelf.idle()
+    assert shelf.done == ["mug=1"]
+
+
+async def test_no_more_than_so_many_at_once(shelf, monkeypatch):
+    monkeypatch.setattr(Effects, "AT_ONCE", 2)
+    shelf.gate.clear()
+    for n in range(5):
+        shelf.ask(f"mug{n}", n)
+    assert len(shelf.effects._doing) == 2
+    shelf.gate.set()
+    await shelf.idle()
+
+    assert len(shelf.done) == 5
