@@ -10,6 +10,7 @@ COPY runtime runtime
 COPY orders_service orders_service
 COPY validators validators
 COPY email_service email_service
+COPY fulfilment_service fulfilment_service
 COPY ecosystem ecosystem
 RUN /opt/orders/bin/pip install --no-deps .
 

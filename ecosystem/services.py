@@ -11,6 +11,8 @@ _BUILDERS = {
     "fraud": "validators.fraud.app",
     "inventory": "validators.inventory.app",
     "details": "validators.details.app",
+    "fulfilment": "fulfilment_service.app",
+    "email": "email_service.app",
 }
 """Module of each service; its `build(settings)` makes the `Hosted`. Imported only when the service is to run."""
 

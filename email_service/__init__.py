@@ -1,1 +1,1 @@
-"""The email service: letters for orders joined with payments and customers. Not built yet."""
+"""The email service: letters for orders joined with payments and customers."""

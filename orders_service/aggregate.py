@@ -5,7 +5,7 @@ from datetime import timedelta
 from orders_service.state import ORDERS_VIEW, OrderView
 from runtime.service import Context
 from schemas.api import Verdict
-from schemas.messages import CheckType, Order, OrderState, OrderValidation, ValidationResult
+from schemas.messages import CheckType, Fulfilled, Order, OrderState, OrderValidation, ValidationResult
 from schemas.topics import ORDERS
 
 ORPHANS_KEPT = timedelta(days=1)
@@ -63,6 +63,18 @@ class Gathering:
         else:
             self._weigh(view, view.order, ctx)
 
+    def on_fulfilled(self, fulfilled: Fulfilled, ctx: Context) -> None:
+        """All has happened that has to: a validated order is shipped."""
+        view = ctx.get(ORDERS_VIEW, fulfilled.order_id)
+        if view is None or view.order is None:
+            return
+        if view.order.state is OrderState.VALIDATED:
+            shipped = view.order.model_copy(update={"state": OrderState.SHIPPED})
+            ctx.put(ORDERS_VIEW, shipped.id, view.model_copy(update={"order": shipped}))
+            ctx.send(ORDERS, shipped)
+        elif self.repeats and view.order.state is OrderState.SHIPPED:
+            ctx.send(ORDERS, view.order)
+
     def on_wake(self, order_id: str, ctx: Context) -> None:
         """Time is up: for the missing checks of an order, or for verdicts whose order never came."""
         view = ctx.get(ORDERS_VIEW, order_id)
@@ -100,7 +112,7 @@ class Gathering:
             ctx.put(ORDERS_VIEW, order.id, view)
 
     def _decide(self, view: OrderView, order: Order, state: OrderState, reasons: list[str], ctx: Context) -> None:
-        decided = order.model_copy(update={"state": state})
+        decided = order.model_copy(update={"state": state, "reasons": tuple(reasons) or None})
         ctx.wake(order.id, None)
         ctx.put(ORDERS_VIEW, order.id, view.model_copy(update={"order": decided, "reasons": tuple(reasons)}))
         ctx.send(ORDERS, decided)

@@ -9,7 +9,7 @@ from runtime.hosting import Hosted
 from runtime.service import Input, Service
 from runtime.settings import Guarantee, Settings
 from schemas.messages import CheckType
-from schemas.topics import ORDER_VALIDATIONS, ORDERS
+from schemas.topics import FULFILMENTS, ORDER_VALIDATIONS, ORDERS
 
 
 def build(settings: Settings) -> Hosted:
@@ -22,7 +22,11 @@ def build(settings: Settings) -> Hosted:
     return Hosted(
         Service(
             name="orders",
-            inputs=(Input(ORDERS, gathering.on_order), Input(ORDER_VALIDATIONS, gathering.on_verdict)),
+            inputs=(
+                Input(ORDERS, gathering.on_order),
+                Input(ORDER_VALIDATIONS, gathering.on_verdict),
+                Input(FULFILMENTS, gathering.on_fulfilled),
+            ),
             outputs=(ORDERS,),
             tables=(ORDERS_VIEW,),
             on_wake=gathering.on_wake,

@@ -4,23 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from orders_service.queries import Undecided
-from runtime.http.openapi import body, problems, schemas_of
+from runtime.http.openapi import ORDER_ID, TIMEOUT, body, problems, schemas_of
 from schemas.api import NewOrder, OrderOutcome
 from schemas.messages import Order
 
-_ID = {
-    "name": "id",
-    "in": "path",
-    "required": True,
-    "description": "Percent-encoded: a slash in the id is %2F",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 128},
-}
-_TIMEOUT = {
-    "name": "timeout",
-    "in": "query",
-    "description": "Milliseconds to wait, 0 for not at all; more than 60,000 is taken as 60,000",
-    "schema": {"type": "integer", "minimum": 0, "default": 10_000},
-}
 _IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -53,7 +40,7 @@ def _paths() -> Mapping[str, Any]:
                 "summary": "Place an order",
                 "description": "With an id or an Idempotency-Key the request may be repeated safely: one order.",
                 "tags": ["orders"],
-                "parameters": [_IDEMPOTENCY_KEY, _TIMEOUT],
+                "parameters": [_IDEMPOTENCY_KEY, TIMEOUT],
                 "requestBody": {"required": True, **body(NewOrder)},
                 "responses": {
                     "201": {"description": "Kafka has the order", "headers": _LOCATION, **body(Order)},
@@ -68,7 +55,7 @@ def _paths() -> Mapping[str, Any]:
                 "operationId": "getOrder",
                 "summary": "An order, as soon as it is there",
                 "tags": ["orders"],
-                "parameters": [_ID, _TIMEOUT],
+                "parameters": [ORDER_ID, TIMEOUT],
                 "responses": {
                     "200": {"description": "The order as it is now", "headers": _FROM_COPY, **body(Order)},
                     **problems(400, 401, 404, 500, 502, 503),
@@ -80,7 +67,7 @@ def _paths() -> Mapping[str, Any]:
                 "operationId": "getValidatedOrder",
                 "summary": "What became of an order, as soon as that is decided",
                 "tags": ["orders"],
-                "parameters": [_ID, _TIMEOUT],
+                "parameters": [ORDER_ID, TIMEOUT],
                 "responses": {
                     "200": {
                         "description": "VALIDATED, FAILED or SHIPPED, with verdicts",

@@ -4,18 +4,14 @@ from collections.abc import Callable
 from functools import partial
 
 from aiohttp import web
-from pydantic import TypeAdapter, ValidationError
 
 from orders_service.state import ORDERS_VIEW, OrderView
 from runtime.hosting import Host
 from runtime.http.answers import Refused, answer, problem_as, title_of
-from runtime.http.inputs import Deadline, deadline_of
+from runtime.http.inputs import Deadline, deadline_of, order_id_of
 from runtime.http.routing import at_owner, not_here, served_by_standby
-from schemas.api import InvalidParam, OrderOutcome, Problem, Verdict
-from schemas.identifiers import OrderId
+from schemas.api import OrderOutcome, Problem, Verdict
 from schemas.messages import OrderState
-
-_ORDER_ID: TypeAdapter[str] = TypeAdapter(OrderId)
 
 
 class Undecided(Problem):
@@ -33,14 +29,14 @@ class Queries:
 
     async def order(self, request: web.Request) -> web.StreamResponse:
         """200 as soon as the order is there, 404 if it is not until the timeout."""
-        order_id, deadline = _id_of(request), deadline_of(request)
+        order_id, deadline = order_id_of(request), deadline_of(request)
         look = partial(self._order, order_id, deadline)
         from_copy = partial(self._order_from_copy, order_id)
         return await at_owner(request, self._host, ORDERS_VIEW, order_id, deadline, look, from_copy)
 
     async def validated(self, request: web.Request) -> web.StreamResponse:
         """200 as soon as the order is decided; at the timeout 504 with how far it is, or 404 if it is unknown."""
-        order_id, deadline = _id_of(request), deadline_of(request)
+        order_id, deadline = order_id_of(request), deadline_of(request)
         look = partial(self._validated, order_id, deadline)
         from_copy = partial(self._validated_from_copy, order_id)
         return await at_owner(request, self._host, ORDERS_VIEW, order_id, deadline, look, from_copy)
@@ -84,15 +80,6 @@ class Queries:
                 if self._host.stopping:
                     raise not_here("This worker is stopping. Repeat the request.")
                 await watch.wait(remaining)
-
-
-def _id_of(request: web.Request) -> str:
-    try:
-        return _ORDER_ID.validate_python(request.match_info["id"])
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-        fault = InvalidParam(name="id", reason=reason)
-        raise Refused(400, f"No order can have this id: {reason}.", errors=[fault]) from None
 
 
 def _unknown(order_id: str) -> Refused:

@@ -16,6 +16,12 @@ class Guarantee(StrEnum):
     AT_LEAST_ONCE = "at_least_once"
 
 
+class SmtpSecurity(StrEnum):
+    NONE = "none"
+    STARTTLS = "starttls"
+    TLS = "tls"
+
+
 class Settings(BaseSettings):
     """Everything that differs between two workers, or between a laptop and a shop."""
 
@@ -64,6 +70,27 @@ class Settings(BaseSettings):
     fraud_limit: float = Field(default=2000, gt=0, description="Total of a session at which its orders fail")
     fraud_session_gap_s: float = Field(default=3600.0, gt=0, description="Silence that ends a customer's session")
 
+    fulfilment_needs: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=("VALIDATED", "PAID", "CHECKED_IN"),
+        description="What has to happen before an order is shipped, comma separated",
+    )
+    checkin_patience_s: float = Field(default=60.0, gt=0, description="How long a check-in waits for its order")
+
+    email_window_s: float = Field(
+        default=60.0,
+        gt=0,
+        le=7 * 24 * 3600,
+        description="How far apart an order, its payment and its customer may come",
+    )
+    mail_from: str = Field(default="Orders <orders@example.com>", description="Sender of letters")
+    smtp_host: str = "127.0.0.1"
+    smtp_port: int = Field(default=1025, ge=1, le=65535, description="Usually 587 with STARTTLS, 465 with TLS")
+    smtp_security: SmtpSecurity = SmtpSecurity.NONE
+    smtp_ca_file: Path | None = Field(default=None, description="Certificates to trust instead of the system's, PEM")
+    smtp_user: str | None = Field(default=None, description="Logs in with SMTP_PASSWORD")
+    smtp_password: SecretStr | None = None
+    smtp_timeout_s: float = Field(default=20.0, gt=0)
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
 
@@ -71,7 +98,7 @@ class Settings(BaseSettings):
         default=(), description="For tests: steps at which to crash or fall silent, see `runtime/failpoints.py`"
     )
 
-    @field_validator("required_checks", "worker_keys", mode="before")
+    @field_validator("required_checks", "fulfilment_needs", "worker_keys", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from schemas.identifiers import OrderId
-from schemas.messages import CheckType, Order, OrderState, ValidationResult
+from schemas.messages import CheckType, Need, Order, OrderState, ValidationResult
 from schemas.wire import Int64, Message, Money, Quantity
 
 
@@ -43,6 +43,18 @@ class OrderOutcome(Message):
     order: Order
     verdicts: tuple[Verdict, ...] = ()
     reasons: tuple[str, ...] = ()
+
+
+class FulfilmentStatus(Message):
+    """Body of `GET /v1/orders/{id}/fulfilment`: what is needed before the order is shipped, and what is missing."""
+
+    order_id: OrderId
+    fulfilled: bool
+    needed: tuple[Need, ...]
+    missing: tuple[Need, ...]
+    state: OrderState | None = Field(default=None, description="Missing as long as the order itself is not known")
+    value: Money | None = None
+    paid: Money
 
 
 class InvalidParam(Message):

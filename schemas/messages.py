@@ -33,7 +33,7 @@ class ValidationResult(StrEnum):
 
 
 class Order(Message):
-    """Topic `orders`, keyed by id: an order and the state it has come to."""
+    """Topic `orders`, keyed by id: an order and the state it has come to. A FAILED one says why."""
 
     id: OrderId
     customer_id: Int64
@@ -42,6 +42,7 @@ class Order(Message):
     quantity: Quantity
     price: Money
     created_at: Timestamp
+    reasons: tuple[str, ...] | None = None
 
     @property
     def value(self) -> Money:
@@ -100,6 +101,42 @@ class Customer(Message):
     email: str
     address: str
     level: str = CustomerLevel.BRONZE
+
+
+class Need(StrEnum):
+    """What may have to happen before an order is shipped."""
+
+    VALIDATED = "VALIDATED"
+    PAID = "PAID"
+    CHECKED_IN = "CHECKED_IN"
+
+
+class HomeCheckin(Message):
+    """Topic `home-checkins`, keyed by order: a technician, or the warehouse, reports on the spot."""
+
+    event_id: str
+    event_type: str = "HOME_CHECKIN_CREATED"
+    internet_no: str
+    order_no: OrderId
+    staff_code: str
+    job_status: str
+    checkin_latitude: float
+    checkin_longitude: float
+    checkin_date: Timestamp
+
+
+class CheckinRejected(Message):
+    """Topic `checkin-rejections`, keyed by order: the check-in `event_id` counts for nothing, and why."""
+
+    event_id: str
+    order_no: OrderId
+    reason: str
+
+
+class Fulfilled(Message):
+    """Topic `fulfilments`, keyed by order: all that has to happen before the order is shipped has happened."""
+
+    order_id: OrderId
 
 
 class OrderEnriched(Message):

@@ -6,8 +6,11 @@ from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
 from schemas.messages import (
+    CheckinRejected,
     Customer,
     CustomerLevel,
+    Fulfilled,
+    HomeCheckin,
     Order,
     OrderEnriched,
     OrderValidation,
@@ -76,6 +79,9 @@ ORDER_VALIDATIONS = Topic("order-validations", OrderValidation, lambda v: v.orde
 WAREHOUSE_INVENTORY = Topic("warehouse-inventory", StockLevel, lambda s: s.product, "warehouse", COMPACTED)
 PAYMENTS = Topic("payments", Payment, lambda p: p.id, "payments", WEEK)
 CUSTOMERS = Topic("customers", Customer, lambda c: str(c.id), "crm", COMPACTED)
+HOME_CHECKINS = Topic("home-checkins", HomeCheckin, lambda c: c.order_no, "checkin", WEEK)
+CHECKIN_REJECTIONS = Topic("checkin-rejections", CheckinRejected, lambda c: c.order_no, "fulfilment", WEEK)
+FULFILMENTS = Topic("fulfilments", Fulfilled, lambda f: f.order_id, "fulfilment", WEEK)
 ORDERS_ENRICHED = Topic("orders-enriched", OrderEnriched, lambda o: o.id, "email", WEEK)
 BY_LEVEL = {level: Topic(level.value, OrderEnriched, lambda o: o.id, "email", WEEK) for level in CustomerLevel}
 
@@ -85,6 +91,9 @@ CATALOGUE: tuple[Topic[Any], ...] = (
     WAREHOUSE_INVENTORY,
     PAYMENTS,
     CUSTOMERS,
+    HOME_CHECKINS,
+    CHECKIN_REJECTIONS,
+    FULFILMENTS,
     ORDERS_ENRICHED,
     *BY_LEVEL.values(),
 )

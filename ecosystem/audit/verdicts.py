@@ -9,8 +9,8 @@ from typing import NamedTuple
 from ecosystem.audit.facts import Source
 from ecosystem.audit.history import History, Seen, facts_of
 from ecosystem.audit.report import Kind, Rules, Violation
+from runtime.memory import KEPT
 from schemas.messages import CheckType, OrderState, OrderValidation, ValidationResult
-from validators.memory import KEPT
 
 SKEW_MS = 5000
 """By how much the clocks of those who write may differ."""

@@ -3,9 +3,13 @@
 import time
 
 from aiohttp import web
+from pydantic import TypeAdapter, ValidationError
 
 from runtime.http.answers import Refused
 from schemas.api import InvalidParam
+from schemas.identifiers import OrderId
+
+_ORDER_ID: TypeAdapter[str] = TypeAdapter(OrderId)
 
 DEFAULT_TIMEOUT_MS = 10_000
 MAX_TIMEOUT_MS = 60_000
@@ -37,6 +41,16 @@ def deadline_of(request: web.Request) -> Deadline:
     # The length first: Python refuses to read a number of thousands of digits.
     milliseconds = MAX_TIMEOUT_MS if len(text) > 9 else min(int(text), MAX_TIMEOUT_MS)
     return Deadline(milliseconds / 1000)
+
+
+def order_id_of(request: web.Request) -> str:
+    """The order id in the path. Raises `Refused` (400) if no order can have it."""
+    try:
+        return _ORDER_ID.validate_python(request.match_info["id"])
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        fault = InvalidParam(name="id", reason=reason)
+        raise Refused(400, f"No order can have this id: {reason}.", errors=[fault]) from None
 
 
 async def body_of(request: web.Request) -> bytes:

@@ -11,6 +11,20 @@ from runtime.http.answers import title_of
 from schemas.api import Problem
 from schemas.wire import Message
 
+ORDER_ID = {
+    "name": "id",
+    "in": "path",
+    "required": True,
+    "description": "Percent-encoded: a slash in the id is %2F",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 128},
+}
+TIMEOUT = {
+    "name": "timeout",
+    "in": "query",
+    "description": "Milliseconds to wait, 0 for not at all; more than 60,000 is taken as 60,000",
+    "schema": {"type": "integer", "minimum": 0, "default": 10_000},
+}
+
 _REF = "#/components/schemas/{model}"
 
 

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from samples import NOON, order
 
+from runtime.memory import KEPT
 from runtime.settings import Settings
 from runtime.testing import Topology
 from schemas.topics import ORDER_VALIDATIONS, ORDERS
@@ -13,7 +14,6 @@ from validators.fraud.app import build
 from validators.fraud.rule import SESSIONS_KEPT, worth
 from validators.fraud.sessions import join
 from validators.fraud.state import CUSTOMERS, JUDGED
-from validators.memory import KEPT
 
 GAP = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)

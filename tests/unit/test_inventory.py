@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from samples import order
 
+from runtime.memory import KEPT
 from runtime.settings import Settings
 from runtime.testing import Topology
 from schemas.messages import OrderState, StockLevel
@@ -12,7 +13,6 @@ from schemas.topics import ORDER_VALIDATIONS, ORDERS, WAREHOUSE_INVENTORY
 from validators.inventory.app import build
 from validators.inventory.rule import refusal
 from validators.inventory.state import RESERVATIONS, STOCK, Stock
-from validators.memory import KEPT
 
 
 @pytest.fixture

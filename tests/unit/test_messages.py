@@ -9,11 +9,25 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from samples import order
 
-from schemas.messages import Customer, Order, OrderEnriched, OrderState, OrderValidation, Payment, StockLevel
+from schemas.messages import (
+    CheckinRejected,
+    Customer,
+    Fulfilled,
+    HomeCheckin,
+    Order,
+    OrderEnriched,
+    OrderState,
+    OrderValidation,
+    Payment,
+    StockLevel,
+)
 from schemas.topics import CATALOGUE
 
 GOLDEN = Path(__file__).parent / "golden"
 MODELS = {
+    "checkin_rejected": CheckinRejected,
+    "fulfilled": Fulfilled,
+    "home_checkin": HomeCheckin,
     "customer": Customer,
     "order": Order,
     "order_enriched": OrderEnriched,

@@ -1,0 +1,95 @@
+"""Letters joined with their customers, by customer id: who they go to, and who is waited for. Pure."""
+
+import logging
+from datetime import timedelta
+
+from prometheus_client import Counter
+
+from email_service.state import CUSTOMERS, JOINS, WAITING, Addressed, Letter, Waiting
+from runtime.service import Context, Effect
+from schemas.messages import Customer, CustomerLevel, OrderEnriched
+from schemas.topics import BY_LEVEL, ORDERS_ENRICHED
+
+log = logging.getLogger(__name__)
+
+_CUSTOMER = "customer/"
+"""What timers of customers start with: those of the joins' memory are numbers of hours."""
+
+_UNKNOWN_LEVELS = Counter("email_unknown_levels_total", "Orders of customers whose level is none that exists")
+_UNKNOWN_CUSTOMERS = Counter("email_unknown_customers_total", "Letters given up, for the customer did not become known")
+
+
+class Addressing:
+    """Sends letters to customers who are known, or become known within `window`.
+
+    Arguments:
+        window: how long a letter waits for its customer.
+        send: the effect that sends one.
+    """
+
+    def __init__(self, window: timedelta, send: Effect[Addressed]) -> None:
+        self.window = window
+        self.send = send
+
+    def on_customer(self, customer: Customer, ctx: Context) -> None:
+        """A customer, new or changed: what waits for them goes out."""
+        key = str(customer.id)
+        ctx.put(CUSTOMERS, key, customer)
+        waiting = ctx.get(WAITING, key)
+        if waiting is not None:
+            ctx.delete(WAITING, key)
+            ctx.wake(_CUSTOMER + key, None)
+            for letter in waiting.letters:
+                self._deliver(letter, customer, ctx)
+
+    def on_customer_gone(self, key: str, ctx: Context) -> None:
+        """A tombstone: the customer is to be forgotten."""
+        ctx.delete(CUSTOMERS, key)
+
+    def on_letter(self, letter: Letter, ctx: Context) -> None:
+        """A letter that is due."""
+        key = str(letter.order.customer_id)
+        customer = ctx.get(CUSTOMERS, key)
+        if customer is not None:
+            self._deliver(letter, customer, ctx)
+            return
+        waiting = ctx.get(WAITING, key) or Waiting(letters=(), until=())
+        waiting = Waiting(letters=(*waiting.letters, letter), until=(*waiting.until, ctx.now + self.window))
+        ctx.put(WAITING, key, waiting)
+        ctx.wake(_CUSTOMER + key, min(waiting.until))
+
+    def on_wake(self, timer: str, ctx: Context) -> None:
+        """Letters have waited long enough for a customer; or an hour's joins are to be forgotten."""
+        if not timer.startswith(_CUSTOMER):
+            JOINS.forget(timer, ctx)
+            return
+        key = timer.removeprefix(_CUSTOMER)
+        waiting = ctx.get(WAITING, key)
+        if waiting is None:
+            return
+        left = [(x, until) for x, until in zip(waiting.letters, waiting.until, strict=True) if until > ctx.now]
+        _UNKNOWN_CUSTOMERS.inc(len(waiting.letters) - len(left))
+        log.warning("customer not known in time, letters given up count=%d", len(waiting.letters) - len(left))
+        if not left:
+            ctx.delete(WAITING, key)
+            return
+        letters, until = zip(*left, strict=True)
+        ctx.put(WAITING, key, Waiting(letters=letters, until=until))
+        ctx.wake(timer, min(until))
+
+    def _deliver(self, letter: Letter, customer: Customer, ctx: Context) -> None:
+        order = letter.order
+        if letter.kind is None:
+            enriched = OrderEnriched(id=order.id, customer_id=order.customer_id, customer_level=customer.level)
+            ctx.send(ORDERS_ENRICHED, enriched)
+            ctx.send(BY_LEVEL[_level(customer)], enriched)
+        else:
+            ctx.perform(self.send, f"{order.id}/{letter.kind}", Addressed(letter=letter, customer=customer))
+
+
+def _level(customer: Customer) -> CustomerLevel:
+    try:
+        return CustomerLevel(customer.level)
+    except ValueError:
+        _UNKNOWN_LEVELS.inc()
+        return CustomerLevel.BRONZE

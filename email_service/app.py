@@ -1,0 +1,37 @@
+"""The email service: consumes orders, payments and customers, holds what waits to be joined, sends letters."""
+
+from datetime import timedelta
+
+from email_service.address import Addressing
+from email_service.join import LETTERS_BY_CUSTOMER, PAYMENTS_BY_ORDER, Joining, route
+from email_service.post_office import PostOffice
+from email_service.state import CUSTOMERS, JOINS, WAITING, Addressed
+from runtime.hosting import Hosted
+from runtime.service import Effect, Input, Service
+from runtime.settings import Settings
+from schemas import topics
+from schemas.topics import BY_LEVEL, ORDERS, ORDERS_ENRICHED, PAYMENTS
+
+
+def build(settings: Settings) -> Hosted:
+    """The service, with its window and its SMTP server."""
+    office, window = PostOffice(settings), timedelta(seconds=settings.email_window_s)
+    send = Effect("letter", Addressed, office.send)
+    joining, addressing = Joining(window), Addressing(window, send)
+    return Hosted(
+        Service(
+            name="email",
+            inputs=(
+                Input(ORDERS, joining.on_order),
+                Input(PAYMENTS, route),
+                Input(PAYMENTS_BY_ORDER, joining.on_payment),
+                Input(LETTERS_BY_CUSTOMER, addressing.on_letter),
+                Input(topics.CUSTOMERS, addressing.on_customer, on_tombstone=addressing.on_customer_gone),
+            ),
+            outputs=(PAYMENTS_BY_ORDER, LETTERS_BY_CUSTOMER, ORDERS_ENRICHED, *BY_LEVEL.values()),
+            tables=(*JOINS.tables, CUSTOMERS, WAITING),
+            on_wake=addressing.on_wake,
+            effects=(send,),
+        ),
+        lifespan=office.opened,
+    )

@@ -1,0 +1,96 @@
+"""Sending letters by SMTP: one connection, kept as long as there is something to send and made anew when it breaks."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from email.message import EmailMessage
+
+import aiosmtplib
+
+from email_service.compose import compose
+from email_service.state import Addressed
+from runtime.hosting import Host
+from runtime.service import RefusedForGood
+from runtime.settings import Settings, SmtpSecurity
+
+log = logging.getLogger(__name__)
+
+
+class PostOffice:
+    """Sends letters through the SMTP server of the settings, one after the other."""
+
+    IDLE_S = 30.0
+    """After which an unused connection is closed; servers close them after minutes."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._client: aiosmtplib.SMTP | None = None
+        self._turn = asyncio.Lock()
+        self._closing: asyncio.TimerHandle | None = None
+
+    async def send(self, key: str, addressed: Addressed) -> None:
+        """Returns when the server has taken the letter.
+
+        Raises `RefusedForGood` if it never will (a reply of 500 and above to recipient or letter: RFC 5321, 4.2.1), and
+        whatever else goes wrong, to be tried again.
+        """
+        message = compose(addressed, self._settings.mail_from)
+        async with self._turn:
+            try:
+                await self._deliver(message)
+            except aiosmtplib.SMTPRecipientsRefused as refused:
+                codes = [error.code for error in refused.recipients]
+                if min(codes) >= 500:
+                    raise RefusedForGood(refused.recipients[0].message) from None
+                raise
+            except aiosmtplib.SMTPDataError as error:
+                if error.code >= 500:
+                    raise RefusedForGood(error.message) from None
+                raise
+            except BaseException:
+                await self._hang_up()  # in the middle of something, perhaps
+                raise
+        log.info("letter sent key=%s", key)
+
+    @asynccontextmanager
+    async def opened(self, _: Host) -> AsyncIterator[None]:
+        """Hangs up at the end."""
+        try:
+            yield
+        finally:
+            await self._hang_up()
+
+    async def _deliver(self, message: EmailMessage) -> None:
+        if self._closing is not None:
+            self._closing.cancel()
+        if self._client is None or not self._client.is_connected:
+            self._client = await self._connect()
+        await self._client.send_message(message)
+        self._closing = asyncio.get_running_loop().call_later(self.IDLE_S, self._idle)
+
+    async def _connect(self) -> aiosmtplib.SMTP:
+        settings = self._settings
+        password = settings.smtp_password if settings.smtp_user else None
+        client = aiosmtplib.SMTP(
+            hostname=settings.smtp_host,
+            port=settings.smtp_port,
+            username=settings.smtp_user or None,
+            password=password.get_secret_value() if password else None,
+            use_tls=settings.smtp_security is SmtpSecurity.TLS,
+            start_tls=settings.smtp_security is SmtpSecurity.STARTTLS,
+            cert_bundle=str(settings.smtp_ca_file) if settings.smtp_ca_file else None,
+            timeout=settings.smtp_timeout_s,
+        )
+        await client.connect()
+        return client
+
+    async def _hang_up(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _idle(self) -> None:
+        client, self._client = self._client, None
+        if client is not None and not self._turn.locked():
+            client.close()

@@ -1,0 +1,1 @@
+"""The fulfilment service: an order is shipped once everything that has to happen before has happened."""

@@ -1,0 +1,34 @@
+"""The fulfilment service: consumes orders, payments and check-ins, announces the orders that may be shipped."""
+
+from datetime import timedelta
+
+from fulfilment_service import http
+from fulfilment_service.gate import PAYMENTS_BY_ORDER, Gate, route
+from fulfilment_service.state import PROGRESS
+from runtime.hosting import Hosted
+from runtime.service import Input, Service
+from runtime.settings import Settings
+from schemas.messages import Need
+from schemas.topics import CHECKIN_REJECTIONS, FULFILMENTS, HOME_CHECKINS, ORDERS, PAYMENTS
+
+
+def build(settings: Settings) -> Hosted:
+    """The service, with what it needs to ship an order. Raises `ValueError` for a need that is none."""
+    needs = tuple(dict.fromkeys(Need(need) for need in settings.fulfilment_needs))
+    gate = Gate(needs, timedelta(seconds=settings.checkin_patience_s))
+    return Hosted(
+        Service(
+            name="fulfilment",
+            inputs=(
+                Input(ORDERS, gate.on_order),
+                Input(PAYMENTS, route),
+                Input(PAYMENTS_BY_ORDER, gate.on_payment),
+                Input(HOME_CHECKINS, gate.on_check_in),
+            ),
+            outputs=(PAYMENTS_BY_ORDER, FULFILMENTS, CHECKIN_REJECTIONS),
+            tables=(PROGRESS,),
+            on_wake=gate.on_wake,
+        ),
+        routes=http.routes(needs),
+        openapi=http.openapi,
+    )

@@ -1,0 +1,101 @@
+"""The gate: several events, in whatever order they come, all of which must have happened. Pure."""
+
+from datetime import timedelta
+from decimal import Decimal
+
+from fulfilment_service.state import PROGRESS, Progress
+from runtime.service import Context
+from schemas.messages import CheckinRejected, Fulfilled, HomeCheckin, Need, Order, OrderState, Payment
+from schemas.topics import CHECKIN_REJECTIONS, FULFILMENTS, PAYMENTS, repartition
+
+PAYMENTS_BY_ORDER = repartition("fulfilment", PAYMENTS, "order", lambda p: p.order_id)
+
+_NOTHING = Progress()
+
+
+def route(payment: Payment, ctx: Context) -> None:
+    """Takes a payment to where its order is."""
+    ctx.send(PAYMENTS_BY_ORDER, payment)
+
+
+def missing(progress: Progress, needs: tuple[Need, ...]) -> tuple[Need, ...]:
+    """Which of the needed events have not happened yet."""
+    happened = {
+        Need.VALIDATED: progress.state in {OrderState.VALIDATED, OrderState.SHIPPED},
+        Need.PAID: progress.value is not None and sum(progress.paid.values(), Decimal()) >= progress.value,
+        Need.CHECKED_IN: progress.checked_in,
+    }
+    return tuple(need for need in needs if not happened[need])
+
+
+class Gate:
+    """Announces an order as fulfilled once `needs` are met.
+
+    Arguments:
+        needs: what has to happen, each once.
+        patience: how long a check-in waits for its order to become known.
+    """
+
+    def __init__(self, needs: tuple[Need, ...], patience: timedelta) -> None:
+        self.needs = needs
+        self.patience = patience
+
+    def on_order(self, order: Order, ctx: Context) -> None:
+        """An order and the state it has come to. Check-ins that waited for it are answered for."""
+        progress = ctx.get(PROGRESS, order.id) or _NOTHING
+        known = progress.state
+        if known is not None and (known.decided or not order.state.decided) and order.state is not OrderState.SHIPPED:
+            return  # seen before, or overtaken
+        progress = progress.model_copy(update={"state": order.state, "value": order.value})
+        ctx.wake(order.id, None)
+        if order.state is OrderState.FAILED:
+            progress = self._reject(order.id, progress, "the order has failed", ctx)
+        elif order.state.decided and progress.check_ins:
+            progress = progress.model_copy(update={"check_ins": (), "checked_in": True})
+        self._weigh(order.id, progress, ctx)
+
+    def on_payment(self, payment: Payment, ctx: Context) -> None:
+        """A payment: of several, the sum counts."""
+        progress = ctx.get(PROGRESS, payment.order_id) or _NOTHING
+        if payment.id not in progress.paid:
+            paid = {**progress.paid, payment.id: payment.amount}
+            self._weigh(payment.order_id, progress.model_copy(update={"paid": paid}), ctx)
+
+    def on_check_in(self, check_in: HomeCheckin, ctx: Context) -> None:
+        """A check-in: taken if its order is on its way, rejected if it failed, kept as long as nobody can tell."""
+        order_id = check_in.order_no
+        progress = ctx.get(PROGRESS, order_id) or _NOTHING
+        if progress.state in {OrderState.VALIDATED, OrderState.SHIPPED}:
+            self._weigh(order_id, progress.model_copy(update={"checked_in": True}), ctx)
+        elif progress.state is OrderState.FAILED:
+            _send_rejection(check_in, "the order has failed", ctx)
+        elif check_in.event_id not in {c.event_id for c in progress.check_ins}:
+            if progress.state is None and not progress.check_ins:
+                ctx.wake(order_id, ctx.now + self.patience)
+            ctx.put(PROGRESS, order_id, progress.model_copy(update={"check_ins": (*progress.check_ins, check_in)}))
+
+    def on_wake(self, order_id: str, ctx: Context) -> None:
+        """Check-ins have waited long enough for their order."""
+        progress = ctx.get(PROGRESS, order_id)
+        if progress is not None and progress.state is None:
+            progress = self._reject(order_id, progress, "there is no such order", ctx)
+            if progress == _NOTHING:
+                ctx.delete(PROGRESS, order_id)
+            else:
+                ctx.put(PROGRESS, order_id, progress)
+
+    def _weigh(self, order_id: str, progress: Progress, ctx: Context) -> None:
+        if not progress.fulfilled and progress.state is OrderState.VALIDATED and not missing(progress, self.needs):
+            progress = progress.model_copy(update={"fulfilled": True})
+            ctx.send(FULFILMENTS, Fulfilled(order_id=order_id))
+        ctx.put(PROGRESS, order_id, progress)
+
+    def _reject(self, order_id: str, progress: Progress, reason: str, ctx: Context) -> Progress:
+        for check_in in progress.check_ins:
+            _send_rejection(check_in, reason, ctx)
+        return progress.model_copy(update={"check_ins": ()})
+
+
+def _send_rejection(check_in: HomeCheckin, reason: str, ctx: Context) -> None:
+    rejection = CheckinRejected(event_id=check_in.event_id, order_no=check_in.order_no, reason=reason)
+    ctx.send(CHECKIN_REJECTIONS, rejection)

@@ -1,0 +1,70 @@
+"""`GET /v1/orders/{id}/fulfilment`: what has happened for an order, and what is still missing."""
+
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
+from functools import partial
+from typing import Any
+
+from aiohttp import web
+
+from fulfilment_service.gate import missing
+from fulfilment_service.state import PROGRESS
+from runtime.hosting import Host
+from runtime.http.answers import Refused, answer
+from runtime.http.inputs import deadline_of, order_id_of
+from runtime.http.openapi import ORDER_ID, TIMEOUT, body, problems, schemas_of
+from runtime.http.routing import at_owner
+from schemas.api import FulfilmentStatus
+from schemas.messages import Need
+
+
+def routes(needs: tuple[Need, ...]) -> Callable[[Host], Iterable[web.RouteDef]]:
+    """The route, for a gate with these needs."""
+
+    def of(host: Host) -> Iterable[web.RouteDef]:
+        async def status(request: web.Request) -> web.StreamResponse:
+            order_id, deadline = order_id_of(request), deadline_of(request)
+            look = partial(_status, host, order_id, needs)
+            return await at_owner(request, host, PROGRESS, order_id, deadline, look)
+
+        return (web.get("/v1/orders/{id:[^/]+}/fulfilment", status),)
+
+    return of
+
+
+async def _status(host: Host, order_id: str, needs: tuple[Need, ...]) -> web.Response:
+    progress = host.read(PROGRESS, order_id)
+    if progress is None:
+        raise Refused(404, f"Nothing has happened for an order {order_id!r} (yet).")
+    return answer(
+        FulfilmentStatus(
+            order_id=order_id,
+            fulfilled=progress.fulfilled,
+            needed=needs,
+            missing=missing(progress, needs),
+            state=progress.state,
+            value=progress.value,
+            paid=sum(progress.paid.values(), Decimal()),
+        )
+    )
+
+
+def openapi() -> Mapping[str, Any]:
+    """Paths and schemas."""
+    return {
+        "paths": {
+            "/v1/orders/{id}/fulfilment": {
+                "get": {
+                    "operationId": "getFulfilment",
+                    "summary": "What has happened for an order, and what is missing before it is shipped",
+                    "tags": ["fulfilment"],
+                    "parameters": [ORDER_ID, TIMEOUT],
+                    "responses": {
+                        "200": {"description": "As far as is known here and now", **body(FulfilmentStatus)},
+                        **problems(400, 401, 404, 500, 502, 503),
+                    },
+                }
+            }
+        },
+        "components": {"schemas": schemas_of(FulfilmentStatus)},
+    }

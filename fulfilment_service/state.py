@@ -1,0 +1,25 @@
+"""What the fulfilment service holds: one row an order, for what has happened and what it is still waiting for."""
+
+from pydantic import Field
+
+from runtime.service import Table
+from schemas.messages import HomeCheckin, OrderState
+from schemas.wire import Message, Money
+
+
+class Progress(Message):
+    """How far an order has come.
+
+    `paid` maps payment ids to amounts: a payment that is seen again counts once. `check_ins` are those that nobody has
+    answered for yet: of an order that is still unknown, or not decided.
+    """
+
+    state: OrderState | None = None
+    value: Money | None = None
+    paid: dict[str, Money] = Field(default_factory=dict)
+    checked_in: bool = False
+    check_ins: tuple[HomeCheckin, ...] = ()
+    fulfilled: bool = False
+
+
+PROGRESS = Table("fulfilment-progress", Progress)

@@ -1,0 +1,185 @@
+"""Letters through a real SMTP server, from a worker on a real Kafka."""
+
+import ssl
+from email import message_from_bytes, policy
+
+import pytest
+import trustme
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, AuthResult
+
+from ecosystem.ports import free_ports
+from email_service.compose import message_id
+from email_service.state import Kind
+from schemas.messages import Customer, Order, OrderState, Payment
+from schemas.topics import BY_LEVEL, CUSTOMERS, ORDERS, ORDERS_ENRICHED, PAYMENTS, CustomerLevel
+from tests.workers import until
+
+FRANZ = Customer(
+    id=15, first_name="Franz", last_name="Kafka", email="franz@example.org", address="Oppelthaus, Praha", level="gold"
+)
+
+
+class Mailbox:
+    """What the server took, and how it is to answer."""
+
+    def __init__(self) -> None:
+        self.letters = []
+        self.refuse = {}
+        self.busy = 0
+        self.connections = 0
+
+    async def handle_EHLO(self, server, session, envelope, hostname, responses):  # noqa: N802
+        self.connections += 1
+        session.host_name = hostname
+        return responses
+
+    async def handle_RCPT(self, server, session, envelope, address, options):  # noqa: N802
+        if address in self.refuse:
+            return self.refuse[address]
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, server, session, envelope):  # noqa: N802
+        if self.busy:
+            self.busy -= 1
+            return "451 try again"
+        self.letters.append(message_from_bytes(envelope.content, policy=policy.default))
+        return "250 taken"
+
+    def of(self, order_id):
+        return [letter for letter in self.letters if letter["X-Order-Id"] == order_id]
+
+
+@pytest.fixture
+def mailbox():
+    return Mailbox()
+
+
+@pytest.fixture
+def server(mailbox):
+    [port] = free_ports(1)
+    controller = Controller(mailbox, hostname="127.0.0.1", port=port)
+    controller.start()
+    yield port
+    controller.stop()
+
+
+def order(id_="o1", state=OrderState.VALIDATED, **changes) -> Order:
+    content = {"customer_id": 15, "product": "UNDERPANTS", "quantity": 3, "price": 5, **changes}
+    return Order(id=id_, state=state, **content)
+
+
+def paid(id_="o1") -> Payment:
+    return Payment(id="Payment:1234", order_id=id_, ccy="CZK", amount=1000)
+
+
+async def test_order_payment_and_customer_come_in_one_letter(deployment, mailbox, server):
+    await deployment.start("email", smtp_port=server)
+    await deployment.send(CUSTOMERS, FRANZ)
+    await deployment.send(ORDERS, order())
+    await deployment.send(PAYMENTS, paid())
+    await until(lambda: mailbox.letters, "a letter")
+
+    [letter] = mailbox.letters
+    assert letter["To"] == "Franz Kafka <franz@example.org>"
+    assert letter["Message-ID"] == message_id("o1", Kind.VALIDATED, "example.com")
+    for part in ("plain", "html"):
+        text = letter.get_body((part,)).get_content()
+        assert all(said in text for said in ("Franz Kafka", "UNDERPANTS", "Payment:1234", "1000", "CZK", "Oppelthaus"))
+    [enriched] = await deployment.values(ORDERS_ENRICHED)
+    assert (enriched.id, enriched.customer_level) == ("o1", "gold")
+    assert len(await deployment.values(BY_LEVEL[CustomerLevel.GOLD])) == 1
+
+
+async def test_a_busy_server_is_asked_again_and_one_connection_serves_all(deployment, mailbox, server):
+    mailbox.busy = 2
+    await deployment.start("email", smtp_port=server)
+    await deployment.send(CUSTOMERS, FRANZ)
+    await deployment.send(ORDERS, *(order(f"o{n}", OrderState.FAILED, reasons=("no",)) for n in range(5)))
+    await until(lambda: len(mailbox.letters) == 5, "five letters")
+
+    assert len({letter["Message-ID"] for letter in mailbox.letters}) == 5
+    assert mailbox.connections == 1
+
+
+async def test_a_refused_address_is_set_aside_and_holds_nobody_up(deployment, mailbox, server):
+    mailbox.refuse = {"nobody@example.org": "550 no such user"}
+    await deployment.start("email", smtp_port=server)
+    nobody = FRANZ.model_copy(update={"id": 16, "email": "nobody@example.org"})
+    nowhere = FRANZ.model_copy(update={"id": 17, "email": "not an address"})
+    await deployment.send(CUSTOMERS, FRANZ, nobody, nowhere)
+    for customer, id_ in ((16, "o16"), (17, "o17"), (15, "o15")):
+        await deployment.send(ORDERS, order(id_, OrderState.SHIPPED, customer_id=customer))
+    await until(lambda: mailbox.of("o15"), "the letter that can be sent")
+
+    async def set_aside():
+        return {r.key.decode(): dict(r.headers) for r in await deployment.records("email-effects.dead-letters")}
+
+    aside = await until(lambda: _both(set_aside), "both set aside")
+    assert aside["o16/shipped"]["error"] == b"no such user"
+    assert b"customer 17" in aside["o17/shipped"]["error"]
+
+
+async def _both(set_aside):
+    found = await set_aside()
+    return found if len(found) == 2 else None
+
+
+async def test_a_server_that_is_away_costs_no_letter_nor_does_a_restart(deployment, mailbox):
+    [port] = free_ports(1)
+    worker = await deployment.start("email", smtp_port=port)
+    await deployment.send(CUSTOMERS, FRANZ)
+    await deployment.send(ORDERS, order("o1", OrderState.SHIPPED))
+    await until(lambda: len(worker._engine.effects), "a letter waits")
+    await deployment.stop(worker)
+    controller = Controller(mailbox, hostname="127.0.0.1", port=port)
+    controller.start()
+    try:
+        await deployment.start("email", smtp_port=port)
+        await until(lambda: mailbox.letters, "the letter")
+    finally:
+        controller.stop()
+
+    assert len(mailbox.letters) == 1
+
+
+@pytest.mark.parametrize("security", ["starttls", "tls"])
+async def test_letters_go_encrypted_and_logged_in(deployment, mailbox, tmp_path, security):
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(certificate := tmp_path / "ca.pem")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    logins = []
+
+    def authenticate(server, session, envelope, mechanism, data):
+        logins.append((data.login, data.password))
+        return AuthResult(success=data.password == b"secret")
+
+    tls = security == "tls"
+    options = {} if tls else {"tls_context": context, "require_starttls": True}
+    [port] = free_ports(1)
+
+    class Server(Controller):
+        def factory(self):
+            return SMTP(mailbox, authenticator=authenticate, auth_required=True, auth_require_tls=not tls, **options)
+
+    controller = Server(mailbox, hostname="localhost", port=port, ssl_context=context if tls else None)
+    controller.start()
+    try:
+        await deployment.start(
+            "email",
+            smtp_host="localhost",
+            smtp_port=port,
+            smtp_security=security,
+            smtp_ca_file=certificate,
+            smtp_user="shop",
+            smtp_password="secret",
+        )
+        await deployment.send(CUSTOMERS, FRANZ)
+        await deployment.send(ORDERS, order("o1", OrderState.SHIPPED))
+        await until(lambda: mailbox.letters, "the letter")
+    finally:
+        controller.stop()
+
+    assert logins == [(b"shop", b"secret")]
