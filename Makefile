@@ -8,7 +8,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 	--no-emit-index-url --no-emit-find-links $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast chaos bench bench-recovery bench-failover soak lint format lock clean
+.PHONY: help install run test test-fast simulate chaos bench bench-recovery bench-failover soak lint format lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -23,6 +23,9 @@ test: $(INSTALLED) ## Run all tests; the last lines say what was skipped, and wh
 
 test-fast: $(INSTALLED) ## Run the tests that need no broker
 	@$(BIN)/python -m pytest tests/unit tests/topology
+
+simulate: $(INSTALLED) ## Run the core in SEEDS=1000 simulated worlds of each guarantee; a failing one is shown
+	@$(BIN)/python -m tests.simulation.run --seeds $(or $(SEEDS),1000)
 
 chaos: $(INSTALLED) ## Break workers, brokers and networks under load for MINUTES=10, from a SEED=; exit code 1 if a promise breaks
 	@$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))

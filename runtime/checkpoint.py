@@ -28,7 +28,13 @@ class Unsettled(Exception):
 
 
 class Checkpoint(Protocol):
-    """Makes batches durable. After a failure nothing of it is left open: the next commit may follow at once."""
+    """Makes batches durable. After a failure nothing of it is left open: the next commit may follow at once.
+
+    One that is not `fenced` also commits for a worker that has lost its partitions, which may write between others.
+    """
+
+    @property
+    def fenced(self) -> bool: ...
 
     async def start(self) -> None: ...
 
@@ -77,6 +83,7 @@ class ExactlyOnce:
     """
 
     PRODUCERS = 3
+    fenced = True
 
     def __init__(self, new_producer: Callable[[int], TransactionalProducer], timeout_s: float) -> None:
         self._new_producer = new_producer
@@ -139,19 +146,23 @@ class ExactlyOnce:
 
 
 class AtLeastOnce:
-    """Changelogs first, then announcements, then timers, then offsets, each once the one before is durable.
+    """Wishes to be woken first, then state, announcements, withdrawn wishes and offsets, each once the one before is
+    durable.
 
     Nobody waits for the offsets but the next batch: a crash in between has this one decided again, as any may be.
 
     For brokers without transactions, and for those who accept that a worker that was paused past its session may
-    announce once more what its successor announced, for a few milliseconds less. Timers come last as offsets do: what
-    a batch has used up must not be forgotten before all that follows from it is durable.
+    announce once more what its successor announced, for a few milliseconds less. A wish that is used up or withdrawn
+    must not be forgotten before all that follows is durable; a new one must not come after the state that it belongs
+    to, for who decides the batch again finds that state and wishes nothing.
 
     Arguments:
         new_producer: makes the producer.
         commit_offsets: commits offsets for the group; raises `Fenced`.
         timeout_s: after which a commit counts as failed.
     """
+
+    fenced = False
 
     def __init__(
         self,
@@ -170,16 +181,19 @@ class AtLeastOnce:
 
     async def commit(self, writes: Writes, membership: Membership) -> Ends:
         timers = [w for w in writes.changelog if w.topic.endswith(TIMERS_CHANGELOG)]
+        wishes, withdrawn = [w for w in timers if w.value is not None], [w for w in timers if w.value is None]
         state = [w for w in writes.changelog if not w.topic.endswith(TIMERS_CHANGELOG)]
         committed = False
         try:
             async with _in_time(self._timeout_s):
                 producer = await self._working()
-                ends = dict(await producer.send(state))
+                ends = dict(await producer.send(wishes))
+                failpoints.reach("commit.wishes")
+                ends |= await producer.send(state)
                 failpoints.reach("commit.state")
                 await producer.send(writes.announcements)
                 failpoints.reach("commit.announced")
-                ends |= await producer.send(timers)
+                ends |= await producer.send(withdrawn)
                 failpoints.reach("commit.timers")
                 await self._offsets_committed()
                 self._offsets = asyncio.ensure_future(self._commit_offsets(writes.offsets))

@@ -71,7 +71,7 @@ class Handover:
         self._metrics = metrics
         self._failed = failed
         self._copies = copies
-        self._assigned: frozenset[TopicPartition] = frozenset()
+        self._assigned: tuple[TopicPartition, ...] = ()
         self._standby: frozenset[int] = frozenset()
         self._taken_over = False
         self._membership = ownership.membership
@@ -112,7 +112,7 @@ class Handover:
         self._leave()
         if self._copies is not None:
             self._copies.follow(())
-        self._assigned, self._membership, self._standby = frozenset(assigned), membership, frozenset(standby)
+        self._assigned, self._membership, self._standby = tuple(sorted(assigned)), membership, frozenset(standby)
         self._reader.hold()
         self._effects.clear()
         self._task = asyncio.create_task(self._until_done(), name="takeover")

@@ -85,6 +85,9 @@ class Loop:
             except (Refused, Unsettled) as error:
                 self._give_up(error, len(taken.records), epoch)
                 return False
+            if epoch == self._ownership.epoch and not self._checkpoint.fenced and self._overtaken(rows, ends):
+                self._give_up(Unsettled("another worker has written to its changelogs"), len(taken.records), epoch)
+                return False
             self.failures = 0
             committed = perf_counter()
             failpoints.reach("commit.done")
@@ -112,6 +115,18 @@ class Loop:
         now = self._clock()
         due = self._timers.due(now, self.TIMERS_A_BATCH)
         return self._decider.decide(taken, due, now, self._ownership.fuses)
+
+    def _overtaken(self, rows: dict[TablePartition, dict[bytes, bytes | None]], ends: Ends) -> bool:
+        """Whether a changelog holds rows that are not in the store, before those of this batch or between them.
+
+        Applied all the same, the batch would have the store pass over them for good.
+        """
+        for (table, partition), changed in rows.items():
+            offset = self._ownership.store(table, partition).offset
+            known = -1 if offset is None else offset
+            if ends[TopicPartition(self._plan.tables[table].changelog, partition)] != known + len(changed):
+                return True
+        return False
 
     def _apply(self, batch: Batch, rows: dict[TablePartition, dict[bytes, bytes | None]], ends: Ends) -> None:
         """RocksDB is never ahead of the changelog, and never behind what waiters are told."""

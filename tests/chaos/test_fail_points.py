@@ -20,7 +20,7 @@ SESSION_S = 2.0
 SILENCE_S = 3.5
 
 HANDOVER = [point for point in POINTS if point.startswith("handover.")]
-AT_LEAST_ONCE = ["commit.state", "commit.announced", "commit.timers"]
+AT_LEAST_ONCE = ["commit.wishes", "commit.state", "commit.announced", "commit.timers"]
 COMMIT = [point for point in POINTS if point not in {*HANDOVER, *AT_LEAST_ONCE}]
 
 Life = dict[str, str]

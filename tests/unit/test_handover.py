@@ -44,6 +44,8 @@ class Reader:
 class Broker:
     """Changelogs and offsets, and a checkpoint whose next commits end as the test says."""
 
+    fenced = True
+
     def __init__(self):
         self.offsets = {TP: 0}
         self.changelog = []

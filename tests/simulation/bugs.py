@@ -1,0 +1,262 @@
+"""Faults planted into the runtime or its ports, each as somebody might really write it, for the simulation to find."""
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from unittest.mock import patch
+
+from runtime.checkpoint import AtLeastOnce, ExactlyOnce, Unsettled, _in_time
+from runtime.engine import Engine
+from runtime.handover import Handover
+from runtime.loop import Loop
+from runtime.overlay import Batch
+from runtime.restore import Logs
+from runtime.service import TIMERS_CHANGELOG
+from runtime.taking import Taking
+from runtime.timers import Timers
+from tests.simulation.group import Group
+from tests.simulation.producer import SimulatedProducer
+from tests.simulation.worker import SimulatedWorker
+from validators.inventory import rule as inventory
+from validators.inventory.state import RESERVATIONS, STOCK, Stock
+from validators.memory import Memory
+
+
+@dataclass(frozen=True)
+class Bug:
+    """What plants a bug, and under which guarantee it shows."""
+
+    plant: Callable
+    exactly_once: bool
+
+
+PLANTED = {}
+
+
+def planted(*, exactly_once=True):
+    def register(plant):
+        PLANTED[plant.__name__] = Bug(contextmanager(plant), exactly_once)
+        return plant
+
+    return register
+
+
+@planted()
+def announce_before_durable():
+    """Announcements leave by a producer of their own, before the transaction that decides them."""
+
+    class AnnouncesFirst(ExactlyOnce):
+        async def commit(self, writes, membership):
+            producer = await self._producer(0)
+            if writes.announcements:
+                plain = SimulatedProducer(producer._coordinator.process, producer._network, producer._broker)
+                await plain.start()
+                await plain.send(writes.announcements)
+            return await super().commit(replace(writes, announcements=[]), membership)
+
+    with patch.object(SimulatedWorker, "exactly_once", AnnouncesFirst):
+        yield
+
+
+@planted()
+def no_dedupe():
+    """A validator does not look whether it has judged an order before."""
+    with patch.object(Memory, "get", lambda self, ctx, key: None):
+        yield
+
+
+@planted()
+def release_twice():
+    """What a failed order held is given back each time its failure is seen."""
+
+    def release(known, order, ctx):
+        if known is not None and known.held:
+            stock = ctx.get(STOCK, known.product) or Stock()
+            inventory._keep(known.product, Stock(count=stock.count, reserved=stock.reserved - known.held), ctx)
+            ctx.put(RESERVATIONS.rows, order.id, known)
+
+    with patch.object(inventory, "_release", release):
+        yield
+
+
+@planted()
+def forget_the_overlay():
+    """A processor reads the state as it was before its batch."""
+
+    def read(self, table, partition, key):
+        raw = self.store(table.name, partition).get(key.encode())
+        return None if raw is None else table.model.from_json(raw)
+
+    with patch.object(Batch, "read", read):
+        yield
+
+
+@planted()
+def zombie_write():
+    """Offsets are sent with the group alone, as aiokafka does: nobody looks at the generation."""
+
+    def accept(self, producer, member_id, generation, offsets):
+        self.pending.setdefault(producer, {}).update(self._recorded(offsets))
+
+    with patch.object(Group, "commit_in_transaction", accept):
+        yield
+
+
+@planted()
+def offsets_read_in_flight():
+    """Committed offsets are fetched without asking for stable ones."""
+    fetch = Group.fetch
+    with patch.object(Group, "fetch", lambda self, partitions, stable: fetch(self, partitions, stable=False)):
+        yield
+
+
+@planted()
+def changelog_end_at_the_last_stable_offset():
+    """A changelog is read to where no transaction is open, though one is open behind that."""
+
+    async def ends(self, partitions):
+        return await self._broker.log_ends(partitions, committed=True)
+
+    with patch.object(Logs, "_settled_ends", ends):
+        yield
+
+
+@planted()
+def batch_dropped():
+    """A batch that could not be settled is forgotten, and the loop goes on behind it."""
+    give_up = Loop._give_up
+
+    def drop(self, error, records, epoch):
+        if not isinstance(error, Unsettled):
+            give_up(self, error, records, epoch)
+
+    with patch.object(Loop, "_give_up", drop):
+        yield
+
+
+@planted()
+def batch_tried_again():
+    """A batch that could not be settled is committed once more, though it may have been already."""
+    step = Loop.step
+
+    async def twice(self, taken, epoch):
+        given_up, errors, ownership = self._given_up, [], self._ownership
+        stores, partitions = ownership._stores, ownership.partitions
+        self._given_up = errors.append
+        done = await step(self, taken, epoch)
+        self._given_up = given_up
+        for error in errors:
+            if isinstance(error, Unsettled):
+                ownership._stores, ownership.partitions, ownership.running = stores, partitions, True
+                return await step(self, taken, ownership.epoch)
+            given_up(error)
+        return done
+
+    with patch.object(Loop, "step", twice):
+        yield
+
+
+@planted()
+def applied_before_committed():
+    """RocksDB has a batch before the broker has it."""
+    step = Loop._decide
+
+    def decide(self, taken):
+        batch = step(self, taken)
+        for (table, partition), changed in batch.rows().items():
+            store = self._ownership.store(table, partition)
+            store.apply(changed, store.offset if store.offset is not None else -1)
+        return batch
+
+    with patch.object(Loop, "_decide", decide):
+        yield
+
+
+@planted()
+def timers_not_loaded():
+    """Who takes partitions over does not look at the wishes that are in its state."""
+    with patch.object(Timers, "load", lambda self, table, partition, store: None):
+        yield
+
+
+@planted()
+def takeover_without_seeking():
+    """After a failed batch the consumer reads on where it was."""
+
+    def read_from(self, positions):
+        behind = self._client.positions()
+        self._client.seek({tp: max(offset, behind.get(tp, 0)) for tp, offset in positions.items()})
+        self._reading.set()
+
+    with patch.object(Taking, "read_from", read_from):
+        yield
+
+
+@planted()
+def refused_and_idle():
+    """A worker whose batch was refused waits to be told of a rebalance, which it has missed."""
+    with patch.object(Engine, "_given_up", lambda self, error: self.taking.hold()):
+        yield
+
+
+@planted()
+def takeover_not_tried_again():
+    """A takeover that fails is left at that."""
+
+    async def once(self, after=0.0):
+        await self._take_over()
+
+    with patch.object(Handover, "_until_done", once), patch.object(Logs, "committed", _sometimes(Logs.committed)):
+        yield
+
+
+@planted(exactly_once=False)
+def offsets_before_announcements():
+    """At least once turned round: a crash in between loses what was not announced."""
+
+    class OffsetsFirst(AtLeastOnce):
+        async def commit(self, writes, membership):
+            await self._commit_offsets(writes.offsets)
+            return await super().commit(writes, membership)
+
+    with patch.object(SimulatedWorker, "at_least_once", OffsetsFirst):
+        yield
+
+
+@planted(exactly_once=False)
+def wishes_after_their_state():
+    """At least once, a wish to be woken follows the state it belongs to: a crash in between forgets a deadline."""
+
+    class WishesLast(AtLeastOnce):
+        async def commit(self, writes, membership):
+            state = [w for w in writes.changelog if not w.topic.endswith(TIMERS_CHANGELOG)]
+            if len(state) == len(writes.changelog):
+                return await super().commit(writes, membership)
+            async with _in_time(self._timeout_s):
+                ends = await (await self._working()).send(state)
+            rest = [w for w in writes.changelog if w.topic.endswith(TIMERS_CHANGELOG)]
+            return ends | await super().commit(replace(writes, changelog=rest), membership)
+
+    with patch.object(SimulatedWorker, "at_least_once", WishesLast):
+        yield
+
+
+@planted(exactly_once=False)
+def applied_over_a_gap():
+    """At least once, a worker applies its rows though another has written to the changelog before them."""
+    with patch.object(Loop, "_overtaken", lambda self, rows, ends: False):
+        yield
+
+
+def _sometimes(call):
+    """Every third one fails."""
+    count = 0
+
+    async def unsure(self, partitions):
+        nonlocal count
+        count += 1
+        if count % 3 == 0:
+            raise OSError("the broker is away")
+        return await call(self, partitions)
+
+    return unsure

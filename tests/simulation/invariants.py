@@ -1,0 +1,285 @@
+"""What must hold once a run has come to rest. Each invariant gives the sentences that say how it is broken."""
+
+from collections import Counter, defaultdict
+from decimal import Decimal
+
+from orders_service.state import ORDERS_VIEW
+from runtime.dead_letters import DEAD_LETTERS
+from schemas.messages import CheckType, Order, OrderState, OrderValidation, ValidationResult
+from schemas.topics import ORDER_VALIDATIONS, ORDERS
+from tests.simulation.world import REPLAYED
+from validators.fraud.rule import worth
+from validators.fraud.state import CUSTOMERS
+from validators.inventory.state import RESERVATIONS, STOCK
+
+TERMINAL = (OrderState.VALIDATED, OrderState.FAILED)
+LATE = "no verdict within"
+SLACK_S = 30.0
+
+
+class Outcome:
+    """What the logs hold at the end of a run, read as a client reads them."""
+
+    def __init__(self, world):
+        self.world = world
+        self.created = defaultdict(list)
+        self.terminal = defaultdict(list)
+        self.verdicts = defaultdict(list)
+        for log in world.broker.topic(ORDERS.name):
+            for entry in log.committed():
+                order = Order.from_json(entry.value)
+                if order.state is OrderState.CREATED:
+                    self.created[order.id].append(entry.timestamp_ms)
+                elif REPLAYED not in entry.headers:
+                    self.terminal[order.id].append((order, entry.timestamp_ms))
+        for log in world.broker.topic(ORDER_VALIDATIONS.name):
+            for entry in log.committed():
+                verdict = OrderValidation.from_json(entry.value)
+                self.verdicts[verdict.order_id, verdict.check_type].append(verdict)
+        self.views = self.table(ORDERS_VIEW)
+        self.stock = self.table(STOCK)
+        self.reservations = self.table(RESERVATIONS.rows)
+        self.customers = self.table(CUSTOMERS)
+
+    def decided(self):
+        """The orders that were announced in a final state, each with its announcements."""
+        return sorted((order_id, announced) for order_id, announced in self.terminal.items() if announced)
+
+    def rows(self, changelog):
+        """What a changelog comes to, by partition."""
+        result = {}
+        for log in self.world.broker.topic(changelog):
+            rows = result.setdefault(log.partition, {})
+            for entry in log.committed():
+                if entry.value is None:
+                    rows.pop(entry.key, None)
+                else:
+                    rows[entry.key] = entry.value
+        return result
+
+    def table(self, table):
+        return {
+            key.decode(): table.model.from_json(value)
+            for rows in self.rows(table.changelog).values()
+            for key, value in rows.items()
+        }
+
+
+def violations(world):
+    """Every violation of what the guarantee of the run promises, as a list of sentences."""
+    outcome = Outcome(world)
+    checks = EXACTLY_ONCE if world.schedule.exactly_once else AT_LEAST_ONCE
+    if world.schedule.gentle:
+        checks += GENTLY
+    return [sentence for check in checks for sentence in check(outcome)]
+
+
+def at_rest(outcome):
+    """No worker is stuck: everything has been read, every partition has its owner."""
+    world = outcome.world
+    if world.settled:
+        return
+    for worker in world.workers:
+        if not worker.running:
+            yield f"worker {worker.number} does not run"
+        elif not worker.ownership.running:
+            yield f"worker {worker.number} never took over its partitions"
+        for tp in sorted(worker.ownership.partitions) if worker.running else ():
+            log, position = world.broker.log(tp), worker.ownership.positions[tp]
+            if log.stable < log.end:
+                yield f"a transaction is still open in {tp.topic}[{tp.partition}]"
+            elif log.read(position, 1)[0]:
+                yield f"worker {worker.number} is stuck at {tp.topic}[{tp.partition}] {position} of {log.end}"
+            elif log.read(world.broker.group(worker.plan.group).offset(tp) or 0, 1)[0]:
+                yield f"worker {worker.number} never commits what it read of {tp.topic}[{tp.partition}]"
+    yield "the world never came to rest"
+
+
+def finished(outcome):
+    """Every acknowledged order reaches a final state."""
+    for order_id in sorted(outcome.world.acknowledged | outcome.created.keys()):
+        if order_id not in outcome.created:
+            yield f"{order_id} was acknowledged and is not in the log"
+        elif not outcome.terminal.get(order_id):
+            yield f"{order_id} never reached a final state"
+        elif (view := outcome.views.get(order_id)) is None or not view.decided:
+            yield f"{order_id} is decided in the log, not in the view"
+
+
+def announced(outcome):
+    """Every acknowledged order is announced in a final state."""
+    for order_id in sorted(outcome.world.acknowledged | outcome.created.keys()):
+        if not outcome.terminal.get(order_id):
+            yield f"{order_id} was never announced in a final state"
+
+
+def announced_once(outcome):
+    for order_id, announced in outcome.decided():
+        if len(announced) > 1:
+            yield f"{order_id} was announced {len(announced)} times: {', '.join(o.state for o, _ in announced)}"
+
+
+def announced_alike(outcome):
+    """However often a final state is announced, it is one and the same, and the view's."""
+    for order_id, announced in outcome.decided():
+        states = sorted({o.state for o, _ in announced})
+        if len(states) > 1:
+            yield f"{order_id} was announced {' and '.join(states)}"
+        view = outcome.views.get(order_id)
+        if view is not None and view.order is not None and view.order.state not in states:
+            yield f"{order_id} was announced {states[0]}, its view says {view.order.state}"
+
+
+def verdicts_agree(outcome):
+    """A check says one thing of an order, and the final state follows from what they said."""
+    for (order_id, check), verdicts in sorted(outcome.verdicts.items()):
+        if len({v.validation_result for v in verdicts}) > 1:
+            yield f"{check} said {', '.join(v.validation_result for v in verdicts)} of {order_id}"
+    for order_id, announced in outcome.decided():
+        view = outcome.views.get(order_id)
+        passed = [c for c in CheckType if _said(outcome, order_id, c) is ValidationResult.PASS]
+        if announced[0][0].state is OrderState.VALIDATED and len(passed) < len(CheckType):
+            yield f"{order_id} is VALIDATED, only {', '.join(passed) or 'nobody'} passed it"
+        late = view is not None and any(LATE in reason for reason in view.reasons)
+        if announced[0][0].state is OrderState.FAILED and len(passed) == len(CheckType) and not late:
+            yield f"{order_id} is FAILED, all have passed it"
+
+
+def within_the_deadline(outcome):
+    """An order fails for want of verdicts no earlier than its deadline, and is decided not long after it."""
+    world = outcome.world
+    deadline_ms = world.schedule.deadline_s * 1000
+    healed_ms = world.broker.START_MS + 1000 * world.last_fault
+    for order_id, announced in outcome.decided():
+        first, at = min(outcome.created[order_id]), announced[0][1]
+        view = outcome.views.get(order_id)
+        if view is not None and any(LATE in reason for reason in view.reasons) and at < first + deadline_ms:
+            yield f"{order_id} failed for want of verdicts {(at - first) / 1000:.3f} s after it was posted"
+        if at > max(first, healed_ms) + deadline_ms + SLACK_S * 1000:
+            yield f"{order_id} waited {(at - first) / 1000:.0f} s"
+    if world.settled:
+        for partition, rows in outcome.rows("orders-timers-changelog").items():
+            for key in sorted(rows):
+                if key.decode() in outcome.terminal:
+                    yield f"a wish of {key.decode()} is left in partition {partition}, though it is decided"
+
+
+def stock_adds_up(outcome):
+    """What is reserved is what the validated orders hold, and was never more than there is."""
+    held, sold = Counter(), Counter()
+    for reservation in outcome.reservations.values():
+        held[reservation.product] += reservation.held
+    for order_id, announced in outcome.decided():
+        order = announced[0][0]
+        if order.state is OrderState.VALIDATED:
+            sold[order.product] += order.quantity
+        reservation = outcome.reservations.get(order_id)
+        if order.state is OrderState.FAILED and reservation is not None and reservation.held:
+            yield f"{order_id} is FAILED and holds {reservation.held} of {reservation.product}"
+    if CheckType.INVENTORY_CHECK not in outcome.world.schedule.checks:
+        return
+    for product, stock in sorted(outcome.stock.items()):
+        if not stock.reserved == held[product] == sold[product]:
+            yield f"{product}: {stock.reserved} reserved, {held[product]} held by orders, {sold[product]} validated"
+    for log in outcome.world.broker.topic(STOCK.changelog):
+        for entry in log.committed():
+            stock = entry.value and STOCK.model.from_json(entry.value)
+            if stock and not 0 <= stock.reserved <= (stock.count or 0):
+                yield f"{entry.key.decode()}: {stock.reserved} reserved of {stock.count}"
+
+
+def customers_add_up(outcome):
+    """Every order counts once into its customer's session."""
+    if CheckType.FRAUD_CHECK not in outcome.world.schedule.checks:
+        return
+    expected = defaultdict(Decimal)
+    for order_id in outcome.created:
+        order = outcome.world.orders[order_id]
+        expected[str(order.customer_id)] += worth(order)
+    for customer, total in sorted(expected.items()):
+        row = outcome.customers.get(customer)
+        counted = sum((s.total for s in row.sessions), Decimal(0)) if row else None
+        if counted != total:
+            yield f"customer {customer} ordered {total} and is counted with {counted}"
+
+
+def decided_once(outcome):
+    """Every message is decided once: a verdict of each check for each time an order was written, each gathered once."""
+    for order_id, created in sorted(outcome.created.items()):
+        said = 0
+        for check in outcome.world.schedule.checks:
+            count = len(outcome.verdicts[order_id, check])
+            said += count
+            if count != len(created):
+                yield f"{order_id} was written {len(created)} times, {check} spoke {count} times"
+        view = outcome.views.get(order_id)
+        heard = len(view.verdicts) + view.late if view else 0
+        if heard != said:
+            yield f"{said} verdicts on {order_id}, {heard} were gathered"
+
+
+def decided_at_all(outcome):
+    """Every check has spoken of every order."""
+    for order_id in sorted(outcome.created):
+        for check in outcome.world.schedule.checks:
+            if not outcome.verdicts[order_id, check]:
+                yield f"{check} never spoke of {order_id}"
+
+
+def state_is_the_changelogs(outcome):
+    """The stores of each owner hold what their changelogs come to."""
+    world = outcome.world
+    for worker in world.workers if world.settled else ():
+        numbers = sorted({tp.partition for tp in worker.ownership.partitions})
+        for table in worker.plan.tables.values():
+            rows = outcome.rows(table.changelog)
+            for partition in numbers:
+                store, expected = worker.stores.open(table.name, partition), rows.get(partition, {})
+                if store.rows != expected:
+                    keys = sorted(
+                        k for k in store.rows.keys() | expected.keys() if store.rows.get(k) != expected.get(k)
+                    )
+                    yield (
+                        f"{table.name}[{partition}] of worker {worker.number} differs from its changelog in "
+                        f"{', '.join(k.decode() for k in keys)}"
+                    )
+
+
+def nothing_set_aside(outcome):
+    """No message is a dead letter, and no task failed in a way that nobody saw."""
+    for tp, log in sorted(outcome.world.broker.logs.items()):
+        if tp.topic.endswith(DEAD_LETTERS) and log.committed():
+            yield f"dead letters in {tp.topic}: {log.committed()[0].headers}"
+
+
+EXACTLY_ONCE = (
+    at_rest,
+    finished,
+    announced_once,
+    announced_alike,
+    verdicts_agree,
+    within_the_deadline,
+    stock_adds_up,
+    customers_add_up,
+    decided_once,
+    state_is_the_changelogs,
+    nothing_set_aside,
+)
+AT_LEAST_ONCE = (
+    at_rest,
+    announced,
+    decided_at_all,
+    nothing_set_aside,
+)
+GENTLY = (
+    finished,
+    announced_alike,
+    verdicts_agree,
+    state_is_the_changelogs,
+)
+"""What holds at least once too, as long as no worker writes after its session has ended."""
+
+
+def _said(outcome, order_id, check):
+    verdicts = outcome.verdicts[order_id, check]
+    return verdicts[0].validation_result if verdicts else None

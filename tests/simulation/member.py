@@ -1,0 +1,286 @@
+"""The consumer of a worker as aiokafka has it: a member of its group, and a fetcher that reads ahead."""
+
+import asyncio
+
+from aiokafka.errors import (
+    IllegalGenerationError,
+    IllegalStateError,
+    KafkaError,
+    RebalanceInProgressError,
+    UnknownMemberIdError,
+)
+
+from runtime.internals import Fenced
+from runtime.records import Membership, TopicPartition
+from tests.simulation.network import Channel
+
+BACKOFF_S = 0.05
+
+
+class Message:
+    """A record as aiokafka hands it out."""
+
+    __slots__ = ("headers", "key", "offset", "timestamp", "value")
+
+    def __init__(self, entry):
+        self.offset = entry.offset
+        self.timestamp = entry.timestamp_ms
+        self.key = entry.key
+        self.value = entry.value
+        self.headers = entry.headers
+
+
+class SimulatedMember:
+    """Implements `runtime.taking.Client`.
+
+    Arguments:
+        engine: hears of rebalances: `revoked` before the member joins, `assigned` once it has its partitions.
+        topics: what is subscribed to, each with `partitions` partitions.
+    """
+
+    def __init__(self, process, network, broker, settings, group, topics):
+        self._process = process
+        self._network = network
+        self._broker = broker
+        self._loop = broker.loop
+        self._settings = settings
+        self._group = broker.group(group)
+        self._topics = topics
+        self._coordinator = Channel(process, "member:coordinator")
+        self._nodes = [Channel(process, f"member:{node}") for node in range(broker.NODES)]
+        self._engine = None
+        self._tasks = []
+        self._heartbeat = None
+        self._closing = False
+        self._generation, self._member_id = -1, ""
+        self._rejoin = asyncio.Event()
+        self._rejoin.set()
+        self._assigned = None
+        self._reassigning = asyncio.Event()  # set while there is none
+        self._positions = {}
+        self._paused = set()
+        self._buffer = {}
+        self._fetchable = asyncio.Event()
+        self._fetched = asyncio.Event()
+        self._heard = -1e9
+
+    async def start(self, engine):
+        self._engine = engine
+        self._tasks = [asyncio.create_task(self._coordinate())]
+        self._tasks += [asyncio.create_task(self._fetch_from(node)) for node in range(self._broker.NODES)]
+
+    async def stop(self):
+        """Leaves the group."""
+        self._closing = True
+        self._rejoin.set()
+        await asyncio.wait(self._tasks[:1])
+        for task in [*self._tasks, *([self._heartbeat] if self._heartbeat else [])]:
+            task.cancel()
+        if self._member_id:
+            try:
+                await self._network.call(self._coordinator, "LeaveGroup", lambda: self._group.leave(self._member_id))
+            except KafkaError:
+                pass  # the session ends by itself
+
+    def failure(self):
+        """What ended one of its tasks, if anything did."""
+        for task in self._tasks:
+            if task.done() and not task.cancelled() and task.exception() is not None:
+                return task.exception()
+        return None
+
+    # What the engine asks.
+
+    def membership(self):
+        return Membership(self._generation, self._member_id)
+
+    async def fetch(self, timeout_s):
+        if (failure := self.failure()) is not None:
+            raise failure
+        until = self._loop.now + timeout_s
+        while True:
+            if not self._reassigning.is_set():
+                await self._reassigning.wait()
+            found = self._take_buffered()
+            if found or self._loop.now >= until:
+                return found
+            self._fetched.clear()
+            try:
+                async with asyncio.timeout_at(until):
+                    await self._fetched.wait()
+            except TimeoutError:
+                pass
+
+    def positions(self):
+        return dict(self._positions)
+
+    def seek(self, positions):
+        for tp in positions:
+            if self._assigned is None or tp not in self._assigned:
+                raise IllegalStateError(f"No current assignment for partition {tp}")
+        for tp, offset in positions.items():
+            self._positions[tp] = offset
+            self._paused.discard(tp)
+        self._fetchable.set()
+
+    def pause(self):
+        self._paused.update(self._assigned or ())
+
+    def silence(self):
+        return self._loop.now - self._heard
+
+    def rejoin(self):
+        self._rejoin.set()
+
+    async def commit(self, offsets):
+        offsets = dict(offsets)
+        while True:
+            if self._assigned is None or any(tp not in self._assigned for tp in offsets):
+                raise Fenced("not assigned")
+            member_id, generation = self._member_id, self._generation
+            try:
+                await self._network.call(
+                    self._coordinator,
+                    "OffsetCommit",
+                    lambda m=member_id, g=generation: self._group.commit(m, g, offsets),
+                )
+            except RebalanceInProgressError as error:
+                self._rejoin.set()
+                raise Fenced(repr(error)) from error
+            except (UnknownMemberIdError, IllegalGenerationError) as error:
+                self._forget_generation()
+                raise Fenced(repr(error)) from error
+            except KafkaError as error:
+                if not error.retriable:
+                    raise
+                await asyncio.sleep(BACKOFF_S)
+            else:
+                return
+
+    # The group.
+
+    async def _coordinate(self):
+        prepared = False
+        while not self._closing:
+            await self._rejoin.wait()
+            if self._closing:
+                return
+            if not prepared:
+                self._reassigning.clear()
+                await self._engine.revoked()
+                prepared = True
+            await self._stop_heartbeat()
+            if await self._join():
+                prepared = False
+                self._heartbeat = asyncio.create_task(self._beat())
+            else:
+                await asyncio.sleep(BACKOFF_S)
+
+    async def _join(self):
+        """One attempt at joining. Returns whether it was one that brought partitions."""
+        settings = self._settings
+        try:
+            self._generation, self._member_id, members = await self._network.call(
+                self._coordinator,
+                "JoinGroup",
+                lambda m=self._member_id: self._group.join(
+                    self._process.name, m, settings.session_timeout_s, settings.session_timeout_s
+                ),
+            )
+            self._rejoin.clear()
+            assignment = self._assign(members) if members is not None else None
+            partitions = await self._network.call(
+                self._coordinator,
+                "SyncGroup",
+                lambda m=self._member_id, g=self._generation: self._group.sync(m, g, assignment),
+            )
+        except (UnknownMemberIdError, IllegalGenerationError):
+            self._forget_generation()
+            return False
+        except KafkaError:  # also that the group goes on to the next generation already
+            self._rejoin.set()
+            return False
+        self._assigned = dict.fromkeys(TopicPartition(topic, p) for topic in self._topics for p in partitions)
+        self._positions.clear()
+        self._buffer.clear()
+        self._paused = set()
+        self._reassigning.set()
+        await self._engine.assigned(list(self._assigned), self.membership())
+        return True
+
+    def _assign(self, members):
+        """Partitions of one number go to one member, another one at times, so that state moves."""
+        turn = self._broker.random.randrange(len(members))
+        numbers = range(self._settings.partitions)
+        return {m: [p for p in numbers if members[(p + turn) % len(members)] == m] for m in members}
+
+    async def _beat(self):
+        interval = pause = self._settings.heartbeat_interval_s
+        while self._member_id:
+            await asyncio.sleep(pause)
+            pause = interval
+            try:
+                await self._network.call(
+                    self._coordinator,
+                    "Heartbeat",
+                    lambda m=self._member_id, g=self._generation: self._group.heartbeat(m, g),
+                )
+            except RebalanceInProgressError:
+                self._rejoin.set()
+            except (UnknownMemberIdError, IllegalGenerationError):
+                self._forget_generation()
+                return
+            except KafkaError:
+                pause = BACKOFF_S
+
+    async def _stop_heartbeat(self):
+        task, self._heartbeat = self._heartbeat, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+
+    def _forget_generation(self):
+        self._generation, self._member_id = -1, ""
+        self._rejoin.set()
+
+    # Fetching.
+
+    async def _fetch_from(self, node):
+        channel, most = self._nodes[node], self._settings.batch_limit
+        while True:
+            wanted = {
+                tp: position
+                for tp, position in self._positions.items()
+                if tp not in self._paused and tp not in self._buffer and self._broker.node(tp) == node
+            }
+            if not wanted:
+                self._fetchable.clear()
+                await self._fetchable.wait()
+                continue
+            try:
+                found = await self._network.call(
+                    channel, "Fetch", lambda positions=wanted: self._broker.fetch(positions, most)
+                )
+            except KafkaError:
+                await asyncio.sleep(BACKOFF_S)
+                continue
+            self._heard = self._loop.now
+            for tp, (asked, records, behind) in found.items():
+                if self._positions.get(tp) == asked:
+                    self._buffer[tp] = asked, records, behind
+            if found:
+                self._fetched.set()
+
+    def _take_buffered(self):
+        """What has been read ahead; positions move behind it, and behind markers alone too."""
+        taken = {}
+        for tp in list(self._buffer):
+            if tp in self._paused:
+                continue
+            asked, records, behind = self._buffer.pop(tp)
+            if self._positions.get(tp) == asked:
+                self._positions[tp] = behind
+                if records:
+                    taken[tp] = [Message(r) for r in records]
+        self._fetchable.set()
+        return taken

@@ -1,0 +1,212 @@
+"""What happens in a run, as data: drawn from a seed, then carried out. A schedule can be cut down and still be run."""
+
+from dataclasses import dataclass, replace
+from random import Random
+
+from schemas.messages import CheckType
+
+SERVICES = ("orders", "fraud", "inventory", "details")
+DEPLOYMENTS = (
+    (SERVICES,),
+    (SERVICES,),
+    (SERVICES,),
+    (("orders", "details"), ("fraud", "inventory")),
+    (("orders", "inventory"), ("fraud", "details")),
+    (("orders",), ("fraud", "inventory", "details")),
+    tuple((name,) for name in SERVICES),
+)
+CHECKS = {
+    "fraud": CheckType.FRAUD_CHECK,
+    "inventory": CheckType.INVENTORY_CHECK,
+    "details": CheckType.ORDER_DETAILS_CHECK,
+}
+REQUESTS = {
+    True: (
+        "InitProducerId",
+        "AddPartitionsToTxn",
+        "Produce",
+        "Produce",
+        "AddOffsetsToTxn",
+        "TxnOffsetCommit",
+        "TxnOffsetCommit",
+        "EndTxn",
+        "EndTxn",
+    ),
+    False: ("InitProducerId", "Produce", "Produce", "Produce", "OffsetCommit"),
+}
+OF_A_HANDOVER = ("OffsetFetch", "ListOffsets", "FetchChangelog", "JoinGroup", "SyncGroup", "Heartbeat", "Fetch")
+PHASES = ("sending", "sent", "answered")
+CUSTOMERS, PRODUCTS = 3, ("mug", "cap")
+LAST_FAULT_S = 12.0
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happens at a time, in seconds. `what` names it; the rest is what it needs."""
+
+    at: float
+    what: str
+    worker: int = 0
+    seconds: float = 0.0
+    request: str = ""
+    phase: str = ""
+    skip: int = 0
+    number: int = 0
+    product: str = ""
+    quantity: int = 0
+    price: int = 0
+
+    def __str__(self):
+        extra = {
+            "crash": f"worker {self.worker} for {self.seconds:.1f} s{self._where}",
+            "wipe": f"worker {self.worker} for {self.seconds:.1f} s, its disk lost{self._where}",
+            "pause": f"worker {self.worker} for {self.seconds:.1f} s{self._where}",
+            "stop": f"worker {self.worker} for {self.seconds:.1f} s",
+            "delay": f"a request of worker {self.worker} by {self.seconds:.1f} s{self._where}",
+            "error": f"to worker {self.worker}{self._where}",
+            "cut": f"worker {self.worker} off for {self.seconds:.1f} s",
+            "storm": f"for {self.seconds:.1f} s",
+            "slow markers": f"for {self.seconds:.1f} s",
+            "post": f"order o{self.number}: {self.quantity} x {self.product} at {self.price}",
+            "stock": f"{self.quantity} of {self.product}",
+        }.get(self.what, f"order o{self.number}" if self.number else "")
+        return f"{self.at:7.3f} {self.what} {extra}".rstrip()
+
+    @property
+    def _where(self):
+        return (
+            f", {self.phase} {self.request}" + (f" (number {self.skip + 1})" if self.skip else "")
+            if self.request
+            else ""
+        )
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A whole run.
+
+    Arguments:
+        seed: of everything that the schedule leaves open: how long each message takes, which is lost.
+        exactly_once: the guarantee.
+        groups: the compositions that run.
+        workers: for each worker its group, and when it is started first.
+        deadline_s: of orders.
+        slow_markers: factor by which markers of transactions are late all the time.
+        gentle: no worker is kept waiting past its session, so that none writes as a zombie.
+    """
+
+    seed: int
+    exactly_once: bool
+    groups: tuple
+    workers: tuple
+    deadline_s: float
+    batch_limit: int
+    slow_markers: float
+    gentle: bool
+    events: tuple
+
+    @property
+    def checks(self):
+        """The checks whose service runs at all."""
+        running = {name for group in self.groups for name in group}
+        return tuple(check for name, check in CHECKS.items() if name in running)
+
+    def without(self, start, count):
+        return replace(self, events=self.events[:start] + self.events[start + count :])
+
+
+def draw(seed, *, exactly_once):
+    """The schedule of a seed."""
+    random = Random(f"{seed} {exactly_once}")
+    groups, deadline_s = random.choice(DEPLOYMENTS), random.choice((60.0, 60.0, 60.0, 3.0))
+    if random.random() < 0.12:  # a validator that nobody runs: its verdicts never come
+        absent, deadline_s = random.choice(tuple(CHECKS)), random.choice((1.0, 3.0, 6.0))
+        groups = tuple(g for group in groups if (g := tuple(name for name in group if name != absent)))
+    gentle = not exactly_once and random.random() < 0.5
+    workers = []
+    for group in range(len(groups)):
+        count = (
+            random.choice((2, 2, 3)) if len(groups) == 1 else random.choice((1, 2) if len(groups) < 4 else (1, 1, 2))
+        )
+        for n in range(count):
+            late = n > 0 and random.random() < 0.3
+            workers.append((group, random.uniform(1, 10) if late else random.uniform(0, 0.3)))
+    events = [*_trade(random), *_faults(random, len(workers), exactly_once, gentle)]
+    return Schedule(
+        seed=seed,
+        exactly_once=exactly_once,
+        groups=groups,
+        workers=tuple(workers),
+        deadline_s=deadline_s,
+        batch_limit=random.choice((1, 3, 500, 500)),
+        slow_markers=random.choice((1.0, 1.0, 1.0, 30.0)),
+        gentle=gentle,
+        events=tuple(sorted(events, key=lambda event: event.at)),
+    )
+
+
+def _trade(random):
+    """Orders, some again, some replayed; stock that only grows."""
+    counts = {}
+    for product in PRODUCTS:
+        counts[product] = random.choice((2, 5, 10, 30))
+        yield Event(random.choice((0.0, 0.0, random.uniform(0, 4))), "stock", product=product, quantity=counts[product])
+    for at in sorted(random.uniform(4, 10) for _ in range(random.choice((0, 0, 1, 2)))):
+        product = random.choice(PRODUCTS)
+        counts[product] += random.randint(0, 6)
+        yield Event(at, "stock", product=product, quantity=counts[product])
+    orders = random.randint(4, 14)
+    burst = random.random() < 0.3
+    for number in range(1, orders + 1):
+        at = random.uniform(2, 2.2) if burst and number > 2 else random.uniform(0.3, 10)
+        yield Event(
+            at,
+            "post",
+            number=number,
+            product=random.choice(PRODUCTS),
+            quantity=random.choice((1, 1, 2, 3, 5)) if random.random() > 0.05 else 0,
+            price=random.choice((5, 20, 100, 300, 700)),
+        )
+        if random.random() < 0.25:
+            yield Event(at + random.choice((0.0, 0.05, 2.0)) * random.random(), "post again", number=number)
+        if random.random() < 0.2:
+            yield Event(random.uniform(at, 14), "replay", number=number)
+
+
+def _faults(random, workers, exactly_once, gentle):
+    """Faults, often close to one another: a second one hits where the first one has not healed yet."""
+    requests = REQUESTS[exactly_once] + OF_A_HANDOVER
+    at = random.uniform(0.5, 4)
+    for _ in range(random.choice((1, 2, 3, 4, 6))):
+        at += random.choice((0.02, 0.3, 1.0, 3.0)) * random.random()
+        if at > LAST_FAULT_S:
+            return
+        what = random.choices(
+            ("crash", "wipe", "stop", "error", "compact", "slow markers", "pause", "cut", "storm", "delay"),
+            (25, 6, 8, 12, 4, 5, *((0, 0, 0, 0) if gentle else (30, 6, 6, 10))),
+        )[0]
+        placed = {}
+        if what in ("error", "delay") or (what in ("crash", "wipe", "pause") and random.random() < 0.7):
+            placed = {
+                "request": random.choice(
+                    REQUESTS[exactly_once] if what == "error" or random.random() < 0.65 else requests
+                ),
+                "phase": "sending" if what == "delay" else random.choice(PHASES[::2] if what == "error" else PHASES),
+                "skip": random.choice((0, 0, 0, 1, 3)),
+            }
+        seconds = {
+            "crash": random.choice((0.1, 0.5, 3.0, 5.0)),
+            "wipe": random.choice((0.1, 1.0, 4.0)),
+            "pause": random.choice((0.3, 1.2, 2.5, 3.5, 6.0)),
+            "stop": random.choice((0.1, 1.0, 3.0)),
+            "cut": random.choice((0.5, 2.0, 4.0)),
+            "delay": random.choice((0.5, 1.0, 1.6, 3.0)),
+            "storm": random.choice((0.5, 2.0)),
+            "slow markers": random.choice((1.0, 3.0)),
+        }.get(what, 0.0) * random.uniform(0.7, 1.3)
+        worker = random.randrange(workers)
+        yield Event(at, what, worker=worker, seconds=seconds, **placed)
+        if what == "delay" and random.random() < 0.5:  # while the group moves its partitions
+            yield Event(
+                at + random.random(), random.choice(("stop", "crash")), worker=(worker + 1) % workers, seconds=1.0
+            )

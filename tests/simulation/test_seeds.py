@@ -1,0 +1,55 @@
+"""The core keeps its promise in every simulated world. `make simulate SEEDS=10000` runs more of them."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.run import explain, run_many
+from tests.simulation.schedule import draw
+from tests.simulation.world import World
+
+SEEDS = {"exactly_once": 1500, "at_least_once": 1000}
+
+
+@pytest.mark.parametrize("guarantee", SEEDS)
+def test_no_world_breaks_the_promise(guarantee):
+    exactly_once = guarantee == "exactly_once"
+    failed, counts = run_many(0, SEEDS[guarantee], exactly_once=exactly_once)
+
+    assert not failed, explain(min(failed), exactly_once=exactly_once)
+    assert counts["acknowledged"] > 5 * SEEDS[guarantee]
+    assert counts["rebalances"] > 2 * SEEDS[guarantee]
+    for fault in ("crash", "wipe", "pause", "stop", "error", "cut", "storm", "delay", "slow markers", "compact"):
+        assert counts[f"fault: {fault}"] > SEEDS[guarantee] / 50, f"too few of {fault}"
+
+
+def fingerprint(seeds):
+    """A hash over all that happens in these worlds."""
+    digest = hashlib.sha256()
+    for seed in seeds:
+        for exactly_once in (True, False):
+            World(draw(seed, exactly_once=exactly_once), lambda *event: digest.update(repr(event).encode())).run()
+    return digest.hexdigest()
+
+
+@pytest.mark.parametrize("hash_seed", ["0", "1"])
+def test_a_seed_always_gives_the_same_run(hash_seed):
+    seeds = range(4)
+    program = (
+        "import logging; logging.disable(); from tests.simulation.test_seeds import fingerprint; "
+        f"print(fingerprint({seeds}))"
+    )
+    other = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert other.stdout.strip() == fingerprint(seeds)

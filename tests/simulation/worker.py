@@ -1,0 +1,189 @@
+"""A worker of the simulation: the runtime's engine on simulated ports, in a process that can crash and pause."""
+
+import asyncio
+import contextlib
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+
+from prometheus_client import CollectorRegistry
+
+import orders_service.app
+import validators.details.app
+import validators.fraud.app
+import validators.inventory.app
+from runtime.checkpoint import AtLeastOnce, ExactlyOnce
+from runtime.engine import Engine
+from runtime.metrics import LoopMetrics
+from runtime.ownership import Ownership
+from runtime.plan import Plan
+from runtime.restore import Logs
+from runtime.settings import Guarantee, Settings
+from runtime.state import MemoryStores
+from runtime.watch import Watches
+from tests.simulation.broker import Broker
+from tests.simulation.clock import Process
+from tests.simulation.member import SimulatedMember
+from tests.simulation.producer import SimulatedProducer, SimulatedTransactionalProducer
+from tests.simulation.requests import SimulatedRequests
+
+APPS = {
+    "orders": orders_service.app,
+    "fraud": validators.fraud.app,
+    "inventory": validators.inventory.app,
+    "details": validators.details.app,
+}
+METRICS = LoopMetrics(CollectorRegistry())
+
+
+@lru_cache
+def settings_of(exactly_once, deadline_s, batch_limit):
+    return Settings(
+        processing_guarantee=Guarantee.EXACTLY_ONCE if exactly_once else Guarantee.AT_LEAST_ONCE,
+        partitions=2,
+        session_timeout_s=2.0,
+        heartbeat_interval_s=0.5,
+        transaction_timeout_s=2.0,
+        validation_deadline_s=deadline_s,
+        batch_limit=batch_limit,
+    )
+
+
+@lru_cache
+def plan_of(services, exactly_once, deadline_s):
+    settings = settings_of(exactly_once, deadline_s, 500)
+    return Plan(tuple(APPS[name].build(settings).service for name in services))
+
+
+class SimulatedWorker:
+    """A place where a worker runs: one process after another, on one disk.
+
+    Arguments:
+        restarted: called with this worker when it has ended by itself, and why.
+    """
+
+    exactly_once = ExactlyOnce
+    at_least_once = AtLeastOnce
+    engine = Engine
+    logs = Logs
+
+    def __init__(self, loop, network, broker, number, plan, settings, trace, ended):
+        self.loop = loop
+        self.network = network
+        self.broker = broker
+        self.number = number
+        self.plan = plan
+        self.settings = settings
+        self.trace = trace
+        self.ended = ended
+        self.stores = MemoryStores()
+        self.disks = self.starts = 0
+        self.away = 1.0
+        self.process = None
+        self.stopping = None
+        self.ownership = Ownership()
+        self.processes = []
+
+    @property
+    def running(self):
+        return self.process is not None and self.process.alive
+
+    def start(self):
+        if self.running:
+            return
+        self.starts += 1
+        self.process = Process(self.loop, f"worker {self.number}.{self.starts}")
+        self.processes.append(self.process)
+        self.stopping = asyncio.Event()
+        self.ownership = Ownership()
+        self.process.start(self._main(self.process, self.stopping, self.ownership))
+
+    def crash(self, *, wipe=False):
+        if self.running:
+            self.process.crash()
+        if wipe:
+            self.stores = MemoryStores()
+            self.disks += 1
+
+    def stop(self):
+        if self.running:
+            self.stopping.set()
+
+    def _clock(self):
+        return datetime.fromtimestamp(Broker.START_MS / 1000, UTC) + timedelta(seconds=self.loop.now)
+
+    def _new_checkpoint(self, process, member):
+        settings, group = self.settings, self.plan.group
+        if settings.processing_guarantee is Guarantee.AT_LEAST_ONCE:
+            return self.at_least_once(
+                lambda: SimulatedProducer(process, self.network, self.broker),
+                member.commit,
+                settings.transaction_timeout_s,
+            )
+        name = f"{group}-{self.number}-{self.disks}"
+        return self.exactly_once(
+            lambda turn: SimulatedTransactionalProducer(
+                process, self.network, self.broker, group, f"{name}-{turn}", settings.transaction_timeout_s
+            ),
+            settings.transaction_timeout_s,
+        )
+
+    async def _main(self, process, stopping, ownership):
+        """As `runtime.worker.Worker` and `runtime.app.App` put it together, and take it apart."""
+        failed = asyncio.get_running_loop().create_future()
+
+        def fail(error):
+            if not failed.done():
+                failed.set_result(error)
+
+        settings, plan = self.settings, self.plan
+        requests = SimulatedRequests(process, self.network, self.broker, plan.group, settings.batch_limit)
+        member = SimulatedMember(process, self.network, self.broker, settings, plan.group, list(plan.consumed))
+        checkpoint = self._new_checkpoint(process, member)
+        await checkpoint.start()
+        engine = self.engine(
+            plan,
+            partitions=settings.partitions,
+            session_timeout_s=settings.session_timeout_s,
+            ownership=ownership,
+            watches=Watches(),
+            stores=self.stores,
+            logs=self.logs(requests),
+            checkpoint=checkpoint,
+            client=member,
+            clock=self._clock,
+            metrics=METRICS,
+            failed=fail,
+        )
+        await member.start(engine)
+        takes = asyncio.Queue(maxsize=1)
+        working = [asyncio.create_task(self._drain(engine, takes)), asyncio.create_task(self._decide(engine, takes))]
+        asked = asyncio.create_task(stopping.wait())
+        await asyncio.wait([*working, asked, failed], return_when=asyncio.FIRST_COMPLETED)
+        error = failed.result() if failed.done() else None
+        for task in working:
+            if task.done():
+                error = error or task.exception()
+        await engine.revoked()
+        for task in (*working, asked):
+            task.cancel()
+        await member.stop()
+        await engine.stop()
+        with contextlib.suppress(Exception):
+            await checkpoint.stop()
+        process.alive = False
+        self.ended(self, error)
+
+    async def _drain(self, engine, takes):
+        """As `runtime.transport.Consumer` does it."""
+        taking = engine.taking
+        while True:
+            take = await taking.next()
+            if take is not None:
+                await takes.put(take)
+                await take.done
+                taking.decided()
+
+    async def _decide(self, engine, takes):
+        """As the agent of `runtime.app.App` does it."""
+        while True:
+            await engine.step(await takes.get())

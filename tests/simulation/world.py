@@ -1,0 +1,292 @@
+"""Carries out a schedule: clients, a warehouse and workers around one broker, until nothing is left to happen."""
+
+import asyncio
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from random import Random
+
+from aiokafka.errors import KafkaError
+
+from runtime.partitioning import partition_of
+from runtime.records import Write
+from schemas.messages import Order, OrderState, StockLevel
+from schemas.topics import ORDERS, WAREHOUSE_INVENTORY
+from tests.simulation.broker import Broker
+from tests.simulation.clock import Process, SimulatedLoop
+from tests.simulation.network import Network, Trap
+from tests.simulation.producer import Broken, SimulatedProducer
+from tests.simulation.schedule import LAST_FAULT_S
+from tests.simulation.worker import SimulatedWorker, plan_of, settings_of
+
+REPLAYED = ("replayed", b"1")
+"""Header of what an operator has copied from the log to its end."""
+
+POST_TIMEOUT_S = 5.0
+SETTLE_S = 60.0
+"""Virtual time that everything has to come to rest in, beyond faults and deadlines."""
+
+MOST_STEPS = 400_000
+
+
+class World:
+    """One run of a schedule.
+
+    Arguments:
+        trace: called with who and what, for a run that is looked at; `None` costs nothing.
+        worker: the kind of worker; tests plant bugs in it.
+    """
+
+    def __init__(self, schedule, trace=None, worker=SimulatedWorker):
+        self.schedule = schedule
+        self.loop = SimulatedLoop()
+        self.trace = trace and (lambda who, what: trace(self.loop.now, who, what))
+        random = Random(f"{schedule.seed} weather")
+        self.network = Network(self.loop, random, self.trace)
+        self.broker = Broker(self.loop, random, self.trace)
+        self.broker.marker_delay = schedule.slow_markers
+        self.settings = settings_of(schedule.exactly_once, schedule.deadline_s, schedule.batch_limit)
+        self.plans = [plan_of(services, schedule.exactly_once, schedule.deadline_s) for services in schedule.groups]
+        self.workers = [
+            worker(self.loop, self.network, self.broker, n, self.plans[group], self.settings, self.trace, self._ended)
+            for n, (group, _) in enumerate(schedule.workers)
+        ]
+        self.outside = Process(self.loop, "clients")
+        self.orders = {}
+        self.acknowledged = set()
+        self.faults = Counter()
+        self.failures = []
+        self.last_fault = 0.0
+        self.settled = False
+        self._storms = 0
+        self._warehouse = asyncio.Lock()
+
+    def run(self):
+        """Runs to the end and returns itself, for the invariants to look at."""
+        try:
+            self.loop.run(self._play(), MOST_STEPS)
+        finally:
+            self.network.closed = True
+            self.loop.end([self.outside, *(p for w in self.workers for p in w.processes)])
+        return self
+
+    async def _play(self):
+        for worker, (_, at) in zip(self.workers, self.schedule.workers, strict=True):
+            self.loop.at(at, None, worker.start)
+        for event in self.schedule.events:
+            self.loop.at(event.at, None, self._happen, event)
+        end = LAST_FAULT_S + 4.0 + self.schedule.deadline_s + SETTLE_S
+        await asyncio.sleep(max((e.at for e in self.schedule.events), default=0.0))
+        while self.loop.now < end:
+            await asyncio.sleep(0.5)
+            if self.quiet():
+                await asyncio.sleep(1.0)
+                if self.quiet():
+                    self.settled = True
+                    return
+
+    def quiet(self):
+        """Whether every worker is up, has read all there is, and no order is open."""
+        if self.loop.now < self.last_fault or not all(w.running and w.ownership.running for w in self.workers):
+            return False
+        if any(log.stable < log.end for log in self.broker.logs.values()):
+            return False
+        for worker in self.workers:
+            positions = worker.ownership.positions
+            for tp in worker.ownership.partitions:
+                log = self.broker.log(tp)
+                if log.read(positions[tp], 1)[0]:
+                    return False
+                if log.read(self.broker.group(worker.plan.group).offset(tp) or 0, 1)[0]:
+                    return False
+        owned = [(w.plan.group, tp) for w in self.workers for tp in w.ownership.partitions]
+        return len(owned) == sum(len(p.consumed) for p in self.plans) * self.settings.partitions and not self._open()
+
+    def _open(self):
+        states = {}
+        for log in self.broker.topic(ORDERS.name):
+            for entry in log.committed():
+                if b'"CREATED"' in entry.value:
+                    states.setdefault(entry.key, False)
+                else:
+                    states[entry.key] = True
+        return not all(states.values())
+
+    # What happens.
+
+    def _happen(self, event):
+        if self.trace:
+            self.trace("world", str(event)[8:])
+        getattr(self, "_" + event.what.replace(" ", "_"))(event)
+
+    def _fault(self, event, heals_in=0.0):
+        self.faults[event.what] += 1
+        self.last_fault = max(self.last_fault, self.loop.now + heals_in)
+
+    def _stock(self, event):
+        level = StockLevel(product=event.product, count=event.quantity)
+        self.outside.start(self._announce(level))
+
+    def _post(self, event):
+        order = Order(
+            id=f"o{event.number}",
+            customer_id=event.number % 3,
+            product=event.product,
+            quantity=event.quantity,
+            price=event.price,
+            created_at=self._now(),
+        )
+        self.orders[order.id] = order
+        self.outside.start(self._write(ORDERS, order, self.acknowledged))
+
+    def _post_again(self, event):
+        """A client that repeats its POST, on a worker that does not know of the first one yet."""
+        order = self.orders.get(f"o{event.number}")
+        if order is not None:
+            again = order.model_copy(update={"created_at": self._now()})
+            self.outside.start(self._write(ORDERS, again, self.acknowledged))
+
+    def _replay(self, event):
+        """An operator copies all that the log holds of an order to its end."""
+        for log in self.broker.topic(ORDERS.name):
+            for entry in log.committed():
+                if entry.key == f"o{event.number}".encode() and REPLAYED not in entry.headers:
+                    write = Write(ORDERS.name, log.partition, entry.key, entry.value, (REPLAYED,))
+                    self.outside.start(self._send(write, None))
+
+    def _crash(self, event):
+        self._at(event, lambda _: self._down(event, wipe=False))
+
+    def _wipe(self, event):
+        self._at(event, lambda _: self._down(event, wipe=True))
+
+    def _pause(self, event):
+        self._at(event, lambda request: self._sleep(event, request))
+
+    def _stop(self, event):
+        self._fault(event, event.seconds)
+        worker = self.workers[event.worker]
+        if worker.running:
+            worker.stop()
+            worker.away = event.seconds
+
+    def _error(self, event):
+        """The broker answers with an error that is no fence and cannot be tried again."""
+
+        def spring(request):
+            self._fault(event)
+            self.network.fail(request, Broken(f"{event.phase} {event.request}"))
+
+        self._at(event, spring)
+
+    def _delay(self, event):
+        """A request is on its way for long, its worker goes on with what does not wait for it."""
+
+        def spring(request):
+            self._fault(event, event.seconds)
+            process = self.workers[event.worker].process
+            self.loop.at(self.loop.now + event.seconds, None, self.network.resend, request)
+            if self.trace:
+                self.trace(process.name, f"{request.name} is held up for {event.seconds:.1f} s")
+
+        self._at(event, spring)
+
+    def _cut(self, event):
+        self._fault(event, event.seconds)
+        worker = self.workers[event.worker]
+        if worker.process is not None:
+            self.network.cut.add(worker.process.name)
+            self._later(event.seconds, self.network.cut.discard, worker.process.name)
+
+    def _storm(self, event):
+        self._fault(event, event.seconds)
+        self._storms += 1
+        self.network.loss, self.network.slowness = 0.1, 8.0
+        self._later(event.seconds, self._calm)
+
+    def _slow_markers(self, event):
+        self._fault(event, event.seconds)
+        self.broker.marker_delay = 100.0
+        self._later(event.seconds, setattr, self.broker, "marker_delay", self.schedule.slow_markers)
+
+    def _compact(self, event):
+        self._fault(event)
+        for tp, log in self.broker.logs.items():
+            if tp.topic.endswith("-changelog"):
+                log.compact()
+
+    # How it happens.
+
+    def _at(self, event, spring):
+        """Now, or when the worker's process comes to the request that the event names."""
+        process = self.workers[event.worker].process
+        if not event.request:
+            if process is not None and process.alive:
+                spring(None)
+        elif process is not None:
+            trap = Trap(event.request, event.phase, LAST_FAULT_S, spring, event.skip)
+            process.traps.append(trap)
+
+    def _down(self, event, *, wipe):
+        worker = self.workers[event.worker]
+        self._fault(event, event.seconds)
+        if self.trace:
+            self.trace(worker.process.name, "crashes")
+        worker.crash(wipe=wipe)
+        self._later(event.seconds, worker.start)
+
+    def _sleep(self, event, request):
+        process = self.workers[event.worker].process
+        if process.paused:
+            return
+        self._fault(event, event.seconds)
+        if self.trace:
+            self.trace(process.name, f"pauses for {event.seconds:.1f} s")
+        process.pause()
+        self._later(event.seconds, process.resume)
+        if request is not None and event.phase == "sending":
+            self.loop.at(self.loop.now, process, self.network.resend, request)
+
+    def _calm(self):
+        self._storms -= 1
+        if not self._storms:
+            self.network.loss, self.network.slowness = 0.0, 1.0
+
+    def _later(self, seconds, callback, *args):
+        self.loop.at(self.loop.now + seconds, None, callback, *args)
+
+    def _ended(self, worker, error):
+        """A worker that has ended by itself, or as it was told to, is started anew."""
+        if error is not None:
+            self.failures.append(error)
+        away = worker.away if error is None else 1.0
+        self.last_fault = max(self.last_fault, self.loop.now + away)
+        self._later(away, worker.start)
+
+    def _now(self):
+        return datetime.fromtimestamp(Broker.START_MS / 1000, UTC) + timedelta(seconds=self.loop.now)
+
+    async def _announce(self, level):
+        async with self._warehouse:  # one count after the other: none is overtaken by an older one
+            await self._write(WAREHOUSE_INVENTORY, level, None)
+
+    async def _write(self, topic, value, acknowledged):
+        key = topic.key(value).encode()
+        write = Write(topic.name, partition_of(key, self.settings.partitions), key, value.to_json())
+        if await self._send(write, acknowledged) and self.trace:
+            self.trace("clients", f"{key.decode()} is acknowledged")
+
+    async def _send(self, write, acknowledged):
+        producer = SimulatedProducer(self.outside, self.network, self.broker)
+        try:
+            async with asyncio.timeout(POST_TIMEOUT_S if acknowledged is not None else None):
+                await producer.start()
+                await producer.send([write])
+        except (KafkaError, TimeoutError):
+            return False
+        if acknowledged is not None:
+            acknowledged.add(write.key.decode())
+        return True
+
+
+def decided(order):
+    return order.state in (OrderState.VALIDATED, OrderState.FAILED)
