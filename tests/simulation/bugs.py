@@ -9,6 +9,7 @@ from runtime.checkpoint import AtLeastOnce, ExactlyOnce, Unsettled, _in_time
 from runtime.engine import Engine
 from runtime.handover import Handover
 from runtime.loop import Loop
+from runtime.memory import Memory
 from runtime.overlay import Batch
 from runtime.restore import Logs
 from runtime.service import TIMERS_CHANGELOG
@@ -19,7 +20,6 @@ from tests.simulation.producer import SimulatedProducer
 from tests.simulation.worker import SimulatedWorker
 from validators.inventory import rule as inventory
 from validators.inventory.state import RESERVATIONS, STOCK, Stock
-from validators.memory import Memory
 
 
 @dataclass(frozen=True)
