@@ -122,9 +122,11 @@ async def campaign(
                 except AssertionError as error:
                     report.violations = await books.audit(load)
                     report.violations.wrong.append(str(error))
-                report.violations.wrong += fleet.crashes + faults.stuck
+                report.slow_stops = [text for text, excused in faults.slow_stops() if excused]
+                unexcused = [text for text, excused in faults.slow_stops() if not excused]
+                report.violations.wrong += fleet.crashes + faults.stuck + unexcused
                 say(f"round {report.rounds} of {layout.name}: {load.sent} sent, {len(load.acknowledged)} acknowledged")
     report.sent, report.acknowledged = load.sent, len(load.acknowledged)
     report.faults, report.refused, report.answers = faults.done, load.refused, load.answers
-    report.exits, report.slow_stops = fleet.exits, faults.slow_stops()
+    report.exits = fleet.exits
     return report

@@ -13,8 +13,8 @@ from tests.chaos.brokers import Brokers
 from tests.chaos.fleet import SESSION_S, STOP_S, Fleet, Process
 from tests.chaos.toxiproxy import Toxiproxy
 
-PROMPT_S = 10.0
-"""Within which a worker is promised to stop."""
+PROMPT_S = 10.0 + 3.0
+"""Within which a worker is promised to stop, whatever is the matter with its network; more on a busy machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,19 +116,20 @@ class Faults:
             began = ended - fault.seconds
         self._times.append((fault, victim.name, began, ended))
 
-    def slow_stops(self) -> list[str]:
-        """Workers that did not stop in time, with all that was the matter with them or with brokers meanwhile."""
-        return [
-            f"{name} took {end - start:.1f} s to stop"
-            + "".join(
-                f", {fault.kind} {max(began, start) - start:.0f} s to {min(ended, end) - start:.0f} s"
+    def slow_stops(self) -> list[tuple[str, bool]]:
+        """Workers that did not stop in time, with all that was the matter meanwhile; and whether that excuses them."""
+        found = []
+        for name, start, end in self._stops:
+            meanwhile = [
+                (fault.kind, f"{fault.kind} {max(began, start) - start:.0f} s to {min(ended, end) - start:.0f} s")
                 for fault, victim, began, ended in self._times
                 if ((victim == name and fault.kind in {*NETWORK, "pause"}) or fault.kind == "broker")
                 and began < end
                 and ended > start
-            )
-            for name, start, end in self._stops
-        ]
+            ]
+            text = ", ".join([f"{name} took {end - start:.1f} s to stop", *(text for _, text in meanwhile)])
+            found.append((text, "pause" in {kind for kind, _ in meanwhile}))
+        return found
 
     async def _kill(self, victim: Process, fault: Fault) -> None:
         async with victim.turn:

@@ -28,9 +28,10 @@ READY_S = 120.0
 """How long a worker may take over once nothing is the matter any more."""
 
 STOP_S = 40.0
-"""How long a worker may take to stop, whatever is the matter with its network, before that counts as stuck."""
+"""After which a worker that was told to stop, and was perhaps paused meanwhile, is stuck."""
 
 _AGAIN_S = 0.5
+_LAST_WORDS = re.compile(r"(?:worker failed: |worker cannot start: |process ended code=1 reason=)(.*)")
 
 
 @dataclass
@@ -158,7 +159,7 @@ class Fleet:
             await asyncio.sleep(0.1)
 
     def _ended(self, process: Process, code: int) -> None:
-        said = re.findall(r"worker (?:failed|cannot start): (.*)", process.log.read_text(errors="replace")[-20_000:])
+        said = _LAST_WORDS.findall(process.log.read_text(errors="replace")[-20_000:])
         if code == 1 and said:
             self.exits[re.sub(r"\d+", "n", said[-1])[:80]] += 1
         else:
