@@ -11,12 +11,14 @@ from aiokafka.errors import KafkaError
 from runtime import failpoints
 from runtime.internals import END_S, Fenced
 from runtime.records import Ends, Membership, Offsets, Write, Writes
-from runtime.service import TIMERS_CHANGELOG
+from runtime.service import EFFECTS_CHANGELOG, TIMERS_CHANGELOG
 
 log = logging.getLogger(__name__)
 
 # aiokafka tells by AssertionError that a producer is in no state to do what it is asked.
 _BROKER_ERRORS = (KafkaError, TimeoutError, OSError, AssertionError)
+
+_WISHES = (TIMERS_CHANGELOG, EFFECTS_CHANGELOG)
 
 
 class Refused(Exception):
@@ -146,7 +148,7 @@ class ExactlyOnce:
 
 
 class AtLeastOnce:
-    """Wishes to be woken first, then state, announcements, withdrawn wishes and offsets, each once the one before is
+    """Wishes (timers, effects) first, then state, announcements, withdrawn wishes and offsets, each once the one before is
     durable.
 
     Nobody waits for the offsets but the next batch: a crash in between has this one decided again, as any may be.
@@ -180,9 +182,9 @@ class AtLeastOnce:
         await self._working()
 
     async def commit(self, writes: Writes, membership: Membership) -> Ends:
-        timers = [w for w in writes.changelog if w.topic.endswith(TIMERS_CHANGELOG)]
-        wishes, withdrawn = [w for w in timers if w.value is not None], [w for w in timers if w.value is None]
-        state = [w for w in writes.changelog if not w.topic.endswith(TIMERS_CHANGELOG)]
+        wished = [w for w in writes.changelog if w.topic.endswith(_WISHES)]
+        wishes, withdrawn = [w for w in wished if w.value is not None], [w for w in wished if w.value is None]
+        state = [w for w in writes.changelog if not w.topic.endswith(_WISHES)]
         committed = False
         try:
             async with _in_time(self._timeout_s):

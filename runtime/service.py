@@ -13,6 +13,9 @@ M = TypeVar("M", bound=Message)
 TIMERS_CHANGELOG = "-timers-changelog"
 """What the changelogs of all tables of timers end in."""
 
+EFFECTS_CHANGELOG = "-effects-changelog"
+"""What the changelogs of all tables of effects end in."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Table(Generic[M]):

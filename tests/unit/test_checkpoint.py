@@ -1,0 +1,81 @@
+"""At least once: what is written in which order, so that a crash at any point loses nothing."""
+
+import pytest
+from aiokafka.errors import KafkaError
+
+from runtime.checkpoint import AtLeastOnce, Unsettled
+from runtime.records import Membership, TopicPartition, Write, Writes
+
+ME = Membership(1, "me")
+
+
+class Producer:
+    """Writes down what it is given; fails when it has been given so much."""
+
+    def __init__(self, fails_at: int | None = None) -> None:
+        self.sent: list[str] = []
+        self.fails_at = fails_at
+        self.ended = False
+
+    async def start(self):
+        pass
+
+    async def end(self):
+        self.ended = True
+
+    async def send(self, *groups):
+        written = [w for group in groups for w in group]
+        if written and len(self.sent) == self.fails_at:
+            raise KafkaError
+        self.sent += [f"{w.topic}{'' if w.value else ' withdrawn'}" for w in written]
+        return {TopicPartition(w.topic, w.partition): 0 for w in written}
+
+
+def batch() -> Writes:
+    changelog = [
+        Write("s-rows-changelog", 0, b"k", None),
+        Write("s-timers-changelog", 0, b"k", None),
+        Write("s-effects-changelog", 0, b"k", None),
+        Write("s-effects-changelog", 0, b"l", b"{}"),
+        Write("s-timers-changelog", 0, b"l", b"{}"),
+    ]
+    return Writes(changelog, [Write("told", 0, b"k", b"{}")], {TopicPartition("heard", 0): 7})
+
+
+async def test_wishes_come_before_the_state_they_belong_to_and_go_after_all_that_follows_from_them():
+    producer, offsets = Producer(), []
+
+    async def commit(positions):
+        offsets.append((dict(positions), list(producer.sent)))
+
+    checkpoint = AtLeastOnce(lambda: producer, commit, 5)
+    await checkpoint.commit(batch(), ME)
+    await checkpoint.flush()
+
+    assert producer.sent == [
+        "s-effects-changelog",
+        "s-timers-changelog",
+        "s-rows-changelog withdrawn",
+        "told",
+        "s-timers-changelog withdrawn",
+        "s-effects-changelog withdrawn",
+    ]
+    assert offsets == [({TopicPartition("heard", 0): 7}, producer.sent)]
+
+
+@pytest.mark.parametrize("fails_at", [0, 2, 3, 4])
+async def test_offsets_are_not_committed_past_what_could_not_be_written(fails_at):
+    producers, offsets = [Producer(fails_at), Producer()], []
+
+    async def commit(positions):
+        offsets.append(positions)
+
+    checkpoint = AtLeastOnce(iter(producers).__next__, commit, 5)
+    with pytest.raises(Unsettled):
+        await checkpoint.commit(batch(), ME)
+    assert offsets == []
+    assert producers[0].ended
+
+    await checkpoint.commit(batch(), ME)
+    await checkpoint.flush()
+    assert len(offsets) == 1
