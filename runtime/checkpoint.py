@@ -148,8 +148,9 @@ class ExactlyOnce:
 
 
 class AtLeastOnce:
-    """Wishes (timers, effects) first, then state, announcements, withdrawn wishes and offsets, each once the one before is
-    durable.
+    """Wishes (timers, effects) first, then state, announcements, withdrawn wishes and offsets.
+
+    Each is written once the one before is durable.
 
     Nobody waits for the offsets but the next batch: a crash in between has this one decided again, as any may be.
 
