@@ -1,0 +1,258 @@
+"""What the audit makes of one order, and of one product: the edges between a violation and what is right or unknown."""
+
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from samples import DETAILS, FRAUD, INVENTORY, order, verdict
+
+from ecosystem.audit import orders, products
+from ecosystem.audit.facts import TOPICS, Fact, Source, pack, unpack
+from ecosystem.audit.report import Kind, Report, Rules, Violation
+from ecosystem.audit.sort import Sorted
+from orders_service.state import OrderView
+from runtime.service import Wake
+from schemas.api import Verdict
+from schemas.messages import CheckType, OrderState, StockLevel, ValidationResult
+from validators.inventory.state import Reservation, Stock
+
+NOW_MS = 1_000_000_000
+RULES = Rules(
+    required=frozenset(CheckType),
+    deadline=timedelta(seconds=60),
+    grace=timedelta(seconds=30),
+    exactly_once=True,
+    now_ms=NOW_MS,
+    seen=frozenset(TOPICS),
+)
+PASSES = tuple(Verdict(check_type=c, validation_result=ValidationResult.PASS) for c in (FRAUD, INVENTORY, DETAILS))
+
+
+class Log:
+    """Facts, each behind the one before."""
+
+    def __init__(self):
+        self.facts = []
+
+    def add(self, source, message, ago_s=1.0, late=False):
+        raw = None if message is None else message.to_json()
+        self.facts.append(Fact(source, 0, len(self.facts), NOW_MS - int(ago_s * 1000), late, raw))
+        return self
+
+    def order(self, state="CREATED", ago_s=1.0, **content):
+        return self.add(Source.ORDERS, order(state=OrderState(state), **content), ago_s)
+
+    def verdicts(self, *checks, result="PASS", ago_s=1.0):
+        for check in checks:
+            self.add(Source.VERDICTS, verdict(check, result), ago_s)
+        return self
+
+    def view(self, state, *verdicts, reasons=(), ago_s=1.0):
+        row = OrderView(order=order(state=OrderState(state)), verdicts=verdicts, reasons=reasons)
+        return self.add(Source.VIEW, row, ago_s)
+
+    def judge(self, rules=RULES):
+        counts, held = Counter(), []
+        facts = sorted(self.facts, key=lambda fact: fact.source)
+        found = orders.judge("o1", facts, rules, counts, lambda product, fact, by: held.append((product, by)))
+        return [v.kind for v in found], +counts, held
+
+
+def validated(ago_s=1.0):
+    log = Log().order(ago_s=ago_s).verdicts(FRAUD, INVENTORY, DETAILS, ago_s=ago_s).order("VALIDATED", ago_s=ago_s)
+    log.view("VALIDATED", *PASSES, ago_s=ago_s)
+    return log.add(Source.RESERVATIONS, Reservation(product="JUMPERS", held=1), ago_s)
+
+
+def test_an_order_that_passed():
+    found, counts, held = validated().judge()
+    assert found == []
+    assert counts == {"orders": 1, "VALIDATED": 1, "verdicts": 3}
+    assert held == [("JUMPERS", 1)]
+
+
+def waiting(at_ago_s, posted_ago_s=100.0):
+    log = Log().order(ago_s=posted_ago_s).view("CREATED", ago_s=posted_ago_s)
+    return log.add(Source.TIMERS, Wake(at=datetime.fromtimestamp(NOW_MS / 1000 - at_ago_s, UTC)))
+
+
+@pytest.mark.parametrize(
+    ("log", "kinds"),
+    [
+        (waiting(at_ago_s=29), []),
+        (waiting(at_ago_s=31), [Kind.STUCK]),
+        (waiting(at_ago_s=-3600, posted_ago_s=7200), []),  # seen late, after an outage: it has its whole time
+        (Log().order(ago_s=89), []),
+        (Log().order(ago_s=91), [Kind.STUCK]),
+        (Log().order(ago_s=50).view("CREATED", ago_s=50).add(Source.TIMERS, None), [Kind.STUCK]),
+    ],
+)
+def test_how_long_an_order_may_wait(log, kinds):
+    found, counts, _ = log.judge()
+    assert found == kinds
+    assert counts["open"] == (not kinds)
+
+
+def test_an_order_that_moves_is_judged_by_what_one_topic_tells():
+    log = Log().order(ago_s=1000)
+    log.add(Source.ORDERS, order(state=OrderState.VALIDATED), late=True)
+    assert log.judge()[0] == []
+    log.add(Source.ORDERS, order(state=OrderState.FAILED), late=True)
+    assert log.judge()[0] == [Kind.TWO_FINALS]
+
+
+def test_shipped_follows_validated_and_the_view_may_be_a_moment_late():
+    log = validated().order("SHIPPED", ago_s=10)
+    assert log.judge()[0] == []
+    assert validated(ago_s=100).order("SHIPPED", ago_s=31).judge()[0] == [Kind.VIEW_DIFFERS]
+    assert log.order("VALIDATED").judge()[0] == [Kind.ANNOUNCED_TWICE]
+
+
+@pytest.mark.parametrize(("missing_since", "kinds"), [(0, [Kind.VIEW_DIFFERS]), (NOW_MS - 1_000, [])])
+def test_verdicts_that_are_no_longer_kept_are_not_missed(missing_since, kinds):
+    log = validated(ago_s=100)
+    log.facts = [fact for fact in log.facts if fact.source is not Source.VERDICTS]
+    assert log.judge(replace(RULES, verdicts_from_ms={0: missing_since}))[0] == kinds
+
+
+def test_without_a_view_the_verdicts_themselves_count_if_they_are_kept():
+    log = Log().order(ago_s=100).verdicts(FRAUD, INVENTORY, ago_s=100).order("VALIDATED", ago_s=100)
+    log.add(Source.RESERVATIONS, Reservation(product="JUMPERS", held=1))
+    unseen = replace(RULES, seen=RULES.seen - {Source.VIEW})
+    assert log.judge(unseen)[0] == [Kind.VALIDATED_WITHOUT]
+    found, counts, _ = log.judge(replace(unseen, verdicts_from_ms={0: NOW_MS}))
+    assert found == []
+    assert counts["unchecked verdicts"] == 1
+
+
+def out_of_time(after_s, reasons, heard=PASSES[:2]):
+    log = Log().order(ago_s=200).verdicts(FRAUD, INVENTORY, ago_s=200).order("FAILED", ago_s=200 - after_s)
+    return log.view("FAILED", *heard, reasons=reasons).add(Source.RESERVATIONS, Reservation(product="JUMPERS"))
+
+
+@pytest.mark.parametrize(
+    ("log", "kinds"),
+    [
+        (out_of_time(60, ("ORDER_DETAILS_CHECK: no verdict within 60 s",)), []),
+        (out_of_time(10, ("ORDER_DETAILS_CHECK: no verdict within 10 s",)), []),  # another setting then
+        (out_of_time(10, ("ORDER_DETAILS_CHECK: no verdict within 60 s",)), [Kind.FAILED_WITHOUT_REASON]),
+        (out_of_time(60, ("FRAUD_CHECK: no verdict within 60 s",)), [Kind.FAILED_WITHOUT_REASON]),
+        (out_of_time(60, ()), [Kind.FAILED_WITHOUT_REASON]),
+    ],
+)
+def test_a_deadline_is_known_by_its_reasons_and_its_time(log, kinds):
+    assert log.judge()[0] == kinds
+
+
+def test_a_check_that_has_forgotten_an_order_may_judge_it_anew():
+    week = timedelta(days=7).total_seconds()
+    rules = replace(RULES, now_ms=NOW_MS)
+    assert validated(week + 1).verdicts(FRAUD, result="FAIL", ago_s=0).judge(rules)[0] == []
+    assert validated(week - 9).verdicts(FRAUD, result="FAIL", ago_s=0).judge(rules)[0] == [Kind.CONTRADICTION]
+
+
+def test_at_least_once_a_view_that_is_ahead_is_given_time():
+    log = Log().order(ago_s=20).verdicts(FRAUD, INVENTORY, DETAILS).view("VALIDATED", *PASSES, ago_s=20)
+    assert log.judge()[0] == [Kind.NOT_ANNOUNCED]
+    at_least_once = replace(RULES, exactly_once=False)
+    found, counts, _ = log.judge(at_least_once)
+    assert (found, counts["open"]) == ([], 1)
+    assert log.judge(replace(at_least_once, grace=timedelta(seconds=10)))[0] == [Kind.NOT_ANNOUNCED]
+
+
+def test_what_began_before_is_only_counted():
+    log = Log().order("SHIPPED").view("SHIPPED").add(Source.RESERVATIONS, Reservation(product="JUMPERS", held=1))
+    assert log.judge(replace(RULES, partial=True))[0] == []
+    assert Kind.NEVER_POSTED in log.judge()[0]
+
+
+def test_what_is_unreadable_is_counted_and_an_order_under_another_key_is_none():
+    log = validated().order("FAILED", id="o2").add(Source.ORDERS, None)
+    found, counts, _ = log.judge()
+    assert (found, counts["unreadable"]) == ([], 2)
+
+
+# Products
+
+
+def stream(source, *messages):
+    return [Fact(source, 0, n, NOW_MS - 1000 + n, False, m and m.to_json()) for n, m in enumerate(messages)]
+
+
+def rows(*counted):
+    return stream(Source.STOCK, *[Stock(count=count, reserved=reserved) for count, reserved in counted])
+
+
+def changes(*by):
+    return [Fact(Source.HELD, 0, n, NOW_MS, False, b"%d" % change) for n, change in enumerate(by)]
+
+
+def judged(stock, held, warehouse=()):
+    levels = stream(Source.WAREHOUSE, *[StockLevel(product="P", count=c) for c in warehouse])
+    counts = Counter()
+    return [v.kind for v in products.judge("P", levels, stock, held, RULES, counts)], counts
+
+
+@pytest.mark.parametrize(
+    ("stock", "held", "warehouse", "kinds"),
+    [
+        (rows((9, 0), (9, 2), (9, 5), (9, 3)), changes(2, 3, -2), (9,), []),
+        (rows((9, 0), (9, 3)), changes(2, 3, -2), (9,), []),  # one batch shows as one row
+        (rows((9, 0), (9, 2), (9, 5)), changes(2), (9,), [Kind.SUM_DIFFERS]),
+        (rows((9, 0), (9, 2), (9, 1), (9, 2)), changes(2), (9,), [Kind.SUM_DIFFERS]),
+        (rows((9, 0), (9, 2), (9, -2)), changes(2, -2), (9,), [Kind.NEGATIVE, Kind.SUM_DIFFERS]),
+        (rows((9, 5), (3, 5)), changes(5), (9, 3), []),  # lowered below what is reserved
+        (rows((3, 2), (3, 4)), changes(2, 2), (3,), [Kind.OVERSOLD]),
+        (rows((3, 2), (3, 4)), changes(2, 2), (3, 9, 3), []),  # raised and lowered within the batch
+        (rows((9, 2), (3, 2), (3, 4)), changes(2, 2), (9, 3), [Kind.OVERSOLD]),
+        ([], changes(2), (), [Kind.SUM_DIFFERS]),
+        ([], [], (9,), []),
+    ],
+)
+def test_the_stock_of_a_product(stock, held, warehouse, kinds):
+    assert judged(stock, held, warehouse)[0] == kinds
+
+
+def test_where_pieces_may_have_been_held_unseen_nobody_is_accused():
+    found, counts = judged(rows((9, 2), (9, 5), (9, 2)), changes(2, 0))
+    assert found == []
+    assert counts["unchecked products"] == 1
+
+
+def test_a_product_that_changes_meanwhile_is_compared_at_any_moment_of_that():
+    stock, held = rows((9, 2), (9, 5)), changes(2, 3)
+    assert judged(stock[:1], [held[0], held[1]._replace(late=True)])[0] == []
+    assert judged([stock[0], stock[1]._replace(late=True)], held[:1])[0] == []
+    assert judged(rows((9, 4)), [held[0], held[1]._replace(late=True)])[0] == [Kind.SUM_DIFFERS]
+
+
+# What stands under it
+
+
+@pytest.mark.parametrize("value", [None, b"", b"{}"])
+def test_a_fact_is_kept_as_it_is(value):
+    fact = Fact(Source.VIEW, 3, 2**40, 1_700_000_000_000, True, value)
+    assert unpack(*pack(fact)) == fact
+
+
+def test_facts_come_back_by_order_and_in_the_order_of_their_logs(tmp_path):
+    with Sorted(tmp_path) as facts:
+        for key, source, offset in [("b", 1, 5), ("a\0", 0, 1), ("a", 2, 0), ("b", 0, 300), ("b", 0, 2), ("a", 0, 7)]:
+            facts.add(key.encode(), Fact(Source(source), 0, offset, 0, False, b""))
+        facts.add(b"b", Fact(Source.STOCK, 0, 0, 0, False, b""))
+        found = {key: [(f.source, f.offset) for f in of_order] for key, of_order in facts.orders()}
+        assert list(facts.products()) == ["b"]
+    assert found == {"a": [(0, 7), (2, 0)], "a\0": [(0, 1)], "b": [(0, 2), (0, 300), (1, 5)]}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_keeps_some_of_a_kind_and_counts_all():
+    report = Report(kept=2)
+    for n in range(5):
+        report.add(Violation(Kind.STUCK, f"o{n}", ""))
+    report.add(Violation(Kind.OVERSOLD, "P", ""))
+    assert len(report.violations) == 3
+    assert report.found == {Kind.STUCK: 5, Kind.OVERSOLD: 1}
+    assert [v.of for v in report.violations] == ["order", "order", "product"]
+    assert not report.ok
