@@ -29,7 +29,7 @@ def _arguments() -> argparse.Namespace:
 
 
 async def _run(options: argparse.Namespace, seed: int, folder: Path) -> list[Report]:
-    rng, end = random.Random(seed), monotonic() + 60 * options.minutes
+    end = monotonic() + 60 * options.minutes
     layouts = [layout for layout in LAYOUTS if layout.name in (options.layouts or {each.name for each in LAYOUTS})]
     reports: list[Report] = []
     async with brokers(folder / "kafka", lanes=MOST_WORKERS) as cluster:
@@ -39,7 +39,7 @@ async def _run(options: argparse.Namespace, seed: int, folder: Path) -> list[Rep
                 cluster,
                 folder / f"{len(reports)}-{layout.name}",
                 layout,
-                rng,
+                random.Random(f"{seed}/{len(reports)}"),  # however many rounds the one before had time for
                 enough=lambda rounds: rounds >= ROUNDS_A_LAYOUT or monotonic() > end,
                 kinds=options.kinds,
                 say=_say,

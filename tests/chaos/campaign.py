@@ -107,7 +107,8 @@ async def campaign(
         Deployment(brokers.servers, prefix, folder) as deployment,
         Fleet(deployment, *layout.compositions, lanes=lanes, **settings) as fleet,
     ):
-        load, faults = Load(fleet, rng, layout.rate), Faults(fleet, brokers, say)
+        # Orders have a source of chance of their own: how many are sent depends on the machine, the schedule must not.
+        load, faults = Load(fleet, random.Random(rng.random()), layout.rate), Faults(fleet, brokers, say)
         possible = sorted(faults.kinds & set(kinds or faults.kinds))
         await load.stock()
         async with Books(deployment, layout.guarantee) as books:
