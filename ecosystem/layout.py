@@ -1,5 +1,6 @@
 """Which workers `orders up` starts: their names, their services and their ports."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ecosystem.ports import next_free_ports
@@ -23,9 +24,9 @@ class Planned:
         return "orders" in self.services
 
 
-def plan(apart: bool, workers: int, port: int) -> list[Planned]:
+def plan(apart: bool, workers: int, port: int, services: Sequence[str] = CORE) -> list[Planned]:
     """`workers` of each composition, on the free ports from `port` on; those that take orders come first."""
-    compositions = [(name,) for name in CORE] if apart else [CORE]
+    compositions = [(name,) for name in services] if apart else [tuple(services)]
     ports = iter(next_free_ports(len(compositions) * workers, port))
     return [
         Planned(f"{services[0] if apart else 'worker'}-{number}", services, next(ports))

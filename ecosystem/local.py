@@ -1,4 +1,4 @@
-"""Everything `orders up` runs on this machine: Kafka, workers, sample data; started in order, stopped in reverse."""
+"""What `orders up` runs on this machine: Kafka, a mail server, workers, sample data; stopped in reverse order."""
 
 import os
 import shutil
@@ -19,7 +19,9 @@ from ecosystem.health import is_ready
 from ecosystem.kafka import Cluster
 from ecosystem.layout import Planned, plan
 from ecosystem.locks import exclusive
+from ecosystem.mail import MailSink
 from ecosystem.running import Running
+from ecosystem.services import NAMES
 from ecosystem.writer import Writer
 from runtime.settings import Settings
 from schemas.topics import CUSTOMERS, WAREHOUSE_INVENTORY
@@ -68,7 +70,8 @@ class Local:
         self._data = running.data_dir()
         self._settings = Settings()
         self._kafka: Cluster | None = None
-        self._workers = plan(wish.apart, wish.workers, wish.port)
+        self._workers = plan(wish.apart, wish.workers, wish.port, NAMES)
+        self._mail: MailSink | None = None
         self._children = Children(console, max(len(worker.name) for worker in self._workers))
 
     def __enter__(self) -> Self:
@@ -93,6 +96,8 @@ class Local:
         stack.enter_context(exclusive(self._data / "up.lock"))
         if self._wish.own_kafka:
             self._start_kafka(stack)
+        if "SMTP_HOST" not in os.environ:
+            self._mail = stack.enter_context(MailSink(self._data / "mail"))
         servers = self._settings.kafka_bootstrap_servers
         stack.enter_context(running.announced(Running(os.getpid(), servers, self._urls)))
         stack.callback(self._stop_children)
@@ -109,7 +114,7 @@ class Local:
 
     def _start_kafka(self, stack: ExitStack) -> None:
         if self._wish.fresh:
-            for folder in ("kafka", "state"):
+            for folder in ("kafka", "state", "mail"):
                 shutil.rmtree(self._data / folder, ignore_errors=True)
         self._kafka = stack.enter_context(Cluster(self._data / "kafka", port=_KAFKA_PORT, console=self._console))
         servers = self._kafka.bootstrap_servers
@@ -121,6 +126,8 @@ class Local:
             "HTTP_PORT": str(worker.port),
             "STATE_DIR": str(self._data / "state" / worker.name),
         }
+        if self._mail:
+            env |= {"SMTP_HOST": "127.0.0.1", "SMTP_PORT": str(self._mail.port)}
         self._children.start(worker.name, ["run", *worker.services], env)
 
     async def _announce_sample(self) -> None:
@@ -156,6 +163,7 @@ class Local:
     def _welcome(self, seconds: float) -> None:
         url = self._urls[0]
         workers = "".join(f"\n  {w.name:<11} {w.url}" for w in self._workers) if len(self._workers) > 1 else ""
+        mail = self._mail.folder / "new" if self._mail else f"{self._settings.smtp_host}:{self._settings.smtp_port}"
         log = f", log in {self._data / 'kafka' / '1' / 'kafka.log'}" if self._kafka else ""
         self._console.print(
             f"""
@@ -164,7 +172,8 @@ Ready after {seconds:.1f} s. Ctrl-C stops it all.
   orders      {url}/v1/orders
   docs        {url}/docs
   metrics     {url}/metrics
-  Kafka       {self._settings.kafka_bootstrap_servers}{log}{workers}
+  Kafka       {self._settings.kafka_bootstrap_servers}{log}
+  letters     {mail}{workers}
 
 Try:
   curl -s {url}/v1/orders -H 'Content-Type: application/json' \\

@@ -1,9 +1,11 @@
 """`orders up` as its user meets it: one command, an order through, Ctrl-C, and nothing is left behind."""
 
+import mailbox
 import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 
 import psutil
@@ -42,6 +44,17 @@ def up(data, *arguments):
             process.communicate(timeout=60)
 
 
+def letter_about(order_id, folder):
+    """The letter, once it is there."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for letter in mailbox.Maildir(folder):
+            if letter["X-Order-Id"] == order_id:
+                return letter.as_string()
+        time.sleep(0.1)
+    pytest.fail("no letter")
+
+
 def alive(processes):
     return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
@@ -55,8 +68,13 @@ def test_an_order_goes_through_and_a_second_run_finds_it(tmp_path):
         children = psutil.Process(first.pid).children(recursive=True)
         ports = listening(children)
         assert len(ports) == 3, "Kafka's two, and the worker's"
+        assert listening([psutil.Process(first.pid)]), "the mail server's"
         posted = orders(tmp_path, "post", "--id", "mine", "--product", "mug")
         assert "VALIDATED" in posted.stdout, posted.stderr
+        failed = orders(tmp_path, "post", "--id", "other", "--product", "unicorn", "--customer", "15")
+        assert "FAILED" in failed.stdout, failed.stderr
+        letter = letter_about("other", tmp_path / "mail")
+        assert "no stock of 'unicorn'" in letter
         assert "already, as process" in orders(tmp_path, "up").stderr
     assert first.returncode == 0
     assert not alive(children)
