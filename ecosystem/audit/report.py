@@ -32,6 +32,7 @@ class Kind(StrEnum):
     RESERVATION_DIFFERS = "reservation-differs"
     RESERVED_NEVER_POSTED = "reserved-never-posted"
     FAILED_HOLDS = "failed-holds-stock"
+    SHIPPED_HOLDS = "shipped-holds-stock"
     VALIDATED_HOLDS_NOTHING = "validated-holds-nothing"
     TAKEN_TWICE = "taken-twice"
     GIVEN_BACK_TWICE = "given-back-twice"

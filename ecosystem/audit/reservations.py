@@ -1,4 +1,4 @@
-"""The promise about one order's pieces: taken once while it lives, given back once if it fails."""
+"""The promise about one order's pieces: taken once while it lives, let go of once if it fails or is shipped."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -79,14 +79,17 @@ def _fits(order: History) -> Iterator[Violation]:
             return
 
 
+_LET_GO = {OrderState.FAILED: Kind.FAILED_HOLDS, OrderState.SHIPPED: Kind.SHIPPED_HOLDS}
+
+
 def _at_the_end(order: History, rules: Rules, counts: Counter[str]) -> Iterator[Violation]:
     last = order.reservations[-1].message if order.reservations else None
     held = last.held if last else 0
-    final = order.finals[0]
+    final = order.finals[-1]
     records = facts_of(order.posts[:1], order.finals, order.reservations)
-    if final.message.state is OrderState.FAILED and held:
+    if held and (kind := _LET_GO.get(final.message.state)):
         if rules.overdue(final.fact.time_ms):
-            yield Violation(Kind.FAILED_HOLDS, order.id, f"FAILED, and still holds {held} pieces", records)
+            yield Violation(kind, order.id, f"{final.message.state}, and still holds {held} pieces", records)
         else:
             counts["giving back"] += 1
     if order.states == {OrderState.VALIDATED} and not held and CheckType.INVENTORY_CHECK in rules.required:

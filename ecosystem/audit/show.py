@@ -19,7 +19,7 @@ _COUNTS = {
     "FAILED": "FAILED",
     "SHIPPED": "SHIPPED",
     "open": "open: not decided, and not overdue",
-    "giving back": "FAILED just now, their pieces not given back yet",
+    "giving back": "FAILED or SHIPPED just now, and still holding their pieces",
     "moving": "changed while the ends were being found",
     "began before": "posted before what was read",
     "posted again": "posts of an order that was there",

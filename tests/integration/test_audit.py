@@ -164,6 +164,12 @@ def verdict_only_in_the_view(logs):
     logs.drop(*[v for v in logs.of(Source.VERDICTS, "grinder") if v.message.check_type is FRAUD])
 
 
+def shipped_holds(logs):
+    shipped = final_of(logs, "grinder").saying(state=OrderState.SHIPPED)
+    [row] = logs.of(Source.VIEW, "grinder")[-1:]
+    logs.add(shipped, row.saying(order=shipped.message))
+
+
 def not_announced(logs):
     logs.drop(final_of(logs, "grinder"))
 
@@ -272,6 +278,7 @@ DOCTORED = [
     (holds_another_quantity, "grinder", {Kind.RESERVATION_DIFFERS}),
     (reserved_never_posted, "ghost", {Kind.RESERVED_NEVER_POSTED}),
     (failed_holds, "dear", {Kind.FAILED_HOLDS}),
+    (shipped_holds, "grinder", {Kind.SHIPPED_HOLDS}),
     (validated_holds_nothing, "grinder", {Kind.VALIDATED_HOLDS_NOTHING}),
     (taken_twice, "dear", {Kind.TAKEN_TWICE}),
     (taken_twice_in_a_row, "grinder", {Kind.TAKEN_TWICE}),

@@ -21,8 +21,8 @@ from runtime.records import Write
 from runtime.settings import Settings
 from runtime.state import MemoryStore, MemoryStores
 from runtime.testing import Topology
-from schemas.messages import CheckType
-from schemas.topics import ORDERS, WAREHOUSE_INVENTORY
+from schemas.messages import CheckType, Fulfilled
+from schemas.topics import FULFILMENTS, ORDERS, WAREHOUSE_INVENTORY
 from tests.topology.conftest import CORE, Shop
 from validators.inventory.state import STOCK
 
@@ -109,6 +109,7 @@ ORDER = st.integers(0, 7)
 EVENTS = st.one_of(
     st.tuples(st.just("burst"), st.lists(ORDER, min_size=1, max_size=8)),
     st.tuples(st.just("place"), ORDER),
+    st.tuples(st.just("ship"), ORDER),
     st.tuples(st.just("stock"), st.tuples(st.sampled_from(PRODUCTS), st.integers(0, 6))),
     st.tuples(st.just("withdraw"), st.sampled_from(PRODUCTS)),
     st.tuples(st.just("wait"), st.sampled_from((1, 61, 3600, 8 * 24 * 3600))),
@@ -139,6 +140,8 @@ def happen(world, contents, events):
                 shop.stock(**{what[0]: what[1]})
             case "withdraw":
                 topology.send_raw(WAREHOUSE_INVENTORY, what.encode(), None)
+            case "ship":
+                topology.send(FULFILMENTS, Fulfilled(order_id=f"o{what}"))
             case "wait":
                 topology.advance(timedelta(seconds=what))
 
