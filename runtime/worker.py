@@ -112,7 +112,7 @@ class Worker:
         self._announcer = Announcer(settings, self._patience)
         await self._announcer.start()
         self._at_stop(self._announcer.stop)
-        stores_in_all = len(plan.tables) * settings.partitions
+        stores_in_all = max(1, len(plan.tables) * settings.partitions)  # the details validator has none
         broker = KafkaBroker(settings, plan.group, partition_bytes=max(LEAST_BYTES, RESTORE_BYTES // stores_in_all))
         self._at_stop(broker.stop)
         logs = Logs(broker)
