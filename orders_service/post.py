@@ -15,6 +15,7 @@ from runtime.http.answers import Refused, answer
 from runtime.http.faults import refuse
 from runtime.http.inputs import body_of, deadline_of, is_json
 from runtime.http.routing import at_owner
+from runtime.settings import Guarantee
 from schemas.api import InvalidParam, NewOrder
 from schemas.identifiers import new_order_id, order_id_for
 from schemas.messages import Order
@@ -31,6 +32,7 @@ class Posting:
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        self._repeats = host.settings.processing_guarantee is Guarantee.AT_LEAST_ONCE
 
     async def post(self, request: web.Request) -> web.StreamResponse:
         """201 once Kafka has the order; 200 if it had it already, 409 if another one under its id."""
@@ -42,7 +44,7 @@ class Posting:
         return await at_owner(request, self._host, ORDERS_VIEW, order_id, deadline_of(request), take)
 
     async def _take(self, order: Order) -> web.Response:
-        known = await self._host.transact(ORDERS_VIEW, order.id, partial(place, order))
+        known = await self._host.transact(ORDERS_VIEW, order.id, partial(place, order, repeats=self._repeats))
         return _created(order) if known is None else _known(order, known)
 
     async def _take_new(self, order: Order) -> web.Response:

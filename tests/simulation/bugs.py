@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from unittest.mock import patch
 
+from orders_service.place import place
 from runtime.checkpoint import AtLeastOnce, ExactlyOnce, Unsettled, _in_time
 from runtime.engine import Engine
 from runtime.handover import Handover
@@ -15,6 +16,7 @@ from runtime.restore import Logs
 from runtime.service import TIMERS_CHANGELOG
 from runtime.taking import Taking
 from runtime.timers import Timers
+from tests.simulation import world
 from tests.simulation.group import Group
 from tests.simulation.producer import SimulatedProducer
 from tests.simulation.worker import SimulatedWorker
@@ -245,6 +247,17 @@ def wishes_after_their_state():
 def applied_over_a_gap():
     """At least once, a worker applies its rows though another has written to the changelog before them."""
     with patch.object(Loop, "_overtaken", lambda self, rows, ends: False):
+        yield
+
+
+@planted(exactly_once=False)
+def placed_once_only():
+    """At least once, an order that is known is not written again, though its message may have been lost."""
+
+    def once(order, ctx, *, repeats):
+        return place(order, ctx)
+
+    with patch.object(world, "place", once):
         yield
 
 

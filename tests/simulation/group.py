@@ -23,7 +23,7 @@ class Member:
         self.watched = False
         self.joining = None
         self.syncing = None
-        self.assignment = ()
+        self.assignment = ((), ())
 
     @property
     def waits(self):
@@ -185,7 +185,7 @@ class Group:
         for name, member in self.members.items():
             self._heard(member)
             waiting, member.joining = member.joining, None
-            member.assignment = ()
+            member.assignment = ((), ())
             waiting.answer((self.generation, name, names if name == leader else None))
 
     def _remove(self, member_id):

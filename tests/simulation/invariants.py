@@ -23,6 +23,7 @@ class Outcome:
     def __init__(self, world):
         self.world = world
         self.created = defaultdict(list)
+        self.orders = {}
         self.terminal = defaultdict(list)
         self.verdicts = defaultdict(list)
         for log in world.broker.topic(ORDERS.name):
@@ -30,6 +31,9 @@ class Outcome:
                 order = Order.from_json(entry.value)
                 if order.state is OrderState.CREATED:
                     self.created[order.id].append(entry.timestamp_ms)
+                    first = self.orders.setdefault(order.id, order)
+                    if order.created_at < first.created_at:
+                        self.orders[order.id] = order
                 elif REPLAYED not in entry.headers:
                     self.terminal[order.id].append((order, entry.timestamp_ms))
         for log in world.broker.topic(ORDER_VALIDATIONS.name):
@@ -113,6 +117,15 @@ def announced(outcome):
             yield f"{order_id} was never announced in a final state"
 
 
+def one_order_an_id(outcome):
+    """Clients that were told their order is taken find that order, and no other under its id."""
+    for order_id, accepted in sorted(outcome.world.accepted.items()):
+        view = outcome.views.get(order_id)
+        for order in accepted:
+            if view is not None and view.order is not None and not view.order.same_content(order):
+                yield f"{order_id} was taken with quantity {order.quantity}, it has {view.order.quantity}"
+
+
 def announced_once(outcome):
     for order_id, announced in outcome.decided():
         if len(announced) > 1:
@@ -151,10 +164,10 @@ def within_the_deadline(outcome):
     deadline_ms = world.schedule.deadline_s * 1000
     healed_ms = world.broker.START_MS + 1000 * world.last_fault
     for order_id, announced in outcome.decided():
-        first, at = min(outcome.created[order_id]), announced[0][1]
+        first, at = outcome.orders[order_id].created_at.timestamp() * 1000, announced[0][1]
         view = outcome.views.get(order_id)
         if view is not None and any(LATE in reason for reason in view.reasons) and at < first + deadline_ms:
-            yield f"{order_id} failed for want of verdicts {(at - first) / 1000:.3f} s after it was posted"
+            yield f"{order_id} failed for want of verdicts {(at - first) / 1000:.3f} s after it was made"
         if at > max(first, healed_ms) + deadline_ms + SLACK_S * 1000:
             yield f"{order_id} waited {(at - first) / 1000:.0f} s"
     if world.settled:
@@ -194,7 +207,7 @@ def customers_add_up(outcome):
         return
     expected = defaultdict(Decimal)
     for order_id in outcome.created:
-        order = outcome.world.orders[order_id]
+        order = outcome.orders[order_id]
         expected[str(order.customer_id)] += worth(order)
     for customer, total in sorted(expected.items()):
         row = outcome.customers.get(customer)
@@ -255,6 +268,7 @@ def nothing_set_aside(outcome):
 EXACTLY_ONCE = (
     at_rest,
     finished,
+    one_order_an_id,
     announced_once,
     announced_alike,
     verdicts_agree,

@@ -62,7 +62,7 @@ class SimulatedMember:
         self._buffer = {}
         self._fetchable = asyncio.Event()
         self._fetched = asyncio.Event()
-        self._heard = -1e9
+        self._heard = self._confirmed = -1e9
 
     async def start(self, engine):
         self._engine = engine
@@ -93,6 +93,10 @@ class SimulatedMember:
 
     def membership(self):
         return Membership(self._generation, self._member_id)
+
+    def confirmed(self):
+        """When the group last confirmed its membership, as the worker's clock has it."""
+        return self._confirmed
 
     async def fetch(self, timeout_s):
         if (failure := self.failure()) is not None:
@@ -178,7 +182,7 @@ class SimulatedMember:
 
     async def _join(self):
         """One attempt at joining. Returns whether it was one that brought partitions."""
-        settings = self._settings
+        settings, asked = self._settings, self._loop.now
         try:
             self._generation, self._member_id, members = await self._network.call(
                 self._coordinator,
@@ -189,7 +193,7 @@ class SimulatedMember:
             )
             self._rejoin.clear()
             assignment = self._assign(members) if members is not None else None
-            partitions = await self._network.call(
+            partitions, standby = await self._network.call(
                 self._coordinator,
                 "SyncGroup",
                 lambda m=self._member_id, g=self._generation: self._group.sync(m, g, assignment),
@@ -205,20 +209,29 @@ class SimulatedMember:
         self._buffer.clear()
         self._paused = set()
         self._reassigning.set()
-        await self._engine.assigned(list(self._assigned), self.membership())
+        self._confirmed = asked
+        await self._engine.assigned(list(self._assigned), self.membership(), standby)
         return True
 
     def _assign(self, members):
-        """Partitions of one number go to one member, another one at times, so that state moves."""
+        """Partitions of one number go to one member, another one at times, so that state moves; a second keeps copies.
+
+        Returns for each member what it owns and what it is standby of.
+        """
         turn = self._broker.random.randrange(len(members))
         numbers = range(self._settings.partitions)
-        return {m: [p for p in numbers if members[(p + turn) % len(members)] == m] for m in members}
+        owners = {p: members[(p + turn) % len(members)] for p in numbers}
+        after = {m: members[(n + 1) % len(members)] for n, m in enumerate(members)}
+        return {
+            m: ([p for p in numbers if owners[p] == m], [p for p in numbers if after[owners[p]] == m != owners[p]])
+            for m in members
+        }
 
     async def _beat(self):
         interval = pause = self._settings.heartbeat_interval_s
         while self._member_id:
             await asyncio.sleep(pause)
-            pause = interval
+            pause, asked = interval, self._loop.now
             try:
                 await self._network.call(
                     self._coordinator,
@@ -232,6 +245,8 @@ class SimulatedMember:
                 return
             except KafkaError:
                 pause = BACKOFF_S
+            else:
+                self._confirmed = asked
 
     async def _stop_heartbeat(self):
         task, self._heartbeat = self._heartbeat, None

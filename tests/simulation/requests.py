@@ -78,6 +78,10 @@ class SimulatedRequests:
             )
         return found
 
+    async def wait(self, positions):
+        """Returns when there may be more to read."""
+        await self._ask(self._nodes[0], "Fetch", lambda: self._broker.fetch(positions, 1))
+
 
 class _Reading:
     """Implements `runtime.restore.Reading`."""
@@ -94,7 +98,7 @@ class _Reading:
             if records:
                 rows[tp] = records
         if not found:
-            await asyncio.sleep(POLL_S)
+            await self._requests.wait(self._positions)
         return rows
 
     def positions(self):

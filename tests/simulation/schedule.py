@@ -55,6 +55,7 @@ class Event:
     product: str = ""
     quantity: int = 0
     price: int = 0
+    by_http: bool = False
 
     def __str__(self):
         extra = {
@@ -67,6 +68,7 @@ class Event:
             "cut": f"worker {self.worker} off for {self.seconds:.1f} s",
             "storm": f"for {self.seconds:.1f} s",
             "slow markers": f"for {self.seconds:.1f} s",
+            "rival": f"order o{self.number}: {self.quantity} x {self.product} at {self.price}",
             "post": f"order o{self.number}: {self.quantity} x {self.product} at {self.price}",
             "stock": f"{self.quantity} of {self.product}",
         }.get(self.what, f"order o{self.number}" if self.number else "")
@@ -92,6 +94,7 @@ class Schedule:
         workers: for each worker its group, and when it is started first.
         deadline_s: of orders.
         slow_markers: factor by which markers of transactions are late all the time.
+        standbys: whether workers keep copies of what others own.
         gentle: no worker is kept waiting past its session, so that none writes as a zombie.
     """
 
@@ -103,6 +106,7 @@ class Schedule:
     batch_limit: int
     slow_markers: float
     gentle: bool
+    standbys: bool
     events: tuple
 
     @property
@@ -131,7 +135,7 @@ def draw(seed, *, exactly_once):
         for n in range(count):
             late = n > 0 and random.random() < 0.3
             workers.append((group, random.uniform(1, 10) if late else random.uniform(0, 0.3)))
-    events = [*_trade(random), *_faults(random, len(workers), exactly_once, gentle)]
+    events = [*_trade(random, exactly_once), *_faults(random, len(workers), exactly_once, gentle)]
     return Schedule(
         seed=seed,
         exactly_once=exactly_once,
@@ -141,12 +145,13 @@ def draw(seed, *, exactly_once):
         batch_limit=random.choice((1, 3, 500, 500)),
         slow_markers=random.choice((1.0, 1.0, 1.0, 30.0)),
         gentle=gentle,
+        standbys=random.random() < 0.4,
         events=tuple(sorted(events, key=lambda event: event.at)),
     )
 
 
-def _trade(random):
-    """Orders, some again, some replayed; stock that only grows."""
+def _trade(random, exactly_once):
+    """Orders, some again, some replayed, some with a rival under their id; stock that only grows."""
     counts = {}
     for product in PRODUCTS:
         counts[product] = random.choice((2, 5, 10, 30))
@@ -159,16 +164,23 @@ def _trade(random):
     burst = random.random() < 0.3
     for number in range(1, orders + 1):
         at = random.uniform(2, 2.2) if burst and number > 2 else random.uniform(0.3, 10)
-        yield Event(
+        by_http = random.random() < 0.6
+        post = Event(
             at,
             "post",
             number=number,
             product=random.choice(PRODUCTS),
             quantity=random.choice((1, 1, 2, 3, 5)) if random.random() > 0.05 else 0,
             price=random.choice((5, 20, 100, 300, 700)),
+            by_http=by_http,
         )
+        yield post
         if random.random() < 0.25:
-            yield Event(at + random.choice((0.0, 0.05, 2.0)) * random.random(), "post again", number=number)
+            later = at + random.choice((0.0, 0.05, 2.0)) * random.random()
+            yield Event(later, "post again", number=number, by_http=by_http or random.random() < 0.5)
+        if by_http and exactly_once and random.random() < 0.2:
+            later = at + random.choice((0.0, 0.05, 2.0)) * random.random()
+            yield replace(post, at=later, what="rival", quantity=post.quantity + 1)
         if random.random() < 0.2:
             yield Event(random.uniform(at, 14), "replay", number=number)
 

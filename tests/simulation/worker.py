@@ -18,6 +18,7 @@ from runtime.ownership import Ownership
 from runtime.plan import Plan
 from runtime.restore import Logs
 from runtime.settings import Guarantee, Settings
+from runtime.standby import Follower
 from runtime.state import MemoryStores
 from runtime.watch import Watches
 from tests.simulation.broker import Broker
@@ -58,7 +59,8 @@ class SimulatedWorker:
     """A place where a worker runs: one process after another, on one disk.
 
     Arguments:
-        restarted: called with this worker when it has ended by itself, and why.
+        ended: called with this worker when it has ended by itself, and why.
+        standbys: whether it keeps copies of what others own.
     """
 
     exactly_once = ExactlyOnce
@@ -66,7 +68,7 @@ class SimulatedWorker:
     engine = Engine
     logs = Logs
 
-    def __init__(self, loop, network, broker, number, plan, settings, trace, ended):
+    def __init__(self, loop, network, broker, number, plan, settings, trace, ended, *, standbys):
         self.loop = loop
         self.network = network
         self.broker = broker
@@ -75,10 +77,13 @@ class SimulatedWorker:
         self.settings = settings
         self.trace = trace
         self.ended = ended
+        self.standbys = standbys
         self.stores = MemoryStores()
         self.disks = self.starts = 0
         self.away = 1.0
         self.process = None
+        self.live = None
+        """The engine of the process that runs, once it has one."""
         self.stopping = None
         self.ownership = Ownership()
         self.processes = []
@@ -91,6 +96,7 @@ class SimulatedWorker:
         if self.running:
             return
         self.starts += 1
+        self.live = None
         self.process = Process(self.loop, f"worker {self.number}.{self.starts}")
         self.processes.append(self.process)
         self.stopping = asyncio.Event()
@@ -140,7 +146,11 @@ class SimulatedWorker:
         member = SimulatedMember(process, self.network, self.broker, settings, plan.group, list(plan.consumed))
         checkpoint = self._new_checkpoint(process, member)
         await checkpoint.start()
-        engine = self.engine(
+        copies = None
+        if self.standbys:
+            follows = SimulatedRequests(process, self.network, self.broker, plan.group, settings.batch_limit)
+            copies = Follower(plan, self.stores, follows, METRICS, member.confirmed)
+        engine = self.live = self.engine(
             plan,
             partitions=settings.partitions,
             session_timeout_s=settings.session_timeout_s,
@@ -153,6 +163,7 @@ class SimulatedWorker:
             clock=self._clock,
             metrics=METRICS,
             failed=fail,
+            copies=copies,
         )
         await member.start(engine)
         takes = asyncio.Queue(maxsize=1)
@@ -168,6 +179,8 @@ class SimulatedWorker:
             task.cancel()
         await member.stop()
         await engine.stop()
+        if copies is not None:
+            await copies.stop()
         with contextlib.suppress(Exception):
             await checkpoint.stop()
         process.alive = False

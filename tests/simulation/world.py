@@ -3,13 +3,17 @@
 import asyncio
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from random import Random
 
 from aiokafka.errors import KafkaError
 
+from orders_service.place import place
+from orders_service.state import ORDERS_VIEW
+from runtime.calls import NotHere, Unavailable
 from runtime.partitioning import partition_of
 from runtime.records import Write
-from schemas.messages import Order, OrderState, StockLevel
+from schemas.messages import Order, StockLevel
 from schemas.topics import ORDERS, WAREHOUSE_INVENTORY
 from tests.simulation.broker import Broker
 from tests.simulation.clock import Process, SimulatedLoop
@@ -22,6 +26,8 @@ REPLAYED = ("replayed", b"1")
 """Header of what an operator has copied from the log to its end."""
 
 POST_TIMEOUT_S = 5.0
+POSTS = 30
+"""How often a client tries again before it gives up."""
 SETTLE_S = 60.0
 """Virtual time that everything has to come to rest in, beyond faults and deadlines."""
 
@@ -47,12 +53,24 @@ class World:
         self.settings = settings_of(schedule.exactly_once, schedule.deadline_s, schedule.batch_limit)
         self.plans = [plan_of(services, schedule.exactly_once, schedule.deadline_s) for services in schedule.groups]
         self.workers = [
-            worker(self.loop, self.network, self.broker, n, self.plans[group], self.settings, self.trace, self._ended)
+            worker(
+                self.loop,
+                self.network,
+                self.broker,
+                n,
+                self.plans[group],
+                self.settings,
+                self.trace,
+                self._ended,
+                standbys=schedule.standbys,
+            )
             for n, (group, _) in enumerate(schedule.workers)
         ]
         self.outside = Process(self.loop, "clients")
         self.orders = {}
         self.acknowledged = set()
+        self.accepted = {}
+        """By id, every order that a client was told is taken."""
         self.faults = Counter()
         self.failures = []
         self.last_fault = 0.0
@@ -136,14 +154,26 @@ class World:
             created_at=self._now(),
         )
         self.orders[order.id] = order
-        self.outside.start(self._write(ORDERS, order, self.acknowledged))
+        self._by(event, order)
+
+    def _rival(self, event):
+        """A client that posts another order under an id that somebody else has chosen, too."""
+        order = self.orders.get(f"o{event.number}")
+        if order is not None:
+            self._by(event, order.model_copy(update={"quantity": event.quantity, "created_at": self._now()}))
 
     def _post_again(self, event):
         """A client that repeats its POST, on a worker that does not know of the first one yet."""
         order = self.orders.get(f"o{event.number}")
         if order is not None:
             again = order.model_copy(update={"created_at": self._now()})
-            self.outside.start(self._write(ORDERS, again, self.acknowledged))
+            self._by(event, again)
+
+    def _by(self, event, order):
+        if event.by_http:
+            self.outside.start(self._post_by_http(order))
+        else:
+            self.outside.start(self._write(ORDERS, order, self.acknowledged))
 
     def _replay(self, event):
         """An operator copies all that the log holds of an order to its end."""
@@ -275,6 +305,49 @@ class World:
         if await self._send(write, acknowledged) and self.trace:
             self.trace("clients", f"{key.decode()} is acknowledged")
 
+    async def _post_by_http(self, order):
+        """Asks one worker after the other, as a client does that is told 503, or nothing at all."""
+        partition = partition_of(order.id.encode(), self.settings.partitions)
+        for _ in range(POSTS):
+            for worker in self.workers:
+                if worker.running and worker.live is not None and ORDERS_VIEW.name in worker.plan.tables:
+                    if not worker.ownership.settled(partition) and not worker.process.paused:
+                        continue  # it would say at once that it is not here
+                    reply = self.loop.create_future()
+                    self.loop.at(self.loop.now + self.network.delay(), None, self._ask, worker, order, reply)
+                    await asyncio.wait({reply}, timeout=POST_TIMEOUT_S)
+                    if reply.done() and reply.result() is not None:
+                        known = reply.result()
+                        if self.trace:
+                            self.trace("clients", f"{order.id} is {'taken' if known is order else 'known'}")
+                        if known.same_content(order):
+                            self.acknowledged.add(order.id)
+                            self.accepted.setdefault(order.id, []).append(order)
+                        return
+            await asyncio.sleep(0.3)
+
+    def _ask(self, worker, order, reply):
+        """A POST arrives at a worker, which answers as `orders_service.post` does: with the order that it has now."""
+        if not worker.running or worker.live is None:
+            return
+        process, engine = worker.process, worker.live
+        decide = partial(place, order, repeats=not self.schedule.exactly_once)
+
+        async def handle():
+            answer = None
+            try:
+                async with asyncio.timeout(POST_TIMEOUT_S):
+                    answer = await engine.transact(ORDERS_VIEW, order.id, decide) or order
+            except (NotHere, Unavailable, TimeoutError):
+                pass
+            self.loop.at(self.loop.now + self.network.delay(), self.outside, answered, answer)
+
+        def answered(answer):
+            if not reply.done():
+                reply.set_result(answer)
+
+        process.start(handle())
+
     async def _send(self, write, acknowledged):
         producer = SimulatedProducer(self.outside, self.network, self.broker)
         try:
@@ -286,7 +359,3 @@ class World:
         if acknowledged is not None:
             acknowledged.add(write.key.decode())
         return True
-
-
-def decided(order):
-    return order.state in (OrderState.VALIDATED, OrderState.FAILED)

@@ -8,8 +8,8 @@ from schemas.messages import OrderState
 from schemas.topics import ORDERS
 
 
-def placed(shop, order):
-    return shop.topology.call(ORDERS_VIEW, order.id, partial(place, order))
+def placed(shop, order, **how):
+    return shop.topology.call(ORDERS_VIEW, order.id, partial(place, order, **how))
 
 
 def test_an_order_that_is_placed_goes_its_way(shop):
@@ -29,6 +29,19 @@ def test_placed_again_it_is_told_as_it_is_now_and_nothing_is_written(shop):
 
     assert placed(shop, order).state is OrderState.VALIDATED
     assert len(shop.topology.records(ORDERS.name)) == written
+
+
+def test_at_least_once_it_is_written_again_for_its_message_may_never_have_been(open_shop):
+    shop = open_shop(processing_guarantee="at_least_once")
+    shop.stock(JUMPERS=10)
+    order = shop.order("o1", product="JUMPERS", quantity=3)
+    placed(shop, order)
+
+    assert placed(shop, order, repeats=True).state is OrderState.VALIDATED
+    again = shop.history("o1")[2:]
+    assert again[0] == "CREATED"
+    assert set(again[1:]) == {"VALIDATED"}
+    assert shop.reserved("JUMPERS") == 3
 
 
 def test_another_order_under_the_same_id_reserves_nothing(shop):
