@@ -26,18 +26,19 @@ from validators.inventory.state import RESERVATIONS, STOCK, Stock
 
 @dataclass(frozen=True)
 class Bug:
-    """What plants a bug, and under which guarantee it shows."""
+    """What plants a bug, under which guarantee it shows, and from which seed on the search for it is short."""
 
     plant: Callable
     exactly_once: bool
+    near: int
 
 
 PLANTED = {}
 
 
-def planted(*, exactly_once=True):
+def planted(*, exactly_once=True, near=0):
     def register(plant):
-        PLANTED[plant.__name__] = Bug(contextmanager(plant), exactly_once)
+        PLANTED[plant.__name__] = Bug(contextmanager(plant), exactly_once, near)
         return plant
 
     return register
@@ -136,7 +137,7 @@ def batch_dropped():
         yield
 
 
-@planted()
+@planted(near=75)
 def batch_tried_again():
     """A batch that could not be settled is committed once more, though it may have been already."""
     step = Loop.step
@@ -225,7 +226,7 @@ def offsets_before_announcements():
         yield
 
 
-@planted(exactly_once=False)
+@planted(exactly_once=False, near=140)
 def wishes_after_their_state():
     """At least once, a wish to be woken follows the state it belongs to: a crash in between forgets a deadline."""
 
@@ -243,7 +244,7 @@ def wishes_after_their_state():
         yield
 
 
-@planted(exactly_once=False)
+@planted(exactly_once=False, near=300)
 def applied_over_a_gap():
     """At least once, a worker applies its rows though another has written to the changelog before them."""
     with patch.object(Loop, "_overtaken", lambda self, rows, ends: False):

@@ -12,7 +12,7 @@ MOST_SEEDS = 400
 
 def first_failure(bug):
     """The first seed that fails with the bug in place, which must be planted."""
-    for seed in range(MOST_SEEDS):
+    for seed in range(bug.near, bug.near + MOST_SEEDS):
         if outcome(draw(seed, exactly_once=bug.exactly_once)):
             return seed
     return None
