@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from ecosystem.audit import AuditError, Kind, audit
 from ecosystem.audit.facts import Source
 from ecosystem.cli import main
-from runtime import kafka
+from runtime import internals, kafka
 from runtime.settings import Guarantee
 from schemas.messages import CheckType, OrderState, StockLevel, ValidationResult
 from schemas.topics import ORDER_VALIDATIONS, WAREHOUSE_INVENTORY
@@ -360,6 +360,40 @@ async def test_an_open_transaction_is_waited_for(kafka, day):
         assert (await waiting).violations == []
     finally:
         await writer.stop()
+
+
+async def test_what_is_written_in_one_transaction_is_seen_together(kafka, day, monkeypatch):
+    """Its first record is there when the ends are looked for, its second one comes after that."""
+    settings = await topics.write(kafka, day.records)
+    looking = asyncio.Event()
+    log_ends = internals.log_ends
+
+    async def told(consumer, partitions, *, committed):
+        if committed:  # the ends are found: it waits until they are stable
+            looking.set()
+        return await log_ends(consumer, partitions, committed=committed)
+
+    monkeypatch.setattr(internals, "log_ends", told)
+    logs = day.copy()
+    final = final_of(logs, "open").saying(state=OrderState.FAILED)
+    [row] = logs.of(Source.VIEW, "open")[-1:]
+    row = row.saying(order=final.message)
+    writer = kafka_writer(settings)
+    await writer.start()
+    try:
+        await writer.begin_transaction()
+        for first, record in ((True, final), (False, row)):
+            name = settings.topic_prefix + record.topic
+            await writer.send_and_wait(name, record.value, record.key, partition=record.partition)
+            if first:
+                waiting = asyncio.create_task(audit(settings))
+                await looking.wait()
+        await writer.commit_transaction()
+        report = await waiting
+    finally:
+        await writer.stop()
+    assert report.violations == []
+    assert report.counts["moving"] == 1
 
 
 async def test_while_orders_are_decided_nothing_is_mistaken_for_a_violation(deployment):
