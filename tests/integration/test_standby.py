@@ -170,3 +170,29 @@ async def sent(deployment):
     except Exception:  # the producer has the old topic in mind for a while
         return False
     return True
+
+
+async def test_a_worker_that_is_neither_owner_nor_standby_asks_the_standby(deployment):
+    keys = {"worker_keys": "a-key"}
+    workers = [await deployment.start(name=f"w{n}", ready=n > 0, **keys) for n in range(3)]
+    await deployment.shared(*workers)
+    await deployment.stock(JUMPERS=1000)
+    outcomes = {o["id"]: o for o in await orders(deployment, workers[0], *[f"o-{n}" for n in range(20)])}
+    await followed(*workers)
+
+    id_ = "o-7"
+    (owner,) = [w for w in workers if w.owner(id_) == w.url]
+    (standby,) = [w for w in workers if w.url in w.standbys(id_)]
+    (third,) = [w for w in workers if w not in {owner, standby}]
+    assert third.copy(ORDERS_VIEW, id_) is None
+    await owner._runner.cleanup()  # it goes on, but nobody reaches it
+    for asked in (third, standby):
+        answer = await deployment.ask(asked, "GET", f"/v1/orders/{id_}/validated?timeout=20000")
+        assert (answer.status, answer.headers["X-Served-By"]) == (200, "standby")
+        assert int(answer.headers["Age"]) < 60
+        assert answer.json() == outcomes[id_]
+        answer = await deployment.ask(asked, "GET", f"/v1/orders/{id_}?timeout=0")
+        assert (answer.status, answer.json()["state"]) == (200, "VALIDATED")
+    unknown = [f"u-{n}" for n in range(20) if third.owner(f"u-{n}") == owner.url]
+    answers = [await deployment.ask(third, "GET", f"/v1/orders/{id_}?timeout=100") for id_ in unknown[:2]]
+    assert {(a.status, a.headers["Retry-After"]) for a in answers} == {(503, "1")}
