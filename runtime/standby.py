@@ -102,7 +102,7 @@ class Follower:
             await asyncio.wait({previous})
         mine = asyncio.current_task()
         told = ""
-        while True:
+        while self._task is mine:  # a client may swallow that it is cancelled
             try:
                 await self._follow(lambda: self._task is mine)
             except Exception as error:  # whatever keeps a copy from being read passes, or shows as lag; nobody waits

@@ -72,6 +72,14 @@ def test_who_comes_takes_no_more_than_its_part_and_whoever_had_it_keeps_a_copy(g
         assert any(partition in after[name].standby for name, share in before.items())
 
 
+def test_whoever_loses_a_partition_to_a_newcomer_is_its_standby_for_it_has_all_of_it():
+    two = place({"a": Share(), "b": Share()}, 6, 1)
+    three = place({**two, "c": Share()}, 6, 1)
+
+    for name, share in two.items():
+        assert share.owned - three[name].owned <= three[name].standby
+
+
 def test_one_of_two_dies_and_comes_back():
     two = place({"a": Share(), "b": Share()}, 4, 1)
     assert [(len(s.owned), s.owned | s.standby) for s in two.values()] == [(2, {0, 1, 2, 3})] * 2

@@ -36,7 +36,7 @@ class Broker:
         self.starts = {}
         self.open = {}
         self.away = False
-        self.readers = 0
+        self.readers = self.most_readers = 0
         self.asked = 0
 
     def write(self, table, partition, *rows):
@@ -66,11 +66,12 @@ class Broker:
 
     @asynccontextmanager
     async def reading(self, positions):
-        assert self.readers == 0, "one connection reads one thing at a time"
         self.readers += 1
+        self.most_readers = max(self.most_readers, self.readers)
         try:
             yield Reading(self, dict(positions))
         finally:
+            await asyncio.sleep(0.002)
             self.readers -= 1
 
 
@@ -112,6 +113,7 @@ async def follower(broker, monkeypatch):
     yield follower
     await follower.stop()
     assert broker.readers == 0
+    assert broker.most_readers <= 1, "one connection reads one thing at a time"
 
 
 def copy(follower, table=LEVELS, partition=0):
@@ -231,6 +233,28 @@ async def test_a_store_is_let_alone_from_the_moment_its_partition_is_not_followe
         store.apply = store.clear = store.is_complete = pytest.fail
     await until(lambda: follower.lag == {1: 0} and len(copy(follower, LEVELS, 1)) == 6)
     assert [store.rows for store in stores] == [{}, {}]
+
+
+async def test_what_is_still_on_its_way_when_a_partition_goes_is_not_applied(broker, follower, monkeypatch):
+    rows, arrived = Reading.rows, asyncio.Event()
+
+    async def unstoppable(self):
+        """As a client that has its answer already when it is told to stop."""
+        try:
+            arrived.set()
+            await asyncio.sleep(10)
+        except asyncio.CancelledError:
+            monkeypatch.setattr(Reading, "rows", rows)
+        return await rows(self)
+
+    monkeypatch.setattr(Reading, "rows", unstoppable)
+    broker.write(LEVELS, 0, (b"a", b"1"))
+    follower.follow({0})
+    await arrived.wait()
+    store = follower._stores.open(LEVELS.name, 0)
+    follower.follow({1})
+    await until(lambda: follower.lag == {1: 0})
+    assert store.rows == {}
 
 
 async def test_changes_back_to_back_end_with_the_last_one(broker, follower):

@@ -169,6 +169,23 @@ async def test_who_is_asked_for_its_copy_asks_nobody(trio: Any):
     assert standby.host.asked == 0
 
 
+async def test_what_was_forwarded_goes_no_further(pair: tuple[Running, Running]):
+    owner, other = pair
+    owner.host.here = False
+    owner.host.cluster.standbys = [other.host.url]
+    other.host.copies["o-1"] = Copy(decided(CREATED), 0)
+    async with owner.get(PATH + "?timeout=100", headers={FORWARDED_BY: str(other.host.url)}) as answer:
+        assert answer.status == 503
+    assert other.host.asked == 0
+
+
+async def test_a_standby_is_not_asked_all_the_time(trio: Any):
+    worker, standby = trio
+    async with worker.get(PATH + "?timeout=1200") as answer:
+        assert answer.status == 503
+    assert 1 <= standby.host.asked <= 3
+
+
 async def test_a_client_cannot_ask_for_a_copy(pair: tuple[Running, Running]):
     owner, _ = pair
     owner.host.cluster.put(decided(CREATED))
