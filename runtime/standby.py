@@ -84,7 +84,7 @@ class Follower:
         previous, self._task = self._task, None
         if previous is not None:
             previous.cancel()
-        self._partitions = frozenset(partitions)
+        self._partitions = frozenset(partitions) if self._changelogs else frozenset()
         self._lag = {}
         self._metrics.standby(len(self._partitions), 0)
         if self._partitions:

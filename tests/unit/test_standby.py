@@ -278,6 +278,17 @@ async def test_what_was_owned_is_as_old_as_the_last_word_of_the_group(broker, fo
     assert follower.age(LEVELS.name, 1) is None
 
 
+async def test_services_without_tables_have_nothing_to_follow(broker):
+    plain = Service("plain", (Input(WAREHOUSE_INVENTORY, lambda *_: None),), ())
+    confirmed = asyncio.get_running_loop().time
+    follower = Follower(Plan((plain,)), MemoryStores(), broker, LoopMetrics(CollectorRegistry()), confirmed)
+    follower.follow({0, 1})
+    await asyncio.sleep(0.02)
+
+    assert (follower.partitions, broker.asked, broker.most_readers) == (frozenset(), 0, 0)
+    await follower.stop()
+
+
 async def test_nothing_is_asked_of_the_broker_where_nothing_is_followed(broker, follower):
     follower.follow({0})
     await until(lambda: follower.lag == {0: 0})
