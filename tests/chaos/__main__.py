@@ -69,7 +69,11 @@ def main() -> int:
     seed = random.randrange(10**6) if options.seed is None else options.seed
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     print(f"seed {seed}, logs in {folder}", flush=True)
-    reports = asyncio.run(_run(options, seed, folder))
+    try:
+        reports = asyncio.run(_run(options, seed, folder))
+    except BaseException:
+        print(f"Stopped half way. The logs are in {folder}, the seed was {seed}")
+        raise
     print("\n" + "\n".join(line for report in reports for line in report.lines()))
     print(f"\n{_total(reports)}; seed {seed}")
     if any(report.violations for report in reports):

@@ -172,7 +172,8 @@ class Fleet:
                 await asyncio.gather(*(self._ready(process) for process in self.processes))
         except TimeoutError:
             waiting = [p.name for p in self.processes if not await self._is_ready(p)]
-            raise AssertionError(f"not ready in {READY_S:.0f} s: {', '.join(waiting)}") from None
+            ended = [f"{n} times: {why}" for why, n in self.exits.items()] + self.crashes[-len(self.processes) :]
+            raise AssertionError("; ".join([f"not ready in {READY_S:.0f} s: {', '.join(waiting)}", *ended])) from None
 
     async def _ready(self, process: Process) -> None:
         while not await self._is_ready(process):
