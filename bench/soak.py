@@ -40,8 +40,8 @@ from runtime.settings import Settings
 MIB = 1024 * 1024
 
 MAY_GROW = {"rss_mib": 0.05, "files": 0.25, "connections": 0.5, "threads": 0.05, "tasks": 0.5, "blocks": 0.02}
-"""Share by which a figure may grow between the thirds. Connections, and the tasks that serve them, are as many as clients
-make; RocksDB opens as many files as it has, 64 a store at most."""
+"""Share by which a figure may grow between the thirds. Connections, and the tasks that serve them, are as many as
+clients make; RocksDB opens as many files as it has, 64 a store at most."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,8 @@ def verdict(looks: list[Look]) -> bool:
         first, last = (median(getattr(one, figure) for one in part) for part in (looks[:third], looks[-third:]))
         share = last / first - 1
         flat &= share <= most
-        print(
-            f"{figure:<12}{first:>10g} → {last:>10g}   {share:+.1%}, may be {most:+.0%}{'' if share <= most else '  GROWS'}"
-        )
+        grows = "" if share <= most else "  GROWS"
+        print(f"{figure:<12}{first:>10g} → {last:>10g}   {share:+.1%}, may be {most:+.0%}{grows}")
     minutes = looks[-1].minutes - looks[0].minutes
     print(f"over {minutes:.1f} minutes after the warm-up: {'flat' if flat else 'something grows'}")
     return flat

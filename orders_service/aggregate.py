@@ -87,11 +87,13 @@ class Gathering:
             ctx.delete(ORDERS_VIEW, order_id)
             return
         seconds = self.deadline.total_seconds()
+        ctx.count("deadline missed")
         missing = [f"{check}: no verdict within {seconds:g} s" for check in self.required if not view.has(check)]
         self._decide(view, view.order, OrderState.FAILED, missing, ctx)
 
     def _late(self, view: OrderView, verdict: OrderValidation, ctx: Context) -> None:
         ctx.put(ORDERS_VIEW, verdict.order_id, view.model_copy(update={"late": view.late + 1}))
+        ctx.count("late verdict")
         decisive = bool(view.verdicts) and view.verdicts[-1].check_type == verdict.check_type
         if decisive:
             self._repeat(view, ctx)
@@ -113,6 +115,7 @@ class Gathering:
 
     def _decide(self, view: OrderView, order: Order, state: OrderState, reasons: list[str], ctx: Context) -> None:
         decided = order.model_copy(update={"state": state, "reasons": tuple(reasons) or None})
+        ctx.count(state.lower())
         ctx.wake(order.id, None)
         ctx.put(ORDERS_VIEW, order.id, view.model_copy(update={"order": decided, "reasons": tuple(reasons)}))
         ctx.send(ORDERS, decided)

@@ -36,6 +36,7 @@ class OrderView(Message):
             order=self.order,
             verdicts=self.verdicts,
             reasons=self.reasons,
+            late=self.late,
         )
 
 

@@ -18,6 +18,7 @@ class LoopMetrics:
         self._decided = Counter("loop_decided_total", "Messages and timers decided", registry=registry)
         self._fused = Counter("loop_fused_total", "Messages decided without the way by the broker", registry=registry)
         self._dead = Counter("loop_dead_letters_total", "Messages set aside", registry=registry)
+        self._events = Counter("service_events_total", "What services count", ["service", "event"], registry=registry)
         self._given_up = Counter("loop_given_up_total", "Batches given up, by reason", ["reason"], registry=registry)
         self._size = Histogram("loop_batch_records", "Records of a batch", buckets=_RECORDS, registry=registry)
         self._deciding = Histogram("loop_decide_seconds", "Deciding a batch", buckets=_SECONDS, registry=registry)
@@ -45,6 +46,8 @@ class LoopMetrics:
         self._records.inc(records)
         self._decided.inc(batch.decided)
         self._fused.inc(batch.fused)
+        for (service, event), times in batch.events.items():
+            self._events.labels(service, event).inc(times)
         if batch.dead_letters:
             self._dead.inc(batch.dead_letters)
         self._size.observe(records)

@@ -1,5 +1,6 @@
 """An overlay over the state for one batch: processors read through it and write into it, the stores stay."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -30,7 +31,7 @@ class Announced(NamedTuple):
 class Turn:
     """One call of one processor. Implements `runtime.service.Context`."""
 
-    __slots__ = ("_batch", "_partition", "_service", "now", "sent", "time", "writes")
+    __slots__ = ("_batch", "_partition", "_service", "events", "now", "sent", "time", "writes")
 
     def __init__(self, batch: "Batch", service: Service, partition: int, time: datetime) -> None:
         self._batch = batch
@@ -40,6 +41,7 @@ class Turn:
         self.now = batch.now
         self.writes: dict[tuple[str, str], Message | None] = {}
         self.sent: list[Announced] = []
+        self.events: list[str] = []
 
     def get(self, table: Table[M], key: str) -> M | None:
         own = (table.name, key)
@@ -58,6 +60,9 @@ class Turn:
             raise ValueError(f"service {self._service.name!r} must list topic {topic.name!r} among its outputs")
         key = topic.key(value)
         self.sent.append(Announced(topic, partition_of(key.encode(), self._batch.partitions), key, value))
+
+    def count(self, event: str) -> None:
+        self.events.append(event)
 
     def wake(self, key: str, at: datetime | None) -> None:
         self.writes[self._service.timers.name, key] = None if at is None else Wake(at=at)
@@ -80,6 +85,8 @@ class Turn:
         """The processor came to its end: what it decided counts."""
         for (table, key), value in self.writes.items():
             self._batch.changes.setdefault((table, self._partition), {})[key] = value
+        for event in self.events:
+            self._batch.events[self._service.name, event] += 1
 
 
 @dataclass(slots=True)
@@ -96,6 +103,8 @@ class Batch:
     decided: int = 0
     fused: int = 0
     dead_letters: int = 0
+    events: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """By service and what it counted."""
     _seen: dict[TablePartition, dict[str, Message | None]] = field(default_factory=dict)
 
     def read(self, table: Table[M], partition: int, key: str) -> M | None:

@@ -73,6 +73,9 @@ class Context(Protocol):
     def send(self, topic: Topic[M], value: M) -> None:
         """Announces `value` under the topic's key for it."""
 
+    def count(self, event: str) -> None:
+        """Counts what is worth knowing, once it is committed: metric `service_events_total`, by service and event."""
+
     def wake(self, key: str, at: datetime | None) -> None:
         """Asks that the service's `on_wake` be called for `key` in this partition at `at` or soon after.
 

@@ -5,6 +5,7 @@ topology.send(ORDERS, order)
 assert topology.values(ORDERS)[-1].state is OrderState.VALIDATED
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
@@ -38,6 +39,8 @@ class Worker:
         self.positions: dict[TopicPartition, int] = {}
         self.fuse = fuse
         self.decided = 0
+        self.events: Counter[tuple[str, str]] = Counter()
+        """What its services counted, by service and event."""
 
 
 class Topology:
@@ -136,6 +139,7 @@ class Topology:
     def _decide(self, worker: Worker, taken: Taken, due: list[Due]) -> None:
         batch = worker.decider.decide(taken, due, self.now, lambda _: worker.fuse)
         worker.decided += batch.decided
+        worker.events += batch.events
         rows = batch.rows()
         for write in batch.announcements:
             self.write(write)

@@ -43,6 +43,7 @@ class OrderOutcome(Message):
     order: Order
     verdicts: tuple[Verdict, ...] = ()
     reasons: tuple[str, ...] = ()
+    late: int = Field(default=0, description="Verdicts that came when they could not change anything any more")
 
 
 class FulfilmentStatus(Message):

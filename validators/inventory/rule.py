@@ -68,6 +68,7 @@ def _reserve(order: Order, ctx: Context) -> str | None:
     stock = ctx.get(STOCK, order.product) or _NOTHING
     refused = refusal(stock, order)
     if refused is None:
+        ctx.count("reserved")
         ctx.put(STOCK, order.product, Stock(count=stock.count, reserved=stock.reserved + order.quantity))
         ctx.put(RESERVATIONS.rows, order.id, Reservation(product=order.product, held=order.quantity))
     else:
@@ -79,6 +80,7 @@ def _release(known: Reservation | None, order: Order, ctx: Context) -> None:
     if known is None:
         RESERVATIONS.remember(ctx, order.id, Reservation(product=order.product, refusal="the order has failed already"))
     elif known.held:
+        ctx.count("released")
         stock = ctx.get(STOCK, known.product) or _NOTHING
         _keep(known.product, Stock(count=stock.count, reserved=stock.reserved - known.held), ctx)
         RESERVATIONS.remember(ctx, order.id, Reservation(product=known.product))
