@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, KafkaTimeoutError, ProducerClosed, UnknownError
 
 from runtime import failpoints
 from runtime.internals import END_S, Fenced
@@ -19,6 +19,16 @@ log = logging.getLogger(__name__)
 _BROKER_ERRORS = (KafkaError, TimeoutError, OSError, AssertionError)
 
 _WISHES = (TIMERS_CHANGELOG, EFFECTS_CHANGELOG)
+
+
+# Not retriable by aiokafka's word, and yet they say no more than that the broker could not be reached, or stumbled.
+_PASSING = (KafkaTimeoutError, ProducerClosed, UnknownError)
+
+
+def lasting(error: BaseException | None) -> bool:
+    """Whether a commit that failed with this may fail for as long as it is tried: the broker has said no to what was
+    sent, or to who sent it. One answer proves nothing: a new producer mends most of it."""
+    return isinstance(error, KafkaError) and not error.retriable and not isinstance(error, _PASSING)
 
 
 class Refused(Exception):

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from runtime.calls import Asked, Calls, NotHere
-from runtime.checkpoint import Checkpoint, Refused, Unsettled
+from runtime.checkpoint import Checkpoint, Refused, Unsettled, lasting
 from runtime.effects import Effects
 from runtime.handover import Copies, Handover
 from runtime.loop import Loop
@@ -128,7 +128,7 @@ class Engine:
         if isinstance(error, Refused):
             self.taking.hold()
             self._client.rejoin()
-        elif failures >= self.MOST_FAILURES and not getattr(error.__cause__, "retriable", True):
+        elif failures >= self.MOST_FAILURES and lasting(error.__cause__):
             self._failed(error)  # tried often enough: too large, not allowed, or another worker under the same name
         else:
             self.handover.again(after=min(5.0, 0.1 * 2 ** (failures - 1)))

@@ -1,0 +1,114 @@
+"""SIGTERM under load: the worker stops in time, no client's connection breaks, and nothing is decided twice."""
+
+import asyncio
+import os
+import random
+import signal
+from contextlib import contextmanager
+
+import psutil
+import pytest
+
+from tests.chaos.books import Books
+from tests.chaos.brokers import brokers
+from tests.chaos.fleet import CORE, Fleet
+from tests.chaos.load import Load
+from tests.workers import Deployment, until
+
+MIB = 1024 * 1024
+TOLD = {"503", "ClientConnectorError"}
+"""What a client may hear that was not acknowledged: come again, or nobody takes connections here any more."""
+
+
+@contextmanager
+def frozen(cluster, node=1):
+    """The broker is there, takes connections and does not answer, for the time of a `with` block."""
+    os.kill(cluster.pid(node), signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(cluster.pid(node), signal.SIGCONT)
+
+
+async def stopped(process):
+    """SIGTERM. Code 0 says that it took less than the 10 s after which a worker ends itself, with code 1."""
+    seconds = await process.end(signal.SIGTERM)
+    print(f"{process.name} stopped within {seconds:.1f} s")
+    assert process.popen.returncode == 0
+    return seconds
+
+
+@pytest.mark.parametrize("compositions", [(CORE, CORE), (("orders",), ("orders",), *((s,) for s in CORE[1:]))])
+async def test_workers_that_are_told_to_stop_under_load_break_no_connection(deployment, compositions):
+    async with Fleet(deployment, *compositions) as fleet:
+        load = Load(fleet, random.Random(1), rate=60)
+        await load.stock()
+        async with load.running():
+            for process in fleet.gates * 2:
+                before = len(load.acknowledged)
+                await until(lambda before=before: len(load.acknowledged) > before + 100, "orders")
+                assert await stopped(process) < 10
+                process.start()
+                await fleet.ready()
+        async with Books(deployment) as books:
+            violations = await books.audit(load)
+    print("acknowledged", len(load.acknowledged), "refused", dict(load.refused), "asked", dict(load.answers))
+    assert not violations
+    assert load.refused.keys() <= TOLD
+    assert load.answers.keys() <= TOLD | {"200", "504"}
+    assert fleet.exits.total() + len(fleet.crashes) == 0
+
+
+async def test_a_worker_stops_in_time_though_the_broker_does_not_answer(tmp_path, prefix):
+    async with (
+        brokers(tmp_path / "kafka", nodes=1) as broker,
+        Deployment(broker.servers, prefix, tmp_path) as deployment,
+        Fleet(deployment, CORE) as fleet,
+    ):
+        [worker] = fleet.processes
+        load = Load(fleet, random.Random(2), rate=40)
+        await load.stock()
+        async with load.running():
+            await until(lambda: len(load.acknowledged) > 100, "orders before")
+            with frozen(broker.cluster):
+                await asyncio.sleep(2)  # so that batches, requests and heartbeats hang
+                await stopped(worker)
+            worker.start()
+            await fleet.ready()
+            back = len(load.acknowledged)
+            await until(lambda: len(load.acknowledged) > back + 100, "orders after")
+        async with Books(deployment) as books:
+            assert not await books.audit(load)
+    print("acknowledged", len(load.acknowledged), "refused", dict(load.refused))
+    assert load.refused.keys() <= TOLD
+    assert fleet.exits.total() + len(fleet.crashes) == 0
+
+
+async def test_a_broker_that_does_not_answer_is_told_to_clients_and_not_hidden_in_memory(tmp_path, prefix):
+    async with (
+        brokers(tmp_path / "kafka", nodes=1) as broker,
+        Deployment(broker.servers, prefix, tmp_path) as deployment,
+        Fleet(deployment, CORE, max_requests=300, produce_timeout_s=5) as fleet,
+    ):
+        [worker] = fleet.processes
+        process = psutil.Process(worker.popen.pid)
+        load = Load(fleet, random.Random(3), rate=300)
+        await load.stock()
+        async with load.running():
+            await until(lambda: len(load.acknowledged) > 500, "orders before")
+            before, most = process.memory_info().rss, 0
+            with frozen(broker.cluster):
+                refused = load.refused["503"]
+                for _ in range(60):  # so many half seconds: requests come to several times what may be in hand
+                    await asyncio.sleep(0.5)
+                    most = max(most, process.memory_info().rss)
+                assert load.refused["503"] - refused > 1000
+            back = len(load.acknowledged)
+            await until(lambda: len(load.acknowledged) > back + 500, "orders after")
+        await fleet.ready()
+        async with Books(deployment) as books:
+            assert not await books.audit(load)
+    print(f"rss {before / MIB:.0f} MiB, most while frozen {most / MIB:.0f} MiB, refused {dict(load.refused)}")
+    assert most - before < 64 * MIB
+    assert load.refused.keys() <= {"503"}
+    assert fleet.exits.total() + len(fleet.crashes) == 0
