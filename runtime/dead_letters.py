@@ -4,7 +4,7 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
-from runtime.records import Record, Write
+from runtime.records import Header, Record, Write
 from schemas.topics import DEAD_LETTERS
 
 _MAX_ERROR = 1000
@@ -13,20 +13,29 @@ MAX_BYTES = 960 * 1024
 _MAX_KEY = 64 * 1024
 
 
-def dead_letter(record: Record, service: str, error: str, now: datetime) -> Write:
+def dead_letter(record: Record, service: str, error: str, now: datetime, most: int | None = None) -> Write:
     """The message as it was, for `<topic>.dead-letters`, with headers that say who failed on it, why and where.
 
     What would not fit there is cut, and its header `cut` tells the size it had: no message may hold up the stream.
+    `most`: bytes the topic takes in a message, if that is known to be less than usual.
     """
+    reason = _reason(record, service, error, now)
     key, value, headers = record.key, record.value, tuple(record.headers)
-    size = len(key or b"") + len(value or b"") + sum(len(name.encode()) + len(text or b"") for name, text in headers)
-    if size > MAX_BYTES:
-        key, value = key and key[:_MAX_KEY], value and value[: MAX_BYTES - _MAX_KEY]
+    topic, partition = record.topic + DEAD_LETTERS, record.partition
+    size = Write(topic, partition, key, value, headers).size
+    room = MAX_BYTES if most is None else min(MAX_BYTES, most - Write(topic, partition, None, None, reason).size)
+    if size > room:
         headers = (("cut", str(size).encode()),)
+        room = max(0, room - Write(topic, partition, None, None, headers).size)
+        key = key and key[: min(_MAX_KEY, room // 2)]
+        value = value and value[: room - len(key or b"")]
     if key is None and value is None:
         value = b""  # aiokafka writes nothing that has neither
-    headers = (
-        *headers,
+    return Write(topic, partition, key, value, (*headers, *reason))
+
+
+def _reason(record: Record, service: str, error: str, now: datetime) -> tuple[Header, ...]:
+    return (
         ("service", service.encode()),
         ("error", error[:_MAX_ERROR].encode()),
         ("topic", record.topic.encode()),
@@ -34,7 +43,6 @@ def dead_letter(record: Record, service: str, error: str, now: datetime) -> Writ
         ("offset", str(record.offset).encode()),
         ("time", now.isoformat().encode()),
     )
-    return Write(record.topic + DEAD_LETTERS, record.partition, key, value, headers)
 
 
 def describe(error: Exception) -> str:

@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 
 from runtime.calls import Call
 from runtime.dead_letters import dead_letter, describe
+from runtime.limits import Limits
 from runtime.overlay import Announced, Batch, Turn
 from runtime.plan import Plan
 from runtime.records import CONSUMED_BY, Header, Record, Taken, TopicPartition, Write
 from runtime.service import OnKey, Service
 from runtime.state import Store
 from runtime.timers import Due
+from schemas.topics import DEAD_LETTERS
 from schemas.wire import Message
 
 log = logging.getLogger(__name__)
@@ -46,12 +48,16 @@ class Decider:
         plan: the worker's services.
         partitions: how many partitions every topic has.
         store: gives the store of a table and partition that is owned.
+        limits: how large a message each topic takes. A processor that sends a larger one has failed on its message.
     """
 
-    def __init__(self, plan: Plan, partitions: int, store: Callable[[str, int], Store]) -> None:
+    def __init__(
+        self, plan: Plan, partitions: int, store: Callable[[str, int], Store], limits: Limits | None = None
+    ) -> None:
         self.plan = plan
         self.partitions = partitions
         self.store = store
+        self._limits = Limits() if limits is None else limits
         self._mark: tuple[Header, ...] = ((CONSUMED_BY, plan.group.encode()),)
 
     def decide(
@@ -115,7 +121,7 @@ class Decider:
             batch.decided += 1
             for service, processor in item.processors:
                 turn = Turn(batch, service, item.partition, item.time)
-                error = _attempt(turn, service, item.topic, partial(processor, item.subject, turn))
+                error = self._attempt(turn, service, item.topic, partial(processor, item.subject, turn))
                 if error is None:
                     self._announce(batch, turn.sent, work, item.depth + 1, fuses)
                 else:
@@ -126,6 +132,7 @@ class Decider:
         turn = Turn(batch, call.service, call.partition, batch.now)
         try:
             call.returned = call.decide(turn)
+            self._fit(turn)
         except Exception as error:  # for whoever called; nothing of it is kept
             call.returned = error
             return
@@ -142,7 +149,7 @@ class Decider:
         batch.decided += 1
         turn = Turn(batch, service, due.partition, batch.now)
         turn.wake(due.key, None)
-        error = _attempt(turn, service, "wake", partial(service.on_wake, due.key, turn))
+        error = self._attempt(turn, service, "wake", partial(service.on_wake, due.key, turn))
         if error is not None:
             turn = Turn(batch, service, due.partition, batch.now)
             turn.wake(due.key, batch.now + WAKE_AGAIN)
@@ -165,21 +172,33 @@ class Decider:
 
     def _reject(self, batch: Batch, record: Record, services: str, error: str) -> None:
         batch.dead_letters += 1
-        batch.announcements.append(dead_letter(record, services, error, batch.now))
+        most = self._limits.most(record.topic + DEAD_LETTERS)
+        batch.announcements.append(dead_letter(record, services, error, batch.now, most))
+
+    def _attempt(self, turn: Turn, service: Service, what: str, call: Callable[[], None]) -> str | None:
+        """Runs a processor and keeps what it decided; or tells what is wrong: one bad message stops nothing."""
+        try:
+            call()
+            self._fit(turn)
+        except Exception as error:
+            log.exception("processor failed service=%s on=%s", service.name, what)
+            return f"{type(error).__name__}: {error}"
+        turn.keep()
+        return None
+
+    def _fit(self, turn: Turn) -> None:
+        """Raises `TooLarge` if the broker would not take what was decided, as far as that is known."""
+        if not self._limits:
+            return
+        for topic, partition, key, value in turn.sent:
+            write = Write(topic.name, partition, key.encode(), value.to_json(), self._mark)
+            self._limits.check(topic.name, write.size)
+        for (table, key), row in turn.writes.items():
+            if row is not None:
+                self._limits.check(self.plan.tables[table].changelog, len(key.encode()) + len(row.to_json()))
 
     def _written(self, item: Work) -> Record:
         """A fused message as it would have been read, had it gone by the broker. It has no offset: -1."""
         key = self.plan.consumed[item.topic].key(item.subject)
         milliseconds = int(item.time.timestamp() * 1000)
         return Record(item.topic, item.partition, -1, milliseconds, key.encode(), item.subject.to_json())
-
-
-def _attempt(turn: Turn, service: Service, what: str, call: Callable[[], None]) -> str | None:
-    """Runs a processor and keeps what it decided; or tells what is wrong: one bad message must not stop the stream."""
-    try:
-        call()
-    except Exception as error:
-        log.exception("processor failed service=%s on=%s", service.name, what)
-        return f"{type(error).__name__}: {error}"
-    turn.keep()
-    return None

@@ -11,6 +11,7 @@ from runtime.calls import Asked, Calls, NotHere
 from runtime.checkpoint import Checkpoint, Refused, Unsettled, lasting
 from runtime.effects import Effects
 from runtime.handover import Copies, Handover
+from runtime.limits import Limits
 from runtime.loop import Loop
 from runtime.metrics import LoopMetrics
 from runtime.ownership import Ownership
@@ -42,6 +43,7 @@ class Engine:
         client: its consumer.
         clock: the time, UTC.
         failed: called with what the worker cannot go on after.
+        limits: how large a message each topic takes, as the checkpoint's producers learn it.
         copies: keeps copies of what other workers own.
     """
 
@@ -64,6 +66,7 @@ class Engine:
         metrics: LoopMetrics,
         failed: Callable[[BaseException], None],
         copies: Copies | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self._plan = plan
         self._partitions = partitions
@@ -71,12 +74,24 @@ class Engine:
         self._client = client
         self._session_timeout_s = session_timeout_s
         self._failed = failed
+        self._limits = Limits() if limits is None else limits
+        self._lessons = 0
         timers = Timers(plan)
         self.calls = Calls()
         self.effects = Effects(plan, self._call)
         self.taking = Taking(client, self.calls, plan.group, ownership, timers, session_timeout_s, clock, self._lost)
         self.loop = Loop(
-            plan, partitions, ownership, checkpoint, timers, self.effects, watches, clock, self._given_up, metrics
+            plan,
+            partitions,
+            ownership,
+            checkpoint,
+            timers,
+            self.effects,
+            watches,
+            clock,
+            self._given_up,
+            metrics,
+            self._limits,
         )
         self.handover = Handover(
             plan, ownership, stores, timers, self.effects, watches, logs, self.taking, metrics, failed, copies
@@ -128,6 +143,9 @@ class Engine:
         if isinstance(error, Refused):
             self.taking.hold()
             self._client.rejoin()
+        elif self._limits.lessons != self._lessons:
+            self._lessons = self._limits.lessons
+            self.handover.again()  # the same batch again, without what was too large
         elif failures >= self.MOST_FAILURES and lasting(error.__cause__):
             self._failed(error)  # tried often enough: too large, not allowed, or another worker under the same name
         else:

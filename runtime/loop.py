@@ -10,6 +10,7 @@ from runtime import failpoints
 from runtime.checkpoint import Checkpoint, Refused, Unsettled
 from runtime.decide import Decider
 from runtime.effects import Effects
+from runtime.limits import Limits
 from runtime.metrics import LoopMetrics
 from runtime.overlay import Batch, TablePartition
 from runtime.ownership import Ownership
@@ -34,6 +35,7 @@ class Loop:
         watches: who waits for rows to change.
         clock: the time, UTC.
         given_up: called with `Refused` or `Unsettled` when a batch was given up; it must see to a new takeover.
+        limits: how large a message each topic takes.
     """
 
     TIMERS_A_BATCH = 1000
@@ -50,9 +52,10 @@ class Loop:
         clock: Callable[[], datetime],
         given_up: Callable[[Refused | Unsettled], None],
         metrics: LoopMetrics,
+        limits: Limits | None = None,
     ) -> None:
         self._plan = plan
-        self._decider = Decider(plan, partitions, ownership.store)
+        self._decider = Decider(plan, partitions, ownership.store, limits)
         self._ownership = ownership
         self._checkpoint = checkpoint
         self._timers = timers

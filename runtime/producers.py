@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import MessageSizeTooLargeError
 
 from runtime import internals, kafka
 from runtime.internals import FencedProducer
 from runtime.kafka import Names
+from runtime.limits import Limits
 from runtime.records import Ends, Membership, Offsets, TopicPartition, Write
 from runtime.settings import Settings
 
@@ -18,9 +20,10 @@ P = TypeVar("P", bound=AIOKafkaProducer)
 class _Sending(Generic[P]):
     """Start, send, end: what both kinds have in common."""
 
-    def __init__(self, producer: P, names: Names) -> None:
+    def __init__(self, producer: P, names: Names, limits: Limits) -> None:
         self._producer = producer
         self._names = names
+        self._limits = limits
 
     async def start(self) -> None:
         await internals.start(self._producer)
@@ -30,21 +33,29 @@ class _Sending(Generic[P]):
 
     async def send(self, *groups: Sequence[Write]) -> Ends:
         """Whole batches are handed to aiokafka: a message on its own costs it a future and a look at its metadata."""
-        batches: dict[TopicPartition, list[Any]] = {}
+        batches: dict[TopicPartition, list[tuple[Any, list[Write]]]] = {}
         for writes in groups:
-            for topic, partition, key, value, headers in writes:
+            for write in writes:
+                topic, partition, key, value, headers = write
                 pending = batches.setdefault(TopicPartition(topic, partition), [])
                 message = {"timestamp": None, "key": key, "value": value, "headers": list(headers)}
-                if not pending or pending[-1].append(**message) is None:  # none yet, or the last one is full
-                    pending.append(self._producer.create_batch())
-                    pending[-1].append(**message)
-        sent = [(tp, batch) for tp, pending in batches.items() for batch in pending]
+                # None yet, or the last one is full.
+                if not pending or self._limits.singly(topic) or pending[-1][0].append(**message) is None:
+                    pending.append((self._producer.create_batch(), []))
+                    pending[-1][0].append(**message)
+                pending[-1][1].append(write)
+        sent = [(tp, *batch) for tp, pending in batches.items() for batch in pending]
         acks = [
             await self._producer.send_batch(batch, self._names.topic(tp.topic), partition=tp.partition)
-            for tp, batch in sent
+            for tp, batch, _ in sent
         ]
+        if acks:
+            await asyncio.wait(acks, return_when=asyncio.FIRST_EXCEPTION)
         ends: dict[TopicPartition, int] = {}
-        for (tp, batch), ack in zip(sent, await asyncio.gather(*acks), strict=True):
+        for (tp, _, writes), ack in zip(sent, acks, strict=True):
+            if ack.done() and isinstance(ack.exception(), MessageSizeTooLargeError):
+                raise self._limits.refused(tp.topic, [w.size for w in writes])
+        for (tp, batch, _), ack in zip(sent, await asyncio.gather(*acks), strict=True):
             ends[tp] = max(ack.offset + batch.record_count() - 1, ends.get(tp, -1))
         return ends
 
@@ -52,16 +63,16 @@ class _Sending(Generic[P]):
 class Idempotent(_Sending[AIOKafkaProducer]):
     """`runtime.checkpoint.Producer`: acks=all, idempotent, no transactions."""
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(kafka.producer(settings), Names(settings.topic_prefix))
+    def __init__(self, settings: Settings, limits: Limits) -> None:
+        super().__init__(kafka.producer(settings), Names(settings.topic_prefix), limits)
 
 
 class Transactional(_Sending[FencedProducer]):
     """`runtime.checkpoint.TransactionalProducer`: offsets go to `group` under the membership they were taken with."""
 
-    def __init__(self, settings: Settings, group: str, transactional_id: str) -> None:
+    def __init__(self, settings: Settings, group: str, transactional_id: str, limits: Limits) -> None:
         names = Names(settings.topic_prefix)
-        super().__init__(kafka.transactional_producer(settings, names.group(transactional_id)), names)
+        super().__init__(kafka.transactional_producer(settings, names.group(transactional_id)), names, limits)
         self._group = names.group(group)
 
     async def begin(self) -> None:

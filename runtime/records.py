@@ -42,6 +42,15 @@ class Write(NamedTuple):
     value: bytes | None
     headers: Sequence[Header] = ()
 
+    @property
+    def size(self) -> int:
+        """Bytes of key, value and headers."""
+        return (
+            len(self.key or b"")
+            + len(self.value or b"")
+            + sum(len(name.encode()) + len(text or b"") for name, text in self.headers)
+        )
+
 
 class Membership(NamedTuple):
     """Who a worker is in its consumer group; the coordinator refuses the offsets of any that is no longer valid."""

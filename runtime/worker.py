@@ -18,10 +18,12 @@ from runtime.broker import KafkaBroker
 from runtime.checkpoint import AtLeastOnce, Checkpoint, ExactlyOnce
 from runtime.engine import Engine
 from runtime.hosting import Copy, Hosted, NotHere, Unavailable
+from runtime.http.admission import in_hand
 from runtime.http.connections import Runner
 from runtime.http.server import application
 from runtime.identity import Identity
 from runtime.kafka import Names
+from runtime.limits import Limits
 from runtime.member import KafkaMember
 from runtime.metrics import METRICS, LoopMetrics
 from runtime.ownership import NotOwned, Ownership
@@ -63,7 +65,7 @@ class Worker:
 
     # How long each part of a stop may take, so that all of it stays below 10 s though the broker may not answer.
     DRAIN_S = 0.5
-    """A connection is kept for its next request."""
+    """Requests on connections there are already are answered as ever."""
     ANSWER_S = 2.5
     """A request in hand waits for the broker, from the beginning of the stop."""
     LEAVE_S = 3.0
@@ -86,6 +88,7 @@ class Worker:
         self._app: App | None = None
         self._watchdog: Watchdog | None = None
         self._announcer: Announcer | None = None
+        self._limits = Limits()
         self._patience = Patience(settings.produce_timeout_s)
         self._to_stop: list[tuple[float, Callable[[], Awaitable[None]]]] = []
 
@@ -141,6 +144,7 @@ class Worker:
             clock=utc_now,
             metrics=self.metrics,
             failed=self._fail,
+            limits=self._limits,
             copies=self._copies,
         )
         self._app = app = App(settings, plan.group, engine, member, self.url)
@@ -264,14 +268,19 @@ class Worker:
         self._to_stop.append((most_s, step))
 
     async def _stop_serving(self) -> None:
-        """Takes no new connection, answers what is in hand, and tells each client that this was the last answer."""
+        """Takes no new connection and answers what is in hand.
+
+        Connections stay until the end: a request that was under way as its connection closed would break. What comes on
+        one is answered, with 503 once partitions are gone, and the answer says that it was the last.
+        """
         self._patience.hurry(self.ANSWER_S)
         await self._runner.drain(self.DRAIN_S)
-        await self._runner.cleanup()
+        while in_hand(self._runner.app):  # noqa: ASYNC110 - as long as the step may take
+            await asyncio.sleep(self._runner.LOOK_S)
 
     async def _serve(self) -> None:
         """Opens the HTTP port before anything else, so that it is known, and so that health can be asked for."""
-        self._runner = Runner(application(self, self._hosted), shutdown_timeout=self.ANSWER_S)
+        self._runner = Runner(application(self, self._hosted), shutdown_timeout=self.CLOSE_S / 2)
         await self._runner.setup()
         self._at_stop(self._runner.cleanup)
         await web.TCPSite(self._runner, self.settings.http_host, self.settings.http_port, backlog=1024).start()
@@ -292,9 +301,12 @@ class Worker:
     def _new_checkpoint(self, instance: str, member: KafkaMember) -> Checkpoint:
         settings, group = self.settings, self.plan.group
         if settings.processing_guarantee is Guarantee.AT_LEAST_ONCE:
-            return AtLeastOnce(lambda: Idempotent(settings), member.commit, settings.transaction_timeout_s)
+            return AtLeastOnce(
+                lambda: Idempotent(settings, self._limits), member.commit, settings.transaction_timeout_s
+            )
         return ExactlyOnce(
-            lambda turn: Transactional(settings, group, f"{group}-{instance}-{turn}"), settings.transaction_timeout_s
+            lambda turn: Transactional(settings, group, f"{group}-{instance}-{turn}", self._limits),
+            settings.transaction_timeout_s,
         )
 
     async def _watch_app(self, app: App) -> None:

@@ -6,6 +6,8 @@ which `web.Server` makes one for each connection.
 
 import asyncio
 import logging
+import os
+import socket
 
 from aiohttp import web
 
@@ -59,6 +61,7 @@ class Runner(web.AppRunner):
     """
 
     LOOK_S = 0.02
+    ACCEPT_S = 0.1
 
     def __init__(self, app: web.Application, *, shutdown_timeout: float = 5.0) -> None:
         super().__init__(app, handle_signals=False, shutdown_timeout=shutdown_timeout)
@@ -69,6 +72,12 @@ class Runner(web.AppRunner):
         A connection that a client keeps alive is not cut before its next request could have been answered: the answer
         says that it was the last (`admission`).
         """
+        for site in self.sites:
+            for listening in getattr(getattr(site, "_server", None), "sockets", None) or ():
+                # Whoever is in the queue would be reset by closing it: let no more in, and take those there are.
+                with socket.socket(fileno=os.dup(listening.fileno())) as own:
+                    own.listen(0)
+        await asyncio.sleep(self.ACCEPT_S)
         for site in list(self.sites):
             await site.stop()
         end = asyncio.get_running_loop().time() + seconds

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from aiohttp import HttpVersion11, web
 
 from runtime.hosting import Host, Hosted
-from runtime.http.admission import admission
+from runtime.http.admission import admission, prepare
 from runtime.http.answers import problem
 from runtime.http.forwarding import client
 from runtime.http.inputs import too_large
@@ -25,6 +25,7 @@ def application(host: Host, hosted: Sequence[Hosted]) -> web.Application:
         client_max_size=host.settings.max_body_bytes,
         middlewares=(metrics, admission(host), problems, *((guard(keys),) if keys else ())),
     )
+    prepare(app)
     app.cleanup_ctx.append(client)
     for routes in (h.routes(host) for h in hosted if h.routes is not None):
         _mount(app, routes)

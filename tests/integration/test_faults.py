@@ -113,3 +113,24 @@ async def test_a_batch_the_broker_never_takes_ends_the_worker_with_the_reason(de
         await worker.ended()
 
     assert "MessageSizeTooLarge" in repr(worker.failure)
+
+
+@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
+async def test_a_verdict_the_broker_finds_too_large_is_set_aside_with_its_cause_and_orders_go_on(deployment, guarantee):
+    worker = await deployment.start(processing_guarantee=guarantee, validation_deadline_s=3)
+    await deployment.stock(JUMPERS=10)
+    await deployment.configure("order-validations", {"max.message.bytes": "400"})
+    long = order("o1").model_copy(update={"product": "x" * 250})  # the verdict repeats the product
+    await deployment.send(ORDERS, long, *[order(f"o{n}") for n in range(2, 8)])
+
+    outcomes = {n: await deployment.outcome(worker, f"o{n}") for n in range(1, 8)}
+
+    assert worker.failure is None
+    fate = outcomes.pop(1)
+    assert fate["state"] == "FAILED"
+    if guarantee == "exactly_once":  # else the state was durable before the verdict was refused
+        assert fate["reasons"] == ["INVENTORY_CHECK: no verdict within 3 s"]
+    assert {o["state"] for o in outcomes.values()} == {"VALIDATED"}
+    [letter] = await deployment.records("inventory-orders-by-product.dead-letters")
+    assert letter.value == long.to_json()
+    assert b"which takes no more than" in dict(letter.headers)["error"]

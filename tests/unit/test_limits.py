@@ -1,0 +1,93 @@
+"""What the broker refuses as too large is learned from, and set aside with its cause."""
+
+import pytest
+from samples import NOON, order
+
+from runtime.dead_letters import dead_letter
+from runtime.decide import Decider
+from runtime.limits import Limits, TooLarge
+from runtime.plan import Plan
+from runtime.records import Membership, Record, Taken, TopicPartition, Write
+from runtime.service import Input, Service, Table
+from runtime.state import MemoryStores
+from schemas.messages import Order, StockLevel
+from schemas.topics import ORDERS, WAREHOUSE_INVENTORY
+
+ROWS = Table("echo-rows", Order)
+
+
+def test_a_batch_that_is_refused_says_nothing_of_its_messages_which_are_sent_singly_from_then_on():
+    limits = Limits()
+    limits.refused("orders", [10, 2000])
+    assert limits.singly("orders")
+    assert not limits.singly("others")
+    assert not limits
+    assert limits.lessons == 1
+    limits.refused("orders", [10, 2000])
+    assert limits.lessons == 1, "nothing new"
+
+
+def test_a_message_that_is_refused_alone_is_more_than_its_topic_takes():
+    limits = Limits()
+    limits.refused("orders", [2000])
+    limits.check("orders", 1999)
+    limits.check("others", 10**6)
+    with pytest.raises(TooLarge, match=r"2000 bytes to orders, which takes no more than 1999"):
+        limits.check("orders", 2000)
+    limits.refused("orders", [1500])
+    assert (limits.most("orders"), limits.lessons) == (1499, 2)
+    limits.refused("orders", [1600])
+    assert (limits.most("orders"), limits.lessons) == (1499, 2)
+
+
+@pytest.mark.parametrize("what", ["message", "row", "neither"])
+def test_who_decides_on_what_is_too_large_has_failed_on_its_message_and_nothing_of_it_is_kept(what):
+    def echo(level, ctx):
+        big = order(product=level.product, id="o" + "x" * level.count)
+        if what == "message":
+            ctx.send(ORDERS, big)
+        elif what == "row":
+            ctx.put(ROWS, big.id, big)
+        ctx.put(ROWS, "seen", order())
+
+    service = Service("echo", (Input(WAREHOUSE_INVENTORY, echo),), (ORDERS,), (ROWS,))
+    limits, plan = Limits(), Plan((service,))
+    limits.refused(ORDERS.name if what == "message" else ROWS.changelog, [220])
+    decider = Decider(plan, 1, MemoryStores().open, limits)
+
+    def decide(count):
+        level = StockLevel(product="a", count=count)
+        record = Record(WAREHOUSE_INVENTORY.name, 0, 0, 0, b"a", level.to_json())
+        taken = Taken([record], {TopicPartition(WAREHOUSE_INVENTORY.name, 0): 1}, Membership(1, "me"))
+        return decider.decide(taken, [], NOON, lambda _: False)
+
+    assert decide(1).dead_letters == 0
+    batch = decide(110)
+    if what == "neither":
+        assert batch.dead_letters == 0
+        return
+    assert batch.dead_letters == 1
+    assert batch.changes == {}
+    [letter] = batch.announcements
+    assert letter.topic == "warehouse-inventory.dead-letters"
+    assert b"TooLarge" in dict(letter.headers)["error"]
+
+
+@pytest.mark.parametrize("most", [4096, 1000, 600])
+def test_a_letter_fits_where_less_than_usual_is_taken(most):
+    record = Record("orders", 1, 7, 0, b"k" * 3000, b"v" * 10_000, [("h", b"x" * 900)])
+    letter = dead_letter(record, "fraud", "too bad", NOON, most)
+    assert letter.size <= most
+    assert dict(letter.headers)["cut"] == b"13901"
+    assert letter.key
+
+
+def test_a_letter_that_fits_is_not_cut():
+    record = Record("orders", 1, 7, 0, b"k", b"v", [("h", b"x")])
+    assert dead_letter(record, "fraud", "too bad", NOON, 1000) == dead_letter(record, "fraud", "too bad", NOON)
+    assert "cut" not in dict(dead_letter(record, "fraud", "too bad", NOON, 1000).headers)
+
+
+def test_the_size_of_a_message_is_that_of_key_value_and_headers():
+    assert Write("t", 0, b"12", b"345", [("é", b"67"), ("a", None)]).size == 2 + 3 + 2 + 2 + 1
+    assert Write("t", 0, None, None).size == 0
