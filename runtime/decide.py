@@ -190,8 +190,8 @@ class Decider:
         """Raises `TooLarge` if the broker would not take what was decided, as far as that is known."""
         if not self._limits:
             return
-        for topic, partition, key, value in turn.sent:
-            write = Write(topic.name, partition, key.encode(), value.to_json(), self._mark)
+        for topic, partition, key, value, headers in turn.sent:
+            write = Write(topic.name, partition, key.encode(), value.to_json(), (*headers, *self._mark))
             self._limits.check(topic.name, write.size)
         for (table, key), row in turn.writes.items():
             if row is not None:

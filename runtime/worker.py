@@ -66,11 +66,11 @@ class Worker:
     # How long each part of a stop may take, so that all of it stays below 10 s though the broker may not answer.
     DRAIN_S = 0.5
     """Requests on connections there are already are answered as ever."""
-    ANSWER_S = 2.5
+    ANSWER_S = 2.0
     """A request in hand waits for the broker, from the beginning of the stop."""
-    LEAVE_S = 3.0
+    LEAVE_S = 2.5
     """The batch in hand is finished, and the group left."""
-    CLOSE_S = 1.0
+    CLOSE_S = 0.5
     """Each of the rest."""
 
     def __init__(self, hosted: Sequence[Hosted], settings: Settings) -> None:
@@ -280,9 +280,9 @@ class Worker:
 
     async def _serve(self) -> None:
         """Opens the HTTP port before anything else, so that it is known, and so that health can be asked for."""
-        self._runner = Runner(application(self, self._hosted), shutdown_timeout=self.CLOSE_S / 2)
+        self._runner = Runner(application(self, self._hosted), shutdown_timeout=self.CLOSE_S)
         await self._runner.setup()
-        self._at_stop(self._runner.cleanup)
+        self._at_stop(self._runner.cleanup, 2 * self.CLOSE_S)
         await web.TCPSite(self._runner, self.settings.http_host, self.settings.http_port, backlog=1024).start()
         port: int = self._runner.addresses[0][1]
         self._url = self.settings.base_url(port)
