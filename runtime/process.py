@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import os
 import signal
 from collections.abc import Sequence
 
 import uvloop
+from aiokafka.errors import KafkaError
 
 from runtime import failpoints
 from runtime.adoption import CompositionInUse
@@ -20,6 +22,9 @@ from runtime.worker import Worker
 STOP_S = 10.0
 """By when a worker has stopped, or is ended. Nothing is lost by that: what it had not committed, it decides again."""
 
+REST_S = 0.5
+"""How long what is left once a worker has stopped may take to end by itself."""
+
 log = logging.getLogger(__name__)
 
 
@@ -27,7 +32,20 @@ def run(hosted: Sequence[Hosted], settings: Settings) -> int:
     """Runs a worker until SIGTERM or SIGINT. Returns the exit code: 0, or 1 when it could not go on."""
     configure(settings)
     failpoints.arm(settings.fail_points)
-    return uvloop.run(_run(hosted, settings))
+    return uvloop.run(_run_and_end(hosted, settings))
+
+
+async def _run_and_end(hosted: Sequence[Hosted], settings: Settings) -> int:
+    code = await _run(hosted, settings)
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    if left and (pending := (await asyncio.wait(left, timeout=REST_S))[1]):
+        # They wait for a broker that does not answer, and the event loop would wait for them.
+        log.warning("process ends before its tasks count=%d", len(pending))
+        logging.shutdown()
+        os._exit(code)
+    return code
 
 
 async def _run(hosted: Sequence[Hosted], settings: Settings) -> int:
@@ -44,8 +62,8 @@ async def _run(hosted: Sequence[Hosted], settings: Settings) -> int:
         if starting.done():
             await starting
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    except (StateDirInUse, WrongPartitions, CompositionInUse, OSError) as error:
-        log.error("worker cannot start: %s", error)  # noqa: TRY400 - the message says all there is to say
+    except (StateDirInUse, WrongPartitions, CompositionInUse, KafkaError, OSError) as error:
+        log.error("worker cannot start: %s", str(error) or repr(error))  # noqa: TRY400 - the message says all there is to say
         return 1
     finally:
         starting.cancel()

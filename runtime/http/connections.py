@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 import socket
+from typing import Any
 
 from aiohttp import web
 
@@ -48,6 +49,33 @@ class _Server(web.Server):
         return _Connection(self, loop=asyncio.get_running_loop(), access_log=_access_log())  # type: ignore[arg-type]
 
 
+class _Queue:
+    """Connections that the kernel has made and nobody has taken yet: closing what listens would reset them."""
+
+    POLL_S = 0.01
+
+    def __init__(self, listening: Any) -> None:
+        self._socket = socket.socket(fileno=os.dup(listening.fileno()))
+        self._socket.setblocking(False)
+        self._socket.listen(0)  # no more of them: on Linux this sets the length anew
+
+    async def serve_out(self, server: Any, seconds: float) -> None:
+        """Takes those there are, and then closes."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        with self._socket:
+            while True:
+                try:
+                    connection, _ = self._socket.accept()
+                except BlockingIOError:
+                    if loop.time() >= end:
+                        return  # and nothing comes between the last look and the close
+                    await asyncio.sleep(self.POLL_S)
+                else:
+                    connection.setblocking(False)
+                    await loop.connect_accepted_socket(server, connection)
+
+
 class Runner(web.AppRunner):
     """Runs an application as a worker does.
 
@@ -72,17 +100,18 @@ class Runner(web.AppRunner):
         A connection that a client keeps alive is not cut before its next request could have been answered: the answer
         says that it was the last (`admission`).
         """
-        for site in self.sites:
-            for listening in getattr(getattr(site, "_server", None), "sockets", None) or ():
-                # Whoever is in the queue would be reset by closing it: let no more in, and take those there are.
-                with socket.socket(fileno=os.dup(listening.fileno())) as own:
-                    own.listen(0)
-        await asyncio.sleep(self.ACCEPT_S)
+        queues = [_Queue(listening) for listening in self._listening]
         for site in list(self.sites):
             await site.stop()
+        for queue in queues:
+            await queue.serve_out(self.server, self.ACCEPT_S)
         end = asyncio.get_running_loop().time() + seconds
         while self._connected and asyncio.get_running_loop().time() < end:  # noqa: ASYNC110 - aiohttp tells nobody
             await asyncio.sleep(self.LOOK_S)
+
+    @property
+    def _listening(self) -> list[Any]:
+        return [own for site in self.sites for own in getattr(getattr(site, "_server", None), "sockets", None) or ()]
 
     @property
     def _connected(self) -> bool:
