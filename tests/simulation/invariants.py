@@ -22,6 +22,7 @@ class Outcome:
 
     def __init__(self, world):
         self.world = world
+        self._rows = {}
         self.created = defaultdict(list)
         self.orders = {}
         self.terminal = defaultdict(list)
@@ -51,7 +52,9 @@ class Outcome:
 
     def rows(self, changelog):
         """What a changelog comes to, by partition."""
-        result = {}
+        if changelog in self._rows:
+            return self._rows[changelog]
+        result = self._rows[changelog] = {}
         for log in self.world.broker.topic(changelog):
             rows = result.setdefault(log.partition, {})
             for entry in log.committed():

@@ -12,7 +12,7 @@ from tests.simulation.run import explain, run_many
 from tests.simulation.schedule import draw
 from tests.simulation.world import World
 
-SEEDS = {"exactly_once": 1500, "at_least_once": 1000}
+SEEDS = {"exactly_once": 1200, "at_least_once": 800}
 
 
 @pytest.mark.parametrize("guarantee", SEEDS)
