@@ -244,13 +244,6 @@ def wishes_after_their_state():
         yield
 
 
-@planted(exactly_once=False, near=300)
-def applied_over_a_gap():
-    """At least once, a worker applies its rows though another has written to the changelog before them."""
-    with patch.object(Loop, "_overtaken", lambda self, rows, ends: False):
-        yield
-
-
 @planted(exactly_once=False)
 def placed_once_only():
     """At least once, an order that is known is not written again, though its message may have been lost."""

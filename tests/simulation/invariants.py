@@ -282,13 +282,13 @@ EXACTLY_ONCE = (
     state_is_the_changelogs,
     nothing_set_aside,
 )
-AT_LEAST_ONCE = (
+AT_LEAST_ONCE = (nothing_set_aside,)
+"""Little: a worker that writes after its session has ended can undo what its successor did, and an order waits on."""
+
+GENTLY = (
     at_rest,
     announced,
     decided_at_all,
-    nothing_set_aside,
-)
-GENTLY = (
     finished,
     announced_alike,
     state_is_the_changelogs,

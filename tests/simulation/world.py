@@ -214,7 +214,8 @@ class World:
         def spring(request):
             self._fault(event, event.seconds)
             process = self.workers[event.worker].process
-            self.loop.at(self.loop.now + event.seconds, None, self.network.resend, request)
+            request.channel.arrival = self.loop.now + event.seconds  # what follows on the connection waits behind it
+            self.network.resend(request)
             if self.trace:
                 self.trace(process.name, f"{request.name} is held up for {event.seconds:.1f} s")
 
