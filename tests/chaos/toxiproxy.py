@@ -63,7 +63,8 @@ class Toxiproxy:
         [port] = free_ports(1)
         with self._log.open("wb") as log:
             self._process = processes.spawn([self._binary, "-host", "127.0.0.1", "-port", str(port)], log)
-        self._http = aiohttp.ClientSession(f"http://127.0.0.1:{port}", raise_for_status=True)
+        connector = aiohttp.TCPConnector(force_close=True)  # the server closes idle ones, perhaps as we write
+        self._http = aiohttp.ClientSession(f"http://127.0.0.1:{port}", raise_for_status=True, connector=connector)
         async with asyncio.timeout(_START_S):
             while True:
                 try:
