@@ -7,6 +7,9 @@ copies of what one owns are spread over the others, so that each has room for it
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+_MOST_ROUNDS = 8
+"""One is enough for nearly every group, two for all that were ever seen."""
+
 
 @dataclass(slots=True)
 class Share:
@@ -24,6 +27,16 @@ def place(members: Mapping[str, Share], partitions: int, replicas: int) -> dict[
         partitions: how many there are, numbered from 0.
         replicas: how many members besides its owner keep a copy of a partition, if there are so many.
     """
+    shares = _place(members, partitions, replicas)
+    for _ in range(_MOST_ROUNDS):
+        # Who owns what has changed by it, so copies may have a better place: else the next rebalance would move them.
+        if (again := _place(shares, partitions, replicas)) == shares:
+            break
+        shares = again
+    return shares
+
+
+def _place(members: Mapping[str, Share], partitions: int, replicas: int) -> dict[str, Share]:
     shares = _place_owners(members, partitions)
     _place_standbys(members, shares, partitions, min(replicas, len(shares) - 1))
     return shares

@@ -1,7 +1,7 @@
 """Placement: even, sticky, and warm. Each property for any group, and over any history of comings and goings."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from runtime.placement import Share, place
@@ -36,6 +36,13 @@ def test_every_partition_has_one_owner_and_its_copies_elsewhere_and_loads_are_ev
 
 
 @given(groups())
+@example(
+    (
+        {"a": Share(), "b": Share(set(), {0, 1, 2, 3}), "c": Share(set(range(8))), "d": Share({0}, {3, 4})},
+        11,
+        2,
+    )
+)
 def test_what_is_placed_stays(group):
     members, partitions, replicas = group
     placed = place(members, partitions, replicas)
