@@ -108,14 +108,9 @@ class Broker:
             found = self.fetch_now(positions, most)
             if found:
                 pending.answer(found)
-            else:
-                wait()
 
-        def wait():
-            for tp in positions:
-                self.log(tp).when_readable(pending, look)
-
-        wait()
+        for tp in positions:
+            self.log(tp).when_readable(pending, look)
         self.loop.at(self.loop.now + self.FETCH_WAIT_S, None, pending.answer, {})
         return pending
 

@@ -125,3 +125,5 @@ class PartitionLog:
             for pending, look in waiting:
                 if not pending.done:
                     look()
+                if not pending.done:
+                    self._waiting.append((pending, look))
