@@ -13,7 +13,7 @@ from runtime.loop import Loop
 from runtime.metrics import LoopMetrics
 from runtime.ownership import Ownership
 from runtime.plan import Plan
-from runtime.records import Membership, Record, Taken, TopicPartition
+from runtime.records import Membership, Record, Taken, TopicPartition, Write
 from runtime.service import Input, Service, Table
 from runtime.state import MemoryStores
 from runtime.timers import Timers
@@ -284,3 +284,18 @@ async def test_stores_of_copies_stay_open(broker, monkeypatch):
 
     assert kept == [{0, 3}]
     await worker.handover.stop()
+
+
+@pytest.mark.parametrize("fenced", [True, False])
+async def test_at_least_once_rows_that_another_worker_wrote_are_not_passed_over(broker, worker, fenced):
+    broker.fenced = fenced
+    other = Write(LEVELS.changelog, 0, b"cup", StockLevel(product="cup", count=3).to_json())
+    broker.changelog.append(other)  # by a worker that was paused, after the partitions had been taken over
+    await worker.step(0, 7)
+
+    assert worker.ownership.running is fenced, "where that cannot happen nobody looks"
+    if not fenced:
+        await worker.running()
+        store = worker.ownership.store(LEVELS.name, 0)
+        assert store.get(b"cup") == other.value
+        assert worker.count() == 7
