@@ -11,6 +11,8 @@ COPY orders_service orders_service
 COPY validators validators
 COPY email_service email_service
 COPY fulfilment_service fulfilment_service
+COPY checkin_service checkin_service
+COPY portal_service portal_service
 COPY ecosystem ecosystem
 RUN /opt/orders/bin/pip install --no-deps .
 

@@ -1,4 +1,4 @@
-"""The orders service as its clients see it."""
+"""The HTTP services as their clients see them."""
 
 from types import TracebackType
 from typing import Self
@@ -7,7 +7,7 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
-from schemas.api import NewOrder, OrderOutcome, Problem
+from schemas.api import Checkin, NewCheckin, NewOrder, OrderOutcome, Problem
 from schemas.messages import Order
 
 _GRACE_S = 5.0
@@ -32,8 +32,8 @@ class Refusal(Exception):
         return self.problem.status
 
 
-class OrdersApi:
-    """A client of one worker. Methods raise `Refusal` or `Unreachable`; timeouts are milliseconds, 0 = don't wait."""
+class Api:
+    """A client of one worker. Methods raise `Refusal` or `Unreachable`."""
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
@@ -46,20 +46,6 @@ class OrdersApi:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._session.close()
-
-    async def post(self, order: NewOrder) -> Order:
-        """Returns the order once it is safe in Kafka. With an id of the client's own this may be repeated."""
-        body = await self._call("POST", "/v1/orders", 10_000, order.to_json())
-        return Order.from_json(body)
-
-    async def get(self, order_id: str, timeout_ms: int) -> Order:
-        """Returns the order as soon as it is there; a `Refusal` of 404 if it does not come in time."""
-        return Order.from_json(await self._call("GET", f"/v1/orders/{quote(order_id, safe='')}", timeout_ms))
-
-    async def validated(self, order_id: str, timeout_ms: int) -> OrderOutcome:
-        """Returns what became of the order; a `Refusal` of 504 if that is not decided in time."""
-        path = f"/v1/orders/{quote(order_id, safe='')}/validated"
-        return OrderOutcome.from_json(await self._call("GET", path, timeout_ms))
 
     async def _call(self, method: str, path: str, timeout_ms: int, body: bytes | None = None) -> bytes:
         query = f"?timeout={timeout_ms}" if method == "GET" else ""
@@ -79,6 +65,32 @@ class OrdersApi:
         if answer.status >= 400:
             raise Refusal(_problem(answer, content))
         return content
+
+
+class OrdersApi(Api):
+    """The orders service. Timeouts are milliseconds, 0 = don't wait."""
+
+    async def post(self, order: NewOrder) -> Order:
+        """Returns the order once it is safe in Kafka. With an id of the client's own this may be repeated."""
+        body = await self._call("POST", "/v1/orders", 10_000, order.to_json())
+        return Order.from_json(body)
+
+    async def get(self, order_id: str, timeout_ms: int) -> Order:
+        """Returns the order as soon as it is there; a `Refusal` of 404 if it does not come in time."""
+        return Order.from_json(await self._call("GET", f"/v1/orders/{quote(order_id, safe='')}", timeout_ms))
+
+    async def validated(self, order_id: str, timeout_ms: int) -> OrderOutcome:
+        """Returns what became of the order; a `Refusal` of 504 if that is not decided in time."""
+        path = f"/v1/orders/{quote(order_id, safe='')}/validated"
+        return OrderOutcome.from_json(await self._call("GET", path, timeout_ms))
+
+
+class CheckinApi(Api):
+    """The check-in service."""
+
+    async def post(self, new: NewCheckin) -> Checkin:
+        """Returns the check-in once it is kept. This may be repeated."""
+        return Checkin.from_json(await self._call("POST", "/api/SOA/home/checkin", 10_000, new.to_json()))
 
 
 def _problem(answer: aiohttp.ClientResponse, content: bytes) -> Problem:

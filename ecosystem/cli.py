@@ -3,6 +3,7 @@
 import click
 
 from ecosystem.commands.audit import audit
+from ecosystem.commands.checkin import checkin
 from ecosystem.commands.dead_letters import dead_letters
 from ecosystem.commands.generate import generate
 from ecosystem.commands.get import get
@@ -29,7 +30,7 @@ def main() -> None:
     """
 
 
-for _command in (up, run, post, get, stock, generate, tail, topics, audit, dead_letters):
+for _command in (up, run, post, get, stock, checkin, generate, tail, topics, audit, dead_letters):
     main.add_command(_command)
 
 if __name__ == "__main__":

@@ -8,7 +8,17 @@ from typing import Any
 from rich.text import Text
 
 from runtime.records import Record
-from schemas.messages import Customer, Order, OrderEnriched, OrderValidation, Payment, StockLevel
+from schemas.messages import (
+    CheckinRejected,
+    Customer,
+    Fulfilled,
+    HomeCheckin,
+    Order,
+    OrderEnriched,
+    OrderValidation,
+    Payment,
+    StockLevel,
+)
 from schemas.topics import CATALOGUE, DEAD_LETTERS
 
 _SAY: dict[type, Callable[[Any], str]] = {
@@ -18,10 +28,13 @@ _SAY: dict[type, Callable[[Any], str]] = {
     Payment: lambda p: f"{p.amount} {p.ccy} for order {p.order_id}",
     Customer: lambda c: f"{c.first_name} {c.last_name} <{c.email}>, {c.level}",
     OrderEnriched: lambda o: f"customer {o.customer_id}, {o.customer_level}",
+    HomeCheckin: lambda c: f"{c.event_type} {c.event_id}: {c.staff_code} at line {c.internet_no}, {c.job_status}",
+    CheckinRejected: lambda c: f"REJECTED check-in {c.event_id} ({c.reason})",
+    Fulfilled: lambda _: "FULFILLED",
 }
 _MODELS = {topic.name: topic.model for topic in CATALOGUE}
 _COLOURS = ("cyan", "green", "yellow", "blue", "magenta", "bright_cyan", "bright_green", "bright_yellow")
-_SIGNALS = {"FAILED": "red", "FAIL": "red", "ERROR": "red", "VALIDATED": "green", "PASS": "green"}
+_SIGNALS = {"FAILED": "red", "REJECTED": "red", "FAIL": "red", "ERROR": "red", "VALIDATED": "green", "PASS": "green"}
 
 
 def line(record: Record) -> Text:

@@ -10,6 +10,7 @@ from pathlib import Path
 from runtime.settings import Settings
 
 _DEFAULT_URL = "http://127.0.0.1:8080"
+_CHECKIN_URL = "http://127.0.0.1:3000"
 
 
 def data_dir() -> Path:
@@ -60,6 +61,12 @@ def url() -> str:
     """Base URL of the orders service, when nobody names one."""
     running = find()
     return running.urls[0] if running else _DEFAULT_URL
+
+
+def checkin_url() -> str:
+    """Base URL of the check-in service, when nobody names one."""
+    running = find()
+    return running.urls[0] if running else _CHECKIN_URL
 
 
 def _path() -> Path:

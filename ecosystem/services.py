@@ -13,12 +13,22 @@ _BUILDERS = {
     "details": "validators.details.app",
     "fulfilment": "fulfilment_service.app",
     "email": "email_service.app",
+    "checkin": "checkin_service.app",
+    "portal": "portal_service.app",
 }
 """Module of each service; its `build(settings)` makes the `Hosted`. Imported only when the service is to run."""
 
 NAMES = tuple(_BUILDERS)
 CORE = ("orders", "fraud", "inventory", "details")
 """What it takes to bring an order to VALIDATED or FAILED."""
+
+
+_PORTS = {"checkin": 3000}
+
+
+def port(names: Sequence[str]) -> int | None:
+    """Where a worker with these services listens by default: a service that runs alone may have a port of its own."""
+    return _PORTS.get(names[0]) if len(names) == 1 else None
 
 
 def build(names: Sequence[str], settings: Settings) -> list[Hosted]:

@@ -4,10 +4,10 @@ from datetime import timedelta
 
 from fulfilment_service import http
 from fulfilment_service.gate import PAYMENTS_BY_ORDER, Gate, route
-from fulfilment_service.state import PROGRESS
+from fulfilment_service.state import PROGRESS, SEEN
 from runtime.hosting import Hosted
 from runtime.service import Input, Service
-from runtime.settings import Settings
+from runtime.settings import Guarantee, Settings
 from schemas.messages import Need
 from schemas.topics import CHECKIN_REJECTIONS, FULFILMENTS, HOME_CHECKINS, ORDERS, PAYMENTS
 
@@ -15,7 +15,11 @@ from schemas.topics import CHECKIN_REJECTIONS, FULFILMENTS, HOME_CHECKINS, ORDER
 def build(settings: Settings) -> Hosted:
     """The service, with what it needs to ship an order. Raises `ValueError` for a need that is none."""
     needs = tuple(dict.fromkeys(Need(need) for need in settings.fulfilment_needs))
-    gate = Gate(needs, timedelta(seconds=settings.checkin_patience_s))
+    gate = Gate(
+        needs,
+        timedelta(seconds=settings.checkin_patience_s),
+        repeats=settings.processing_guarantee is Guarantee.AT_LEAST_ONCE,
+    )
     return Hosted(
         Service(
             name="fulfilment",
@@ -26,7 +30,7 @@ def build(settings: Settings) -> Hosted:
                 Input(HOME_CHECKINS, gate.on_check_in),
             ),
             outputs=(PAYMENTS_BY_ORDER, FULFILMENTS, CHECKIN_REJECTIONS),
-            tables=(PROGRESS,),
+            tables=(PROGRESS, *SEEN.tables),
             on_wake=gate.on_wake,
         ),
         routes=http.routes(needs),

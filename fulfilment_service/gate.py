@@ -3,7 +3,7 @@
 from datetime import timedelta
 from decimal import Decimal
 
-from fulfilment_service.state import PROGRESS, Progress
+from fulfilment_service.state import PROGRESS, SEEN, Progress
 from runtime.service import Context
 from schemas.messages import CheckinRejected, Fulfilled, HomeCheckin, Need, Order, OrderState, Payment
 from schemas.topics import CHECKIN_REJECTIONS, FULFILMENTS, PAYMENTS, repartition
@@ -11,6 +11,8 @@ from schemas.topics import CHECKIN_REJECTIONS, FULFILMENTS, PAYMENTS, repartitio
 PAYMENTS_BY_ORDER = repartition("fulfilment", PAYMENTS, "order", lambda p: p.order_id)
 
 _NOTHING = Progress()
+_ORDER = "order/"
+"""What timers of orders start with: those of what was seen are numbers of hours."""
 
 
 def route(payment: Payment, ctx: Context) -> None:
@@ -34,11 +36,13 @@ class Gate:
     Arguments:
         needs: what has to happen, each once.
         patience: how long a check-in waits for its order to become known.
+        repeats: whether a check-in that was seen before is answered again: at least once, the answer may be missing.
     """
 
-    def __init__(self, needs: tuple[Need, ...], patience: timedelta) -> None:
+    def __init__(self, needs: tuple[Need, ...], patience: timedelta, *, repeats: bool = False) -> None:
         self.needs = needs
         self.patience = patience
+        self.repeats = repeats
 
     def on_order(self, order: Order, ctx: Context) -> None:
         """An order and the state it has come to. Check-ins that waited for it are answered for."""
@@ -47,7 +51,7 @@ class Gate:
         if known is not None and (known.decided or not order.state.decided) and order.state is not OrderState.SHIPPED:
             return  # seen before, or overtaken
         progress = progress.model_copy(update={"state": order.state, "value": order.value})
-        ctx.wake(order.id, None)
+        ctx.wake(_ORDER + order.id, None)
         if order.state is OrderState.FAILED:
             progress = self._reject(order.id, progress, "the order has failed", ctx)
         elif order.state.decided and progress.check_ins:
@@ -62,7 +66,12 @@ class Gate:
             self._weigh(payment.order_id, progress.model_copy(update={"paid": paid}), ctx)
 
     def on_check_in(self, check_in: HomeCheckin, ctx: Context) -> None:
-        """A check-in: taken if its order is on its way, rejected if it failed, kept as long as nobody can tell."""
+        """A check-in: taken if its order is on its way, rejected if it failed, kept as long as nobody can tell.
+
+        It comes from an outbox, more than once perhaps: it counts once.
+        """
+        if not SEEN.first(ctx, check_in.event_id) and not self.repeats:
+            return
         order_id = check_in.order_no
         progress = ctx.get(PROGRESS, order_id) or _NOTHING
         if progress.state in {OrderState.VALIDATED, OrderState.SHIPPED}:
@@ -71,11 +80,15 @@ class Gate:
             _send_rejection(check_in, "the order has failed", ctx)
         elif check_in.event_id not in {c.event_id for c in progress.check_ins}:
             if progress.state is None and not progress.check_ins:
-                ctx.wake(order_id, ctx.now + self.patience)
+                ctx.wake(_ORDER + order_id, ctx.now + self.patience)
             ctx.put(PROGRESS, order_id, progress.model_copy(update={"check_ins": (*progress.check_ins, check_in)}))
 
-    def on_wake(self, order_id: str, ctx: Context) -> None:
-        """Check-ins have waited long enough for their order."""
+    def on_wake(self, timer: str, ctx: Context) -> None:
+        """Check-ins have waited long enough for their order; or what was seen in an hour is to be forgotten."""
+        if not timer.startswith(_ORDER):
+            SEEN.forget(timer, ctx)
+            return
+        order_id = timer.removeprefix(_ORDER)
         progress = ctx.get(PROGRESS, order_id)
         if progress is not None and progress.state is None:
             progress = self._reject(order_id, progress, "there is no such order", ctx)

@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from runtime.memory import Seen
 from runtime.service import Table
 from schemas.messages import HomeCheckin, OrderState
 from schemas.wire import Message, Money
@@ -23,3 +24,4 @@ class Progress(Message):
 
 
 PROGRESS = Table("fulfilment-progress", Progress)
+SEEN = Seen("fulfilment-seen-check-ins")

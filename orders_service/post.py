@@ -6,14 +6,12 @@ from functools import partial
 from urllib.parse import quote
 
 from aiohttp import web
-from pydantic import ValidationError
 
 from orders_service.place import place
 from orders_service.state import ORDERS_VIEW
 from runtime.hosting import Host, NotHere
 from runtime.http.answers import Refused, answer
-from runtime.http.faults import refuse
-from runtime.http.inputs import body_of, deadline_of, is_json
+from runtime.http.inputs import deadline_of, message_of
 from runtime.http.routing import at_owner
 from runtime.settings import Guarantee
 from schemas.api import InvalidParam, NewOrder
@@ -36,7 +34,7 @@ class Posting:
 
     async def post(self, request: web.Request) -> web.StreamResponse:
         """201 once Kafka has the order; 200 if it had it already, 409 if another one under its id."""
-        wanted = await _read(request)
+        wanted = await message_of(request, NewOrder)
         order_id = wanted.id or _id_from(request)
         if order_id is None:
             return await self._take_new(_order(wanted, self._fresh_id()))
@@ -58,18 +56,6 @@ class Posting:
     def _fresh_id(self) -> str:
         fresh = (new_order_id() for _ in range(self.FRESH_IDS))
         return next((id_ for id_ in fresh if self._host.holds(id_)), new_order_id())
-
-
-async def _read(request: web.Request) -> NewOrder:
-    content_type = request.headers.get("Content-Type")
-    if not is_json(content_type):
-        detail = f"The body must be application/json, not {content_type}."
-        raise Refused(415, detail, headers={"Accept-Post": "application/json"})
-    body = await body_of(request)
-    try:
-        return NewOrder.from_json(body)
-    except ValidationError as error:
-        raise refuse(error) from None
 
 
 def _id_from(request: web.Request) -> str | None:

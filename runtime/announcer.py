@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -12,6 +13,7 @@ from runtime.hosting import Unavailable
 from runtime.kafka import Names
 from runtime.partitioning import partition_of
 from runtime.patience import Patience
+from runtime.records import Write
 from runtime.settings import Settings
 from schemas.topics import Topic
 from schemas.wire import Message
@@ -80,6 +82,37 @@ class Announcer:
         finally:
             self._waiting -= 1
             self._waiting_bytes -= len(raw)
+
+    async def write_all(self, writes: Sequence[Write]) -> None:
+        """Returns when all are acknowledged, in this order within each partition, which goes by the key.
+
+        What goes to a partition is one batch: all of it is written, or nothing. Raises `ValueError` if it is too much
+        for that, and `Unavailable`; some batches may be written then.
+        """
+        try:
+            async with self._patience.limit():
+                producer = await self._working()
+                try:
+                    await self._write_batches(producer, writes)
+                except KafkaError:
+                    if self._producer is producer:
+                        self._broken = True
+                    raise
+        except (KafkaError, TimeoutError) as error:
+            raise Unavailable(f"{len(writes)} messages: {error!r}") from error
+
+    async def _write_batches(self, producer: AIOKafkaProducer, writes: Sequence[Write]) -> None:
+        batches: dict[tuple[str, int], Any] = {}
+        for topic, _, key, value, headers in writes:
+            tp = topic, partition_of(key or b"", self._settings.partitions)
+            batch = batches.get(tp) or batches.setdefault(tp, producer.create_batch())
+            if batch.append(timestamp=None, key=key, value=value, headers=list(headers)) is None:
+                raise ValueError(f"topic {topic}: more than a batch")
+        acks = [
+            await producer.send_batch(batch, self._names.topic(topic), partition=partition)
+            for (topic, partition), batch in batches.items()
+        ]
+        await asyncio.gather(*acks)
 
     @property
     def _useless(self) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from aiohttp import web
 from yarl import URL
@@ -15,10 +15,22 @@ from runtime.watch import Watch
 from schemas.topics import Topic
 from schemas.wire import Message
 
-__all__ = ["Copy", "Host", "Hosted", "NotHere", "Unavailable"]
+if TYPE_CHECKING:
+    from runtime.database import Database  # SQLAlchemy takes its time: not for workers without a database
+    from runtime.outbox import Outbox
+
+__all__ = ["Copy", "DatabaseAway", "Host", "Hosted", "NoDatabase", "NotHere", "Unavailable"]
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
+
+
+class NoDatabase(Exception):
+    """A service needs a database, and the settings name none."""
+
+
+class DatabaseAway(Exception):
+    """The service's database did not do what it was asked for, for no fault of ours: it may be asked again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,3 +107,7 @@ class Hosted:
     lifespan: "Callable[[Host], AbstractAsyncContextManager[None]] | None" = None
     """Entered before the worker takes anything, left when it has stopped: what the service's effects and handlers hold
     open, a database say."""
+    database: "Database | None" = None
+    """Its own, if it has one: opened, migrated and waited for by the worker."""
+    outbox: "Outbox | None" = None
+    """In that database, relayed to Kafka by the worker."""

@@ -81,3 +81,28 @@ class Memory(Generic[R]):
             ctx.put(self.hours, hour, Hour(last=key))
             ctx.wake(hour, ctx.now)
         return forgotten
+
+
+class Seen:
+    """Which messages a service has seen already: those of an outbox, say, which may be written more than once.
+
+    Its service lists `tables`, and calls `forget` when woken.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._memory = Memory(name, Remembered)
+
+    @property
+    def tables(self) -> tuple[Table[Remembered], Table[Hour]]:
+        return self._memory.tables
+
+    def first(self, ctx: Context, event_id: str) -> bool:
+        """Whether `event_id` is seen for the first time within `KEPT`, under this key's partition."""
+        if self._memory.get(ctx, event_id) is not None:
+            return False
+        self._memory.remember(ctx, event_id, Remembered())
+        return True
+
+    def forget(self, hour: str, ctx: Context) -> None:
+        """Forgets what was seen in an hour whose time has come."""
+        self._memory.forget(hour, ctx)

@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError
 
 from runtime import failpoints
 from runtime.adoption import CompositionInUse
-from runtime.hosting import Hosted
+from runtime.hosting import Hosted, NoDatabase
 from runtime.identity import StateDirInUse
 from runtime.logs import configure
 from runtime.provision import WrongPartitions
@@ -62,7 +62,7 @@ async def _run(hosted: Sequence[Hosted], settings: Settings) -> int:
         if starting.done():
             await starting
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    except (StateDirInUse, WrongPartitions, CompositionInUse, KafkaError, OSError) as error:
+    except (StateDirInUse, WrongPartitions, CompositionInUse, NoDatabase, KafkaError, OSError) as error:
         log.error("worker cannot start: %s", str(error) or repr(error))  # noqa: TRY400 - the message says all there is to say
         return 1
     finally:

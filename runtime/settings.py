@@ -3,6 +3,7 @@
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -76,6 +77,13 @@ class Settings(BaseSettings):
     )
     checkin_patience_s: float = Field(default=60.0, gt=0, description="How long a check-in waits for its order")
 
+    database_pool: int = Field(default=5, ge=1, description="Connections of a worker to the database of a service")
+    database_timeout_s: float = Field(default=5.0, gt=0, description="After which a request that needs it answers 503")
+    checkin_database_url: SecretStr | None = Field(
+        default=None, description="`postgresql://user:password@host:port/database`, of the check-in service alone"
+    )
+    checkin_time_zone: str = Field(default="Asia/Bangkok", description="Of the times in check-ins; an IANA name")
+
     email_window_s: float = Field(
         default=60.0,
         gt=0,
@@ -102,6 +110,15 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("checkin_time_zone")
+    @classmethod
+    def _zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError):  # of nothing, of what is no name, of a folder of zones
+            raise ValueError(f"{value!r} is no time zone such as Asia/Bangkok or UTC") from None
+        return value
 
     @field_validator("fail_points", mode="before")
     @classmethod

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiohttp import web
 from aiokafka.errors import KafkaError
@@ -42,6 +42,9 @@ from runtime.watch import Watch, Watches
 from runtime.watchdog import Watchdog
 from schemas.topics import Topic
 from schemas.wire import Message
+
+if TYPE_CHECKING:
+    from runtime.database import Database
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +111,8 @@ class Worker:
         await self._serve()
         opened = AsyncExitStack()
         self._at_stop(opened.aclose)
+        for database in self._databases:
+            await opened.enter_async_context(database.opened())
         for lifespan in [h.lifespan for h in self._hosted if h.lifespan is not None]:
             await opened.enter_async_context(lifespan(self))
         await self._reach_broker()
@@ -115,6 +120,10 @@ class Worker:
         self._announcer = Announcer(settings, self._patience)
         await self._announcer.start()
         self._at_stop(self._announcer.stop)
+        relays = AsyncExitStack()
+        self._at_stop(relays.aclose)
+        for outbox in [h.outbox for h in self._hosted if h.outbox is not None]:
+            await relays.enter_async_context(outbox.relayed(self._announcer.write_all))
         stores_in_all = max(1, len(plan.tables) * settings.partitions)  # the details validator has none
         broker = KafkaBroker(settings, plan.group, partition_bytes=max(LEAST_BYTES, RESTORE_BYTES // stores_in_all))
         self._at_stop(broker.stop)
@@ -256,7 +265,13 @@ class Worker:
             "takeover": dict(self._engine.handover.progress) if self._app is not None else {},
             "standby": self._copies.lag if self._app is not None else {},
             "stalled": stalled,
+            # Told, but not decisive: the other services of the worker go on, and every worker would be unready at once.
+            "databases": {database.service: database.away or "open" for database in self._databases},
         }
+
+    @property
+    def _databases(self) -> "list[Database]":
+        return [h.database for h in self._hosted if h.database is not None]
 
     def _later(self, release: Callable[[], object]) -> None:
         async def step() -> None:

@@ -1,11 +1,14 @@
 """Bodies of the HTTP API that are not messages themselves."""
 
+import re
+from datetime import datetime
+from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, StrictFloat, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from schemas.identifiers import OrderId
+from schemas.identifiers import Code, OrderId
 from schemas.messages import CheckType, Need, Order, OrderState, ValidationResult
 from schemas.wire import Int64, Message, Money, Quantity
 
@@ -56,6 +59,79 @@ class FulfilmentStatus(Message):
     state: OrderState | None = Field(default=None, description="Missing as long as the order itself is not known")
     value: Money | None = None
     paid: Money
+
+
+def _local_time(value: object) -> datetime:
+    try:
+        if isinstance(value, str) and re.fullmatch(_LOCAL_TIME, value):
+            return datetime.strptime(value, "%Y-%m-%d %H:%M:%S")  # noqa: DTZ007 - the service knows the zone
+    except ValueError:
+        pass  # the 30th of February
+    raise PydanticCustomError("local_time", "must be a date and time such as 2021-03-18 10:13:43")
+
+
+_LOCAL_TIME = "[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}"
+LocalTime = Annotated[
+    datetime,
+    PlainValidator(_local_time),
+    PlainSerializer(lambda local: f"{local:%Y-%m-%d %H:%M:%S}", return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": f"^{_LOCAL_TIME}$", "examples": ["2021-03-18 10:13:43"]}),
+]
+"""A date and time of day as a clock on the wall shows it."""
+
+Latitude = Annotated[StrictFloat, Field(ge=-90, le=90, allow_inf_nan=False)]
+Longitude = Annotated[StrictFloat, Field(ge=-180, le=180, allow_inf_nan=False)]
+
+
+class NewCheckin(Message):
+    """Body of `POST /api/SOA/home/checkin`: somebody is on the spot. Degrees are WGS 84's."""
+
+    internet_no: Code
+    order_no: OrderId
+    staff_code: Code
+    job_status: Code
+    checkin_latitude: Latitude
+    checkin_longitude: Longitude
+    checkin_date: LocalTime
+
+
+class CheckinState(StrEnum):
+    CREATED = "CREATED"
+    REJECTED = "REJECTED"
+
+
+class Checkin(Message):
+    """Answer of `/api/SOA/home/checkin`: a check-in and what became of it. A REJECTED one counts for nothing."""
+
+    event_id: str
+    status: CheckinState
+    reason: str | None = Field(default=None, description="Why it was rejected")
+    internet_no: str
+    order_no: OrderId
+    staff_code: str
+    job_status: str
+    checkin_latitude: float
+    checkin_longitude: float
+    checkin_date: datetime
+
+
+class PortalCheckin(Message):
+    """A check-in as the portal knows it. What it says is missing while only its rejection is known."""
+
+    event_id: str
+    status: CheckinState
+    reason: str | None = None
+    internet_no: str | None = None
+    staff_code: str | None = None
+    job_status: str | None = None
+    checkin_date: datetime | None = None
+
+
+class PortalCheckins(Message):
+    """Body of `GET /v1/portal/checkins/{orderNo}`: the last check-ins of an order, the latest at the end."""
+
+    order_no: OrderId
+    check_ins: tuple[PortalCheckin, ...] = ()
 
 
 class InvalidParam(Message):

@@ -29,8 +29,22 @@ OrderId = Annotated[str, Field(min_length=1, max_length=MAX_LENGTH), AfterValida
 """1 to 128 printable characters."""
 
 
+Code = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
+"""1 to 64 printable characters: a number or a name that somebody else gives."""
+
+
 def new_order_id() -> str:
-    """A UUIDv7 (RFC 9562, 5.7): sorts by the millisecond it was made in, so new orders are near each other on disk."""
+    """A UUIDv7: new orders are near each other on disk."""
+    return _uuid7()
+
+
+def new_event_id() -> str:
+    """A UUIDv7, by which who reads a message twice can tell."""
+    return _uuid7()
+
+
+def _uuid7() -> str:
+    """RFC 9562, 5.7: sorts by the millisecond it was made in."""
     raw = bytearray((time.time_ns() // 1_000_000).to_bytes(6) + os.urandom(10))
     raw[6] = 0x70 | raw[6] & 0x0F
     raw[8] = 0x80 | raw[8] & 0x3F

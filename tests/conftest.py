@@ -23,6 +23,23 @@ def kafka(tmp_path_factory):
         shutil.rmtree(node.data)  # the logs stay, for whoever looks into a failure
 
 
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory):
+    """A real PostgreSQL, fresh, for the whole run."""
+    from ecosystem.postgres import Postgres
+
+    with Postgres(tmp_path_factory.mktemp("postgres")) as server:
+        yield server
+
+
+@pytest.fixture
+def database_url(postgres):
+    """The URL of a database of this test's own, empty."""
+    name = f"t_{secrets.token_hex(4)}"
+    yield postgres.database(name)
+    postgres.drop(name)
+
+
 @pytest.fixture
 def prefix():
     """A topic prefix of this test's own, so that tests share a broker but no data."""

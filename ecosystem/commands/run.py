@@ -10,7 +10,9 @@ from ecosystem import running, services
 @click.command()
 @click.argument("names", metavar="SERVICE...", nargs=-1, required=True, type=click.Choice(services.NAMES))
 @click.option(
-    "--port", type=click.IntRange(0, 65_535), help="HTTP port; 0 for any that is free [default: HTTP_PORT, 8080]"
+    "--port",
+    type=click.IntRange(0, 65_535),
+    help="HTTP port; 0 for any that is free [default: HTTP_PORT, 8080; 3000 for checkin alone]",
 )
 def run(names: tuple[str, ...], port: int | None) -> None:
     """Run one worker with these services, until SIGTERM or Ctrl-C.
@@ -23,11 +25,13 @@ def run(names: tuple[str, ...], port: int | None) -> None:
     orders run orders fraud inventory details      the core in one process
     orders run fraud --port 8081                   one service alone
 
-    Services: orders, fraud, inventory, details.
+    Services: orders, fraud, inventory, details, fulfilment, email, checkin, portal.
     """
     from runtime import process  # Faust takes a second to import: not for those who ask for help
 
     settings = running.settings()
+    if port is None and "http_port" not in settings.model_fields_set:
+        port = services.port(names)
     if port is not None:
         settings = settings.model_copy(update={"http_port": port})
     sys.exit(process.run(services.build(names, settings), settings))

@@ -12,6 +12,7 @@ _ADVICE = {
     "int_type": "must be a whole number such as 3: no quotes, no fraction, not true, false or null",
     "string_type": 'must be text in quotes, such as "book"',
     "decimal_type": "must be a number such as 9.99: no quotes, not true, false or null",
+    "float_type": "must be a number such as 9.99: no quotes, not true, false or null",
     "finite_number": "must be a finite number such as 9.99",
     "decimal_max_places": "must have at most {decimal_places} digits after the point",
     "decimal_max_digits": "must have at most {max_digits} digits in all",

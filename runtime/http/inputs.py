@@ -1,13 +1,18 @@
 """What a request brings along: its body, and the time it may take."""
 
 import time
+from typing import TypeVar
 
 from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
 
 from runtime.http.answers import Refused
+from runtime.http.faults import refuse
 from schemas.api import InvalidParam
 from schemas.identifiers import OrderId
+from schemas.wire import Message
+
+M = TypeVar("M", bound=Message)
 
 _ORDER_ID: TypeAdapter[str] = TypeAdapter(OrderId)
 
@@ -43,13 +48,13 @@ def deadline_of(request: web.Request) -> Deadline:
     return Deadline(milliseconds / 1000)
 
 
-def order_id_of(request: web.Request) -> str:
-    """The order id in the path. Raises `Refused` (400) if no order can have it."""
+def order_id_of(request: web.Request, name: str = "id") -> str:
+    """The order id in the path, as `name`. Raises `Refused` (400) if no order can have it."""
     try:
-        return _ORDER_ID.validate_python(request.match_info["id"])
+        return _ORDER_ID.validate_python(request.match_info[name])
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-        fault = InvalidParam(name="id", reason=reason)
+        fault = InvalidParam(name=name, reason=reason)
         raise Refused(400, f"No order can have this id: {reason}.", errors=[fault]) from None
 
 
@@ -62,6 +67,19 @@ async def body_of(request: web.Request) -> bytes:
         return await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise too_large(limit) from None
+
+
+async def message_of(request: web.Request, model: type[M]) -> M:
+    """The body as a message. Raises `Refused`: 415 for what is no JSON, 413, 400 for what is wrong, field by field."""
+    content_type = request.headers.get("Content-Type")
+    if not is_json(content_type):
+        detail = f"The body must be application/json, not {content_type}."
+        raise Refused(415, detail, headers={"Accept-Post": "application/json"})
+    body = await body_of(request)
+    try:
+        return model.from_json(body)
+    except ValidationError as error:
+        raise refuse(error) from None
 
 
 def too_large(limit: int) -> Refused:

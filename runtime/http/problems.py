@@ -6,7 +6,7 @@ import uuid
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from runtime.hosting import NotHere, Unavailable
+from runtime.hosting import DatabaseAway, NotHere, Unavailable
 from runtime.http.answers import RETRY, Refused, problem
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,9 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         return problem(503, "Kafka did not take the message in time. Repeat the request.", headers=RETRY)
     except NotHere:
         return problem(503, "The worker that holds this key is changing. Repeat the request.", headers=RETRY)
+    except DatabaseAway as error:
+        log.warning("request refused path=%s error=%s", request.path, error)
+        return problem(503, "The database did not answer in time. Repeat the request.", headers=RETRY)
     except web.RequestPayloadError as error:
         return problem(400, f"The request body could not be read: {error}")
     except Exception:

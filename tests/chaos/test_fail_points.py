@@ -21,7 +21,7 @@ SILENCE_S = 3.5
 
 HANDOVER = [point for point in POINTS if point.startswith("handover.")]
 AT_LEAST_ONCE = ["commit.wishes", "commit.state", "commit.announced", "commit.timers"]
-COMMIT = [point for point in POINTS if point not in {*HANDOVER, *AT_LEAST_ONCE}]
+COMMIT = [p for p in POINTS if p.startswith(("batch.", "commit.", "apply.")) and p not in AT_LEAST_ONCE]
 
 Life = dict[str, str]
 """What a process is to do at which step before it is ended."""

@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 from ecosystem import sample
 from ecosystem.cli import main
 from ecosystem.kafka.jars import VERSION
+from ecosystem.postgres import VERSION as POSTGRES
 from ecosystem.services import CORE, NAMES
 from runtime.http import metrics as http_metrics
 from runtime.metrics import LoopMetrics
@@ -67,7 +68,7 @@ def test_links_and_paths_in_the_documentation_lead_somewhere(path):
 @pytest.mark.parametrize("path", ["README.md", "docs/operations.md"])
 def test_commands_in_the_documentation_exist(path):
     for words in re.findall(
-        r"\borders ((?:up|run|post|get|stock|generate|tail|topics|audit|dead-letters)\b[^\n`#|;]*)", read(path)
+        r"\borders ((?:up|run|post|get|stock|checkin|generate|tail|topics|audit|dead-letters)\b[^\n`#|;]*)", read(path)
     ):
         arguments = words.split()
         options = [a for a in arguments if a.startswith("--")]
@@ -186,14 +187,32 @@ def test_compose_announces_the_sample_stock(compose):
 def test_compose_sets_only_what_is_a_setting(compose):
     known = {name.upper() for name in Settings.model_fields}
     for name, service in compose["services"].items():
-        if name != "kafka":
+        if name not in {"kafka", "postgres"}:
             assert set(service.get("environment", {})) <= known, name
+
+
+def filled(text):
+    """With the defaults of its variables."""
+    return re.sub(r"\$\{\w+:-(.*?)\}", r"\1", text)
+
+
+def test_compose_has_a_database_for_each_service_that_keeps_one(compose, workers):
+    script = filled(compose["configs"]["databases"]["content"])
+    made = dict(re.findall(r"^CREATE ROLE (\w+) LOGIN PASSWORD '(\w+)';$", script, re.MULTILINE))
+    for worker in workers.values():
+        for variable, value in worker["environment"].items():
+            if variable.endswith("_DATABASE_URL"):
+                name = variable.removesuffix("_DATABASE_URL").lower()
+                assert filled(value) == f"postgresql://{name}:{made[name]}@postgres:5432/{name}"
+                assert f"CREATE DATABASE {name} OWNER {name};" in script
+                assert f"REVOKE ALL ON DATABASE {name} FROM PUBLIC;" in script
+    assert compose["services"]["postgres"]["image"] == f"postgres:{POSTGRES}"
 
 
 def test_compose_environment_is_a_valid_configuration(workers, monkeypatch):
     for name, service in workers.items():
         for variable, value in service["environment"].items():
-            monkeypatch.setenv(variable, re.sub(r"\$\{\w+:-(.*?)\}", r"\1", value))
+            monkeypatch.setenv(variable, filled(value))
         settings = Settings()
         assert str(settings.base_url(0)) == f"http://{name}:8080"
         assert settings.kafka_bootstrap_servers == "kafka:19092"
@@ -220,7 +239,7 @@ def test_compose_waits_for_health_and_gives_time_to_stop(compose, workers):
 def test_compose_publishes_each_port_once_and_to_this_machine_only(compose, profile):
     services = [s for s in compose["services"].values() if profile in s.get("profiles", [profile])]
     ports = [port for service in services for port in service.get("ports", [])]
-    assert sorted(ports) == ["127.0.0.1:8025:8025", "127.0.0.1:8080:8080", "127.0.0.1:9092:9092"]
+    assert sorted(ports) == ["127.0.0.1:3000:8080", "127.0.0.1:8025:8025", "127.0.0.1:8080:8080", "127.0.0.1:9092:9092"]
     assert max(Counter(port.split(":")[1] for port in ports).values()) == 1
 
 

@@ -1,0 +1,34 @@
+"""The check-in service: answers HTTP from its database, announces by its outbox, consumes what others reject."""
+
+from zoneinfo import ZoneInfo
+
+from checkin_service import http
+from checkin_service.compensation import compensating
+from checkin_service.models import OUTBOX
+from checkin_service.store import CheckIns
+from runtime.database import Database
+from runtime.hosting import Hosted
+from runtime.outbox import Outbox
+from runtime.service import Input, Service
+from runtime.settings import Settings
+from schemas.topics import CHECKIN_REJECTIONS, HOME_CHECKINS
+
+
+def build(settings: Settings) -> Hosted:
+    """The service with its database."""
+    database = Database("checkin", settings.checkin_database_url, "checkin_service:migrations", settings)
+    outbox = Outbox(database, OUTBOX, settings.produce_timeout_s)
+    check_ins = CheckIns(database, outbox)
+    reject, on_rejected = compensating(check_ins)
+    return Hosted(
+        Service(
+            name="checkin",
+            inputs=(Input(CHECKIN_REJECTIONS, on_rejected),),
+            outputs=(HOME_CHECKINS,),
+            effects=(reject,),
+        ),
+        routes=http.routes(check_ins, ZoneInfo(settings.checkin_time_zone)),
+        openapi=http.openapi,
+        database=database,
+        outbox=outbox,
+    )

@@ -1,0 +1,22 @@
+"""The portal: consumes check-ins and rejections, holds a read model of its own."""
+
+from portal_service import http
+from portal_service.view import CHECK_INS_VIEW, on_check_in, on_rejected
+from runtime.hosting import Hosted
+from runtime.service import Input, Service
+from runtime.settings import Settings
+from schemas.topics import CHECKIN_REJECTIONS, HOME_CHECKINS
+
+
+def build(settings: Settings) -> Hosted:
+    """The service."""
+    return Hosted(
+        Service(
+            name="portal",
+            inputs=(Input(HOME_CHECKINS, on_check_in), Input(CHECKIN_REJECTIONS, on_rejected)),
+            outputs=(),
+            tables=(CHECK_INS_VIEW,),
+        ),
+        routes=http.routes,
+        openapi=http.openapi,
+    )

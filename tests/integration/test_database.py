@@ -1,0 +1,158 @@
+"""A service's database: migrated once, in step with its models, and waited for while it is away."""
+
+import asyncio
+import os
+import signal
+from contextlib import AsyncExitStack
+
+import pytest
+from alembic import command
+from pydantic import SecretStr
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError, ProgrammingError
+
+from ecosystem.postgres import Postgres
+from runtime.database import Database, alembic_config
+from runtime.hosting import DatabaseAway, NoDatabase
+from runtime.settings import Settings
+from tests.workers import until
+
+MIGRATIONS = {"checkin": "checkin_service:migrations"}
+
+
+def database(url, service="checkin", **settings):
+    return Database(service, SecretStr(url), MIGRATIONS[service], Settings(**settings))
+
+
+@pytest.fixture
+def open_database():
+    stack = AsyncExitStack()
+
+    async def opened(url, *, reached=True, **settings):
+        made = database(url, **settings)
+        await stack.enter_async_context(made.opened())
+        if reached:
+            await until(lambda: made.away is None, "reached")
+        return made
+
+    opened.stack = stack
+    return opened
+
+
+@pytest.fixture(autouse=True)
+async def _closed(open_database):
+    yield
+    await open_database.stack.aclose()
+
+
+async def scalar(opened, statement):
+    async with opened.transaction() as connection:
+        return await connection.scalar(text(statement))
+
+
+@pytest.mark.parametrize("service", MIGRATIONS)
+async def test_models_and_migrations_agree(database_url, open_database, service):
+    opened = await open_database(database_url)
+    async with opened.transaction() as connection:
+        await connection.run_sync(lambda c: command.check(alembic_config(MIGRATIONS[service], c)))
+
+
+@pytest.mark.parametrize("service", MIGRATIONS)
+async def test_migrations_can_be_taken_back(database_url, open_database, service):
+    opened = await open_database(database_url)
+    async with opened.transaction() as connection:
+        await connection.run_sync(lambda c: command.downgrade(alembic_config(MIGRATIONS[service], c), "base"))
+    tables = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'"
+    assert await scalar(opened, tables) == 1, "Alembic's own"
+
+
+async def test_many_that_start_at_once_migrate_once(database_url, open_database):
+    opened = await asyncio.gather(*(open_database(database_url) for _ in range(8)))
+    assert await scalar(opened[0], "SELECT count(*) FROM alembic_version") == 1
+    assert await scalar(opened[7], "SELECT count(*) FROM check_ins") == 0
+
+
+async def test_a_database_that_is_away_is_waited_for_and_missed_without_a_fault(tmp_path, open_database, monkeypatch):
+    monkeypatch.setattr(Database, "LONGEST_PAUSE_S", 0.25)
+    with Postgres(tmp_path / "home") as server:
+        url = server.database("checkin")
+        server.kill()
+        opened = await open_database(url, reached=False)
+        with pytest.raises(DatabaseAway):
+            await scalar(opened, "SELECT 1")
+
+        server.restart()
+        await until(lambda: opened.away is None, "reached")
+        assert await scalar(opened, "SELECT 1") == 1
+
+        server.kill()
+        with pytest.raises(DatabaseAway):
+            await scalar(opened, "SELECT 1")
+        server.restart()
+        assert await scalar(opened, "SELECT 1") == 1, "at the first attempt"
+
+
+async def test_one_that_is_frozen_is_given_up_in_time(tmp_path, open_database):
+    with Postgres(tmp_path / "home") as server:
+        opened = await open_database(server.database("checkin"), database_timeout_s=0.5)
+        async with opened.transaction() as connection:
+            backend = await connection.scalar(text("SELECT pg_backend_pid()"))
+        for pid in (server.pid, backend):
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(20):
+                with pytest.raises(DatabaseAway):
+                    await scalar(opened, "SELECT 1")
+        finally:
+            for pid in (backend, server.pid):
+                os.kill(pid, signal.SIGCONT)
+        async with asyncio.timeout(20):
+            assert await until(lambda: _answered(opened), "answers again") == 1
+
+
+async def _answered(opened):
+    try:
+        return await scalar(opened, "SELECT 1")
+    except DatabaseAway:
+        return None
+
+
+async def test_no_more_connections_than_there_may_be(database_url, open_database):
+    opened = await open_database(database_url, database_pool=2, database_timeout_s=0.5)
+    async with opened.transaction(60), opened.transaction(60):
+        with pytest.raises(DatabaseAway):
+            await scalar(opened, "SELECT 1")
+    assert await scalar(opened, "SELECT 1") == 1
+
+
+async def test_who_is_cancelled_while_the_connection_breaks_is_cancelled_all_the_same(database_url, open_database):
+    """The rollback fails then; taken for an absence, it would keep a loop alive that is to end."""
+    opened = await open_database(database_url)
+    begun = asyncio.Event()
+
+    async def work():
+        async with opened.transaction() as connection:
+            pid = await connection.scalar(text("SELECT pg_backend_pid()"))
+            await scalar(opened, f"SELECT pg_terminate_backend({pid}, 1000)")
+            begun.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    await begun.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+
+
+async def test_what_is_our_own_fault_is_no_absence(database_url, open_database):
+    opened = await open_database(database_url)
+    with pytest.raises(ProgrammingError):
+        await scalar(opened, "SELECT nonsense")
+    with pytest.raises(IntegrityError):
+        await scalar(opened, "INSERT INTO check_ins (event_id) VALUES (gen_random_uuid())")
+
+
+async def test_without_a_url_it_says_which_is_missing():
+    with pytest.raises(NoDatabase, match="CHECKIN_DATABASE_URL"):
+        async with Database("checkin", None, MIGRATIONS["checkin"], Settings()).opened():
+            pass

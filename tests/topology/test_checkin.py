@@ -1,0 +1,79 @@
+"""Check-ins and rejections where they are listened to: the check-in service, fulfilment, the portal."""
+
+import pytest
+
+import checkin_service.app
+import fulfilment_service.app
+import portal_service.app
+from portal_service.view import CHECK_INS_VIEW, MOST
+from runtime.settings import Settings
+from runtime.testing import Topology
+from schemas.messages import CheckinRejected, HomeCheckin
+from schemas.topics import CHECKIN_REJECTIONS, HOME_CHECKINS
+from tests.topology.conftest import CORE, Shop
+
+
+def checked_in(event_id="c1", order_no="o1") -> HomeCheckin:
+    return HomeCheckin(
+        event_id=event_id,
+        internet_no="8850049302",
+        order_no=order_no,
+        staff_code="cs_eng_ftth",
+        job_status="homecheckedin",
+        checkin_latitude=13.78,
+        checkin_longitude=100.54,
+    )
+
+
+def rejected(event_id="c1", order_no="o1") -> CheckinRejected:
+    return CheckinRejected(event_id=event_id, order_no=order_no, reason="no")
+
+
+@pytest.fixture(params=[False, True], ids=["composed", "apart"])
+def topology(request):
+    apps = (checkin_service.app, portal_service.app)
+    return Topology(*(app.build(Settings()).service for app in apps), apart=request.param)
+
+
+def shown(topology, order_no="o1"):
+    row = topology.row(CHECK_INS_VIEW, order_no)
+    return [(c.event_id, str(c.status), c.reason, c.staff_code) for c in row.check_ins]
+
+
+def test_a_rejection_is_to_be_done_in_the_database_once(topology):
+    topology.send(CHECKIN_REJECTIONS, rejected(), rejected(), rejected("c2"))
+    service = checkin_service.app.build(Settings()).service
+    [effect] = [e for w in topology.workers for s in w.plan.services for e in s.effects]
+    assert effect.name == service.effects[0].name
+    assert topology.pending(effect) == {"c1": rejected(), "c2": rejected("c2")}
+
+
+@pytest.mark.parametrize("events", [("in", "out"), ("out", "in"), ("in", "out", "in"), ("in", "in", "out", "out")])
+def test_the_portal_shows_a_rejected_check_in_whichever_came_first(topology, events):
+    for event in events:
+        if event == "in":
+            topology.send(HOME_CHECKINS, checked_in())
+        else:
+            topology.send(CHECKIN_REJECTIONS, rejected())
+    assert shown(topology) == [("c1", "REJECTED", "no", "cs_eng_ftth")]
+
+
+def test_the_portal_shows_the_last_check_ins_of_each_order(topology):
+    topology.send(HOME_CHECKINS, checked_in("other", "o2"))
+    for n in range(MOST + 5):
+        topology.send(HOME_CHECKINS, checked_in(f"c{n}"))
+    assert [id_ for id_, *_ in shown(topology)] == [f"c{n}" for n in range(5, MOST + 5)]
+    assert shown(topology, "o2") == [("other", "CREATED", None, "cs_eng_ftth")]
+
+
+@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
+def test_a_check_in_that_comes_twice_from_the_outbox_is_answered_once(guarantee):
+    """At least once it is answered again: the first answer may have been lost."""
+    apps = [*CORE.values(), fulfilment_service.app]
+    services = [app.build(Settings(processing_guarantee=guarantee)).service for app in apps]
+    shop = Shop(Topology(*services))
+    shop.post(shop.order("o1", product="NONE"))
+    shop.topology.send(HOME_CHECKINS, checked_in(), checked_in(), checked_in("c2"))
+
+    answered = [r.event_id for r in shop.topology.values(CHECKIN_REJECTIONS)]
+    assert answered == (["c1", "c2"] if guarantee == "exactly_once" else ["c1", "c1", "c2"])

@@ -1,0 +1,105 @@
+"""What a check-in may say, and which moment its time is."""
+
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+from pydantic import ValidationError
+
+from checkin_service.http import instant
+from ecosystem import services
+from runtime.http.answers import Refused
+from runtime.http.faults import refuse
+from runtime.settings import Settings
+from schemas.api import NewCheckin
+
+BODY = {
+    "internetNo": "8850049302",
+    "orderNo": "5960915_106347524.2",
+    "staffCode": "cs_eng_ftth",
+    "jobStatus": "homecheckedin",
+    "checkinLatitude": 13.7827811,
+    "checkinLongitude": 100.5465937,
+    "checkinDate": "2021-03-18 10:13:43",
+}
+
+
+def read(**changes):
+    return NewCheckin.model_validate({**BODY, **changes})
+
+
+def test_the_body_is_read_and_written_as_it_is():
+    assert NewCheckin.from_json(read().to_json()) == read()
+    assert read().model_dump(by_alias=True, mode="json") == BODY
+    assert read(checkinLatitude=-90, checkinLongitude=180, unknown="passed over").checkin_latitude == -90
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "advice"),
+    [
+        ("checkinLatitude", 90.1, "at most 90"),
+        ("checkinLatitude", -90.1, "at least -90"),
+        ("checkinLongitude", 180.5, "at most 180"),
+        ("checkinLongitude", "100.5", "must be a number"),
+        ("checkinLongitude", True, "must be a number"),
+        ("checkinLongitude", float("nan"), "finite"),
+        ("checkinDate", "2021-03-18T10:13:43Z", "such as 2021-03-18 10:13:43"),
+        ("checkinDate", "2021-02-30 10:13:43", "such as 2021-03-18 10:13:43"),
+        ("checkinDate", "٢٠٢١-03-18 10:13:43", "such as 2021-03-18 10:13:43"),
+        ("checkinDate", 1616037223, "such as 2021-03-18 10:13:43"),
+        ("internetNo", "", "at least 1"),
+        ("internetNo", 8850049302, "text in quotes"),
+        ("staffCode", "x\x00", "not allowed"),
+        ("jobStatus", "x" * 65, "at most 64"),
+        ("orderNo", " o1", "white space"),
+    ],
+)
+def test_what_is_wrong_is_named_with_what_to_do(field, value, advice):
+    with pytest.raises(ValidationError) as error:
+        read(**{field: value})
+    [fault] = refuse(error.value).errors
+    assert fault.name == field
+    assert advice in fault.reason
+
+
+@pytest.mark.parametrize("field", BODY)
+def test_every_field_is_needed(field):
+    with pytest.raises(ValidationError, match="Field required"):
+        NewCheckin.model_validate({name: value for name, value in BODY.items() if name != field})
+
+
+def test_times_are_of_the_zone():
+    local = read().checkin_date
+    assert instant(local, ZoneInfo("Asia/Bangkok")) == datetime(2021, 3, 18, 3, 13, 43, tzinfo=UTC)
+    assert instant(local, ZoneInfo("America/New_York")) == datetime(2021, 3, 18, 14, 13, 43, tzinfo=UTC)
+
+
+def test_of_two_moments_the_first_counts():
+    twice = datetime(2021, 10, 31, 2, 30)  # noqa: DTZ001
+    assert instant(twice, ZoneInfo("Europe/Prague")) == datetime(2021, 10, 31, 0, 30, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("local", "zone"),
+    [
+        ((2021, 3, 28, 2, 30), "Europe/Prague"),  # when clocks were put forward
+        ((1, 1, 1, 0, 0), "Asia/Bangkok"),
+        ((9999, 12, 31, 23, 59), "America/New_York"),
+    ],
+)
+def test_a_time_that_no_clock_showed_is_refused(local, zone):
+    with pytest.raises(Refused, match="checkinDate") as refused:
+        instant(datetime(*local), ZoneInfo(zone))  # noqa: DTZ001
+    assert refused.value.status == 400
+
+
+@pytest.mark.parametrize("zone", ["", "Asia", "Nowhere/Land", "../etc/passwd"])
+def test_a_zone_that_does_not_exist_is_named(zone):
+    with pytest.raises(ValidationError, match="no time zone"):
+        Settings(checkin_time_zone=zone)
+
+
+def test_the_check_in_service_alone_has_a_port_of_its_own():
+    assert services.port(("checkin",)) == 3000
+    assert services.port(("checkin", "portal")) is None
+    assert services.port(("orders",)) is None
