@@ -84,10 +84,10 @@ class FakeHost:
     async def transact(self, table: Table[Any], key: str, decide: Callable[[Any], Any]) -> Any:
         if not self.holds(key):
             raise NotHere
-        self.transactions += 1
         return await asyncio.shield(self._transact(key, decide))  # once the loop has it, it goes its way
 
     async def _transact(self, key: str, decide: Callable[[Any], Any]) -> Any:
+        self.transactions += 1
         await self.gate.wait()
         if not self.holds(key):
             raise NotHere
