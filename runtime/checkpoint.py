@@ -173,6 +173,7 @@ class AtLeastOnce:
         new_producer: makes the producer.
         commit_offsets: commits offsets for the group; raises `Fenced`.
         timeout_s: after which a commit counts as failed.
+        is_member: whether the group may still count this worker among its members, as far as the worker can know.
     """
 
     fenced = False
@@ -182,7 +183,9 @@ class AtLeastOnce:
         new_producer: Callable[[], Producer],
         commit_offsets: Callable[[Offsets], Awaitable[None]],
         timeout_s: float,
+        is_member: Callable[[], bool] = lambda: True,
     ) -> None:
+        self._is_member = is_member
         self._new_producer = new_producer
         self._commit_offsets = commit_offsets
         self._timeout_s = timeout_s
@@ -199,14 +202,13 @@ class AtLeastOnce:
         committed = False
         try:
             async with _in_time(self._timeout_s):
-                producer = await self._working()
-                ends = dict(await producer.send(wishes))
+                ends = dict(await self._send(wishes))
                 failpoints.reach("commit.wishes")
-                ends |= await producer.send(state)
+                ends |= await self._send(state)
                 failpoints.reach("commit.state")
-                await producer.send(writes.announcements)
+                await self._send(writes.announcements)
                 failpoints.reach("commit.announced")
-                ends |= await producer.send(withdrawn)
+                ends |= await self._send(withdrawn)
                 failpoints.reach("commit.timers")
                 await self._offsets_committed()
                 self._offsets = asyncio.ensure_future(self._commit_offsets(writes.offsets))
@@ -215,6 +217,13 @@ class AtLeastOnce:
             if not committed:
                 await self.stop()
         return ends
+
+    async def _send(self, writes: Sequence[Write]) -> Ends:
+        """Nothing refuses a worker that was paused past its session, so it asks itself, as late as it can."""
+        producer = await self._working()
+        if not self._is_member():
+            raise Fenced("the group has not confirmed for a session that this worker is its member")
+        return await producer.send(writes)
 
     async def flush(self) -> None:
         try:

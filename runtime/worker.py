@@ -317,7 +317,10 @@ class Worker:
         settings, group = self.settings, self.plan.group
         if settings.processing_guarantee is Guarantee.AT_LEAST_ONCE:
             return AtLeastOnce(
-                lambda: Idempotent(settings, self._limits), member.commit, settings.transaction_timeout_s
+                lambda: Idempotent(settings, self._limits),
+                member.commit,
+                settings.transaction_timeout_s,
+                lambda: self._confirmed,
             )
         return ExactlyOnce(
             lambda turn: Transactional(settings, group, f"{group}-{instance}-{turn}", self._limits),

@@ -3,7 +3,7 @@
 import pytest
 from aiokafka.errors import KafkaError
 
-from runtime.checkpoint import AtLeastOnce, Unsettled
+from runtime.checkpoint import AtLeastOnce, Refused, Unsettled
 from runtime.records import Membership, TopicPartition, Write, Writes
 
 ME = Membership(1, "me")
@@ -79,3 +79,18 @@ async def test_offsets_are_not_committed_past_what_could_not_be_written(fails_at
     await checkpoint.commit(batch(), ME)
     await checkpoint.flush()
     assert len(offsets) == 1
+
+
+async def test_a_worker_that_was_paused_past_its_session_sends_nothing_more():
+    producer, member = Producer(), [True, True, False]
+    offsets = []
+
+    async def commit(positions):
+        offsets.append(positions)
+
+    checkpoint = AtLeastOnce(lambda: producer, commit, 5, lambda: member.pop(0) if member else False)
+    with pytest.raises(Refused):
+        await checkpoint.commit(batch(), ME)
+
+    assert producer.sent == ["s-effects-changelog", "s-timers-changelog", "s-rows-changelog withdrawn"]
+    assert offsets == []
