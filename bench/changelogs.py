@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from ecosystem.services import CORE, build
+from runtime.limits import Limits
 from runtime.partitioning import partition_of
 from runtime.plan import Plan
 from runtime.producers import Transactional
@@ -63,7 +64,9 @@ class Changelogs:
     async def write(self, orders: int, batch: int) -> list[str]:
         """Writes the rows of so many orders, a transaction for each `batch` of them. Returns some of the ids."""
         await ensure_topics(self._settings, topics_of(self.plan))
-        producers = [Transactional(self._settings, self.plan.group, f"changelogs-{n}") for n in range(AT_ONCE)]
+        producers = [
+            Transactional(self._settings, self.plan.group, f"changelogs-{n}", Limits()) for n in range(AT_ONCE)
+        ]
         await asyncio.gather(*(producer.start() for producer in producers))
         batches = self._batches(orders, batch)
         sample: list[str] = []

@@ -145,7 +145,12 @@ class SimulatedWorker:
         requests = SimulatedRequests(process, self.network, self.broker, plan.group, settings.batch_limit)
         member = SimulatedMember(process, self.network, self.broker, settings, plan.group, list(plan.consumed))
         checkpoint = self._new_checkpoint(process, member)
-        await checkpoint.start()
+        try:
+            await checkpoint.start()
+        except Exception as error:  # as a process that cannot start: it ends, and is started again
+            process.alive = False
+            self.ended(self, error)
+            return
         copies = None
         if self.standbys:
             follows = SimulatedRequests(process, self.network, self.broker, plan.group, settings.batch_limit)
