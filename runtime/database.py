@@ -9,7 +9,6 @@ from typing import Any
 import asyncpg
 from alembic import command
 from alembic.config import Config
-from alembic.util.exc import CommandError
 from pydantic import SecretStr
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
@@ -113,7 +112,7 @@ class Database:
         while True:
             try:
                 await self._migrate()
-            except (DBAPIError, CommandError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            except Exception as error:  # whatever it is, it is told, and the others go on
                 self.away = repr(error)
                 log.warning("database not reached service=%s error=%s", self.service, self.away)
                 await asyncio.sleep(pause)

@@ -152,6 +152,14 @@ async def test_what_is_our_own_fault_is_no_absence(database_url, open_database):
         await scalar(opened, "INSERT INTO check_ins (event_id) VALUES (gen_random_uuid())")
 
 
+@pytest.mark.parametrize("url", ["mysql://somewhere/shop", "postgresql://127.0.0.1:port/shop", "nonsense"])
+async def test_a_url_that_is_none_is_told_and_ends_nothing(open_database, url):
+    opened = await open_database(url, reached=False)
+    await until(lambda: opened.away != "not reached yet", "told")
+    with pytest.raises(DatabaseAway):
+        await scalar(opened, "SELECT 1")
+
+
 async def test_without_a_url_it_says_which_is_missing():
     with pytest.raises(NoDatabase, match="CHECKIN_DATABASE_URL"):
         async with Database("checkin", None, MIGRATIONS["checkin"], Settings()).opened():

@@ -3,7 +3,7 @@ from datetime import timedelta
 import pytest
 from samples import NOON, order
 
-from runtime.memory import KEPT, STEP, Memory, Remembered
+from runtime.memory import KEPT, STEP, Memory, Remembered, Seen
 from runtime.service import Input, Service
 from runtime.testing import Topology
 from schemas.topics import ORDERS
@@ -55,3 +55,16 @@ def test_what_was_forgotten_can_be_remembered_again(topology):
     topology.advance(KEPT + timedelta(hours=1))
     topology.send(ORDERS, order("o1", created_at=NOON))
     assert topology.row(SEEN.rows, "o1") == Remembered()
+
+
+def test_what_was_seen_is_told_as_long_as_a_topic_keeps_it():
+    seen, first = Seen("keeper-events"), []
+    on_order = lambda order, ctx: first.append((order.id, seen.first(ctx, order.id)))  # noqa: E731
+    topology = Topology(Service("keeper", (Input(ORDERS, on_order),), (), seen.tables, seen.forget), partitions=1)
+    topology.send(ORDERS, order("o1"), order("o2"), order("o1"))
+    topology.advance(KEPT - timedelta(seconds=1))
+    topology.send(ORDERS, order("o1"))
+    assert first == [("o1", True), ("o2", True), ("o1", False), ("o1", False)]
+
+    topology.advance(timedelta(hours=2))
+    assert set(rows(topology).values()) == {0}

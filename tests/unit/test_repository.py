@@ -13,6 +13,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
 from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -22,8 +23,9 @@ from ecosystem import sample
 from ecosystem.cli import main
 from ecosystem.kafka.jars import VERSION
 from ecosystem.postgres import VERSION as POSTGRES
-from ecosystem.services import CORE, NAMES
+from ecosystem.services import CORE, NAMES, build
 from runtime.http import metrics as http_metrics
+from runtime.http.openapi import document
 from runtime.metrics import LoopMetrics
 from runtime.settings import Settings
 
@@ -90,6 +92,10 @@ def test_operations_lists_every_metric_with_its_type():
     have = {f.name + ("_total" if f.type == "counter" else ""): f.type for f in families}
     rows = re.findall(r"^\| `(\w+)` \| (counter|gauge|histogram)\b", read("docs/operations.md"), re.MULTILINE)
     assert dict(rows) == have
+
+
+def test_all_services_can_share_a_worker_and_its_document():
+    validate(document(build(NAMES, Settings())))
 
 
 # Lock files
