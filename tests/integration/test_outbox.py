@@ -192,7 +192,6 @@ async def test_writers_and_relays_at_odds_lose_nothing_and_keep_the_order_of_eac
         troubles = [asyncio.create_task(relay(outbox)) for outbox in found[:3]]
         troubles.append(asyncio.create_task(take_locks_away(found[3])))
         await asyncio.gather(*(write(found[3]) for _ in range(4)))
-        await asyncio.sleep(0.2)
         for task in troubles:
             task.cancel()
         await asyncio.gather(*troubles, return_exceptions=True)

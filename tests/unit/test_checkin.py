@@ -4,10 +4,12 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import pytest
+from click.testing import CliRunner
 from pydantic import ValidationError
 
 from checkin_service.http import instant
 from ecosystem import services
+from ecosystem.cli import main
 from runtime.http.answers import Refused
 from runtime.http.faults import refuse
 from runtime.settings import Settings
@@ -103,3 +105,20 @@ def test_the_check_in_service_alone_has_a_port_of_its_own():
     assert services.port(("checkin",)) == 3000
     assert services.port(("checkin", "portal")) is None
     assert services.port(("orders",)) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "port"),
+    [
+        (["checkin"], {}, 3000),
+        (["checkin"], {"HTTP_PORT": "9000"}, 9000),
+        (["checkin", "--port", "9001"], {"HTTP_PORT": "9000"}, 9001),
+        (["checkin", "portal"], {}, 8080),
+    ],
+)
+def test_it_listens_where_it_is_told_to(arguments, environment, port, monkeypatch):
+    monkeypatch.delenv("HTTP_PORT", raising=False)
+    ran = []
+    monkeypatch.setattr("runtime.process.run", lambda _, settings: ran.append(settings.http_port) or 0)
+    result = CliRunner().invoke(main, ["run", *arguments], env=environment)
+    assert (result.exit_code, ran) == (0, [port]), result.output
