@@ -1,4 +1,4 @@
-"""What `orders up` runs on this machine: Kafka, a mail server, workers, sample data; stopped in reverse order."""
+"""What `orders up` runs on this machine: Kafka, PostgreSQL, mail, workers, sample data; stopped in reverse."""
 
 import os
 import shutil
@@ -20,6 +20,7 @@ from ecosystem.kafka import Cluster
 from ecosystem.layout import Planned, plan
 from ecosystem.locks import exclusive
 from ecosystem.mail import MailSink
+from ecosystem.postgres import PORT, Postgres
 from ecosystem.running import Running
 from ecosystem.services import NAMES
 from ecosystem.writer import Writer
@@ -72,6 +73,8 @@ class Local:
         self._kafka: Cluster | None = None
         self._workers = plan(wish.apart, wish.workers, wish.port, NAMES)
         self._mail: MailSink | None = None
+        self._postgres: Postgres | None = None
+        self._database = ""
         self._children = Children(console, max(len(worker.name) for worker in self._workers))
 
     def __enter__(self) -> Self:
@@ -98,6 +101,9 @@ class Local:
             self._start_kafka(stack)
         if "SMTP_HOST" not in os.environ:
             self._mail = stack.enter_context(MailSink(self._data / "mail"))
+        if "CHECKIN_DATABASE_URL" not in os.environ:
+            self._postgres = stack.enter_context(Postgres(self._data / "postgres", port=PORT))
+            self._database = self._postgres.database("checkin")
         servers = self._settings.kafka_bootstrap_servers
         stack.enter_context(running.announced(Running(os.getpid(), servers, self._urls)))
         stack.callback(self._stop_children)
@@ -114,7 +120,7 @@ class Local:
 
     def _start_kafka(self, stack: ExitStack) -> None:
         if self._wish.fresh:
-            for folder in ("kafka", "state", "mail"):
+            for folder in ("kafka", "state", "mail", "postgres"):
                 shutil.rmtree(self._data / folder, ignore_errors=True)
         self._kafka = stack.enter_context(Cluster(self._data / "kafka", port=_KAFKA_PORT, console=self._console))
         servers = self._kafka.bootstrap_servers
@@ -126,6 +132,8 @@ class Local:
             "HTTP_PORT": str(worker.port),
             "STATE_DIR": str(self._data / "state" / worker.name),
         }
+        if self._postgres:
+            env["CHECKIN_DATABASE_URL"] = self._database
         if self._mail:
             env |= {"SMTP_HOST": "127.0.0.1", "SMTP_PORT": str(self._mail.port)}
         self._children.start(worker.name, ["run", *worker.services], env)
@@ -144,8 +152,12 @@ class Local:
             time.sleep(_POLL_S)
 
     def _check(self) -> None:
-        if failure := self._children.failure() or (self._kafka and self._kafka.failure()):
+        if failure := self._failure():
             self._fail(failure)
+
+    def _failure(self) -> str | None:
+        servers = [server for server in (self._kafka, self._postgres) if server]
+        return self._children.failure() or next((why for server in servers if (why := server.failure())), None)
 
     def _fail(self, why: str) -> NoReturn:
         self._console.print(why, style="bold red", markup=False, soft_wrap=True)  # before what stopping has to say
@@ -163,6 +175,7 @@ class Local:
     def _welcome(self, seconds: float) -> None:
         url = self._urls[0]
         workers = "".join(f"\n  {w.name:<11} {w.url}" for w in self._workers) if len(self._workers) > 1 else ""
+        database = f"127.0.0.1:{self._postgres.port}" if self._postgres else "as CHECKIN_DATABASE_URL says"
         mail = self._mail.folder / "new" if self._mail else f"{self._settings.smtp_host}:{self._settings.smtp_port}"
         log = f", log in {self._data / 'kafka' / '1' / 'kafka.log'}" if self._kafka else ""
         self._console.print(
@@ -173,7 +186,8 @@ Ready after {seconds:.1f} s. Ctrl-C stops it all.
   docs        {url}/docs
   metrics     {url}/metrics
   Kafka       {self._settings.kafka_bootstrap_servers}{log}
-  letters     {mail}{workers}
+  letters     {mail}
+  PostgreSQL  {database}{workers}
 
 Try:
   curl -s {url}/v1/orders -H 'Content-Type: application/json' \\

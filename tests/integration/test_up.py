@@ -67,7 +67,7 @@ def test_an_order_goes_through_and_a_second_run_finds_it(tmp_path):
     with up(tmp_path) as first:
         children = psutil.Process(first.pid).children(recursive=True)
         ports = listening(children)
-        assert len(ports) == 3, "Kafka's two, and the worker's"
+        assert len(ports) == 4, "Kafka's two, PostgreSQL's, and the worker's"
         assert listening([psutil.Process(first.pid)]), "the mail server's"
         posted = orders(tmp_path, "post", "--id", "mine", "--product", "mug")
         assert "VALIDATED" in posted.stdout, posted.stderr
