@@ -176,6 +176,7 @@ class AtLeastOnce:
         is_member: whether the group may still count this worker among its members, as far as the worker can know.
     """
 
+    RETRY_S = 0.5
     fenced = False
 
     def __init__(
@@ -211,7 +212,7 @@ class AtLeastOnce:
                 ends |= await self._send(withdrawn)
                 failpoints.reach("commit.timers")
                 await self._offsets_committed()
-                self._offsets = asyncio.ensure_future(self._commit_offsets(writes.offsets))
+                self._offsets = asyncio.ensure_future(self._keep_offsets(writes.offsets))
             committed = True
         finally:
             if not committed:
@@ -224,6 +225,17 @@ class AtLeastOnce:
         if not self._is_member():
             raise Fenced("the group has not confirmed for a session that this worker is its member")
         return await producer.send(writes)
+
+    async def _keep_offsets(self, offsets: Offsets) -> None:
+        """Tries again what passes by itself: there may be no next batch for long that would."""
+        while True:
+            try:
+                return await self._commit_offsets(offsets)
+            except _BROKER_ERRORS as error:
+                if lasting(error):
+                    raise
+                log.debug("offsets not committed, trying again error=%r", error)
+            await asyncio.sleep(self.RETRY_S)
 
     async def flush(self) -> None:
         try:

@@ -1,7 +1,9 @@
 """At least once: what is written in which order, so that a crash at any point loses nothing."""
 
+import asyncio
+
 import pytest
-from aiokafka.errors import KafkaError
+from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, RequestTimedOutError
 
 from runtime.checkpoint import AtLeastOnce, Refused, Unsettled
 from runtime.records import Membership, TopicPartition, Write, Writes
@@ -94,3 +96,30 @@ async def test_a_worker_that_was_paused_past_its_session_sends_nothing_more():
 
     assert producer.sent == ["s-effects-changelog", "s-timers-changelog", "s-rows-changelog withdrawn"]
     assert offsets == []
+
+
+async def test_offsets_that_could_not_be_committed_are_tried_again_though_no_batch_follows(monkeypatch):
+    monkeypatch.setattr(AtLeastOnce, "RETRY_S", 0.001)
+    errors, offsets = [RequestTimedOutError(), OSError("the broker is away")], []
+
+    async def commit(positions):
+        if errors:
+            raise errors.pop()
+        offsets.append(positions)
+
+    checkpoint = AtLeastOnce(Producer, commit, 5)
+    await checkpoint.commit(batch(), ME)
+    async with asyncio.timeout(5):
+        while not offsets:
+            await asyncio.sleep(0.001)
+    assert errors == []
+
+
+async def test_what_keeps_offsets_from_being_committed_for_good_fails_the_next_batch():
+    async def commit(positions):
+        raise GroupAuthorizationFailedError
+
+    checkpoint = AtLeastOnce(Producer, commit, 5)
+    await checkpoint.commit(batch(), ME)
+    with pytest.raises(Unsettled):
+        await checkpoint.commit(batch(), ME)
