@@ -31,6 +31,8 @@ class Load:
         self.sent = 0
         self.acknowledged: dict[str, dict[str, Any]] = {}
         self.refused: Counter[str] = Counter()
+        self.broken: set[str] = set()
+        """Orders whose connection ended before the answer came."""
         self.answers: Counter[str] = Counter()
         """To requests for an order that was acknowledged: by status, and whether a standby gave them."""
         self.told: dict[str, set[str]] = {}
@@ -94,6 +96,8 @@ class Load:
                     self.wrong.append(f"{order['id']}: 503 without Retry-After")
         except (aiohttp.ClientError, TimeoutError) as error:
             self.refused[type(error).__name__] += 1
+            if not isinstance(error, aiohttp.ClientConnectorError):
+                self.broken.add(order["id"])
         return False
 
     async def ask(self, id_: str, gate: Process, timeout_ms: int) -> None:
