@@ -64,7 +64,7 @@ def measure(servers: str, folder: Path, seconds: float, guarantee: str, *, apart
             if why := children.failure():
                 raise RuntimeError(f"{why}: see {folder}")
             time.sleep(0.2)
-        url = next(worker.url for worker in workers if worker.takes_orders)
+        url = next(worker.url for worker in workers if "orders" in worker.services)
         load(url, "--clients", "16", "--seconds", "5")  # warm up
         return [load(url, *arguments, "--seconds", str(seconds)) for arguments in LOADS]
     finally:

@@ -19,13 +19,9 @@ class Planned:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    @property
-    def takes_orders(self) -> bool:
-        return "orders" in self.services
-
 
 def plan(apart: bool, workers: int, port: int, services: Sequence[str] = CORE) -> list[Planned]:
-    """`workers` of each composition, on the free ports from `port` on; those that take orders come first."""
+    """`workers` of each composition, on the free ports from `port` on."""
     compositions = [(name,) for name in services] if apart else [tuple(services)]
     ports = iter(next_free_ports(len(compositions) * workers, port))
     return [

@@ -105,7 +105,8 @@ class Local:
             self._postgres = stack.enter_context(Postgres(self._data / "postgres", port=PORT))
             self._database = self._postgres.database("checkin")
         servers = self._settings.kafka_bootstrap_servers
-        stack.enter_context(running.announced(Running(os.getpid(), servers, self._urls)))
+        urls = {service: self._urls(service) for service in NAMES}
+        stack.enter_context(running.announced(Running(os.getpid(), servers, urls)))
         stack.callback(self._stop_children)
         for worker in self._workers:
             self._start_worker(worker)
@@ -114,9 +115,9 @@ class Local:
         self._wait_until_ready()
         self._welcome(time.monotonic() - began)
         if self._wish.rate:
-            urls = [part for url in self._urls for part in ("--url", url)]
-            rate = ["--rate", str(self._wish.rate), "--every", "60"]
-            self._children.start(_SAMPLE, ["generate", *rate, *urls], {"KAFKA_BOOTSTRAP_SERVERS": servers})
+            options = ["--rate", str(self._wish.rate), "--every", "60"]
+            options += [part for url in urls["orders"] for part in ("--url", url)]
+            self._children.start(_SAMPLE, ["generate", *options], {"KAFKA_BOOTSTRAP_SERVERS": servers})
 
     def _start_kafka(self, stack: ExitStack) -> None:
         if self._wish.fresh:
@@ -168,12 +169,11 @@ class Local:
         self._children.stop(_SAMPLE)  # first: its requests in flight are still answered
         self._children.stop()
 
-    @property
-    def _urls(self) -> tuple[str, ...]:
-        return tuple(worker.url for worker in self._workers if worker.takes_orders)
+    def _urls(self, service: str) -> tuple[str, ...]:
+        return tuple(worker.url for worker in self._workers if service in worker.services)
 
     def _welcome(self, seconds: float) -> None:
-        url = self._urls[0]
+        url = self._urls("orders")[0]
         workers = "".join(f"\n  {w.name:<11} {w.url}" for w in self._workers) if len(self._workers) > 1 else ""
         database = f"127.0.0.1:{self._postgres.port}" if self._postgres else "as CHECKIN_DATABASE_URL says"
         mail = self._mail.folder / "new" if self._mail else f"{self._settings.smtp_host}:{self._settings.smtp_port}"

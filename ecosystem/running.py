@@ -2,15 +2,15 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ecosystem import services
 from runtime.settings import Settings
 
-_DEFAULT_URL = "http://127.0.0.1:8080"
-_CHECKIN_URL = "http://127.0.0.1:3000"
+_PORT = 8080
 
 
 def data_dir() -> Path:
@@ -20,11 +20,14 @@ def data_dir() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What is up: the process that holds it together, the brokers, and the base URLs of the orders service."""
+    """What is up: the process that holds it together, the brokers, and where each service answers.
+
+    `urls` maps the name of a service to the base URLs of the workers that run it.
+    """
 
     pid: int
     bootstrap_servers: str
-    urls: tuple[str, ...]
+    urls: Mapping[str, tuple[str, ...]]
 
 
 @contextmanager
@@ -43,8 +46,9 @@ def find() -> Running | None:
     try:
         fields = json.loads(_path().read_text())
         os.kill(fields["pid"], 0)  # one that was killed could not take its note back
-        return Running(fields["pid"], fields["bootstrap_servers"], tuple(fields["urls"]))
-    except (OSError, ValueError, KeyError):
+        urls = {service: tuple(found) for service, found in fields["urls"].items()}
+        return Running(fields["pid"], fields["bootstrap_servers"], urls)
+    except (OSError, ValueError, KeyError, AttributeError):
         return None
 
 
@@ -57,16 +61,16 @@ def settings(bootstrap: str | None = None) -> Settings:
     return Settings()
 
 
-def url() -> str:
-    """Base URL of the orders service, when nobody names one."""
+def urls(service: str) -> tuple[str, ...]:
+    """Base URLs of the workers that run a service, when nobody names any; at least one."""
     running = find()
-    return running.urls[0] if running else _DEFAULT_URL
+    found = running.urls.get(service, ()) if running else ()
+    return found or (f"http://127.0.0.1:{services.port((service,)) or _PORT}",)
 
 
-def checkin_url() -> str:
-    """Base URL of the check-in service, when nobody names one."""
-    running = find()
-    return running.urls[0] if running else _CHECKIN_URL
+def url(service: str) -> str:
+    """Base URL of a worker that runs a service, when nobody names one."""
+    return urls(service)[0]
 
 
 def _path() -> Path:

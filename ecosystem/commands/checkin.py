@@ -1,6 +1,7 @@
 """`orders checkin`: report from the spot."""
 
 from datetime import datetime
+from functools import partial
 from zoneinfo import ZoneInfo
 
 import click
@@ -25,7 +26,7 @@ from schemas.api import NewCheckin
 @click.option(
     "--url",
     envvar="CHECKIN_URL",
-    default=running.checkin_url,
+    default=partial(running.url, "checkin"),
     metavar="URL",
     help="Base URL of the check-in service [env: CHECKIN_URL; default: what `orders up` runs, port 3000]",
 )

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import sys
 from contextlib import AsyncExitStack
+from functools import partial
 from random import Random
 
 import click
@@ -13,11 +14,6 @@ from ecosystem.api import OrdersApi
 from ecosystem.commands.shared import perform
 from ecosystem.drive import Driver
 from ecosystem.writer import Writer
-
-
-def _urls() -> tuple[str, ...]:
-    found = running.find()
-    return found.urls if found else (running.url(),)
 
 
 @click.command()
@@ -35,7 +31,7 @@ def _urls() -> tuple[str, ...]:
     "urls",
     multiple=True,
     envvar="ORDERS_URL",
-    default=_urls,
+    default=partial(running.urls, "orders"),
     metavar="URL",
     help="Of a worker; may be repeated",
 )

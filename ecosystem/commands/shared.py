@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 import click
@@ -23,7 +24,7 @@ def url_option(function: F) -> F:
     return click.option(
         "--url",
         envvar="ORDERS_URL",
-        default=running.url,
+        default=partial(running.url, "orders"),
         metavar="URL",
         help="Base URL of the orders service [env: ORDERS_URL; default: what `orders up` runs, port 8080]",
     )(function)

@@ -14,7 +14,7 @@ from ecosystem.ports import free_ports
 def orders(tmp_path, monkeypatch):
     """Runs `orders` on empty data."""
     monkeypatch.setenv("ORDERS_DATA", str(tmp_path))
-    for name in ("KAFKA_BOOTSTRAP_SERVERS", "ORDERS_URL"):
+    for name in ("KAFKA_BOOTSTRAP_SERVERS", "ORDERS_URL", "CHECKIN_URL"):
         monkeypatch.delenv(name, raising=False)
     return lambda *arguments: CliRunner().invoke(main, arguments)
 
@@ -88,14 +88,22 @@ def test_no_kafka_there(orders, command, code, monkeypatch):
 
 def test_commands_find_what_is_up(orders, tmp_path):
     port = free_ports(1)[0]
-    note = {"pid": os.getpid(), "bootstrap_servers": "127.0.0.1:1", "urls": [f"http://127.0.0.1:{port}"]}
+    note = {"pid": os.getpid(), "bootstrap_servers": "127.0.0.1:1", "urls": {"orders": [f"http://127.0.0.1:{port}"]}}
     (tmp_path / "running.json").write_text(json.dumps(note))
     assert f"Nobody answers at http://127.0.0.1:{port} " in orders("post").output
     assert "Kafka does not answer at 127.0.0.1:1 " in orders("tail").output
 
 
+def test_commands_find_the_worker_of_their_service(orders, tmp_path):
+    here, there = (f"http://127.0.0.1:{port}" for port in free_ports(2))
+    urls = {"orders": [here], "checkin": [there]}
+    (tmp_path / "running.json").write_text(json.dumps({"pid": os.getpid(), "bootstrap_servers": "x:1", "urls": urls}))
+    assert f"Nobody answers at {there} " in orders("checkin", "my-order").output
+    assert f"Nobody answers at {here} " in orders("get", "my-order").output
+
+
 def test_a_note_of_the_dead_is_not_believed(orders, tmp_path):
-    note = {"pid": 2**22 + 1, "bootstrap_servers": "127.0.0.1:1", "urls": ["http://127.0.0.1:1"]}
+    note = {"pid": 2**22 + 1, "bootstrap_servers": "127.0.0.1:1", "urls": {"orders": ["http://127.0.0.1:1"]}}
     (tmp_path / "running.json").write_text(json.dumps(note))
     assert "at http://127.0.0.1:1 " not in orders("get", "x", "--timeout", "0").output
 
