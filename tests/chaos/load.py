@@ -32,7 +32,7 @@ class Load:
         self.acknowledged: dict[str, dict[str, Any]] = {}
         self.refused: Counter[str] = Counter()
         self.broken: set[str] = set()
-        """Orders whose connection ended before the answer came."""
+        """Orders whose connection ended before the answer came; none of which a repetition was the first to be read."""
         self.answers: Counter[str] = Counter()
         """To requests for an order that was acknowledged: by status, and whether a standby gave them."""
         self.told: dict[str, set[str]] = {}
@@ -88,6 +88,8 @@ class Load:
             async with self._http.post(f"{gate.url}/v1/orders", json=order, timeout=_PATIENCE) as response:
                 if response.status in {200, 201}:
                     self.acknowledged[order["id"]] = order
+                    if response.status == 201:
+                        self.broken.discard(order["id"])
                     return True
                 self.refused[str(response.status)] += 1
                 if response.status not in {503, 504}:

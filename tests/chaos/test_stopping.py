@@ -17,9 +17,11 @@ from tests.chaos.load import Load
 from tests.workers import Deployment, until
 
 MIB = 1024 * 1024
-TOLD = {"503", "ClientConnectorError", "ServerDisconnectedError"}
-"""What a client may hear that was not acknowledged: come again, or nobody takes connections here any more; or that a
-connection it had kept was closed just as it was used again (RFC 9112, 9.3.1). Then its request was not read."""
+CLOSED = {"ServerDisconnectedError", "ClientOSError", "ClientConnectionResetError"}
+"""A connection that a client had kept was closed just as it was used again (RFC 9112, 9.3.1): by its end, or by the
+reset that its next bytes got. Then the request was not read, and the client may repeat it elsewhere."""
+TOLD = {"503", "ClientConnectorError"} | CLOSED
+"""What a client may hear that was not acknowledged: come again; nobody takes connections here any more; or that."""
 
 
 @contextmanager
