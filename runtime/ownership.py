@@ -65,8 +65,8 @@ class Ownership:
             raise NotOwned(f"{table}[{partition}]") from None
 
     def owns(self, partition: int) -> bool:
-        """Whether the stores of this partition are owned."""
-        return any(number == partition for _, number in self._stores)
+        """Whether this partition of the topics is owned, and with it that of the stores."""
+        return partition in self._numbers
 
     def fuses(self, tp: TopicPartition) -> bool:
         """Whether a message to this partition may be decided here and now.
@@ -77,7 +77,7 @@ class Ownership:
 
     def settled(self, partition: int) -> bool:
         """Whether the partition is owned, and all that had been written to it before is in its state."""
-        return partition in self._numbers and not any(tp.partition == partition for tp in self._backlog)
+        return self.owns(partition) and partition not in self.behind
 
     @property
     def behind(self) -> set[int]:
