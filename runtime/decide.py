@@ -11,7 +11,7 @@ from runtime.dead_letters import dead_letter, describe
 from runtime.limits import Limits
 from runtime.overlay import Announced, Batch, Turn
 from runtime.plan import Plan
-from runtime.records import CONSUMED_BY, Header, Record, Taken, TopicPartition, Write
+from runtime.records import CONSUMED_BY, NOWHERE, Header, Record, Taken, TopicPartition, Write
 from runtime.service import OnKey, Service
 from runtime.state import Store
 from runtime.timers import Due
@@ -160,14 +160,14 @@ class Decider:
 
     def _announce(self, batch: Batch, sent: list[Announced], work: list[Work], depth: int, fuses: Fuses) -> None:
         """Sends messages on their way: decided here and now, written, or both."""
-        for topic, partition, key, value, headers in sent:
+        for topic, partition, key, value in sent:
             processors = self.plan.processors.get(topic.name, ())
             fused = bool(processors) and depth < MAX_DEPTH and fuses(TopicPartition(topic.name, partition))
             if fused:
                 batch.fused += 1
                 work.append(Work(topic.name, partition, batch.now, value, processors, depth, None))
             if not (fused and topic.internal):
-                marked = (*headers, *self._mark) if fused else headers
+                marked = self._mark if fused else ()
                 batch.announcements.append(Write(topic.name, partition, key.encode(), value.to_json(), marked))
 
     def _reject(self, batch: Batch, record: Record, services: str, error: str) -> None:
@@ -190,15 +190,15 @@ class Decider:
         """Raises `TooLarge` if the broker would not take what was decided, as far as that is known."""
         if not self._limits:
             return
-        for topic, partition, key, value, headers in turn.sent:
-            write = Write(topic.name, partition, key.encode(), value.to_json(), (*headers, *self._mark))
+        for topic, partition, key, value in turn.sent:
+            write = Write(topic.name, partition, key.encode(), value.to_json(), self._mark)
             self._limits.check(topic.name, write.size)
         for (table, key), row in turn.writes.items():
             if row is not None:
                 self._limits.check(self.plan.tables[table].changelog, len(key.encode()) + len(row.to_json()))
 
     def _written(self, item: Work) -> Record:
-        """A fused message as it would have been read, had it gone by the broker. It has no offset: -1."""
+        """A fused message as it would have been read, had it gone by the broker."""
         key = self.plan.consumed[item.topic].key(item.subject)
         milliseconds = int(item.time.timestamp() * 1000)
-        return Record(item.topic, item.partition, -1, milliseconds, key.encode(), item.subject.to_json())
+        return Record(item.topic, item.partition, NOWHERE, milliseconds, key.encode(), item.subject.to_json())

@@ -2,7 +2,7 @@
 
 What is to be done is a row of the service's table of effects, so it survives crashes and moves with its partition. When
 it is done, or refused for good, that is decided by the loop like a call, and the row goes. A crash in between has it
-done again: at least once, and `Doing.key` is what lets the other side tell.
+done again: at least once, and its key is what lets the other side tell.
 """
 
 import asyncio

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar, cast
 
+from runtime.dead_letters import dead_letter
 from runtime.partitioning import partition_of
 from runtime.plan import Plan
-from runtime.records import Header, TopicPartition, Write, Writes
-from runtime.service import Effect, Pending, Service, Table, Wake
+from runtime.records import NOWHERE, Record, TopicPartition, Write, Writes
+from runtime.service import Effect, Pending, Refused, Service, Table, Wake
 from runtime.state import Store
 from schemas.topics import Topic
 from schemas.wire import Message
@@ -25,13 +26,12 @@ class Announced(NamedTuple):
     partition: int
     key: str
     value: Message
-    headers: tuple[Header, ...] = ()
 
 
 class Turn:
     """One call of one processor. Implements `runtime.service.Context`."""
 
-    __slots__ = ("_batch", "_partition", "_service", "events", "now", "sent", "time", "writes")
+    __slots__ = ("_batch", "_partition", "_service", "aside", "events", "now", "sent", "time", "writes")
 
     def __init__(self, batch: "Batch", service: Service, partition: int, time: datetime) -> None:
         self._batch = batch
@@ -41,6 +41,7 @@ class Turn:
         self.now = batch.now
         self.writes: dict[tuple[str, str], Message | None] = {}
         self.sent: list[Announced] = []
+        self.aside: list[Write] = []
         self.events: list[str] = []
 
     def get(self, table: Table[M], key: str) -> M | None:
@@ -74,17 +75,17 @@ class Turn:
 
     def set_aside(self, key: str, pending: Pending, reason: str) -> None:
         """Writes an effect that will never be done to the dead letters of its service."""
-        headers = (
-            ("service", self._service.name.encode()),
-            ("error", reason[:1000].encode()),
-            ("time", self.now.isoformat().encode()),
-        )
-        self.sent.append(Announced(self._service.refused, self._partition, key, pending, headers))
+        refused = Refused(key=key, effect=pending.effect, payload=pending.payload)
+        topic, milliseconds = self._service.redone.name, int(self.now.timestamp() * 1000)
+        record = Record(topic, self._partition, NOWHERE, milliseconds, key.encode(), refused.to_json())
+        self.aside.append(dead_letter(record, self._service.name, reason, self.now))
 
     def keep(self) -> None:
         """The processor came to its end: what it decided counts."""
         for (table, key), value in self.writes.items():
             self._batch.changes.setdefault((table, self._partition), {})[key] = value
+        self._batch.announcements += self.aside
+        self._batch.dead_letters += len(self.aside)
         for event in self.events:
             self._batch.events[self._service.name, event] += 1
 

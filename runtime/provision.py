@@ -38,8 +38,7 @@ def public_topics() -> dict[str, dict[str, str]]:
 def topics_of(plan: Plan) -> dict[str, dict[str, str]]:
     """All that a worker with these services reads or writes."""
     changelogs = {table.changelog: dict(_CHANGELOG) for table in plan.tables.values()}
-    refused = {s.refused.name: s.refused.kept.config() for s in plan.services if s.effects}
-    return {**_with_dead_letters(plan.topics), **changelogs, **refused}
+    return {**_with_dead_letters(plan.topics), **changelogs}
 
 
 def _with_dead_letters(wanted: Iterable[Topic]) -> dict[str, dict[str, str]]:  # type: ignore[type-arg]

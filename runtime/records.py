@@ -13,6 +13,10 @@ CONSUMED_BY = "consumed-by"
 """Header of a message that its writer's group has decided already, in the batch that announced it; value: the group."""
 
 
+NOWHERE = -1
+"""Offset of what was never read from a topic: it was decided in the batch that announced it."""
+
+
 class TopicPartition(NamedTuple):
     """A partition of a topic by its logical name (without the deployment's prefix)."""
 

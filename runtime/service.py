@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
-from schemas.topics import DEAD_LETTERS, FORTNIGHT, Topic
+from schemas.topics import FORTNIGHT, Topic
 from schemas.wire import Message
 
 M = TypeVar("M", bound=Message)
@@ -41,6 +41,14 @@ class Wake(Message):
 class Pending(Message):
     """Row of a service's table of effects: what is to be done for the key it stands under, and has not been yet."""
 
+    effect: str
+    payload: bytes
+
+
+class Refused(Message):
+    """An effect that was refused for good, as its dead letter holds it. Read again, it asks for the effect anew."""
+
+    key: str
     effect: str
     payload: bytes
 
@@ -133,13 +141,16 @@ class Service:
     effects: tuple[Effect[Any], ...] = ()
     timers: Table[Wake] = field(init=False)
     pending: Table[Pending] = field(init=False)
-    refused: Topic[Pending] = field(init=False)
+    redone: Topic[Refused] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "timers", Table(f"{self.name}-timers", Wake))
         object.__setattr__(self, "pending", Table(f"{self.name}-effects", Pending))
-        name = f"{self.name}-effects{DEAD_LETTERS}"
-        object.__setattr__(self, "refused", Topic(name, Pending, lambda p: p.effect, self.name, FORTNIGHT))
+        # Nobody writes to it but who redrives its dead letters.
+        redone = Topic(f"{self.name}-effects", Refused, lambda r: r.key, "operator", FORTNIGHT)
+        object.__setattr__(self, "redone", redone)
+        if self.effects:
+            object.__setattr__(self, "inputs", (*self.inputs, Input(redone, self._redo)))
         for table in self.tables:
             if not table.name.startswith(f"{self.name}-"):
                 raise ValueError(f"table {table.name!r} of service {self.name!r} must be named '{self.name}-…'")
@@ -155,3 +166,9 @@ class Service:
     def topics(self) -> tuple[Topic[Any], ...]:
         """Every topic it consumes, each once."""
         return tuple(dict.fromkeys(i.topic for i in self.inputs))
+
+    def _redo(self, refused: Refused, ctx: Context) -> None:
+        effect = next((e for e in self.effects if e.name == refused.effect), None)
+        if effect is None:
+            raise ValueError(f"service {self.name!r} has no effect {refused.effect!r}")
+        ctx.perform(effect, refused.key, effect.model.from_json(refused.payload))
