@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -62,23 +63,9 @@ class Announcer:
         self._waiting += 1
         self._waiting_bytes += len(raw)
         try:
-            async with self._patience.limit():
-                producer = await self._working()
-                ack = await producer.send(
-                    self._names.topic(topic.name),
-                    raw,
-                    key=key,
-                    partition=partition_of(key, self._settings.partitions),
-                )
-                try:
-                    await ack
-                except KafkaError:
-                    # What was refused leaves a gap in the sequence of its partition, which refuses all that follow.
-                    if self._producer is producer:
-                        self._broken = True
-                    raise
-        except (KafkaError, TimeoutError) as error:
-            raise Unavailable(f"topic {topic.name}: {error!r}") from error
+            async with self._in_time(f"topic {topic.name}") as producer:
+                partition = partition_of(key, self._settings.partitions)
+                await (await producer.send(self._names.topic(topic.name), raw, key=key, partition=partition))
         finally:
             self._waiting -= 1
             self._waiting_bytes -= len(raw)
@@ -89,17 +76,8 @@ class Announcer:
         What goes to a partition is one batch: all of it is written, or nothing. Raises `ValueError` if it is too much
         for that, and `Unavailable`; some batches may be written then.
         """
-        try:
-            async with self._patience.limit():
-                producer = await self._working()
-                try:
-                    await self._write_batches(producer, writes)
-                except KafkaError:
-                    if self._producer is producer:
-                        self._broken = True
-                    raise
-        except (KafkaError, TimeoutError) as error:
-            raise Unavailable(f"{len(writes)} messages: {error!r}") from error
+        async with self._in_time(f"{len(writes)} messages") as producer:
+            await self._write_batches(producer, writes)
 
     async def _write_batches(self, producer: AIOKafkaProducer, writes: Sequence[Write]) -> None:
         batches: dict[tuple[str, int], Any] = {}
@@ -113,6 +91,22 @@ class Announcer:
             for (topic, partition), batch in batches.items()
         ]
         await asyncio.gather(*acks)
+
+    @asynccontextmanager
+    async def _in_time(self, what: str) -> AsyncIterator[AIOKafkaProducer]:
+        """A producer that works, to have `what` acknowledged within the block. Raises `Unavailable`."""
+        try:
+            async with self._patience.limit():
+                producer = await self._working()
+                try:
+                    yield producer
+                except KafkaError:
+                    # What was refused leaves a gap in the sequence of its partition, which refuses all that follow.
+                    if self._producer is producer:
+                        self._broken = True
+                    raise
+        except (KafkaError, TimeoutError) as error:
+            raise Unavailable(f"{what}: {error!r}") from error
 
     @property
     def _useless(self) -> bool:

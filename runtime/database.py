@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoneFree
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from runtime.backoff import Backoff
 from runtime.hosting import DatabaseAway, NoDatabase
 from runtime.settings import Settings
 
@@ -108,15 +109,14 @@ class Database:
         )
 
     async def _reach(self) -> None:
-        pause = self.FIRST_PAUSE_S
+        backoff = Backoff(self.FIRST_PAUSE_S, self.LONGEST_PAUSE_S)
         while True:
             try:
                 await self._migrate()
             except Exception as error:  # whatever it is, it is told, and the others go on
                 self.away = repr(error)
                 log.warning("database not reached service=%s error=%s", self.service, self.away)
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, self.LONGEST_PAUSE_S)
+                await backoff.pause()
             else:
                 self.away = None
                 log.info("database reached service=%s", self.service)

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import NamedTuple, cast
 
+from runtime.backoff import Backoff
 from runtime.calls import Asked
 from runtime.overlay import Turn
 from runtime.plan import Plan
@@ -157,13 +158,12 @@ class Effects:
         await self._until_done(effect.name, note)
 
     async def _until_done(self, name: str, what: Callable[[], Awaitable[None]]) -> None:
-        pause = self.FIRST_PAUSE_S
+        backoff = Backoff(self.FIRST_PAUSE_S, self.LONGEST_PAUSE_S)
         while True:
             try:
                 await what()
             except Exception as error:  # whatever it is, it must be done: it is tried again
-                log.warning("effect failed, trying again effect=%s seconds=%.1f error=%r", name, pause, error)
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, self.LONGEST_PAUSE_S)
+                log.warning("effect failed, trying again effect=%s seconds=%.1f error=%r", name, backoff.next_s, error)
+                await backoff.pause()
             else:
                 return

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 from runtime import failpoints
+from runtime.clock import elapsed_s
 from runtime.effects import Effects
 from runtime.loop import Loop
 from runtime.metrics import LoopMetrics
@@ -160,7 +161,7 @@ class Handover:
                 return
 
     async def _take_over(self) -> None:
-        start = _now()
+        start = elapsed_s()
         partitions = {tp.partition for tp in self._assigned}
         self._stores.keep(self._standby.union(partitions))
         if self._assigned:
@@ -190,21 +191,21 @@ class Handover:
         self._taken_over = True
         if self._copies is not None:
             self._copies.follow(self._standby)
-        seconds = _now() - start
+        seconds = elapsed_s() - start
         self._metrics.taken_over(seconds)
         self._metrics.owned(len(self._assigned))
         log.info("took over partitions=%s restored=%d seconds=%.2f", sorted(partitions), restored, seconds)
         self._watches.touch_all()
 
     async def _restore(self, stores: Mapping[tuple[str, int], Store]) -> int:
-        applied, told = 0, _now()
+        applied, told = 0, elapsed_s()
 
         def progress(records: int, left: int) -> None:
             nonlocal applied, told
             applied += records
             self.progress = {"restored": applied, "left": left}
-            if _now() - told > 2:
-                told = _now()
+            if elapsed_s() - told > 2:
+                told = elapsed_s()
                 log.info("restoring restored=%d left=%d", applied, left)
 
         by_changelog = {
@@ -214,7 +215,3 @@ class Handover:
         await self._logs.restore(by_changelog, progress)
         self._metrics.restored(applied)
         return applied
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -27,6 +27,7 @@ from aiokafka.protocol.group import HeartbeatRequest, SyncGroupRequest
 from aiokafka.protocol.offset import OffsetRequest
 
 from runtime import failpoints
+from runtime.clock import elapsed_s
 from runtime.protocol import OffsetFetch, TxnOffsetCommit
 from runtime.records import Membership
 
@@ -178,7 +179,7 @@ def on_confirmed(consumer: AIOKafkaConsumer, confirmed: Callable[[float], None])
     send = coordinator._send_req
 
     async def noted(request: Any) -> Any:
-        sent_at = asyncio.get_running_loop().time()
+        sent_at = elapsed_s()
         response = await send(request)
         if isinstance(request, (HeartbeatRequest, SyncGroupRequest)) and response.error_code in _MEMBER:
             confirmed(sent_at)

@@ -36,6 +36,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runtime import failpoints
+from runtime.backoff import Backoff
+from runtime.clock import elapsed_s
 from runtime.database import Database
 from runtime.partitioning import partition_of
 from runtime.records import Write
@@ -192,20 +194,19 @@ class Outbox:
             await connection.execute(delete(table).where(table.c.id.in_(some.scalar_subquery())))
 
     async def _relay(self, publish: Publish) -> None:
-        now, tidied, pause = asyncio.get_running_loop().time, 0.0, self.FIRST_PAUSE_S
+        tidied, backoff = 0.0, Backoff(self.FIRST_PAUSE_S, self.LONGEST_PAUSE_S)
         while True:
             self._woken.clear()
             try:
                 relayed = await self.relay_once(publish)
-                if now() - tidied > self.TIDY_EVERY_S:
+                if elapsed_s() - tidied > self.TIDY_EVERY_S:
                     await self.tidy()
-                    tidied = now()
+                    tidied = elapsed_s()
             except Exception as error:  # whatever it is, what waits must go out: it is tried again
                 log.warning("outbox not relayed service=%s error=%r", self.database.service, error)
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, self.LONGEST_PAUSE_S)
+                await backoff.pause()
                 continue
-            pause = self.FIRST_PAUSE_S
+            backoff.reset()
             if not relayed:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self.POLL_S):

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from runtime.clock import elapsed_s
+
 
 class Patience:
     """A time limit for each of many, which may be cut short for all of them.
@@ -23,7 +25,7 @@ class Patience:
     @asynccontextmanager
     async def limit(self) -> AsyncIterator[None]:
         """Raises `TimeoutError` when the time is over."""
-        at = asyncio.get_running_loop().time() + self._seconds
+        at = elapsed_s() + self._seconds
         timeout = asyncio.timeout_at(at if self._until is None else min(at, self._until))
         self._waiting.add(timeout)
         try:
@@ -34,7 +36,7 @@ class Patience:
 
     def hurry(self, seconds: float) -> None:
         """From now on nobody waits for longer than `seconds` from now."""
-        self._until = asyncio.get_running_loop().time() + seconds
+        self._until = elapsed_s() + seconds
         for timeout in self._waiting:
             at = timeout.when()
             if at is not None and at > self._until:

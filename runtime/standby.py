@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from runtime.clock import elapsed_s
 from runtime.metrics import LoopMetrics
 from runtime.plan import Plan
 from runtime.records import Offsets, TopicPartition
@@ -67,7 +68,7 @@ class Follower:
     def age(self, table: str, partition: int) -> float | None:
         """For how many seconds a copy may have missed what was written; `None` if it was never seen to be complete."""
         at = self._complete.get(TopicPartition(self._changelogs[table], partition))
-        return None if at is None else max(0.0, _now() - at)
+        return None if at is None else max(0.0, elapsed_s() - at)
 
     def were_owned(self, partitions: Collection[int]) -> None:
         """Tells that the stores of these partitions held all there was, as long as the group confirmed it."""
@@ -76,7 +77,7 @@ class Follower:
             for table, changelog in self._changelogs.items():
                 self._complete[TopicPartition(changelog, partition)] = at
                 store = self._stores.peek(table, partition)
-                if store is not None and store.offset is not None and _now() - at < self.SURE_S:
+                if store is not None and store.offset is not None and elapsed_s() - at < self.SURE_S:
                     store.is_complete(store.offset)
 
     def follow(self, partitions: Collection[int]) -> None:
@@ -122,14 +123,14 @@ class Follower:
         if not still():
             return
         async with self._broker.reading(positions_of(stores, starts, ends)) as reading:
-            looked = _now() - self.LOOK_S
+            looked = elapsed_s() - self.LOOK_S
             while still():
                 rows = await reading.rows()
                 if not still():
                     return
                 self._apply(stores, rows)
-                if _now() - looked >= self.LOOK_S:
-                    looked = _now()
+                if elapsed_s() - looked >= self.LOOK_S:
+                    looked = elapsed_s()
                     await self._look(stores, reading, still)
                 await asyncio.sleep(0)  # rows that have come already are had without waiting, and others want to run
 
@@ -140,7 +141,7 @@ class Follower:
 
     async def _look(self, stores: Mapping[TopicPartition, Store], reading: Reading, still: Callable[[], bool]) -> None:
         """Notes how far behind the copies are."""
-        asked = _now()
+        asked = elapsed_s()
         async with asyncio.timeout(self.PATIENCE_S):
             ends = await self._broker.log_ends(stores, committed=True)
         if not still():
@@ -153,7 +154,3 @@ class Follower:
                 if positions[tp]:
                     store.is_complete(positions[tp] - 1)
         self._metrics.standby(len(self._partitions), sum(self._lag.values()))
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from runtime.calls import Asked, Calls
+from runtime.clock import elapsed_s
 from runtime.ownership import Ownership
 from runtime.records import CONSUMED_BY, Header, Offsets, Record, Taken, TopicPartition
 from runtime.timers import Timers
@@ -122,14 +123,14 @@ class Taking:
         self._reading = asyncio.Event()
         self.turns = 0
         """Times it was asked for the next take: it stands still while one is in hand."""
-        self._settled = self._heard = _now()
+        self._settled = self._heard = elapsed_s()
         self._fetching: asyncio.Task[Mapping[TopicPartition, Sequence[Message]]] | None = None
 
     def hold(self) -> None:
         """Stops reading all partitions."""
         self._reading.clear()
         self._calls.refuse()
-        self._heard = _now()
+        self._heard = elapsed_s()
         self._client.pause()
 
     def read_from(self, positions: Offsets) -> None:
@@ -137,7 +138,7 @@ class Taking:
         if self._fetching is not None and self._fetching.done():
             self._fetching = None  # it was read from elsewhere
         self._client.seek(positions)
-        self._heard = _now()
+        self._heard = elapsed_s()
         self._reading.set()
 
     async def next(self) -> Take | None:
@@ -147,7 +148,7 @@ class Taking:
 
     def decided(self) -> None:
         """The loop is through with a take: what is about to be fetched has had no time to come."""
-        self._heard = _now()
+        self._heard = elapsed_s()
 
     async def _may_read(self) -> bool:
         """Waits for it a while. Raises what keeps this worker out of the group for good: the client tells it only to
@@ -182,11 +183,11 @@ class Taking:
             for tp, position in self._client.positions().items()
             if tp in ownership.partitions and position != ownership.positions[tp]
         }
-        settled = not positions or _now() - self._settled < self.SETTLE_S
+        settled = not positions or elapsed_s() - self._settled < self.SETTLE_S
         calls = self._calls.take(self.CALLS_A_BATCH)
         if not records and not calls and not self._due() and settled:
             return None
-        self._settled = _now()
+        self._settled = elapsed_s()
         if not positions:
             # Timers or calls alone: the batch commits the offset it finds, by which a zombie is refused.
             positions = dict(itertools.islice(ownership.positions.items(), 1))
@@ -249,9 +250,9 @@ class Taking:
 
         A broker that has nothing to tell says so several times a second.
         """
-        self._heard = max(self._heard, _now() - self._client.silence())
-        if self._ownership.partitions and _now() - self._heard > self._session_timeout_s:
-            log.warning("broker not heard seconds=%.0f", _now() - self._heard)
+        self._heard = max(self._heard, elapsed_s() - self._client.silence())
+        if self._ownership.partitions and elapsed_s() - self._heard > self._session_timeout_s:
+            log.warning("broker not heard seconds=%.0f", elapsed_s() - self._heard)
             self._ownership.lose()
             self._lost()
 
@@ -265,8 +266,3 @@ class Taking:
         if at is None:
             return self.IDLE_S
         return min(self.IDLE_S, max(0.0, (at - self._clock()).total_seconds()))
-
-
-def _now() -> float:
-    """Seconds on a clock that only goes forward: the event loop's, so that simulations can turn it."""
-    return asyncio.get_running_loop().time()

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiohttp import web
@@ -16,6 +15,7 @@ from runtime.announcer import Announcer
 from runtime.app import App
 from runtime.broker import KafkaBroker
 from runtime.checkpoint import AtLeastOnce, Checkpoint, ExactlyOnce
+from runtime.clock import elapsed_s, utc_now
 from runtime.engine import Engine
 from runtime.hosting import Copy, Hosted, NotHere, Unavailable
 from runtime.http.admission import in_hand
@@ -56,11 +56,6 @@ LEAST_BYTES = 64 * 1024
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
-
-
-def utc_now() -> datetime:
-    """The clock of a worker."""
-    return datetime.now(UTC)
 
 
 class Worker:
@@ -232,7 +227,7 @@ class Worker:
     @property
     def _confirmed(self) -> bool:
         """Whether what this worker owns cannot be another's by now: one that was paused does not know that it is."""
-        return asyncio.get_running_loop().time() - self._member.confirmed() < self.settings.session_timeout_s
+        return elapsed_s() - self._member.confirmed() < self.settings.session_timeout_s
 
     def watch(self, table: Table[Any], key: str) -> AbstractContextManager[Watch]:
         return self._watches.watch(table, key)

@@ -12,6 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
+from runtime.clock import elapsed_s
 from runtime.http.answers import problem
 from runtime.http.problems import unexpected
 
@@ -105,8 +106,8 @@ class Runner(web.AppRunner):
             await site.stop()
         for queue in queues:
             await queue.serve_out(self.server, self.ACCEPT_S)
-        end = asyncio.get_running_loop().time() + seconds
-        while self._connected and asyncio.get_running_loop().time() < end:  # noqa: ASYNC110 - aiohttp tells nobody
+        end = elapsed_s() + seconds
+        while self._connected and elapsed_s() < end:  # noqa: ASYNC110 - aiohttp tells nobody
             await asyncio.sleep(self.LOOK_S)
 
     @property

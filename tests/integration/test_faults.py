@@ -77,6 +77,25 @@ async def test_a_producer_that_the_broker_refuses_for_good_is_replaced(deploymen
     assert announcer._producer is not broken
 
 
+@pytest.mark.parametrize("bound", ["MOST", "MOST_BYTES"])
+async def test_what_waits_for_the_broker_is_bounded(deployment, monkeypatch, bound):
+    worker = await deployment.start()
+    acknowledge = asyncio.get_running_loop().create_future()
+
+    async def slow(*_, **__):
+        return acknowledge
+
+    monkeypatch.setattr(worker._announcer._producer, "send", slow)
+    monkeypatch.setattr(worker._announcer, bound, 1)
+    first = asyncio.create_task(worker.produce(ORDERS, order("o1")))
+    await asyncio.sleep(0)
+    with pytest.raises(Unavailable, match="wait for the broker already"):
+        await worker.produce(ORDERS, order("o2"))
+    acknowledge.set_result(None)
+    await first
+    await worker.produce(ORDERS, order("o2"))
+
+
 async def test_a_worker_whose_consumer_stopped_fetching_ends_and_says_so(deployment):
     worker = await deployment.start()
     worker._app.consumer._member._consumer._fetcher._fetch_task.cancel()

@@ -1,0 +1,21 @@
+"""Pauses grow, up to a bound, and begin anew once something worked."""
+
+import asyncio
+
+from runtime.backoff import Backoff
+
+
+async def test_pauses_double_up_to_the_longest_and_begin_anew_after_a_success(monkeypatch):
+    slept: list[float] = []
+
+    async def sleep(seconds):
+        slept.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    backoff = Backoff(0.5, 3)
+    for _ in range(4):
+        await backoff.pause()
+    backoff.reset()
+    await backoff.pause()
+
+    assert slept == [0.5, 1, 2, 3, 0.5]
