@@ -1,22 +1,19 @@
 """Letters joined with their customers, by customer id: who they go to, and who is waited for. Pure."""
 
-import logging
 from datetime import timedelta
-
-from prometheus_client import Counter
 
 from email_service.state import CUSTOMERS, JOINS, WAITING, Addressed, Letter, Waiting
 from runtime.service import Context, Effect
 from schemas.messages import Customer, CustomerLevel, OrderEnriched
 from schemas.topics import BY_LEVEL, ORDERS_ENRICHED
 
-log = logging.getLogger(__name__)
-
 _CUSTOMER = "customer/"
 """What timers of customers start with: those of the joins' memory are numbers of hours."""
 
-_UNKNOWN_LEVELS = Counter("email_unknown_levels_total", "Orders of customers whose level is none that exists")
-_UNKNOWN_CUSTOMERS = Counter("email_unknown_customers_total", "Letters given up, for the customer did not become known")
+UNKNOWN_LEVEL = "unknown level"
+"""Counted: an order of a customer whose level is none that exists."""
+UNKNOWN_CUSTOMER = "unknown customer"
+"""Counted: a letter given up, for its customer did not become known in time."""
 
 
 class Addressing:
@@ -68,8 +65,8 @@ class Addressing:
         if waiting is None:
             return
         left = [(x, until) for x, until in zip(waiting.letters, waiting.until, strict=True) if until > ctx.now]
-        _UNKNOWN_CUSTOMERS.inc(len(waiting.letters) - len(left))
-        log.warning("customer not known in time, letters given up count=%d", len(waiting.letters) - len(left))
+        for _ in range(len(waiting.letters) - len(left)):
+            ctx.count(UNKNOWN_CUSTOMER)
         if not left:
             ctx.delete(WAITING, key)
             return
@@ -82,14 +79,14 @@ class Addressing:
         if letter.kind is None:
             enriched = OrderEnriched(id=order.id, customer_id=order.customer_id, customer_level=customer.level)
             ctx.send(ORDERS_ENRICHED, enriched)
-            ctx.send(BY_LEVEL[_level(customer)], enriched)
+            ctx.send(BY_LEVEL[_level(customer, ctx)], enriched)
         else:
             ctx.perform(self.send, f"{order.id}/{letter.kind}", Addressed(letter=letter, customer=customer))
 
 
-def _level(customer: Customer) -> CustomerLevel:
+def _level(customer: Customer, ctx: Context) -> CustomerLevel:
     try:
         return CustomerLevel(customer.level)
     except ValueError:
-        _UNKNOWN_LEVELS.inc()
+        ctx.count(UNKNOWN_LEVEL)
         return CustomerLevel.BRONZE

@@ -38,6 +38,10 @@ class Office:
     def letters(self) -> dict:
         return self.topology.pending(self.service.effects[0])
 
+    @property
+    def counted(self) -> dict[str, int]:
+        return {event: count for worker in self.topology.workers for (_, event), count in worker.events.items()}
+
 
 @pytest.fixture
 def office() -> Office:
@@ -81,6 +85,7 @@ def test_a_customer_who_comes_too_late_gets_no_letter_and_leaves_nothing_behind(
 
     assert office.letters == {}
     assert office.topology.row(WAITING, "15") is None
+    assert office.counted == {"unknown customer": 2}
 
 
 def test_a_failed_order_needs_no_payment_and_its_letter_has_the_reasons(office):
@@ -109,6 +114,7 @@ def test_an_order_is_enriched_with_its_customer_and_sorted_by_level(office, leve
     assert {str(k): len(office.topology.values(t)) for k, t in BY_LEVEL.items()} == {
         one: int(one == topic) for one in ("platinum", "gold", "silver", "bronze")
     }
+    assert office.counted == ({"unknown level": 1} if level == "tin" else {})
 
 
 def test_a_customer_who_is_deleted_is_forgotten(office):
