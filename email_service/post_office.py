@@ -1,4 +1,4 @@
-"""Sending letters by SMTP: one connection, kept as long as there is something to send and made anew when it breaks."""
+"""Sending letters by SMTP: one connection, used again for letters that follow soon, made anew when it breaks."""
 
 import asyncio
 import logging
@@ -10,6 +10,7 @@ import aiosmtplib
 
 from email_service.compose import compose
 from email_service.state import Addressed
+from runtime.clock import elapsed_s
 from runtime.hosting import Host
 from runtime.service import RefusedForGood
 from runtime.settings import Settings, SmtpSecurity
@@ -21,13 +22,13 @@ class PostOffice:
     """Sends letters through the SMTP server of the settings, one after the other."""
 
     IDLE_S = 30.0
-    """After which an unused connection is closed; servers close them after minutes."""
+    """After which an unused connection is not trusted any more; servers close them after minutes."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._client: aiosmtplib.SMTP | None = None
         self._turn = asyncio.Lock()
-        self._closing: asyncio.TimerHandle | None = None
+        self._used = 0.0
 
     async def send(self, key: str, addressed: Addressed) -> None:
         """Returns when the server has taken the letter.
@@ -62,12 +63,12 @@ class PostOffice:
             await self._hang_up()
 
     async def _deliver(self, message: EmailMessage) -> None:
-        if self._closing is not None:
-            self._closing.cancel()
+        if elapsed_s() - self._used > self.IDLE_S:
+            await self._hang_up()
         if self._client is None or not self._client.is_connected:
             self._client = await self._connect()
+        self._used = elapsed_s()
         await self._client.send_message(message)
-        self._closing = asyncio.get_running_loop().call_later(self.IDLE_S, self._idle)
 
     async def _connect(self) -> aiosmtplib.SMTP:
         settings = self._settings
@@ -88,9 +89,4 @@ class PostOffice:
     async def _hang_up(self) -> None:
         client, self._client = self._client, None
         if client is not None:
-            client.close()
-
-    def _idle(self) -> None:
-        client, self._client = self._client, None
-        if client is not None and not self._turn.locked():
             client.close()
