@@ -64,7 +64,9 @@ class Reader:
         admin = AIOKafkaAdminClient(bootstrap_servers=self._settings.kafka_bootstrap_servers)
         await admin.start()
         try:
-            described = await admin.describe_topics([self._names.topic(topic) for topic in self._topics])
+            there = set(await admin.list_topics())
+            wanted = [name for topic in self._topics if (name := self._names.topic(topic)) in there]
+            described = await admin.describe_topics(wanted) if wanted else []
         finally:
             await admin.close()
         return [TopicPartition(t["topic"], p["partition"]) for t in described for p in t["partitions"]]

@@ -20,16 +20,16 @@ from runtime.provision import public_topics
 def tail(topics: tuple[str, ...], from_beginning: bool, follow: bool) -> None:
     """Show messages, a line each: time, topic, what they say, partition and offset.
 
-    Without TOPICs: all of the catalogue (see `orders topics`), and the dead letters. Only what is committed is shown.
+    Without TOPICs: all of the catalogue (see `orders topics`), and the dead letters. By its name any topic is shown,
+    changelogs and internal ones too: as JSON. Only what is committed is shown.
 
     \b
     orders tail
     orders tail orders order-validations --from-beginning
+    orders tail orders-view-changelog
     orders tail orders.dead-letters --no-follow            all there are, then end
     """
     known = public_topics()
-    if unknown := [topic for topic in topics if topic not in known]:
-        raise click.UsageError(f"no such topic: {', '.join(unknown)}. There are: {', '.join(known)}")
 
     async def show() -> None:
         stop = asyncio.Event()
@@ -37,6 +37,8 @@ def tail(topics: tuple[str, ...], from_beginning: bool, follow: bool) -> None:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         console = Console(highlight=False)
         async with Reader(running.settings(), topics or tuple(known)) as reader:
+            if unknown := [topic for topic in topics if topic not in known and topic not in reader.found]:
+                raise click.ClickException(f"no such topic: {', '.join(unknown)}. There are: {', '.join(known)}")
             if not reader.found:
                 raise click.ClickException(
                     "none of these topics exists yet: they are made when the first worker starts"
