@@ -7,7 +7,7 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
-from schemas.api import Checkin, NewCheckin, NewOrder, OrderOutcome, Problem
+from schemas.api import Checkin, FulfilmentStatus, NewCheckin, NewOrder, OrderOutcome, PortalCheckins, Problem
 from schemas.messages import Order
 
 _GRACE_S = 5.0
@@ -91,6 +91,28 @@ class CheckinApi(Api):
     async def post(self, new: NewCheckin) -> Checkin:
         """Returns the check-in once it is kept. This may be repeated."""
         return Checkin.from_json(await self._call("POST", "/api/SOA/home/checkin", 10_000, new.to_json()))
+
+    async def get(self, event_id: str) -> Checkin:
+        """The check-in and what became of it; a `Refusal` of 404 if there is none."""
+        return Checkin.from_json(await self._call("GET", f"/api/SOA/home/checkin/{event_id}", 10_000))
+
+
+class FulfilmentApi(Api):
+    """The fulfilment service. Timeouts are milliseconds, 0 = don't wait."""
+
+    async def status(self, order_id: str, timeout_ms: int) -> FulfilmentStatus:
+        """What is missing before the order is shipped; a `Refusal` of 404 while nothing has happened for it."""
+        path = f"/v1/orders/{quote(order_id, safe='')}/fulfilment"
+        return FulfilmentStatus.from_json(await self._call("GET", path, timeout_ms))
+
+
+class PortalApi(Api):
+    """The portal. Timeouts are milliseconds, 0 = don't wait."""
+
+    async def check_ins(self, order_no: str, timeout_ms: int) -> PortalCheckins:
+        """The check-ins of an order; a `Refusal` of 404 while there are none."""
+        path = f"/v1/portal/checkins/{quote(order_no, safe='')}"
+        return PortalCheckins.from_json(await self._call("GET", path, timeout_ms))
 
 
 def _problem(answer: aiohttp.ClientResponse, content: bytes) -> Problem:

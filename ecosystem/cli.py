@@ -4,9 +4,11 @@ import click
 
 from ecosystem.commands.audit import audit
 from ecosystem.commands.checkin import checkin
+from ecosystem.commands.customers import customers
 from ecosystem.commands.dead_letters import dead_letters
 from ecosystem.commands.generate import generate
 from ecosystem.commands.get import get
+from ecosystem.commands.pay import pay
 from ecosystem.commands.post import post
 from ecosystem.commands.run import run
 from ecosystem.commands.stock import stock
@@ -23,6 +25,7 @@ def main() -> None:
     \b
     orders up                        all of it on this machine, Kafka included
     orders post --product mug        place an order and see what becomes of it
+    orders pay my-order              pay it; with `orders checkin` it is shipped
     orders tail                      watch the messages go by
 
     Settings come from the environment (KAFKA_BOOTSTRAP_SERVERS, HTTP_PORT, STATE_DIR, ...). Without them every
@@ -30,7 +33,7 @@ def main() -> None:
     """
 
 
-for _command in (up, run, post, get, stock, checkin, generate, tail, topics, audit, dead_letters):
+for _command in (up, run, post, get, pay, checkin, stock, customers, generate, tail, topics, audit, dead_letters):
     main.add_command(_command)
 
 if __name__ == "__main__":

@@ -1,26 +1,16 @@
 """`orders post`: place one order."""
 
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 import click
 from pydantic import ValidationError
 from rich.console import Console
 
 from ecosystem.api import OrdersApi
-from ecosystem.commands.shared import TIMEOUT_MS, perform, url_option
+from ecosystem.commands.shared import AMOUNT, TIMEOUT_MS, perform, url_option
 from ecosystem.commands.show import print_order, print_outcome
 from runtime.dead_letters import describe
 from schemas.api import NewOrder
-
-
-class _Money(click.ParamType):
-    name = "amount"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Decimal:
-        try:
-            return Decimal(str(value))
-        except InvalidOperation:
-            self.fail(f"{value!r} is not an amount such as 9.90", param, ctx)
 
 
 @click.command()
@@ -30,7 +20,7 @@ class _Money(click.ParamType):
 @click.option("--customer", type=int, default=1, show_default=True)
 @click.option("--product", default="mug", show_default=True)
 @click.option("--quantity", type=int, default=1, show_default=True)
-@click.option("--price", type=_Money(), default="12.00", show_default=True, help="Of one piece")
+@click.option("--price", type=AMOUNT, default="12.00", show_default=True, help="Of one piece")
 @click.option("--wait/--no-wait", default=True, help="Wait until the order is VALIDATED or FAILED  [default: wait]")
 @click.option("--timeout", type=TIMEOUT_MS, default=10_000, show_default=True, metavar="MS", help="How long to wait")
 @url_option

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from decimal import Decimal, InvalidOperation
 from functools import partial
 from typing import Any, TypeVar
 
@@ -17,6 +18,20 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 TIMEOUT_MS = click.IntRange(0, 60_000)
+
+
+class _Amount(click.ParamType):
+    name = "amount"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Decimal:
+        try:
+            return Decimal(str(value))
+        except InvalidOperation:
+            self.fail(f"{value!r} is not an amount such as 9.90", param, ctx)
+
+
+AMOUNT = _Amount()
+"""Of money."""
 
 
 def url_option(function: F) -> F:

@@ -14,16 +14,20 @@ from ecosystem.ports import free_ports
 def orders(tmp_path, monkeypatch):
     """Runs `orders` on empty data."""
     monkeypatch.setenv("ORDERS_DATA", str(tmp_path))
-    for name in ("KAFKA_BOOTSTRAP_SERVERS", "ORDERS_URL", "CHECKIN_URL"):
+    for name in ("KAFKA_BOOTSTRAP_SERVERS", "ORDERS_URL", "CHECKIN_URL", "FULFILMENT_URL"):
         monkeypatch.delenv(name, raising=False)
     return lambda *arguments: CliRunner().invoke(main, arguments)
 
 
 @pytest.mark.parametrize("command", sorted(main.commands))
 def test_every_command_has_help_and_an_example(orders, command):
-    result = orders(command, *{"stock": ["set"], "dead-letters": ["redrive"]}.get(command, []), "--help")
+    first = {"stock": ["set"], "dead-letters": ["redrive"], "customers": ["add"]}
+    result = orders(command, *first.get(command, []), "--help")
     assert result.exit_code == 0
     assert command == "topics" or f"\n  orders {command}" in result.output
+
+
+named = ("--first-name", "Franz", "--last-name", "Kafka", "--address", "Praha")
 
 
 @pytest.mark.parametrize(
@@ -36,7 +40,11 @@ def test_every_command_has_help_and_an_example(orders, command):
         (["post", "--id", " "], "id: "),
         (["get", "x", "--timeout", "60001"], "60001 is not in the range"),
         (["stock", "set", "mug", "-1"], "No such option"),
-        (["tail", "order"], "no such topic: order. There are: orders, "),
+        (["pay", "o1", "--amount", "0"], "--amount must be more than 0"),
+        (["pay", "o1", "--amount", "1", "--ccy", "EURO", "--no-wait"], "ccy: "),
+        (["pay", " ", "--amount", "1", "--no-wait"], "order_id: "),
+        (["customers", "add", "15", *named, "--email", "franz"], "email must be an address such as"),
+        (["customers", "add", "15", *named, "--email", "f@example.org", "--level", "gould"], "'gould' is not one of"),
         (["generate", "--rate", "0"], "0.0 is not in the range"),
         (["up", "--rate", "1", "--no-sample"], "--rate needs the sample stock"),
         (["audit", "--since", "yesterday"], "'yesterday' is not a time such as 2026-07-01"),
@@ -60,7 +68,7 @@ def test_up_does_not_throw_away_what_is_not_its_own(orders, monkeypatch):
     assert "KAFKA_BOOTSTRAP_SERVERS names another" in result.output
 
 
-@pytest.mark.parametrize("command", [["post"], ["get", "x"]])
+@pytest.mark.parametrize("command", [["post"], ["get", "x"], ["pay", "x"]])
 def test_nobody_there(orders, command):
     url = f"http://127.0.0.1:{free_ports(1)[0]}"
     result = orders(*command, "--url", url)
@@ -73,6 +81,8 @@ def test_nobody_there(orders, command):
     [
         (["stock", "set", "mug", "1"], 1),
         (["tail", "--no-follow"], 1),
+        (["pay", "x", "--amount", "1", "--no-wait"], 1),
+        (["customers", "add", "15", *named, "--email", "franz@example.org"], 1),
         (["dead-letters", "list"], 1),
         (["dead-letters", "redrive", "orders", "--all"], 1),
         (["audit"], 2),
@@ -86,6 +96,17 @@ def test_no_kafka_there(orders, command, code, monkeypatch):
     assert f"Kafka does not answer at {servers}" in result.output
 
 
+def test_a_file_with_faults_is_told_and_nothing_written(orders, tmp_path):
+    path = tmp_path / "customers.csv"
+    path.write_text("id,firstName,lastName,email,address\n15,Franz,Kafka,franz,Praha\n")
+    result = orders("customers", "import", str(path))  # would say so if it went as far as Kafka, which is not there
+    assert result.exit_code == 1
+    assert result.output.splitlines() == [
+        "Error: Nothing was written.",
+        f"{path}:2: email must be an address such as franz@example.org",
+    ]
+
+
 def test_commands_find_what_is_up(orders, tmp_path):
     port = free_ports(1)[0]
     note = {"pid": os.getpid(), "bootstrap_servers": "127.0.0.1:1", "urls": {"orders": [f"http://127.0.0.1:{port}"]}}
@@ -96,9 +117,10 @@ def test_commands_find_what_is_up(orders, tmp_path):
 
 def test_commands_find_the_worker_of_their_service(orders, tmp_path):
     here, there = (f"http://127.0.0.1:{port}" for port in free_ports(2))
-    urls = {"orders": [here], "checkin": [there]}
+    urls = {"orders": [here], "checkin": [there], "fulfilment": [there]}
     (tmp_path / "running.json").write_text(json.dumps({"pid": os.getpid(), "bootstrap_servers": "x:1", "urls": urls}))
     assert f"Nobody answers at {there} " in orders("checkin", "my-order").output
+    assert f"Nobody answers at {there} " in orders("pay", "my-order").output
     assert f"Nobody answers at {here} " in orders("get", "my-order").output
 
 
