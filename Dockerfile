@@ -13,6 +13,7 @@ COPY email_service email_service
 COPY fulfilment_service fulfilment_service
 COPY checkin_service checkin_service
 COPY portal_service portal_service
+COPY products_service products_service
 COPY ecosystem ecosystem
 RUN /opt/orders/bin/pip install --no-deps .
 

@@ -1,5 +1,6 @@
 """The HTTP services as their clients see them."""
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote
@@ -7,7 +8,18 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
-from schemas.api import Checkin, FulfilmentStatus, NewCheckin, NewOrder, OrderOutcome, PortalCheckins, Problem
+from schemas.api import (
+    Checkin,
+    FulfilmentStatus,
+    NewCheckin,
+    NewOrder,
+    NewProduct,
+    OrderOutcome,
+    PortalCheckins,
+    Problem,
+    Product,
+    ProductContent,
+)
 from schemas.messages import Order
 
 _GRACE_S = 5.0
@@ -47,10 +59,18 @@ class Api:
     ) -> None:
         await self._session.close()
 
-    async def _call(self, method: str, path: str, timeout_ms: int, body: bytes | None = None) -> bytes:
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        timeout_ms: int,
+        body: bytes | None = None,
+        more: Mapping[str, str] | None = None,
+    ) -> bytes:
         query = f"?timeout={timeout_ms}" if method == "GET" else ""
         total = aiohttp.ClientTimeout(total=timeout_ms / 1000 + _GRACE_S)
         headers = {"Content-Type": "application/json"} if body is not None else {}
+        headers |= more or {}
         try:
             async with self._session.request(
                 method,
@@ -113,6 +133,35 @@ class PortalApi(Api):
         """The check-ins of an order; a `Refusal` of 404 while there are none."""
         path = f"/v1/portal/checkins/{quote(order_no, safe='')}"
         return PortalCheckins.from_json(await self._call("GET", path, timeout_ms))
+
+
+class ProductsApi(Api):
+    """The product service. Changes that name a `version` are refused (412) if the product has another one by now."""
+
+    async def create(self, new: NewProduct) -> Product:
+        """Returns the product once it is kept. This may be repeated; a `Refusal` of 409 if there is another one."""
+        return Product.from_json(await self._call("POST", "/v1/products", 10_000, new.to_json()))
+
+    async def get(self, code: str) -> Product:
+        """The product, withdrawn ones too; a `Refusal` of 404 if there is none."""
+        return Product.from_json(await self._call("GET", _product(code), 10_000))
+
+    async def change(self, code: str, content: ProductContent, version: int | None = None) -> Product:
+        """Returns the product as it is now. A withdrawn one is offered again, which needs its version."""
+        body = await self._call("PUT", _product(code), 10_000, content.to_json(), _if_match(version))
+        return Product.from_json(body)
+
+    async def withdraw(self, code: str, version: int | None = None) -> Product:
+        """Returns the product, withdrawn."""
+        return Product.from_json(await self._call("DELETE", _product(code), 10_000, more=_if_match(version)))
+
+
+def _product(code: str) -> str:
+    return f"/v1/products/{quote(code, safe='')}"
+
+
+def _if_match(version: int | None) -> dict[str, str]:
+    return {} if version is None else {"If-Match": f'"{version}"'}
 
 
 def _problem(answer: aiohttp.ClientResponse, content: bytes) -> Problem:

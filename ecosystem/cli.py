@@ -10,6 +10,7 @@ from ecosystem.commands.generate import generate
 from ecosystem.commands.get import get
 from ecosystem.commands.pay import pay
 from ecosystem.commands.post import post
+from ecosystem.commands.products import products
 from ecosystem.commands.run import run
 from ecosystem.commands.stock import stock
 from ecosystem.commands.tail import tail
@@ -33,7 +34,8 @@ def main() -> None:
     """
 
 
-for _command in (up, run, post, get, pay, checkin, stock, customers, generate, tail, topics, audit, dead_letters):
+_COMMANDS = (up, run, post, get, pay, checkin, stock, products, customers, generate, tail, topics, audit, dead_letters)
+for _command in _COMMANDS:
     main.add_command(_command)
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Any, NoReturn, Self
 from rich.console import Console
 
 from ecosystem import running, sample
+from ecosystem.api import ProductsApi
 from ecosystem.children import Children
 from ecosystem.health import is_ready
 from ecosystem.kafka import Cluster
@@ -21,8 +22,9 @@ from ecosystem.layout import Planned, plan
 from ecosystem.locks import exclusive
 from ecosystem.mail import MailSink
 from ecosystem.postgres import PORT, Postgres
+from ecosystem.products import offer
 from ecosystem.running import Running
-from ecosystem.services import NAMES
+from ecosystem.services import DATABASES, NAMES
 from ecosystem.writer import Writer
 from runtime.settings import Settings
 from schemas.topics import CUSTOMERS, WAREHOUSE_INVENTORY
@@ -74,7 +76,7 @@ class Local:
         self._workers = plan(wish.apart, wish.workers, wish.port, NAMES)
         self._mail: MailSink | None = None
         self._postgres: Postgres | None = None
-        self._database = ""
+        self._databases: dict[str, str] = {}
         self._children = Children(console, max(len(worker.name) for worker in self._workers))
 
     def __enter__(self) -> Self:
@@ -101,9 +103,9 @@ class Local:
             self._start_kafka(stack)
         if "SMTP_HOST" not in os.environ:
             self._mail = stack.enter_context(MailSink(self._data / "mail"))
-        if "CHECKIN_DATABASE_URL" not in os.environ:
+        if missing := {s: name for s, name in DATABASES.items() if name not in os.environ}:
             self._postgres = stack.enter_context(Postgres(self._data / "postgres", port=PORT))
-            self._database = self._postgres.database("checkin")
+            self._databases = {name: self._postgres.database(s.replace("-", "_")) for s, name in missing.items()}
         servers = self._settings.kafka_bootstrap_servers
         urls = {service: self._urls(service) for service in NAMES}
         stack.enter_context(running.announced(Running(os.getpid(), servers, urls)))
@@ -133,8 +135,7 @@ class Local:
             "HTTP_PORT": str(worker.port),
             "STATE_DIR": str(self._data / "state" / worker.name),
         }
-        if self._postgres:
-            env["CHECKIN_DATABASE_URL"] = self._database
+        env |= self._databases
         if self._mail:
             env |= {"SMTP_HOST": "127.0.0.1", "SMTP_PORT": str(self._mail.port)}
         self._children.start(worker.name, ["run", *worker.services], env)
@@ -143,6 +144,8 @@ class Local:
         async with Writer(self._settings) as writer:
             await writer.write(WAREHOUSE_INVENTORY, sample.stock())
             await writer.write(CUSTOMERS, sample.customers())
+        async with ProductsApi(self._urls("products")[0]) as api:
+            await offer(api, sample.products(), patience_s=_READY_S)
 
     def _wait_until_ready(self) -> None:
         waiting, deadline = list(self._workers), time.monotonic() + _READY_S
@@ -175,7 +178,7 @@ class Local:
     def _welcome(self, seconds: float) -> None:
         url = self._urls("orders")[0]
         workers = "".join(f"\n  {w.name:<11} {w.url}" for w in self._workers) if len(self._workers) > 1 else ""
-        database = f"127.0.0.1:{self._postgres.port}" if self._postgres else "as CHECKIN_DATABASE_URL says"
+        database = f"127.0.0.1:{self._postgres.port}" if self._postgres else "as the environment says"
         mail = self._mail.folder / "new" if self._mail else f"{self._settings.smtp_host}:{self._settings.smtp_port}"
         log = f", log in {self._data / 'kafka' / '1' / 'kafka.log'}" if self._kafka else ""
         self._console.print(

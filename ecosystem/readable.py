@@ -18,6 +18,8 @@ from schemas.messages import (
     OrderEnriched,
     OrderValidation,
     Payment,
+    ProductAlert,
+    ProductEvent,
     StockLevel,
 )
 from schemas.topics import CATALOGUE, DEAD_LETTERS
@@ -34,6 +36,8 @@ _SAY: dict[type, Callable[[Any], str]] = {
     HomeCheckin: lambda c: f"{c.event_type} {c.event_id}: {c.staff_code} at line {c.internet_no}, {c.job_status}",
     CheckinRejected: lambda c: f"REJECTED check-in {c.event_id}{_why(c.reason)}",
     Fulfilled: lambda _: "FULFILLED",
+    ProductEvent: lambda p: f"{p.kind} version {p.version}: {p.name} at {p.price}",
+    ProductAlert: lambda a: f"{a.kind} in version {a.version} ({a.reason})",
 }
 _MODELS = {topic.name: topic.model for topic in CATALOGUE}
 _COLOURS = ("cyan", "green", "yellow", "blue", "magenta", "bright_cyan", "bright_green", "bright_yellow")

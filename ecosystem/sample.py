@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from random import Random
 
-from schemas.api import NewOrder
+from schemas.api import NewOrder, NewProduct
 from schemas.identifiers import new_order_id
 from schemas.messages import Customer, CustomerLevel, Order, Payment, StockLevel
 
@@ -20,7 +20,8 @@ _PRICES = {
 }
 _PLENTY = 1_000_000
 _SCARCE = "signed-poster"  # a few pieces, so that one sees what happens when stock runs out
-_UNKNOWN = "unicorn"  # never in stock
+_SCARCE_PRICE = "25.00"
+_UNKNOWN = "unicorn"  # never in stock, nor a product
 
 CUSTOMERS = 5000
 """Customers 1 to this: so many that at an order a second few of them come to the fraud rule's limit in a session."""
@@ -34,6 +35,12 @@ def stock() -> list[StockLevel]:
     """Absolute counts: announcing them again changes nothing."""
     levels = [StockLevel(product=product, count=_PLENTY) for product in _PRICES]
     return [*levels, StockLevel(product=_SCARCE, count=5)]
+
+
+def products() -> list[NewProduct]:
+    """What the shop sells: all that is in stock."""
+    priced = {**_PRICES, _SCARCE: _SCARCE_PRICE}
+    return [NewProduct(code=c, name=c.replace("-", " ").capitalize(), price=Decimal(p)) for c, p in priced.items()]
 
 
 def customers() -> Iterator[Customer]:
@@ -66,7 +73,7 @@ def order(random: Random) -> NewOrder:
         customer_id=random.randint(1, CUSTOMERS),
         product=product,
         quantity=quantity,
-        price=Decimal(_PRICES.get(product, "25.00")),
+        price=Decimal(_PRICES.get(product, _SCARCE_PRICE)),
     )
 
 

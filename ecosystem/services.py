@@ -15,6 +15,7 @@ _BUILDERS = {
     "email": "email_service.app",
     "checkin": "checkin_service.app",
     "portal": "portal_service.app",
+    "products": "products_service.app",
 }
 """Module of each service; its `build(settings)` makes the `Hosted`. Imported only when the service is to run."""
 
@@ -22,6 +23,9 @@ NAMES = tuple(_BUILDERS)
 CORE = ("orders", "fraud", "inventory", "details")
 """What it takes to bring an order to VALIDATED or FAILED."""
 
+
+DATABASES = {"checkin": "CHECKIN_DATABASE_URL", "products": "PRODUCTS_DATABASE_URL"}
+"""Where each service that keeps a database is told of it."""
 
 _PORTS = {"checkin": 3000}
 

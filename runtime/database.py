@@ -61,7 +61,9 @@ class Database:
         then, and the other services of the worker go on.
         """
         if self._url is None:
-            raise NoDatabase(f"{self.service} needs a database: set {self.service.upper()}_DATABASE_URL")
+            raise NoDatabase(
+                f"{self.service} needs a database: set {self.service.upper().replace('-', '_')}_DATABASE_URL"
+            )
         self._engine = create_async_engine(
             "postgresql+asyncpg://",
             async_creator=self.connect,

@@ -84,6 +84,8 @@ class Settings(BaseSettings):
     )
     checkin_time_zone: str = Field(default="Asia/Bangkok", description="Of the times in check-ins; an IANA name")
 
+    products_database_url: SecretStr | None = Field(default=None, description="Of the product service alone")
+
     email_window_s: float = Field(
         default=60.0,
         gt=0,

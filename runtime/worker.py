@@ -83,6 +83,7 @@ class Worker:
         self._watches = Watches()
         self._ended = asyncio.Event()
         self._url: URL | None = None
+        self._open = False
         self._app: App | None = None
         self._watchdog: Watchdog | None = None
         self._announcer: Announcer | None = None
@@ -111,7 +112,8 @@ class Worker:
         for lifespan in [h.lifespan for h in self._hosted if h.lifespan is not None]:
             await opened.enter_async_context(lifespan(self))
         await self._reach_broker()
-        await adopt(settings, plan)
+        if plan.consumed:
+            await adopt(settings, plan)
         self._announcer = Announcer(settings, self._patience)
         await self._announcer.start()
         self._at_stop(self._announcer.stop)
@@ -119,7 +121,16 @@ class Worker:
         self._at_stop(relays.aclose)
         for outbox in [h.outbox for h in self._hosted if h.outbox is not None]:
             await relays.enter_async_context(outbox.relayed(self._announcer.write_all))
-        stores_in_all = max(1, len(plan.tables) * settings.partitions)  # the details validator has none
+        if plan.consumed:
+            await self._join(identity, stores, on_disk)
+        self._open = True
+        self._at_stop(self._stop_serving, self.ANSWER_S + self.CLOSE_S)  # first: requests in hand still need the rest
+        log.info("worker started group=%s url=%s", self._names.group(plan.group), self.url)
+
+    async def _join(self, identity: Identity, stores: RocksStores, on_disk: set[int]) -> None:
+        """Joins the group of the composition, which a worker does whose services consume anything."""
+        settings, plan = self.settings, self.plan
+        stores_in_all = max(1, len(plan.tables) * settings.partitions)  # not every service has any
         broker = KafkaBroker(settings, plan.group, partition_bytes=max(LEAST_BYTES, RESTORE_BYTES // stores_in_all))
         self._at_stop(broker.stop)
         logs = Logs(broker)
@@ -163,8 +174,6 @@ class Worker:
         for watching in (self._watch_app(app), self._watchdog.run()):
             task = asyncio.create_task(watching)
             self._later(task.cancel)
-        self._at_stop(self._stop_serving, self.ANSWER_S + self.CLOSE_S)  # first: requests in hand still need the rest
-        log.info("worker started group=%s url=%s", self._names.group(plan.group), self.url)
 
     async def stop(self) -> None:
         """Answers who waits, finishes the batch in hand, leaves the group, closes the state."""
@@ -254,7 +263,7 @@ class Worker:
         """`ready` once the partitions the group gave this worker are taken over."""
         stalled = self._watchdog.report() if self._watchdog is not None else []
         return {
-            "ready": self._ownership.running and not self.stopping and not stalled,
+            "ready": self._open and self._running and not self.stopping and not stalled,
             "services": [s.name for s in self.plan.services],
             "partitions": sorted({tp.partition for tp in self._ownership.partitions}),
             "takeover": dict(self._engine.handover.progress) if self._app is not None else {},
@@ -263,6 +272,11 @@ class Worker:
             # Told, but not decisive: the other services of the worker go on, and every worker would be unready at once.
             "databases": {database.service: database.away or "open" for database in self._databases},
         }
+
+    @property
+    def _running(self) -> bool:
+        """Whether it has taken over what it is to; a worker that consumes nothing has nothing to take over."""
+        return self._ownership.running or not self.plan.consumed
 
     @property
     def _databases(self) -> "list[Database]":

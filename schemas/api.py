@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, StrictFloat, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from schemas.identifiers import Code, OrderId
+from schemas.identifiers import Code, Name, OrderId
 from schemas.messages import CheckType, Need, Order, OrderState, ValidationResult
 from schemas.wire import Int64, Message, Money, Quantity
 
@@ -132,6 +132,35 @@ class PortalCheckins(Message):
 
     order_no: OrderId
     check_ins: tuple[PortalCheckin, ...] = ()
+
+
+class ProductContent(Message):
+    """Body of `PUT /v1/products/{code}`: what a product is to be from now on."""
+
+    name: Name
+    price: Annotated[Money, BeforeValidator(_no_text)] = Field(ge=0, description="Of one piece")
+
+
+class NewProduct(ProductContent):
+    """Body of `POST /v1/products`."""
+
+    code: Code
+
+
+class ProductState(StrEnum):
+    ACTIVE = "ACTIVE"
+    WITHDRAWN = "WITHDRAWN"
+
+
+class Product(Message):
+    """Answer of `/v1/products`: a product as it is now. `version` counts its changes from 1, and is its ETag."""
+
+    code: str
+    name: str
+    price: Money
+    version: int
+    state: ProductState
+    changed_at: datetime
 
 
 class InvalidParam(Message):

@@ -33,6 +33,18 @@ Code = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printa
 """1 to 64 printable characters: a number or a name that somebody else gives."""
 
 
+def _readable(text: str) -> str:
+    if any(unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"} for c in text):
+        raise ValueError("line breaks, control and surrogate characters are not allowed in a name")
+    if not text.strip():
+        raise ValueError("a name must have something to read")
+    return text
+
+
+Name = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_readable)]
+"""1 to 256 characters on one line, for people to read."""
+
+
 def new_order_id() -> str:
     """A UUIDv7: new orders are near each other on disk."""
     return _uuid7()

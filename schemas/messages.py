@@ -2,9 +2,9 @@
 
 from enum import StrEnum
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
-from schemas.identifiers import OrderId
+from schemas.identifiers import Code, OrderId
 from schemas.wire import Int64, Message, Money, Quantity, Timestamp
 
 
@@ -145,3 +145,44 @@ class OrderEnriched(Message):
     id: OrderId
     customer_id: Int64
     customer_level: str
+
+
+class ProductEventKind(StrEnum):
+    """What happened to a product. An UPDATED one is on offer, also if it had been withdrawn."""
+
+    CREATED = "CREATED"
+    UPDATED = "UPDATED"
+    WITHDRAWN = "WITHDRAWN"
+
+
+class ProductEvent(Message):
+    """Topic `products`, keyed by code: what happened to a product, and what it is since.
+
+    `version` counts the events of a code from 1, without gaps. `at` is when the product service did it.
+    """
+
+    event_id: str
+    kind: ProductEventKind
+    code: Code
+    name: str
+    price: Money
+    version: int = Field(strict=True, ge=1)
+    at: AwareDatetime
+
+
+class ProductAlertKind(StrEnum):
+    """What is suspicious about a change of a product."""
+
+    PRICE_DROP = "PRICE_DROP"
+    MANY_CHANGES = "MANY_CHANGES"
+
+
+class ProductAlert(Message):
+    """Topic `product-alerts`, keyed by code: the change that led to `version` at `at` is suspicious, and why."""
+
+    event_id: str
+    kind: ProductAlertKind
+    code: Code
+    version: int = Field(strict=True, ge=1)
+    reason: str
+    at: AwareDatetime

@@ -15,6 +15,8 @@ from schemas.messages import (
     OrderEnriched,
     OrderValidation,
     Payment,
+    ProductAlert,
+    ProductEvent,
     StockLevel,
 )
 from schemas.wire import Message
@@ -82,6 +84,8 @@ CUSTOMERS = Topic("customers", Customer, lambda c: str(c.id), "crm", COMPACTED)
 HOME_CHECKINS = Topic("home-checkins", HomeCheckin, lambda c: c.order_no, "checkin", WEEK)
 CHECKIN_REJECTIONS = Topic("checkin-rejections", CheckinRejected, lambda c: c.order_no, "fulfilment", WEEK)
 FULFILMENTS = Topic("fulfilments", Fulfilled, lambda f: f.order_id, "fulfilment", WEEK)
+PRODUCTS = Topic("products", ProductEvent, lambda e: e.code, "products", FOR_EVER)
+PRODUCT_ALERTS = Topic("product-alerts", ProductAlert, lambda a: a.code, "product-security", WEEK)
 ORDERS_ENRICHED = Topic("orders-enriched", OrderEnriched, lambda o: o.id, "email", WEEK)
 BY_LEVEL = {level: Topic(level.value, OrderEnriched, lambda o: o.id, "email", WEEK) for level in CustomerLevel}
 
@@ -94,6 +98,8 @@ CATALOGUE: tuple[Topic[Any], ...] = (
     HOME_CHECKINS,
     CHECKIN_REJECTIONS,
     FULFILMENTS,
+    PRODUCTS,
+    PRODUCT_ALERTS,
     ORDERS_ENRICHED,
     *BY_LEVEL.values(),
 )

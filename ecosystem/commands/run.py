@@ -25,7 +25,8 @@ def run(names: tuple[str, ...], port: int | None) -> None:
     orders run orders fraud inventory details      the core in one process
     orders run fraud --port 8081                   one service alone
 
-    Services: orders, fraud, inventory, details, fulfilment, email, checkin, portal.
+    Services: orders, fraud, inventory, details, fulfilment, email, checkin, portal,
+    products.
     """
     from runtime import process  # Faust takes a second to import: not for those who ask for help
 

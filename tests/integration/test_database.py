@@ -17,7 +17,7 @@ from runtime.hosting import DatabaseAway, NoDatabase
 from runtime.settings import Settings
 from tests.workers import until
 
-MIGRATIONS = {"checkin": "checkin_service:migrations"}
+MIGRATIONS = {"checkin": "checkin_service:migrations", "products": "products_service:migrations"}
 
 
 def database(url, service="checkin", **settings):
@@ -52,14 +52,14 @@ async def scalar(opened, statement):
 
 @pytest.mark.parametrize("service", MIGRATIONS)
 async def test_models_and_migrations_agree(database_url, open_database, service):
-    opened = await open_database(database_url)
+    opened = await open_database(database_url, service=service)
     async with opened.transaction() as connection:
         await connection.run_sync(lambda c: command.check(alembic_config(MIGRATIONS[service], c)))
 
 
 @pytest.mark.parametrize("service", MIGRATIONS)
 async def test_migrations_can_be_taken_back(database_url, open_database, service):
-    opened = await open_database(database_url)
+    opened = await open_database(database_url, service=service)
     async with opened.transaction() as connection:
         await connection.run_sync(lambda c: command.downgrade(alembic_config(MIGRATIONS[service], c), "base"))
     tables = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'"

@@ -21,7 +21,7 @@ def orders(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("command", sorted(main.commands))
 def test_every_command_has_help_and_an_example(orders, command):
-    first = {"stock": ["set"], "dead-letters": ["redrive"], "customers": ["add"]}
+    first = {"stock": ["set"], "dead-letters": ["redrive"], "customers": ["add"], "products": ["import"]}
     result = orders(command, *first.get(command, []), "--help")
     assert result.exit_code == 0
     assert command == "topics" or f"\n  orders {command}" in result.output
@@ -45,6 +45,11 @@ named = ("--first-name", "Franz", "--last-name", "Kafka", "--address", "Praha")
         (["pay", " ", "--amount", "1", "--no-wait"], "order_id: "),
         (["customers", "add", "15", *named, "--email", "franz"], "email must be an address such as"),
         (["customers", "add", "15", *named, "--email", "f@example.org", "--level", "gould"], "'gould' is not one of"),
+        (["products", "add", "mug", "Mug", "cheap"], "'cheap' is not an amount"),
+        (["products", "add", "mug", "Mug", "-1.5"], "No such option"),
+        (["products", "add", " mug", "Mug", "1"], "code: "),
+        (["products", "change", "mug"], "say what is to change: --name, --price or both"),
+        (["products", "import", "nowhere.csv"], "nowhere.csv"),
         (["generate", "--rate", "0"], "0.0 is not in the range"),
         (["up", "--rate", "1", "--no-sample"], "--rate needs the sample stock"),
         (["audit", "--since", "yesterday"], "'yesterday' is not a time such as 2026-07-01"),

@@ -19,6 +19,8 @@ from schemas.messages import (
     OrderState,
     OrderValidation,
     Payment,
+    ProductAlert,
+    ProductEvent,
     StockLevel,
 )
 from schemas.topics import CATALOGUE
@@ -33,6 +35,8 @@ MODELS = {
     "order_enriched": OrderEnriched,
     "order_validation": OrderValidation,
     "payment": Payment,
+    "product_alert": ProductAlert,
+    "product_event": ProductEvent,
     "stock_level": StockLevel,
 }
 REQUIRED = [

@@ -24,6 +24,7 @@ from ecosystem import sample
 from ecosystem.cli import main
 from ecosystem.kafka.jars import VERSION
 from ecosystem.postgres import VERSION as POSTGRES
+from ecosystem.products import read as read_products
 from ecosystem.services import CORE, NAMES, build
 from runtime import outbox
 from runtime.http import metrics as http_metrics
@@ -181,16 +182,20 @@ def test_compose_commands_are_commands_of_ours(compose, workers):
     for service in workers.values():
         command = main.commands[service["command"][0]]
         assert command.make_context("run", list(service["command"][1:]), resilient_parsing=False)
-    (script,) = compose["services"]["stock"]["command"]
+    (script,) = compose["services"]["sample"]["command"]
     for words in re.findall(r"orders (.+)", script):
         result = CliRunner().invoke(main, [*words.replace("$$product", "mug").split(), "--help"])
         assert result.exit_code == 0, result.output
 
 
 def test_compose_announces_the_sample_stock(compose):
-    (script,) = compose["services"]["stock"]["command"]
+    (script,) = compose["services"]["sample"]["command"]
     products = re.search(r"for product in ([^;]+);", script)[1].split()
     assert sorted([*products, "signed-poster"]) == sorted(level.product for level in sample.stock())
+
+
+def test_compose_announces_the_sample_products(compose):
+    assert read_products(compose["configs"]["products"]["content"].splitlines()) == sample.products()
 
 
 def test_compose_sets_only_what_is_a_setting(compose):

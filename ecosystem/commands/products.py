@@ -1,0 +1,152 @@
+"""`orders products`: what the shop sells."""
+
+from collections.abc import Callable
+from decimal import Decimal
+from functools import partial
+from typing import Any, TextIO, TypeVar
+
+import click
+from pydantic import ValidationError
+from rich.console import Console
+
+from ecosystem import running
+from ecosystem.api import ProductsApi
+from ecosystem.commands.shared import AMOUNT, perform
+from ecosystem.products import BadFile, offer, read
+from runtime.dead_letters import describe
+from schemas.api import NewProduct, Product, ProductContent
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _url_option(function: F) -> F:
+    return click.option(
+        "--url",
+        envvar="PRODUCTS_URL",
+        default=partial(running.url, "products"),
+        metavar="URL",
+        help="Base URL of the product service [env: PRODUCTS_URL; default: what `orders up` runs, port 8080]",
+    )(function)
+
+
+@click.group()
+def products() -> None:
+    """Offer products, change and withdraw them. Orders for what is not on offer fail."""
+
+
+@products.command()
+@click.argument("code")
+@click.argument("name")
+@click.argument("price", type=AMOUNT)
+@_url_option
+def add(code: str, name: str, price: Decimal, url: str) -> None:
+    """Offer a new product.
+
+    \b
+    orders products add teapot "Teapot, 1 l" 24.90
+    """
+    try:
+        new = NewProduct(code=code, name=name, price=price)
+    except ValidationError as error:
+        raise click.UsageError(describe(error)) from error
+
+    async def create() -> Product:
+        async with ProductsApi(url) as api:
+            return await api.create(new)
+
+    _show(perform(create(), url))
+
+
+@products.command()
+@click.argument("code")
+@click.option("--name", help="What it is to be called  [default: as it is]")
+@click.option("--price", type=AMOUNT, help="Of one piece  [default: as it is]")
+@_url_option
+def change(code: str, name: str | None, price: Decimal | None, url: str) -> None:
+    """Change name or price of the product CODE; one that was withdrawn is offered again.
+
+    Refused if somebody else changes it in the same moment.
+
+    \b
+    orders products change mug --price 11.50
+    """
+    if name is None and price is None:
+        raise click.UsageError("say what is to change: --name, --price or both")
+
+    async def put() -> Product:
+        async with ProductsApi(url) as api:
+            now = await api.get(code)
+            content = ProductContent(
+                name=now.name if name is None else name, price=now.price if price is None else price
+            )
+            return await api.change(code, content, now.version)
+
+    try:
+        _show(perform(put(), url))
+    except ValidationError as error:
+        raise click.UsageError(describe(error)) from error
+
+
+@products.command()
+@click.argument("code")
+@_url_option
+def withdraw(code: str, url: str) -> None:
+    """Withdraw the product CODE: orders for it fail from now on.
+
+    \b
+    orders products withdraw mug
+    """
+
+    async def delete() -> Product:
+        async with ProductsApi(url) as api:
+            return await api.withdraw(code)
+
+    _show(perform(delete(), url))
+
+
+@products.command()
+@click.argument("code")
+@_url_option
+def show(code: str, url: str) -> None:
+    """Show the product CODE.
+
+    \b
+    orders products show mug
+    """
+
+    async def get() -> Product:
+        async with ProductsApi(url) as api:
+            return await api.get(code)
+
+    _show(perform(get(), url))
+
+
+@products.command("import")
+@click.argument("file", metavar="CSV", type=click.File(encoding="utf-8-sig"))
+@click.option("--only-new", is_flag=True, help="Leave those as they are that are there with another name or price")
+@_url_option
+def import_(file: TextIO, only_new: bool, url: str) -> None:
+    """Offer the products of a CSV file: its first line names the columns code, name and price. `-` reads the input.
+
+    Products that are there already are changed where they differ. What was withdrawn stays withdrawn.
+
+    \b
+    orders products import products.csv
+    orders products import --only-new - < products.csv
+    """
+    try:
+        found = read(file)
+    except (BadFile, UnicodeDecodeError) as error:
+        raise click.UsageError(f"{file.name}: {error}") from error
+
+    async def bring() -> str:
+        async with ProductsApi(url) as api:
+            tally = await offer(api, found, change=not only_new)
+        return ", ".join(f"{count} {outcome}" for outcome, count in sorted(tally.items())) or "none"
+
+    click.echo(perform(bring(), url))
+
+
+def _show(product: Product) -> None:
+    said = f"{product.code}  {product.name}  {product.price:.2f}  {product.state}  version {product.version}"
+    Console().print(said, markup=False, highlight=False, soft_wrap=True)

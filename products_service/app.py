@@ -1,0 +1,24 @@
+"""The product service: answers HTTP from its database, and announces by its outbox. It consumes nothing."""
+
+from products_service import http
+from products_service.models import OUTBOX
+from products_service.store import Products
+from runtime.database import Database
+from runtime.hosting import Hosted
+from runtime.outbox import Outbox
+from runtime.service import Service
+from runtime.settings import Settings
+from schemas.topics import PRODUCTS
+
+
+def build(settings: Settings) -> Hosted:
+    """The service with its database."""
+    database = Database("products", settings.products_database_url, "products_service:migrations", settings)
+    outbox = Outbox(database, OUTBOX, settings.produce_timeout_s)
+    return Hosted(
+        Service(name="products", inputs=(), outputs=(PRODUCTS,)),
+        routes=http.routes(Products(database, outbox)),
+        openapi=http.openapi,
+        database=database,
+        outbox=outbox,
+    )

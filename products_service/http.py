@@ -1,0 +1,160 @@
+"""`/v1/products`: create, change, withdraw and look at products; changes may name the version they are meant for."""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+
+from aiohttp import web
+from pydantic import TypeAdapter, ValidationError
+
+from products_service.rules import Expected, Stale, Withdrawn, changed, differing, withdrawn
+from products_service.store import Products
+from runtime.hosting import Host
+from runtime.http.answers import Refused, answer
+from runtime.http.inputs import message_of
+from runtime.http.openapi import body, problems, schemas_of
+from schemas.api import InvalidParam, NewProduct, Product, ProductContent, ProductState
+from schemas.identifiers import Code
+
+PATH = "/v1/products"
+_CODE: TypeAdapter[str] = TypeAdapter(Code)
+
+
+def routes(products: Products) -> Callable[[Host], Iterable[web.RouteDef]]:
+    """The routes."""
+
+    async def create(request: web.Request) -> web.Response:
+        new = await message_of(request, NewProduct)
+        product, is_new = await products.create(new)
+        location = {"Location": f"{PATH}/{quote(new.code, safe='')}"}
+        if product.state is ProductState.WITHDRAWN:
+            detail = f"The product {new.code!r} was withdrawn. To offer it again, PUT it with its ETag as If-Match."
+            raise Refused(409, detail, headers=location)
+        if different := differing(product, new):
+            detail = f"There is a product {new.code!r} already, with another {' and another '.join(different)}."
+            raise Refused(409, detail, headers=location)
+        return _shown(product, 201 if is_new else 200, location)
+
+    async def look(request: web.Request) -> web.Response:
+        code = _code_of(request)
+        return _shown(_known(code, await products.get(code)))
+
+    async def change(request: web.Request) -> web.Response:
+        code, expected = _code_of(request), _expected(request)
+        content = await message_of(request, ProductContent)
+        return await _changed(code, partial(changed, content=content, expected=expected))
+
+    async def withdraw(request: web.Request) -> web.Response:
+        code, expected = _code_of(request), _expected(request)
+        return await _changed(code, partial(withdrawn, expected=expected))
+
+    async def _changed(code: str, become: Callable[[Product], Product | None]) -> web.Response:
+        try:
+            return _shown(_known(code, await products.change(code, become)))
+        except Stale:
+            detail = f"The product {code!r} has another version by now. Look at it, then repeat with its new ETag."
+            raise Refused(412, detail) from None
+        except Withdrawn:
+            detail = f"The product {code!r} was withdrawn. To offer it again, repeat with its ETag as If-Match."
+            raise Refused(409, detail) from None
+
+    one = f"{PATH}/{{code:[^/]+}}"
+    return lambda _: (web.post(PATH, create), web.get(one, look), web.put(one, change), web.delete(one, withdraw))
+
+
+def _shown(product: Product, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    return answer(product, status, {**(headers or {}), "ETag": f'"{product.version}"'})
+
+
+def _known(code: str, product: Product | None) -> Product:
+    if product is None:
+        raise Refused(404, f"There is no product {code!r}.")
+    return product
+
+
+def _code_of(request: web.Request) -> str:
+    try:
+        return _CODE.validate_python(request.match_info["code"])
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        fault = InvalidParam(name="code", reason=reason)
+        raise Refused(400, f"No product can have this code: {reason}.", errors=[fault]) from None
+
+
+def _expected(request: web.Request) -> Expected:
+    """The versions in If-Match (RFC 9110, 13.1.1); `None` without it, or if any will do."""
+    tags = request.if_match
+    if tags is None or any(tag.value == "*" for tag in tags):
+        return None
+    if not tags:
+        fault = InvalidParam(name="If-Match", reason='must be the ETag of the product in its quotes, such as "3"')
+        raise Refused(400, f"{fault.name} {fault.reason}.", errors=[fault])
+    # Text that is no version of ours, and weak ones, are versions that no product has.
+    return {
+        int(t.value) for t in tags if not t.is_weak and t.value.isascii() and t.value.isdigit() and len(t.value) < 20
+    }
+
+
+def openapi() -> Mapping[str, Any]:
+    """Paths and schemas."""
+    code = {
+        "name": "code",
+        "in": "path",
+        "required": True,
+        "description": "Percent-encoded: a slash in the code is %2F",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 64},
+    }
+    if_match = {
+        "name": "If-Match",
+        "in": "header",
+        "description": "ETag of the version that is meant; another one is answered 412",
+        "schema": {"type": "string", "examples": ['"3"']},
+    }
+    etag = {"ETag": {"description": "The version", "schema": {"type": "string"}}}
+    location = {"Location": {"description": "Where the product is", "schema": {"type": "string"}}}
+    now = {"description": "As it is now", "headers": etag, **body(Product)}
+    return {
+        "paths": {
+            PATH: {
+                "post": {
+                    "operationId": "createProduct",
+                    "summary": "Offer a new product; the same request again is the same product",
+                    "tags": ["products"],
+                    "requestBody": {"required": True, **body(NewProduct)},
+                    "responses": {
+                        "201": {"description": "It is kept and will be announced", "headers": location | etag}
+                        | body(Product),
+                        "200": {"description": "It was there already, and is as it is now", "headers": location | etag}
+                        | body(Product),
+                        **problems(400, 409, 413, 415, 500, 503),
+                    },
+                }
+            },
+            f"{PATH}/{{code}}": {
+                "get": {
+                    "operationId": "getProduct",
+                    "summary": "A product, also one that was withdrawn",
+                    "tags": ["products"],
+                    "parameters": [code],
+                    "responses": {"200": now, **problems(400, 404, 500, 503)},
+                },
+                "put": {
+                    "operationId": "changeProduct",
+                    "summary": "Change a product; offer one again that was withdrawn, which needs If-Match",
+                    "tags": ["products"],
+                    "parameters": [code, if_match],
+                    "requestBody": {"required": True, **body(ProductContent)},
+                    "responses": {"200": now, **problems(400, 404, 409, 412, 413, 415, 500, 503)},
+                },
+                "delete": {
+                    "operationId": "withdrawProduct",
+                    "summary": "Withdraw a product: orders for it fail from then on",
+                    "tags": ["products"],
+                    "parameters": [code, if_match],
+                    "responses": {"200": now, **problems(400, 404, 412, 500, 503)},
+                },
+            },
+        },
+        "components": {"schemas": schemas_of(NewProduct, ProductContent, Product)},
+    }

@@ -1,0 +1,21 @@
+"""What the product service keeps. Migrations lead here, from wherever a database stands."""
+
+from sqlalchemy import BigInteger, Column, DateTime, MetaData, Numeric, Table, Text, func
+
+from runtime.outbox import outbox_table
+
+MODELS = MetaData()
+
+PRODUCTS = Table(
+    "products",
+    MODELS,
+    Column("code", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("price", Numeric(15, 4), nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("changed_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+)
+"""One row a code, which stays when the product is withdrawn: its versions go on from there."""
+
+OUTBOX = outbox_table(MODELS)

@@ -1,0 +1,152 @@
+"""Products: who may change what, and what becomes of it; lists of products in files."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from ecosystem.products import BadFile, read
+from products_service.rules import Stale, Withdrawn, changed, withdrawn
+from runtime.http.faults import refuse
+from schemas.api import NewProduct, Product, ProductContent, ProductState
+
+MUG = ProductContent(name="Mug", price=Decimal(12))
+CHEAP = ProductContent(name="Mug", price=Decimal(11))
+
+
+def product(version=3, state=ProductState.ACTIVE, **changes) -> Product:
+    content = {"code": "mug", "name": "Mug", "price": Decimal("12.00"), "changed_at": datetime.now(UTC), **changes}
+    return Product(version=version, state=state, **content)
+
+
+def outcome(rule, *arguments):
+    try:
+        after = rule(*arguments)
+    except (Stale, Withdrawn) as refusal:
+        return type(refusal)
+    return None if after is None else (after.version, str(after.state), after.name, after.price)
+
+
+@pytest.mark.parametrize(
+    ("state", "content", "expected", "after"),
+    [
+        ("ACTIVE", CHEAP, None, (4, "ACTIVE", "Mug", 11)),
+        ("ACTIVE", CHEAP, {3}, (4, "ACTIVE", "Mug", 11)),
+        ("ACTIVE", CHEAP, {1, 3}, (4, "ACTIVE", "Mug", 11)),
+        ("ACTIVE", CHEAP, {2}, Stale),
+        ("ACTIVE", CHEAP, set(), Stale),
+        ("ACTIVE", MUG, None, None),
+        ("ACTIVE", MUG, {2}, None),  # what was asked for is so already
+        ("WITHDRAWN", MUG, {3}, (4, "ACTIVE", "Mug", 12)),
+        ("WITHDRAWN", CHEAP, {3}, (4, "ACTIVE", "Mug", 11)),
+        ("WITHDRAWN", MUG, {2}, Stale),
+        ("WITHDRAWN", MUG, None, Withdrawn),
+    ],
+)
+def test_a_change_is_the_next_version_unless_it_is_meant_for_another(state, content, expected, after):
+    assert outcome(changed, product(state=ProductState(state)), content, expected) == after
+
+
+@pytest.mark.parametrize(
+    ("state", "expected", "after"),
+    [
+        ("ACTIVE", None, (4, "WITHDRAWN", "Mug", 12)),
+        ("ACTIVE", {3}, (4, "WITHDRAWN", "Mug", 12)),
+        ("ACTIVE", {2}, Stale),
+        ("WITHDRAWN", None, None),
+        ("WITHDRAWN", {2}, None),
+    ],
+)
+def test_a_withdrawal_is_the_next_version_once(state, expected, after):
+    assert outcome(withdrawn, product(state=ProductState(state)), expected) == after
+
+
+REQUESTS = st.lists(
+    st.tuples(st.sampled_from(["PUT", "DELETE"]), st.sampled_from([11, 12]), st.none() | st.integers(1, 8)),
+    max_size=20,
+)
+
+
+@given(REQUESTS)
+def test_versions_grow_by_one_with_each_change_and_what_is_repeated_changes_nothing(requests):
+    now = product(version=1)
+    for method, price, seen in requests:
+        expected = None if seen is None else {seen}
+
+        def ask(one, method=method, price=price, expected=expected):
+            if method == "DELETE":
+                return withdrawn(one, expected)
+            return changed(one, ProductContent(name="Mug", price=price), expected)
+
+        try:
+            after = ask(now)
+        except (Stale, Withdrawn):
+            continue
+        if after is not None:
+            assert after.version == now.version + 1
+            assert seen in {None, now.version}
+            assert (after.state, after.price) != (now.state, now.price)
+            now = after
+        assert ask(now) is None
+
+
+def test_who_has_not_seen_the_withdrawal_cannot_undo_it():
+    gone = withdrawn(product(), None)
+    for seen in (None, {1}, {3}):
+        with pytest.raises((Stale, Withdrawn)):
+            changed(gone, CHEAP, seen)
+    assert changed(gone, CHEAP, {gone.version}).state is ProductState.ACTIVE
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "advice"),
+    [
+        ("price", -0.01, "must be at least 0"),
+        ("price", "12", "must be a number"),
+        ("price", 1.23456, "at most 4 digits after the point"),
+        ("name", "", "at least 1 character"),
+        ("name", " ", "something to read"),
+        ("name", "a\nb", "line breaks"),
+        ("name", "x\x00", "control"),
+        ("name", "x" * 257, "at most 256"),
+        ("code", "", "at least 1 character"),
+        ("code", "a\tb", "not allowed"),
+        ("code", "..", "another id"),
+        ("code", "x" * 65, "at most 64"),
+    ],
+)
+def test_what_is_wrong_is_named_with_what_to_do(field, value, advice):
+    with pytest.raises(ValidationError) as error:
+        NewProduct.model_validate({"code": "mug", "name": "Mug", "price": 12, field: value})
+    [fault] = refuse(error.value).errors
+    assert fault.name == field
+    assert advice in fault.reason
+
+
+def test_a_file_of_products_is_read_whatever_the_order_of_its_columns():
+    lines = ["price, name,code,colour", '12.50,"Mug, large",mug,red', "0,Sticker,sticker,"]
+    assert read(lines) == [
+        NewProduct(code="mug", name="Mug, large", price=Decimal("12.50")),
+        NewProduct(code="sticker", name="Sticker", price=Decimal(0)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ([], "line 1 must name the columns code, name, price; missing: code, name, price"),
+        (["code,name", "mug,Mug"], "missing: price"),
+        (["code,name,price", "mug,Mug,1", "jug,Jug,cheap"], "line 3: price: 'cheap' is not an amount"),
+        (["code,name,price", "mug,Mug"], "line 2 has less columns"),
+        (["code,name,price", "mug,Mug,-1"], "line 2: price: "),
+        (["code,name,price", "mug,Mug,NaN"], "line 2: price: "),
+        (["code,name,price", "mug,Mug,1", "mug,Mug,2"], "more than once: mug"),
+    ],
+)
+def test_a_file_that_is_none_is_told_by_line(lines, said):
+    with pytest.raises(BadFile) as error:
+        read(lines)
+    assert said in str(error.value)
