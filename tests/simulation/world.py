@@ -76,6 +76,8 @@ class World:
         self.last_fault = 0.0
         self.settled = False
         self._storms = 0
+        self._asking = 0
+        """Clients that have not been answered, and have not given up."""
         self._warehouse = asyncio.Lock()
 
     def run(self):
@@ -103,8 +105,10 @@ class World:
                     return
 
     def quiet(self):
-        """Whether every worker is up, has read all there is, and no order is open."""
+        """Whether every worker is up, has read all there is, nothing is in hand, and no order is open."""
         if self.loop.now < self.last_fault or not all(w.running and w.ownership.running for w in self.workers):
+            return False
+        if self._asking or any(w.live.loop.turn.locked() or w.live.calls for w in self.workers):
             return False
         if any(log.stable < log.end for log in self.broker.logs.values()):
             return False
@@ -171,9 +175,16 @@ class World:
 
     def _by(self, event, order):
         if event.by_http:
-            self.outside.start(self._post_by_http(order))
+            self.outside.start(self._until_answered(self._post_by_http(order)))
         else:
-            self.outside.start(self._write(ORDERS, order, self.acknowledged))
+            self.outside.start(self._until_answered(self._write(ORDERS, order, self.acknowledged)))
+
+    async def _until_answered(self, asking):
+        self._asking += 1
+        try:
+            await asking
+        finally:
+            self._asking -= 1
 
     def _replay(self, event):
         """An operator copies all that the log holds of an order to its end."""
