@@ -5,10 +5,10 @@ from datetime import timedelta
 from email_service.address import Addressing
 from email_service.join import LETTERS_BY_CUSTOMER, PAYMENTS_BY_ORDER, Joining, route
 from email_service.post_office import PostOffice
-from email_service.state import CUSTOMERS, JOINS, WAITING, Addressed
+from email_service.state import CUSTOMERS, JOINS, SENT, WAITING, Addressed
 from runtime.hosting import Hosted
 from runtime.service import Effect, Input, Service
-from runtime.settings import Settings
+from runtime.settings import Guarantee, Settings
 from schemas import topics
 from schemas.topics import BY_LEVEL, ORDERS, ORDERS_ENRICHED, PAYMENTS
 
@@ -17,7 +17,8 @@ def build(settings: Settings) -> Hosted:
     """The service, with its window and its SMTP server."""
     office, window = PostOffice(settings), timedelta(seconds=settings.email_window_s)
     send = Effect("letter", Addressed, office.send)
-    joining, addressing = Joining(window), Addressing(window, send)
+    repeats = settings.processing_guarantee is Guarantee.AT_LEAST_ONCE
+    joining, addressing = Joining(window, repeats=repeats), Addressing(window, send, repeats=repeats)
     return Hosted(
         Service(
             name="email",
@@ -29,7 +30,7 @@ def build(settings: Settings) -> Hosted:
                 Input(topics.CUSTOMERS, addressing.on_customer, on_tombstone=addressing.on_customer_gone),
             ),
             outputs=(PAYMENTS_BY_ORDER, LETTERS_BY_CUSTOMER, ORDERS_ENRICHED, *BY_LEVEL.values()),
-            tables=(*JOINS.tables, CUSTOMERS, WAITING),
+            tables=(*JOINS.tables, CUSTOMERS, WAITING, *(SENT.tables if repeats else ())),
             on_wake=addressing.on_wake,
             effects=(send,),
         ),

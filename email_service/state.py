@@ -3,7 +3,7 @@
 from datetime import datetime
 from enum import StrEnum
 
-from runtime.memory import Memory, Remembered
+from runtime.memory import Memory, Remembered, Seen
 from runtime.service import Table
 from schemas.messages import Customer, Order, Payment
 from schemas.wire import Message
@@ -55,3 +55,5 @@ class Waiting(Message):
 JOINS = Memory("email-joins", Join)
 CUSTOMERS = Table("email-customers", Customer)
 WAITING = Table("email-waiting", Waiting)
+SENT = Seen("email-sent")
+"""At least once alone: which letters were asked to be sent, by order and kind."""

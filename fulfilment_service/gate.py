@@ -1,9 +1,11 @@
 """The gate: several events, in whatever order they come, all of which must have happened. Pure."""
 
+from collections.abc import Iterable
 from datetime import timedelta
 from decimal import Decimal
 
 from fulfilment_service.state import PROGRESS, SEEN, Progress
+from runtime.memory import KEPT
 from runtime.service import Context
 from schemas.messages import CheckinRejected, Fulfilled, HomeCheckin, Need, Order, OrderState, Payment
 from schemas.topics import CHECKIN_REJECTIONS, FULFILMENTS, PAYMENTS, repartition
@@ -11,8 +13,9 @@ from schemas.topics import CHECKIN_REJECTIONS, FULFILMENTS, PAYMENTS, repartitio
 PAYMENTS_BY_ORDER = repartition("fulfilment", PAYMENTS, "order", lambda p: p.order_id)
 
 _NOTHING = Progress()
-_ORDER = "order/"
-"""What timers of orders start with: those of what was seen are numbers of hours."""
+_HAS_FAILED, _NOT_KNOWN = "the order has failed", "there is no such order"
+_ORDER, _REJECTED = "order/", "rejected/"
+"""What timers start with: of orders that are waited for, of rejections that are kept. Others are numbers of hours."""
 
 
 def route(payment: Payment, ctx: Context) -> None:
@@ -36,7 +39,8 @@ class Gate:
     Arguments:
         needs: what has to happen, each once.
         patience: how long a check-in waits for its order to become known.
-        repeats: whether a check-in that was seen before is answered again: at least once, the answer may be missing.
+        repeats: whether what was seen before is answered again: at least once, a crash may have come between the row
+            that tells of an answer and the answer. Then the row keeps what was rejected, too.
     """
 
     def __init__(self, needs: tuple[Need, ...], patience: timedelta, *, repeats: bool = False) -> None:
@@ -49,11 +53,16 @@ class Gate:
         progress = ctx.get(PROGRESS, order.id) or _NOTHING
         known = progress.state
         if known is not None and (known.decided or not order.state.decided) and order.state is not OrderState.SHIPPED:
+            self._repeat(order, progress, ctx)
             return  # seen before, or overtaken
         progress = progress.model_copy(update={"state": order.state, "value": order.value})
         ctx.wake(_ORDER + order.id, None)
+        if order.state is OrderState.SHIPPED:
+            ctx.put(PROGRESS, order.id, progress)  # it is the answer to what was announced here
+            return
+        _send(progress.rejected, ctx)  # by a wish that is withdrawn now
         if order.state is OrderState.FAILED:
-            progress = self._reject(order.id, progress, "the order has failed", ctx)
+            progress = self._reject(progress, _HAS_FAILED, ctx)
         elif order.state.decided and progress.check_ins:
             progress = progress.model_copy(update={"check_ins": (), "checked_in": True})
         self._weigh(order.id, progress, ctx)
@@ -64,6 +73,8 @@ class Gate:
         if payment.id not in progress.paid:
             paid = {**progress.paid, payment.id: payment.amount}
             self._weigh(payment.order_id, progress.model_copy(update={"paid": paid}), ctx)
+        else:
+            self._announce_again(payment.order_id, progress, ctx)
 
     def on_check_in(self, check_in: HomeCheckin, ctx: Context) -> None:
         """A check-in: taken if its order is on its way, rejected if it failed, kept as long as nobody can tell.
@@ -74,28 +85,36 @@ class Gate:
             return
         order_id = check_in.order_no
         progress = ctx.get(PROGRESS, order_id) or _NOTHING
-        if progress.state in {OrderState.VALIDATED, OrderState.SHIPPED}:
+        rejected = [r for r in progress.rejected if r.event_id == check_in.event_id]
+        if rejected:
+            _send(rejected, ctx)
+        elif progress.state in {OrderState.VALIDATED, OrderState.SHIPPED}:
+            self._announce_again(order_id, progress, ctx)
             self._weigh(order_id, progress.model_copy(update={"checked_in": True}), ctx)
         elif progress.state is OrderState.FAILED:
-            _send_rejection(check_in, "the order has failed", ctx)
+            _send([_rejection(check_in, _HAS_FAILED)], ctx)
         elif check_in.event_id not in {c.event_id for c in progress.check_ins}:
             if progress.state is None and not progress.check_ins:
                 ctx.wake(_ORDER + order_id, ctx.now + self.patience)
             ctx.put(PROGRESS, order_id, progress.model_copy(update={"check_ins": (*progress.check_ins, check_in)}))
 
     def on_wake(self, timer: str, ctx: Context) -> None:
-        """Check-ins have waited long enough for their order; or what was seen in an hour is to be forgotten."""
-        if not timer.startswith(_ORDER):
+        """Check-ins have waited long enough for their order; or what was kept for a while is to be forgotten."""
+        if timer.startswith(_ORDER):
+            order_id = timer.removeprefix(_ORDER)
+            progress = ctx.get(PROGRESS, order_id)
+            if progress is not None and progress.state is None:
+                _send(progress.rejected, ctx)  # woken again, after a crash
+                progress = self._reject(progress, _NOT_KNOWN, ctx)
+                if progress.rejected:
+                    ctx.wake(_REJECTED + order_id, ctx.now + KEPT)
+                _keep(order_id, progress, ctx)
+        elif timer.startswith(_REJECTED):
+            order_id = timer.removeprefix(_REJECTED)
+            progress = ctx.get(PROGRESS, order_id) or _NOTHING
+            _keep(order_id, progress.model_copy(update={"rejected": ()}), ctx)
+        else:
             SEEN.forget(timer, ctx)
-            return
-        order_id = timer.removeprefix(_ORDER)
-        progress = ctx.get(PROGRESS, order_id)
-        if progress is not None and progress.state is None:
-            progress = self._reject(order_id, progress, "there is no such order", ctx)
-            if progress == _NOTHING:
-                ctx.delete(PROGRESS, order_id)
-            else:
-                ctx.put(PROGRESS, order_id, progress)
 
     def _weigh(self, order_id: str, progress: Progress, ctx: Context) -> None:
         if not progress.fulfilled and progress.state is OrderState.VALIDATED and not missing(progress, self.needs):
@@ -103,12 +122,34 @@ class Gate:
             ctx.send(FULFILMENTS, Fulfilled(order_id=order_id))
         ctx.put(PROGRESS, order_id, progress)
 
-    def _reject(self, order_id: str, progress: Progress, reason: str, ctx: Context) -> Progress:
-        for check_in in progress.check_ins:
-            _send_rejection(check_in, reason, ctx)
-        return progress.model_copy(update={"check_ins": ()})
+    def _reject(self, progress: Progress, reason: str, ctx: Context) -> Progress:
+        rejected = [_rejection(check_in, reason) for check_in in progress.check_ins]
+        _send(rejected, ctx)
+        kept = (*progress.rejected, *rejected) if self.repeats else ()
+        return progress.model_copy(update={"check_ins": (), "rejected": kept})
+
+    def _repeat(self, order: Order, progress: Progress, ctx: Context) -> None:
+        """An order is seen again in the state it has come to, or in the one before."""
+        if self.repeats and order.state in {progress.state, OrderState.VALIDATED}:
+            _send(progress.rejected, ctx)
+            self._announce_again(order.id, progress, ctx)
+
+    def _announce_again(self, order_id: str, progress: Progress, ctx: Context) -> None:
+        if self.repeats and progress.fulfilled:
+            ctx.send(FULFILMENTS, Fulfilled(order_id=order_id))
 
 
-def _send_rejection(check_in: HomeCheckin, reason: str, ctx: Context) -> None:
-    rejection = CheckinRejected(event_id=check_in.event_id, order_no=check_in.order_no, reason=reason)
-    ctx.send(CHECKIN_REJECTIONS, rejection)
+def _keep(order_id: str, progress: Progress, ctx: Context) -> None:
+    if progress == _NOTHING:
+        ctx.delete(PROGRESS, order_id)
+    else:
+        ctx.put(PROGRESS, order_id, progress)
+
+
+def _rejection(check_in: HomeCheckin, reason: str) -> CheckinRejected:
+    return CheckinRejected(event_id=check_in.event_id, order_no=check_in.order_no, reason=reason)
+
+
+def _send(rejections: Iterable[CheckinRejected], ctx: Context) -> None:
+    for rejection in rejections:
+        ctx.send(CHECKIN_REJECTIONS, rejection)

@@ -4,7 +4,7 @@ from pydantic import Field
 
 from runtime.memory import Seen
 from runtime.service import Table
-from schemas.messages import HomeCheckin, OrderState
+from schemas.messages import CheckinRejected, HomeCheckin, OrderState
 from schemas.wire import Message, Money
 
 
@@ -12,7 +12,8 @@ class Progress(Message):
     """How far an order has come.
 
     `paid` maps payment ids to amounts: a payment that is seen again counts once. `check_ins` are those that nobody has
-    answered for yet: of an order that is still unknown, or not decided.
+    answered for yet: of an order that is still unknown, or not decided. `rejected` is what was told of others, where it
+    may have to be told again.
     """
 
     state: OrderState | None = None
@@ -20,6 +21,7 @@ class Progress(Message):
     paid: dict[str, Money] = Field(default_factory=dict)
     checked_in: bool = False
     check_ins: tuple[HomeCheckin, ...] = ()
+    rejected: tuple[CheckinRejected, ...] = ()
     fulfilled: bool = False
 
 

@@ -99,8 +99,13 @@ class Gathering:
             self._repeat(view, ctx)
 
     def _repeat(self, view: OrderView, ctx: Context) -> None:
-        if self.repeats and view.order is not None and view.order.state in _ANNOUNCED_HERE:
-            ctx.send(ORDERS, view.order)
+        """At least once: announces what the order has come to, and what it came to before that."""
+        order = view.order
+        if not self.repeats or order is None or not order.state.decided:
+            return
+        if order.state is OrderState.SHIPPED:
+            ctx.send(ORDERS, order.model_copy(update={"state": OrderState.VALIDATED}))
+        ctx.send(ORDERS, order)
 
     def _weigh(self, view: OrderView, order: Order, ctx: Context) -> None:
         """Decides the order if its verdicts suffice for that."""

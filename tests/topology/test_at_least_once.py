@@ -1,0 +1,168 @@
+"""At least once: whichever batch a crash interrupts, and wherever, everything is announced in the end."""
+
+from datetime import timedelta
+
+import pytest
+
+import email_service.app
+import fulfilment_service.app
+from runtime.service import EFFECTS_CHANGELOG, TIMERS_CHANGELOG
+from runtime.settings import Guarantee, Settings
+from runtime.testing import Topology
+from runtime.timers import Timers
+from schemas.messages import Customer, HomeCheckin, Payment
+from schemas.topics import CUSTOMERS, HOME_CHECKINS, PAYMENTS
+from tests.topology.conftest import CORE, Shop
+
+APPS = {**CORE, "fulfilment": fulfilment_service.app, "email": email_service.app}
+FRANZ = Customer(id=1, first_name="Franz", last_name="Kafka", email="franz@example.org", address="Praha", level="gold")
+TIMERS, EFFECTS = (changelog.removesuffix("-changelog") for changelog in (TIMERS_CHANGELOG, EFFECTS_CHANGELOG))
+
+
+class Interrupted(Topology):
+    """Its workers commit as `runtime.checkpoint.AtLeastOnce` does, and one crashes in the commit of batch `crash_in`.
+
+    Arguments:
+        after: what is durable by then: `wishes`, `some state` (wishes and one table), `state`, `announcements`.
+        which: which table it is of `some state`, modulo how many the batch changes.
+    """
+
+    def __init__(self, *services, crash_in=None, after="", which=0, **how):
+        super().__init__(*services, **how)
+        self.crash_in = crash_in
+        self.after = after
+        self.which = which
+        self.batches = 0
+
+    def _decide(self, worker, taken, due):
+        number, self.batches = self.batches, self.batches + 1
+        if number != self.crash_in or taken.calls:
+            super()._decide(worker, taken, due)
+            return
+        batch = worker.decider.decide(taken, due, self.now, lambda _: worker.fuse)
+        rows = batch.rows()
+        tables = sorted({table for table, _ in rows if not table.endswith((TIMERS, EFFECTS))})
+        if self.after == "some state" and tables:
+            tables = [tables[self.which % len(tables)]]
+        for (table, partition), changed in rows.items():
+            if table.endswith((TIMERS, EFFECTS)):
+                kept = {key: value for key, value in changed.items() if value is not None}
+            else:
+                kept = changed if self.after != "wishes" and table in tables else {}
+            worker.stores.open(table, partition).apply(kept, 0)
+        if self.after == "announcements":
+            for write in batch.announcements:
+                self.write(write)
+        worker.timers = Timers(worker.plan)
+        for service in worker.plan.services:
+            for partition in range(self.partitions):
+                store = worker.stores.open(service.timers.name, partition)
+                worker.timers.load(service.timers.name, partition, store)
+
+
+def payment(order_id, id_="p1"):
+    return Payment(id=id_, order_id=order_id, ccy="CZK", amount=15)
+
+
+def check_in(order_id, event_id="c1"):
+    return HomeCheckin(
+        event_id=event_id,
+        internet_no="8850049302",
+        order_no=order_id,
+        staff_code="cs_eng_ftth",
+        job_status="homecheckedin",
+        checkin_latitude=13.78,
+        checkin_longitude=100.54,
+        checkin_date="2020-01-01T12:00:00Z",
+    )
+
+
+def order(shop, **changes):
+    shop.post(shop.order("o1", **{"product": "JUMPERS", "quantity": 3, "price": 5, **changes}))
+
+
+def shipped(shop):
+    shop.topology.send(CUSTOMERS, FRANZ)
+    order(shop)
+    shop.topology.send(PAYMENTS, payment("o1"))
+    shop.topology.send(HOME_CHECKINS, check_in("o1"))
+
+
+def shipped_as_soon_as_it_comes(shop):
+    shop.topology.send(PAYMENTS, payment("o1"))
+    shop.topology.send(HOME_CHECKINS, check_in("o1"))
+    order(shop)
+    shop.topology.advance(timedelta(seconds=5))
+    shop.topology.send(CUSTOMERS, FRANZ)
+
+
+def shipped_once_it_is_paid(shop):
+    shop.topology.send(CUSTOMERS, FRANZ)
+    order(shop)
+    shop.topology.send(HOME_CHECKINS, check_in("o1"), check_in("o1", "c2"))
+    shop.topology.send(PAYMENTS, payment("o1"))
+
+
+def failed_with_a_check_in(shop):
+    shop.topology.send(CUSTOMERS, FRANZ)
+    shop.topology.send(HOME_CHECKINS, check_in("o1"), check_in("o1", "c2"))
+    order(shop, product="UNICORN")
+    shop.topology.send(HOME_CHECKINS, check_in("o1", "c3"))
+
+
+def checked_in_for_nothing(shop):
+    shop.topology.send(HOME_CHECKINS, check_in("o1"))
+    shop.topology.advance(timedelta(seconds=70))
+    order(shop, product="UNICORN")
+
+
+def paid_and_checked_in_for_nothing(shop):
+    shop.topology.send(PAYMENTS, payment("o1"))
+    shop.topology.send(HOME_CHECKINS, check_in("o1"))
+    shop.topology.advance(timedelta(seconds=70))
+    order(shop)
+
+
+def never_judged(shop):
+    shop.topology.send(CUSTOMERS, FRANZ)
+    shop.topology.send(HOME_CHECKINS, check_in("o1"))
+    order(shop)
+    shop.topology.advance(timedelta(seconds=70))
+
+
+SCENARIOS = (
+    shipped,
+    shipped_as_soon_as_it_comes,
+    shipped_once_it_is_paid,
+    failed_with_a_check_in,
+    checked_in_for_nothing,
+    paid_and_checked_in_for_nothing,
+    never_judged,
+)
+
+
+def told(scenario, how, **crash):
+    """What was announced and what is to be done, each thing once, and how many batches it took."""
+    settings = Settings(processing_guarantee=Guarantee.AT_LEAST_ONCE)
+    absent = ("fraud",) if scenario is never_judged else ()
+    services = [app.build(settings).service for name, app in APPS.items() if name not in absent]
+    topology = Interrupted(*services, apart="apart" in how, fuse="not fused" not in how, **crash)
+    shop = Shop(topology)
+    shop.stock(JUMPERS=100)
+    scenario(shop)
+    topology.run()
+    internal = {topic.name for s in services for topic in s.outputs if topic.internal}
+    letters = {("letter", key) for s in services for effect in s.effects for key in topology.pending(effect)}
+    messages = {(tp.topic, r.key, r.value) for tp, log in topology.topics.items() for r in log}
+    return {m for m in messages if m[0] not in internal} | letters, topology
+
+
+@pytest.mark.parametrize("after", ["wishes", "some state", "state", "announcements"])
+@pytest.mark.parametrize("how", ["composed", "composed, not fused", "apart"])
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.__name__)
+def test_nothing_stays_unsaid_whichever_batch_is_interrupted(scenario, how, after):
+    expected, undisturbed = told(scenario, how)
+    for number in range(undisturbed.batches):
+        for which in range(8 if after == "some state" else 1):
+            found, _ = told(scenario, how, crash_in=number, after=after, which=which)
+            assert not expected - found, f"batch {number}, {which}"
