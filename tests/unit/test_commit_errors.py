@@ -142,7 +142,7 @@ async def test_at_least_once_offsets_that_fail_give_up_the_next_batch(name):
         raise error
 
     made = []
-    checkpoint = AtLeastOnce(lambda: Producer({}, made), commit_offsets, timeout_s=10)
+    checkpoint = AtLeastOnce(lambda: Producer({}, made), commit_offsets, timeout_s=0.2)
     await checkpoint.commit(WRITES, ME)
     with pytest.raises(outcome(error)):
         await checkpoint.commit(WRITES, ME)
