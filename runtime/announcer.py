@@ -7,11 +7,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from runtime import internals, kafka
 from runtime.hosting import Unavailable
 from runtime.kafka import Names
+from runtime.limits import Oversized
 from runtime.partitioning import partition_of
 from runtime.patience import Patience
 from runtime.records import Write
@@ -74,7 +75,8 @@ class Announcer:
         """Returns when all are acknowledged, in this order within each partition, which goes by the key.
 
         What goes to a partition is one batch: all of it is written, or nothing. Raises `ValueError` if it is too much
-        for that, and `Unavailable`; some batches may be written then.
+        for that, `Oversized` if it is so for its topic, and `Unavailable`; batches of other partitions may be written
+        then.
         """
         async with self._in_time(f"{len(writes)} messages") as producer:
             await self._write_batches(producer, writes)
@@ -90,7 +92,12 @@ class Announcer:
             await producer.send_batch(batch, self._names.topic(topic), partition=partition)
             for (topic, partition), batch in batches.items()
         ]
-        await asyncio.gather(*acks)
+        # All of them: what is still on its way when this returns might be written behind what is sent next.
+        for (topic, partition), ack in zip(batches, await asyncio.gather(*acks, return_exceptions=True), strict=True):
+            if isinstance(ack, MessageSizeTooLargeError):
+                raise Oversized(topic, partition)
+            if isinstance(ack, BaseException):
+                raise ack
 
     @asynccontextmanager
     async def _in_time(self, what: str) -> AsyncIterator[AIOKafkaProducer]:
@@ -100,7 +107,7 @@ class Announcer:
                 producer = await self._working()
                 try:
                     yield producer
-                except KafkaError:
+                except (KafkaError, Oversized):
                     # What was refused leaves a gap in the sequence of its partition, which refuses all that follow.
                     if self._producer is producer:
                         self._broken = True

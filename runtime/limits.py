@@ -7,6 +7,15 @@ class TooLarge(ValueError):
     """What was decided includes a message that its topic does not take."""
 
 
+class Oversized(Exception):
+    """The broker refused what was sent to a partition, as too large: nothing of that is written there."""
+
+    def __init__(self, topic: str, partition: int) -> None:
+        super().__init__(f"{topic}[{partition}]")
+        self.topic = topic
+        self.partition = partition
+
+
 class Limits:
     """What has been learned of each topic. A broker's limit is on batches: so it is first told apart by message."""
 

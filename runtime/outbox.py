@@ -8,7 +8,7 @@ import logging
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import asyncpg
@@ -39,8 +39,10 @@ from runtime import failpoints
 from runtime.backoff import Backoff
 from runtime.clock import elapsed_s
 from runtime.database import Database
+from runtime.dead_letters import dead_letter
+from runtime.limits import Oversized
 from runtime.partitioning import partition_of
-from runtime.records import Write
+from runtime.records import Record, Write
 from schemas.identifiers import new_event_id
 from schemas.topics import Topic
 from schemas.wire import Message
@@ -48,7 +50,8 @@ from schemas.wire import Message
 M = TypeVar("M", bound=Message)
 Publish = Callable[[Sequence[Write]], Awaitable[None]]
 """Returns when every in-sync replica has all of them, in this order within each partition. Raises what it will; some of
-them may be written then, but of a partition none without those before it."""
+them may be written then, but of a partition none without those before it. `Oversized` says that a topic does not take
+what it was sent, and never will as long as it is configured as it is."""
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +70,7 @@ _KEYS, _SHARDS = 0x6F757462, 0x6F757473
 """Classes of advisory locks: of the keys that are written, of the shards that are relayed."""
 
 _PUBLISHED = Counter("outbox_published_total", "Messages relayed from the outbox to Kafka", ["service"])
+_SET_ASIDE = Counter("outbox_set_aside_total", "Messages of the outbox that their topic does not take", ["service"])
 _DELAY = Histogram(
     "outbox_delay_seconds",
     "From the row to its acknowledgement by Kafka",
@@ -118,6 +122,8 @@ class Outbox:
         self._table = table
         self._timeout_s = patience_s + database.timeout_s
         self._woken = asyncio.Event()
+        self._most = _MOST_ROWS
+        """Rows that are sent at a time. Fewer after a topic refused some: its limit is on what is sent at once."""
 
     async def add(
         self, connection: AsyncConnection, topic: Topic[M], value: M, *, event_id: str | None = None, **headers: str
@@ -158,6 +164,9 @@ class Outbox:
     async def relay_once(self, publish: Publish) -> int:
         """Relays what waits and no other relay is at, up to a bound. Returns how many.
 
+        A row that its topic will not take goes to that topic's dead letters, and those behind it go on. If they do not
+        take it either, it stays in the table, where no relay looks for it: its shard is below 0.
+
         Raises `DatabaseAway`, `Unavailable`; what was written then is perhaps not marked, and is written again.
         """
         table = self._table
@@ -174,16 +183,58 @@ class Outbox:
             if not rows:
                 return 0
             failpoints.reach("outbox.taken")
-            await publish([_write(row) for row in rows])
+            refused = await self._publish(publish, rows)
+            if refused is None:
+                rows = rows[: self._most]
+                self._most = min(2 * self._most, _MOST_ROWS)
+            else:
+                rows = rows[:1]
+                await self._set_aside(publish, rows[0], refused, connection)
             failpoints.reach("outbox.sent")
-            mark = update(table).where(table.c.id.in_([row.id for row in rows]))
+            mark = update(table).where(table.c.id.in_([row.id for row in rows]), table.c.shard >= 0)
             delay = table.c.published_at - table.c.created_at
             delays = await connection.scalars(mark.values(published_at=func.clock_timestamp()).returning(delay))
         failpoints.reach("outbox.marked")
+        if refused is not None:
+            _SET_ASIDE.labels(self.database.service).inc()
+            return 1
         _PUBLISHED.labels(self.database.service).inc(len(rows))
         for waited in delays.all():
             _DELAY.labels(self.database.service).observe(waited.total_seconds())
         return len(rows)
+
+    async def _publish(self, publish: Publish, rows: Sequence[Any]) -> Oversized | None:
+        """Publishes the first `_most` rows, which become as few as it takes; or tells why not even one can be."""
+        while True:
+            try:
+                await publish([_write(row) for row in rows[: self._most]])
+            except Oversized as error:
+                if min(self._most, len(rows)) == 1:
+                    return error
+                self._most = min(self._most, len(rows)) // 2
+            else:
+                return None
+
+    async def _set_aside(self, publish: Publish, row: Any, refused: Oversized, connection: AsyncConnection) -> None:
+        service = self.database.service
+        _, _, key, value, headers = _write(row)
+        record = Record(row.topic, refused.partition, -1, 0, key, value, headers)
+        letter = dead_letter(record, service, "its topic does not take a message of this size", datetime.now(UTC))
+        kept = "dead letters"
+        try:
+            await publish([letter])
+        except Oversized:
+            kept = "outbox"
+            aside = update(self._table).where(self._table.c.id == row.id)
+            await connection.execute(aside.values(shard=-1 - self._table.c.shard))
+        log.error(
+            "outbox message set aside service=%s topic=%s event_id=%s bytes=%d kept_in=%s",
+            service,
+            row.topic,
+            row.event_id,
+            len(row.payload),
+            kept,
+        )
 
     async def tidy(self) -> None:
         """Deletes what was published long ago, up to a bound. Raises `DatabaseAway`."""
