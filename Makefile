@@ -30,7 +30,7 @@ simulate: $(INSTALLED) ## Run the core in SEEDS=1000 simulated worlds of each gu
 chaos: $(INSTALLED) ## Break workers, brokers and networks under load for MINUTES=10, from a SEED=; exit code 1 if a promise breaks
 	@$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
-bench: $(INSTALLED) ## Measure POST to VALIDATED at several loads, composed and apart; minutes
+bench: $(INSTALLED) ## Measure POST to VALIDATED at several loads: core and all services in one worker, core apart; minutes
 	@$(BIN)/python bench/latency.py
 
 soak: $(INSTALLED) ## Watch memory and handles of a worker under steady load; MINUTES=30 RATE=60

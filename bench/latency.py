@@ -1,9 +1,9 @@
-"""POST → VALIDATED on real Kafka, exactly once: the core composed in one worker, and each service a process of its own.
+"""POST → VALIDATED on real Kafka: the core in one worker, all services in one worker, the core in four processes.
 
-Starts its own broker and workers, warms them up, measures at 50 and 200 orders a second and with 64 clients at once.
-Broker, workers and load generator share the machine: compare the rows of one run, not the figures of two.
+Starts its own broker, databases and workers, warms them up, measures at 50 and 200 orders a second and with 64 clients
+at once. All share the machine with the load generator: compare the rows of one run, not the figures of two.
 
-    python bench/latency.py [--seconds 20] [--guarantee exactly_once]
+    python bench/latency.py [--seconds 20] [--guarantee exactly_once] [--layout core --layout all]
 """
 
 import argparse
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
@@ -22,19 +23,26 @@ from ecosystem.children import Children
 from ecosystem.health import is_ready
 from ecosystem.kafka import Cluster
 from ecosystem.layout import plan
+from ecosystem.mail import MailSink
 from ecosystem.ports import free_ports
+from ecosystem.postgres import Postgres
+from ecosystem.sample import customers
+from ecosystem.services import CORE, DATABASES, NAMES
 from ecosystem.writer import Writer
 from runtime.settings import Settings
 from schemas.messages import StockLevel
-from schemas.topics import WAREHOUSE_INVENTORY
+from schemas.topics import CUSTOMERS, WAREHOUSE_INVENTORY
 
 PRODUCTS = ("UNDERPANTS", "JUMPERS")
+LAYOUTS = {"core": (False, CORE), "all": (False, NAMES), "apart": (True, CORE)}
+"""Whether each service is a process of its own, and which there are."""
 LOADS = (["--rate", "50"], ["--rate", "200"], ["--clients", "64"])
 
 
 async def announce_stock(settings: Settings) -> None:
     async with Writer(settings) as writer:
         await writer.write(WAREHOUSE_INVENTORY, [StockLevel(product=p, count=10**9) for p in PRODUCTS])
+        await writer.write(CUSTOMERS, customers())
 
 
 def load(url: str, *arguments: str) -> dict[str, object]:
@@ -43,16 +51,24 @@ def load(url: str, *arguments: str) -> dict[str, object]:
     return result
 
 
-def measure(servers: str, folder: Path, seconds: float, guarantee: str, *, apart: bool) -> list[dict[str, object]]:
-    prefix = "apart-" if apart else "composed-"
+def measure(servers: str, folder: Path, seconds: float, guarantee: str, layout: str) -> list[dict[str, object]]:
+    apart, services = LAYOUTS[layout]
+    prefix = f"{layout}-"
     settings = Settings(kafka_bootstrap_servers=servers, topic_prefix=prefix)
     asyncio.run(announce_stock(settings))
-    workers = plan(apart, 1, free_ports(1)[0])
+    workers = plan(apart, 1, free_ports(1)[0], services)
     children = Children(Console(file=(folder / f"{prefix}log").open("w")), 10)
-    try:
+    with ExitStack() as stack:
+        stack.callback(children.stop)
+        others: dict[str, str] = {}
+        if layout == "all":
+            others["SMTP_PORT"] = str(stack.enter_context(MailSink(folder / "mail")).port)
+            postgres = stack.enter_context(Postgres(folder / "postgres"))
+            others |= {name: postgres.database(s.replace("-", "_")) for s, name in DATABASES.items()}
         for worker in workers:
             env = {
                 **os.environ,
+                **others,
                 "KAFKA_BOOTSTRAP_SERVERS": servers,
                 "TOPIC_PREFIX": prefix,
                 "PROCESSING_GUARANTEE": guarantee,
@@ -67,23 +83,22 @@ def measure(servers: str, folder: Path, seconds: float, guarantee: str, *, apart
         url = next(worker.url for worker in workers if "orders" in worker.services)
         load(url, "--clients", "16", "--seconds", "5")  # warm up
         return [load(url, *arguments, "--seconds", str(seconds)) for arguments in LOADS]
-    finally:
-        children.stop()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=20, help="of each measurement")
     parser.add_argument("--guarantee", choices=["exactly_once", "at_least_once"], default="exactly_once")
+    parser.add_argument("--layout", choices=LAYOUTS, action="append", help="may be repeated  [default: all three]")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as home, Cluster(Path(home)) as cluster:
         print(f"{'layout':<10}{'load':<14}{'orders/s':>9}{'POST p50':>10}{'p99':>8}{'VALIDATED p50':>15}{'p99':>8}  ms")
-        for apart in (False, True):
-            rows = measure(cluster.bootstrap_servers, Path(home), args.seconds, args.guarantee, apart=apart)
+        for layout in args.layout or LAYOUTS:
+            rows = measure(cluster.bootstrap_servers, Path(home), args.seconds, args.guarantee, layout)
             for (kind, amount), row in zip(LOADS, rows, strict=True):
                 what = f"{amount} a second" if kind == "--rate" else f"{amount} clients"
                 print(
-                    f"{'apart' if apart else 'composed':<10}{what:<14}{row['per_second']:>9}{row['post_p50']:>10}"
+                    f"{layout:<10}{what:<14}{row['per_second']:>9}{row['post_p50']:>10}"
                     f"{row['post_p99']:>8}{row['validated_p50']:>15}{row['validated_p99']:>8}  {row['errors'] or ''}",
                     flush=True,
                 )

@@ -23,7 +23,7 @@ from schemas.identifiers import new_order_id
 from schemas.messages import CheckType
 
 PRODUCTS = ("UNDERPANTS", "JUMPERS")
-CUSTOMERS = 1_000_000  # so many that no session comes near the limit of the fraud check
+CUSTOMERS = 5000  # of the sample; so many that no session comes near the limit of the fraud check
 
 
 class Load:
@@ -40,7 +40,7 @@ class Load:
         url, id_ = self._urls[n % len(self._urls)], new_order_id()
         order = {
             "id": id_,
-            "customerId": random.randrange(CUSTOMERS),
+            "customerId": random.randint(1, CUSTOMERS),
             "product": PRODUCTS[n % 2],
             "quantity": 1,
             "price": 1,
