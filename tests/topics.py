@@ -2,16 +2,23 @@
 
 import asyncio
 import secrets
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
-from ecosystem.audit.facts import MODELS, TOPICS, Source
+from ecosystem.audit.facts import CORE, MODELS, TOPICS, Fact, Source, placed
+from ecosystem.audit.report import Report, Rules
+from ecosystem.audit.run import judge
+from ecosystem.audit.sort import Sorted
 from runtime.partitioning import partition_of
 from runtime.provision import ensure_topics
 from runtime.settings import Settings
+from schemas.messages import CheckType
 from tests.workers import Deployment
 
 PARTITIONS = 4
@@ -72,10 +79,12 @@ async def read(deployment: Deployment) -> Logs:
     )
 
 
-async def write(servers: str, records: Iterable[Kept]) -> Settings:
-    """Writes the records to topics of a prefix of their own, and returns settings that lead there."""
+async def write(servers: str, records: Iterable[Kept], names: Iterable[str] = CORE.values()) -> Settings:
+    """Writes the records of these topics to topics of a prefix of their own, and returns settings that lead there."""
     settings = Settings(kafka_bootstrap_servers=servers, topic_prefix=f"t-{secrets.token_hex(4)}-")
-    await ensure_topics(settings, {name: {} for name in TOPICS.values()})
+    wanted = frozenset(names)
+    records = (record for record in records if record.topic in wanted)
+    await ensure_topics(settings, {name: {} for name in wanted})
     async with AIOKafkaProducer(bootstrap_servers=servers, acks="all", linger_ms=5) as producer:
         for chunk in _chunks(records, 20_000):
             acks = [
@@ -86,6 +95,29 @@ async def write(servers: str, records: Iterable[Kept]) -> Settings:
             ]
             await asyncio.gather(*acks)
     return settings
+
+
+async def judged(logs: "Logs", **rules: Any) -> Report:
+    """What an audit makes of the records, without a broker to read them from."""
+    sources = {name: source for source, name in TOPICS.items()}
+    offsets: Counter[tuple[str, int]] = Counter()
+    report = Report()
+    with Sorted() as facts:
+        for r in logs.records:
+            offset, source = offsets[r.topic, r.partition], sources[r.topic]
+            offsets[r.topic, r.partition] += 1
+            key, about = placed(source, r.key, r.value)
+            facts.add(key, Fact(source, r.partition, offset, r.time_ms, False, r.value, about))
+        defaults = {
+            "required": frozenset(CheckType),
+            "deadline": timedelta(seconds=60),
+            "grace": timedelta(0),
+            "exactly_once": True,
+            "now_ms": int(time.time() * 1000),
+            "seen": frozenset(TOPICS),
+        }
+        await judge(facts, Rules(**{**defaults, **rules}), report)
+    return report
 
 
 def kept(source: Source, key: str, message: Any, time_ms: int, by: str | None = None) -> Kept:

@@ -1,15 +1,27 @@
-"""What the audit reads: which topics, and how a record of theirs is kept until it is judged."""
+"""What the audit reads: which topics, and what else; and how a record of theirs is kept until it is judged."""
 
 import struct
 from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+from ecosystem.audit.rows import CheckinRow
+from fulfilment_service.state import PROGRESS
 from orders_service.state import ORDERS_VIEW
-from runtime.service import TIMERS_CHANGELOG, Wake
-from schemas.messages import Order, OrderValidation, StockLevel
-from schemas.topics import ORDER_VALIDATIONS, ORDERS, WAREHOUSE_INVENTORY
+from portal_service.view import CHECK_INS_VIEW
+from runtime.service import EFFECTS_CHANGELOG, TIMERS_CHANGELOG, Pending, Refused, Wake
+from schemas import topics
+from schemas.messages import CustomerLevel
+from schemas.topics import DEAD_LETTERS, Topic
 from validators.inventory.state import RESERVATIONS, STOCK
+
+
+class Group(IntEnum):
+    """What facts are put together by."""
+
+    ORDER = 0
+    PRODUCT = 1
+    CUSTOMER = 2
 
 
 class Source(IntEnum):
@@ -20,34 +32,109 @@ class Source(IntEnum):
     VIEW = 2
     TIMERS = 3
     RESERVATIONS = 4
-    WAREHOUSE = 5
-    STOCK = 6
-    HELD = 7
+    PAYMENTS = 5
+    CHECK_INS = 6
+    REJECTIONS = 7
+    FULFILMENTS = 8
+    PROGRESS = 9
+    PORTAL = 10
+    ENRICHED = 11
+    PLATINUM = 12
+    GOLD = 13
+    SILVER = 14
+    BRONZE = 15
+    LETTERS = 16
+    """Letters that were asked for, and tombstones of those that are done with."""
+    REFUSED = 17
+    """Letters that the mail server will never take."""
+    MAIL = 18
+    """Letters as they were delivered: files of a Maildir."""
+    ROWS_BEFORE = 19
+    """Rows of the check-in service's database as they were before the ends of the topics were found."""
+    ROWS_AFTER = 20
+    """The same after that."""
+    WAREHOUSE = 32
+    STOCK = 33
+    HELD = 34
     """Derived: by how much the pieces that reservations of a product hold went up or down."""
+    SENT_OFF = 35
+    """Derived: the pieces of an order that was shipped."""
+    CUSTOMERS = 48
 
     @property
-    def by_product(self) -> bool:
-        return self >= Source.WAREHOUSE
+    def group(self) -> Group:
+        return Group(max(self // 16 - 1, 0))
 
 
-TOPICS: Mapping[Source, str] = {
-    Source.ORDERS: ORDERS.name,
-    Source.VERDICTS: ORDER_VALIDATIONS.name,
+_PUBLIC: Mapping[Source, Topic[Any]] = {
+    Source.ORDERS: topics.ORDERS,
+    Source.VERDICTS: topics.ORDER_VALIDATIONS,
+    Source.PAYMENTS: topics.PAYMENTS,
+    Source.CHECK_INS: topics.HOME_CHECKINS,
+    Source.REJECTIONS: topics.CHECKIN_REJECTIONS,
+    Source.FULFILMENTS: topics.FULFILMENTS,
+    Source.ENRICHED: topics.ORDERS_ENRICHED,
+    Source.PLATINUM: topics.BY_LEVEL[CustomerLevel.PLATINUM],
+    Source.GOLD: topics.BY_LEVEL[CustomerLevel.GOLD],
+    Source.SILVER: topics.BY_LEVEL[CustomerLevel.SILVER],
+    Source.BRONZE: topics.BY_LEVEL[CustomerLevel.BRONZE],
+    Source.WAREHOUSE: topics.WAREHOUSE_INVENTORY,
+    Source.CUSTOMERS: topics.CUSTOMERS,
+}
+LEVELS: Mapping[Source, CustomerLevel] = {
+    Source.PLATINUM: CustomerLevel.PLATINUM,
+    Source.GOLD: CustomerLevel.GOLD,
+    Source.SILVER: CustomerLevel.SILVER,
+    Source.BRONZE: CustomerLevel.BRONZE,
+}
+MESSAGES = frozenset(_PUBLIC)
+"""Sources that are public topics: what cannot be read there is a dead letter, and no fault of who keeps state."""
+
+TOPICS: Mapping[Source, str] = {source: topic.name for source, topic in _PUBLIC.items()} | {
     Source.VIEW: ORDERS_VIEW.changelog,
     Source.TIMERS: "orders" + TIMERS_CHANGELOG,
     Source.RESERVATIONS: RESERVATIONS.rows.changelog,
-    Source.WAREHOUSE: WAREHOUSE_INVENTORY.name,
     Source.STOCK: STOCK.changelog,
+    Source.PROGRESS: PROGRESS.changelog,
+    Source.PORTAL: CHECK_INS_VIEW.changelog,
+    Source.LETTERS: "email" + EFFECTS_CHANGELOG,
+    Source.REFUSED: "email-effects" + DEAD_LETTERS,
 }
+NAMES: Mapping[Source, str] = {
+    **TOPICS,
+    Source.MAIL: "mail",
+    Source.ROWS_BEFORE: "check_ins",
+    Source.ROWS_AFTER: "check_ins",
+}
+"""What each source is called in a report."""
 
-MODELS: Mapping[Source, type[Any]] = {
-    Source.ORDERS: Order,
-    Source.VERDICTS: OrderValidation,
+SERVICES: Mapping[Source, str] = {
+    Source.PROGRESS: "fulfilment",
+    Source.LETTERS: "email",
+    Source.CHECK_INS: "checkin",
+    Source.PORTAL: "portal",
+}
+"""Topics that exist once a service has run that need not be there, and what is then to be expected."""
+
+_AROUND = frozenset(s for s in TOPICS if Source.PAYMENTS <= s <= Source.BRONZE) | {
+    *SERVICES,
+    Source.REFUSED,
+    Source.CUSTOMERS,
+}
+CORE: Mapping[Source, str] = {source: name for source, name in TOPICS.items() if source not in _AROUND}
+"""Topics without which less can be said of every order."""
+
+MODELS: Mapping[Source, type[Any]] = {source: topic.model for source, topic in _PUBLIC.items()} | {
     Source.VIEW: ORDERS_VIEW.model,
     Source.TIMERS: Wake,
     Source.RESERVATIONS: RESERVATIONS.rows.model,
-    Source.WAREHOUSE: StockLevel,
     Source.STOCK: STOCK.model,
+    Source.PROGRESS: PROGRESS.model,
+    Source.PORTAL: CHECK_INS_VIEW.model,
+    Source.LETTERS: Pending,
+    Source.REFUSED: Refused,
+    Source.ROWS_BEFORE: CheckinRow,
+    Source.ROWS_AFTER: CheckinRow,
 }
 
 
@@ -55,7 +142,7 @@ class Fact(NamedTuple):
     """One record, its key aside.
 
     `late` says that it came while the audit was finding the ends of the topics: what else its writer wrote along with
-    it may lie behind them.
+    it may lie behind them. `about` is what its key says besides the order: the kind of a letter.
     """
 
     source: Source
@@ -64,20 +151,44 @@ class Fact(NamedTuple):
     time_ms: int
     late: bool
     value: bytes | None
+    about: str = ""
 
 
 _PLACE = struct.Struct(">BIQ")
-_REST = struct.Struct(">q??")
+_REST = struct.Struct(">q??H")
+
+
+def placed(source: Source, key: bytes, value: bytes | None) -> tuple[bytes, str]:
+    """The order, product or customer a record is about, and what else its key says. Raises `ValueError` if it is no
+    key or, of a payment, no message."""
+    text = key.decode()
+    if source is Source.PAYMENTS:
+        payment = topics.PAYMENTS.model.from_json(value or b"")
+        if payment.id != text:
+            raise ValueError("stands under another key")
+        return payment.order_id.encode(), ""
+    if source in {Source.LETTERS, Source.REFUSED}:
+        order_id, _, kind = text.rpartition("/")
+        return order_id.encode(), kind
+    return key, ""
+
+
+def id_in(source: Source, message: Any) -> str:
+    """What a public message says that its key is to be; of a payment, its order."""
+    return str(message.order_id if source is Source.PAYMENTS else _PUBLIC[source].key(message))
 
 
 def pack(fact: Fact) -> tuple[bytes, bytes]:
     """Where it stands, such that bytes sort as records do, and what it says."""
-    rest = _REST.pack(fact.time_ms, fact.late, fact.value is None)
-    return _PLACE.pack(fact.source, fact.partition, fact.offset), rest + (fact.value or b"")
+    about = fact.about.encode()
+    rest = _REST.pack(fact.time_ms, fact.late, fact.value is None, len(about))
+    return _PLACE.pack(fact.source, fact.partition, fact.offset), rest + about + (fact.value or b"")
 
 
 def unpack(place: bytes, said: bytes) -> Fact:
     """The fact again."""
     source, partition, offset = _PLACE.unpack(place)
-    time_ms, late, deleted = _REST.unpack_from(said)
-    return Fact(Source(source), partition, offset, time_ms, late, None if deleted else said[_REST.size :])
+    time_ms, late, deleted, length = _REST.unpack_from(said)
+    behind = _REST.size + length
+    value, about = said[behind:], said[_REST.size : behind].decode()
+    return Fact(Source(source), partition, offset, time_ms, late, None if deleted else value, about)

@@ -1,14 +1,14 @@
 """The facts about one order, read and put in their places."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from ecosystem.audit.facts import MODELS, Fact, Source
+from ecosystem.audit.facts import MESSAGES, MODELS, Fact, Source, id_in
 from orders_service.state import OrderView
 from runtime.service import Wake
 from schemas.messages import Order, OrderState, OrderValidation
-from schemas.topics import ORDER_VALIDATIONS, ORDERS
 from schemas.wire import Message
 from validators.inventory.state import Reservation
 
@@ -33,6 +33,8 @@ class History:
     rows: list[Seen[OrderView | None]] = field(default_factory=list)
     timers: list[Seen[Wake | None]] = field(default_factory=list)
     reservations: list[Seen[Reservation | None]] = field(default_factory=list)
+    around: dict[Source, list[Seen[Any]]] = field(default_factory=lambda: defaultdict(list))
+    """What the services around the core, and their databases, have of it."""
     unreadable: list[Fact] = field(default_factory=list)
     bad_rows: list[Fact] = field(default_factory=list)
     moving: bool = False
@@ -49,7 +51,7 @@ class History:
                 Source.TIMERS: self.timers,
                 Source.RESERVATIONS: self.reservations,
             }
-            places = lists[fact.source]
+            places = lists[fact.source] if fact.source in lists else self.around[fact.source]
         places.append(Seen(message, fact))
 
     @property
@@ -66,6 +68,19 @@ class History:
     def final(self) -> Seen[Order] | None:
         """What was decided of it first."""
         return self.finals[0] if self.finals else None
+
+    def of(self, source: Source) -> list[Seen[Any]]:
+        """What a source around the core tells."""
+        return self.around.get(source, [])
+
+    def row(self, source: Source) -> Any:
+        """The row of a table around the core as it stands; `None` if there is none."""
+        seen = self.of(source)
+        return seen[-1].message if seen else None
+
+    def came_to(self, state: OrderState) -> Seen[Order] | None:
+        """Where it was first announced in this state."""
+        return next((seen for seen in self.finals if seen.message.state is state), None)
 
     @property
     def states(self) -> frozenset[OrderState]:
@@ -85,9 +100,6 @@ _AGREED = (
 )
 
 
-_KEYS: Mapping[Source, Callable[[Any], str]] = {Source.ORDERS: ORDERS.key, Source.VERDICTS: ORDER_VALIDATIONS.key}
-
-
 def history(order_id: str, facts: Iterable[Fact]) -> History:
     """Reads the facts. What the services cannot read, and have set aside, is only counted."""
     result = History(order_id)
@@ -96,7 +108,7 @@ def history(order_id: str, facts: Iterable[Fact]) -> History:
         try:
             message = _read(order_id, fact)
         except ValueError:
-            places = result.unreadable if fact.source in {Source.ORDERS, Source.VERDICTS} else result.bad_rows
+            places = result.unreadable if fact.source in MESSAGES else result.bad_rows
             places.append(fact)
             continue
         result.place(message, fact)
@@ -110,10 +122,10 @@ def facts_of(*lists: Sequence[Seen[Any]]) -> list[Fact]:
 
 def _read(order_id: str, fact: Fact) -> Message | None:
     if fact.value is None:
-        if fact.source in {Source.ORDERS, Source.VERDICTS}:
+        if fact.source in MESSAGES:
             raise ValueError("a tombstone")
         return None
     message: Message = MODELS[fact.source].from_json(fact.value)
-    if _KEYS.get(fact.source, lambda _: order_id)(message) != order_id:
+    if fact.source in MESSAGES and id_in(fact.source, message) != order_id:
         raise ValueError("stands under another key")
     return message

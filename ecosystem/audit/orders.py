@@ -3,17 +3,23 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from ecosystem.audit import reservations, states, verdicts, view
+from ecosystem.audit import checkins, letters, reservations, shipments, states, verdicts, view
 from ecosystem.audit.facts import Fact
 from ecosystem.audit.history import History, history
+from ecosystem.audit.letters import Customers
 from ecosystem.audit.report import Kind, Rules, Violation
 from ecosystem.audit.reservations import Changed
 
 
 def judge(
-    order_id: str, facts: Iterable[Fact], rules: Rules, counts: Counter[str], changed: Changed
+    order_id: str,
+    facts: Iterable[Fact],
+    rules: Rules,
+    counts: Counter[str],
+    changed: Changed,
+    customers: Customers = lambda _: (),
 ) -> Iterator[Violation]:
-    """Violations of one order. Counts what it was, and tells `changed` what it held."""
+    """Violations of one order. Counts what it was, and tells `changed` what it held and what was shipped."""
     order = history(order_id, facts)
     _count(order, rules, counts)
     if order.bad_rows:
@@ -22,6 +28,9 @@ def judge(
     yield from verdicts.judge(order, rules, counts)
     yield from view.judge(order, rules, counts)
     yield from reservations.judge(order, rules, counts, changed)
+    yield from shipments.judge(order, rules, counts)
+    yield from checkins.judge(order, rules, counts)
+    yield from letters.judge(order, rules, counts, customers)
 
 
 def _count(order: History, rules: Rules, counts: Counter[str]) -> None:

@@ -31,6 +31,11 @@ class _Announced:
                 continue
             self._levels.append((fact.time_ms, count))
 
+    @property
+    def last(self) -> tuple[int, int | None] | None:
+        """When the warehouse announced a count last, and which; `None` for a product it no longer keeps."""
+        return self._levels[-1] if self._levels else None
+
     def pass_to(self, count: int | None) -> int:
         """Moves on to where `count` was announced. Returns where it stood before."""
         was = self._at
@@ -94,8 +99,9 @@ def judge(
     held: Iterable[Fact],
     rules: Rules,
     counts: Counter[str],
+    shipped: Iterable[Fact] = (),
 ) -> Iterator[Violation]:
-    """Walks the product's stock next to its reservations: three streams, each in the order of its log."""
+    """Walks the product's stock next to its reservations, streams in the order of their logs; then counts what left."""
     announced, holding = _Announced(warehouse), _Held(held)
     before: _Row | None = None
     lost: _Row | None = None
@@ -122,6 +128,8 @@ def judge(
             last = row
         before = row
     yield from _sum(product, last, ends, lost, holding, first_ms, rules, counts)
+    if last is not None and not ends and not rules.partial:
+        yield from _count(product, last, announced, shipped, rules)
     counts["products"] += 1
     counts["reserved"] += before.stock.reserved if before else 0
 
@@ -162,6 +170,36 @@ def _sum(
         else:
             says = f"{lost.stock.reserved} were reserved, which its orders never held together"
             yield Violation(Kind.SUM_DIFFERS, product, says, [lost.fact])
+
+
+def _count(
+    product: str, row: _Row, announced: _Announced, shipped: Iterable[Fact], rules: Rules
+) -> Iterator[Violation]:
+    """What is counted in stock: what the warehouse announced last, less what was shipped since then.
+
+    The announcement and the shipments are of different topics, so what was shipped at about that time may be part of
+    the count, or not.
+    """
+    if announced.last is None:
+        return
+    at_ms, count = announced.last
+    if not rules.overdue(at_ms):
+        return
+    surely = perhaps = 0
+    for fact in shipped:
+        pieces = int(fact.value or b"0")
+        if fact.time_ms > at_ms + _SKEW_MS and rules.overdue(fact.time_ms) and not fact.late:
+            surely += pieces
+        elif fact.time_ms > at_ms - _SKEW_MS:
+            perhaps += pieces
+    if count is None:
+        right = row.stock.count is None
+    else:
+        least, most = max(count - surely - perhaps, 0), max(count - surely, 0)
+        right = row.stock.count is not None and least <= row.stock.count <= most
+    if not right:
+        says = f"{row.stock.count} in stock; the warehouse announced {count}, and {surely} were shipped since then"
+        yield Violation(Kind.COUNT_DIFFERS, product, says, [row.fact])
 
 
 def _any(numbers: set[int]) -> str:

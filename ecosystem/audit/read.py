@@ -10,7 +10,7 @@ from aiokafka import TopicPartition as Physical
 from aiokafka.admin import AIOKafkaAdminClient
 
 from ecosystem.audit.cut import Span, spans
-from ecosystem.audit.facts import TOPICS, Fact, Source
+from ecosystem.audit.facts import TOPICS, Fact, Group, Source, placed
 from ecosystem.audit.report import AuditError
 from runtime import internals, kafka
 from runtime.kafka import Names
@@ -34,7 +34,7 @@ class Topics:
         settings: broker and prefix.
         guarantee: writers without transactions are given a moment to write what belongs together.
         patience: how long to wait for transactions that are open.
-        since: orders and what concerns them are read from then on; stock and reservations from their beginning.
+        since: orders and what concerns them are read from then on; stock, reservations, customers from their beginning.
     """
 
     def __init__(self, settings: Settings, guarantee: Guarantee, since: datetime | None, patience: timedelta) -> None:
@@ -90,7 +90,7 @@ class Topics:
         }
 
     async def records(self, source: Source, advanced: Advanced) -> AsyncIterator[tuple[bytes, Fact]]:
-        """Key and content of every committed record. `advanced` is told how many offsets were passed."""
+        """What every committed record is about, and what it says. `advanced` is told how many offsets were passed."""
         todo = {tp: span for tp in self.sources[source] if (span := self.spans[tp]).start < span.end}
         if not todo:
             return
@@ -105,13 +105,13 @@ class Topics:
                     self.first_ms.setdefault(tp, records[0].timestamp)
                 for r in records:
                     if tp in todo and r.offset < todo[tp].end:
-                        if r.key is None or not _is_text(r.key):
+                        try:
+                            key, about = placed(source, r.key or b"\xff", r.value)
+                        except ValueError:
                             self.unreadable += 1
                             continue
-                        yield (
-                            r.key,
-                            Fact(source, r.partition, r.offset, r.timestamp, r.offset >= todo[tp].late, r.value),
-                        )
+                        late = r.offset >= todo[tp].late
+                        yield key, Fact(source, r.partition, r.offset, r.timestamp, late, r.value, about)
             for tp, position in internals.positions(consumer).items():  # they pass over markers too
                 if tp in todo:
                     advanced(min(position, todo[tp].end) - min(at[tp], todo[tp].end))
@@ -161,7 +161,7 @@ class Topics:
             tp: self._since_ms - (0 if source is Source.ORDERS else _MARGIN_MS)
             for source, tps in self.sources.items()
             for tp in tps
-            if source < Source.RESERVATIONS
+            if source.group is Group.ORDER and source is not Source.RESERVATIONS
         }
         starts = await self._consumer.offsets_for_times(by_order)
         result = dict(found)
@@ -169,11 +169,3 @@ class Topics:
             start = starts[tp].offset if starts.get(tp) else found[tp].end
             result[tp] = found[tp]._replace(start=max(start, found[tp].start))
         return result
-
-
-def _is_text(key: bytes) -> bool:
-    try:
-        key.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

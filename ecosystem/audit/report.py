@@ -1,14 +1,14 @@
 """What an audit comes to: counts, violations, and what could not be checked."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
-from ecosystem.audit.facts import Fact
-from schemas.messages import CheckType
+from ecosystem.audit.facts import Fact, Source
+from schemas.messages import CheckType, Need
 
 
 class AuditError(Exception):
@@ -40,6 +40,28 @@ class Kind(StrEnum):
     OVERSOLD = "oversold"
     NEGATIVE = "reserved-negative"
     UNREADABLE_ROW = "unreadable-row"
+    COUNT_DIFFERS = "stock-count-differs"
+    FULFILLED_TWICE = "fulfilled-twice"
+    SHIPPED_WITHOUT = "shipped-without-needs"
+    NOT_FULFILLED = "not-fulfilled"
+    NOT_SHIPPED = "not-shipped"
+    PROGRESS_DIFFERS = "fulfilment-differs"
+    CHECKIN_DIFFERS = "checkin-differs"
+    CHECKIN_LOST = "checkin-lost"
+    CHECKIN_UNKNOWN = "checkin-unknown"
+    CHECKIN_STATUS = "checkin-status-differs"
+    NOT_REJECTED = "not-rejected"
+    REJECTED_TWICE = "rejected-twice"
+    REJECTED_WRONGLY = "rejected-wrongly"
+    PORTAL_DIFFERS = "portal-differs"
+    NOT_ENRICHED = "not-enriched"
+    ENRICHED_TWICE = "enriched-twice"
+    ENRICHED_WRONGLY = "enriched-wrongly"
+    LEVEL_DIFFERS = "level-differs"
+    LETTER_MISSING = "letter-missing"
+    LETTER_TWICE = "letter-twice"
+    LETTER_WRONG = "letter-wrong"
+    LETTER_LOST = "letter-lost"
 
 
 class Violation(NamedTuple):
@@ -56,7 +78,21 @@ class Violation(NamedTuple):
         return "product" if self.kind in OF_PRODUCTS else "order"
 
 
-OF_PRODUCTS = frozenset({Kind.SUM_DIFFERS, Kind.OVERSOLD, Kind.NEGATIVE})
+OF_PRODUCTS = frozenset({Kind.SUM_DIFFERS, Kind.OVERSOLD, Kind.NEGATIVE, Kind.COUNT_DIFFERS})
+OPEN = (
+    "open",
+    "giving back",
+    "moving",
+    "moving products",
+    "to be shipped",
+    "to be announced",
+    "to be rejected",
+    "letters to come",
+)
+"""Counts of what is still to come, in time."""
+
+SKEW_MS = 5000
+"""By how much the clocks of those who write may differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +105,12 @@ class Rules:
         grace: how much later than it should something may still come. Until then it counts as open.
         exactly_once: whether what is announced or written twice is a violation, or only counted.
         now_ms: when the audit began.
+        needs: what has to happen before an order is shipped.
+        patience: how long a check-in waits for its order.
+        window: how far apart an order, its payment and its customer may come for a letter.
         partial: orders are not read from their beginning: one of which only later records are seen began before.
-        verdicts_from_ms: by partition, from when on all verdicts are there; absent: for ever.
-        seen: sources whose topics exist.
+        from_ms: by source and partition, from when on all messages are there; absent: for ever.
+        seen: sources that were read.
     """
 
     required: frozenset[CheckType]
@@ -79,9 +118,18 @@ class Rules:
     grace: timedelta
     exactly_once: bool
     now_ms: int
+    needs: tuple[Need, ...] = tuple(Need)
+    patience: timedelta = timedelta(seconds=60)
+    window: timedelta = timedelta(seconds=60)
     partial: bool = False
-    verdicts_from_ms: dict[int, int] = field(default_factory=dict)
-    seen: frozenset[int] = frozenset()
+    from_ms: Mapping[Source, Mapping[int, int]] = field(default_factory=dict)
+    seen: frozenset[Source] = frozenset()
+
+    def complete(self, source: Source, time_ms: int, partition: int | None = None) -> bool:
+        """Whether all messages of a source from then on are still there, in a partition or in all of them."""
+        starts = self.from_ms.get(source, {})
+        start = max(starts.values(), default=0) if partition is None else starts.get(partition, 0)
+        return source in self.seen and time_ms - SKEW_MS >= start
 
     def overdue(self, since_ms: int) -> bool:
         """Whether what should have followed at once is missing for longer than the grace."""
@@ -98,6 +146,10 @@ class Report:
     violations: list[Violation] = field(default_factory=list)
     missing: tuple[str, ...] = ()
     """Topics that do not exist, and what they would have told is not checked."""
+    absent: tuple[str, ...] = ()
+    """Services that have never run here, and what they would have done is not expected."""
+    unasked: tuple[str, ...] = ()
+    """What there was no way to: databases, delivered letters."""
 
     @property
     def ok(self) -> bool:
@@ -107,7 +159,7 @@ class Report:
     @property
     def open(self) -> int:
         """Orders and products of which something is still to come, in time: no violation yet, nor proven."""
-        return self.counts["open"] + self.counts["giving back"] + self.counts["moving"] + self.counts["moving products"]
+        return sum(self.counts[name] for name in OPEN)
 
     def add(self, violation: Violation) -> None:
         """Counts it, and keeps it while there is room."""

@@ -9,9 +9,10 @@ from ecosystem.audit.report import Kind, Rules, Violation
 from schemas.messages import CheckType, OrderState
 from validators.inventory.state import Reservation
 
-Changed = Callable[[str, Fact, int], None]
-"""Told of every change of what reservations hold: the product, the record, and by how many pieces; 0 says that the
-order may have held pieces before the first record of it that is still there."""
+Changed = Callable[[Source, str, Fact, int], None]
+"""Told of every change of what reservations hold (`Source.HELD`): the product, the record, and by how many pieces; 0
+says that the order may have held pieces before the first record of it that is still there. And of the pieces of an
+order that was shipped (`Source.SENT_OFF`)."""
 
 _Row = Seen[Reservation | None]
 
@@ -28,6 +29,10 @@ def judge(order: History, rules: Rules, counts: Counter[str], changed: Changed) 
             yield Violation(Kind.RESERVED_NEVER_POSTED, order.id, says, facts_of(kept))
         return
     yield from _fits(order)
+    shipped = order.came_to(OrderState.SHIPPED)
+    last = order.reservations[-1].message if order.reservations else None
+    if shipped is not None and (last is None or last.refusal is None):  # nor by a check that is not required
+        changed(Source.SENT_OFF, order.posted.message.product, shipped.fact, order.posted.message.quantity)
     if order.agreed:
         yield from _at_the_end(order, rules, counts)
 
@@ -42,7 +47,7 @@ def _walk(order: History, rules: Rules, counts: Counter[str], changed: Changed) 
             unknown = row.message is None or (not now and row.message.refusal is None)
             of = product or (order.posted.message.product if order.posted else None)
             if unknown and of is not None:
-                changed(of, row.fact, 0)
+                changed(Source.HELD, of, row.fact, 0)
         elif fault := _fault(before.message, row.message, taken=taken):
             kind, says = fault
             if rules.exactly_once or before.message != row.message:
@@ -50,7 +55,7 @@ def _walk(order: History, rules: Rules, counts: Counter[str], changed: Changed) 
             else:
                 counts["rows written again"] += 1
         if now != held and product is not None:
-            changed(product, row.fact, now - held)
+            changed(Source.HELD, product, row.fact, now - held)
         taken |= now > 0
         before, held = row, now
 

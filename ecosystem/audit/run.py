@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-from ecosystem.audit import orders, products
-from ecosystem.audit.facts import TOPICS, Fact, Source
+from ecosystem.audit import database, delivered, orders, products
+from ecosystem.audit.facts import CORE, SERVICES, TOPICS, Fact, Source
 from ecosystem.audit.read import Topics
 from ecosystem.audit.report import AuditError, Report, Rules
 from ecosystem.audit.sort import Sorted
 from runtime.settings import Guarantee, Settings
-from schemas.messages import CheckType
+from schemas.messages import CheckType, Need
 
 GRACE = timedelta(seconds=30)
 """A crashed worker's partitions are idle for a session and a takeover; what is due meanwhile comes that much later."""
@@ -35,21 +35,25 @@ async def audit(
     patience: timedelta = PATIENCE,
     kept: int = 100,
     folder: Path | None = None,
+    mail: Path | None = None,
     progress: Progress = lambda doing, done, of: None,
 ) -> Report:
-    """Proves or disproves that every acknowledged order reaches one final state, and that its stock adds up.
+    """Proves or disproves that every acknowledged order reaches one final state, that its stock adds up, and that what
+    follows from it (shipment, check-ins, letters) comes once.
 
-    Reads what is committed, up to the ends the topics have now; nothing is written to Kafka and no group is joined.
+    Reads what is committed, up to the ends the topics have now; nothing is written and no group is joined.
     Memory is bounded, whatever the history; what was read is sorted on disk.
 
     Arguments:
-        settings: those of the workers: broker, prefix, required checks.
+        settings: those of the workers: broker, prefix, required checks; and the database of the check-in service, which
+            is read if it is named.
         since: only orders posted from then on.
         guarantee: what to hold the services to; by default what `settings` say.
         grace: how late something may be before it counts as missing.
         patience: how long to wait for a transaction that is open.
         kept: violations of a kind that are kept with their records; all of them are counted.
         folder: where the temporary files go; by default the system's place for them.
+        mail: a Maildir with all letters that were delivered.
         progress: told how far it is.
 
     Raises:
@@ -59,28 +63,61 @@ async def audit(
     guarantee = guarantee or settings.processing_guarantee
     try:
         required = frozenset(CheckType(check) for check in settings.required_checks)
+        needs = tuple(Need(need) for need in settings.fulfilment_needs)
     except ValueError as error:
-        raise AuditError(f"REQUIRED_CHECKS: {error}, there are {', '.join(CheckType)}") from error
-    began = datetime.now(UTC)
+        known = f"there are {', '.join(CheckType)} and {', '.join(Need)}"
+        raise AuditError(f"REQUIRED_CHECKS or FULFILMENT_NEEDS: {error}, {known}") from error
+    now_ms = int(datetime.now(UTC).timestamp() * 1000)
     report = Report(kept)
-    progress("finding the ends", 0, 1)
-    async with Topics(settings, guarantee, since, patience) as topics:
-        with Sorted(folder) as facts:
+    url = settings.checkin_database_url
+    with Sorted(folder) as facts:
+        if url is not None:
+            progress("reading check_ins", 0, 1)
+            await _read_rows(url.get_secret_value(), Source.ROWS_BEFORE, facts)
+        progress("finding the ends", 0, 1)
+        async with Topics(settings, guarantee, since, patience) as topics:
             await _read(topics, facts, progress)
+            if url is not None:
+                await _read_rows(url.get_secret_value(), Source.ROWS_AFTER, facts)
+            if mail is not None:
+                await _read_mail(mail, now_ms, facts, report)
             rules = Rules(
                 required=required,
                 deadline=timedelta(seconds=settings.validation_deadline_s),
                 grace=grace,
                 exactly_once=guarantee is Guarantee.EXACTLY_ONCE,
-                now_ms=int(began.timestamp() * 1000),
+                now_ms=now_ms,
+                needs=needs,
+                patience=timedelta(seconds=settings.checkin_patience_s),
+                window=timedelta(seconds=settings.email_window_s),
                 partial=not topics.whole(Source.ORDERS),
-                verdicts_from_ms=topics.read_from_ms(Source.VERDICTS),
-                seen=frozenset(topics.sources),
+                from_ms={source: topics.read_from_ms(source) for source in topics.sources},
+                seen=frozenset(topics.sources)
+                | ({Source.ROWS_BEFORE, Source.ROWS_AFTER} if url else set())
+                | ({Source.MAIL} if mail else set()),
             )
-            await judge(facts, rules, report, progress)
+        await judge(facts, rules, report, progress)
     report.counts["unreadable"] += topics.unreadable
-    report.missing = tuple(name for source, name in TOPICS.items() if source not in topics.sources)
+    report.missing = tuple(name for source, name in CORE.items() if source not in topics.sources)
+    report.absent = tuple(name for source, name in SERVICES.items() if source not in topics.sources)
+    ways = ((url, "check-ins, against their database"), (mail, "letters, against those that were delivered"))
+    report.unasked = tuple(words for way, words in ways if way is None)
     return report
+
+
+async def _read_rows(url: str, source: Source, facts: Sorted) -> None:
+    async for key, fact in database.check_ins(url, source):
+        facts.add(key, fact)
+
+
+async def _read_mail(folder: Path, began_ms: int, facts: Sorted, report: Report) -> None:
+    for number, found in enumerate(delivered.letters(folder, began_ms)):
+        if found is None:
+            report.counts["letters of others"] += 1
+        else:
+            facts.add(*found)
+        if number % _BREATH == 0:
+            await asyncio.sleep(0)
 
 
 async def _read(topics: Topics, facts: Sorted, progress: Progress) -> None:
@@ -100,11 +137,11 @@ async def judge(facts: Sorted, rules: Rules, report: Report, progress: Progress 
     """Judges every order, then every product, of which there are facts."""
     size, done = facts.count, 0
 
-    def changed(product: str, fact: Fact, by: int) -> None:
-        facts.add(product.encode(), fact._replace(source=Source.HELD, value=b"%d" % by))
+    def changed(source: Source, product: str, fact: Fact, by: int) -> None:
+        facts.add(product.encode(), fact._replace(source=source, value=b"%d" % by))
 
     for number, (order_id, of_order) in enumerate(facts.orders()):
-        for violation in orders.judge(order_id, of_order, rules, report.counts, changed):
+        for violation in orders.judge(order_id, of_order, rules, report.counts, changed, facts.of_customer):
             report.add(violation)
         done += len(of_order)
         if number % _BREATH == 0:
@@ -115,7 +152,7 @@ async def judge(facts: Sorted, rules: Rules, report: Report, progress: Progress 
     for product in facts.products():
         of: Callable[[Source], Iterator[Fact]] = partial(facts.of_product, product)
         streams = of(Source.WAREHOUSE), of(Source.STOCK), of(Source.HELD)
-        for violation in products.judge(product, *streams, rules, report.counts):
+        for violation in products.judge(product, *streams, rules, report.counts, of(Source.SENT_OFF)):
             report.add(violation)
         await asyncio.sleep(0)
     progress("judging orders", size, size)

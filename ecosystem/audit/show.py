@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ecosystem import readable
-from ecosystem.audit.facts import TOPICS, Fact
+from ecosystem.audit.facts import NAMES, Fact
 from ecosystem.audit.report import Report, Violation
 from runtime.records import Record
 
@@ -32,9 +32,28 @@ _COUNTS = {
     "products": "products",
     "reserved": "pieces reserved",
     "moving products": "products that changed while the ends were being found",
+    "to be shipped": "to be shipped: all that is needed has happened just now",
+    "fulfilled again": "orders announced as fulfilled again",
+    "check-ins": "check-ins",
+    "check-ins kept": "check-ins in the database",
+    "check-ins rejected": "check-ins rejected",
+    "check-ins announced again": "check-ins announced again by the outbox, which count once",
+    "check-ins rejected again": "check-ins rejected again",
+    "to be announced": "check-ins to be announced",
+    "to be rejected": "check-ins to be rejected",
+    "enriched": "orders enriched with their customer",
+    "enriched again": "orders enriched again",
+    "letters": "letters asked for",
+    "letters to come": "letters to come: due just now, or not yet taken by the mail server",
+    "letters asked for again": "letters asked for again",
+    "letters refused": "letters that the mail server will never take: dead letters",
+    "letters delivered": "letters delivered",
+    "letters delivered again": "letters delivered again, as SMTP cannot rule out: each with the Message-ID it had",
+    "letters of others": "letters of others in the folder",
 }
 _UNCHECKED = {
     "unchecked verdicts": "orders, against their verdicts: these are no longer kept",
+    "unchecked letters": "letters that were due: that they were asked for is no longer kept",
     "unchecked products": "products, at every moment: of their history only the end is kept, where the sums are right",
 }
 _ALWAYS = ("orders", "VALIDATED", "FAILED", "open", "verdicts", "late verdicts", "products", "reserved")
@@ -80,7 +99,7 @@ def _violation(violation: Violation) -> dict[str, Any]:
         "says": violation.says,
         "records": [
             {
-                "topic": TOPICS[fact.source],
+                "topic": NAMES[fact.source],
                 "partition": fact.partition,
                 "offset": fact.offset,
                 "time": _time(fact),
@@ -97,14 +116,17 @@ def _unchecked(report: Report) -> Iterator[str]:
             yield f"{report.counts[name]} {words}"
     for topic in report.missing:
         yield f"what the topic {topic} would tell: there is none"
+    for service in report.absent:
+        yield f"what the service {service} does: it has never run here"
+    yield from report.unasked
 
 
 def _line(fact: Fact) -> str:
-    return f"{TOPICS[fact.source]} {fact.partition}@{fact.offset}  {_time(fact)}  {_says(fact)}"
+    return f"{NAMES[fact.source]} {fact.partition}@{fact.offset}  {_time(fact)}  {_says(fact)}"
 
 
 def _says(fact: Fact) -> str:
-    record = Record(TOPICS[fact.source], fact.partition, fact.offset, fact.time_ms, None, fact.value)
+    record = Record(NAMES[fact.source], fact.partition, fact.offset, fact.time_ms, None, fact.value)
     return readable.content(record)
 
 

@@ -10,13 +10,13 @@ from typing import Any, Self
 
 from rocksdict import DBCompressionType, Rdict, WriteBatch, WriteOptions
 
-from ecosystem.audit.facts import Fact, Source, pack, unpack
+from ecosystem.audit.facts import Fact, Group, Source, pack, unpack
 from ecosystem.audit.report import AuditError
 from runtime import rocks
 
 _MEMORY_MB = 32
 _AT_ONCE = 2000
-_LENGTH = struct.Struct(">?H")  # by product or by order; length of the key, so that none is the beginning of another
+_LENGTH = struct.Struct(">BH")  # what the key is of; its length, so that none is the beginning of another
 
 
 class Sorted:
@@ -43,29 +43,38 @@ class Sorted:
         self._folder.cleanup()
 
     def add(self, key: bytes, fact: Fact) -> None:
-        """Takes a fact about the order or the product `key`. Keys have 65,535 bytes at most."""
+        """Takes a fact about the order, product or customer `key`. Keys have 65,535 bytes at most."""
         self.count += 1
         place, said = pack(fact)
-        self._batch.put(_LENGTH.pack(fact.source.by_product, len(key)) + key + place, said)
+        self._batch.put(_LENGTH.pack(fact.source.group, len(key)) + key + place, said)
         if len(self._batch) >= _AT_ONCE:
             self._write()
 
     def orders(self) -> Iterator[tuple[str, list[Fact]]]:
         """Every order with all of its facts."""
-        for key, facts in itertools.groupby(self._facts(b"\x00", b"\x01"), lambda item: item[0]):
+        for key, facts in itertools.groupby(self._grouped(Group.ORDER), lambda item: item[0]):
             yield key.decode(), [fact for _, fact in facts]
 
     def products(self) -> Iterator[str]:
         """Every product of which there is a fact."""
-        for key, _ in itertools.groupby(self._facts(b"\x01", b"\x02"), lambda item: item[0]):
+        for key, _ in itertools.groupby(self._grouped(Group.PRODUCT), lambda item: item[0]):
             yield key.decode()
 
     def of_product(self, product: str, source: Source) -> Iterator[Fact]:
         """Its facts from one source."""
         key = product.encode()
-        start = _LENGTH.pack(True, len(key)) + key + bytes([source])
+        start = _LENGTH.pack(Group.PRODUCT, len(key)) + key + bytes([source])
         for _, fact in self._facts(start, start[:-1] + bytes([source + 1])):
             yield fact
+
+    def of_customer(self, number: int) -> list[Fact]:
+        """All facts of a customer."""
+        key = str(number).encode()
+        start = _LENGTH.pack(Group.CUSTOMER, len(key)) + key
+        return [fact for _, fact in self._facts(start, start + b"\xff")]
+
+    def _grouped(self, group: Group) -> Iterator[tuple[bytes, Fact]]:
+        return self._facts(bytes([group]), bytes([group + 1]))
 
     def _facts(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, Fact]]:
         self._write()

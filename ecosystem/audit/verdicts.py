@@ -8,12 +8,9 @@ from typing import NamedTuple
 
 from ecosystem.audit.facts import Source
 from ecosystem.audit.history import History, Seen, facts_of
-from ecosystem.audit.report import Kind, Rules, Violation
+from ecosystem.audit.report import SKEW_MS, Kind, Rules, Violation
 from runtime.memory import KEPT
 from schemas.messages import CheckType, OrderState, OrderValidation, ValidationResult
-
-SKEW_MS = 5000
-"""By how much the clocks of those who write may differ."""
 
 _MISSING = re.compile(r"(\w+): no verdict within ([\d.e+]+) s")
 """The reason an order fails for when its time is up (`orders_service.aggregate`)."""
@@ -44,7 +41,7 @@ def judge(order: History, rules: Rules, counts: Counter[str]) -> Iterator[Violat
 def complete(order: History, rules: Rules) -> bool:
     """Whether all verdicts on it are still in their topic."""
     first = order.posts[0].fact
-    return Source.VERDICTS in rules.seen and first.time_ms - SKEW_MS >= rules.verdicts_from_ms.get(first.partition, 0)
+    return rules.complete(Source.VERDICTS, first.time_ms, first.partition)
 
 
 def _contradictions(order: History) -> Iterator[Violation]:

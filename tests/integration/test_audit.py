@@ -2,71 +2,190 @@
 
 import asyncio
 import json
+import shutil
 import time
 from datetime import UTC, datetime, timedelta
+from email import message_from_bytes
 
+import asyncpg
 import pytest
 from click.testing import CliRunner
+from pydantic import SecretStr
 
 from ecosystem.audit import AuditError, Kind, audit
-from ecosystem.audit.facts import Source
+from ecosystem.audit.facts import TOPICS, Source
 from ecosystem.cli import main
+from ecosystem.mail import MailSink
+from ecosystem.services import NAMES
+from fulfilment_service.state import PROGRESS
+from portal_service.view import CHECK_INS_VIEW
 from runtime import internals, kafka
+from runtime.service import Pending, Table
 from runtime.settings import Guarantee
-from schemas.messages import CheckType, OrderState, StockLevel, ValidationResult
-from schemas.topics import ORDER_VALIDATIONS, WAREHOUSE_INVENTORY
+from schemas.api import CheckinState
+from schemas.messages import (
+    CheckinRejected,
+    CheckType,
+    Customer,
+    OrderEnriched,
+    OrderState,
+    Payment,
+    StockLevel,
+    ValidationResult,
+)
+from schemas.topics import CUSTOMERS, ORDER_VALIDATIONS, ORDERS_ENRICHED, PAYMENTS, WAREHOUSE_INVENTORY
 from tests import topics
 from tests.workers import Deployment, until
+from validators.inventory.state import STOCK
 
 FRAUD = CheckType.FRAUD_CHECK
 AT_ONCE = timedelta(0)
+PATIENCE = timedelta(seconds=2)
+CHECKIN_PATH = "/api/SOA/home/checkin"
 
 
 @pytest.fixture(scope="module")
-async def day(kafka, tmp_path_factory):
-    """What services apart wrote in a day: orders that passed, failed in every way, came late, or are still open."""
-    async with Deployment(kafka, "t-audit-day-", tmp_path_factory.mktemp("day")) as deployment:
-        [worker] = await deployment.start_core(apart=True)
-        await deployment.stock(MUG=10, KETTLE=1000, GRINDER=9, SCALES=5)
-        for n in range(6):
-            await order(deployment, worker, f"mug-{n}", product="MUG", quantity=2)  # the last one finds none left
-        await order(deployment, worker, "grinder", product="GRINDER")
-        await order(deployment, worker, "scales", product="SCALES", quantity=5)
-        await deployment.stock(SCALES=1)  # below what is reserved: the warehouse's right
-        await order(deployment, worker, "dear", product="KETTLE", quantity=50, price=60)
-        await order(deployment, worker, "none", product="KETTLE", quantity=0)
-        await deployment.caught_up("orders", "fraud", "inventory", "details")
-        await deployment.stop(next(w for w in deployment.workers if w.settings.state_dir.name == "fraud"))
-        await deployment.post(worker, id="open", customerId=7, product="KETTLE", quantity=1, price=1)
-        await deployment.caught_up("orders", "inventory", "details")
-        for worker in list(deployment.workers):
-            await deployment.stop(worker)
-        yield await topics.read(deployment)
+async def day(kafka, tmp_path_factory, database, mail):
+    """What services apart wrote in a day: orders that passed, failed in every way, came late, were shipped, or are
+    still open; check-ins that count, and such that do not; letters."""
+    with MailSink(mail) as sink:
+        async with Deployment(kafka, "t-audit-day-", tmp_path_factory.mktemp("day")) as deployment:
+            settings = {
+                "validation_deadline_s": 3600,  # such that the order that is open stays so while the tests last
+                "smtp_port": sink.port,
+                "checkin_database_url": database,
+                "checkin_patience_s": PATIENCE.total_seconds(),
+            }
+            [worker] = await deployment.start_core(apart=True, only=NAMES, standby_replicas=0, **settings)
+            await business(deployment, worker, mail)
+            for each in list(deployment.workers):
+                await deployment.stop(each)
+            yield await topics.read(deployment)
+
+
+@pytest.fixture(scope="module")
+def database(postgres):
+    yield postgres.database("t_audit_day")
+    postgres.drop("t_audit_day")
+
+
+@pytest.fixture(scope="module")
+def mail(tmp_path_factory):
+    """The letters of the day."""
+    return tmp_path_factory.mktemp("letters") / "mail"
+
+
+async def business(deployment, worker, mail):
+    await deployment.stock(MUG=10, KETTLE=1000, GRINDER=9, SCALES=5, TAMPER=5)
+    await deployment.send(CUSTOMERS, customer("shipped", "gold"), customer("paid", "amber"), customer("dear", "silver"))
+    for n in range(6):
+        await order(deployment, worker, f"mug-{n}", product="MUG", quantity=2)  # the last one finds none left
+    await order(deployment, worker, "grinder", product="GRINDER")
+    await order(deployment, worker, "scales", product="SCALES", quantity=5)
+    await deployment.stock(SCALES=1)  # below what is reserved: the warehouse's right
+    await order(deployment, worker, "dear", product="KETTLE", quantity=50, price=60)
+    await order(deployment, worker, "none", product="KETTLE", quantity=0)
+    await order(deployment, worker, "shipped", product="TAMPER", quantity=2)
+    await order(deployment, worker, "paid", product="TAMPER")
+    for number, (order_id, amount) in enumerate((("shipped", 1), ("shipped", 1), ("paid", 5))):
+        await deployment.send(PAYMENTS, Payment(id=f"p{number}", order_id=order_id, ccy="CZK", amount=amount))
+    for order_id in ("shipped", "dear", "mug-0", "nowhere"):
+        await check_in(deployment, order_id)
+    await deployment.caught_up("orders", "fraud", "inventory", "details", "email", "fulfilment")
+    await deployment.stop(worker_of(deployment, "fraud"))
+    await deployment.post(worker, id="open", customerId=7, product="KETTLE", quantity=1, price=1)
+    await deployment.caught_up("orders", "inventory", "details", "fulfilment", "email")
+    await until(lambda: all_is_done(deployment, worker, mail), "what follows has come")
+
+
+def customer(order_id, level):
+    said = {"first_name": "Franz", "last_name": "Kafka", "email": "franz@example.org", "address": "Praha"}
+    return Customer(id=customer_of(order_id), level=level, **said)
+
+
+def customer_of(order_id):
+    return len(order_id) + ord(order_id[-1])
+
+
+def worker_of(deployment, service):
+    return next(w for w in deployment.workers if w.settings.state_dir.name == service)
+
+
+async def check_in(deployment, order_id):
+    body = {
+        "orderNo": order_id,
+        "internetNo": "1",
+        "staffCode": "s",
+        "jobStatus": "j",
+        "checkinLatitude": 13.5,
+        "checkinLongitude": 100.5,
+        "checkinDate": "2021-03-18 10:13:43",
+    }
+    url = worker_of(deployment, "checkin")
+
+    async def taken():
+        return (await deployment.ask(url, "POST", CHECKIN_PATH, json=body)).status == 201
+
+    await until(taken, "check-in")
+
+
+async def all_is_done(deployment, worker, mail):
+    """The order is shipped, two check-ins are rejected everywhere, and the letters have gone out."""
+    shown = await deployment.rows(CHECK_INS_VIEW)
+    rejected = [c.status for row in shown.values() for c in row.check_ins].count("REJECTED")
+    pending = [rows for name in ("email", "checkin") if (rows := await deployment.rows(pending_of(name)))]
+    shipped = (await deployment.get(worker, "shipped"))[1]["state"] == "SHIPPED"
+    return (
+        shipped
+        and rejected == 2
+        and not pending
+        and len(await deployment.values(ORDERS_ENRICHED)) == 2
+        and len(list((mail / "new").iterdir())) == 4
+        and (await deployment.rows(PROGRESS))["shipped"].state == "SHIPPED"
+        and (await deployment.rows(STOCK))["TAMPER"].count == 3
+    )
+
+
+def pending_of(service):
+    return Table(f"{service}-effects", Pending)
 
 
 async def order(deployment, worker, id_, **content):
-    body = {"id": id_, "customerId": len(id_) + ord(id_[-1]), "quantity": 1, "price": 1, **content}
+    body = {"id": id_, "customerId": customer_of(id_), "quantity": 1, "price": 1, **content}
     assert (await deployment.post(worker, **body))[0] == 201
     return await deployment.outcome(worker, id_)
 
 
-async def test_a_day_is_found_sound(kafka, day):
-    report = await audit(await topics.write(kafka, day.records), grace=AT_ONCE)
+async def written(kafka, logs, **settings):
+    """Settings that lead to a copy of the topics."""
+    settings = {"checkin_patience_s": PATIENCE.total_seconds(), **settings}
+    return (await topics.write(kafka, logs.records, TOPICS.values())).model_copy(update=settings)
+
+
+async def test_a_day_is_found_sound(kafka, day, database, mail):
+    settings = await written(kafka, day, checkin_database_url=SecretStr(database))
+    report = await audit(settings, grace=AT_ONCE, mail=mail)
 
     assert report.violations == []
-    assert {
-        name: report.counts[name] for name in ("orders", "VALIDATED", "FAILED", "open", "products", "reserved")
-    } == {
-        "orders": 11,
-        "VALIDATED": 7,
+    wanted = {
+        "orders": 13,
+        "VALIDATED": 9,
         "FAILED": 3,
+        "SHIPPED": 1,
         "open": 1,
-        "products": 4,
-        "reserved": 10 + 1 + 5 + 1,
+        "products": 5,
+        "reserved": 10 + 1 + 5 + 1 + 1,
+        "check-ins": 4,
+        "check-ins kept": 4,
+        "check-ins rejected": 2,
+        "enriched": 2,
+        "letters": 4,
+        "letters delivered": 4,
     }
+    assert {name: report.counts[name] for name in wanted} == wanted
     assert report.counts["late verdicts"] >= 1
     assert not report.counts["unchecked products"]
-    assert not report.missing
+    assert (report.open, report.missing, report.absent, report.unasked) == (1, (), (), ())
 
 
 def stuck(logs):
@@ -165,9 +284,8 @@ def verdict_only_in_the_view(logs):
 
 
 def shipped_holds(logs):
-    shipped = final_of(logs, "grinder").saying(state=OrderState.SHIPPED)
-    [row] = logs.of(Source.VIEW, "grinder")[-1:]
-    logs.add(shipped, row.saying(order=shipped.message))
+    """Neither reservation nor stock know of it."""
+    logs.drop(logs.of(Source.RESERVATIONS, "shipped")[-1], logs.of(Source.STOCK, "TAMPER")[-1])
 
 
 def not_announced(logs):
@@ -233,6 +351,158 @@ def unreadable(logs):
     logs.records.insert(0, topics.Kept(row.topic, row.partition, row.time_ms, row.key, b"{"))
 
 
+def stock_not_reduced(logs):
+    logs.change(logs.of(Source.STOCK, "TAMPER")[-1], count=6)
+
+
+def fulfilled_twice(logs):
+    logs.add(*logs.of(Source.FULFILMENTS, "shipped"))
+
+
+def shipped_by_nobody(logs):
+    logs.drop(*logs.of(Source.FULFILMENTS, "shipped"))
+    logs.change(logs.of(Source.PROGRESS, "shipped")[-1], fulfilled=False)
+
+
+def shipped_without_a_check_in(logs):
+    logs.drop(*logs.of(Source.CHECK_INS, "shipped"))
+    logs.change(logs.of(Source.PROGRESS, "shipped")[-1], checked_in=False)
+
+
+def shipped_without_enough(logs):
+    [payment] = logs.of(Source.PAYMENTS, "p0")
+    logs.drop(payment)
+    logs.change(logs.of(Source.PROGRESS, "shipped")[-1], paid={"p1": payment.message.amount})
+
+
+def never_fulfilled(logs):
+    """What it takes has happened, and fulfilment knows it."""
+    [check_in] = logs.of(Source.CHECK_INS, "mug-0")
+    logs.add(topics.kept(Source.CHECK_INS, "paid", copy(check_in, order_no="paid", event_id="c"), check_in.time_ms))
+    logs.change(logs.of(Source.PROGRESS, "paid")[-1], checked_in=True)
+    [shown] = logs.of(Source.PORTAL, "mug-0")[-1:]
+    of_other = tuple(c.model_copy(update={"event_id": "c"}) for c in shown.message.check_ins)
+    row = copy(shown, order_no="paid", check_ins=of_other)
+    logs.add(topics.kept(Source.PORTAL, "paid", row, shown.time_ms))
+
+
+def never_shipped(logs):
+    """It is as if the orders service had not heard that it is fulfilled."""
+    last = (Source.ORDERS, Source.VIEW, Source.RESERVATIONS, Source.PROGRESS)
+    logs.drop(*[logs.of(source, "shipped")[-1] for source in last], logs.of(Source.STOCK, "TAMPER")[-1])
+    logs.drop(*logs.of(Source.LETTERS, "shipped/shipped"))
+
+
+def payment_not_in_the_row(logs):
+    [row] = logs.of(Source.PROGRESS, "shipped")[-1:]
+    logs.change(row, paid={"p0": row.message.paid["p0"]})
+
+
+def no_row_of_a_payment(logs):
+    logs.drop(*logs.of(Source.PROGRESS, "paid"))
+
+
+def announced_otherwise(logs):
+    [check_in] = logs.of(Source.CHECK_INS, "mug-0")
+    logs.add(check_in.saying(staff_code="another"))
+
+
+def not_rejected(order_id):
+    def doctor(logs):
+        logs.drop(*logs.of(Source.REJECTIONS, order_id))
+        logs.drop(logs.of(Source.PORTAL, order_id)[-1])
+
+    return doctor
+
+
+def rejected_twice(logs):
+    logs.add(*logs.of(Source.REJECTIONS, "nowhere"))
+
+
+def rejected_wrongly(logs):
+    [check_in] = logs.of(Source.CHECK_INS, "mug-0")
+    reject(logs, "mug-0", check_in.message.event_id)
+
+
+def rejected_unknown(logs):
+    reject(logs, "dear", "never-made")
+
+
+def reject(logs, order_id, event_id):
+    rejection = CheckinRejected(event_id=event_id, order_no=order_id, reason="the order has failed")
+    at_ms = post_of(logs, order_id).time_ms + 60_000
+    logs.add(topics.kept(Source.REJECTIONS, order_id, rejection, at_ms))
+    [row] = logs.of(Source.PORTAL, order_id)[-1:]
+    told = {"status": CheckinState.REJECTED}
+    check_ins = tuple(c.model_copy(update=told) if c.event_id == event_id else c for c in row.message.check_ins)
+    logs.change(row, check_ins=check_ins)
+
+
+def not_at_the_portal(logs):
+    logs.drop(*logs.of(Source.PORTAL, "mug-0"))
+
+
+def not_enriched(logs):
+    logs.drop(*logs.of(Source.ENRICHED, "paid"), *logs.of(Source.BRONZE, "paid"))
+
+
+def enriched_twice(logs):
+    logs.add(*logs.of(Source.ENRICHED, "paid"))
+
+
+def enriched_though_failed(logs):
+    enriched = OrderEnriched(id="dear", customer_id=customer_of("dear"), customer_level="silver")
+    logs.add(topics.kept(Source.ENRICHED, "dear", enriched, post_of(logs, "dear").time_ms))
+
+
+def enriched_with_another_customer(logs):
+    logs.change(logs.of(Source.ENRICHED, "paid")[0], customer_id=customer_of("dear"))
+
+
+def level_of_another_topic(logs):
+    [gold] = logs.of(Source.GOLD, "shipped")
+    logs.drop(gold)
+    logs.add(topics.kept(Source.SILVER, "shipped", gold.message, gold.time_ms))
+
+
+def level_topic_twice(logs):
+    logs.add(*logs.of(Source.GOLD, "shipped"))
+
+
+def level_topic_never(logs):
+    logs.drop(*logs.of(Source.GOLD, "shipped"))
+
+
+def level_of_nobody(logs):
+    for source in (Source.GOLD, Source.ENRICHED):
+        logs.change(logs.of(source, "shipped")[0], customer_level="platinum")
+    [customer] = logs.of(Source.CUSTOMERS, str(customer_of("shipped")))
+    long_ago = topics.Kept(
+        customer.topic, customer.partition, customer.time_ms - 3_600_000, customer.key, customer.value
+    )
+    logs.records[logs.records.index(customer)] = long_ago
+    [gold] = logs.of(Source.GOLD, "shipped")
+    logs.drop(gold)
+    logs.add(topics.kept(Source.PLATINUM, "shipped", gold.message, gold.time_ms))
+
+
+def letter_missing(kind, order_id):
+    return lambda logs: logs.drop(*logs.of(Source.LETTERS, f"{order_id}/{kind}"))
+
+
+def letter_twice(logs):
+    logs.add(*logs.of(Source.LETTERS, "dear/failed"))
+
+
+def letter_of_another_state(logs):
+    rows = logs.of(Source.LETTERS, "dear/failed")
+    logs.add(*[topics.kept(Source.LETTERS, "paid/failed", row.message, row.time_ms) for row in rows])
+
+
+def copy(record, **changes):
+    return record.message.model_copy(update=changes)
+
+
 def post_of(logs, id_):
     return logs.of(Source.ORDERS, id_)[0]
 
@@ -278,7 +548,7 @@ DOCTORED = [
     (holds_another_quantity, "grinder", {Kind.RESERVATION_DIFFERS}),
     (reserved_never_posted, "ghost", {Kind.RESERVED_NEVER_POSTED}),
     (failed_holds, "dear", {Kind.FAILED_HOLDS}),
-    (shipped_holds, "grinder", {Kind.SHIPPED_HOLDS}),
+    (shipped_holds, "shipped", {Kind.SHIPPED_HOLDS}),
     (validated_holds_nothing, "grinder", {Kind.VALIDATED_HOLDS_NOTHING}),
     (taken_twice, "dear", {Kind.TAKEN_TWICE}),
     (taken_twice_in_a_row, "grinder", {Kind.TAKEN_TWICE}),
@@ -288,6 +558,37 @@ DOCTORED = [
     (oversold, "GRINDER", {Kind.OVERSOLD}),
     (negative, "GRINDER", {Kind.NEGATIVE, Kind.SUM_DIFFERS}),
     (unreadable, "grinder", {Kind.UNREADABLE_ROW}),
+]
+DOCTORED_AROUND = [
+    (stock_not_reduced, "TAMPER", {Kind.COUNT_DIFFERS}),
+    (fulfilled_twice, "shipped", {Kind.FULFILLED_TWICE}),
+    (shipped_by_nobody, "shipped", {Kind.SHIPPED_WITHOUT}),
+    (shipped_without_a_check_in, "shipped", {Kind.SHIPPED_WITHOUT}),
+    (shipped_without_enough, "shipped", {Kind.SHIPPED_WITHOUT}),
+    (never_fulfilled, "paid", {Kind.NOT_FULFILLED}),
+    (never_shipped, "shipped", {Kind.NOT_SHIPPED}),
+    (payment_not_in_the_row, "shipped", {Kind.PROGRESS_DIFFERS}),
+    (no_row_of_a_payment, "paid", {Kind.PROGRESS_DIFFERS}),
+    (announced_otherwise, "mug-0", {Kind.CHECKIN_DIFFERS}),
+    (not_rejected("dear"), "dear", {Kind.NOT_REJECTED}),
+    (not_rejected("nowhere"), "nowhere", {Kind.NOT_REJECTED}),
+    (rejected_twice, "nowhere", {Kind.REJECTED_TWICE}),
+    (rejected_wrongly, "mug-0", {Kind.REJECTED_WRONGLY}),
+    (rejected_unknown, "dear", {Kind.REJECTED_WRONGLY}),
+    (not_at_the_portal, "mug-0", {Kind.PORTAL_DIFFERS}),
+    (not_enriched, "paid", {Kind.NOT_ENRICHED}),
+    (enriched_twice, "paid", {Kind.ENRICHED_TWICE}),
+    (enriched_though_failed, "dear", {Kind.ENRICHED_WRONGLY}),
+    (enriched_with_another_customer, "paid", {Kind.ENRICHED_WRONGLY}),
+    (level_of_another_topic, "shipped", {Kind.LEVEL_DIFFERS}),
+    (level_topic_twice, "shipped", {Kind.LEVEL_DIFFERS}),
+    (level_topic_never, "shipped", {Kind.LEVEL_DIFFERS}),
+    (level_of_nobody, "shipped", {Kind.LEVEL_DIFFERS}),
+    (letter_missing("validated", "paid"), "paid", {Kind.LETTER_MISSING}),
+    (letter_missing("failed", "dear"), "dear", {Kind.LETTER_MISSING}),
+    (letter_missing("shipped", "shipped"), "shipped", {Kind.LETTER_MISSING}),
+    (letter_twice, "dear", {Kind.LETTER_TWICE}),
+    (letter_of_another_state, "paid", {Kind.LETTER_WRONG}),
 ]
 
 
@@ -302,8 +603,109 @@ async def test_each_kind_of_violation_is_found_and_no_other(kafka, day, doctor, 
     assert all(v.records for v in report.violations)
 
 
+async def test_a_day_read_without_a_broker_is_as_sound(day):
+    report = await topics.judged(day, patience=PATIENCE)
+    assert report.violations == []
+    assert report.counts["SHIPPED"] == 1
+
+
+@pytest.mark.parametrize(("doctor", "subject", "kinds"), DOCTORED_AROUND, ids=[d[0].__name__ for d in DOCTORED_AROUND])
+async def test_each_kind_around_the_core_is_found_and_no_other(day, doctor, subject, kinds):
+    logs = day.copy()
+    doctor(logs)
+
+    report = await topics.judged(logs, patience=PATIENCE)
+
+    assert {v.kind: v.subject for v in report.violations} == dict.fromkeys(kinds, subject), report.violations
+    assert all(v.records for v in report.violations)
+
+
+def check_in_lost(logs):
+    logs.drop(*logs.of(Source.CHECK_INS, "mug-0"))
+
+
+def check_in_of_no_row(logs):
+    [check_in] = logs.of(Source.CHECK_INS, "mug-0")
+    logs.add(topics.kept(Source.CHECK_INS, "mug-0", copy(check_in, event_id="c"), check_in.time_ms))
+    [shown] = logs.of(Source.PORTAL, "mug-0")[-1:]
+    also = tuple(c.model_copy(update={"event_id": "c"}) for c in shown.message.check_ins)
+    logs.change(shown, check_ins=shown.message.check_ins + also)
+
+
+STATUS = "UPDATE check_ins SET status = '{}' WHERE order_no = '{}'"
+STAFF = "UPDATE check_ins SET staff_code = '{}' WHERE order_no = '{}'"
+PUBLISHED = (
+    "UPDATE outbox SET published_at = {} FROM check_ins WHERE outbox.event_id = check_ins.event_id AND order_no = '{}'"
+)
+WITH_DATABASE = [
+    (check_in_lost, (), "mug-0", {Kind.CHECKIN_LOST}, "marked as published"),
+    (
+        check_in_lost,
+        (PUBLISHED.format("NULL", "mug-0"), PUBLISHED.format("now()", "mug-0")),
+        "mug-0",
+        {Kind.CHECKIN_LOST},
+        "waits in the outbox",
+    ),
+    (check_in_of_no_row, (), "mug-0", {Kind.CHECKIN_UNKNOWN}, "does not have it"),
+    (
+        None,
+        (STATUS.format("CREATED", "dear"), STATUS.format("REJECTED", "dear")),
+        "dear",
+        {Kind.CHECKIN_STATUS},
+        "was rejected, and",
+    ),
+    (
+        None,
+        (STATUS.format("REJECTED", "shipped"), STATUS.format("CREATED", "shipped")),
+        "shipped",
+        {Kind.CHECKIN_STATUS},
+        "which nobody said",
+    ),
+    (None, (STAFF.format("x", "dear"), STAFF.format("s", "dear")), "dear", {Kind.CHECKIN_DIFFERS}, "otherwise"),
+]
+
+
+@pytest.mark.parametrize(("doctor", "changes", "subject", "kinds", "says"), WITH_DATABASE)
+async def test_what_the_database_has_is_compared(kafka, day, database, doctor, changes, subject, kinds, says):
+    logs = day.copy()
+    if doctor:
+        doctor(logs)
+    settings = await written(kafka, logs, checkin_database_url=SecretStr(database))
+    connection = await asyncpg.connect(database)
+    try:
+        for change in changes[:1]:
+            await connection.execute(change)
+        report = await audit(settings, grace=AT_ONCE)
+        for undone in changes[1:]:
+            await connection.execute(undone)
+    finally:
+        await connection.close()
+
+    assert {v.kind: v.subject for v in report.violations} == dict.fromkeys(kinds, subject), report.violations
+    assert says in report.violations[0].says
+
+
+async def test_a_letter_that_was_not_delivered_is_missed_and_one_that_came_twice_is_counted(kafka, day, mail, tmp_path):
+    settings = await written(kafka, day)
+    shutil.copytree(mail, tmp_path / "mail")
+    letters = {message_from_bytes(path.read_bytes())["Subject"]: path for path in (tmp_path / "mail/new").iterdir()}
+    refused = letters["Your order dear could not be accepted"]
+    shutil.copy2(refused, refused.with_name("again"))
+    (tmp_path / "mail/new/other").write_text("Subject: Hello")
+
+    report = await audit(settings, grace=AT_ONCE, mail=tmp_path / "mail")
+    assert report.violations == []
+    counted = ("letters delivered", "letters delivered again", "letters of others")
+    assert [report.counts[name] for name in counted] == [4, 1, 1]
+
+    letters["Your order shipped is on its way"].unlink()
+    report = await audit(settings, grace=AT_ONCE, mail=tmp_path / "mail")
+    assert [(v.kind, v.subject) for v in report.violations] == [(Kind.LETTER_LOST, "shipped")]
+
+
 def test_every_kind_is_tried():
-    assert {kind for _, _, kinds in DOCTORED for kind in kinds} == set(Kind)
+    tried = {kind for _, _, kinds in DOCTORED + DOCTORED_AROUND for kind in kinds} | {Kind.LETTER_LOST}
+    assert tried | {kind for _, _, _, kinds, _ in WITH_DATABASE for kind in kinds} == set(Kind)
 
 
 async def test_at_least_once_a_repeat_is_counted_and_another_state_is_not_forgiven(kafka, day):
@@ -340,7 +742,7 @@ async def test_orders_of_before_are_not_judged_by_half_of_their_records(kafka, d
     report = await audit(settings, since=datetime.fromtimestamp(from_ms / 1000, UTC))
 
     assert [(v.kind, v.subject) for v in report.violations] == [(Kind.FAILED_WITHOUT_REASON, "dear")]
-    assert report.counts["orders"] == 3
+    assert report.counts["orders"] == 5
     assert report.counts["began before"] > 0
 
 
@@ -443,7 +845,7 @@ async def test_the_command(kafka, day, monkeypatch):
 
     result = await run(prefix=sound.topic_prefix)
     assert result.exit_code == 0
-    assert "11  orders posted" in result.output
+    assert "13  orders posted" in result.output
     assert "No violation." in result.output
 
     result = await run(prefix=doctored.topic_prefix)
@@ -455,7 +857,7 @@ async def test_the_command(kafka, day, monkeypatch):
     assert result.exit_code == 1
     found = json.loads(result.stdout)
     assert found["ok"] is False
-    assert found["counts"]["orders"] == 11
+    assert found["counts"]["orders"] == 13
     [violation] = found["violations"]
     assert violation["order"] == "grinder"
     assert [r["topic"] for r in violation["records"]] == ["orders", "orders"]

@@ -8,13 +8,25 @@ import pytest
 from samples import DETAILS, FRAUD, INVENTORY, order, verdict
 
 from ecosystem.audit import orders, products
-from ecosystem.audit.facts import TOPICS, Fact, Source, pack, unpack
+from ecosystem.audit.facts import CORE, TOPICS, Fact, Source, pack, unpack
 from ecosystem.audit.report import Kind, Report, Rules, Violation
 from ecosystem.audit.sort import Sorted
+from fulfilment_service.state import Progress
 from orders_service.state import OrderView
 from runtime.service import Wake
-from schemas.api import Verdict
-from schemas.messages import CheckType, OrderState, StockLevel, ValidationResult
+from schemas.api import CheckinState, PortalCheckin, PortalCheckins, Verdict
+from schemas.messages import (
+    CheckinRejected,
+    CheckType,
+    Customer,
+    Fulfilled,
+    HomeCheckin,
+    Need,
+    OrderState,
+    Payment,
+    StockLevel,
+    ValidationResult,
+)
 from validators.inventory.state import Reservation, Stock
 
 NOW_MS = 1_000_000_000
@@ -24,7 +36,7 @@ RULES = Rules(
     grace=timedelta(seconds=30),
     exactly_once=True,
     now_ms=NOW_MS,
-    seen=frozenset(TOPICS),
+    seen=frozenset(CORE),
 )
 PASSES = tuple(Verdict(check_type=c, validation_result=ValidationResult.PASS) for c in (FRAUD, INVENTORY, DETAILS))
 
@@ -52,10 +64,15 @@ class Log:
         row = OrderView(order=order(state=OrderState(state)), verdicts=verdicts, reasons=reasons)
         return self.add(Source.VIEW, row, ago_s)
 
-    def judge(self, rules=RULES):
+    def judge(self, rules=RULES, customer=()):
         counts, held = Counter(), []
         facts = sorted(self.facts, key=lambda fact: fact.source)
-        found = orders.judge("o1", facts, rules, counts, lambda product, fact, by: held.append((product, by)))
+
+        def changed(source, product, fact, by):
+            if source is Source.HELD:
+                held.append((product, by))
+
+        found = orders.judge("o1", facts, rules, counts, changed, lambda _: customer)
         return [v.kind for v in found], +counts, held
 
 
@@ -116,7 +133,7 @@ def test_shipped_follows_validated_and_the_view_may_be_a_moment_late():
 def test_verdicts_that_are_no_longer_kept_are_not_missed(missing_since, kinds):
     log = validated(ago_s=100)
     log.facts = [fact for fact in log.facts if fact.source is not Source.VERDICTS]
-    assert log.judge(replace(RULES, verdicts_from_ms={0: missing_since}))[0] == kinds
+    assert log.judge(replace(RULES, from_ms={Source.VERDICTS: {0: missing_since}}))[0] == kinds
 
 
 def test_without_a_view_the_verdicts_themselves_count_if_they_are_kept():
@@ -124,7 +141,7 @@ def test_without_a_view_the_verdicts_themselves_count_if_they_are_kept():
     log.add(Source.RESERVATIONS, Reservation(product="JUMPERS", held=1))
     unseen = replace(RULES, seen=RULES.seen - {Source.VIEW})
     assert log.judge(unseen)[0] == [Kind.VALIDATED_WITHOUT]
-    found, counts, _ = log.judge(replace(unseen, verdicts_from_ms={0: NOW_MS}))
+    found, counts, _ = log.judge(replace(unseen, from_ms={Source.VERDICTS: {0: NOW_MS}}))
     assert found == []
     assert counts["unchecked verdicts"] == 1
 
@@ -228,6 +245,157 @@ def test_a_product_that_changes_meanwhile_is_compared_at_any_moment_of_that():
     assert judged(stock[:1], [held[0], held[1]._replace(late=True)])[0] == []
     assert judged([stock[0], stock[1]._replace(late=True)], held[:1])[0] == []
     assert judged(rows((9, 4)), [held[0], held[1]._replace(late=True)])[0] == [Kind.SUM_DIFFERS]
+
+
+LONG_AGO = 3600.0
+
+
+def counted(stock, shipped_ago_s=(), announced_ago_s=LONG_AGO):
+    """What is found of a product of which the warehouse announced 9 pieces, and one after the other was shipped."""
+    at_ms = NOW_MS - int(announced_ago_s * 1000)
+    level = Fact(Source.WAREHOUSE, 0, 0, at_ms, False, StockLevel(product="P", count=9).to_json())
+    sent = [Fact(Source.SENT_OFF, 0, n, NOW_MS - int(s * 1000), False, b"1") for n, s in enumerate(shipped_ago_s)]
+    row = Fact(Source.STOCK, 0, 0, NOW_MS - 1, False, Stock(count=stock).to_json())
+    return [v.kind for v in products.judge("P", [level], [row], [], RULES, Counter(), sent)]
+
+
+@pytest.mark.parametrize(
+    ("stock", "shipped_ago_s", "announced_ago_s", "sound"),
+    [
+        (7, (300, 200), LONG_AGO, True),
+        (8, (300, 200), LONG_AGO, False),  # one was not taken off
+        (6, (300, 200), LONG_AGO, False),  # one was taken off twice
+        (0, range(100, 112), LONG_AGO, True),  # more than there were
+        (9, (5000, 4000), LONG_AGO, True),  # the warehouse has counted since then
+        (8, (LONG_AGO,), LONG_AGO, True),  # whichever came first
+        (9, (LONG_AGO,), LONG_AGO, True),
+        (9, (10,), LONG_AGO, True),  # the inventory may not have heard of it
+        (8, (10,), LONG_AGO, True),
+        (3, (), 10, True),  # nor of the count
+        (3, (), LONG_AGO, False),
+    ],
+)
+def test_what_is_in_stock_is_what_was_announced_less_what_was_shipped(stock, shipped_ago_s, announced_ago_s, sound):
+    assert counted(stock, shipped_ago_s, announced_ago_s) == ([] if sound else [Kind.COUNT_DIFFERS])
+
+
+# What follows from an order
+
+
+AROUND = replace(RULES, seen=frozenset(TOPICS))
+
+
+def fulfilled(ago_s, *, announced=True, shipped=False):
+    """An order that is paid and checked in."""
+    log = validated(100).add(Source.PAYMENTS, PAYMENT, 90).add(Source.CHECK_INS, CHECK_IN, ago_s)
+    told = PortalCheckin(event_id="c1", status=CheckinState.CREATED)
+    log.add(Source.PORTAL, PortalCheckins(order_no="o1", check_ins=(told,)), ago_s)
+    row = {"value": 5, "paid": {"p1": 5}, "checked_in": True}
+    state = OrderState.SHIPPED if shipped else OrderState.VALIDATED
+    log.add(Source.PROGRESS, Progress(state=state, fulfilled=announced, **row), ago_s)
+    if announced:
+        log.add(Source.FULFILMENTS, Fulfilled(order_id="o1"), ago_s)
+    if shipped:
+        log.order("SHIPPED", ago_s).view("SHIPPED", *PASSES)
+        log.add(Source.RESERVATIONS, Reservation(product="JUMPERS"), ago_s)
+    return log
+
+
+PAYMENT = Payment(id="p1", order_id="o1", ccy="CZK", amount=5)
+CHECK_IN = HomeCheckin(
+    event_id="c1",
+    order_no="o1",
+    internet_no="1",
+    staff_code="s",
+    job_status="j",
+    checkin_latitude=1,
+    checkin_longitude=1,
+)
+REJECTION = CheckinRejected(event_id="c1", order_no="o1", reason="there is no such order")
+
+
+@pytest.mark.parametrize(
+    ("log", "kinds", "to_come"),
+    [
+        (fulfilled(29, announced=False), [], 1),
+        (fulfilled(31, announced=False), [Kind.NOT_FULFILLED], 0),
+        (fulfilled(29), [], 1),
+        (fulfilled(31), [Kind.NOT_SHIPPED], 0),
+        (fulfilled(31, shipped=True), [], 0),
+        (fulfilled(31, shipped=True).add(Source.FULFILMENTS, Fulfilled(order_id="o1")), [Kind.FULFILLED_TWICE], 0),
+    ],
+)
+def test_how_long_a_shipment_may_take(log, kinds, to_come):
+    found, counts, _ = log.judge(AROUND)
+    assert (found, counts["to be shipped"]) == (kinds, to_come)
+
+
+def test_what_is_needed_is_a_setting():
+    log = validated(100)
+    assert log.judge(replace(AROUND, needs=(Need.VALIDATED,)))[0] == [Kind.NOT_FULFILLED]
+    assert log.judge(AROUND)[0] == []
+
+
+def test_payments_and_check_ins_that_are_no_longer_kept_are_not_missed():
+    log = fulfilled(31, shipped=True)
+    log.facts = [f for f in log.facts if f.source not in {Source.PAYMENTS, Source.CHECK_INS, Source.FULFILMENTS}]
+    assert log.judge(AROUND)[0] == [Kind.SHIPPED_WITHOUT, Kind.PROGRESS_DIFFERS]
+    sources = (Source.PAYMENTS, Source.CHECK_INS, Source.FULFILMENTS)
+    assert log.judge(replace(AROUND, from_ms={source: {0: NOW_MS - 50} for source in sources}))[0] == []
+
+
+@pytest.mark.parametrize(
+    ("checked_in_ago_s", "rules", "kinds"),
+    [
+        (89, AROUND, []),  # its patience and the grace
+        (91, AROUND, [Kind.NOT_REJECTED]),
+        (91, replace(AROUND, patience=timedelta(hours=1)), []),
+        (91, replace(AROUND, partial=True), []),
+        (91, replace(AROUND, from_ms={Source.REJECTIONS: {0: NOW_MS}}), []),
+        (91, RULES, []),  # there is no fulfilment service
+    ],
+)
+def test_how_long_a_check_in_waits_for_its_order(checked_in_ago_s, rules, kinds):
+    told = PortalCheckins(order_no="o1", check_ins=(PortalCheckin(event_id="c1", status=CheckinState.CREATED),))
+    log = Log().add(Source.CHECK_INS, CHECK_IN, checked_in_ago_s).add(Source.PORTAL, told)
+    assert log.judge(rules)[0] == kinds
+
+
+@pytest.mark.parametrize(("posted_ago_s", "kinds"), [(40, []), (60, [Kind.REJECTED_WRONGLY])])
+def test_an_order_that_came_as_its_check_in_was_rejected(posted_ago_s, kinds):
+    told = PortalCheckins(order_no="o1", check_ins=(PortalCheckin(event_id="c1", status=CheckinState.REJECTED),))
+    log = validated(posted_ago_s).add(Source.CHECK_INS, CHECK_IN, 80).add(Source.REJECTIONS, REJECTION, 20)
+    assert log.add(Source.PORTAL, told).judge(AROUND)[0] == kinds
+
+
+def letters(ago_s, paid_ago_s, customer_ago_s, **changes):
+    """What is found of a VALIDATED and perhaps paid order, of which the email service has done nothing."""
+    log = validated(ago_s).add(Source.PROGRESS, Progress(state=OrderState.VALIDATED, value=5, paid={"p1": 5}))
+    log.add(Source.PAYMENTS, PAYMENT, paid_ago_s)
+    facts = []
+    if customer_ago_s is not None:
+        said = {"first_name": "F", "last_name": "K", "email": "f@example.org", "address": "Praha"}
+        raw = Customer(id=1, **said).to_json()
+        facts = [Fact(Source.CUSTOMERS, 0, 0, NOW_MS - int(customer_ago_s * 1000), False, raw)]
+    return log.judge(replace(AROUND, **changes), facts)[0]
+
+
+@pytest.mark.parametrize(
+    ("ago_s", "paid_ago_s", "customer_ago_s", "kinds"),
+    [
+        (100, 100, 1000, [Kind.NOT_ENRICHED, Kind.LETTER_MISSING]),
+        (20, 20, 1000, []),  # in time still
+        (100, 46, 1000, [Kind.NOT_ENRICHED, Kind.LETTER_MISSING]),
+        (100, 38, 1000, [Kind.NOT_ENRICHED]),  # at about the end of the window
+        (100, 165, 1000, [Kind.NOT_ENRICHED]),
+        (100, 100, 46, [Kind.NOT_ENRICHED, Kind.LETTER_MISSING]),  # a customer who came later, but in time
+        (100, 100, 38, []),
+        (100, 100, None, []),
+    ],
+)
+def test_which_letters_are_due(ago_s, paid_ago_s, customer_ago_s, kinds):
+    assert letters(ago_s, paid_ago_s, customer_ago_s) == kinds
+    assert letters(ago_s, paid_ago_s, customer_ago_s, seen=frozenset(CORE)) == []
 
 
 # What stands under it

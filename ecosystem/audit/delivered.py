@@ -1,0 +1,46 @@
+"""Reading delivered letters from a Maildir, as the mail server of `orders up` keeps them."""
+
+from collections.abc import Iterator
+from email.message import Message
+from email.parser import BytesHeaderParser
+from pathlib import Path
+
+from ecosystem.audit.facts import Fact, Source
+from ecosystem.audit.report import AuditError
+from email_service.compose import message_id
+from email_service.state import Kind
+
+_NEW = ("new", "cur")
+
+
+def letters(folder: Path, began_ms: int) -> Iterator[tuple[bytes, Fact] | None]:
+    """The order and the kind of every letter of ours, by its Message-ID; `None` for any other.
+
+    Arguments:
+        folder: the Maildir.
+        began_ms: letters that came later are late: that they were asked for may not be among what is read.
+
+    Raises `AuditError` if it is no Maildir.
+    """
+    if not (folder / "new").is_dir():
+        raise AuditError(f"{folder} is no Maildir: it has no folder 'new'")
+    paths = (path for part in _NEW if (folder / part).is_dir() for path in (folder / part).iterdir())
+    for number, path in enumerate(paths):
+        try:
+            with path.open("rb") as file:
+                headers = BytesHeaderParser().parse(file)
+            at_ms = int(path.stat().st_mtime * 1000)
+        except FileNotFoundError:
+            continue  # read by somebody, who moved it: it is in `cur` now
+        order_id, kind = _of(headers)
+        if kind is None:
+            yield None
+        else:
+            yield order_id.encode(), Fact(Source.MAIL, 0, number, at_ms, at_ms >= began_ms, None, kind)
+
+
+def _of(headers: Message) -> tuple[str, Kind | None]:
+    order_id = str(headers.get("X-Order-Id", "")).strip()
+    id_ = str(headers.get("Message-ID", "")).strip().partition("@")[0]
+    kinds = (kind for kind in Kind if message_id(order_id, kind, "").startswith(f"{id_}@"))
+    return order_id, next(kinds, None)

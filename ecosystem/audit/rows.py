@@ -1,0 +1,21 @@
+"""What the audit takes from a database, as it keeps it until it is judged."""
+
+from datetime import datetime
+
+from schemas.api import CheckinState
+from schemas.wire import Message
+
+
+class CheckinRow(Message):
+    """A row of the check-in service. `published`: its message has been acknowledged by Kafka."""
+
+    event_id: str
+    order_no: str
+    internet_no: str
+    staff_code: str
+    job_status: str
+    checkin_latitude: float
+    checkin_longitude: float
+    checkin_date: datetime
+    status: CheckinState
+    published: bool
