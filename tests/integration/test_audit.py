@@ -16,7 +16,7 @@ from ecosystem.audit import AuditError, Kind, audit
 from ecosystem.audit.facts import TOPICS, Source
 from ecosystem.cli import main
 from ecosystem.mail import MailSink
-from ecosystem.services import NAMES
+from ecosystem.services import CORE
 from fulfilment_service.state import PROGRESS
 from portal_service.view import CHECK_INS_VIEW
 from runtime import internals, kafka
@@ -39,6 +39,7 @@ from tests.workers import Deployment, until
 from validators.inventory.state import STOCK
 
 FRAUD = CheckType.FRAUD_CHECK
+SERVICES = (*CORE, "fulfilment", "email", "checkin", "portal")
 AT_ONCE = timedelta(0)
 PATIENCE = timedelta(seconds=2)
 CHECKIN_PATH = "/api/SOA/home/checkin"
@@ -56,7 +57,7 @@ async def day(kafka, tmp_path_factory, database, mail):
                 "checkin_database_url": database,
                 "checkin_patience_s": PATIENCE.total_seconds(),
             }
-            [worker] = await deployment.start_core(apart=True, only=NAMES, standby_replicas=0, **settings)
+            [worker] = await deployment.start_core(apart=True, only=SERVICES, standby_replicas=0, **settings)
             await business(deployment, worker, mail)
             for each in list(deployment.workers):
                 await deployment.stop(each)
