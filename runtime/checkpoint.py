@@ -207,7 +207,7 @@ class AtLeastOnce:
                 failpoints.reach("commit.wishes")
                 ends |= await self._send(state)
                 failpoints.reach("commit.state")
-                await self._send(writes.announcements)
+                ends |= await self._send(writes.announcements)
                 failpoints.reach("commit.announced")
                 ends |= await self._send(withdrawn)
                 failpoints.reach("commit.timers")

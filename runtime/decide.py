@@ -10,6 +10,7 @@ from runtime.calls import Call
 from runtime.dead_letters import dead_letter, describe
 from runtime.limits import Limits
 from runtime.overlay import Announced, Batch, Turn
+from runtime.ownership import bucket_of
 from runtime.plan import Plan
 from runtime.records import CONSUMED_BY, NOWHERE, Header, Record, Taken, TopicPartition, Write
 from runtime.service import OnKey, Service
@@ -20,7 +21,7 @@ from schemas.wire import Message
 
 log = logging.getLogger(__name__)
 
-Fuses = Callable[[TopicPartition], bool]
+Fuses = Callable[[TopicPartition, str], bool]
 
 MAX_DEPTH = 32
 """Messages that follow from one another in a batch before the next goes by the broker: no cascade holds up a commit."""
@@ -73,7 +74,8 @@ class Decider:
             taken: the records, the positions they bring the worker to, and the calls.
             due: timers whose time has come.
             now: when the batch was taken, UTC.
-            fuses: whether a message to this partition may be decided here and now, without the way by the broker.
+            fuses: whether a message to this partition under this key may be decided here and now, without the way by
+                the broker.
         """
         batch = Batch(self.plan, self.partitions, now, self.store, offsets=taken.positions)
         for timer in due:
@@ -162,10 +164,16 @@ class Decider:
         """Sends messages on their way: decided here and now, written, or both."""
         for topic, partition, key, value in sent:
             processors = self.plan.processors.get(topic.name, ())
-            fused = bool(processors) and depth < MAX_DEPTH and fuses(TopicPartition(topic.name, partition))
-            if fused:
-                batch.fused += 1
-                work.append(Work(topic.name, partition, batch.now, value, processors, depth, None))
+            fused = False
+            if processors:
+                tp, bucket = TopicPartition(topic.name, partition), bucket_of(key)
+                ahead = batch.by_broker.get(tp, ())
+                fused = depth < MAX_DEPTH and bucket not in ahead and fuses(tp, key)
+                if fused:
+                    batch.fused += 1
+                    work.append(Work(topic.name, partition, batch.now, value, processors, depth, None))
+                else:
+                    batch.by_broker.setdefault(tp, set()).add(bucket)
             if not (fused and topic.internal):
                 marked = self._mark if fused else ()
                 batch.announcements.append(Write(topic.name, partition, key.encode(), value.to_json(), marked))

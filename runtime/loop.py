@@ -139,6 +139,7 @@ class Loop:
             self._timers.apply(table, partition, changed)
             self._effects.apply(table, partition, changed)
             failpoints.reach("apply.store")
+        self._ownership.sent(batch.by_broker, ends)
         if caught_up := self._ownership.advance(batch.offsets):
             self._timers.release(caught_up)
             self._effects.release(caught_up)

@@ -104,6 +104,8 @@ class Batch:
     decided: int = 0
     fused: int = 0
     dead_letters: int = 0
+    by_broker: dict[TopicPartition, set[int]] = field(default_factory=dict)
+    """Buckets of the keys of what is sent to consumed topics without being decided here and now."""
     events: Counter[tuple[str, str]] = field(default_factory=Counter)
     """By service and what it counted."""
     _seen: dict[TablePartition, dict[str, Message | None]] = field(default_factory=dict)

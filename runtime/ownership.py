@@ -1,11 +1,21 @@
 """What a worker owns right now: partitions that are taken over, with the stores of their tables."""
 
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterable, Mapping
 
 from runtime.records import Membership, TopicPartition
 from runtime.state import Store
 
 NOBODY = Membership(-1, "")
+
+
+BUCKETS = 1024
+"""Into which keys fall: what is remembered of messages on their way is bounded by that, for each partition."""
+
+
+def bucket_of(key: str) -> int:
+    """Keys of one bucket wait for each other."""
+    return zlib.crc32(key.encode()) % BUCKETS
 
 
 class NotOwned(Exception):
@@ -28,6 +38,8 @@ class Ownership:
         self.positions: dict[TopicPartition, int] = {}
         self._stores: dict[tuple[str, int], Store] = {}
         self._backlog: dict[TopicPartition, int] = {}
+        self._on_their_way: dict[TopicPartition, dict[int, int]] = {}
+        """Position from which the last message is read that went by the broker from here, by bucket."""
 
     def lose(self) -> None:
         """From now on nothing is owned."""
@@ -55,6 +67,7 @@ class Ownership:
         self._numbers = frozenset(tp.partition for tp in positions)
         self.positions = dict(positions)
         self._backlog = {tp: end for tp, end in backlog.items() if end > positions[tp]}
+        self._on_their_way = {}
         self._stores = dict(stores)
 
     def store(self, table: str, partition: int) -> Store:
@@ -68,12 +81,21 @@ class Ownership:
         """Whether this partition of the topics is owned, and with it that of the stores."""
         return partition in self._numbers
 
-    def fuses(self, tp: TopicPartition) -> bool:
+    def fuses(self, tp: TopicPartition, key: str) -> bool:
         """Whether a message to this partition may be decided here and now.
 
-        Not before the backlog found at the takeover is read: messages of one source would overtake each other.
+        Not before the backlog found at the takeover is read, nor what went there by the broker since then under this
+        key: messages of one source would overtake each other.
         """
-        return tp in self.partitions and tp not in self._backlog
+        if tp not in self.partitions or tp in self._backlog:
+            return False
+        return tp not in self._on_their_way or bucket_of(key) not in self._on_their_way[tp]
+
+    def sent(self, buckets: Mapping[TopicPartition, Iterable[int]], ends: Mapping[TopicPartition, int]) -> None:
+        """Notes what a committed batch has sent to partitions owned here without deciding it, and where these end."""
+        for tp, some in buckets.items():
+            if tp in self.partitions and tp in ends:
+                self._on_their_way.setdefault(tp, {}).update(dict.fromkeys(some, ends[tp] + 1))
 
     def settled(self, partition: int) -> bool:
         """Whether the partition is owned, and all that had been written to it before is in its state."""
@@ -87,6 +109,12 @@ class Ownership:
     def advance(self, positions: Mapping[TopicPartition, int]) -> set[int]:
         """Notes how far a committed batch came. Returns the partitions that have caught up by it."""
         self.positions.update(positions)
+        for tp in self._on_their_way.keys() & positions.keys():
+            left = {bucket: behind for bucket, behind in self._on_their_way[tp].items() if behind > positions[tp]}
+            if left:
+                self._on_their_way[tp] = left
+            else:
+                del self._on_their_way[tp]
         if not self._backlog:
             return set()
         behind = self.behind

@@ -137,7 +137,7 @@ class Topology:
         return True
 
     def _decide(self, worker: Worker, taken: Taken, due: list[Due]) -> None:
-        batch = worker.decider.decide(taken, due, self.now, lambda _: worker.fuse)
+        batch = worker.decider.decide(taken, due, self.now, lambda *_: worker.fuse)
         worker.decided += batch.decided
         worker.events += batch.events
         rows = batch.rows()

@@ -39,7 +39,7 @@ class Interrupted(Topology):
         if number != self.crash_in or taken.calls:
             super()._decide(worker, taken, due)
             return
-        batch = worker.decider.decide(taken, due, self.now, lambda _: worker.fuse)
+        batch = worker.decider.decide(taken, due, self.now, lambda *_: worker.fuse)
         rows = batch.rows()
         tables = sorted({table for table, _ in rows if not table.endswith((TIMERS, EFFECTS))})
         if self.after == "some state" and tables:

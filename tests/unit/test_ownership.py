@@ -8,10 +8,10 @@ def test_nothing_is_fused_into_a_partition_before_its_backlog_is_read():
     tp, other = TopicPartition(ORDERS.name, 0), TopicPartition(ORDERS.name, 1)
 
     ownership.take(Membership(1, "me"), {tp: 5, other: 7}, {tp: 8, other: 7}, {})
-    assert not ownership.fuses(tp)
-    assert ownership.fuses(other)
+    assert not ownership.fuses(tp, "k")
+    assert ownership.fuses(other, "k")
 
     ownership.advance({tp: 7})
-    assert not ownership.fuses(tp)
+    assert not ownership.fuses(tp, "k")
     ownership.advance({tp: 8})
-    assert ownership.fuses(tp)
+    assert ownership.fuses(tp, "k")
