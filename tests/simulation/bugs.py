@@ -1,12 +1,16 @@
 """Faults planted into the runtime or its ports, each as somebody might really write it, for the simulation to find."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from unittest.mock import patch
 
+import fulfilment_service.app
+from fulfilment_service.gate import Gate
 from orders_service.place import place
 from runtime.checkpoint import AtLeastOnce, ExactlyOnce, Unsettled, _in_time
+from runtime.effects import Effects
 from runtime.engine import Engine
 from runtime.handover import Handover
 from runtime.loop import Loop
@@ -19,7 +23,7 @@ from runtime.timers import Timers
 from tests.simulation import world
 from tests.simulation.group import Group
 from tests.simulation.producer import SimulatedProducer
-from tests.simulation.worker import SimulatedWorker
+from tests.simulation.worker import SimulatedWorker, plan_of
 from validators.inventory import rule as inventory
 from validators.inventory.state import RESERVATIONS, STOCK, Stock
 
@@ -242,6 +246,44 @@ def wishes_after_their_state():
 
     with patch.object(SimulatedWorker, "at_least_once", WishesLast):
         yield
+
+
+@planted()
+def effects_not_loaded():
+    """Who takes partitions over does not look at what is still to be done outside."""
+    with patch.object(Effects, "load", lambda self, table, partition, store: None):
+        yield
+
+
+@planted()
+def effect_noted_before_it_is_done():
+    """That an effect is done is decided before it is: a crash in between loses it."""
+    until_done, performs = Effects._until_done, {}
+
+    async def noted_first(self, name, what):
+        task = asyncio.current_task()
+        if task not in performs:
+            performs[task] = what
+        else:
+            await until_done(self, name, what)
+            await until_done(self, name, performs.pop(task))
+
+    with patch.object(Effects, "_until_done", noted_first):
+        yield
+
+
+@planted(exactly_once=False)
+def fulfilled_once_only():
+    """At least once, an order that is known to be fulfilled is not announced again, though that may have been lost."""
+
+    class Once(Gate):
+        def __init__(self, needs, patience, *, repeats):
+            super().__init__(needs, patience)
+
+    plan_of.cache_clear()
+    with patch.object(fulfilment_service.app, "Gate", Once):
+        yield
+    plan_of.cache_clear()
 
 
 @planted(exactly_once=False)

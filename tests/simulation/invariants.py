@@ -5,8 +5,20 @@ from decimal import Decimal
 
 from orders_service.state import ORDERS_VIEW
 from runtime.dead_letters import DEAD_LETTERS
-from schemas.messages import CheckType, Order, OrderState, OrderValidation, ValidationResult
-from schemas.topics import ORDER_VALIDATIONS, ORDERS
+from runtime.service import Refused
+from schemas.messages import (
+    CheckinRejected,
+    CheckType,
+    Fulfilled,
+    HomeCheckin,
+    Order,
+    OrderState,
+    OrderValidation,
+    Payment,
+    ValidationResult,
+)
+from schemas.topics import CHECKIN_REJECTIONS, FULFILMENTS, HOME_CHECKINS, ORDER_VALIDATIONS, ORDERS, PAYMENTS
+from tests.simulation.courier import build as courier
 from tests.simulation.world import REPLAYED
 from validators.fraud.rule import worth
 from validators.fraud.state import CUSTOMERS
@@ -26,6 +38,7 @@ class Outcome:
         self.created = defaultdict(list)
         self.orders = {}
         self.terminal = defaultdict(list)
+        self.shipped = Counter()
         self.verdicts = defaultdict(list)
         for log in world.broker.topic(ORDERS.name):
             for entry in log.committed():
@@ -35,7 +48,11 @@ class Outcome:
                     first = self.orders.setdefault(order.id, order)
                     if order.created_at < first.created_at:
                         self.orders[order.id] = order
-                elif REPLAYED not in entry.headers:
+                elif REPLAYED in entry.headers:
+                    continue
+                elif order.state is OrderState.SHIPPED:
+                    self.shipped[order.id] += 1
+                else:
                     self.terminal[order.id].append((order, entry.timestamp_ms))
         for log in world.broker.topic(ORDER_VALIDATIONS.name):
             for entry in log.committed():
@@ -45,6 +62,12 @@ class Outcome:
         self.stock = self.table(STOCK)
         self.reservations = self.table(RESERVATIONS.rows)
         self.customers = self.table(CUSTOMERS)
+
+    def messages(self, topic, model):
+        return [model.from_json(e.value) for log in self.world.broker.topic(topic) for e in log.committed()]
+
+    def runs(self, service):
+        return any(service in group for group in self.world.schedule.groups)
 
     def decided(self):
         """The orders that were announced in a final state, each with its announcements."""
@@ -142,7 +165,12 @@ def announced_alike(outcome):
         if len(states) > 1:
             yield f"{order_id} was announced {' and '.join(states)}"
         view = outcome.views.get(order_id)
-        if view is not None and view.order is not None and view.order.state not in states:
+        if (
+            view is not None
+            and view.order is not None
+            and view.order.state not in states
+            and not (view.order.state is OrderState.SHIPPED and OrderState.VALIDATED in states)
+        ):
             yield f"{order_id} was announced {states[0]}, its view says {view.order.state}"
 
 
@@ -187,7 +215,7 @@ def stock_adds_up(outcome):
         held[reservation.product] += reservation.held
     for order_id, announced in outcome.decided():
         order = announced[0][0]
-        if order.state is OrderState.VALIDATED:
+        if order.state is OrderState.VALIDATED and not outcome.shipped[order_id]:
             sold[order.product] += order.quantity
         reservation = outcome.reservations.get(order_id)
         if order.state is OrderState.FAILED and reservation is not None and reservation.held:
@@ -261,10 +289,51 @@ def state_is_the_changelogs(outcome):
                     )
 
 
+def shipped_when_due(outcome):
+    """An order is shipped if it is validated, paid and checked in; a check-in counts, or is rejected."""
+    if not outcome.runs("fulfilment"):
+        return
+    most = 1 if outcome.world.schedule.exactly_once else 10**6
+    paid, told = Counter(), Counter(f.order_id for f in outcome.messages(FULFILMENTS.name, Fulfilled))
+    for payment in {p.id: p for p in outcome.messages(PAYMENTS.name, Payment)}.values():
+        paid[payment.order_id] += payment.amount
+    rejected = Counter(r.event_id for r in outcome.messages(CHECKIN_REJECTIONS.name, CheckinRejected))
+    check_ins = {c.event_id: c for c in outcome.messages(HOME_CHECKINS.name, HomeCheckin)}.values()
+    states = {order_id: announced[0][0].state for order_id, announced in outcome.decided()}
+    for order_id, state in sorted(states.items()):
+        counted = [c for c in check_ins if c.order_no == order_id and not rejected[c.event_id]]
+        due = state is OrderState.VALIDATED and paid[order_id] >= outcome.orders[order_id].value and bool(counted)
+        for what, count in (("fulfilled", told[order_id]), ("shipped", outcome.shipped[order_id])):
+            if not int(due) <= count <= most * due:
+                yield f"{order_id}: {state}, {paid[order_id]} paid, {len(counted)} check-ins, {what} {count} times"
+    for check_in in sorted(check_ins, key=lambda c: c.event_id):
+        count, state = rejected[check_in.event_id], states.get(check_in.order_no)
+        if count > most or (not count and state is not OrderState.VALIDATED):
+            yield f"check-in {check_in.event_id} of {state or 'no order'} was rejected {count} times"
+
+
+def effects_done(outcome):
+    """What was to be done outside Kafka is done, or a dead letter if it was refused; and of nothing else."""
+    if not outcome.runs("courier"):
+        return
+    done, outside = outcome.world.outside_kafka.done, outcome.world.outside_kafka
+    letters = Counter(r.key for r in outcome.messages(courier(None).service.redone.dead_letters, Refused))
+    for order_id, announced in outcome.decided():
+        if outside.refuses(order_id):
+            if not letters[order_id]:
+                yield f"that {order_id} was refused is told nowhere"
+        elif not any(done[order_id, state] for state in (*(o.state for o, _ in announced), OrderState.SHIPPED)):
+            yield f"{order_id} was never told outside"
+    for key in sorted(letters.keys() | {key for key, _ in done}):
+        if key not in outcome.terminal or (letters[key] and not outside.refuses(key)):
+            yield f"{key} was told or set aside, though it is {'decided' if key in outcome.terminal else 'not'}"
+
+
 def nothing_set_aside(outcome):
     """No message is a dead letter, and no task failed in a way that nobody saw."""
+    refused = courier(None).service.redone.dead_letters
     for tp, log in sorted(outcome.world.broker.logs.items()):
-        if tp.topic.endswith(DEAD_LETTERS) and log.committed():
+        if tp.topic.endswith(DEAD_LETTERS) and tp.topic != refused and log.committed():
             yield f"dead letters in {tp.topic}: {log.committed()[0].headers}"
 
 
@@ -280,6 +349,8 @@ EXACTLY_ONCE = (
     customers_add_up,
     decided_once,
     state_is_the_changelogs,
+    shipped_when_due,
+    effects_done,
     nothing_set_aside,
 )
 AT_LEAST_ONCE = (nothing_set_aside,)
@@ -292,6 +363,8 @@ GENTLY = (
     finished,
     announced_alike,
     state_is_the_changelogs,
+    shipped_when_due,
+    effects_done,
 )
 """What holds at least once too, as long as no worker writes after its session has ended.
 

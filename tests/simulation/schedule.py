@@ -53,6 +53,7 @@ class Event:
     skip: int = 0
     number: int = 0
     product: str = ""
+    name: str = ""
     quantity: int = 0
     price: int = 0
     by_http: bool = False
@@ -71,6 +72,8 @@ class Event:
             "rival": f"order o{self.number}: {self.quantity} x {self.product} at {self.price}",
             "post": f"order o{self.number}: {self.quantity} x {self.product} at {self.price}",
             "stock": f"{self.quantity} of {self.product}",
+            "pay": f"order o{self.number}, {self.name}: {self.price}",
+            "check in": f"order o{self.number}, {self.name}",
         }.get(self.what, f"order o{self.number}" if self.number else "")
         return f"{self.at:7.3f} {self.what} {extra}".rstrip()
 
@@ -135,7 +138,10 @@ def draw(seed, *, exactly_once):
         for n in range(count):
             late = n > 0 and random.random() < 0.3
             workers.append((group, random.uniform(1, 10) if late else random.uniform(0, 0.3)))
+    groups = _joined(Random(f"{seed} {exactly_once} others"), groups)
     events = [*_trade(random, exactly_once), *_faults(random, len(workers), exactly_once, gentle)]
+    if any("fulfilment" in group for group in groups):
+        events += _fulfilment(Random(f"{seed} {exactly_once} fulfilment"), events)
     return Schedule(
         seed=seed,
         exactly_once=exactly_once,
@@ -148,6 +154,30 @@ def draw(seed, *, exactly_once):
         standbys=random.random() < 0.4,
         events=tuple(sorted(events, key=lambda event: event.at)),
     )
+
+
+def _joined(random, groups):
+    """The groups, one of them perhaps with a service that does more than the core."""
+    for name in ("fulfilment", "courier"):
+        if random.random() < 0.3:
+            chosen = random.randrange(len(groups))
+            groups = tuple(group + (name,) * (n == chosen) for n, group in enumerate(groups))
+    return groups
+
+
+def _fulfilment(random, events):
+    """Payments, whole or in parts, and check-ins, of orders and of such that there are not; some come twice."""
+    orders = [event for event in events if event.what == "post"]
+    for order in orders:
+        value = max(order.quantity, 0) * order.price
+        parts = random.choice(((), (value,), (value,), (value - 1, 1), (value - 1,)))
+        for n, amount in enumerate(parts):
+            pay = Event(random.uniform(0, 14), "pay", number=order.number, name=f"p{order.number}-{n}", price=amount)
+            yield from (pay,) * random.choice((1, 1, 1, 2))
+    for number in [order.number for order in orders] + [90]:
+        for n in range(random.choice((0, 1, 1, 2))):
+            check_in = Event(random.uniform(0, 14), "check in", number=number, name=f"c{number}-{n}")
+            yield from (check_in,) * random.choice((1, 1, 1, 2))
 
 
 def _trade(random, exactly_once):

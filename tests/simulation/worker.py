@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from prometheus_client import CollectorRegistry
 
+import fulfilment_service.app
 import orders_service.app
 import validators.details.app
 import validators.fraud.app
@@ -21,6 +22,7 @@ from runtime.settings import Guarantee, Settings
 from runtime.standby import Follower
 from runtime.state import MemoryStores
 from runtime.watch import Watches
+from tests.simulation import courier
 from tests.simulation.broker import Broker
 from tests.simulation.clock import Process
 from tests.simulation.member import SimulatedMember
@@ -32,6 +34,8 @@ APPS = {
     "fraud": validators.fraud.app,
     "inventory": validators.inventory.app,
     "details": validators.details.app,
+    "fulfilment": fulfilment_service.app,
+    "courier": courier,
 }
 METRICS = LoopMetrics(CollectorRegistry())
 
@@ -45,6 +49,7 @@ def settings_of(exactly_once, deadline_s, batch_limit):
         heartbeat_interval_s=0.5,
         transaction_timeout_s=2.0,
         validation_deadline_s=deadline_s,
+        checkin_patience_s=5.0,
         batch_limit=batch_limit,
     )
 

@@ -13,8 +13,9 @@ from orders_service.state import ORDERS_VIEW
 from runtime.calls import NotHere, Unavailable
 from runtime.partitioning import partition_of
 from runtime.records import Write
-from schemas.messages import Order, StockLevel
-from schemas.topics import ORDERS, WAREHOUSE_INVENTORY
+from schemas.messages import HomeCheckin, Order, Payment, StockLevel
+from schemas.topics import HOME_CHECKINS, ORDERS, PAYMENTS, WAREHOUSE_INVENTORY
+from tests.simulation import courier
 from tests.simulation.broker import Broker
 from tests.simulation.clock import Process, SimulatedLoop
 from tests.simulation.network import Network, Trap
@@ -45,6 +46,7 @@ class World:
     def __init__(self, schedule, trace=None, worker=SimulatedWorker):
         self.schedule = schedule
         self.loop = SimulatedLoop()
+        self.outside_kafka = self.loop.outside = courier.outside(schedule.seed)
         self.trace = trace and (lambda who, what: trace(self.loop.now, who, what))
         random = Random(f"{schedule.seed} weather")
         self.network = Network(self.loop, random, self.trace)
@@ -108,7 +110,9 @@ class World:
         """Whether every worker is up, has read all there is, nothing is in hand, and no order is open."""
         if self.loop.now < self.last_fault or not all(w.running and w.ownership.running for w in self.workers):
             return False
-        if self._asking or any(w.live.loop.turn.locked() or w.live.calls for w in self.workers):
+        if self._asking or any(w.live.loop.turn.locked() or w.live.calls or w.live.effects for w in self.workers):
+            return False
+        if any(self._woken_soon(worker) for worker in self.workers):
             return False
         if any(log.stable < log.end for log in self.broker.logs.values()):
             return False
@@ -122,6 +126,11 @@ class World:
                     return False
         owned = [(w.plan.group, tp) for w in self.workers for tp in w.ownership.partitions]
         return len(owned) == sum(len(p.consumed) for p in self.plans) * self.settings.partitions and not self._open()
+
+    def _woken_soon(self, worker):
+        """Whether a wish comes due before long: a check-in that still waits for its order."""
+        due = worker.live.loop._timers.next()
+        return due is not None and due < self._now() + timedelta(seconds=2 * self.settings.checkin_patience_s)
 
     def _open(self):
         states = {}
@@ -185,6 +194,23 @@ class World:
             await asking
         finally:
             self._asking -= 1
+
+    def _pay(self, event):
+        payment = Payment(id=event.name, order_id=f"o{event.number}", ccy="EUR", amount=event.price)
+        self.outside.start(self._until_answered(self._write(PAYMENTS, payment, None)))
+
+    def _check_in(self, event):
+        check_in = HomeCheckin(
+            event_id=event.name,
+            internet_no="1",
+            order_no=f"o{event.number}",
+            staff_code="s",
+            job_status="done",
+            checkin_latitude=0,
+            checkin_longitude=0,
+            checkin_date=self._now(),
+        )
+        self.outside.start(self._until_answered(self._write(HOME_CHECKINS, check_in, None)))
 
     def _replay(self, event):
         """An operator copies all that the log holds of an order to its end."""

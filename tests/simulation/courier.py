@@ -1,0 +1,55 @@
+"""A service with an effect: of each order that is decided it tells somebody outside Kafka, who is not always there."""
+
+import asyncio
+from collections import Counter
+from random import Random
+
+from runtime.hosting import Hosted
+from runtime.service import Effect, Input, RefusedForGood, Service
+from schemas.messages import Order
+from schemas.topics import ORDERS
+from tests.simulation.clock import PROCESS
+
+
+class Outside:
+    """What is outside Kafka: it takes time, fails now and then, and refuses some for good.
+
+    What was begun takes effect although its process crashes meanwhile, or not.
+    """
+
+    def __init__(self, random):
+        self.done = Counter()
+        """How often each key was taken, by key and state."""
+        self._random = random
+
+    def refuses(self, key):
+        return key.endswith("5")
+
+    async def take(self, key, order):
+        await asyncio.sleep(0.2 * self._random.random() ** 4)
+        if self._random.random() < 0.15:
+            raise OSError("nobody is there")
+        if self.refuses(key):
+            raise RefusedForGood("no")
+        self.done[key, order.state] += 1
+        await asyncio.sleep(0.02 * self._random.random())
+
+
+async def _take(key, order):
+    await PROCESS.get().loop.outside.take(key, order)
+
+
+TELLING = Effect("telling", Order, _take)
+
+
+def _on_order(order, ctx):
+    if order.state.decided:
+        ctx.perform(TELLING, order.id, order)
+
+
+def build(settings):
+    return Hosted(Service("courier", (Input(ORDERS, _on_order),), (), effects=(TELLING,)))
+
+
+def outside(seed):
+    return Outside(Random(f"{seed} outside"))
