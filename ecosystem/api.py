@@ -1,5 +1,6 @@
 """The HTTP services as their clients see them."""
 
+import json
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
@@ -58,6 +59,13 @@ class Api:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._session.close()
+
+    async def services(self) -> tuple[str, ...]:
+        """The services of the worker; none if it is not ready. Raises `Unreachable` alone."""
+        try:
+            return tuple(json.loads(await self._call("GET", "/readyz", 0))["services"])
+        except (Refusal, ValueError, KeyError, TypeError):
+            return ()
 
     async def _call(
         self,

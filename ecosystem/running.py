@@ -65,7 +65,12 @@ def urls(service: str) -> tuple[str, ...]:
     """Base URLs of the workers that run a service, when nobody names any; at least one."""
     running = find()
     found = running.urls.get(service, ()) if running else ()
-    return found or (f"http://127.0.0.1:{services.port((service,)) or _PORT}",)
+    return found or (f"http://127.0.0.1:{port(service)}",)
+
+
+def port(service: str) -> int:
+    """Where a service is looked for when nobody says where it is."""
+    return services.port((service,)) or _PORT
 
 
 def url(service: str) -> str:

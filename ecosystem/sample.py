@@ -1,10 +1,11 @@
 """Sample data: a small shop's stock and customers, and orders that exercise every rule."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from decimal import Decimal
 from random import Random
 
-from schemas.api import NewOrder, NewProduct
+from schemas.api import NewCheckin, NewOrder, NewProduct
 from schemas.identifiers import new_order_id
 from schemas.messages import Customer, CustomerLevel, Order, Payment, StockLevel
 
@@ -77,11 +78,35 @@ def order(random: Random) -> NewOrder:
     )
 
 
+def sound(order: NewOrder) -> NewOrder:
+    """The same customer's order of something that is there."""
+    return order.model_copy(update={"product": "mug", "quantity": 1, "price": Decimal(_PRICES["mug"])})
+
+
+def doomed(order: NewOrder) -> NewOrder:
+    """The same customer's order of something that never is."""
+    return order.model_copy(update={"product": _UNKNOWN, "quantity": 1})
+
+
 def certain_to_fail(order: Order) -> bool:
     """Whether the details or the stock alone decide it, whatever else was ordered."""
     return order.quantity <= 0 or order.product == _UNKNOWN
 
 
-def payment(order: Order) -> Payment:
-    """The payment of an order, always under the same id."""
-    return Payment(id=f"p-{order.id}", order_id=order.id, ccy="EUR", amount=order.value)
+def payment(order_id: str, amount: Decimal, number: int = 1) -> Payment:
+    """The payment of that number for an order, always under the same id."""
+    return Payment(id=f"p{number}-{order_id}", order_id=order_id, ccy="EUR", amount=amount)
+
+
+def check_in(order_no: str, at: datetime) -> NewCheckin:
+    """A technician on the spot, at the time of day `at`; the same one for the same order and time."""
+    random = Random(order_no)
+    return NewCheckin(
+        internet_no=f"88{random.randrange(10**8):08}",
+        order_no=order_no,
+        staff_code=f"cs_eng_{random.randint(1, 40):02}",
+        job_status="homecheckedin",
+        checkin_latitude=round(random.uniform(13.6, 13.9), 6),
+        checkin_longitude=round(random.uniform(100.4, 100.7), 6),
+        checkin_date=f"{at:%Y-%m-%d %H:%M:%S}",
+    )

@@ -1,7 +1,6 @@
 """`orders checkin`: report from the spot."""
 
 from datetime import datetime
-from functools import partial
 from zoneinfo import ZoneInfo
 
 import click
@@ -10,7 +9,7 @@ from rich.console import Console
 
 from ecosystem import running
 from ecosystem.api import CheckinApi
-from ecosystem.commands.shared import perform
+from ecosystem.commands.shared import perform, service_url_option
 from runtime.dead_letters import describe
 from schemas.api import NewCheckin
 
@@ -23,13 +22,7 @@ from schemas.api import NewCheckin
 @click.option("--latitude", type=float, default=13.7827811, show_default=True)
 @click.option("--longitude", type=float, default=100.5465937, show_default=True)
 @click.option("--at", metavar="'YYYY-MM-DD HH:MM:SS'", help="When, in CHECKIN_TIME_ZONE  [default: now]")
-@click.option(
-    "--url",
-    envvar="CHECKIN_URL",
-    default=partial(running.url, "checkin"),
-    metavar="URL",
-    help="Base URL of the check-in service [env: CHECKIN_URL; default: what `orders up` runs, port 3000]",
-)
+@service_url_option("checkin")
 def checkin(
     order_no: str, internet: str, staff: str, status: str, latitude: float, longitude: float, at: str | None, url: str
 ) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import time
 from contextlib import AsyncExitStack
 from decimal import Decimal
-from functools import partial
 
 import click
 from pydantic import ValidationError
@@ -12,7 +11,7 @@ from rich.console import Console
 
 from ecosystem import running
 from ecosystem.api import FulfilmentApi, Refusal
-from ecosystem.commands.shared import AMOUNT, TIMEOUT_MS, perform
+from ecosystem.commands.shared import AMOUNT, TIMEOUT_MS, perform, service_url_option
 from ecosystem.writer import Writer
 from runtime.dead_letters import describe
 from schemas.api import FulfilmentStatus
@@ -33,13 +32,7 @@ class _NothingToPay(Exception):
 @click.option("--ccy", default="EUR", show_default=True, help="Currency of the payment, three letters")
 @click.option("--wait/--no-wait", default=True, help="Wait until fulfilment has seen it  [default: wait]")
 @click.option("--timeout", type=TIMEOUT_MS, default=10_000, show_default=True, metavar="MS", help="How long to wait")
-@click.option(
-    "--url",
-    envvar="FULFILMENT_URL",
-    default=partial(running.url, "fulfilment"),
-    metavar="URL",
-    help="Base URL of the fulfilment service [env: FULFILMENT_URL; default: what `orders up` runs, port 8080]",
-)
+@service_url_option("fulfilment")
 def pay(order_id: str, amount: Decimal | None, ccy: str, wait: bool, timeout: int, url: str) -> None:
     """Announce a payment for ORDER_ID, and see what is still missing before the order is shipped.
 

@@ -34,15 +34,21 @@ AMOUNT = _Amount()
 """Of money."""
 
 
-def url_option(function: F) -> F:
-    """`--url`, for commands that talk to the orders service."""
+def service_url_option(service: str, name: str = "--url") -> Callable[[F], F]:
+    """`--url`, or what else it is to be called, for commands that talk to a service."""
+    variable = f"{service.upper()}_URL"
     return click.option(
-        "--url",
-        envvar="ORDERS_URL",
-        default=partial(running.url, "orders"),
+        name,
+        envvar=variable,
+        default=partial(running.url, service),
         metavar="URL",
-        help="Base URL of the orders service [env: ORDERS_URL; default: what `orders up` runs, port 8080]",
-    )(function)
+        help=f"Base URL of the {service} service [env: {variable}; default: what `orders up` runs, "
+        f"port {running.port(service)}]",
+    )
+
+
+url_option = service_url_option("orders")
+"""`--url`, for commands that talk to the orders service."""
 
 
 def bootstrap_option(function: F) -> F:

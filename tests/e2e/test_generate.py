@@ -1,0 +1,86 @@
+"""`orders generate` against the real services: what it does there, and that it believes what it reads."""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+
+import pytest
+
+from ecosystem import sample
+from ecosystem.services import CORE
+from schemas.messages import OrderState
+from schemas.topics import CHECKIN_REJECTIONS, ORDERS, PAYMENTS
+from tests.workers import until
+
+SERVICES = (*CORE, "fulfilment", "checkin", "portal")
+
+
+@pytest.fixture
+async def urls(deployment, apart, database_url):
+    """Where each service answers, for the command."""
+    await deployment.start_core(
+        apart=apart, only=SERVICES, checkin_database_url=database_url, checkin_patience_s=2.0, standby_replicas=0
+    )
+    await deployment.stock(**{level.product: level.count for level in sample.stock()})
+    found = {name: w for w in deployment.workers for name in w.readiness()["services"]}
+    await until(lambda: found["checkin"].readiness()["databases"] == {"checkin": "open"}, "database")
+    return {f"{name.upper()}_URL": str(found[name].url) for name in ("orders", "fulfilment", "checkin", "portal")}
+
+
+async def generate(deployment, urls, *arguments):
+    mine = {
+        "KAFKA_BOOTSTRAP_SERVERS": deployment.servers,
+        "TOPIC_PREFIX": deployment.prefix,
+        "CHECKIN_PATIENCE_S": "2",
+        "PYTHONUNBUFFERED": "1",
+        **urls,
+    }
+    command = [sys.executable, "-m", "ecosystem.cli", "generate", *arguments]
+    return await asyncio.create_subprocess_exec(*command, env=os.environ | mine, stdout=-1, stderr=-2)
+
+
+async def finished(process):
+    async with asyncio.timeout(180):
+        said, _ = await process.communicate()
+    return process.returncode, said.decode()
+
+
+async def test_orders_are_shipped_or_not_as_they_have_to_be(deployment, urls):
+    process = await generate(deployment, urls, "--rate", "20", "--count", "60", "--seed", "1", "--ghosts")
+    code, said = await finished(process)
+    assert (code, "60 posted" in said, "; 0 mismatches; " in said) == (0, True, True), said
+
+    orders = await deployment.values(ORDERS)
+    shipped = {order.id for order in orders if order.state is OrderState.SHIPPED}
+    assert f"({len(shipped)} SHIPPED)" in said
+    assert len(shipped) > 20
+    assert {p.order_id for p in await deployment.values(PAYMENTS)} > shipped
+    rejections = await deployment.values(CHECKIN_REJECTIONS)
+    assert f"{len(rejections)} rejected" in said
+    assert {r.reason for r in rejections} == {"the order has failed", "there is no such order"}
+
+
+async def test_what_is_switched_off_is_left_out_and_an_end_is_soon(deployment, urls):
+    process = await generate(deployment, urls, "--rate", "20", "--no-checkins", "--every", "1")
+    await asyncio.wait_for(until_said(process, r"[1-9]\d* VALIDATED"), 60)
+    process.send_signal(signal.SIGINT)
+    code, said = await finished(process)
+    assert (code, "; 0 mismatches" in said, "check-ins" in said, "SHIPPED" in said) == (0, True, False, False), said
+
+
+async def until_said(process, pattern):
+    while not re.search(pattern, (await process.stdout.readline()).decode()):
+        assert not process.stdout.at_eof()
+
+
+async def test_who_names_the_wrong_worker_is_told(deployment):
+    worker = await deployment.start("details")
+    urls = {f"{name}_URL": str(worker.url) for name in ("ORDERS", "FULFILMENT", "CHECKIN", "PORTAL")}
+    code, said = await finished(await generate(deployment, urls, "--count", "1"))
+    assert code != 0
+    assert (
+        f"The worker at {str(worker.url).rstrip('/')} has no fulfilment service, only details. "
+        "Name another with --fulfilment-url, or leave it out: --no-payments --no-checkins"
+    ) in said

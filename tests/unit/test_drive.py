@@ -1,0 +1,295 @@
+"""What the driver plans from a seed, what it takes for a mismatch, and what its tally says."""
+
+import asyncio
+from collections import Counter
+from decimal import Decimal
+from random import Random
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from ecosystem import sample
+from ecosystem.api import Refusal, Unreachable
+from ecosystem.drive.clients import CheckInDesk, Clients
+from ecosystem.drive.driver import Driver
+from ecosystem.drive.script import CheckInAt, script
+from ecosystem.drive.tally import Tally
+from schemas.api import (
+    Checkin,
+    CheckinState,
+    FulfilmentStatus,
+    OrderOutcome,
+    PortalCheckin,
+    PortalCheckins,
+    Problem,
+    Verdict,
+)
+from schemas.messages import CheckType, Need, Order, OrderState, ValidationResult
+
+# The plan
+
+
+def test_the_same_seed_plans_the_same():
+    def plan(seed):
+        random = Random(seed)
+        scripts = [script(number, random) for number in range(50)]
+        orders = [s.order.model_copy(update={"id": None}) for s in scripts]
+        return [(o, s.instalments, s.check_in, s.ghost) for o, s in zip(orders, scripts, strict=True)]
+
+    assert plan(1) == plan(1) != plan(2)
+
+
+def test_all_there_is_to_see_comes_first_and_then_often_enough():
+    random = Random(3)
+    scripts = [script(number, random) for number in range(2000)]
+    assert (scripts[0].check_in, scripts[0].instalments[0].after_s) == (CheckInAt.VALIDATED, 0)
+    assert not sample.certain_to_fail(Order(**scripts[0].order.model_dump()))
+    assert (scripts[1].check_in, scripts[2].ghost) == (CheckInAt.DECIDED, True)
+    assert sample.certain_to_fail(Order(**scripts[1].order.model_dump()))
+
+    ways = Counter(
+        tuple("before" if p.after_s < 0 else "late" if p.after_s else "at once" for p in s.instalments) for s in scripts
+    )
+    assert set(ways) == {(), ("at once",), ("late",), ("before",), ("at once", "late"), ("before", "late")}
+    assert min(ways.values()) > 50
+    assert ways["at once",] > 1000
+    check_ins = Counter(s.check_in for s in scripts)
+    assert set(check_ins) == {None, *CheckInAt}
+    assert check_ins[None] < 500
+    assert 10 < sum(s.ghost for s in scripts) < 100
+
+
+def test_instalments_are_whole_cents_and_come_to_the_value():
+    random = Random(4)
+    for number in range(500):
+        planned = script(number, random)
+        assert len(planned.amounts) == len(planned.instalments)
+        if planned.instalments:
+            assert sum(planned.amounts) == planned.order.quantity * planned.order.price
+        assert all(amount == amount.quantize(Decimal("0.01")) for amount in planned.amounts)
+
+
+# What is read back
+
+
+class Shop:
+    """Services in memory, which keep the rules but for one lie."""
+
+    def __init__(self, lie=None):
+        self.lie = lie
+        self.outcomes = {}
+        self.paid = {}
+        self.check_ins = {}
+        self.away = 0
+
+    def order(self, id_):
+        if id_ not in self.outcomes:
+            raise Refusal(Problem(title="Not Found", status=404))
+        return self.outcomes[id_]
+
+    def state(self, id_):
+        outcome = self.outcomes.get(id_)
+        return OrderState.FAILED if outcome is None else outcome.state
+
+    def status(self, id_):
+        order = self.order(id_).order
+        amounts = self.paid.get(id_, {})
+        paid = sum(amounts.values(), Decimal())
+        if self.lie == "loses a payment" and len(amounts) > 1:
+            paid = next(iter(amounts.values()))
+        if self.lie == "counts a payment twice":
+            paid *= 2
+        happened = {
+            Need.VALIDATED: self.state(id_) is OrderState.VALIDATED,
+            Need.PAID: paid >= order.value or self.lie == "ships what is not paid",
+            Need.CHECKED_IN: any(c.order_no == id_ for c in self.check_ins.values()),
+        }
+        missing = tuple(need for need in Need if not happened[need])
+        return FulfilmentStatus(
+            order_id=id_,
+            fulfilled=not missing and self.lie != "never ships",
+            needed=tuple(Need),
+            missing=missing,
+            state=self.state(id_),
+            value=order.value,
+            paid=paid,
+        )
+
+    def rejected(self, check_in):
+        return self.state(check_in.order_no) is OrderState.FAILED and self.lie != "rejects nothing"
+
+
+class Orders:
+    def __init__(self, shop):
+        self.shop = shop
+
+    async def post(self, new):
+        order = Order(**new.model_dump())
+        state = OrderState.FAILED if sample.certain_to_fail(order) else OrderState.VALIDATED
+        if self.shop.lie == "validates anything":
+            state = OrderState.VALIDATED
+        result = ValidationResult.FAIL if state is OrderState.FAILED else ValidationResult.PASS
+        self.shop.outcomes[order.id] = OrderOutcome(
+            id=order.id,
+            state=state,
+            order=order,
+            verdicts=[Verdict(check_type=CheckType.INVENTORY_CHECK, validation_result=result)],
+            reasons=["no stock"] if state is OrderState.FAILED and self.shop.lie != "gives no reason" else [],
+        )
+        return order
+
+    async def get(self, id_, timeout_ms):
+        if self.shop.away:
+            self.shop.away -= 1
+            raise Unreachable("away")
+        order = self.shop.order(id_).order
+        if self.shop.lie == "answers another order":
+            return order.model_copy(update={"customer_id": -1})
+        fulfilled = self.shop.status(id_).fulfilled
+        return order.model_copy(update={"state": OrderState.SHIPPED if fulfilled else self.shop.state(id_)})
+
+    async def validated(self, id_, timeout_ms):
+        return self.shop.order(id_)
+
+
+class Fulfilment:
+    def __init__(self, shop):
+        self.shop = shop
+
+    async def status(self, id_, timeout_ms):
+        return self.shop.status(id_)
+
+
+class Desk:
+    def __init__(self, shop):
+        self.shop = shop
+
+    async def post(self, new):
+        taken = Checkin(
+            event_id=f"e{len(self.shop.check_ins)}",
+            status=CheckinState.CREATED,
+            **{**new.model_dump(), "checkin_date": new.checkin_date.replace(tzinfo=ZoneInfo("UTC"))},
+        )
+        self.shop.check_ins[taken.event_id] = taken
+        return taken
+
+    async def get(self, event_id):
+        taken = self.shop.check_ins[event_id]
+        if self.shop.rejected(taken):
+            return taken.model_copy(update={"status": CheckinState.REJECTED, "reason": "the order has failed"})
+        return taken
+
+
+class Portal:
+    def __init__(self, shop):
+        self.shop = shop
+
+    async def check_ins(self, order_no, timeout_ms):
+        def status(c):
+            shown = self.shop.rejected(c) and self.shop.lie != "shows what was rejected"
+            return CheckinState.REJECTED if shown else CheckinState.CREATED
+
+        found = [
+            PortalCheckin(event_id=c.event_id, status=status(c))
+            for c in self.shop.check_ins.values()
+            if c.order_no == order_no
+        ]
+        return PortalCheckins(order_no=order_no, check_ins=found)
+
+
+class Payments:
+    def __init__(self, shop):
+        self.shop = shop
+
+    async def write(self, topic, payments):
+        for payment in payments:
+            self.shop.paid.setdefault(payment.order_id, {})[payment.id] = payment.amount
+
+
+@pytest.fixture
+def drive(monkeypatch):
+    async def run(shop, count=40, seed=5, stop=None, **without):
+        clients = {
+            "orders": [Orders(shop)],
+            "writer": Payments(shop),
+            "check_ins": CheckInDesk(Desk(shop), Portal(shop), ZoneInfo("UTC"), 0.0),
+            "fulfilment": Fulfilment(shop),
+        }
+        complaints = []
+        driver = Driver(Clients(**clients | without), Random(seed), complaints.append, ghosts=True, patience_s=0.3)
+        await driver.run(10_000, count, stop or asyncio.Event())
+        assert complaints == driver.tally.mismatches
+        return driver.tally
+
+    monkeypatch.setattr(Random, "uniform", lambda self, a, b: a / 100)  # late payments come soon
+    return run
+
+
+async def test_a_shop_that_keeps_the_rules_is_believed(drive):
+    shop = Shop()
+    tally = await drive(shop)
+    assert (tally.mismatches, tally.unfinished, tally.posted) == ([], 0, 40)
+    assert tally.states["VALIDATED"] + tally.states["FAILED"] == 40
+    assert tally.states["SHIPPED"] == sum(shop.status(id_).fulfilled for id_ in shop.outcomes) > 15
+    assert tally.rejected == sum(map(shop.rejected, shop.check_ins.values())) > 1
+    assert tally.check_ins == len(shop.check_ins)
+
+
+@pytest.mark.parametrize(
+    ("lie", "said"),
+    [
+        ("answers another order", "GET answered"),
+        ("validates anything", "VALIDATED, which cannot be"),
+        ("gives no reason", "FAILED without a reason"),
+        ("ships what is not paid", "GET fulfilment: "),
+        ("loses a payment", "GET fulfilment: not within"),
+        ("counts a payment twice", "GET fulfilment: "),
+        ("never ships", "GET fulfilment: not within"),
+        ("rejects nothing", "GET check-in: not within"),
+        ("shows what was rejected", "GET portal: not within"),
+    ],
+)
+async def test_a_shop_that_lies_is_found_out(drive, lie, said):
+    tally = await drive(Shop(lie))
+    assert tally.mismatches != []
+    assert {said} == {said for mismatch in tally.mismatches if said in mismatch}
+    assert all(said in mismatch for mismatch in tally.mismatches)
+
+
+async def test_what_is_left_out_is_neither_done_nor_missed(drive):
+    shop = Shop()
+    tally = await drive(shop, writer=None)
+    assert (tally.mismatches, shop.paid, tally.states["SHIPPED"]) == ([], {}, 0)
+    shop = Shop()
+    tally = await drive(shop, check_ins=None)
+    assert (tally.mismatches, shop.check_ins, tally.states["SHIPPED"]) == ([], {}, 0)
+    tally = await drive(Shop(), writer=None, check_ins=None, fulfilment=None)
+    assert (tally.mismatches, tally.states["SHIPPED"]) == ([], 0)
+
+
+async def test_who_is_away_for_a_moment_is_asked_again(drive):
+    shop = Shop()
+    shop.away = 1
+    tally = await drive(shop, count=1)
+    assert (tally.mismatches, tally.repeated, tally.states["SHIPPED"]) == ([], 1, 1)
+
+
+async def test_at_the_end_nobody_waits_for_what_may_never_come(drive):
+    stop = asyncio.Event()
+    driving = asyncio.create_task(drive(Shop("never ships"), count=None, stop=stop, seed=6))
+    await asyncio.sleep(0.1)
+    stop.set()
+    async with asyncio.timeout(0.2 + 10):
+        tally = await driving
+    assert tally.unfinished > 0
+    assert f"{tally.unfinished} left unfinished" in str(tally)
+
+
+def test_a_tally_says_what_there_is():
+    assert str(Tally()) == "0 posted: none decided yet; 0 mismatches"
+    states = Counter(VALIDATED=8, FAILED=2, SHIPPED=6)
+    tally = Tally(posted=11, states=states, check_ins=7, rejected=1, repeated=3, seconds=[0.01, 0.02])
+    assert str(tally) == (
+        "11 posted: 2 FAILED, 8 VALIDATED (6 SHIPPED); 7 check-ins, 1 rejected; 0 mismatches; p50 20, p99 20 ms; "
+        "3 requests repeated"
+    )
