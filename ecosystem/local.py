@@ -2,20 +2,19 @@
 
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from rich.console import Console
 
-from ecosystem import running, sample
+from ecosystem import running, sample, welcome
 from ecosystem.api import ProductsApi
 from ecosystem.children import Children
+from ecosystem.firsts import Firsts
 from ecosystem.health import is_ready
 from ecosystem.kafka import Cluster
 from ecosystem.layout import Planned, plan
@@ -33,14 +32,6 @@ _KAFKA_PORT = 9092
 _READY_S = 120.0
 _POLL_S = 0.2
 _SAMPLE = "sample"
-
-
-def _command() -> str:
-    """How the reader of this calls `orders`: by its path, as long as it is not on theirs."""
-    script = Path(sys.executable).with_name("orders")
-    if shutil.which("orders") or not script.exists():
-        return "orders"
-    return os.path.relpath(script)
 
 
 class Failed(Exception):
@@ -75,6 +66,7 @@ class Local:
         self._kafka: Cluster | None = None
         self._workers = plan(wish.apart, wish.workers, wish.port, NAMES)
         self._mail: MailSink | None = None
+        self._firsts = Firsts(self._url("orders"), self._say)
         self._postgres: Postgres | None = None
         self._databases: dict[str, str] = {}
         self._children = Children(console, max(len(worker.name) for worker in self._workers))
@@ -91,9 +83,10 @@ class Local:
         self._stack.close()
 
     def watch(self) -> NoReturn:
-        """Raises `Failed` as soon as something ends by itself."""
+        """Says what is worth a line; raises `Failed` as soon as something ends by itself."""
         while True:
             self._check()
+            self._firsts.tell()
             time.sleep(_POLL_S)
 
     def _start(self, stack: ExitStack) -> None:
@@ -102,7 +95,7 @@ class Local:
         if self._wish.own_kafka:
             self._start_kafka(stack)
         if "SMTP_HOST" not in os.environ:
-            self._mail = stack.enter_context(MailSink(self._data / "mail"))
+            self._mail = stack.enter_context(MailSink(self._data / "mail", self._firsts.delivered))
         if missing := {s: name for s, name in DATABASES.items() if name not in os.environ}:
             self._postgres = stack.enter_context(Postgres(self._data / "postgres", port=PORT))
             self._databases = {name: self._postgres.database(s.replace("-", "_")) for s, name in missing.items()}
@@ -119,6 +112,8 @@ class Local:
         if self._wish.rate:
             options = ["--rate", str(self._wish.rate), "--every", "60"]
             options += [part for url in urls["orders"] for part in ("--url", url)]
+            for service in ("fulfilment", "checkin", "portal"):
+                options += [f"--{service}-url", urls[service][0]]
             self._children.start(_SAMPLE, ["generate", *options], {"KAFKA_BOOTSTRAP_SERVERS": servers})
 
     def _start_kafka(self, stack: ExitStack) -> None:
@@ -175,29 +170,25 @@ class Local:
     def _urls(self, service: str) -> tuple[str, ...]:
         return tuple(worker.url for worker in self._workers if service in worker.services)
 
+    def _url(self, service: str) -> str:
+        return self._urls(service)[0]
+
     def _welcome(self, seconds: float) -> None:
-        url = self._urls("orders")[0]
-        workers = "".join(f"\n  {w.name:<11} {w.url}" for w in self._workers) if len(self._workers) > 1 else ""
-        database = f"127.0.0.1:{self._postgres.port}" if self._postgres else "as the environment says"
-        mail = self._mail.folder / "new" if self._mail else f"{self._settings.smtp_host}:{self._settings.smtp_port}"
         log = f", log in {self._data / 'kafka' / '1' / 'kafka.log'}" if self._kafka else ""
-        self._console.print(
-            f"""
-Ready after {seconds:.1f} s. Ctrl-C stops it all.
+        found = {
+            "orders": f"{self._url('orders')}/v1/orders",
+            "docs": f"{self._url('orders')}/docs",
+            "metrics": f"{self._url('orders')}/metrics",
+            "Kafka": f"{self._settings.kafka_bootstrap_servers}{log}",
+            "letters": str(self._mail.new) if self._mail else f"{self._settings.smtp_host}:{self._settings.smtp_port}",
+            "PostgreSQL": f"127.0.0.1:{self._postgres.port}" if self._postgres else "as the environment says",
+        }
+        if len(self._workers) > 1:
+            found |= {worker.name: worker.url for worker in self._workers}
+        said = f"\nReady after {seconds:.1f} s. Ctrl-C stops it all.\n\n{welcome.places(found)}\n"
+        if self._wish.sample:  # else nobody knows the product, nor the customer
+            said += "\n" + welcome.walk(self._url, self._mail.new if self._mail else None)
+        self._console.print(said, soft_wrap=True, markup=False)
 
-  orders      {url}/v1/orders
-  docs        {url}/docs
-  metrics     {url}/metrics
-  Kafka       {self._settings.kafka_bootstrap_servers}{log}
-  letters     {mail}
-  PostgreSQL  {database}{workers}
-
-Try:
-  curl -s {url}/v1/orders -H 'Content-Type: application/json' \\
-    -d '{{"id": "my-order", "customerId": 1, "product": "mug", "quantity": 2, "price": 12.00}}'
-  curl -s {url}/v1/orders/my-order/validated
-  {_command()} tail
-""",
-            soft_wrap=True,
-            markup=False,
-        )
+    def _say(self, line: str) -> None:
+        self._console.print(line, style="bold", markup=False, soft_wrap=True)

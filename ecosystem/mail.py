@@ -1,6 +1,8 @@
 """A mail server that delivers to a folder: where the letters of `orders up` end."""
 
 import mailbox
+from collections.abc import Callable
+from email.message import Message
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -12,22 +14,32 @@ from ecosystem.ports import next_free_ports
 
 _PORT = 1025
 
+Delivered = Callable[[Message, Path], None]
+
 
 class MailSink:
     """An SMTP server on the loopback interface, in a thread of its own, which keeps every letter and sends none.
 
     Arguments:
         folder: a Maildir; letters are files below its `new`.
+        delivered: told of each letter and its file, in that thread.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, delivered: Delivered = lambda letter, path: None) -> None:
         self.folder = folder
+        self._delivered = delivered
         [self.port] = next_free_ports(1, _PORT)
+
+    @property
+    def new(self) -> Path:
+        """The folder of the letters that nobody has read."""
+        return self.folder / "new"
 
     def __enter__(self) -> Self:
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         mailbox.Maildir(self.folder, create=True)
-        self._controller: Any = Controller(Mailbox(str(self.folder)), hostname="127.0.0.1", port=self.port)
+        handler = _Maildir(self.folder, self._delivered)
+        self._controller: Any = Controller(handler, hostname="127.0.0.1", port=self.port)
         self._controller.start()
         return self
 
@@ -35,3 +47,13 @@ class MailSink:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._controller.stop()
+
+
+class _Maildir(Mailbox):  # type: ignore[misc]
+    def __init__(self, folder: Path, delivered: Delivered) -> None:
+        super().__init__(str(folder))
+        self._new = folder / "new"
+        self._told = delivered
+
+    def handle_message(self, message: Message) -> None:
+        self._told(message, self._new / self.mailbox.add(message))

@@ -52,7 +52,7 @@ class PostOffice:
             except BaseException:
                 await self._hang_up()  # in the middle of something, perhaps
                 raise
-        log.info("letter sent key=%s", key)
+        log.debug("letter sent key=%s", key)
 
     @asynccontextmanager
     async def opened(self, _: Host) -> AsyncIterator[None]:

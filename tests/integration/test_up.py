@@ -2,11 +2,14 @@
 
 import mailbox
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 import pytest
@@ -20,28 +23,51 @@ def orders(data, *arguments):
 
 
 def environment(data):
-    without = {"KAFKA_BOOTSTRAP_SERVERS", "ORDERS_URL"}
+    without = {"KAFKA_BOOTSTRAP_SERVERS", "ORDERS_URL", "CHECKIN_URL", "FULFILMENT_URL", "PORTAL_URL"}
     return {**{k: v for k, v in os.environ.items() if k not in without}, "ORDERS_DATA": str(data)}
+
+
+class Up:
+    """A running `orders up` and what it has said so far."""
+
+    def __init__(self, process):
+        self.process = process
+        self.said = []
+        self._reader = threading.Thread(target=lambda: self.said.extend(iter(process.stdout.readline, "")))
+        self._reader.start()
+
+    def heard(self, pattern):
+        """The match, once it has been said."""
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            ended = not self._reader.is_alive()
+            if match := re.search(pattern, "".join(self.said), re.MULTILINE | re.DOTALL):
+                return match
+            if ended:
+                break
+            time.sleep(0.1)
+        return pytest.fail(f"not said: {pattern!r}\n{''.join(self.said)}")
+
+    def end(self):
+        """All it said; fails if it does not end."""
+        self.process.wait(60)
+        self._reader.join(60)
+        return "".join(self.said)
 
 
 @contextmanager
 def up(data, *arguments):
-    """Runs `orders up`; enters when it says that it is ready."""
+    """Runs `orders up`; enters when it says that it is ready, and ends it with Ctrl-C."""
     command = [sys.executable, "-m", "ecosystem.cli", "up", "--port", str(free_ports(1)[0]), *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with subprocess.Popen(command, env={**environment(data), "PYTHONUNBUFFERED": "1"}, text=True, **pipes) as process:
-        said = []
-        for line in process.stdout:
-            said.append(line)
-            if "Ready after" in line:
-                break
-        else:
-            pytest.fail("".join(said))
+        running = Up(process)
+        running.heard("Ready after")
         try:
-            yield process
+            yield running
         finally:
             process.send_signal(signal.SIGINT)
-            process.communicate(timeout=60)
+            running.end()
 
 
 def letter_about(order_id, folder):
@@ -65,10 +91,10 @@ def listening(processes):
 
 def test_an_order_goes_through_and_a_second_run_finds_it(tmp_path):
     with up(tmp_path) as first:
-        children = psutil.Process(first.pid).children(recursive=True)
+        children = psutil.Process(first.process.pid).children(recursive=True)
         ports = listening(children)
         assert len(ports) == 4, "Kafka's two, PostgreSQL's, and the worker's"
-        assert listening([psutil.Process(first.pid)]), "the mail server's"
+        assert listening([psutil.Process(first.process.pid)]), "the mail server's"
         posted = orders(tmp_path, "post", "--id", "mine", "--product", "mug")
         assert "VALIDATED" in posted.stdout, posted.stderr
         failed = orders(tmp_path, "post", "--id", "other", "--product", "unicorn", "--customer", "15")
@@ -76,7 +102,7 @@ def test_an_order_goes_through_and_a_second_run_finds_it(tmp_path):
         letter = letter_about("other", tmp_path / "mail")
         assert "no stock of 'unicorn'" in letter
         assert "already, as process" in orders(tmp_path, "up").stderr
-    assert first.returncode == 0
+    assert first.process.returncode == 0
     assert not alive(children)
     assert not [port for port in ports if is_open(port)]
     with up(tmp_path) as second:
@@ -84,15 +110,69 @@ def test_an_order_goes_through_and_a_second_run_finds_it(tmp_path):
         generated = orders(tmp_path, "generate", "--rate", "50", "--count", "50", "--seed", "1")
         assert "50 posted" in generated.stdout
         assert generated.returncode == 0, generated.stderr
-    assert second.returncode == 0
+    assert second.process.returncode == 0
+
+
+def commands_in(said):
+    """What is to be typed for an order of one's own: each command as it stands, over several lines perhaps."""
+    lines = iter(said.splitlines())
+    while "An order of your own" not in next(lines):
+        pass
+    found = []
+    for line in lines:
+        if line.startswith("   "):
+            found[-1] += f"\n{line}"
+        elif line.startswith("  "):
+            found.append(line.strip())
+        elif line:
+            return found
+    return pytest.fail("the words that follow are missing")
+
+
+def typed(command, data, *expected):
+    """What a shell answers to a command; typed again until all that is expected is there, as a person would."""
+    deadline = time.monotonic() + 60
+    while True:
+        run = subprocess.run(["bash", "-c", command], env=environment(data), capture_output=True, text=True, timeout=60)
+        if run.returncode == 0 and all(words in run.stdout for words in expected):
+            return run.stdout
+        assert time.monotonic() < deadline, f"{command}\n{run.stdout}{run.stderr}"
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize("how", [[], ["--apart"]], ids=["composed", "apart"])
+def test_orders_get_to_shipped_by_themselves_and_by_the_commands_it_prints(tmp_path, how):
+    with up(tmp_path, "--rate", "1", *how) as running:
+        children = psutil.Process(running.process.pid).children(recursive=True)
+        running.heard("The messages as they go by")
+        post, validated, pay, check_in, fulfilment, get, letters = commands_in("".join(running.said))
+        assert '"state":"CREATED"' in typed(post, tmp_path)
+        assert '"state":"VALIDATED"' in typed(validated, tmp_path)
+        assert "24 EUR for my-order" in (paid := typed(pay, tmp_path))
+        assert "Missing before it is shipped: CHECKED_IN" in paid
+        assert '"status":"CREATED"' in typed(check_in, tmp_path)
+        typed(fulfilment, tmp_path, '"fulfilled":true', '"missing":[]')
+        typed(get, tmp_path, '"state":"SHIPPED"')
+        typed(f"{letters} | wc -l", tmp_path, "2")
+        assert "is on its way" in "".join(Path(path).read_text() for path in typed(letters, tmp_path).split())
+
+        for state, said in (("SHIPPED", "is on its way"), (r"FAILED \(INVENTORY_CHECK: [^)]+\)", "unicorn")):
+            order_id, path = running.heard(rf"^The first order is {state}: (\S+), .*?Its letter: (\S+)$").groups()
+            letter = Path(path).read_text()
+            assert f"X-Order-Id: {order_id}" in letter
+            assert said in letter
+        assert 0 < len(re.findall("The first order is", "".join(running.said))) <= 2, "told once each"
+    assert running.process.returncode == 0
+    assert re.search(r"sample +\| \d+ posted: .*; 0 mismatches", "".join(running.said)), "what the driver found"
+    assert not alive(children)
 
 
 def test_when_a_worker_dies_all_is_stopped_and_said(tmp_path):
-    with up(tmp_path, "--no-sample") as process:
-        children = psutil.Process(process.pid).children(recursive=True)
+    with up(tmp_path, "--no-sample") as running:
+        children = psutil.Process(running.process.pid).children(recursive=True)
         worker = next(child for child in children if "run" in child.cmdline())
         worker.kill()
-        said, _ = process.communicate(timeout=60)
+        said = running.end()
     assert "worker-1 ended unexpectedly, with code -9" in said
-    assert process.returncode == 1
+    assert running.process.returncode == 1
     assert not alive(children)
