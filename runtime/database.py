@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 _MIGRATING = 0x6D696772
 """Advisory lock of whoever migrates; any number that nobody else in the database uses."""
 
+_ALEMBIC = asyncio.Lock()
+"""Alembic keeps what it works on in its module: services that share a worker migrate one after the other."""
+
 # Classes of SQLSTATE (PostgreSQL documentation, appendix A) that say nothing against the statement: connection lost,
 # transaction rolled back (a deadlock), resources, operator's intervention (a shutdown), system error; and 25006, which
 # is a server that may only be read since another has taken its place.
@@ -129,7 +132,8 @@ class Database:
         assert self._engine is not None
         async with self._engine.begin() as connection:
             await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATING})
-            await connection.run_sync(self._upgrade)
+            async with _ALEMBIC:
+                await connection.run_sync(self._upgrade)
 
     def _upgrade(self, connection: Connection) -> None:
         command.upgrade(alembic_config(self._migrations, connection), "head")

@@ -72,6 +72,20 @@ async def test_many_that_start_at_once_migrate_once(database_url, open_database)
     assert await scalar(opened[7], "SELECT count(*) FROM check_ins") == 0
 
 
+async def test_services_that_share_a_worker_each_migrate_their_own(postgres, open_database):
+    own = {"checkin": "check_ins", "products": "products"}
+    urls = {name: postgres.database(name) for name in (f"t_{s}_{n}" for s in own for n in range(3))}
+    try:
+        opened = await asyncio.gather(*(open_database(url, service=name.split("_")[1]) for name, url in urls.items()))
+        for database_, name in zip(opened, urls, strict=True):
+            for table in (own[name.split("_")[1]], "outbox"):
+                assert await scalar(database_, f"SELECT count(*) FROM {table}") == 0, name
+    finally:
+        await open_database.stack.aclose()
+        for name in urls:
+            postgres.drop(name)
+
+
 async def test_a_database_that_is_away_is_waited_for_and_missed_without_a_fault(tmp_path, open_database, monkeypatch):
     monkeypatch.setattr(Database, "LONGEST_PAUSE_S", 0.25)
     with Postgres(tmp_path / "home") as server:
