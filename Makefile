@@ -8,7 +8,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 	--no-emit-index-url --no-emit-find-links $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast simulate chaos bench bench-recovery bench-failover soak lint format lock clean
+.PHONY: help install run test test-fast simulate fuzz chaos bench bench-recovery bench-failover soak lint format lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -26,6 +26,9 @@ test-fast: $(INSTALLED) ## Run the tests that need no broker
 
 simulate: $(INSTALLED) ## Run the core in SEEDS=1000 simulated worlds of each guarantee; a failing one is shown
 	@$(BIN)/python -m tests.simulation.run --seeds $(or $(SEEDS),1000)
+
+fuzz: $(INSTALLED) ## Ask all services what no client would ask for MINUTES=10, from a SEED=; they must answer as documented
+	@FUZZ_MINUTES=$(or $(MINUTES),10) $(if $(SEED),FUZZ_SEED=$(SEED)) $(BIN)/python -m pytest tests/contracts/test_openapi.py
 
 chaos: $(INSTALLED) ## Break workers, brokers and networks under load for MINUTES=10, from a SEED=; exit code 1 if a promise breaks
 	@$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))

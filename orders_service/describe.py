@@ -11,8 +11,15 @@ from schemas.messages import Order
 _IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
-    "description": "For a body without an id: requests with the same key are about the same order",
-    "schema": {"type": "string", "minLength": 1},
+    "description": (
+        "For a body without an id: requests with the same key are about the same order. Other text than ASCII is taken "
+        "too, if it is printable and comes as UTF-8."
+    ),
+    "schema": {
+        "type": "string",
+        "pattern": "^[ -~]*[!-~][ -~]*$",
+        "examples": ["7b7f2a3c-0f0e-4b8e-9d6c-0a1b2c3d4e5f"],
+    },
 }
 _FROM_COPY = {
     "X-Served-By": {

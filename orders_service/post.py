@@ -35,7 +35,8 @@ class Posting:
     async def post(self, request: web.Request) -> web.StreamResponse:
         """201 once Kafka has the order; 200 if it had it already, 409 if another one under its id."""
         wanted = await message_of(request, NewOrder)
-        order_id = wanted.id or _id_from(request)
+        by_key = _id_from(request)
+        order_id = wanted.id or by_key
         if order_id is None:
             return await self._take_new(_order(wanted, self._fresh_id()))
         take = partial(self._take, _order(wanted, order_id))

@@ -10,7 +10,9 @@ from pydantic_core import PydanticCustomError
 
 from schemas.identifiers import Code, Name, OrderId
 from schemas.messages import CheckType, Need, Order, OrderState, ValidationResult
-from schemas.wire import Int64, Message, Money, Quantity
+from schemas.wire import Int64, Message, Money, Quantity, Total, example
+
+_MOST = 99_999_999_999.9999
 
 
 def _no_text(value: object) -> object:
@@ -20,14 +22,29 @@ def _no_text(value: object) -> object:
     return value
 
 
+def _whole(value: object) -> object:
+    """To JSON, 3.0 is the whole number 3; from 2**53 on, a double no longer says which one it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
+
+
+Price = Annotated[
+    Money,
+    BeforeValidator(_no_text),
+    WithJsonSchema({"type": "number", "minimum": -_MOST, "maximum": _MOST, "multipleOf": 0.0001}),
+]
+Whole = BeforeValidator(_whole)
+
+
 class NewOrder(Message):
     """Body of `POST /v1/orders`. Without an id the server makes one."""
 
+    model_config = example(id="my-order", customerId=15, product="UNDERPANTS", quantity=3, price=5.00)
+
     id: OrderId | None = Field(default=None, description="Chosen by the client, who may then repeat the request safely")
-    customer_id: Int64
+    customer_id: Annotated[Int64, Whole]
     product: str = Field(max_length=256)
-    quantity: Quantity
-    price: Annotated[Money, BeforeValidator(_no_text)] = Field(description="Of one piece")
+    quantity: Annotated[Quantity, Whole]
+    price: Price = Field(description="Of one piece")
 
 
 class Verdict(Message):
@@ -57,27 +74,29 @@ class FulfilmentStatus(Message):
     needed: tuple[Need, ...]
     missing: tuple[Need, ...]
     state: OrderState | None = Field(default=None, description="Missing as long as the order itself is not known")
-    value: Money | None = None
-    paid: Money
+    value: Total | None = None
+    paid: Total
 
 
 def _local_time(value: object) -> datetime:
-    try:
-        if isinstance(value, str) and re.fullmatch(_LOCAL_TIME, value):
-            return datetime.strptime(value, "%Y-%m-%d %H:%M:%S")  # noqa: DTZ007 - the service knows the zone
-    except ValueError:
-        pass  # the 30th of February
-    raise PydanticCustomError("local_time", "must be a date and time such as 2021-03-18 10:13:43")
+    if isinstance(value, str) and re.fullmatch(_LOCAL_TIME, value):
+        return datetime.strptime(value, "%Y-%m-%d %H:%M:%S")  # noqa: DTZ007 - the service knows the zone
+    raise PydanticCustomError("local_time", "must be a date and time from 1970 to 2099, such as 2021-03-18 10:13:43")
 
 
-_LOCAL_TIME = "[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}"
+# Every day there is and no other, so that documents can say it too. Of these years every fourth is a leap year.
+_DAY = (
+    r"(?:(?:19[7-9]|20[0-9])[0-9]-(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)"
+    r"|(?:0[13578]|1[02])-31)|(?:19(?:[79][26]|8[048])|20(?:[02468][048]|[13579][26]))-02-29)"
+)
+_LOCAL_TIME = rf"{_DAY} (?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
 LocalTime = Annotated[
     datetime,
     PlainValidator(_local_time),
     PlainSerializer(lambda local: f"{local:%Y-%m-%d %H:%M:%S}", return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "pattern": f"^{_LOCAL_TIME}$", "examples": ["2021-03-18 10:13:43"]}),
 ]
-"""A date and time of day as a clock on the wall shows it."""
+"""A date and time of day as a clock on the wall shows it, 1970 to 2099."""
 
 Latitude = Annotated[StrictFloat, Field(ge=-90, le=90, allow_inf_nan=False)]
 Longitude = Annotated[StrictFloat, Field(ge=-180, le=180, allow_inf_nan=False)]
@@ -85,6 +104,16 @@ Longitude = Annotated[StrictFloat, Field(ge=-180, le=180, allow_inf_nan=False)]
 
 class NewCheckin(Message):
     """Body of `POST /api/SOA/home/checkin`: somebody is on the spot. Degrees are WGS 84's."""
+
+    model_config = example(
+        internetNo="8850049302",
+        orderNo="5960915_106347524.2",
+        staffCode="cs_eng_ftth",
+        jobStatus="homecheckedin",
+        checkinLatitude=13.7827811,
+        checkinLongitude=100.5465937,
+        checkinDate="2021-03-18 10:13:43",
+    )
 
     internet_no: Code
     order_no: OrderId

@@ -1,5 +1,6 @@
 """The messages on the topics. Field names follow Confluent's microservices example, in camelCase on the wire."""
 
+from decimal import Decimal
 from enum import StrEnum
 
 from pydantic import AwareDatetime, Field
@@ -45,7 +46,7 @@ class Order(Message):
     reasons: tuple[str, ...] | None = None
 
     @property
-    def value(self) -> Money:
+    def value(self) -> Decimal:
         """What the order is worth: quantity times price."""
         return self.quantity * self.price
 

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, StrictInt
 from pydantic.alias_generators import to_camel
@@ -15,12 +15,20 @@ Money = Annotated[
 ]
 """An amount of money: Decimal in code, a JSON number on the wire, at most 11 digits before and 4 after the point."""
 
+Total = Annotated[Decimal, Field(allow_inf_nan=False), PlainSerializer(float, return_type=float, when_used="json")]
+"""A sum or a multiple of amounts: exact in code, a JSON number on the wire, which has its first 15 digits."""
+
 Quantity = Annotated[StrictInt, Field(ge=-1_000_000_000, le=1_000_000_000)]
 """A count of pieces. Negative ones are well-formed: it is the details validator that judges them."""
 
 Int64 = Annotated[StrictInt, Field(ge=-(2**63), le=2**63 - 1)]
 
 Timestamp = Annotated[AwareDatetime, Field(default_factory=lambda: datetime.now(UTC))]
+
+
+def example(**fields: Any) -> ConfigDict:
+    """Configuration of a model that has one in documents; names as they are on the wire."""
+    return ConfigDict(json_schema_extra={"examples": [fields]})
 
 
 class Message(BaseModel):

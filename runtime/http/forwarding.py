@@ -69,7 +69,8 @@ async def forward(
 
     Only for requests that may be put twice: an owner that died has perhaps done what it was asked before it died.
     """
-    body = await body_of(request) if request.body_exists else None
+    # The body of a read says nothing, whoever answers it.
+    body = await body_of(request) if request.body_exists and request.method not in {"GET", "HEAD"} else None
     remaining = deadline.remaining()
     target = _target(request, remaining)
     call = asyncio.ensure_future(_call(request, host, owner, target, body, remaining + _GRACE_S))

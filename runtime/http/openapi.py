@@ -4,11 +4,13 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
 
+from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 from runtime.hosting import Hosted
 from runtime.http.answers import title_of
 from schemas.api import Problem
+from schemas.identifiers import OrderId
 from schemas.wire import Message
 
 ORDER_ID = {
@@ -16,7 +18,7 @@ ORDER_ID = {
     "in": "path",
     "required": True,
     "description": "Percent-encoded: a slash in the id is %2F",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 128},
+    "schema": {"$ref": "#/components/schemas/OrderId"},
 }
 TIMEOUT = {
     "name": "timeout",
@@ -25,6 +27,8 @@ TIMEOUT = {
     "schema": {"type": "integer", "minimum": 0, "default": 10_000},
 }
 
+# A mark of a worker that is none, a body nobody asked for, an expectation nobody meets, a fault, too much in hand.
+_ANYWHERE = (401, 413, 417, 500, 503)
 _REF = "#/components/schemas/{model}"
 
 
@@ -46,8 +50,9 @@ def problems(*statuses: int) -> dict[str, Any]:
 
 def document(hosted: Iterable[Hosted]) -> dict[str, Any]:
     """The whole document. Raises `ValueError` if two services describe the same path or schema differently."""
-    paths: dict[str, Any] = dict(_OPERATIONAL)
-    schemas: dict[str, Any] = schemas_of(Problem)
+    paths: dict[str, Any] = {}
+    _merge(paths, _OPERATIONAL)
+    schemas: dict[str, Any] = {"OrderId": TypeAdapter(OrderId).json_schema(), **schemas_of(Problem)}
     for part in (h.openapi() for h in hosted if h.openapi is not None):
         _merge(paths, part.get("paths", {}))
         _merge(schemas, part.get("components", {}).get("schemas", {}))
@@ -58,8 +63,16 @@ def document(hosted: Iterable[Hosted]) -> dict[str, Any]:
             "version": version("faust-orders"),
             "description": "Any worker answers for any order. Errors are problems as in RFC 9457.",
         },
-        "paths": paths,
+        "paths": {path: _everywhere(operations) for path, operations in paths.items()},
         "components": {"schemas": schemas},
+    }
+
+
+def _everywhere(operations: Mapping[str, Any]) -> dict[str, Any]:
+    """The operations of a path, with what surrounds every handler of a worker may answer in its place."""
+    return {
+        method: {**operation, "responses": {**problems(*_ANYWHERE), **operation["responses"]}}
+        for method, operation in operations.items()
     }
 
 

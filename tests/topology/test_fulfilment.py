@@ -1,6 +1,8 @@
 """Fulfilment: what has to happen before an order is shipped, in whatever order it happens."""
 
+import json
 from datetime import timedelta
+from decimal import Decimal
 from itertools import permutations
 
 import pytest
@@ -9,8 +11,9 @@ import fulfilment_service.app
 from fulfilment_service.state import PROGRESS
 from runtime.settings import Settings
 from runtime.testing import Topology
+from schemas.api import FulfilmentStatus
 from schemas.messages import HomeCheckin, OrderState, Payment
-from schemas.topics import CHECKIN_REJECTIONS, FULFILMENTS, HOME_CHECKINS, PAYMENTS
+from schemas.topics import CHECKIN_REJECTIONS, FULFILMENTS, HOME_CHECKINS, ORDERS, PAYMENTS
 from tests.topology.conftest import CORE, Shop
 from validators.inventory.state import RESERVATIONS, STOCK
 
@@ -144,3 +147,16 @@ def test_a_payment_that_comes_before_its_order_is_kept(shop):
 def test_a_need_that_is_none_is_refused():
     with pytest.raises(ValueError, match="LUCK"):
         fulfilment_service.app.build(Settings(fulfilment_needs="VALIDATED,LUCK"))
+
+
+def test_an_order_may_be_worth_more_than_an_amount_has_digits(shop):
+    shop.post(shop.order("o1", product="JUMPERS", quantity=1_000_000_000, price="99999999999.9999"))
+    shop.topology.send(PAYMENTS, *[paid("99999999999.9999", id_=f"p{n}") for n in range(3)])
+    progress = shop.topology.row(PROGRESS, "o1")
+
+    assert progress.value == Decimal(99999999999999900000)
+    status = FulfilmentStatus(
+        order_id="o1", fulfilled=False, needed=(), missing=(), value=progress.value, paid=sum(progress.paid.values())
+    )
+    assert json.loads(status.to_json())["paid"] == pytest.approx(3e11)
+    assert shop.topology.records(ORDERS.dead_letters) == []

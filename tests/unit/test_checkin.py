@@ -1,10 +1,12 @@
 """What a check-in may say, and which moment its time is."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
+from itertools import product
 from zoneinfo import ZoneInfo
 
 import pytest
 from click.testing import CliRunner
+from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
 from checkin_service.http import instant
@@ -46,6 +48,10 @@ def test_the_body_is_read_and_written_as_it_is():
         ("checkinLongitude", True, "must be a number"),
         ("checkinLongitude", float("nan"), "finite"),
         ("checkinDate", "2021-03-18T10:13:43Z", "such as 2021-03-18 10:13:43"),
+        ("checkinDate", "1969-12-31 23:59:59", "from 1970 to 2099"),
+        ("checkinDate", "2100-01-01 00:00:00", "from 1970 to 2099"),
+        ("checkinDate", "2021-03-18 24:00:00", "such as 2021-03-18 10:13:43"),
+        ("checkinDate", "2021-03-18 10:13:43\n", "such as 2021-03-18 10:13:43"),
         ("checkinDate", "2021-02-30 10:13:43", "such as 2021-03-18 10:13:43"),
         ("checkinDate", "٢٠٢١-03-18 10:13:43", "such as 2021-03-18 10:13:43"),
         ("checkinDate", 1616037223, "such as 2021-03-18 10:13:43"),
@@ -122,3 +128,12 @@ def test_it_listens_where_it_is_told_to(arguments, environment, port, monkeypatc
     monkeypatch.setattr("runtime.process.run", lambda _, settings: ran.append(settings.http_port) or 0)
     result = CliRunner().invoke(main, ["run", *arguments], env=environment)
     assert (result.exit_code, ran) == (0, [port]), result.output
+
+
+def test_every_day_from_1970_to_2099_can_be_checked_in_on_and_no_other():
+    days = {str(date(1970, 1, 1) + timedelta(n)) for n in range((date(2100, 1, 1) - date(1970, 1, 1)).days)}
+    schema = Draft202012Validator(NewCheckin.model_json_schema()["properties"]["checkinDate"])
+    for year, month, day in product(range(1967, 2105), range(14), range(33)):
+        text = f"{year}-{month:02}-{day:02} 10:13:43"
+        assert schema.is_valid(text) == (text[:10] in days), text
+    assert {str(read(checkinDate=f"{day} 10:13:43").checkin_date.date()) for day in days} == days

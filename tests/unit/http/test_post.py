@@ -85,9 +85,10 @@ async def test_an_idempotency_key_makes_one_order_of_two_requests(worker: Runnin
     assert len(worker.host.produced) == 1
 
 
+@pytest.mark.parametrize("order_id", [b"", b'"id":"o-1",'])
 @pytest.mark.parametrize("key", ["", "\t", "\udcff"])
-async def test_an_idempotency_key_that_cannot_be_one_is_refused(worker: Running, key: str):
-    body = b'{"customerId":1,"product":"x","quantity":1,"price":1}'
+async def test_an_idempotency_key_that_cannot_be_one_is_refused(worker: Running, key: str, order_id: bytes):
+    body = b'{%s"customerId":1,"product":"x","quantity":1,"price":1}' % order_id
     head = f"POST /v1/orders HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\nIdempotency-Key: a\x7f{key}\r\n\r\n"
     if key == "":
         head = head.replace("a\x7f", "")
@@ -250,3 +251,14 @@ async def test_a_body_without_a_content_type_is_taken_as_json(worker: Running):
     body = b'{"customerId":1,"product":"x","quantity":1,"price":1}'
     head = f"POST /v1/orders HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
     assert (await worker.raw(head.encode() + body))[0] == 201
+
+
+async def test_a_whole_number_may_be_written_with_a_point(worker: Running):
+    json = {"Content-Type": "application/json"}
+    body = b'{"id":"o-1","customerId":15.0,"product":"x","quantity":3.0,"price":5}'
+    async with worker.post(body, headers=json) as answer:
+        assert answer.status == 201
+        assert (await answer.read()).startswith(b'{"id":"o-1","customerId":15,')
+    for old, new, field in ((b"3.0", b"3.5", "quantity"), (b"15.0", b"9007199254740993.0", "customerId")):
+        async with worker.post(body.replace(old, new), headers=json) as answer:
+            assert [e["name"] for e in (await answer.json())["errors"]] == [field]

@@ -1,0 +1,95 @@
+"""All services in two workers, in processes of their own, and Schemathesis run on what they serve."""
+
+import asyncio
+import json
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+
+from ecosystem.ports import free_ports
+from ecosystem.services import NAMES
+from runtime.settings import Settings
+from tests.workers import Deployment, Remote, until
+
+ROOT = Path(__file__).parents[2]
+_CONFIG = Path(__file__).parent / "schemathesis.toml"
+_OURS = {name.upper() for name in Settings.model_fields}
+
+
+def databases(postgres: Any) -> dict[str, str]:
+    """An empty database for each setting that names one: what to put into the environment."""
+    wanted = [name for name in Settings.model_fields if name.endswith("_database_url")]
+    return {name.upper(): postgres.database(f"t_{secrets.token_hex(4)}") for name in wanted}
+
+
+@asynccontextmanager
+async def all_services(deployment: Deployment, urls: Mapping[str, str]) -> AsyncIterator[list[Remote]]:
+    """Two workers, so that half of all keys are the other one's; ready."""
+    own = {
+        **{name: value for name, value in os.environ.items() if name not in _OURS},
+        **urls,
+        "KAFKA_BOOTSTRAP_SERVERS": deployment.servers,
+        "TOPIC_PREFIX": deployment.prefix,
+        "WORKER_KEYS": secrets.token_hex(),
+        "SESSION_TIMEOUT_S": "30",  # the machine is busy: nobody is to be taken for dead
+        "HEARTBEAT_INTERVAL_S": "0.5",
+    }
+    workers = []
+    async with AsyncExitStack() as stack:
+        for port in free_ports(2):
+            state = {"HTTP_PORT": str(port), "STATE_DIR": str(deployment.folder / str(port))}
+            workers.append(await stack.enter_async_context(_running({**own, **state})))
+        for worker in workers:
+            await until(lambda worker=worker: _is_ready(deployment, worker), "ready")  # type: ignore[misc]
+        yield workers
+
+
+@asynccontextmanager
+async def _running(environment: Mapping[str, str]) -> AsyncIterator[Remote]:
+    command = [sys.executable, "-m", "ecosystem.cli", "run", *NAMES]
+    process = await asyncio.create_subprocess_exec(*command, env=environment)
+    try:
+        yield Remote(f"http://127.0.0.1:{environment['HTTP_PORT']}")
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+async def _is_ready(deployment: Deployment, worker: Remote) -> bool:
+    try:
+        answer = await deployment.ask(worker, "GET", "/readyz")
+    except aiohttp.ClientError:
+        return False
+    told = answer.json()
+    return bool(told["ready"] and len(told["partitions"]) == 2 and set(told["databases"].values()) <= {"open"})
+
+
+class Findings(NamedTuple):
+    """What a run of the fuzzer came to: its report (`st run --report json`), and all it said."""
+
+    report: Any
+    said: str
+
+
+async def fuzz(url: Any, folder: Path, *options: str) -> Findings:
+    """Fuzzes what `url` serves by its own document."""
+    report = folder / "report.json"
+    process = await asyncio.create_subprocess_exec(
+        *(str(Path(sys.executable).with_name("st")), "--config-file", str(_CONFIG), "--no-color"),
+        *("run", f"{url}/openapi.json", "--report", "json", "--report-json-path", str(report), *options),
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await process.communicate()
+    text = said.decode()
+    assert report.exists(), text
+    return Findings(json.loads(report.read_text()), text)
