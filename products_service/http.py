@@ -1,5 +1,6 @@
 """`/v1/products`: create, change, withdraw and look at products; changes may name the version they are meant for."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -18,6 +19,9 @@ from schemas.api import InvalidParam, NewProduct, Product, ProductContent, Produ
 from schemas.identifiers import Code
 
 PATH = "/v1/products"
+_TAG = r'(W/)?"[!#-~]*"'
+_IF_MATCH = rf"^ *(\*|{_TAG}( *, *{_TAG})*) *$"
+"""RFC 9110, 13.1.1."""
 _CODE: TypeAdapter[str] = TypeAdapter(Code)
 
 
@@ -84,16 +88,14 @@ def _code_of(request: web.Request) -> str:
 
 def _expected(request: web.Request) -> Expected:
     """The versions in If-Match (RFC 9110, 13.1.1); `None` without it, or if any will do."""
-    tags = request.if_match
-    if tags is None or any(tag.value == "*" for tag in tags):
+    header = request.headers.get("If-Match")
+    if header is None or header.strip() == "*":
         return None
-    if not tags:
+    if not re.fullmatch(_IF_MATCH, header):
         fault = InvalidParam(name="If-Match", reason='must be the ETag of the product in its quotes, such as "3"')
         raise Refused(400, f"{fault.name} {fault.reason}.", errors=[fault])
-    # Text that is no version of ours, and weak ones, are versions that no product has.
-    return {
-        int(t.value) for t in tags if not t.is_weak and t.value.isascii() and t.value.isdigit() and len(t.value) < 20
-    }
+    # Weak ones, and text that is no version of ours, are versions that no product has.
+    return {int(version) for version in re.findall(r'(?<!W/)"([0-9]{1,19})"', header)}
 
 
 def openapi() -> Mapping[str, Any]:
@@ -103,13 +105,13 @@ def openapi() -> Mapping[str, Any]:
         "in": "path",
         "required": True,
         "description": "Percent-encoded: a slash in the code is %2F",
-        "schema": {"type": "string", "minLength": 1, "maxLength": 64},
+        "schema": {"$ref": "#/components/schemas/Code"},
     }
     if_match = {
         "name": "If-Match",
         "in": "header",
         "description": "ETag of the version that is meant; another one is answered 412",
-        "schema": {"type": "string", "examples": ['"3"']},
+        "schema": {"type": "string", "pattern": _IF_MATCH, "examples": ['"3"']},
     }
     etag = {"ETag": {"description": "The version", "schema": {"type": "string"}}}
     location = {"Location": {"description": "Where the product is", "schema": {"type": "string"}}}

@@ -27,11 +27,10 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
 
 
-Price = Annotated[
-    Money,
-    BeforeValidator(_no_text),
-    WithJsonSchema({"type": "number", "minimum": -_MOST, "maximum": _MOST, "multipleOf": 0.0001}),
-]
+def _price(least: float) -> WithJsonSchema:
+    return WithJsonSchema({"type": "number", "minimum": least, "maximum": _MOST, "multipleOf": 0.0001})
+
+
 Whole = BeforeValidator(_whole)
 
 
@@ -44,7 +43,7 @@ class NewOrder(Message):
     customer_id: Annotated[Int64, Whole]
     product: str = Field(max_length=256)
     quantity: Annotated[Quantity, Whole]
-    price: Price = Field(description="Of one piece")
+    price: Annotated[Money, BeforeValidator(_no_text), _price(-_MOST)] = Field(description="Of one piece")
 
 
 class Verdict(Message):
@@ -166,12 +165,16 @@ class PortalCheckins(Message):
 class ProductContent(Message):
     """Body of `PUT /v1/products/{code}`: what a product is to be from now on."""
 
+    model_config = example(name="Underpants, blue", price=5.00)
+
     name: Name
-    price: Annotated[Money, BeforeValidator(_no_text)] = Field(ge=0, description="Of one piece")
+    price: Annotated[Money, BeforeValidator(_no_text), Field(ge=0), _price(0)] = Field(description="Of one piece")
 
 
 class NewProduct(ProductContent):
     """Body of `POST /v1/products`."""
+
+    model_config = example(code="UNDERPANTS", name="Underpants, blue", price=5.00)
 
     code: Code
 
