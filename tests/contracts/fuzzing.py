@@ -15,10 +15,12 @@ import aiohttp
 from ecosystem.ports import free_ports
 from ecosystem.services import NAMES
 from runtime.settings import Settings
-from tests.workers import Deployment, Remote, until
+from tests.workers import Deployment, Remote
 
 ROOT = Path(__file__).parents[2]
 _CONFIG = Path(__file__).parent / "schemathesis.toml"
+_START_S = 240.0
+"""For two processes with all services and their migrations, on a machine that has other things to do."""
 _OURS = {name.upper() for name in Settings.model_fields}
 
 
@@ -45,8 +47,9 @@ async def all_services(deployment: Deployment, urls: Mapping[str, str]) -> Async
         for port in free_ports(2):
             state = {"HTTP_PORT": str(port), "STATE_DIR": str(deployment.folder / str(port))}
             workers.append(await stack.enter_async_context(_running({**own, **state})))
-        for worker in workers:
-            await until(lambda worker=worker: _is_ready(deployment, worker), "ready")  # type: ignore[misc]
+        async with asyncio.timeout(_START_S):
+            while not all([await _is_ready(deployment, worker) for worker in workers]):
+                await asyncio.sleep(0.1)
         yield workers
 
 

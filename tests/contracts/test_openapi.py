@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 
 import pytest
 
@@ -53,7 +54,7 @@ def test_a_service_answers_what_its_document_says_and_nothing_else(name):
 async def workers(kafka, postgres, tmp_path_factory):
     """All services, for all tests of this module, and the deployment they are in."""
     async with (
-        Deployment(kafka, "t-contracts-", tmp_path_factory.mktemp("state")) as deployment,
+        Deployment(kafka, f"t-{secrets.token_hex(4)}-", tmp_path_factory.mktemp("state")) as deployment,
         all_services(deployment, databases(postgres)) as started,
     ):
         yield deployment, started
