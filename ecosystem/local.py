@@ -112,7 +112,7 @@ class Local:
         if self._wish.rate:
             options = ["--rate", str(self._wish.rate), "--every", "60"]
             options += [part for url in urls["orders"] for part in ("--url", url)]
-            for service in ("fulfilment", "checkin", "portal"):
+            for service in ("fulfilment", "checkin", "portal", "products"):
                 options += [f"--{service}-url", urls[service][0]]
             self._children.start(_SAMPLE, ["generate", *options], {"KAFKA_BOOTSTRAP_SERVERS": servers})
 

@@ -44,6 +44,11 @@ def products() -> list[NewProduct]:
     return [NewProduct(code=c, name=c.replace("-", " ").capitalize(), price=Decimal(p)) for c, p in priced.items()]
 
 
+def seasonal() -> NewProduct:
+    """What is withdrawn and offered again from time to time. Nobody orders it."""
+    return NewProduct(code="advent-calendar", name="Advent calendar", price=Decimal("29.00"))
+
+
 def customers() -> Iterator[Customer]:
     """The same ones each time."""
     for number in range(1, CUSTOMERS + 1):

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import click
 
 from ecosystem import running
-from ecosystem.api import Api, CheckinApi, FulfilmentApi, OrdersApi, PortalApi, Unreachable
+from ecosystem.api import Api, CheckinApi, FulfilmentApi, OrdersApi, PortalApi, ProductsApi, Unreachable
 from ecosystem.commands.shared import perform, service_url_option
 from ecosystem.drive.clients import CheckInDesk, Clients
 from ecosystem.drive.driver import Driver
@@ -36,6 +36,11 @@ A = TypeVar("A", bound=Api)
     "[default: ghosts, unless there is a --count]",
 )
 @click.option(
+    "--products/--no-products",
+    default=True,
+    help="Change prices now and then, withdraw a product and offer it again  [default: products]",
+)
+@click.option(
     "--every", type=click.FloatRange(1), default=10.0, show_default=True, metavar="S", help="How often to report"
 )
 @click.option(
@@ -50,6 +55,7 @@ A = TypeVar("A", bound=Api)
 @service_url_option("fulfilment", "--fulfilment-url")
 @service_url_option("checkin", "--checkin-url")
 @service_url_option("portal", "--portal-url")
+@service_url_option("products", "--products-url")
 def generate(
     rate: float,
     count: int | None,
@@ -57,24 +63,27 @@ def generate(
     payments: bool,
     checkins: bool,
     ghosts: bool | None,
+    products: bool,
     every: float,
     urls: tuple[str, ...],
     fulfilment_url: str,
     checkin_url: str,
     portal_url: str,
+    products_url: str,
 ) -> None:
     """Post sample orders, pay and check in for them, and read all of it back.
 
     Most orders are paid at once; some late, in two parts, before they are posted, or never. For most somebody checks
     in, for some that failed too. What is to follow is waited for: the outcome, SHIPPED if all has happened, what is
-    missing if not, the rejection of check-ins that were in vain.
+    missing if not, the rejection of check-ins that were in vain. Meanwhile prices change, and a product is withdrawn
+    and offered again.
 
     Orders are posted to the workers in turn and read from the next one. Ends with a tally, and with exit code 1 if
     anything that was read did not fit what was written.
 
     \b
     orders generate --rate 50 --count 1000
-    orders generate --no-payments --no-checkins             the core alone
+    orders generate --no-payments --no-checkins --no-products      the core alone
     orders generate --url http://127.0.0.1:8080 --url http://127.0.0.1:8081
     """
 
@@ -92,7 +101,7 @@ def generate(
                 return api
 
             orders = [await opened.enter_async_context(OrdersApi(url)) for url in urls]
-            fulfilment, desk, writer = None, None, None
+            fulfilment, desk, writer, shelves = None, None, None, None
             if payments or checkins:
                 fulfilment = await client(FulfilmentApi, fulfilment_url, "fulfilment", "--no-payments --no-checkins")
             if checkins:
@@ -104,8 +113,10 @@ def generate(
                 )
             if payments:
                 writer = await opened.enter_async_context(Writer(settings))
+            if products:
+                shelves = await client(ProductsApi, products_url, "products", "--no-products")
             driver = Driver(
-                Clients(orders, writer, desk, fulfilment),
+                Clients(orders, writer, desk, fulfilment, shelves),
                 Random(seed),
                 lambda text: click.echo(f"MISMATCH {text}", err=True),
                 ghosts=count is None if ghosts is None else ghosts,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
-from ecosystem.api import CheckinApi, FulfilmentApi, OrdersApi, PortalApi
+from ecosystem.api import CheckinApi, FulfilmentApi, OrdersApi, PortalApi, ProductsApi
 from ecosystem.writer import Writer
 
 
@@ -31,3 +31,5 @@ class Clients:
     check_ins: CheckInDesk | None = None
     fulfilment: FulfilmentApi | None = None
     """Asked whether an order is shipped, if it is paid or checked in for at all."""
+    products: ProductsApi | None = None
+    """Changes products."""

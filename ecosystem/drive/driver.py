@@ -1,6 +1,7 @@
 """Orders at a steady rate."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import Awaitable, Callable
 from random import Random
@@ -9,6 +10,7 @@ from typing import Any
 from ecosystem.drive.clients import Clients
 from ecosystem.drive.order import Way
 from ecosystem.drive.patience import Mismatch, Patience, Stopped
+from ecosystem.drive.products import PAUSE_S, ProductChanges
 from ecosystem.drive.script import script
 from ecosystem.drive.tally import Tally
 
@@ -37,6 +39,7 @@ class Driver:
         self.tally = Tally()
         self._clients = clients
         self._random = random
+        self._random_products = Random(random.random())  # of its own: the orders of a seed do not depend on time
         self._complain = complain
         self._ghosts = ghosts
         self._patience_s = patience_s
@@ -46,6 +49,13 @@ class Driver:
 
         Returns when all that is to come of them has been read back; at `stop`, when nobody waits for an answer.
         """
+        ordered = asyncio.Event()
+        async with asyncio.TaskGroup() as beside:
+            beside.create_task(self._change_products(ordered))
+            await self._order(rate, count, stop)
+            ordered.set()
+
+    async def _order(self, rate: float, count: int | None, stop: asyncio.Event) -> None:
         room = asyncio.Semaphore(_MOST_IN_FLIGHT)
         patience = Patience(self.tally, stop, self._patience_s)
         started = time.monotonic()
@@ -63,6 +73,18 @@ class Driver:
                 tasks.create_task(self._follow(name, way.walk())).add_done_callback(lambda _: room.release())
                 if planned.ghost and self._ghosts:
                     tasks.create_task(self._follow(f"ghost beside {name}", way.ghost()))
+
+    async def _change_products(self, stop: asyncio.Event) -> None:
+        if self._clients.products is None:
+            return
+        patience = Patience(self.tally, stop, self._patience_s)
+        changes = ProductChanges(self._clients.products, self._random_products, patience, self.tally)
+        for number in itertools.count():
+            await self._follow(f"product change {number}", changes.change(number))
+            try:
+                await patience.rest(PAUSE_S if number else PAUSE_S / 5)  # both kinds are soon seen
+            except Stopped:
+                return
 
     async def _follow(self, name: str, way: Awaitable[None]) -> None:
         try:

@@ -79,7 +79,7 @@ class Patience:
                 if enough(found):
                     return found
             except Mismatch as mismatch:
-                if not _not_found(mismatch):
+                if not refused_with(mismatch, 404):
                     raise
                 found = str(mismatch)
             if time.monotonic() > deadline:
@@ -88,5 +88,6 @@ class Patience:
             pause = min(pause * 1.6, _LONGEST_PAUSE_S)
 
 
-def _not_found(mismatch: Mismatch) -> bool:
-    return isinstance(mismatch.__cause__, Refusal) and mismatch.__cause__.status == 404
+def refused_with(mismatch: Mismatch, status: int) -> bool:
+    """Whether it is the service's own answer, and which."""
+    return isinstance(mismatch.__cause__, Refusal) and mismatch.__cause__.status == status

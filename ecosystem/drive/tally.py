@@ -18,8 +18,12 @@ class Tally:
     check_ins: int = 0
     rejected: int = 0
     """Check-ins that were rejected, as they had to be."""
+    prices: int = 0
+    """Changes of a product's price."""
+    returns: int = 0
+    """Products that were withdrawn and offered again."""
     unfinished: int = 0
-    """Orders, and check-ins for none, that were left alone at the end with something still to come."""
+    """Orders, ghosts and changes of products that were left alone at the end with something still to come."""
     mismatches: list[str] = field(default_factory=list)
     repeated: int = 0
     seconds: list[float] = field(default_factory=list)
@@ -38,6 +42,8 @@ class Tally:
         parts = [
             f"{self.posted} posted: {', '.join(decided) or 'none decided yet'}{shipped}",
             f"{self.check_ins} check-ins, {self.rejected} rejected" if self.check_ins else "",
+            f"{self.prices} prices changed" if self.prices else "",
+            f"{self.returns} products withdrawn and back" if self.returns else "",
             f"{len(self.mismatches)} mismatches",
             f"p50 {_ms(times, 0.5)}, p99 {_ms(times, 0.99)} ms" if times else "",
             f"{self.repeated} requests repeated" if self.repeated else "",

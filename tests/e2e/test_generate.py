@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import secrets
 import signal
 import sys
 
@@ -10,23 +11,38 @@ import pytest
 
 from ecosystem import sample
 from ecosystem.services import CORE
-from schemas.messages import OrderState
-from schemas.topics import CHECKIN_REJECTIONS, ORDERS, PAYMENTS
+from schemas.messages import OrderState, ProductEventKind
+from schemas.topics import CHECKIN_REJECTIONS, ORDERS, PAYMENTS, PRODUCTS
 from tests.workers import until
 
-SERVICES = (*CORE, "fulfilment", "checkin", "portal")
+SERVICES = (*CORE, "fulfilment", "checkin", "portal", "products")
 
 
 @pytest.fixture
-async def urls(deployment, apart, database_url):
+def products_database_url(postgres):
+    name = f"t_{secrets.token_hex(4)}"
+    yield postgres.database(name)
+    postgres.drop(name)
+
+
+@pytest.fixture
+async def urls(deployment, apart, database_url, products_database_url):
     """Where each service answers, for the command."""
     await deployment.start_core(
-        apart=apart, only=SERVICES, checkin_database_url=database_url, checkin_patience_s=2.0, standby_replicas=0
+        apart=apart,
+        only=SERVICES,
+        checkin_database_url=database_url,
+        products_database_url=products_database_url,
+        checkin_patience_s=2.0,
+        standby_replicas=0,
     )
     await deployment.stock(**{level.product: level.count for level in sample.stock()})
     found = {name: w for w in deployment.workers for name in w.readiness()["services"]}
-    await until(lambda: found["checkin"].readiness()["databases"] == {"checkin": "open"}, "database")
-    return {f"{name.upper()}_URL": str(found[name].url) for name in ("orders", "fulfilment", "checkin", "portal")}
+    databases = {"checkin", "products"}
+    await until(
+        lambda: all(found[name].readiness()["databases"].get(name) == "open" for name in databases), "databases"
+    )
+    return {f"{name.upper()}_URL": str(found[name].url) for name in SERVICES}
 
 
 async def generate(deployment, urls, *arguments):
@@ -48,7 +64,7 @@ async def finished(process):
 
 
 async def test_orders_are_shipped_or_not_as_they_have_to_be(deployment, urls):
-    process = await generate(deployment, urls, "--rate", "20", "--count", "60", "--seed", "1", "--ghosts")
+    process = await generate(deployment, urls, "--rate", "10", "--count", "60", "--seed", "1", "--ghosts")
     code, said = await finished(process)
     assert (code, "60 posted" in said, "; 0 mismatches; " in said) == (0, True, True), said
 
@@ -60,10 +76,13 @@ async def test_orders_are_shipped_or_not_as_they_have_to_be(deployment, urls):
     rejections = await deployment.values(CHECKIN_REJECTIONS)
     assert f"{len(rejections)} rejected" in said
     assert {r.reason for r in rejections} == {"the order has failed", "there is no such order"}
+    assert re.search(r"; \d prices changed; 1 products withdrawn and back; 0 mismatches; ", said)
+    season = [e.kind for e in await deployment.values(PRODUCTS) if e.code == sample.seasonal().code]
+    assert season == [ProductEventKind.CREATED, ProductEventKind.WITHDRAWN, ProductEventKind.UPDATED]
 
 
 async def test_what_is_switched_off_is_left_out_and_an_end_is_soon(deployment, urls):
-    process = await generate(deployment, urls, "--rate", "20", "--no-checkins", "--every", "1")
+    process = await generate(deployment, urls, "--rate", "20", "--no-checkins", "--no-products", "--every", "1")
     await asyncio.wait_for(until_said(process, r"[1-9]\d* VALIDATED"), 60)
     process.send_signal(signal.SIGINT)
     code, said = await finished(process)
@@ -77,7 +96,7 @@ async def until_said(process, pattern):
 
 async def test_who_names_the_wrong_worker_is_told(deployment):
     worker = await deployment.start("details")
-    urls = {f"{name}_URL": str(worker.url) for name in ("ORDERS", "FULFILMENT", "CHECKIN", "PORTAL")}
+    urls = {f"{name}_URL": str(worker.url) for name in ("ORDERS", "FULFILMENT", "CHECKIN", "PORTAL", "PRODUCTS")}
     code, said = await finished(await generate(deployment, urls, "--count", "1"))
     assert code != 0
     assert (

@@ -23,7 +23,7 @@ def orders(data, *arguments):
 
 
 def environment(data):
-    without = {"KAFKA_BOOTSTRAP_SERVERS", "ORDERS_URL", "CHECKIN_URL", "FULFILMENT_URL", "PORTAL_URL"}
+    without = {"KAFKA_BOOTSTRAP_SERVERS", "ORDERS_URL", "CHECKIN_URL", "FULFILMENT_URL", "PORTAL_URL", "PRODUCTS_URL"}
     return {**{k: v for k, v in os.environ.items() if k not in without}, "ORDERS_DATA": str(data)}
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from datetime import UTC, datetime
 from decimal import Decimal
 from random import Random
 from zoneinfo import ZoneInfo
@@ -10,8 +11,10 @@ import pytest
 
 from ecosystem import sample
 from ecosystem.api import Refusal, Unreachable
+from ecosystem.drive import products
 from ecosystem.drive.clients import CheckInDesk, Clients
 from ecosystem.drive.driver import Driver
+from ecosystem.drive.patience import Mismatch, Patience
 from ecosystem.drive.script import CheckInAt, script
 from ecosystem.drive.tally import Tally
 from schemas.api import (
@@ -22,6 +25,8 @@ from schemas.api import (
     PortalCheckin,
     PortalCheckins,
     Problem,
+    Product,
+    ProductState,
     Verdict,
 )
 from schemas.messages import CheckType, Need, Order, OrderState, ValidationResult
@@ -283,6 +288,93 @@ async def test_at_the_end_nobody_waits_for_what_may_never_come(drive):
         tally = await driving
     assert tally.unfinished > 0
     assert f"{tally.unfinished} left unfinished" in str(tally)
+
+
+# Products that change
+
+
+class Shelves:
+    """A product service in memory; `quicker` changes each product in the moment before the driver does."""
+
+    def __init__(self, lie=None, quicker=False):
+        self.products = {}
+        self.history = []
+        self.lie = lie
+        self.quicker = quicker
+
+    async def create(self, new):
+        return self._keep(new.model_dump(), version=1, state=ProductState.ACTIVE)
+
+    async def get(self, code):
+        if code not in self.products:
+            raise Refusal(Problem(title="Not Found", status=404))
+        return self.products[code]
+
+    async def change(self, code, content, version):
+        self._see(code, version)
+        return self._keep({"code": code, **content.model_dump()}, version=version + 1, state=ProductState.ACTIVE)
+
+    async def withdraw(self, code, version):
+        self._see(code, version)
+        return self._keep(self.products[code].model_dump(), version=version + 1, state=ProductState.WITHDRAWN)
+
+    def _see(self, code, version):
+        if self.quicker:
+            self._keep(self.products[code].model_dump(), version=version + 1)
+        if self.products[code].version != version:
+            raise Refusal(Problem(title="Precondition Failed", status=412))
+
+    def _keep(self, content, **more):
+        kept = Product(**{**content, **more, "changed_at": datetime.now(UTC)})
+        self.history.append(kept)
+        if self.lie is None or kept.version == 1:
+            self.products[kept.code] = kept
+        return kept.model_copy(update={"price": Decimal(1)}) if self.lie == "answers another price" else kept
+
+
+async def changed(shelves, *numbers, monkeypatch):
+    monkeypatch.setattr(products, "PAUSE_S", 0)
+    tally = Tally()
+    changes = products.ProductChanges(shelves, Random(1), Patience(tally, asyncio.Event(), 0.3), tally)
+    for number in numbers:
+        await changes.change(number)
+    return tally
+
+
+async def test_prices_stay_near_what_they_were_and_what_is_withdrawn_comes_back(monkeypatch):
+    shelves = Shelves()
+    tally = await changed(shelves, *range(100), monkeypatch=monkeypatch)
+    usual = {p.code: p.price for p in [*sample.products(), sample.seasonal()]}
+    assert all(Decimal("0.9") <= p.price / usual[p.code] <= Decimal("1.1") for p in shelves.history)
+    assert tally.prices > 60
+    season = [p.state for p in shelves.history if p.code == sample.seasonal().code]
+    assert season == [ProductState.ACTIVE, *[ProductState.WITHDRAWN, ProductState.ACTIVE] * 20]
+    assert tally.returns == 20
+    assert {p.state for p in shelves.products.values()} == {ProductState.ACTIVE}
+    assert "; 20 products withdrawn and back; 0 mismatches" in str(tally)
+
+
+async def test_what_an_earlier_run_left_withdrawn_is_offered_again(monkeypatch):
+    shelves = Shelves()
+    await shelves.create(sample.seasonal())
+    await shelves.withdraw(sample.seasonal().code, 1)
+    tally = await changed(shelves, 1, monkeypatch=monkeypatch)
+    assert [p.state for p in shelves.history[2:]] == [ProductState.ACTIVE]
+    assert tally.returns == 1
+
+
+async def test_who_was_quicker_has_it(monkeypatch):
+    tally = await changed(Shelves(quicker=True), *range(20), monkeypatch=monkeypatch)
+    assert (tally.prices, tally.returns) == (0, 0)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize(
+    ("lie", "said"), [("answers another price", "product answered"), ("forgets", "GET product answered")]
+)
+async def test_a_product_service_that_lies_is_found_out(monkeypatch, lie, said, number):
+    with pytest.raises(Mismatch, match=said):
+        await changed(Shelves(lie), number, monkeypatch=monkeypatch)
 
 
 def test_a_tally_says_what_there_is():
