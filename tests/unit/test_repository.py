@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from prometheus_client import CollectorRegistry
 
-from ecosystem import sample
+from ecosystem import sample, welcome
 from ecosystem.cli import main
 from ecosystem.kafka.jars import VERSION
 from ecosystem.postgres import VERSION as POSTGRES
@@ -80,6 +80,13 @@ def test_commands_in_the_documentation_exist(path):
             command = command.commands[arguments[1]]
         known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)} | {"--help"}
         assert set(options) <= known, words
+
+
+def test_readme_and_orders_up_lead_to_shipped_by_the_same_commands(monkeypatch):
+    monkeypatch.setattr(welcome, "command", lambda: ".venv/bin/orders")
+    said = welcome.walk(lambda _: "http://127.0.0.1:8080", Path(".data/mail/new"))
+    commands = [line.removeprefix("  ") for line in said.splitlines() if line.startswith("  ")]
+    assert "\n".join(["```sh", *commands, "```"]) in read("README.md")
 
 
 def test_readme_names_every_make_target():
