@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.message import Message
 from pathlib import Path
 from queue import SimpleQueue
@@ -12,6 +12,7 @@ from email_service.compose import message_id
 from email_service.state import Kind
 from schemas.messages import Order, OrderState
 
+_TRIES = 50
 _ENDS = {Kind.SHIPPED: OrderState.SHIPPED, Kind.FAILED: OrderState.FAILED}
 
 
@@ -20,6 +21,7 @@ class _Letter:
     order_id: str
     state: OrderState
     path: Path
+    tries: int
 
 
 class Firsts:
@@ -41,17 +43,19 @@ class Firsts:
         state = _told_by(letter)
         if state is not None and state not in self._seen:
             self._seen.add(state)
-            self._letters.put(_Letter(letter["X-Order-Id"], state, path))
+            self._letters.put(_Letter(letter["X-Order-Id"], state, path, _TRIES))
 
     def tell(self) -> None:
-        """Says what there is to say; what cannot be looked up now is said another time."""
+        """Says what there is to say. What cannot be looked up is tried again, then left to the next letter."""
         for _ in range(self._letters.qsize()):
             letter = self._letters.get()
             order = asyncio.run(_look(self._url, letter.order_id))
             if order is not None and order.state is letter.state:
                 self._say(_line(order, letter.path))
+            elif letter.tries > 1:
+                self._letters.put(replace(letter, tries=letter.tries - 1))
             else:
-                self._letters.put(letter)
+                self._seen.discard(letter.state)
 
 
 def _told_by(letter: Message) -> OrderState | None:

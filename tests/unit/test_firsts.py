@@ -1,0 +1,100 @@
+"""Letters that come to the sink of `orders up`: kept where it says, and the first of each end told once."""
+
+import smtplib
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from ecosystem import firsts
+from ecosystem.mail import MailSink
+from email_service.compose import compose
+from email_service.state import Addressed, Kind, Letter
+from schemas.messages import Customer, Order, OrderState, Payment
+
+FRANZ = Customer(id=15, first_name="Franz", last_name="Kafka", email="f@example.org", address="Praha", level="gold")
+STATES = {Kind.VALIDATED: OrderState.VALIDATED, Kind.FAILED: OrderState.FAILED, Kind.SHIPPED: OrderState.SHIPPED}
+
+
+def order(id_, kind):
+    reasons = ("no stock", "too much") if kind is Kind.FAILED else None
+    content = {"customer_id": 15, "product": "mug", "quantity": 2, "price": 5, "reasons": reasons}
+    return Order(id=id_, state=STATES[kind], **content)
+
+
+def letter(id_, kind):
+    payment = Payment(id="p1", order_id=id_, ccy="EUR", amount=Decimal(10))
+    addressed = Addressed(letter=Letter(kind=kind, order=order(id_, kind), payment=payment), customer=FRANZ)
+    return compose(addressed, "Shop <shop@example.com>")
+
+
+@pytest.fixture
+def known(monkeypatch):
+    """What the orders service answers, by order id."""
+    orders = {}
+
+    async def look(url, order_id):
+        return orders.get(order_id)
+
+    monkeypatch.setattr(firsts, "_look", look)
+    return orders
+
+
+def test_letters_are_kept_and_the_first_of_each_end_is_told_once(tmp_path, known):
+    said = []
+    told = firsts.Firsts("http://127.0.0.1:1", said.append)
+    sent = [
+        ("o1", Kind.VALIDATED),
+        ("o1", Kind.SHIPPED),
+        ("o2", Kind.FAILED),
+        ("o3", Kind.SHIPPED),
+        ("o4", Kind.FAILED),
+    ]
+    known.update({id_: order(id_, kind) for id_, kind in sent})
+    with MailSink(tmp_path / "mail", told.delivered) as sink, smtplib.SMTP("127.0.0.1", sink.port) as client:
+        for id_, kind in sent:
+            client.send_message(letter(id_, kind))
+    told.tell()
+    told.tell()
+
+    assert [line.rsplit(" ", 1)[0] for line in said] == [
+        "The first order is SHIPPED: o1, 2 × mug for customer 15. Its letter:",
+        "The first order is FAILED (no stock; too much): o2, 2 × mug for customer 15. Its letter:",
+    ]
+    assert len(list(sink.new.iterdir())) == 5
+    for line, words in zip(said, ("is on its way", "could not be accepted"), strict=True):
+        assert words in Path(line.rsplit(" ", 1)[1]).read_text("ascii")
+
+
+def test_an_order_that_cannot_be_looked_up_yet_is_told_later(tmp_path, known):
+    said = []
+    told = firsts.Firsts("http://127.0.0.1:1", said.append)
+    told.delivered(letter("o1", Kind.SHIPPED), tmp_path / "1")
+    told.tell()
+    known["o1"] = order("o1", Kind.VALIDATED)
+    told.tell()
+    assert said == []
+    known["o1"] = order("o1", Kind.SHIPPED)
+    told.tell()
+    assert said == [f"The first order is SHIPPED: o1, 2 × mug for customer 15. Its letter: {tmp_path / '1'}"]
+
+
+def test_an_order_that_stays_unknown_gives_way_to_the_next(tmp_path, known):
+    said = []
+    told = firsts.Firsts("http://127.0.0.1:1", said.append)
+    told.delivered(letter("o1", Kind.SHIPPED), tmp_path / "1")
+    known["o2"] = order("o2", Kind.SHIPPED)
+    for _ in range(200):
+        told.tell()
+        told.delivered(letter("o2", Kind.SHIPPED), tmp_path / "2")
+    assert [line.split(": ")[1].split(",")[0] for line in said] == ["o2"]
+
+
+def test_other_letters_are_nobodys_end(tmp_path, known):
+    said = []
+    told = firsts.Firsts("http://127.0.0.1:1", said.append)
+    other = letter("o1", Kind.SHIPPED)
+    del other["Message-ID"], other["X-Order-Id"]
+    told.delivered(other, tmp_path / "1")
+    told.tell()
+    assert said == []
