@@ -10,6 +10,8 @@ import sys
 import pytest
 
 from ecosystem import sample
+from ecosystem.api import ProductsApi
+from ecosystem.products import offer
 from ecosystem.services import CORE
 from schemas.messages import OrderState, ProductEventKind
 from schemas.topics import CHECKIN_REJECTIONS, ORDERS, PAYMENTS, PRODUCTS
@@ -42,6 +44,8 @@ async def urls(deployment, apart, database_url, products_database_url):
     await until(
         lambda: all(found[name].readiness()["databases"].get(name) == "open" for name in databases), "databases"
     )
+    async with ProductsApi(str(found["products"].url)) as api:
+        await offer(api, sample.products(), patience_s=60)
     return {f"{name.upper()}_URL": str(found[name].url) for name in SERVICES}
 
 
