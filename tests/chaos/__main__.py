@@ -10,10 +10,13 @@ from collections import Counter
 from pathlib import Path
 from time import monotonic, strftime
 
+from tests.chaos import services
 from tests.chaos.books import Violations
 from tests.chaos.brokers import brokers
 from tests.chaos.campaign import LAYOUTS, MOST_WORKERS, Layout, Report, campaign
 from tests.chaos.faults import KINDS
+
+ALL = (*LAYOUTS, *services.LAYOUTS)
 
 ROUNDS_A_LAYOUT = 5
 """In a row, with the same workers and topics."""
@@ -23,27 +26,27 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=None, help="of the schedule: which faults, when, to whom")
-    parser.add_argument("--layouts", nargs="*", choices=[layout.name for layout in LAYOUTS], help="all by default")
+    parser.add_argument("--layouts", nargs="*", choices=[layout.name for layout in ALL], help="all by default")
     parser.add_argument("--kinds", nargs="*", choices=sorted(KINDS), help="of faults; all by default")
     return parser.parse_args()
 
 
 async def _run(options: argparse.Namespace, seed: int, folder: Path) -> list[Report]:
     end = monotonic() + 60 * options.minutes
-    layouts = [layout for layout in LAYOUTS if layout.name in (options.layouts or {each.name for each in LAYOUTS})]
+    layouts = [layout for layout in ALL if not options.layouts or layout.name in options.layouts]
     reports: list[Report] = []
     async with brokers(folder / "kafka", lanes=MOST_WORKERS) as cluster:
         while monotonic() < end and not any(report.violations for report in reports):
             layout: Layout = layouts[len(reports) % len(layouts)]
-            report = await campaign(
-                cluster,
-                folder / f"{len(reports)}-{layout.name}",
-                layout,
-                random.Random(f"{seed}/{len(reports)}"),  # however many rounds the one before had time for
-                enough=lambda rounds: rounds >= ROUNDS_A_LAYOUT or monotonic() > end,
-                kinds=options.kinds,
-                say=_say,
-            )
+            where, rng = folder / f"{len(reports)}-{layout.name}", random.Random(f"{seed}/{len(reports)}")
+
+            def enough(rounds: int) -> bool:
+                return rounds >= ROUNDS_A_LAYOUT or monotonic() > end
+
+            if layout in services.LAYOUTS:
+                report = await services.campaign(cluster.servers, where, layout, rng, enough=enough, say=_say)
+            else:
+                report = await campaign(cluster, where, layout, rng, enough=enough, kinds=options.kinds, say=_say)
             reports.append(report)
             print("\n".join(report.lines()), flush=True)
     return reports

@@ -55,6 +55,8 @@ class Report:
     answers: Counter[str] = field(default_factory=Counter)
     exits: Counter[str] = field(default_factory=Counter)
     slow_stops: list[str] = field(default_factory=list)
+    around: str = ""
+    """What the audit counted of the services around the core."""
     violations: Violations = field(default_factory=Violations)
 
     def lines(self) -> list[str]:
@@ -64,6 +66,7 @@ class Report:
             f"{self.layout}: {self.rounds} rounds, orders: {self.sent} sent, {self.acknowledged} acknowledged, "
             + counts,
             f"  faults: {_counts(self.faults)}",
+            *([f"  around the core: {self.around}"] if self.around else []),
             f"  POSTs that were not acknowledged: {_counts(self.refused)}",
             f"  GETs of acknowledged orders: {_counts(self.answers)}",
             *(f"  a worker ended itself, {n} times: {why}" for why, n in self.exits.items()),

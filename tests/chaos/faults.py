@@ -11,6 +11,7 @@ from time import monotonic
 
 from tests.chaos.brokers import Brokers
 from tests.chaos.fleet import SESSION_S, STOP_S, Fleet, Process
+from tests.chaos.surroundings import Surroundings
 from tests.chaos.toxiproxy import Toxiproxy
 
 PROMPT_S = 10.0 + 3.0
@@ -45,6 +46,8 @@ _SECONDS: dict[str, Callable[[random.Random], float]] = {
     "split": _shorter_or_longer_than_a_session,
     "slow": lambda rng: rng.uniform(3, 8),
 }
+SURROUNDINGS = frozenset({"databases", "mail"})
+"""What only services around the core have."""
 PROCESSES = frozenset({"kill", "terminate", "wipe", "remove", "add", "pause"})
 NETWORK = frozenset({"cut", "swallow", "deafen", "split", "slow"})
 KINDS = frozenset(_SECONDS)
@@ -63,10 +66,17 @@ def schedule(rng: random.Random, kinds: Collection[str], victims: int, count: in
 class Faults:
     """Makes things go wrong."""
 
-    def __init__(self, fleet: Fleet, brokers: Brokers | None, say: Callable[[str], None] = print) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        brokers: Brokers | None,
+        say: Callable[[str], None] = print,
+        surroundings: Surroundings | None = None,
+    ) -> None:
         self._fleet = fleet
         self._victims = tuple(fleet.processes)  # not who is added for a while only
         self._brokers = brokers
+        self._surroundings = surroundings
         self._say = say
         self.done: Counter[str] = Counter()
         self._stops: list[tuple[str, float, float]] = []
@@ -86,6 +96,8 @@ class Faults:
             "deafen": self._deafen,
             "split": self._split,
             "slow": self._slow,
+            "databases": self._databases,
+            "mail": self._mail,
         }
 
     @property
@@ -107,7 +119,8 @@ class Faults:
 
     async def _happen(self, fault: Fault) -> None:
         victim = self._victims[fault.victim % len(self._victims)]
-        self._say(f"{fault.kind} {'' if fault.kind == 'broker' else victim.name} for {fault.seconds:.1f} s")
+        whose = "" if fault.kind in {"broker", *SURROUNDINGS} else f" {victim.name}"
+        self._say(f"{fault.kind}{whose} for {fault.seconds:.1f} s")
         self.done[fault.kind] += 1
         began = monotonic()
         await self._do[fault.kind](victim, fault)
@@ -180,6 +193,14 @@ class Faults:
         assert self._brokers is not None
         node = fault.victim % len(self._brokers.cluster.nodes) + 1
         await self._brokers.lose(node, fault.seconds)
+
+    async def _databases(self, _: Process, fault: Fault) -> None:
+        assert self._surroundings is not None
+        await self._surroundings.lose_databases(fault.seconds)
+
+    async def _mail(self, _: Process, fault: Fault) -> None:
+        assert self._surroundings is not None
+        await self._surroundings.lose_mail(fault.seconds)
 
     async def _cut(self, victim: Process, fault: Fault) -> None:
         await self._network(victim, fault, lambda toxiproxy, way: toxiproxy.cut(way))

@@ -1,0 +1,91 @@
+"""Clients who order, pay, have somebody check in, and change products; each repeats what was not acknowledged."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import aiohttp
+
+from schemas.identifiers import new_order_id
+from schemas.messages import Customer, CustomerLevel, Payment
+from schemas.topics import CUSTOMERS, PAYMENTS
+from tests.chaos.fleet import Fleet, Process
+from tests.chaos.load import Load
+
+CHECK_INS = "/api/SOA/home/checkin"
+_KNOWN = 900
+"""Customers of whom something is known, of the thousand who order."""
+_LATE_S = 3.0
+"""Within which payments and check-ins of an order come, before it or after it."""
+
+
+class Errands(Load):
+    """Load on all services. Payments are written to their topic, as whoever takes them would."""
+
+    def __init__(self, fleet: Fleet, rng: random.Random, rate: float) -> None:
+        super().__init__(fleet, rng, rate)
+        self.checked_in: dict[str, str] = {}
+        """Order of each check-in that was acknowledged, by its event id."""
+        self.done: Counter[str] = Counter()
+
+    async def customers(self) -> None:
+        """Announces those who are known."""
+        levels = [*CustomerLevel, "amber"]
+        said = {"first_name": "Franz", "last_name": "Kafka", "address": "Praha"}
+        known = [
+            Customer(id=n, email=f"c{n}@example.org", level=levels[n % len(levels)], **said) for n in range(_KNOWN)
+        ]
+        await self._fleet.deployment.send(CUSTOMERS, *known)
+
+    async def _client(self, order: dict[str, Any], gates: Sequence[Process], asks: bool) -> None:
+        chance = self._rng.random
+        errands = [super()._client(order, gates, asks)]
+        if chance() < 0.8:
+            errands.append(self._pay(order, halves=chance() < 0.2, after_s=chance() * _LATE_S))
+        if chance() < 0.7:
+            errands.append(self._check_in(order["id"], after_s=chance() * _LATE_S))
+        if chance() < 0.05:
+            errands.append(self._check_in(new_order_id(), after_s=0))
+        await asyncio.gather(*errands)
+
+    async def _pay(self, order: dict[str, Any], *, halves: bool, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        value = max(order["quantity"] * order["price"], 1)
+        for number, amount in enumerate([value / 2] * 2 if halves else [value]):
+            payment = Payment(id=f"p{number}-{order['id']}", order_id=order["id"], ccy="CZK", amount=amount)
+            await self._fleet.deployment.send(PAYMENTS, payment)
+            self.done["payments"] += 1
+
+    async def _check_in(self, order_id: str, *, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        body = {
+            "orderNo": order_id,
+            "internetNo": "8850049302",
+            "staffCode": f"s{self._rng.randrange(10)}",
+            "jobStatus": "homecheckedin",
+            "checkinLatitude": 13.5,
+            "checkinLongitude": 100.5,
+            "checkinDate": "2021-03-18 10:13:43",
+        }
+        answer = await self._until_taken("POST", "checkin", CHECK_INS, body)
+        self.checked_in[answer["eventId"]] = order_id
+
+    async def _until_taken(self, method: str, service: str, path: str, body: Any) -> Any:
+        """Asks one worker of a service after the other, until one has taken it."""
+        while True:
+            gate = self._rng.choice([p for p in self._fleet.processes if service in p.services])
+            try:
+                async with self._http.request(
+                    method, f"{gate.url}{path}", json=body, timeout=aiohttp.ClientTimeout(30)
+                ) as response:
+                    if response.status in {200, 201}:
+                        self.done[f"{service} taken"] += 1
+                        return await response.json()
+                    self.refused[str(response.status)] += 1
+                    if response.status != 503:
+                        self.wrong.append(f"{method} {path} answered {response.status}: {await response.text()}")
+            except (aiohttp.ClientError, TimeoutError) as error:
+                self.refused[type(error).__name__] += 1
+            await asyncio.sleep(0.5)
