@@ -12,11 +12,11 @@ from runtime.limits import Limits
 from runtime.overlay import Announced, Batch, Turn
 from runtime.ownership import bucket_of
 from runtime.plan import Plan
-from runtime.records import CONSUMED_BY, NOWHERE, Header, Record, Taken, TopicPartition, Write
+from runtime.records import CONSUMED_BY, MADE_AT, NOWHERE, Header, Record, Taken, TopicPartition, Write
 from runtime.service import OnKey, Service
 from runtime.state import Store
 from runtime.timers import Due
-from schemas.topics import DEAD_LETTERS
+from schemas.topics import DEAD_LETTERS, Topic
 from schemas.wire import Message
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class Decider:
         processors = self.plan.processors[record.topic]
         subject: Message | str
         try:
-            time = datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
+            time = datetime.fromtimestamp(_made_at_ms(record, topic) / 1000, UTC)
             if record.fault is not None:
                 raise ValueError(record.fault)  # noqa: TRY301
             if record.value is None:
@@ -125,7 +125,7 @@ class Decider:
                 turn = Turn(batch, service, item.partition, item.time)
                 error = self._attempt(turn, service, item.topic, partial(processor, item.subject, turn))
                 if error is None:
-                    self._announce(batch, turn.sent, work, item.depth + 1, fuses)
+                    self._announce(batch, turn.sent, work, item.depth + 1, fuses, item.time)
                 else:
                     self._reject(batch, item.record or self._written(item), service.name, error)
 
@@ -140,7 +140,7 @@ class Decider:
             return
         turn.keep()
         work: list[Work] = []
-        self._announce(batch, turn.sent, work, 1, fuses)
+        self._announce(batch, turn.sent, work, 1, fuses, batch.now)
         self._follow(batch, work, fuses)
 
     def _wake(self, batch: Batch, due: Due, fuses: Fuses) -> None:
@@ -157,11 +157,17 @@ class Decider:
             turn.wake(due.key, batch.now + WAKE_AGAIN)
             turn.keep()
         work: list[Work] = []
-        self._announce(batch, turn.sent, work, 1, fuses)
+        self._announce(batch, turn.sent, work, 1, fuses, batch.now)
         self._follow(batch, work, fuses)
 
-    def _announce(self, batch: Batch, sent: list[Announced], work: list[Work], depth: int, fuses: Fuses) -> None:
-        """Sends messages on their way: decided here and now, written, or both."""
+    def _announce(
+        self, batch: Batch, sent: list[Announced], work: list[Work], depth: int, fuses: Fuses, time: datetime
+    ) -> None:
+        """Sends messages on their way: decided here and now, written, or both.
+
+        `time` is that of what they follow from. One to an internal topic is the same message in another place, and
+        keeps it: what is only passed on has not happened when it is.
+        """
         for topic, partition, key, value in sent:
             processors = self.plan.processors.get(topic.name, ())
             fused = False
@@ -171,11 +177,12 @@ class Decider:
                 fused = depth < MAX_DEPTH and bucket not in ahead and fuses(tp, key)
                 if fused:
                     batch.fused += 1
-                    work.append(Work(topic.name, partition, batch.now, value, processors, depth, None))
+                    made = time if topic.internal else batch.now
+                    work.append(Work(topic.name, partition, made, value, processors, depth, None))
                 else:
                     batch.by_broker.setdefault(tp, set()).add(bucket)
             if not (fused and topic.internal):
-                marked = self._mark if fused else ()
+                marked = self._mark if fused else ((MADE_AT, _ms(time)),) if topic.internal else ()
                 batch.announcements.append(Write(topic.name, partition, key.encode(), value.to_json(), marked))
 
     def _reject(self, batch: Batch, record: Record, services: str, error: str) -> None:
@@ -210,3 +217,13 @@ class Decider:
         key = self.plan.consumed[item.topic].key(item.subject)
         milliseconds = int(item.time.timestamp() * 1000)
         return Record(item.topic, item.partition, NOWHERE, milliseconds, key.encode(), item.subject.to_json())
+
+
+def _ms(time: datetime) -> bytes:
+    return b"%d" % round(time.timestamp() * 1000)
+
+
+def _made_at_ms(record: Record, topic: Topic[Any]) -> int:
+    """When a message was made. Raises `ValueError` if its header is no time."""
+    made = next((value for name, value in record.headers if name == MADE_AT), None) if topic.internal else None
+    return record.timestamp_ms if made is None else int(made)

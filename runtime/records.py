@@ -13,6 +13,9 @@ CONSUMED_BY = "consumed-by"
 """Header of a message that its writer's group has decided already, in the batch that announced it; value: the group."""
 
 
+MADE_AT = "made-at"
+"""Header of a message on an internal topic: when what it follows from was written, in milliseconds since 1970."""
+
 NOWHERE = -1
 """Offset of what was never read from a topic: it was decided in the batch that announced it."""
 

@@ -66,7 +66,10 @@ class Context(Protocol):
 
     @property
     def time(self) -> datetime:
-        """When the message was written to its topic (a fused one: when the batch was taken). UTC."""
+        """When the message was written to its topic (a fused one: when the batch was taken). UTC.
+
+        One that came by an internal topic has the time of what it follows from, however long it was on its way.
+        """
 
     @property
     def now(self) -> datetime:

@@ -7,6 +7,8 @@ from samples import order
 
 from email_service.app import build
 from email_service.state import JOINS, WAITING
+from runtime.partitioning import partition_of
+from runtime.records import Write
 from runtime.settings import Settings
 from runtime.testing import Topology
 from schemas.messages import Customer, Order, OrderState, Payment
@@ -67,6 +69,22 @@ def test_order_and_payment_meet_within_the_window_only(office, first, apart_s, l
     office.hear(events[first == "order"])
 
     assert len(office.letters) == letters
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_who_reads_it_late_takes_no_payment_for_a_late_one(fuse):
+    """The service was down for an hour, and finds a payment that was made with its order."""
+    service = build(Settings()).service
+    topology = Topology(service, fuse=fuse)
+    topology.send(CUSTOMERS, FRANZ)
+    validated = order("o1", customer_id=15, state=OrderState.VALIDATED)
+    for topic, message in ((ORDERS, validated), (PAYMENTS, PAID)):
+        key = topic.key(message).encode()
+        topology.write(Write(topic.name, partition_of(key, topology.partitions), key, message.to_json()))
+    topology.advance(timedelta(hours=1))
+    topology.run()
+
+    assert list(topology.pending(service.effects[0])) == ["o1/validated"]
 
 
 def test_the_window_is_a_setting():
