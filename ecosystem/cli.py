@@ -2,6 +2,7 @@
 
 import click
 
+from ecosystem.commands.asyncapi import asyncapi
 from ecosystem.commands.audit import audit
 from ecosystem.commands.checkin import checkin
 from ecosystem.commands.customers import customers
@@ -34,7 +35,23 @@ def main() -> None:
     """
 
 
-_COMMANDS = (up, run, post, get, pay, checkin, stock, products, customers, generate, tail, topics, audit, dead_letters)
+_COMMANDS = (
+    up,
+    run,
+    post,
+    get,
+    pay,
+    checkin,
+    stock,
+    products,
+    customers,
+    generate,
+    tail,
+    topics,
+    asyncapi,
+    audit,
+    dead_letters,
+)
 for _command in _COMMANDS:
     main.add_command(_command)
 

@@ -42,7 +42,7 @@ from runtime.database import Database
 from runtime.dead_letters import dead_letter
 from runtime.limits import Oversized
 from runtime.partitioning import partition_of
-from runtime.records import Record, Write
+from runtime.records import EVENT_ID, Record, Write
 from schemas.identifiers import new_event_id
 from schemas.topics import Topic
 from schemas.wire import Message
@@ -54,9 +54,6 @@ them may be written then, but of a partition none without those before it. `Over
 what it was sent, and never will as long as it is configured as it is."""
 
 log = logging.getLogger(__name__)
-
-EVENT_ID = "event-id"
-"""Header of every message from an outbox: it may be written more than once, and is to count once."""
 
 SHARDS = 16
 """Into how many parts the keys fall: one relay at a time takes from each."""

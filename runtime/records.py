@@ -19,6 +19,9 @@ MADE_AT = "made-at"
 NOWHERE = -1
 """Offset of what was never read from a topic: it was decided in the batch that announced it."""
 
+EVENT_ID = "event-id"
+"""Header of every message from an outbox: it may be written more than once, and is to count once."""
+
 
 class TopicPartition(NamedTuple):
     """A partition of a topic by its logical name (without the deployment's prefix)."""

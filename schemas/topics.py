@@ -70,6 +70,20 @@ class Topic(Generic[M]):
         """Name of the topic that takes what cannot be read from this one."""
         return self.name + DEAD_LETTERS
 
+    @property
+    def key_field(self) -> str | None:
+        """The field the key is taken from, as it is called on the wire; `None` if it is none of its own.
+
+        Found by asking for the key of a message whose fields hold their names.
+        """
+        names: dict[str, Any] = {name: field.alias for name, field in self.model.model_fields.items()}
+        message: Any = self.model.model_construct(**names)
+        try:
+            key = self.key(message)
+        except AttributeError:  # of a message within the message
+            return None
+        return key if key in names.values() else None
+
 
 def repartition(service: str, source: Topic[M], by: str, key: Callable[[M], str]) -> Topic[M]:
     """The internal topic `<service>-<source>-by-<by>`: the messages of `source` under another key."""

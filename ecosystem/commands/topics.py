@@ -4,7 +4,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from schemas.topics import CATALOGUE, Kept, Topic
+from schemas.topics import CATALOGUE, Kept
 
 
 @click.command()
@@ -15,15 +15,11 @@ def topics() -> None:
     """
     table = Table("topic", "key", "value", "only writer", "kept", box=None, pad_edge=False)
     for topic in CATALOGUE:
-        table.add_row(topic.name, _key(topic), topic.model.__name__, topic.writer, _kept(topic.kept))
+        table.add_row(
+            topic.name, topic.key_field or "several fields", topic.model.__name__, topic.writer, _kept(topic.kept)
+        )
     console = Console()
     console.print(table, soft_wrap=not console.is_terminal)
-
-
-def _key(topic: Topic) -> str:  # type: ignore[type-arg]
-    """The field the key is taken from, found by asking for the key of a message whose fields hold their names."""
-    names = {name: field.alias for name, field in topic.model.model_fields.items()}
-    return topic.key(topic.model.model_construct(**names))
 
 
 def _kept(kept: Kept) -> str:

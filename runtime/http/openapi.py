@@ -98,5 +98,6 @@ _OPERATIONAL: Mapping[str, Any] = {
     ),
     "/metrics": _operation("getMetrics", "Metrics, for Prometheus", "text/plain"),
     "/openapi.json": _operation("getOpenApi", "This document", "application/json"),
+    "/asyncapi.json": _operation("getAsyncApi", "The topics that this worker reads and writes", "application/json"),
     "/docs": _operation("getDocs", "This document, for people", "text/html"),
 }

@@ -8,6 +8,7 @@ from aiohttp import web
 from prometheus_client import REGISTRY
 from prometheus_client.exposition import choose_encoder
 
+from runtime.asyncapi import document as asyncapi_document
 from runtime.hosting import Host, Hosted
 from runtime.http.openapi import document
 
@@ -22,8 +23,9 @@ _DOCS_HEADERS = {
 
 
 def operational_routes(host: Host, hosted: Sequence[Hosted]) -> Iterable[web.RouteDef]:
-    """`/healthz`, `/readyz`, `/metrics`, `/openapi.json`, `/docs`, and nothing where a browser looks for an icon."""
+    """What is asked of any worker, whatever runs there; and nothing where a browser looks for an icon."""
     openapi = _json(document(hosted))
+    asyncapi = _json(asyncapi_document(hosted, host.settings))
     docs = (files(__package__) / "docs.html").read_bytes()
 
     async def healthz(_: web.Request) -> web.Response:
@@ -40,6 +42,9 @@ def operational_routes(host: Host, hosted: Sequence[Hosted]) -> Iterable[web.Rou
     async def openapi_json(_: web.Request) -> web.Response:
         return _answer(openapi)
 
+    async def asyncapi_json(_: web.Request) -> web.Response:
+        return _answer(asyncapi)
+
     async def docs_page(_: web.Request) -> web.Response:
         return web.Response(body=docs, headers=_DOCS_HEADERS)
 
@@ -51,6 +56,7 @@ def operational_routes(host: Host, hosted: Sequence[Hosted]) -> Iterable[web.Rou
         web.get("/readyz", readyz),
         web.get("/metrics", metrics),
         web.get("/openapi.json", openapi_json),
+        web.get("/asyncapi.json", asyncapi_json),
         web.get("/docs", docs_page),
         web.get("/favicon.ico", favicon),
     )

@@ -1,0 +1,24 @@
+"""`orders asyncapi`: the topics and messages, for programs."""
+
+import json
+
+import click
+
+from ecosystem import services
+
+
+@click.command()
+def asyncapi() -> None:
+    """Print the AsyncAPI document of all services: topics, messages, and who sends and receives them.
+
+    Brokers, prefix, partitions and replicas are those of the environment. Workers serve it at /asyncapi.json,
+    for the services they run.
+
+    \b
+    orders asyncapi > docs/asyncapi.json
+    """
+    from runtime.asyncapi import document
+    from runtime.settings import Settings
+
+    settings = Settings()
+    click.echo(json.dumps(document(services.build(services.NAMES, settings), settings, catalogue=True), indent=2))

@@ -1,0 +1,163 @@
+"""What the AsyncAPI document says is what stands on the topics, and how the topics are made."""
+
+import asyncio
+import json
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from jsonschema import Draft7Validator
+
+from ecosystem.services import NAMES, build
+from runtime.asyncapi import document
+from runtime.provision import ensure_topics, public_topics
+from schemas.messages import Customer, Payment
+from schemas.topics import CATALOGUE, CUSTOMERS, ORDERS, PAYMENTS
+from tests.contracts.fuzzing import databases
+from tests.workers import until
+
+NONSENSE = b"{"
+CHECK_IN = {
+    "internetNo": "8850049302",
+    "orderNo": "sound",
+    "staffCode": "cs_eng_ftth",
+    "jobStatus": "homecheckedin",
+    "checkinLatitude": 13.7827811,
+    "checkinLongitude": 100.5465937,
+    "checkinDate": "2021-03-18 10:13:43",
+}
+
+
+@pytest.fixture(params=["composed", "apart"])
+async def workers(request, deployment, postgres):
+    """The worker of each service, all in one or each in one of its own: other headers, other internal topics."""
+    urls = {name.lower(): url for name, url in databases(postgres).items()}
+    apart = request.param == "apart"
+    await deployment.start_core(apart=apart, only=NAMES, checkin_patience_s=1.0, standby_replicas=0, **urls)
+    found = {name: worker for worker in deployment.workers for name in worker.readiness()["services"]}
+    await until(lambda: all(_reached(w) for w in deployment.workers), "databases")
+    return found
+
+
+def _reached(worker):
+    return set(worker.readiness()["databases"].values()) <= {"open"}
+
+
+async def test_what_services_write_is_as_documented(deployment, workers):
+    settings = deployment.settings()
+    await ensure_topics(settings, public_topics())
+    await everything_happens(deployment, workers)
+    whole = json.loads(json.dumps(document(build(NAMES, settings), settings, catalogue=True)))
+    for worker in deployment.workers:
+        served = (await deployment.ask(worker, "GET", "/asyncapi.json")).json()
+        assert served["channels"].items() <= whole["channels"].items()
+
+    faults, seen = [], set()
+    channels = whole["channels"]
+    for name, records in zip(channels, await asyncio.gather(*map(deployment.records, channels)), strict=True):
+        for record in records:
+            if (name, record.value) != (ORDERS.name, NONSENSE):
+                seen.add(name)
+                faults += faults_of(record, channels[name]["messages"], whole["components"])
+    assert faults == []
+    quiet = {topic.name for topic in CATALOGUE} - seen
+    assert quiet <= {"product-alerts", "warehouse-inventory", "platinum", "silver", "bronze"}, "never looked at"
+    assert {ORDERS.dead_letters, CUSTOMERS.name} <= seen
+    await made_as_documented(deployment, channels)
+
+
+async def everything_happens(deployment, workers):
+    """One order is shipped, a check-in of another is rejected; and a product, a tombstone, a dead letter."""
+    product = {"code": "JUMPERS", "name": "Jumpers", "price": 5}
+    assert (await deployment.ask(workers["products"], "POST", "/v1/products", json=product)).status == 201
+    await deployment.stock(JUMPERS=10)
+    franz = Customer(id=15, first_name="Franz", last_name="Kafka", email="franz@example.com", address="Prague")
+    await deployment.send(CUSTOMERS, franz.model_copy(update={"level": "gold"}))
+    await deployment.send_raw(CUSTOMERS.name, b"16", None)
+    await deployment.send_raw(ORDERS.name, b"nonsense", NONSENSE)
+    await deployment.send(PAYMENTS, Payment(id="p1", order_id="sound", ccy="CZK", amount=15))
+    order = {"id": "sound", "customerId": 15, "product": "JUMPERS", "quantity": 3, "price": 5}
+    assert (await deployment.post(workers["orders"], **order))[0] == 201
+    for order_no in ("sound", "unknown"):
+        body = {**CHECK_IN, "orderNo": order_no}
+        assert (await deployment.ask(workers["checkin"], "POST", "/api/SOA/home/checkin", json=body)).status == 201
+
+    async def shipped():
+        return (await deployment.get(workers["orders"], "sound"))[1]["state"] == "SHIPPED"
+
+    await until(shipped, "shipped")
+    for topic in ("gold", "checkin-rejections", "products", ORDERS.dead_letters):
+        await until(lambda topic=topic: deployment.records(topic), topic)
+
+
+def faults_of(record, names, components):
+    """What is wrong with a record, to each of the messages that its channel may carry; nothing if one fits."""
+    found = []
+    for name in names:
+        message = components["messages"][name]
+        faults = [
+            *key_faults(record, message),
+            *header_faults(record, message),
+            *payload_faults(record, message, components),
+        ]
+        if not faults:
+            return []
+        found.append((record.topic, name, faults))
+    return found
+
+
+def key_faults(record, message):
+    key = message.get("bindings", {}).get("kafka", {}).get("key", {})
+    return [f"key: {error.message}" for error in Draft7Validator(key).iter_errors(record.key.decode())]
+
+
+def header_faults(record, message):
+    schema = {"properties": {}, **message.get("headers", {})}
+    headers = {name: value.decode() for name, value in record.headers}
+    faults = [f"headers: {error.message}" for error in Draft7Validator(schema).iter_errors(headers)]
+    return faults + [f"header {name} is not documented" for name in headers if name not in schema["properties"]]
+
+
+def payload_faults(record, message, components):
+    if message.get("contentType") == "application/octet-stream":
+        return []
+    value = None if record.value is None else json.loads(record.value)
+    validator = Draft7Validator({**message["payload"], "components": components})
+    return [f"payload: {error.json_path} {error.message}" for error in validator.iter_errors(value)]
+
+
+async def made_as_documented(deployment, channels):
+    """Every topic there is, but for changelogs, with its partitions and configuration."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=deployment.servers)
+    await admin.start()
+    try:
+        topics = [t for t in await admin.list_topics() if t.startswith(deployment.prefix)]
+        described = await admin.describe_topics(topics)
+        answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics])
+    finally:
+        await admin.close()
+    names = {topic.removeprefix(deployment.prefix) for topic in topics}
+    assert {name for name in names if not name.endswith("-changelog")} == set(channels)
+    partitions = {t["topic"].removeprefix(deployment.prefix): len(t["partitions"]) for t in described}
+    configured = {
+        resource[3].removeprefix(deployment.prefix): {entry[0]: entry[1] for entry in resource[4]}
+        for answer in answers
+        for resource in answer.resources
+    }
+    for name, channel in channels.items():
+        binding = channel["bindings"]["kafka"]
+        assert partitions[name] == binding["partitions"]
+        for key, wanted in binding["topicConfiguration"].items():
+            text = ",".join(wanted) if isinstance(wanted, list) else str(wanted)
+            assert configured[name][key] == text, (name, key)
+
+
+def test_a_record_that_is_not_as_documented_is_found():
+    class Odd:
+        topic, key, value = "t", b"x", b'{"a": "1"}'
+        headers = (("by-the-way", b""),)
+
+    payload = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    message = {"payload": payload, "bindings": {"kafka": {"key": {"type": "string", "pattern": "^[0-9]+$"}}}}
+    [(_, _, faults)] = faults_of(Odd, ["m"], {"messages": {"m": message}, "schemas": {}})
+    assert [fault.partition(":")[0] for fault in faults] == ["key", "header by-the-way is not documented", "payload"]

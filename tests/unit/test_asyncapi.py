@@ -1,0 +1,106 @@
+"""The AsyncAPI document: valid, as committed, and true of the messages as they have always been written.
+
+`asyncapi-3.0.0.json` is the schema of AsyncAPI documents as the npm package @asyncapi/specs 6.11.1 has it
+(schemas/3.0.0-without-$id.json without its white space; github.com/asyncapi/spec-json-schemas, Apache-2.0).
+"""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from jsonschema import Draft7Validator
+
+from ecosystem.cli import main
+from ecosystem.services import NAMES, build
+from runtime.asyncapi import document
+from runtime.plan import Plan
+from runtime.provision import topics_of
+from runtime.settings import Settings
+from schemas.topics import CATALOGUE
+
+HERE = Path(__file__).parent
+COMMITTED = HERE.parents[1] / "docs" / "asyncapi.json"
+
+
+@pytest.fixture(scope="module")
+def printed():
+    """What `orders asyncapi` prints where nothing is configured."""
+    result = CliRunner().invoke(main, ["asyncapi"], env={name.upper(): None for name in Settings.model_fields})
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def described(printed):
+    return json.loads(printed)
+
+
+def payload(described, message):
+    schema = described["components"]["messages"][message]["payload"]
+    return Draft7Validator({**schema, "components": described["components"]})
+
+
+def test_the_committed_document_is_the_one_that_the_services_make_now(printed):
+    assert COMMITTED.read_text() == printed, "Write it anew: .venv/bin/orders asyncapi > docs/asyncapi.json"
+
+
+@pytest.mark.parametrize("names", [NAMES, *[(name,) for name in NAMES]], ids="+".join)
+def test_the_document_of_any_worker_is_valid(names):
+    described = document(build(names, Settings()), Settings(topic_prefix="mine-"))
+
+    schema = json.loads((HERE / "asyncapi-3.0.0.json").read_text("utf-8"))
+    faults = [f"{error.json_path}: {error.message}" for error in Draft7Validator(schema).iter_errors(described)]
+    assert faults == []
+    text = json.dumps(described)
+    for reference in set(re.findall(r'"\$ref": "#/([^"]+)"', text)):
+        found = described
+        for step in reference.split("/"):
+            found = found[step]
+    assert described["components"]["parameters"]["prefix"]["default"] == "mine-"
+
+
+def test_every_topic_is_a_channel_but_for_changelogs(described):
+    plan = Plan(tuple(hosted.service for hosted in build(NAMES, Settings())))
+    changelogs = {table.changelog for table in plan.tables.values()}
+    public = {name for topic in CATALOGUE for name in (topic.name, topic.dead_letters)}
+    assert set(described["channels"]) == public | set(topics_of(plan)) - changelogs
+
+
+def test_operations_are_what_services_declare(described):
+    for hosted in build(NAMES, Settings()):
+        service = hosted.service
+        mine = [o for o in described["operations"].values() if o["tags"] == [{"name": service.name}]]
+        received = {o["channel"]["$ref"] for o in mine if o["action"] == "receive"}
+        sent = {o["channel"]["$ref"] for o in mine if o["action"] == "send"}
+        assert received == {f"#/channels/{topic.name}" for topic in service.topics}
+        assert sent == {f"#/channels/{topic.name}" for topic in service.outputs} | {
+            f"#/channels/{topic.dead_letters}" for topic in service.topics
+        }
+
+
+def test_what_is_internal_and_what_may_be_gone_is_told(described):
+    internal = {name for name, c in described["channels"].items() if {"name": "internal"} in c.get("tags", ())}
+    assert {"fraud-orders-by-customer", "fulfilment-payments-by-order"} <= internal
+    assert not internal & {topic.name for topic in CATALOGUE}
+    assert list(described["channels"]["customers"]["messages"]) == ["customers", "customers.tombstone"]
+    assert list(described["channels"]["orders"]["messages"]) == ["orders"]
+
+
+def golden(topic, version=""):
+    name = re.sub(r"(?<!^)(?=[A-Z])", "_", topic.model.__name__).lower()
+    return json.loads((HERE / "golden" / f"{name}{version}.json").read_text())
+
+
+@pytest.mark.parametrize("topic", CATALOGUE, ids=lambda topic: topic.name)
+def test_messages_are_as_the_document_says(described, topic):
+    validator = payload(described, topic.name)
+    message = golden(topic)
+    validator.validate(message)
+    validator.validate(golden(topic, ".later"))
+    key = described["components"]["messages"][topic.name]["bindings"]["kafka"]["key"]
+    Draft7Validator(key).validate(topic.key(topic.model.model_validate(message)))
+    for name in described["components"]["schemas"][topic.model.__name__]["required"]:
+        assert not validator.is_valid({k: v for k, v in message.items() if k != name}), f"without {name}"
+        assert not validator.is_valid({**message, name: [None]}), f"{name} of no type it has"
