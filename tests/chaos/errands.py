@@ -28,6 +28,8 @@ class Errands(Load):
         super().__init__(fleet, rng, rate)
         self.checked_in: dict[str, str] = {}
         """Order of each check-in that was acknowledged, by its event id."""
+        self.versions: dict[str, int] = {}
+        """Of each product, how many changes were acknowledged."""
         self.done: Counter[str] = Counter()
 
     async def customers(self) -> None:
@@ -48,6 +50,8 @@ class Errands(Load):
             errands.append(self._check_in(order["id"], after_s=chance() * _LATE_S))
         if chance() < 0.05:
             errands.append(self._check_in(new_order_id(), after_s=0))
+        if chance() < 0.15:
+            errands.append(self._offer(f"p-{order['id']}", withdrawn=chance() < 0.3))
         await asyncio.gather(*errands)
 
     async def _pay(self, order: dict[str, Any], *, halves: bool, after_s: float) -> None:
@@ -71,6 +75,17 @@ class Errands(Load):
         }
         answer = await self._until_taken("POST", "checkin", CHECK_INS, body)
         self.checked_in[answer["eventId"]] = order_id
+
+    async def _offer(self, code: str, *, withdrawn: bool) -> None:
+        """A product that is offered, becomes cheaper and is perhaps withdrawn. What is repeated changes nothing."""
+        path = f"/v1/products/{code}"
+        await self._until_taken("POST", "products", "/v1/products", {"code": code, "name": "P", "price": 100})
+        self.versions[code] = 1
+        await self._until_taken("PUT", "products", path, {"name": "P", "price": self._rng.choice((1, 50))})
+        self.versions[code] = 2
+        if withdrawn:
+            await self._until_taken("DELETE", "products", path, None)
+            self.versions[code] = 3
 
     async def _until_taken(self, method: str, service: str, path: str, body: Any) -> Any:
         """Asks one worker of a service after the other, until one has taken it."""

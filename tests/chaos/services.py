@@ -115,7 +115,13 @@ class _Judge:
             found.stuck.append(f"{self._report.open} still open: {+self._report.counts}")
         orders = {order.id for order in await self._deployment.values(ORDERS)}
         found.lost += self._errands.acknowledged.keys() - orders
-        found.lost += [f"check-in {id_}" for id_ in self._errands.checked_in.keys() - await self._check_ins(settings)]
+        check_ins = await _rows(settings.checkin_database_url, "SELECT event_id::text, status FROM check_ins")
+        found.lost += [f"check-in {id_}" for id_ in self._errands.checked_in.keys() - check_ins.keys()]
+        versions = await _rows(settings.products_database_url, "SELECT code, version FROM products")
+        for code, version in self._errands.versions.items():
+            kept = versions.get(code, 0)
+            if kept != version:
+                (found.lost if kept < version else found.doubled).append(f"product {code}: {kept} of {version} changes")
         return found
 
     def summary(self) -> str:
@@ -128,10 +134,11 @@ class _Judge:
         secret = {name: SecretStr(url) for name, url in self._around.settings.items() if name.endswith("_url")}
         return self._deployment.settings().model_copy(update={**_SETTINGS, **secret})
 
-    async def _check_ins(self, settings: Settings) -> set[str]:
-        assert settings.checkin_database_url is not None
-        connection = await asyncpg.connect(settings.checkin_database_url.get_secret_value())
-        try:
-            return {row["id"] for row in await connection.fetch("SELECT event_id::text AS id FROM check_ins")}
-        finally:
-            await connection.close()
+
+async def _rows(url: SecretStr | None, query: str) -> dict[str, Any]:
+    assert url is not None
+    connection = await asyncpg.connect(url.get_secret_value())
+    try:
+        return dict(await connection.fetch(query))
+    finally:
+        await connection.close()
