@@ -42,16 +42,20 @@ class History:
 
     def place(self, message: Any, fact: Fact) -> None:
         """Adds what a record says."""
-        if fact.source is Source.ORDERS:
-            places: list[Any] = self.finals if message.state.decided else self.posts
-        else:
-            lists: dict[Source, list[Any]] = {
-                Source.VERDICTS: self.verdicts,
-                Source.VIEW: self.rows,
-                Source.TIMERS: self.timers,
-                Source.RESERVATIONS: self.reservations,
-            }
-            places = lists[fact.source] if fact.source in lists else self.around[fact.source]
+        places: list[Any]
+        match fact.source:
+            case Source.ORDERS:
+                places = self.finals if message.state.decided else self.posts
+            case Source.VERDICTS:
+                places = self.verdicts
+            case Source.VIEW:
+                places = self.rows
+            case Source.TIMERS:
+                places = self.timers
+            case Source.RESERVATIONS:
+                places = self.reservations
+            case source:
+                places = self.around[source]
         places.append(Seen(message, fact))
 
     @property

@@ -145,6 +145,8 @@ def _letter(order: History, kind: Letter, known: _Known, rules: Rules, counts: C
     mail = [seen for seen in order.of(Source.MAIL) if seen.fact.about == kind]
     refused = [seen for seen in order.of(Source.REFUSED) if seen.fact.about == kind]
     announced = order.came_to(_TOLD[kind])
+    if announced is None and not rows and not mail and not refused:
+        return
     records = facts_of(order.posts[:1], order.finals, rows, refused, mail)
     if rows or mail or refused:
         payable = order.of(Source.PAYMENTS) or not rules.complete(Source.PAYMENTS, SKEW_MS)

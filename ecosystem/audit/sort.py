@@ -68,16 +68,19 @@ class Sorted:
             yield fact
 
     def of_customer(self, number: int) -> list[Fact]:
-        """All facts of a customer."""
+        """All facts of a customer, as they were when orders or products were last asked for."""
         key = str(number).encode()
         start = _LENGTH.pack(Group.CUSTOMER, len(key)) + key
-        return [fact for _, fact in self._facts(start, start + b"\xff")]
+        return [fact for _, fact in self._written(start, start + b"\xff")]
 
     def _grouped(self, group: Group) -> Iterator[tuple[bytes, Fact]]:
         return self._facts(bytes([group]), bytes([group + 1]))
 
     def _facts(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, Fact]]:
         self._write()
+        return self._written(start, end)
+
+    def _written(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, Fact]]:
         items: Iterable[tuple[Any, Any]] = self._db.items(from_key=start)  # bytes both, in raw mode
         for raw, said in items:
             if raw >= end:
