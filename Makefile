@@ -30,7 +30,7 @@ simulate: $(INSTALLED) ## Run the core in SEEDS=1000 simulated worlds of each gu
 fuzz: $(INSTALLED) ## Ask all services what no client would ask for MINUTES=10, from a SEED=; they must answer as documented
 	@FUZZ_MINUTES=$(or $(MINUTES),10) $(if $(SEED),FUZZ_SEED=$(SEED)) $(BIN)/python -m pytest tests/contracts/test_openapi.py
 
-chaos: $(INSTALLED) ## Break workers, brokers and networks under load for MINUTES=10, from a SEED=; exit code 1 if a promise breaks
+chaos: $(INSTALLED) ## Break workers, brokers, networks, databases and mail under load for MINUTES=10, from a SEED=; exit code 1 if a promise breaks
 	@$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
 bench: $(INSTALLED) ## Measure POST to VALIDATED at several loads: core and all services in one worker, core apart; minutes

@@ -1,36 +1,64 @@
-"""Reading the check-in service's database: one look at it, whatever goes on there, and nothing is written."""
+"""Reading a service's database: one look at it, whatever goes on there, and nothing is written."""
 
 from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
 
 import asyncpg
 
 from ecosystem.audit.facts import Fact, Source
 from ecosystem.audit.report import AuditError
-from ecosystem.audit.rows import CheckinRow
+from ecosystem.audit.rows import CheckinRow, ProductRow
+from schemas.wire import Message
 
 _TIMEOUT_S = 10.0
 _AT_ONCE = 1000
-_ROWS = """
+
+
+class Look(NamedTuple):
+    """What is read: rows as `model` has them, with `key`, and `moment`: when each was written."""
+
+    service: str
+    query: str
+    model: type[Message]
+
+
+CHECK_INS = Look(
+    "checkin",
+    """
     SELECT check_ins.event_id::text, order_no, internet_no, staff_code, job_status, checkin_latitude,
-        checkin_longitude, checkin_date, status, check_ins.created_at,
-        outbox.event_id IS NULL OR published_at IS NOT NULL AS published
+        checkin_longitude, checkin_date, status, outbox.event_id IS NULL OR published_at IS NOT NULL AS published,
+        order_no AS key, check_ins.created_at AS moment
     FROM check_ins LEFT JOIN outbox ON outbox.event_id = check_ins.event_id
-"""
+    """,
+    CheckinRow,
+)
+PRODUCTS = Look(
+    "products",
+    """
+    SELECT code, name, price, version, state,
+        code NOT IN (SELECT key FROM outbox WHERE published_at IS NULL) AS published, code AS key, changed_at AS moment
+    FROM products
+    """,
+    ProductRow,
+)
 
 
-async def check_ins(url: str, source: Source) -> AsyncIterator[tuple[bytes, Fact]]:
-    """Every check-in under its order. Raises `AuditError` if the database cannot be read."""
+async def rows(url: str, look: Look, source: Source) -> AsyncIterator[tuple[bytes, Fact]]:
+    """Every row under its key. Raises `AuditError` if the database cannot be read."""
     try:
         connection = await asyncpg.connect(url, timeout=_TIMEOUT_S)
         try:
             number = 0
             async with connection.transaction(isolation="repeatable_read", readonly=True):
-                async for row in connection.cursor(_ROWS, prefetch=_AT_ONCE):
-                    at_ms = int(row["created_at"].timestamp() * 1000)
-                    kept = CheckinRow(**{name: row[name] for name in CheckinRow.model_fields})
-                    yield kept.order_no.encode(), Fact(source, 0, number, at_ms, False, kept.to_json())
+                async for row in connection.cursor(look.query, prefetch=_AT_ONCE):
+                    yield row["key"].encode(), _fact(row, look, source, number)
                     number += 1
         finally:
             await connection.close()
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, ValueError) as error:
-        raise AuditError(f"the database of the check-in service cannot be read: {error or error!r}") from error
+        raise AuditError(f"the database of {look.service} cannot be read: {error or error!r}") from error
+
+
+def _fact(row: Any, look: Look, source: Source, number: int) -> Fact:
+    said = look.model.model_validate({name: row[name] for name in look.model.model_fields})
+    return Fact(source, 0, number, int(row["moment"].timestamp() * 1000), False, said.to_json())

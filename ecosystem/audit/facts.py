@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any, NamedTuple
 
-from ecosystem.audit.rows import CheckinRow
+from ecosystem.audit.rows import CheckinRow, ProductRow
 from fulfilment_service.state import PROGRESS
 from orders_service.state import ORDERS_VIEW
 from portal_service.view import CHECK_INS_VIEW
@@ -22,6 +22,8 @@ class Group(IntEnum):
     ORDER = 0
     PRODUCT = 1
     CUSTOMER = 2
+    CODE = 3
+    """Of a product, as the product service has it."""
 
 
 class Source(IntEnum):
@@ -60,6 +62,10 @@ class Source(IntEnum):
     SENT_OFF = 35
     """Derived: the pieces of an order that was shipped."""
     CUSTOMERS = 48
+    CHANGES = 64
+    PRODUCTS_BEFORE = 71
+    """Rows of the product service's database, as `ROWS_BEFORE`."""
+    PRODUCTS_AFTER = 72
 
     @property
     def group(self) -> Group:
@@ -80,6 +86,7 @@ _PUBLIC: Mapping[Source, Topic[Any]] = {
     Source.BRONZE: topics.BY_LEVEL[CustomerLevel.BRONZE],
     Source.WAREHOUSE: topics.WAREHOUSE_INVENTORY,
     Source.CUSTOMERS: topics.CUSTOMERS,
+    Source.CHANGES: topics.PRODUCTS,
 }
 LEVELS: Mapping[Source, CustomerLevel] = {
     Source.PLATINUM: CustomerLevel.PLATINUM,
@@ -90,7 +97,7 @@ LEVELS: Mapping[Source, CustomerLevel] = {
 MESSAGES = frozenset(_PUBLIC)
 """Sources that are public topics: what cannot be read there is a dead letter, and no fault of who keeps state."""
 
-TOPICS: Mapping[Source, str] = {source: topic.name for source, topic in _PUBLIC.items()} | {
+_TABLES: Mapping[Source, str] = {
     Source.VIEW: ORDERS_VIEW.changelog,
     Source.TIMERS: "orders" + TIMERS_CHANGELOG,
     Source.RESERVATIONS: RESERVATIONS.rows.changelog,
@@ -100,11 +107,14 @@ TOPICS: Mapping[Source, str] = {source: topic.name for source, topic in _PUBLIC.
     Source.LETTERS: "email" + EFFECTS_CHANGELOG,
     Source.REFUSED: "email-effects" + DEAD_LETTERS,
 }
+TOPICS: Mapping[Source, str] = {**{source: topic.name for source, topic in _PUBLIC.items()}, **_TABLES}
 NAMES: Mapping[Source, str] = {
     **TOPICS,
     Source.MAIL: "mail",
     Source.ROWS_BEFORE: "check_ins",
     Source.ROWS_AFTER: "check_ins",
+    Source.PRODUCTS_BEFORE: "products (rows)",
+    Source.PRODUCTS_AFTER: "products (rows)",
 }
 """What each source is called in a report."""
 
@@ -116,11 +126,7 @@ SERVICES: Mapping[Source, str] = {
 }
 """Topics that exist once a service has run that need not be there, and what is then to be expected."""
 
-_AROUND = frozenset(s for s in TOPICS if Source.PAYMENTS <= s <= Source.BRONZE) | {
-    *SERVICES,
-    Source.REFUSED,
-    Source.CUSTOMERS,
-}
+_AROUND = frozenset(s for s in TOPICS if Source.PAYMENTS <= s <= Source.REFUSED or s >= Source.CUSTOMERS)
 CORE: Mapping[Source, str] = {source: name for source, name in TOPICS.items() if source not in _AROUND}
 """Topics without which less can be said of every order."""
 
@@ -135,6 +141,8 @@ MODELS: Mapping[Source, type[Any]] = {source: topic.model for source, topic in _
     Source.REFUSED: Refused,
     Source.ROWS_BEFORE: CheckinRow,
     Source.ROWS_AFTER: CheckinRow,
+    Source.PRODUCTS_BEFORE: ProductRow,
+    Source.PRODUCTS_AFTER: ProductRow,
 }
 
 

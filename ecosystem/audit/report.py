@@ -62,6 +62,10 @@ class Kind(StrEnum):
     LETTER_TWICE = "letter-twice"
     LETTER_WRONG = "letter-wrong"
     LETTER_LOST = "letter-lost"
+    VERSIONS_DIFFER = "product-versions"
+    CHANGE_DIFFERS = "change-differs"
+    CHANGE_LOST = "change-lost"
+    CHANGE_UNKNOWN = "change-unknown"
 
 
 class Violation(NamedTuple):
@@ -78,7 +82,18 @@ class Violation(NamedTuple):
         return "product" if self.kind in OF_PRODUCTS else "order"
 
 
-OF_PRODUCTS = frozenset({Kind.SUM_DIFFERS, Kind.OVERSOLD, Kind.NEGATIVE, Kind.COUNT_DIFFERS})
+OF_PRODUCTS = frozenset(
+    {
+        Kind.SUM_DIFFERS,
+        Kind.OVERSOLD,
+        Kind.NEGATIVE,
+        Kind.COUNT_DIFFERS,
+        Kind.VERSIONS_DIFFER,
+        Kind.CHANGE_DIFFERS,
+        Kind.CHANGE_LOST,
+        Kind.CHANGE_UNKNOWN,
+    }
+)
 OPEN = (
     "open",
     "giving back",

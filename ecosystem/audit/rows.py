@@ -2,8 +2,8 @@
 
 from datetime import datetime
 
-from schemas.api import CheckinState
-from schemas.wire import Message
+from schemas.api import CheckinState, ProductState
+from schemas.wire import Message, Money
 
 
 class CheckinRow(Message):
@@ -18,4 +18,15 @@ class CheckinRow(Message):
     checkin_longitude: float
     checkin_date: datetime
     status: CheckinState
+    published: bool
+
+
+class ProductRow(Message):
+    """A row of the product service. `published`: none of its changes waits in the outbox."""
+
+    code: str
+    name: str
+    price: Money
+    version: int
+    state: ProductState
     published: bool

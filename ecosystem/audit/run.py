@@ -5,8 +5,11 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from ecosystem.audit import database, delivered, orders, products
+from pydantic import SecretStr
+
+from ecosystem.audit import catalogue, database, delivered, orders, products
 from ecosystem.audit.facts import CORE, SERVICES, TOPICS, Fact, Source
 from ecosystem.audit.read import Topics
 from ecosystem.audit.report import AuditError, Report, Rules
@@ -45,8 +48,8 @@ async def audit(
     Memory is bounded, whatever the history; what was read is sorted on disk.
 
     Arguments:
-        settings: those of the workers: broker, prefix, required checks; and the database of the check-in service, which
-            is read if it is named.
+        settings: those of the workers: broker, prefix, required checks; and databases of services, of which those are
+            read that are named.
         since: only orders posted from then on.
         guarantee: what to hold the services to; by default what `settings` say.
         grace: how late something may be before it counts as missing.
@@ -69,16 +72,16 @@ async def audit(
         raise AuditError(f"REQUIRED_CHECKS or FULFILMENT_NEEDS: {error}, {known}") from error
     now_ms = int(datetime.now(UTC).timestamp() * 1000)
     report = Report(kept)
-    url = settings.checkin_database_url
+    databases = _databases(settings)
     with Sorted(folder) as facts:
-        if url is not None:
-            progress("reading check_ins", 0, 1)
-            await _read_rows(url.get_secret_value(), Source.ROWS_BEFORE, facts)
+        progress("reading databases", 0, 1)
+        for one in databases:
+            await _read_rows(one, one.before, facts)
         progress("finding the ends", 0, 1)
         async with Topics(settings, guarantee, since, patience) as topics:
             await _read(topics, facts, progress)
-            if url is not None:
-                await _read_rows(url.get_secret_value(), Source.ROWS_AFTER, facts)
+            for one in databases:
+                await _read_rows(one, one.after, facts)
             if mail is not None:
                 await _read_mail(mail, now_ms, facts, report)
             rules = Rules(
@@ -93,21 +96,48 @@ async def audit(
                 partial=not topics.whole(Source.ORDERS),
                 from_ms={source: topics.read_from_ms(source) for source in topics.sources},
                 seen=frozenset(topics.sources)
-                | ({Source.ROWS_BEFORE, Source.ROWS_AFTER} if url else set())
+                | frozenset(one.after for one in databases)
                 | ({Source.MAIL} if mail else set()),
             )
         await judge(facts, rules, report, progress)
     report.counts["unreadable"] += topics.unreadable
     report.missing = tuple(name for source, name in CORE.items() if source not in topics.sources)
     report.absent = tuple(name for source, name in SERVICES.items() if source not in topics.sources)
-    ways = ((url, "check-ins, against their database"), (mail, "letters, against those that were delivered"))
-    report.unasked = tuple(words for way, words in ways if way is None)
+    named = {one.look for one in databases}
+    report.unasked = (
+        *(f"what the database of {look.service} has" for look in _LOOKS if look not in named),
+        *(("letters, against those that were delivered",) if mail is None else ()),
+    )
     return report
 
 
-async def _read_rows(url: str, source: Source, facts: Sorted) -> None:
-    async for key, fact in database.check_ins(url, source):
-        facts.add(key, fact)
+class _Reach(NamedTuple):
+    """A database that can be read: from where, what, and as which sources, before and after the ends are found."""
+
+    url: str
+    look: database.Look
+    before: Source | None
+    after: Source
+
+
+_LOOKS = (database.CHECK_INS, database.PRODUCTS)
+
+
+def _databases(settings: Settings) -> list[_Reach]:
+    def url(secret: SecretStr | None) -> str:
+        return secret.get_secret_value() if secret else ""
+
+    found = (
+        _Reach(url(settings.checkin_database_url), database.CHECK_INS, Source.ROWS_BEFORE, Source.ROWS_AFTER),
+        _Reach(url(settings.products_database_url), database.PRODUCTS, Source.PRODUCTS_BEFORE, Source.PRODUCTS_AFTER),
+    )
+    return [reach for reach in found if reach.url]
+
+
+async def _read_rows(reach: _Reach, source: Source | None, facts: Sorted) -> None:
+    if source is not None:
+        async for key, fact in database.rows(reach.url, reach.look, source):
+            facts.add(key, fact)
 
 
 async def _read_mail(folder: Path, began_ms: int, facts: Sorted, report: Report) -> None:
@@ -147,6 +177,10 @@ async def judge(facts: Sorted, rules: Rules, report: Report, progress: Progress 
         if number % _BREATH == 0:
             progress("judging orders", done, size)
             await asyncio.sleep(0)
+    for code, of_code in facts.codes():
+        for violation in catalogue.judge(code, of_code, rules, report.counts):
+            report.add(violation)
+        await asyncio.sleep(0)
     if not {Source.STOCK, Source.RESERVATIONS} <= rules.seen:
         return
     for product in facts.products():

@@ -49,7 +49,10 @@ _COUNTS = {
     "letters refused": "letters that the mail server will never take: dead letters",
     "letters delivered": "letters delivered",
     "letters delivered again": "letters delivered again, as SMTP cannot rule out: each with the Message-ID it had",
-    "letters of others": "letters of others in the folder",
+    "changes": "changes of products",
+    "changes announced again": "changes announced again by the outbox, which count once",
+    "products kept": "products in the database",
+    "letters of others": "letters in the folder that are about no order",
 }
 _UNCHECKED = {
     "unchecked verdicts": "orders, against their verdicts: these are no longer kept",

@@ -43,7 +43,7 @@ class Sorted:
         self._folder.cleanup()
 
     def add(self, key: bytes, fact: Fact) -> None:
-        """Takes a fact about the order, product or customer `key`. Keys have 65,535 bytes at most."""
+        """Takes a fact about the order, product or customer `key` is. Keys have 65,535 bytes at most."""
         self.count += 1
         place, said = pack(fact)
         self._batch.put(_LENGTH.pack(fact.source.group, len(key)) + key + place, said)
@@ -59,6 +59,11 @@ class Sorted:
         """Every product of which there is a fact."""
         for key, _ in itertools.groupby(self._grouped(Group.PRODUCT), lambda item: item[0]):
             yield key.decode()
+
+    def codes(self) -> Iterator[tuple[str, Iterator[Fact]]]:
+        """Every product that the product service has or had, with all facts of it, to be read one after the other."""
+        for key, facts in itertools.groupby(self._grouped(Group.CODE), lambda item: item[0]):
+            yield key.decode(), (fact for _, fact in facts)
 
     def of_product(self, product: str, source: Source) -> Iterator[Fact]:
         """Its facts from one source."""

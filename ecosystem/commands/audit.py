@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
-from pydantic import SecretStr
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -45,11 +44,6 @@ class _Since(click.ParamType):
     help="Folder for temporary files, of about the size of what is read  [default: the system's]",
 )
 @click.option(
-    "--checkin-database",
-    metavar="URL",
-    help="Of the check-in service, to compare its rows [env: CHECKIN_DATABASE_URL]",
-)
-@click.option(
     "--mail",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Maildir with all letters delivered, to compare them; of `orders up`: .data/mail",
@@ -62,17 +56,17 @@ def audit(
     limit: int,
     json_: bool,
     temp: Path | None,
-    checkin_database: str | None,
     mail: Path | None,
     bootstrap: str | None,
 ) -> None:
     """Prove from the topics that every acknowledged order reached exactly one final state, that its stock was reserved
-    once and given back once if it failed, and that it was shipped once, its check-ins answered for and its letters
-    asked for once; or show which did not, with the records that say so.
+    once and given back once if it failed, that it was shipped once, its check-ins answered for and its letters asked
+    for once, and that each change of a product was announced once; or show which did not, with the records that say so.
 
     Reads what is committed, up to the ends found at the start, and writes nothing; the services may go on meanwhile.
     Exit code 0: no violation. 1: some. 2: it could not be done. Reads TOPIC_PREFIX, REQUIRED_CHECKS,
-    VALIDATION_DEADLINE_S, FULFILMENT_NEEDS, CHECKIN_PATIENCE_S and EMAIL_WINDOW_S as the workers do.
+    VALIDATION_DEADLINE_S, FULFILMENT_NEEDS, CHECKIN_PATIENCE_S, EMAIL_WINDOW_S as the workers do, and looks into
+    the databases that CHECKIN_DATABASE_URL and PRODUCTS_DATABASE_URL name.
 
     \b
     orders audit
@@ -83,8 +77,6 @@ def audit(
     from ecosystem import audit as auditing
 
     settings = running.settings(bootstrap)
-    if checkin_database is not None:
-        settings = settings.model_copy(update={"checkin_database_url": SecretStr(checkin_database)})
     console = Console(highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=json_) as bar:

@@ -16,7 +16,7 @@ from ecosystem.audit import AuditError, Kind, audit
 from ecosystem.audit.facts import TOPICS, Source
 from ecosystem.cli import main
 from ecosystem.mail import MailSink
-from ecosystem.services import CORE
+from ecosystem.services import CORE, DATABASES, NAMES
 from fulfilment_service.state import PROGRESS
 from portal_service.view import CHECK_INS_VIEW
 from runtime import internals, kafka
@@ -33,20 +33,20 @@ from schemas.messages import (
     StockLevel,
     ValidationResult,
 )
-from schemas.topics import CUSTOMERS, ORDER_VALIDATIONS, ORDERS_ENRICHED, PAYMENTS, WAREHOUSE_INVENTORY
+from schemas.topics import CUSTOMERS, ORDER_VALIDATIONS, ORDERS_ENRICHED, PAYMENTS, PRODUCTS, WAREHOUSE_INVENTORY
 from tests import topics
 from tests.workers import Deployment, until
 from validators.inventory.state import STOCK
 
 FRAUD = CheckType.FRAUD_CHECK
-SERVICES = (*CORE, "fulfilment", "email", "checkin", "portal")
+AROUND = tuple(name for name in NAMES if name not in CORE)
 AT_ONCE = timedelta(0)
 PATIENCE = timedelta(seconds=2)
 CHECKIN_PATH = "/api/SOA/home/checkin"
 
 
 @pytest.fixture(scope="module")
-async def day(kafka, tmp_path_factory, database, mail):
+async def day(kafka, tmp_path_factory, databases, mail):
     """What services apart wrote in a day: orders that passed, failed in every way, came late, were shipped, or are
     still open; check-ins that count, and such that do not; letters."""
     with MailSink(mail) as sink:
@@ -54,20 +54,25 @@ async def day(kafka, tmp_path_factory, database, mail):
             settings = {
                 "validation_deadline_s": 3600,  # such that the order that is open stays so while the tests last
                 "smtp_port": sink.port,
-                "checkin_database_url": database,
+                **databases,
                 "checkin_patience_s": PATIENCE.total_seconds(),
             }
-            [worker] = await deployment.start_core(apart=True, only=SERVICES, standby_replicas=0, **settings)
-            await business(deployment, worker, mail)
+            [worker] = await deployment.start_core(apart=True, **settings)
+            around = await deployment.start(*AROUND, name="around", **settings)
+            await business(deployment, worker, around, mail)
+            await changes(deployment, around)
             for each in list(deployment.workers):
                 await deployment.stop(each)
             yield await topics.read(deployment)
 
 
 @pytest.fixture(scope="module")
-def database(postgres):
-    yield postgres.database("t_audit_day")
-    postgres.drop("t_audit_day")
+def databases(postgres):
+    """URLs, by the names of the settings."""
+    names = {url.lower(): f"t_audit_{service.replace('-', '_')}" for service, url in DATABASES.items()}
+    yield {setting: postgres.database(name) for setting, name in names.items()}
+    for name in names.values():
+        postgres.drop(name)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +81,7 @@ def mail(tmp_path_factory):
     return tmp_path_factory.mktemp("letters") / "mail"
 
 
-async def business(deployment, worker, mail):
+async def business(deployment, worker, around, mail):
     await deployment.stock(MUG=10, KETTLE=1000, GRINDER=9, SCALES=5, TAMPER=5)
     await deployment.send(CUSTOMERS, customer("shipped", "gold"), customer("paid", "amber"), customer("dear", "silver"))
     for n in range(6):
@@ -91,12 +96,32 @@ async def business(deployment, worker, mail):
     for number, (order_id, amount) in enumerate((("shipped", 1), ("shipped", 1), ("paid", 5))):
         await deployment.send(PAYMENTS, Payment(id=f"p{number}", order_id=order_id, ccy="CZK", amount=amount))
     for order_id in ("shipped", "dear", "mug-0", "nowhere"):
-        await check_in(deployment, order_id)
-    await deployment.caught_up("orders", "fraud", "inventory", "details", "email", "fulfilment")
-    await deployment.stop(worker_of(deployment, "fraud"))
+        await check_in(deployment, around, order_id)
+    await deployment.caught_up("orders", "fraud", "inventory", "details", "+".join(sorted(AROUND)))
+    await deployment.stop(next(w for w in deployment.workers if w.settings.state_dir.name == "fraud"))
     await deployment.post(worker, id="open", customerId=7, product="KETTLE", quantity=1, price=1)
-    await deployment.caught_up("orders", "inventory", "details", "fulfilment", "email")
+    await deployment.caught_up("orders", "inventory", "details", "+".join(sorted(AROUND)))
     await until(lambda: all_is_done(deployment, worker, mail), "what follows has come")
+
+
+async def changes(deployment, shop):
+    """A product that is offered, becomes cheap all of a sudden, and is withdrawn; and another one."""
+    for method, path, body in (
+        ("POST", "", {"code": "PRESS", "name": "Press", "price": 30}),
+        ("PUT", "/PRESS", {"name": "French press", "price": 2}),
+        ("DELETE", "/PRESS", None),
+        ("POST", "", {"code": "FILTER", "name": "Filter", "price": 3}),
+    ):
+
+        async def taken(method=method, path=path, body=body):
+            return (await deployment.ask(shop, method, f"/v1/products{path}", json=body)).status in {200, 201}
+
+        await until(taken, "change")
+
+    async def announced():
+        return len(await deployment.values(PRODUCTS)) == 4
+
+    await until(announced, "all changes announced")
 
 
 def customer(order_id, level):
@@ -108,11 +133,7 @@ def customer_of(order_id):
     return len(order_id) + ord(order_id[-1])
 
 
-def worker_of(deployment, service):
-    return next(w for w in deployment.workers if w.settings.state_dir.name == service)
-
-
-async def check_in(deployment, order_id):
+async def check_in(deployment, around, order_id):
     body = {
         "orderNo": order_id,
         "internetNo": "1",
@@ -122,10 +143,9 @@ async def check_in(deployment, order_id):
         "checkinLongitude": 100.5,
         "checkinDate": "2021-03-18 10:13:43",
     }
-    url = worker_of(deployment, "checkin")
 
     async def taken():
-        return (await deployment.ask(url, "POST", CHECKIN_PATH, json=body)).status == 201
+        return (await deployment.ask(around, "POST", CHECKIN_PATH, json=body)).status == 201
 
     await until(taken, "check-in")
 
@@ -163,8 +183,12 @@ async def written(kafka, logs, **settings):
     return (await topics.write(kafka, logs.records, TOPICS.values())).model_copy(update=settings)
 
 
-async def test_a_day_is_found_sound(kafka, day, database, mail):
-    settings = await written(kafka, day, checkin_database_url=SecretStr(database))
+def secret(databases):
+    return {name: SecretStr(url) for name, url in databases.items()}
+
+
+async def test_a_day_is_found_sound(kafka, day, databases, mail):
+    settings = await written(kafka, day, **secret(databases))
     report = await audit(settings, grace=AT_ONCE, mail=mail)
 
     assert report.violations == []
@@ -182,6 +206,8 @@ async def test_a_day_is_found_sound(kafka, day, database, mail):
         "enriched": 2,
         "letters": 4,
         "letters delivered": 4,
+        "changes": 4,
+        "products kept": 2,
     }
     assert {name: report.counts[name] for name in wanted} == wanted
     assert report.counts["late verdicts"] >= 1
@@ -411,7 +437,9 @@ def announced_otherwise(logs):
 def not_rejected(order_id):
     def doctor(logs):
         logs.drop(*logs.of(Source.REJECTIONS, order_id))
-        logs.drop(logs.of(Source.PORTAL, order_id)[-1])
+        [row] = logs.of(Source.PORTAL, order_id)[-1:]
+        told = {"status": CheckinState.CREATED}
+        logs.change(row, check_ins=tuple(c.model_copy(update=told) for c in row.message.check_ins))
 
     return doctor
 
@@ -498,6 +526,14 @@ def letter_twice(logs):
 def letter_of_another_state(logs):
     rows = logs.of(Source.LETTERS, "dear/failed")
     logs.add(*[topics.kept(Source.LETTERS, "paid/failed", row.message, row.time_ms) for row in rows])
+
+
+def change_missing(logs):
+    logs.drop(logs.of(Source.CHANGES, "PRESS")[1])
+
+
+def change_again_as_it_was_not(logs):
+    logs.add(logs.of(Source.CHANGES, "FILTER")[0].saying(price=1))
 
 
 def copy(record, **changes):
@@ -590,6 +626,8 @@ DOCTORED_AROUND = [
     (letter_missing("shipped", "shipped"), "shipped", {Kind.LETTER_MISSING}),
     (letter_twice, "dear", {Kind.LETTER_TWICE}),
     (letter_of_another_state, "paid", {Kind.LETTER_WRONG}),
+    (change_missing, "PRESS", {Kind.VERSIONS_DIFFER}),
+    (change_again_as_it_was_not, "FILTER", {Kind.CHANGE_DIFFERS}),
 ]
 
 
@@ -633,6 +671,10 @@ def check_in_of_no_row(logs):
     logs.change(shown, check_ins=shown.message.check_ins + also)
 
 
+def change_lost(logs):
+    logs.drop(*logs.of(Source.CHANGES, "FILTER"))
+
+
 STATUS = "UPDATE check_ins SET status = '{}' WHERE order_no = '{}'"
 STAFF = "UPDATE check_ins SET staff_code = '{}' WHERE order_no = '{}'"
 PUBLISHED = (
@@ -666,13 +708,33 @@ WITH_DATABASE = [
 ]
 
 
+PRICE = "UPDATE products SET price = {} WHERE code = 'FILTER'"
+VERSION = "UPDATE products SET version = {} WHERE code = 'FILTER'"
+WITH_PRODUCTS = [
+    ("products", change_lost, (), {Kind.CHANGE_LOST}, "marked as published"),
+    ("products", None, (VERSION.format(0), VERSION.format(1)), {Kind.CHANGE_UNKNOWN}, "the database has 0"),
+    ("products", None, (PRICE.format(1), PRICE.format(3)), {Kind.CHANGE_DIFFERS}, "otherwise"),
+]
+
+
 @pytest.mark.parametrize(("doctor", "changes", "subject", "kinds", "says"), WITH_DATABASE)
-async def test_what_the_database_has_is_compared(kafka, day, database, doctor, changes, subject, kinds, says):
-    logs = day.copy()
+async def test_what_the_database_has_is_compared(kafka, day, databases, doctor, changes, subject, kinds, says):
+    await compared(kafka, day, databases, "checkin", doctor, changes, subject, kinds, says)
+
+
+@pytest.mark.parametrize(("service", "doctor", "changes", "kinds", "says"), WITH_PRODUCTS)
+async def test_what_the_databases_of_products_have_is_compared(
+    kafka, day, databases, service, doctor, changes, kinds, says
+):
+    await compared(kafka, day, databases, service, doctor, changes, "FILTER", kinds, says)
+
+
+async def compared(kafka, day, databases, service, doctor, changes, subject, kinds, says):
+    logs, name = day.copy(), f"{service}_database_url"
     if doctor:
         doctor(logs)
-    settings = await written(kafka, logs, checkin_database_url=SecretStr(database))
-    connection = await asyncpg.connect(database)
+    settings = await written(kafka, logs, **secret({name: databases[name]}))
+    connection = await asyncpg.connect(databases[name])
     try:
         for change in changes[:1]:
             await connection.execute(change)
@@ -706,7 +768,8 @@ async def test_a_letter_that_was_not_delivered_is_missed_and_one_that_came_twice
 
 def test_every_kind_is_tried():
     tried = {kind for _, _, kinds in DOCTORED + DOCTORED_AROUND for kind in kinds} | {Kind.LETTER_LOST}
-    assert tried | {kind for _, _, _, kinds, _ in WITH_DATABASE for kind in kinds} == set(Kind)
+    tried |= {kind for *_, kinds, _ in [*WITH_DATABASE, *WITH_PRODUCTS] for kind in kinds}
+    assert tried == set(Kind)
 
 
 async def test_at_least_once_a_repeat_is_counted_and_another_state_is_not_forgiven(kafka, day):

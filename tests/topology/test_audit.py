@@ -1,6 +1,7 @@
 """The audit of what the services themselves did in memory: it never accuses them, and no wrong sum escapes it."""
 
 import asyncio
+from collections import defaultdict
 from datetime import timedelta
 from functools import partial
 
@@ -24,8 +25,9 @@ from runtime.records import Write
 from runtime.settings import Settings
 from runtime.state import MemoryStore, MemoryStores
 from runtime.testing import Topology
-from schemas.messages import CheckType, Customer, HomeCheckin, Payment
+from schemas.messages import CheckType, Customer, HomeCheckin, Payment, ProductEvent, ProductEventKind
 from schemas.topics import CUSTOMERS, HOME_CHECKINS, ORDERS, PAYMENTS, WAREHOUSE_INVENTORY
+from schemas.topics import PRODUCTS as CATALOGUE
 from tests.topology.conftest import CORE, Shop
 from validators.inventory.state import STOCK
 
@@ -128,6 +130,8 @@ EVENTS = st.one_of(
     st.tuples(st.just("fulfil"), ORDER),
     st.tuples(st.just("customer"), st.tuples(st.integers(1, 2), st.sampled_from(("gold", "silver", "amber")))),
     st.tuples(st.just("customer gone"), st.integers(1, 2)),
+    st.tuples(st.just("change"), st.tuples(st.sampled_from(PRODUCTS), st.sampled_from((0, 1, 10, 100)))),
+    st.tuples(st.just("changes again"), st.sampled_from(PRODUCTS)),
     st.tuples(st.just("stock"), st.tuples(st.sampled_from(PRODUCTS), st.integers(0, 6))),
     st.tuples(st.just("withdraw"), st.sampled_from(PRODUCTS)),
     st.tuples(st.just("wait"), st.sampled_from((1, 61, 3600, 8 * 24 * 3600))),
@@ -148,9 +152,16 @@ def customer(number, level):
     return Customer(id=number, level=level, **said)
 
 
+def change(code, version, price, at):
+    kind = ProductEventKind.UPDATED if price else ProductEventKind.WITHDRAWN
+    said = {"event_id": f"{code}-{version}", "name": code, "price": price}
+    return ProductEvent(code=code, version=version, kind=kind, at=at, **said)
+
+
 def happen(world, contents, events):
     topology, shop = world.topology, world.shop
     made = {}
+    changes = defaultdict(list)
 
     def made_of(n):
         # A message that is replayed has its old time: by that the inventory knows that it may have forgotten it.
@@ -181,6 +192,12 @@ def happen(world, contents, events):
                 topology.send(HOME_CHECKINS, check_in(f"o{what}", number))
             case "customer":
                 topology.send(CUSTOMERS, customer(*what))
+            case "change":
+                product, price = what
+                changes[product].append(change(product, len(changes[product]) + 1, price, topology.now))
+                topology.send(CATALOGUE, changes[product][-1])
+            case "changes again":
+                topology.send(CATALOGUE, *changes[what][-2:])
             case "customer gone":
                 topology.send_raw(CUSTOMERS, str(what).encode(), None)
             case "wait":
