@@ -7,6 +7,7 @@ import json
 import re
 import tomllib
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from prometheus_client import CollectorRegistry
 
 from ecosystem import sample, welcome
 from ecosystem.cli import main
+from ecosystem.customers import read as read_customers
 from ecosystem.kafka.jars import VERSION
 from ecosystem.postgres import VERSION as POSTGRES
 from ecosystem.products import read as read_products
@@ -31,6 +33,7 @@ from runtime.http import metrics as http_metrics
 from runtime.http.openapi import document
 from runtime.metrics import LoopMetrics
 from runtime.settings import Settings
+from schemas.messages import Customer
 
 ROOT = Path(__file__).parents[2]
 LOCKS = ("requirements.lock", "requirements-dev.lock")
@@ -203,6 +206,13 @@ def test_compose_announces_the_sample_stock(compose):
 
 def test_compose_announces_the_sample_products(compose):
     assert read_products(compose["configs"]["products"]["content"].splitlines()) == sample.products()
+
+
+def test_compose_announces_some_of_the_sample_customers(compose, tmp_path):
+    path = tmp_path / "customers.csv"
+    path.write_text(compose["configs"]["customers"]["content"])
+    announced = [Customer(**customer.model_dump()) for customer in read_customers(path)]
+    assert announced == list(islice(sample.customers(), 5))
 
 
 def test_compose_sets_only_what_is_a_setting(compose):
