@@ -14,6 +14,7 @@ COPY fulfilment_service fulfilment_service
 COPY checkin_service checkin_service
 COPY portal_service portal_service
 COPY products_service products_service
+COPY product_subscribers product_subscribers
 COPY ecosystem ecosystem
 RUN /opt/orders/bin/pip install --no-deps .
 

@@ -64,7 +64,7 @@ def measure(servers: str, folder: Path, seconds: float, guarantee: str, layout: 
         if layout == "all":
             others["SMTP_PORT"] = str(stack.enter_context(MailSink(folder / "mail")).port)
             postgres = stack.enter_context(Postgres(folder / "postgres"))
-            others |= {name: postgres.database(s.replace("-", "_")) for s, name in DATABASES.items()}
+            others |= {url: postgres.database(name) for name, url in DATABASES.items()}
         for worker in workers:
             env = {
                 **os.environ,
@@ -72,6 +72,7 @@ def measure(servers: str, folder: Path, seconds: float, guarantee: str, layout: 
                 "KAFKA_BOOTSTRAP_SERVERS": servers,
                 "TOPIC_PREFIX": prefix,
                 "PROCESSING_GUARANTEE": guarantee,
+                "UNKNOWN_PRODUCTS": "pass",
                 "HTTP_PORT": str(worker.port),
                 "STATE_DIR": str(folder / prefix / worker.name),
             }

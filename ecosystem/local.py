@@ -96,9 +96,9 @@ class Local:
             self._start_kafka(stack)
         if "SMTP_HOST" not in os.environ:
             self._mail = stack.enter_context(MailSink(self._data / "mail", self._firsts.delivered))
-        if missing := {s: name for s, name in DATABASES.items() if name not in os.environ}:
+        if missing := {name: url for name, url in DATABASES.items() if url not in os.environ}:
             self._postgres = stack.enter_context(Postgres(self._data / "postgres", port=PORT))
-            self._databases = {name: self._postgres.database(s.replace("-", "_")) for s, name in missing.items()}
+            self._databases = {url: self._postgres.database(name) for name, url in missing.items()}
         servers = self._settings.kafka_bootstrap_servers
         urls = {service: self._urls(service) for service in NAMES}
         stack.enter_context(running.announced(Running(os.getpid(), servers, urls)))
@@ -133,6 +133,7 @@ class Local:
         env |= self._databases
         if self._mail:
             env |= {"SMTP_HOST": "127.0.0.1", "SMTP_PORT": str(self._mail.port)}
+            env |= {"PRODUCT_NOTIFICATIONS_TO": os.environ.get("PRODUCT_NOTIFICATIONS_TO", "products@example.org")}
         self._children.start(worker.name, ["run", *worker.services], env)
 
     async def _announce_sample(self) -> None:

@@ -11,12 +11,13 @@ from enum import StrEnum
 from pydantic import ValidationError
 
 from ecosystem.api import ProductsApi, Refusal, Unreachable
+from runtime.backoff import Backoff
 from runtime.dead_letters import describe
 from schemas.api import NewProduct, ProductState
 
 _FIELDS = ("code", "name", "price")
 _AT_ONCE = 16
-_PAUSE_S = 0.2
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0
 
 
 class BadFile(Exception):
@@ -62,6 +63,7 @@ async def offer(
     deadline, room = time.monotonic() + patience_s, asyncio.Semaphore(_AT_ONCE)
 
     async def patiently(new: NewProduct) -> Outcome:
+        backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         async with room:
             while True:
                 try:
@@ -69,9 +71,10 @@ async def offer(
                 except (Unreachable, Refusal) as error:
                     if (isinstance(error, Refusal) and error.status != 503) or time.monotonic() > deadline:
                         raise
-                await asyncio.sleep(_PAUSE_S)
+                await backoff.pause()
 
-    return Counter(await asyncio.gather(*map(patiently, products)))
+    first = [await patiently(new) for new in products[:1]]  # alone: the others need not all wait for the service
+    return Counter([*first, *await asyncio.gather(*map(patiently, products[1:]))])
 
 
 async def _offer(api: ProductsApi, new: NewProduct, *, change: bool) -> Outcome:

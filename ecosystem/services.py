@@ -16,6 +16,10 @@ _BUILDERS = {
     "checkin": "checkin_service.app",
     "portal": "portal_service.app",
     "products": "products_service.app",
+    "product-monitoring": "product_subscribers.monitoring.app",
+    "product-log": "product_subscribers.transaction_log.app",
+    "product-security": "product_subscribers.security.app",
+    "product-notifications": "product_subscribers.notifications.app",
 }
 """Module of each service; its `build(settings)` makes the `Hosted`. Imported only when the service is to run."""
 
@@ -24,8 +28,12 @@ CORE = ("orders", "fraud", "inventory", "details")
 """What it takes to bring an order to VALIDATED or FAILED."""
 
 
-DATABASES = {"checkin": "CHECKIN_DATABASE_URL", "products": "PRODUCTS_DATABASE_URL"}
-"""Where each service that keeps a database is told of it."""
+DATABASES = {
+    "checkin": "CHECKIN_DATABASE_URL",
+    "products": "PRODUCTS_DATABASE_URL",
+    "product_log": "PRODUCT_LOG_DATABASE_URL",
+}
+"""The databases of services, by name: where the service is told of it."""
 
 _PORTS = {"checkin": 3000}
 

@@ -3,10 +3,11 @@
 from datetime import timedelta
 
 from email_service.address import Addressing
+from email_service.compose import compose
 from email_service.join import LETTERS_BY_CUSTOMER, PAYMENTS_BY_ORDER, Joining, route
-from email_service.post_office import PostOffice
 from email_service.state import CUSTOMERS, JOINS, SENT, WAITING, Addressed
 from runtime.hosting import Hosted
+from runtime.post_office import PostOffice
 from runtime.service import Effect, Input, Service
 from runtime.settings import Guarantee, Settings
 from schemas import topics
@@ -16,7 +17,11 @@ from schemas.topics import BY_LEVEL, ORDERS, ORDERS_ENRICHED, PAYMENTS
 def build(settings: Settings) -> Hosted:
     """The service, with its window and its SMTP server."""
     office, window = PostOffice(settings), timedelta(seconds=settings.email_window_s)
-    send = Effect("letter", Addressed, office.send)
+
+    async def post(key: str, addressed: Addressed) -> None:
+        await office.send(key, compose(addressed, settings.mail_from))
+
+    send = Effect("letter", Addressed, post)
     repeats = settings.processing_guarantee is Guarantee.AT_LEAST_ONCE
     joining, addressing = Joining(window, repeats=repeats), Addressing(window, send, repeats=repeats)
     return Hosted(

@@ -7,22 +7,19 @@ from typing import Any
 from urllib.parse import quote
 
 from aiohttp import web
-from pydantic import TypeAdapter, ValidationError
 
 from products_service.rules import Expected, Stale, Withdrawn, changed, differing, withdrawn
 from products_service.store import Products
 from runtime.hosting import Host
 from runtime.http.answers import Refused, answer
-from runtime.http.inputs import message_of
-from runtime.http.openapi import body, problems, schemas_of
+from runtime.http.inputs import code_of, message_of
+from runtime.http.openapi import CODE, body, problems, schemas_of
 from schemas.api import InvalidParam, NewProduct, Product, ProductContent, ProductState
-from schemas.identifiers import Code
 
 PATH = "/v1/products"
 _TAG = r'(W/)?"[!#-~]*"'
 _IF_MATCH = rf"^ *(\*|{_TAG}( *, *{_TAG})*) *$"
 """RFC 9110, 13.1.1."""
-_CODE: TypeAdapter[str] = TypeAdapter(Code)
 
 
 def routes(products: Products) -> Callable[[Host], Iterable[web.RouteDef]]:
@@ -41,16 +38,16 @@ def routes(products: Products) -> Callable[[Host], Iterable[web.RouteDef]]:
         return _shown(product, 201 if is_new else 200, location)
 
     async def look(request: web.Request) -> web.Response:
-        code = _code_of(request)
+        code = code_of(request)
         return _shown(_known(code, await products.get(code)))
 
     async def change(request: web.Request) -> web.Response:
-        code, expected = _code_of(request), _expected(request)
+        code, expected = code_of(request), _expected(request)
         content = await message_of(request, ProductContent)
         return await _changed(code, partial(changed, content=content, expected=expected))
 
     async def withdraw(request: web.Request) -> web.Response:
-        code, expected = _code_of(request), _expected(request)
+        code, expected = code_of(request), _expected(request)
         return await _changed(code, partial(withdrawn, expected=expected))
 
     async def _changed(code: str, become: Callable[[Product], Product | None]) -> web.Response:
@@ -77,15 +74,6 @@ def _known(code: str, product: Product | None) -> Product:
     return product
 
 
-def _code_of(request: web.Request) -> str:
-    try:
-        return _CODE.validate_python(request.match_info["code"])
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-        fault = InvalidParam(name="code", reason=reason)
-        raise Refused(400, f"No product can have this code: {reason}.", errors=[fault]) from None
-
-
 def _expected(request: web.Request) -> Expected:
     """The versions in If-Match (RFC 9110, 13.1.1); `None` without it, or if any will do."""
     header = request.headers.get("If-Match")
@@ -100,13 +88,6 @@ def _expected(request: web.Request) -> Expected:
 
 def openapi() -> Mapping[str, Any]:
     """Paths and schemas."""
-    code = {
-        "name": "code",
-        "in": "path",
-        "required": True,
-        "description": "Percent-encoded: a slash in the code is %2F",
-        "schema": {"$ref": "#/components/schemas/Code"},
-    }
     if_match = {
         "name": "If-Match",
         "in": "header",
@@ -138,14 +119,14 @@ def openapi() -> Mapping[str, Any]:
                     "operationId": "getProduct",
                     "summary": "A product, also one that was withdrawn",
                     "tags": ["products"],
-                    "parameters": [code],
+                    "parameters": [CODE],
                     "responses": {"200": now, **problems(400, 404, 500, 503)},
                 },
                 "put": {
                     "operationId": "changeProduct",
                     "summary": "Change a product; offer one again that was withdrawn, which needs If-Match",
                     "tags": ["products"],
-                    "parameters": [code, if_match],
+                    "parameters": [CODE, if_match],
                     "requestBody": {"required": True, **body(ProductContent)},
                     "responses": {"200": now, **problems(400, 404, 409, 412, 413, 415, 500, 503)},
                 },
@@ -153,7 +134,7 @@ def openapi() -> Mapping[str, Any]:
                     "operationId": "withdrawProduct",
                     "summary": "Withdraw a product: orders for it fail from then on",
                     "tags": ["products"],
-                    "parameters": [code, if_match],
+                    "parameters": [CODE, if_match],
                     "responses": {"200": now, **problems(400, 404, 412, 500, 503)},
                 },
             },

@@ -1,5 +1,6 @@
 """Settings of a worker, from the environment. Names are the same there, in capitals."""
 
+from email.headerregistry import Address
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,6 +22,11 @@ class SmtpSecurity(StrEnum):
     NONE = "none"
     STARTTLS = "starttls"
     TLS = "tls"
+
+
+class UnknownProducts(StrEnum):
+    FAIL = "fail"
+    PASS = "pass"
 
 
 class Settings(BaseSettings):
@@ -71,6 +77,11 @@ class Settings(BaseSettings):
     fraud_limit: float = Field(default=2000, gt=0, description="Total of a session at which its orders fail")
     fraud_session_gap_s: float = Field(default=3600.0, gt=0, description="Silence that ends a customer's session")
 
+    unknown_products: UnknownProducts = Field(
+        default=UnknownProducts.FAIL,
+        description="`fail` or `pass`: orders for a product that the product service never announced",
+    )
+
     fulfilment_needs: Annotated[tuple[str, ...], NoDecode] = Field(
         default=("VALIDATED", "PAID", "CHECKED_IN"),
         description="What has to happen before an order is shipped, comma separated",
@@ -85,6 +96,18 @@ class Settings(BaseSettings):
     checkin_time_zone: str = Field(default="Asia/Bangkok", description="Of the times in check-ins; an IANA name")
 
     products_database_url: SecretStr | None = Field(default=None, description="Of the product service alone")
+    product_log_database_url: SecretStr | None = Field(default=None, description="Of the log of products alone")
+    product_price_drop_limit: float = Field(
+        default=0.9, gt=0, lt=1, description="More than this share of its price lost in one change is suspicious"
+    )
+    product_changes_limit: int = Field(
+        default=10, ge=1, description="More changes of a product than this within the window are suspicious"
+    )
+    product_changes_window_s: float = Field(default=60.0, gt=0, description="Of the changes of a product")
+    product_notifications_to: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Addresses that get a letter for each change of a product and each alert, comma separated",
+    )
 
     email_window_s: float = Field(
         default=60.0,
@@ -108,10 +131,20 @@ class Settings(BaseSettings):
         default=(), description="For tests: steps at which to crash or fall silent, see `runtime/failpoints.py`"
     )
 
-    @field_validator("required_checks", "fulfilment_needs", "worker_keys", mode="before")
+    @field_validator("required_checks", "fulfilment_needs", "worker_keys", "product_notifications_to", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("product_notifications_to")
+    @classmethod
+    def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for address in value:
+            try:
+                Address(addr_spec=address)
+            except (ValueError, IndexError):
+                raise ValueError(f"{address!r} is no address such as shop@example.org") from None
+        return value
 
     @field_validator("checkin_time_zone")
     @classmethod

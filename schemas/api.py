@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, St
 from pydantic_core import PydanticCustomError
 
 from schemas.identifiers import Code, Name, OrderId
-from schemas.messages import CheckType, Need, Order, OrderState, ValidationResult
+from schemas.messages import CheckType, Need, Order, OrderState, ProductEvent, ValidationResult
 from schemas.wire import Int64, Message, Money, Quantity, Total, example
 
 _MOST = 99_999_999_999.9999
@@ -193,6 +193,27 @@ class Product(Message):
     version: int
     state: ProductState
     changed_at: datetime
+
+
+class ProductTotals(Message):
+    """Body of `GET /v1/monitoring/products`: what has happened to all products together.
+
+    `gaps` counts versions of products that were expected and did not come; 0 unless something is wrong.
+    """
+
+    created: int = 0
+    updated: int = 0
+    withdrawn: int = 0
+    on_offer: int = Field(default=0, description="Products that can be ordered now")
+    gaps: int = 0
+    last_change: datetime | None = None
+
+
+class ProductLog(Message):
+    """Body of `GET /v1/product-log/{code}`: the last changes of a product, the latest at the end."""
+
+    code: str
+    entries: tuple[ProductEvent, ...]
 
 
 class InvalidParam(Message):

@@ -26,7 +26,7 @@ def run(names: tuple[str, ...], port: int | None) -> None:
     orders run fraud --port 8081                   one service alone
 
     Services: orders, fraud, inventory, details, fulfilment, email, checkin, portal,
-    products.
+    products, product-monitoring, product-log, product-security, product-notifications.
     """
     from runtime import process  # Faust takes a second to import: not for those who ask for help
 

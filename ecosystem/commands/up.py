@@ -22,7 +22,9 @@ _ASKS_TO_STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 @click.option("--workers", type=click.IntRange(1, 16), default=1, show_default=True, help="How many of each process")
 @click.option("--port", type=click.IntRange(1, 65_000), default=8080, show_default=True, help="First HTTP port")
 @click.option("--fresh", is_flag=True, help="Throw away the data of earlier runs first")
-@click.option("--sample/--no-sample", default=True, help="Announce sample stock and customers  [default: sample]")
+@click.option(
+    "--sample/--no-sample", default=True, help="Announce sample products, stock and customers  [default: sample]"
+)
 @click.option(
     "--rate", type=click.FloatRange(0), default=0.0, show_default=True, help="Sample orders a second, each checked"
 )

@@ -9,12 +9,13 @@ from pydantic import TypeAdapter, ValidationError
 from runtime.http.answers import Refused
 from runtime.http.faults import refuse
 from schemas.api import InvalidParam
-from schemas.identifiers import OrderId
+from schemas.identifiers import Code, OrderId
 from schemas.wire import Message
 
 M = TypeVar("M", bound=Message)
 
 _ORDER_ID: TypeAdapter[str] = TypeAdapter(OrderId)
+_CODE: TypeAdapter[str] = TypeAdapter(Code)
 
 DEFAULT_TIMEOUT_MS = 10_000
 MAX_TIMEOUT_MS = 60_000
@@ -50,12 +51,21 @@ def deadline_of(request: web.Request) -> Deadline:
 
 def order_id_of(request: web.Request, name: str = "id") -> str:
     """The order id in the path, as `name`. Raises `Refused` (400) if no order can have it."""
+    return _named(request, name, _ORDER_ID, "No order can have this id")
+
+
+def _named(request: web.Request, name: str, allowed: TypeAdapter[str], complaint: str) -> str:
     try:
-        return _ORDER_ID.validate_python(request.match_info[name])
+        return allowed.validate_python(request.match_info[name])
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Value error, ")
         fault = InvalidParam(name=name, reason=reason)
-        raise Refused(400, f"No order can have this id: {reason}.", errors=[fault]) from None
+        raise Refused(400, f"{complaint}: {reason}.", errors=[fault]) from None
+
+
+def code_of(request: web.Request, name: str = "code") -> str:
+    """The code in the path, as `name`. Raises `Refused` (400) if nothing can have it."""
+    return _named(request, name, _CODE, "Nothing can have this code")
 
 
 async def body_of(request: web.Request) -> bytes:

@@ -10,7 +10,7 @@ from pydantic.json_schema import models_json_schema
 from runtime.hosting import Hosted
 from runtime.http.answers import title_of
 from schemas.api import Problem
-from schemas.identifiers import OrderId
+from schemas.identifiers import Code, OrderId
 from schemas.wire import Message
 
 ORDER_ID = {
@@ -19,6 +19,13 @@ ORDER_ID = {
     "required": True,
     "description": "Percent-encoded: a slash in the id is %2F",
     "schema": {"$ref": "#/components/schemas/OrderId"},
+}
+CODE = {
+    "name": "code",
+    "in": "path",
+    "required": True,
+    "description": "Percent-encoded: a slash in the code is %2F",
+    "schema": {"$ref": "#/components/schemas/Code"},
 }
 TIMEOUT = {
     "name": "timeout",
@@ -52,7 +59,8 @@ def document(hosted: Iterable[Hosted]) -> dict[str, Any]:
     """The whole document. Raises `ValueError` if two services describe the same path or schema differently."""
     paths: dict[str, Any] = {}
     _merge(paths, _OPERATIONAL)
-    schemas: dict[str, Any] = {"OrderId": TypeAdapter(OrderId).json_schema(), **schemas_of(Problem)}
+    named = {"OrderId": TypeAdapter(OrderId).json_schema(), "Code": TypeAdapter(Code).json_schema()}
+    schemas: dict[str, Any] = {**named, **schemas_of(Problem)}
     for part in (h.openapi() for h in hosted if h.openapi is not None):
         _merge(paths, part.get("paths", {}))
         _merge(schemas, part.get("components", {}).get("schemas", {}))

@@ -115,8 +115,8 @@ async def test_of_many_who_saw_the_same_version_one_changes_it(deployment, ask):
         ("DELETE", "unknown", None, None, 404, "no product"),
         ("DELETE", "unknown", None, '"1', 400, "If-Match must be the ETag"),
         ("GET", "unknown", None, None, 404, "no product"),
-        ("GET", "x" * 65, None, None, 400, "No product can have this code"),
-        ("GET", "%00", None, None, 400, "No product can have this code"),
+        ("GET", "x" * 65, None, None, 400, "Nothing can have this code"),
+        ("GET", "%00", None, None, 400, "Nothing can have this code"),
     ],
 )
 async def test_what_is_wrong_is_told(ask, method, code, body, if_match, status, said):

@@ -17,7 +17,11 @@ from runtime.hosting import DatabaseAway, NoDatabase
 from runtime.settings import Settings
 from tests.workers import until
 
-MIGRATIONS = {"checkin": "checkin_service:migrations", "products": "products_service:migrations"}
+MIGRATIONS = {
+    "checkin": "checkin_service:migrations",
+    "products": "products_service:migrations",
+    "product-log": "product_subscribers.transaction_log:migrations",
+}
 
 
 def database(url, service="checkin", **settings):

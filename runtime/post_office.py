@@ -8,8 +8,6 @@ from email.message import EmailMessage
 
 import aiosmtplib
 
-from email_service.compose import compose
-from email_service.state import Addressed
 from runtime.clock import elapsed_s
 from runtime.hosting import Host
 from runtime.service import RefusedForGood
@@ -19,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class PostOffice:
-    """Sends letters through the SMTP server of the settings, one after the other."""
+    """Sends letters through the SMTP server of the settings, one after the other. Its `send` is what an effect does."""
 
     IDLE_S = 30.0
     """After which an unused connection is not trusted any more; servers close them after minutes."""
@@ -30,13 +28,12 @@ class PostOffice:
         self._turn = asyncio.Lock()
         self._used = 0.0
 
-    async def send(self, key: str, addressed: Addressed) -> None:
-        """Returns when the server has taken the letter.
+    async def send(self, key: str, message: EmailMessage) -> None:
+        """Returns when the server has taken the letter, which has sender, recipients and Message-ID.
 
         Raises `RefusedForGood` if it never will (a reply of 500 and above to recipient or letter: RFC 5321, 4.2.1), and
         whatever else goes wrong, to be tried again.
         """
-        message = compose(addressed, self._settings.mail_from)
         async with self._turn:
             try:
                 await self._deliver(message)

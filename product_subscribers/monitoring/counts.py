@@ -1,0 +1,37 @@
+"""Totals over all products: their changes meet under one key, in the partition that has the totals. Pure."""
+
+from product_subscribers.monitoring.state import COUNTED, TOTALS, Counted
+from runtime.service import Context
+from schemas.api import ProductTotals
+from schemas.messages import ProductEvent, ProductEventKind
+from schemas.topics import PRODUCTS, repartition
+
+ALL = "all"
+"""The key of the totals."""
+
+PRODUCTS_BY_SHOP = repartition("product-monitoring", PRODUCTS, "shop", lambda _: ALL)
+
+
+def route(event: ProductEvent, ctx: Context) -> None:
+    """Takes a change to where the totals are."""
+    ctx.send(PRODUCTS_BY_SHOP, event)
+
+
+def on_change(event: ProductEvent, ctx: Context) -> None:
+    """Counts a change once, however often it comes."""
+    gaps = COUNTED.missing(ctx, event.code, event.version)
+    if gaps is None:
+        return
+    before = COUNTED.get(ctx, event.code)
+    on_offer = event.kind is not ProductEventKind.WITHDRAWN
+    COUNTED.put(ctx, event.code, Counted(version=event.version, on_offer=on_offer))
+    ctx.count(event.kind.lower())
+    totals = ctx.get(TOTALS, ALL) or ProductTotals()
+    kind = event.kind.lower()
+    after = {
+        kind: getattr(totals, kind) + 1,
+        "on_offer": totals.on_offer + on_offer - (before is not None and before.on_offer),
+        "gaps": totals.gaps + gaps,
+        "last_change": max(event.at, totals.last_change or event.at),
+    }
+    ctx.put(TOTALS, ALL, totals.model_copy(update=after))

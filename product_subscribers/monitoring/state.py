@@ -1,0 +1,15 @@
+"""What monitoring holds: the totals, and of each product what they have counted last. All of it in one partition."""
+
+from runtime.service import Table
+from runtime.versions import Versioned, Versions
+from schemas.api import ProductTotals
+
+
+class Counted(Versioned):
+    """The last change of a product that is in the totals, and whether the product is on offer since."""
+
+    on_offer: bool
+
+
+COUNTED = Versions("product-monitoring-counted", Counted)
+TOTALS = Table("product-monitoring-totals", ProductTotals)

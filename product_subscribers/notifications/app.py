@@ -1,0 +1,30 @@
+"""Notifications: consume products and alerts, hold what was told, send letters."""
+
+from product_subscribers.notifications.letters import Notifying, compose
+from product_subscribers.notifications.state import TOLD, Notice
+from runtime.hosting import Hosted
+from runtime.post_office import PostOffice
+from runtime.service import Effect, Input, Service
+from runtime.settings import Settings
+from schemas.topics import PRODUCT_ALERTS, PRODUCTS
+
+
+def build(settings: Settings) -> Hosted:
+    """The service, with its addresses and its SMTP server."""
+    office = PostOffice(settings)
+
+    async def post(key: str, notice: Notice) -> None:
+        await office.send(key, compose(notice, settings.mail_from))
+
+    send = Effect("notice", Notice, post)
+    notifying = Notifying(settings.product_notifications_to, send)
+    return Hosted(
+        Service(
+            name="product-notifications",
+            inputs=(Input(PRODUCTS, notifying.on_change), Input(PRODUCT_ALERTS, notifying.on_alert)),
+            outputs=(),
+            tables=(TOLD.table,),
+            effects=(send,),
+        ),
+        lifespan=office.opened,
+    )

@@ -1,0 +1,71 @@
+"""Which letters follow from a change of a product or an alert, and what they say. Pure."""
+
+import uuid
+from datetime import UTC, datetime
+from email.message import EmailMessage
+from email.utils import parseaddr
+
+from product_subscribers.notifications.state import TOLD, Notice
+from runtime.service import Context, Effect, RefusedForGood
+from runtime.versions import Versioned
+from schemas.messages import ProductAlert, ProductAlertKind, ProductEvent
+
+_LETTERS = uuid.UUID("8f4d0a5e-2c6b-5f19-9d3a-7b1e4c8a6d52")
+_SUSPICIONS = {
+    ProductAlertKind.PRICE_DROP: "its price fell suspiciously",
+    ProductAlertKind.MANY_CHANGES: "it changes suspiciously often",
+}
+
+
+class Notifying:
+    """Has a letter sent to each of `to` for each change and each alert.
+
+    Arguments:
+        to: addresses.
+        send: the effect that sends one.
+    """
+
+    def __init__(self, to: tuple[str, ...], send: Effect[Notice]) -> None:
+        self.to = to
+        self.send = send
+
+    def on_change(self, event: ProductEvent, ctx: Context) -> None:
+        """A change of a product."""
+        if TOLD.missing(ctx, event.code, event.version) is None:
+            return  # Nothing is lost by that: at least once, the wish to send is durable before it.
+        TOLD.put(ctx, event.code, Versioned(version=event.version))
+        subject = f"Product {event.code}: {event.kind.lower()}"
+        text = f"{event.name}\n\nPrice    {event.price:.2f}\n{_which(event.version, event.at)}"
+        self._tell(event.event_id, subject, text, ctx)
+
+    def on_alert(self, alert: ProductAlert, ctx: Context) -> None:
+        """A change that is suspicious."""
+        subject = f"Product {alert.code}: {_SUSPICIONS[alert.kind]}"
+        text = f"{alert.reason}\n\n{_which(alert.version, alert.at)}"
+        self._tell(alert.event_id, subject, text, ctx)
+
+    def _tell(self, event_id: str, subject: str, text: str, ctx: Context) -> None:
+        for to in self.to:
+            notice = Notice(event_id=event_id, to=to, subject=subject, text=text)
+            ctx.perform(self.send, f"{event_id}/{to}", notice)
+
+
+def _which(version: int, at: datetime) -> str:
+    return f"Version  {version}\nSince    {at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC\n"
+
+
+def compose(notice: Notice, sender: str) -> EmailMessage:
+    """The letter as it goes out. Raises `RefusedForGood` if it cannot be one."""
+    message = EmailMessage()
+    try:
+        message["To"] = notice.to
+        message["From"] = sender
+        message["Subject"] = notice.subject
+    except ValueError as error:
+        raise RefusedForGood(f"no letter can be made of it: {error}") from None
+    domain = parseaddr(sender)[1].partition("@")[2]
+    message["Message-ID"] = f"<{uuid.uuid5(_LETTERS, f'{notice.event_id}/{notice.to}')}@{domain}>"
+    message["X-Event-Id"] = notice.event_id
+    message["Auto-Submitted"] = "auto-generated"  # RFC 3834: nobody's holiday notice is to answer it
+    message.set_content(notice.text)
+    return message

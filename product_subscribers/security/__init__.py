@@ -1,0 +1,1 @@
+"""Is somebody doing to a product what nobody should?"""

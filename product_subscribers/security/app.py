@@ -1,0 +1,29 @@
+"""Security: consumes products, holds what it compares with, produces alerts."""
+
+from datetime import timedelta
+from decimal import Decimal
+
+from product_subscribers.security.rule import Guard
+from product_subscribers.security.state import WATCHED
+from runtime.hosting import Hosted
+from runtime.service import Input, Service
+from runtime.settings import Guarantee, Settings
+from schemas.topics import PRODUCT_ALERTS, PRODUCTS
+
+
+def build(settings: Settings) -> Hosted:
+    """The service, with its limits."""
+    guard = Guard(
+        Decimal(str(settings.product_price_drop_limit)),
+        settings.product_changes_limit,
+        timedelta(seconds=settings.product_changes_window_s),
+        repeats=settings.processing_guarantee is Guarantee.AT_LEAST_ONCE,
+    )
+    return Hosted(
+        Service(
+            name="product-security",
+            inputs=(Input(PRODUCTS, guard.on_change),),
+            outputs=(PRODUCT_ALERTS,),
+            tables=(WATCHED.table,),
+        )
+    )

@@ -1,0 +1,85 @@
+"""Security: a price that falls by nearly all of it, and many changes of one product in a short time. Pure."""
+
+import uuid
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from product_subscribers.security.state import WATCHED, Watched
+from runtime.service import Context
+from schemas.messages import ProductAlert, ProductAlertKind, ProductEvent
+from schemas.topics import PRODUCT_ALERTS
+
+_ALERTS = uuid.UUID("0d0c2c43-9a53-5b0d-8c7e-6f1b8f3c9a21")
+
+
+ALERTS_KEPT = 50
+"""Of a product, at least once: more of them in one batch, interrupted by a crash, may be lost."""
+
+
+class Guard:
+    """Looks at each change of a product, by the times of the changes.
+
+    Arguments:
+        drop: share of its price that a product may lose in one change.
+        changes: how many changes of a product there may be within `window`.
+        window: of time.
+        repeats: whether alerts of a change that comes again are sent again: at least once, they may be missing.
+    """
+
+    def __init__(self, drop: Decimal, changes: int, window: timedelta, *, repeats: bool = False) -> None:
+        self.drop = drop
+        self.changes = changes
+        self.window = window
+        self.repeats = repeats
+
+    def on_change(self, event: ProductEvent, ctx: Context) -> None:
+        """Compares a change with what was before, and tells what is suspicious."""
+        before = WATCHED.get(ctx, event.code)
+        if WATCHED.missing(ctx, event.code, event.version) is None:
+            if self.repeats and before is not None:
+                _send([alert for alert in before.alerts if alert.version == event.version], ctx)
+            return
+        recent = self.recent(before.recent if before else (), event.at)
+        too_many = len(recent) > self.changes
+        alerts = []
+        if before is not None and self.dropped(before.price, event.price):
+            reason = f"the price fell from {before.price:.2f} to {event.price:.2f}, by more than {_percent(self.drop)}"
+            alerts.append(_alert(ProductAlertKind.PRICE_DROP, reason, event))
+        if too_many and not (before is not None and before.too_many):
+            reason = f"more than {self.changes} changes within {self.window.total_seconds():g} s"
+            alerts.append(_alert(ProductAlertKind.MANY_CHANGES, reason, event))
+        kept = (*(before.alerts if before else ()), *alerts)[-ALERTS_KEPT:] if self.repeats else ()
+        row = Watched(version=event.version, price=event.price, recent=tuple(recent), too_many=too_many, alerts=kept)
+        WATCHED.put(ctx, event.code, row)
+        _send(alerts, ctx)
+
+    def dropped(self, before: Decimal, after: Decimal) -> bool:
+        """Whether a price has lost more than it may."""
+        return before - after > self.drop * before
+
+    def recent(self, times: Sequence[datetime], at: datetime) -> list[datetime]:
+        """The times of the changes within the window that ends at `at`, this one included; as many as matter."""
+        within = [time for time in times if abs(at - time) < self.window]  # a clock may have been put back
+        return [*within, at][-self.changes - 1 :]
+
+
+def _percent(share: Decimal) -> str:
+    return f"{(share * 100).normalize():f} %"
+
+
+def _alert(kind: ProductAlertKind, reason: str, event: ProductEvent) -> ProductAlert:
+    return ProductAlert(
+        event_id=str(uuid.uuid5(_ALERTS, f"{kind}/{event.event_id}")),
+        kind=kind,
+        code=event.code,
+        version=event.version,
+        reason=reason,
+        at=event.at,
+    )
+
+
+def _send(alerts: Sequence[ProductAlert], ctx: Context) -> None:
+    for alert in alerts:
+        ctx.count(alert.kind.lower().replace("_", " "))
+        ctx.send(PRODUCT_ALERTS, alert)

@@ -1,0 +1,1 @@
+"""The log of products: every change there ever was, which nobody can change."""

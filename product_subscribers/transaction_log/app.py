@@ -1,0 +1,28 @@
+"""The log of products: consumes products, writes each change to its database by an effect, answers from there."""
+
+from product_subscribers.transaction_log import http
+from product_subscribers.transaction_log.store import Log
+from runtime.database import Database
+from runtime.hosting import Hosted
+from runtime.service import Context, Effect, Input, Service
+from runtime.settings import Settings
+from schemas.messages import ProductEvent
+from schemas.topics import PRODUCTS
+
+
+def build(settings: Settings) -> Hosted:
+    """The service with its database."""
+    migrations = "product_subscribers.transaction_log:migrations"
+    database = Database("product-log", settings.product_log_database_url, migrations, settings)
+    log = Log(database)
+    entry = Effect("entry", ProductEvent, log.append)
+
+    def on_change(event: ProductEvent, ctx: Context) -> None:
+        ctx.perform(entry, event.event_id, event)
+
+    return Hosted(
+        Service(name="product-log", inputs=(Input(PRODUCTS, on_change),), outputs=(), effects=(entry,)),
+        routes=http.routes(log),
+        openapi=http.openapi,
+        database=database,
+    )

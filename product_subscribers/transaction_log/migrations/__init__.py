@@ -1,0 +1,1 @@
+"""Alembic's folder: how a database of the log of products comes to its models."""

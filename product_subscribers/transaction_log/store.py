@@ -1,0 +1,39 @@
+"""The log in its database: each event once, however often it comes."""
+
+import uuid
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+
+from product_subscribers.transaction_log.models import PRODUCT_LOG
+from runtime.database import Database
+from runtime.service import RefusedForGood
+from schemas.messages import ProductEvent
+
+MOST = 1000
+"""Events of a product that are shown: the last ones."""
+
+
+class Log:
+    """The log of a database. All methods raise `DatabaseAway`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def append(self, event_id: str, event: ProductEvent) -> None:
+        """The effect of a change. One that is there already stays as it is."""
+        try:
+            id_ = uuid.UUID(event_id)
+        except ValueError:
+            raise RefusedForGood("the event id is no UUID") from None
+        row = {**event.model_dump(), "event_id": id_}
+        async with self._database.transaction() as connection:
+            await connection.execute(insert(PRODUCT_LOG).values(row).on_conflict_do_nothing())
+
+    async def of(self, code: str) -> tuple[ProductEvent, ...]:
+        """The last changes of a product, by version."""
+        latest = select(PRODUCT_LOG).where(PRODUCT_LOG.c.code == code)
+        latest = latest.order_by(PRODUCT_LOG.c.version.desc(), PRODUCT_LOG.c.id.desc()).limit(MOST)
+        async with self._database.transaction() as connection:
+            rows = (await connection.execute(latest)).mappings().all()
+        return tuple(ProductEvent.model_validate({**row, "event_id": str(row["event_id"])}) for row in reversed(rows))

@@ -1,0 +1,34 @@
+"""A real SMTP server's side of a test: it keeps letters, or refuses them."""
+
+from email import message_from_bytes, policy
+
+
+class Mailbox:
+    """What the server took, and how it is to answer."""
+
+    def __init__(self) -> None:
+        self.letters = []
+        self.refuse = {}
+        self.busy = 0
+        self.connections = 0
+
+    async def handle_EHLO(self, server, session, envelope, hostname, responses):  # noqa: N802
+        self.connections += 1
+        session.host_name = hostname
+        return responses
+
+    async def handle_RCPT(self, server, session, envelope, address, options):  # noqa: N802
+        if address in self.refuse:
+            return self.refuse[address]
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, server, session, envelope):  # noqa: N802
+        if self.busy:
+            self.busy -= 1
+            return "451 try again"
+        self.letters.append(message_from_bytes(envelope.content, policy=policy.default))
+        return "250 taken"
+
+    def of(self, order_id):
+        return [letter for letter in self.letters if letter["X-Order-Id"] == order_id]

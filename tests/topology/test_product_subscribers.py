@@ -1,0 +1,242 @@
+"""Who listens to products: what each holds and says, also of changes that come again, late or never."""
+
+from datetime import timedelta
+from decimal import Decimal
+from uuid import NAMESPACE_URL, uuid5
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import product_subscribers.monitoring.app
+import product_subscribers.notifications.app
+import product_subscribers.security.app
+import product_subscribers.transaction_log.app
+from product_subscribers.monitoring.counts import ALL
+from product_subscribers.monitoring.state import TOTALS
+from product_subscribers.notifications.letters import compose
+from product_subscribers.notifications.state import Notice
+from product_subscribers.security.state import WATCHED
+from runtime.service import RefusedForGood
+from runtime.settings import Settings
+from runtime.testing import Topology
+from schemas.messages import ProductAlertKind, ProductEvent, ProductEventKind
+from schemas.topics import PRODUCT_ALERTS, PRODUCTS
+from tests.topology.test_at_least_once import Interrupted
+
+APPS = {
+    "monitoring": product_subscribers.monitoring.app,
+    "log": product_subscribers.transaction_log.app,
+    "security": product_subscribers.security.app,
+    "notifications": product_subscribers.notifications.app,
+}
+BOTH = ("a@example.org", "b@example.org")
+
+
+def subscribers(*names, kind=Topology, how=None, **settings):
+    return kind(*(APPS[name].build(Settings(**settings)).service for name in names or APPS), **(how or {}))
+
+
+class Shop:
+    """Makes the changes of products, with their versions and times."""
+
+    def __init__(self, topology):
+        self.topology = topology
+        self.versions = {}
+
+    def change(self, code="mug", price=12, kind=ProductEventKind.UPDATED, after_s=0.0, send=True):
+        self.topology.advance(timedelta(seconds=after_s))
+        version = self.versions[code] = self.versions.get(code, 0) + 1
+        event = ProductEvent(
+            event_id=str(uuid5(NAMESPACE_URL, f"{code}/{version}")),
+            kind=ProductEventKind.CREATED if version == 1 else kind,
+            code=code,
+            name=code.capitalize(),
+            price=price,
+            version=version,
+            at=self.topology.now,
+        )
+        if send:
+            self.topology.send(PRODUCTS, event)
+        return event
+
+    def withdraw(self, code="mug"):
+        return self.change(code, kind=ProductEventKind.WITHDRAWN)
+
+
+def alerts(topology):
+    return [(alert.code, alert.version, alert.kind.value) for alert in topology.values(PRODUCT_ALERTS)]
+
+
+def totals(topology):
+    row = topology.row(TOTALS, ALL)
+    return row.created, row.updated, row.withdrawn, row.on_offer, row.gaps
+
+
+@pytest.fixture(params=["composed", "apart", "apart, not fused"])
+def how(request):
+    return {"apart": "apart" in request.param, "fuse": "not fused" not in request.param}
+
+
+def test_each_change_reaches_every_subscriber_once(how):
+    topology = subscribers(product_notifications_to=BOTH, how=how)
+    shop = Shop(topology)
+    events = [shop.change(), shop.change("jug", 30), shop.change(price=1), shop.withdraw("jug"), shop.change("jug", 29)]
+    topology.send(PRODUCTS, *events)
+
+    assert totals(topology) == (2, 2, 1, 2, 0)
+    log, notices = (effect for w in topology.workers for s in w.plan.services for effect in s.effects)
+    assert topology.pending(log) == {event.event_id: event for event in events}
+    [alert] = topology.values(PRODUCT_ALERTS)
+    assert (alert.code, alert.version, alert.kind) == ("mug", 2, ProductAlertKind.PRICE_DROP)
+    assert alert.reason == "the price fell from 12.00 to 1.00, by more than 90 %"
+    assert set(topology.pending(notices)) == {f"{e.event_id}/{to}" for e in [*events, alert] for to in BOTH}
+    counted = sum((worker.events for worker in topology.workers), start=type(topology.workers[0].events)())
+    assert counted["product-monitoring", "created"] == 2
+    assert counted["product-security", "price drop"] == 1
+    assert counted["product-notifications", "repeated"] == len(events)
+
+
+def test_what_is_withdrawn_is_not_on_offer_until_it_comes_back():
+    topology = subscribers("monitoring")
+    shop = Shop(topology)
+    seen = []
+    for step in (shop.change, lambda: shop.change("jug"), shop.withdraw, shop.change, shop.change):
+        step()
+        seen.append(totals(topology)[3])
+    assert seen == [1, 2, 1, 2, 2]
+
+
+def test_a_version_that_did_not_come_is_told_and_one_that_comes_late_changes_nothing():
+    topology = subscribers()
+    shop = Shop(topology)
+    shop.change(price=100)
+    late = [shop.change(price=1, send=False), shop.change(price=100, send=False)]
+    shop.change(price=99)
+    topology.send(PRODUCTS, *late)
+
+    assert totals(topology) == (1, 1, 0, 1, 2)
+    assert alerts(topology) == []
+    assert topology.row(WATCHED.table, "mug").version == 4
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "flagged"),
+    [
+        ("100", "10", False),  # by exactly 90 %
+        ("100", "9.99", True),
+        ("100", "100", False),
+        ("100", "1000", False),
+        ("0.01", "0", True),
+        ("0", "0", False),
+        ("99999999999.9999", "0.0001", True),
+    ],
+)
+def test_a_price_may_not_lose_nearly_all_of_it_in_one_change(before, after, flagged):
+    topology = subscribers("security")
+    shop = Shop(topology)
+    shop.change(price=Decimal(before))
+    shop.change(price=Decimal(after))
+    assert alerts(topology) == ([("mug", 2, "PRICE_DROP")] if flagged else [])
+
+
+def test_the_price_before_a_withdrawal_counts():
+    topology = subscribers("security")
+    shop = Shop(topology)
+    shop.change(price=100)
+    shop.change(price=100, kind=ProductEventKind.WITHDRAWN)
+    shop.change(price=5)
+    assert alerts(topology) == [("mug", 3, "PRICE_DROP")]
+
+
+@pytest.mark.parametrize(
+    ("pauses", "flagged"),
+    [
+        ([0, 10, 10], []),
+        ([0, 10, 10, 10], [4]),
+        ([0, 20, 20, 20], []),  # the first one is a minute ago
+        ([0, 20, 20, 19.9], [4]),
+        ([0, 1, 1, 1, 1, 1, 1], [4]),  # once for each time that it begins
+        ([0, 1, 1, 1, 60, 1, 1, 1], [4, 8]),
+    ],
+)
+def test_many_changes_in_a_minute_are_told_once(pauses, flagged):
+    topology = subscribers("security", product_changes_limit=3)
+    shop = Shop(topology)
+    for seconds in pauses:
+        shop.change(after_s=seconds)
+    assert alerts(topology) == [("mug", version, "MANY_CHANGES") for version in flagged]
+
+
+CHANGES = st.lists(
+    st.tuples(st.sampled_from(["mug", "jug"]), st.sampled_from([0, 5, 50, 600]), st.sampled_from([0, 1, 25, 70])),
+    max_size=20,
+)
+
+
+@given(CHANGES, st.lists(st.integers(0, 19), max_size=10))
+def test_alerts_are_as_a_look_at_the_whole_history_says_however_often_it_is_sent(changes, again):
+    limit, topology = 3, subscribers("security", product_changes_limit=3)
+    shop, history, expected, over = Shop(topology), {}, set(), {}
+    sent = []
+    for code, price, after_s in changes:
+        event = shop.change(code, price, after_s=after_s)
+        sent.append(event)
+        before = history.setdefault(code, [])
+        if before and before[-1].price * Decimal("0.1") > event.price:
+            expected.add((code, event.version, "PRICE_DROP"))
+        before.append(event)
+        within = sum(event.at - e.at < timedelta(minutes=1) for e in before)
+        if within > limit and not over.get(code):
+            expected.add((code, event.version, "MANY_CHANGES"))
+        over[code] = within > limit
+        topology.send(PRODUCTS, *(sent[n] for n in again if n < len(sent)))
+    assert sorted(alerts(topology)) == sorted(expected)
+    for code in history:
+        assert len(topology.row(WATCHED.table, code).recent) <= limit + 1
+
+
+@pytest.mark.parametrize("after", ["wishes", "some state", "state", "announcements"])
+def test_at_least_once_no_alert_and_no_letter_stays_unsaid_whichever_batch_is_interrupted(after):
+    def told(**crash):
+        topology = subscribers(
+            *("security", "notifications", "log"),
+            kind=Interrupted,
+            how={"apart": True, **crash},
+            processing_guarantee="at_least_once",
+            product_notifications_to=BOTH,
+            product_changes_limit=2,
+        )
+        shop = Shop(topology)
+        shop.change(price=100)
+        topology.send(PRODUCTS, *(shop.change(price=price, send=False) for price in (1, 100, 2, 100)))
+        topology.run()
+        effects = [e for w in topology.workers for s in w.plan.services for e in s.effects]
+        return set(alerts(topology)) | {key for e in effects for key in topology.pending(e)}, topology
+
+    expected, undisturbed = told()
+    assert len(expected) == 3 + 5 + (3 + 5) * 2
+    for number in range(undisturbed.batches):
+        for which in range(8 if after == "some state" else 1):
+            found, _ = told(crash_in=number, after=after, which=which)
+            assert found >= expected, (number, which)
+
+
+def test_without_addresses_there_are_no_letters():
+    topology = subscribers("notifications")
+    Shop(topology).change()
+    assert not topology.pending(topology.workers[0].plan.services[0].effects[0])
+
+
+def test_a_letter_is_the_same_however_often_it_is_made_and_another_for_each_event_and_address():
+    notice = Notice(event_id="e1", to="a@example.org", subject="Product čaj: created", text="Čaj\n")
+    made = [compose(n, "Shop <shop@example.com>") for n in (notice, notice, notice.model_copy(update={"to": BOTH[1]}))]
+    ids = [message["Message-ID"] for message in made]
+    assert ids[0] == ids[1] != ids[2]
+    assert all(id_.endswith("@example.com>") for id_ in ids)
+    assert (made[0]["Subject"], made[0].get_content()) == (notice.subject, notice.text)
+
+
+def test_a_letter_that_cannot_be_one_is_refused_for_good():
+    with pytest.raises(RefusedForGood):
+        compose(Notice(event_id="e1", to="a@example.org", subject="one\ntwo", text=""), "shop@example.com")
