@@ -105,6 +105,7 @@ def soak(servers: str, folder: Path, args: argparse.Namespace) -> bool:
         "KAFKA_BOOTSTRAP_SERVERS": servers,
         "TOPIC_PREFIX": "soak-",
         "PROCESSING_GUARANTEE": args.guarantee,
+        "UNKNOWN_PRODUCTS": "pass",
         "HTTP_PORT": str(worker.port),
         "STATE_DIR": str(folder / "state"),
         "STATE_MEMORY_MB": str(args.state_memory_mb),

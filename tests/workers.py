@@ -140,6 +140,7 @@ class Deployment:
                 "state_dir": self.folder / name,
                 "session_timeout_s": 6.0,
                 "heartbeat_interval_s": 0.5,
+                "unknown_products": "pass",  # no product is announced to the core alone
                 **changes,
             }
         )

@@ -125,6 +125,7 @@ class Fleet:
             "SESSION_TIMEOUT_S": str(SESSION_S),
             "HEARTBEAT_INTERVAL_S": "1",
             "VALIDATION_DEADLINE_S": "300",
+            "UNKNOWN_PRODUCTS": "pass",
             **{key.upper(): str(value) for key, value in {**self._settings, **changes}.items()},
         }
         return Process(name, services, port, {**os.environ, **settings}, self.deployment.folder, lane)

@@ -26,6 +26,7 @@ def environment(deployment):
         "STATE_DIR": str(deployment.folder / "state"),
         "SESSION_TIMEOUT_S": "6",
         "HEARTBEAT_INTERVAL_S": "0.5",
+        "UNKNOWN_PRODUCTS": "pass",
         "HTTP_PORT": str(free_ports(1)[0]),
     }
     return {**{k: v for k, v in os.environ.items() if k not in {"ORDERS_URL", "ORDERS_DATA"}}, **mine}

@@ -18,8 +18,8 @@ from tests.recording import Decisions
 from tests.workers import until
 
 COMPOSED = "+".join(sorted(CORE))
-EACH_ORDER = 4 + 2 + 3 + 4
-"""CREATED for four services, two of its copies by another key, three verdicts, VALIDATED for four."""
+EACH_ORDER = 4 + 3 + 3 + 4
+"""CREATED for four services, three of its copies by another key, three verdicts, VALIDATED for four."""
 
 
 def orders(*numbers: int) -> list[Order]:

@@ -66,8 +66,8 @@ async def test_what_is_fused_is_written_with_its_mark_and_not_decided_again_when
     assert len(verdicts) == 60
     assert {dict(r.headers)[CONSUMED_BY] for r in verdicts} == {worker.plan.group.encode()}
     assert await deployment.records("inventory-orders-by-product") == []  # internal: never had to be written
-    # CREATED by four services, two repartitioned, three verdicts, VALIDATED by four; and seven stock levels
-    assert decisions.total() == 20 * (4 + 2 + 3 + 4) + 7
+    # CREATED by four services, three repartitioned, three verdicts, VALIDATED by four; and seven stock levels
+    assert decisions.total() == 20 * (4 + 3 + 3 + 4) + 7
 
 
 async def test_two_workers_that_share_the_partitions_decide_each_message_once(deployment):
@@ -82,7 +82,7 @@ async def test_two_workers_that_share_the_partitions_decide_each_message_once(de
     await settled(deployment, first.plan.group)
 
     assert decisions.twice() == []
-    assert decisions.total() == 60 * (4 + 2 + 3 + 4) + 7
+    assert decisions.total() == 60 * (4 + 3 + 3 + 4) + 7
     assert {id_: states for id_, states in (await final_states(deployment)).items() if len(states) != 1} == {}
     by_broker = await deployment.records("inventory-orders-by-product")
     assert by_broker, "what is not local goes by the broker"

@@ -100,13 +100,16 @@ def test_an_order_goes_through_and_a_second_run_finds_it(tmp_path):
         failed = orders(tmp_path, "post", "--id", "other", "--product", "unicorn", "--customer", "15")
         assert "FAILED" in failed.stdout, failed.stderr
         letter = letter_about("other", tmp_path / "mail")
-        assert "no stock of 'unicorn'" in letter
+        assert "'unicorn'" in letter
+        assert "WITHDRAWN  version 2" in orders(tmp_path, "products", "withdraw", "kettle").stdout
         assert "already, as process" in orders(tmp_path, "up").stderr
     assert first.process.returncode == 0
     assert not alive(children)
     assert not [port for port in ports if is_open(port)]
     with up(tmp_path) as second:
         assert "VALIDATED" in orders(tmp_path, "get", "mine").stdout
+        for product, state in (("mug", "ACTIVE  version 1"), ("kettle", "WITHDRAWN  version 2")):
+            assert state in orders(tmp_path, "products", "show", product).stdout, "the sample changes nothing again"
         generated = orders(tmp_path, "generate", "--rate", "50", "--count", "50", "--seed", "1")
         assert "50 posted" in generated.stdout
         assert generated.returncode == 0, generated.stderr
@@ -156,7 +159,10 @@ def test_orders_get_to_shipped_by_themselves_and_by_the_commands_it_prints(tmp_p
         typed(f"{letters} | wc -l", tmp_path, "2")
         assert "is on its way" in "".join(Path(path).read_text() for path in typed(letters, tmp_path).split())
 
-        for state, said in (("SHIPPED", "is on its way"), (r"FAILED \(INVENTORY_CHECK: [^)]+\)", "unicorn")):
+        for state, said in (
+            ("SHIPPED", "is on its way"),
+            (r"FAILED \((?:INVENTORY|ORDER_DETAILS)_CHECK: [^)]+\)", "unicorn"),
+        ):
             order_id, path = running.heard(rf"^The first order is {state}: (\S+), .*?Its letter: (\S+)$").groups()
             letter = Path(path).read_text()
             assert f"X-Order-Id: {order_id}" in letter

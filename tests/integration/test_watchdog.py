@@ -34,6 +34,7 @@ def environment_of(deployment):
         "HEARTBEAT_INTERVAL_S": "0.5",
         "TRANSACTION_TIMEOUT_S": "3",
         "PRODUCE_TIMEOUT_S": "3",
+        "UNKNOWN_PRODUCTS": "pass",
         "WATCHDOG_S": str(LIMIT_S),
         "HTTP_PORT": str(free_ports(1)[0]),
     }

@@ -18,7 +18,7 @@ from runtime.metrics import LoopMetrics
 from runtime.ownership import Ownership
 from runtime.plan import Plan
 from runtime.restore import Logs
-from runtime.settings import Guarantee, Settings
+from runtime.settings import Guarantee, Settings, UnknownProducts
 from runtime.standby import Follower
 from runtime.state import MemoryStores
 from runtime.watch import Watches
@@ -51,6 +51,7 @@ def settings_of(exactly_once, deadline_s, batch_limit):
         validation_deadline_s=deadline_s,
         checkin_patience_s=5.0,
         batch_limit=batch_limit,
+        unknown_products=UnknownProducts.PASS,
     )
 
 

@@ -58,6 +58,14 @@ class Shop:
         return self.topology.row(STOCK, product).reserved
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _products_unknown():
+    """No product is announced to the core alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNKNOWN_PRODUCTS", "pass")
+        yield
+
+
 @pytest.fixture(params=["composed", "composed, not fused", "apart", "apart, not fused"])
 def open_shop(request) -> Callable[..., Shop]:
     """Opens a shop, `without` some of its services; every test sees each way to deploy them."""

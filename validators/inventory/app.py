@@ -1,11 +1,11 @@
-"""The inventory validator: consumes stock levels and orders by product, holds reservations, produces verdicts."""
+"""The inventory validator: consumes stock, products and orders by product, holds reservations, produces verdicts."""
 
 from runtime.hosting import Hosted
 from runtime.service import Input, Service
 from runtime.settings import Settings
-from schemas.topics import ORDER_VALIDATIONS, ORDERS, WAREHOUSE_INVENTORY
+from schemas.topics import ORDER_VALIDATIONS, ORDERS, PRODUCTS, WAREHOUSE_INVENTORY
 from validators.inventory import rule
-from validators.inventory.state import RESERVATIONS, STOCK
+from validators.inventory.state import OFFERS, RESERVATIONS, STOCK
 
 
 def build(_settings: Settings) -> Hosted:
@@ -17,9 +17,10 @@ def build(_settings: Settings) -> Hosted:
                 Input(ORDERS, rule.route),
                 Input(rule.ORDERS_BY_PRODUCT, rule.on_order),
                 Input(WAREHOUSE_INVENTORY, rule.on_stock, on_tombstone=rule.on_stock_withdrawn),
+                Input(PRODUCTS, OFFERS.on_product),
             ),
             outputs=(rule.ORDERS_BY_PRODUCT, ORDER_VALIDATIONS),
-            tables=(STOCK, *RESERVATIONS.tables),
+            tables=(STOCK, OFFERS.table, *RESERVATIONS.tables),
             on_wake=rule.on_wake,
         )
     )

@@ -4,7 +4,8 @@ from runtime.memory import KEPT
 from runtime.service import Context
 from schemas.messages import CheckType, Order, OrderState, StockLevel
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, repartition
-from validators.inventory.state import RESERVATIONS, STOCK, Reservation, Stock
+from validators.inventory.state import OFFERS, RESERVATIONS, STOCK, Reservation, Stock
+from validators.offers import Offer
 from validators.verdict import verdict
 
 ORDERS_BY_PRODUCT = repartition("inventory", ORDERS, "product", lambda o: o.product)
@@ -12,10 +13,12 @@ ORDERS_BY_PRODUCT = repartition("inventory", ORDERS, "product", lambda o: o.prod
 _NOTHING = Stock()
 
 
-def refusal(stock: Stock, order: Order) -> str | None:
-    """Why the order gets no pieces; `None` when it does."""
+def refusal(stock: Stock, order: Order, offer: Offer | None = None) -> str | None:
+    """Why the order gets no pieces; `None` when it does. A product that was never announced may be in stock."""
     if order.quantity <= 0:
         return f"quantity must be above 0, is {order.quantity}"
+    if offer is not None and offer.withdrawn:
+        return f"{order.product!r} was withdrawn"
     if stock.count is None:
         return f"no stock of {order.product!r} was announced"
     available = max(stock.count - stock.reserved, 0)
@@ -66,7 +69,7 @@ def _reserve(order: Order, ctx: Context) -> str | None:
         # It may have failed and been forgotten. Nobody would give back what it took now.
         return f"the order is from {order.created_at:%Y-%m-%d}, more than {KEPT.days} days old"
     stock = ctx.get(STOCK, order.product) or _NOTHING
-    refused = refusal(stock, order)
+    refused = refusal(stock, order, OFFERS.get(ctx, order.product))
     if refused is None:
         ctx.count("reserved")
         ctx.put(STOCK, order.product, Stock(count=stock.count, reserved=stock.reserved + order.quantity))

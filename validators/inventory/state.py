@@ -1,8 +1,9 @@
-"""What the inventory validator holds: the stock of each product, and a reservation for each order."""
+"""What the inventory validator holds: stock and offer of each product, and a reservation for each order."""
 
 from runtime.memory import Memory, Remembered
 from runtime.service import Table
 from schemas.wire import Message
+from validators.offers import Offers
 
 
 class Stock(Message):
@@ -25,4 +26,5 @@ class Reservation(Remembered):
 
 
 STOCK = Table("inventory-stock", Stock)
+OFFERS = Offers("inventory")
 RESERVATIONS = Memory("inventory-reservations", Reservation)
