@@ -185,6 +185,8 @@ class Network:
             request.future.set_result(result)
 
     def _sprung(self, process, request, phase):
+        if self.closed:  # what dead processes never heard is told to them as the world ends
+            return False
         for trap in process.traps:
             if trap.phase == phase and trap.name in ("*", request.name):
                 if trap.skip:
