@@ -34,10 +34,11 @@ class _Row(NamedTuple):
 
 
 class Effects:
-    """The effects of the partitions a worker owns: those that wait, and up to `AT_ONCE` that are being done.
+    """The effects of the partitions a worker owns: those that wait, and of each service up to `AT_ONCE` being done.
 
     One of a row at a time, in the order they came. One that failed is tried again after a pause that doubles up to
-    `LONGEST_PAUSE_S`, and counts among those that are being done: while the other side is away, nothing piles up there.
+    `LONGEST_PAUSE_S`, and counts among those that are being done: while the other side is away, nothing piles up there,
+    and what other services have to do goes on.
 
     Arguments:
         plan: the worker's services.
@@ -53,7 +54,7 @@ class Effects:
         self._effects = {(s.pending.name, e.name): e for s in plan.services for e in s.effects}
         self._decided = decided
         self._rows: dict[_Row, bytes] = {}
-        self._waiting: deque[_Row] = deque()
+        self._waiting: dict[str, deque[_Row]] = {table: deque() for table in self._services}
         self._doing: dict[_Row, asyncio.Task[None]] = {}
         self._on_hold: set[int] = set()
 
@@ -63,7 +64,8 @@ class Effects:
     def clear(self) -> None:
         """Forgets all and stops what is being done: whoever owns the partitions next does it again."""
         self._rows.clear()
-        self._waiting.clear()
+        for waiting in self._waiting.values():
+            waiting.clear()
         for task in self._doing.values():
             task.cancel()
         self._doing.clear()
@@ -77,15 +79,18 @@ class Effects:
         """Lets effects of these partitions be done from now on."""
         released = self._on_hold.intersection(partitions)
         self._on_hold -= released
-        self._waiting.extend(row for row in self._rows if row.partition in released)
-        self._fill()
+        for row in self._rows:
+            if row.partition in released:
+                self._waiting[row.table].append(row)
+        for table in self._services:
+            self._fill(table)
 
     def load(self, table: str, partition: int, store: Store) -> None:
         """Adds what a store holds, when its partition is taken over. Other tables are passed over."""
         if table in self._services:
             for key, raw in store.items():
                 self._note(_Row(partition, table, key.decode()), raw)
-            self._fill()
+            self._fill(table)
 
     def apply(self, table: str, partition: int, rows: Mapping[bytes, bytes | None]) -> None:
         """Notes what a committed batch decided. Other tables are passed over."""
@@ -96,7 +101,7 @@ class Effects:
                     self._rows.pop(row, None)
                 else:
                     self._note(row, raw)
-            self._fill()
+            self._fill(table)
 
     async def stop(self) -> None:
         """Stops what is being done."""
@@ -106,23 +111,25 @@ class Effects:
 
     def _note(self, row: _Row, raw: bytes) -> None:
         if row not in self._rows and row not in self._doing and row.partition not in self._on_hold:
-            self._waiting.append(row)
+            self._waiting[row.table].append(row)
         self._rows[row] = raw
 
-    def _fill(self) -> None:
-        while self._waiting and len(self._doing) < self.AT_ONCE:
-            row = self._waiting.popleft()
+    def _fill(self, table: str) -> None:
+        waiting, doing = self._waiting[table], sum(row.table == table for row in self._doing)
+        while waiting and doing < self.AT_ONCE:
+            row = waiting.popleft()
             if row in self._rows and row not in self._doing:
                 task = self._doing[row] = asyncio.create_task(self._do(row), name=f"effect {row.table}")
                 task.add_done_callback(partial(self._ended, row))
+                doing += 1
 
     def _ended(self, row: _Row, task: asyncio.Task[None]) -> None:
         if self._doing.get(row) is not task:
             return  # of an ownership that is over
         del self._doing[row]
         if row in self._rows:
-            self._waiting.append(row)  # replaced while it was being done
-        self._fill()
+            self._waiting[row.table].append(row)  # replaced while it was being done
+        self._fill(row.table)
 
     async def _do(self, row: _Row) -> None:
         """Returns when it is done and that is decided."""

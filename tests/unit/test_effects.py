@@ -163,3 +163,24 @@ async def test_no_more_than_so_many_at_once(shelf, monkeypatch):
     await shelf.idle()
 
     assert len(shelf.done) == 5
+
+
+async def test_a_side_that_does_not_answer_holds_up_its_own_service_only(shelf):
+    done = []
+
+    async def perform(key, level):
+        done.append(key)
+
+    other = Service("other", (), (), effects=(Effect("take", StockLevel, perform),))
+    shelf.effects = Effects(Plan((shelf.service, other)), shelf._decided)
+    shelf.gate.clear()
+    for n in range(2 * Effects.AT_ONCE):
+        shelf.ask(f"mug{n}", n)
+    payload = StockLevel(product="mug", count=1).to_json()
+    shelf.effects.apply(other.pending.name, 0, {b"cup": Pending(effect="take", payload=payload).to_json()})
+    async with asyncio.timeout(10):
+        while not done:
+            await asyncio.sleep(0.001)
+
+    assert (set(done), shelf.done) == ({"cup"}, [])
+    assert len(shelf.effects._doing) <= Effects.AT_ONCE + 1
