@@ -3,14 +3,16 @@ suspicious."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
-from ecosystem.audit.facts import MODELS, Fact, Source
+from ecosystem.audit.facts import MODELS, SUBSCRIBERS, Fact, Source
 from ecosystem.audit.history import Seen, facts_of
 from ecosystem.audit.report import Kind, Rules, Violation
 from ecosystem.audit.rows import ProductRow
+from product_subscribers.security.rule import Guard
 from schemas.api import ProductState
-from schemas.messages import ProductEvent, ProductEventKind
+from schemas.messages import ProductAlert, ProductAlertKind, ProductEvent, ProductEventKind
 
 
 class Catalogued:
@@ -50,6 +52,9 @@ def judge(code: str, facts: Iterable[Fact], rules: Rules, counts: Counter[str]) 
     yield from _versions(code, history, rules)
     if not product.moving:
         yield from _database(product, history, rules, counts)
+        yield from _log(product, history, rules, counts)
+        yield from _heard(product, history, rules, counts)
+    yield from _alerts(product, history, rules, counts)
 
 
 def _versions(code: str, history: Sequence[Seen[ProductEvent]], rules: Rules) -> Iterator[Violation]:
@@ -95,3 +100,99 @@ def _same(row: ProductRow, event: ProductEvent) -> bool:
     gone = event.kind is ProductEventKind.WITHDRAWN
     state = ProductState.WITHDRAWN if gone else ProductState.ACTIVE
     return (row.name, row.price, row.state) == (event.name, event.price, state)
+
+
+def _log(
+    product: Catalogued, history: Sequence[Seen[ProductEvent]], rules: Rules, counts: Counter[str]
+) -> Iterator[Violation]:
+    """Each change is in the log of products, and nothing else. It was read after the topics: it may be ahead."""
+    if Source.PRODUCT_LOG not in rules.seen:
+        return
+    logged: dict[str, Seen[ProductEvent]] = {seen.message.event_id: seen for seen in product.of(Source.PRODUCT_LOG)}
+    counts["changes logged"] += len(logged)
+    for seen in history:
+        entry = logged.pop(seen.message.event_id, None)
+        if entry is None and not rules.overdue(seen.fact.time_ms):
+            counts["to be logged"] += 1
+        elif entry is None:
+            says = f"version {seen.message.version} is not in the log"
+            yield Violation(Kind.LOG_DIFFERS, product.code, says, facts_of([seen]))
+        elif entry.message != seen.message:
+            says = f"version {seen.message.version} is otherwise in the log"
+            yield Violation(Kind.LOG_DIFFERS, product.code, says, facts_of([seen, entry]))
+    announced = history[-1].message.version if history else 0
+    for entry in logged.values():
+        if entry.message.version <= announced and not rules.from_ms.get(Source.CHANGES):
+            says = f"the log has a version {entry.message.version} that was not announced"
+            yield Violation(Kind.LOG_DIFFERS, product.code, says, facts_of([entry]))
+
+
+def _heard(
+    product: Catalogued, history: Sequence[Seen[ProductEvent]], rules: Rules, counts: Counter[str]
+) -> Iterator[Violation]:
+    """Whoever listens has heard of the last version, each by itself."""
+    last = history[-1] if history else None
+    for source, (name, _) in SUBSCRIBERS.items():
+        if source not in rules.seen:
+            continue
+        rows = product.of(source)
+        heard, announced = rows[-1].message.version if rows else 0, last.message.version if last else 0
+        if heard == announced or (last is None and rules.from_ms.get(Source.CHANGES)):
+            continue
+        if last is not None and heard < announced and not rules.overdue(last.fact.time_ms):
+            counts["to be heard of"] += 1
+        else:
+            says = f"version {announced} was announced last, and {name} has heard of {heard or 'none'}"
+            yield Violation(Kind.SUBSCRIBER_DIFFERS, product.code, says, facts_of(history[-1:], rows[-1:]))
+
+
+def _alerts(
+    product: Catalogued, history: Sequence[Seen[ProductEvent]], rules: Rules, counts: Counter[str]
+) -> Iterator[Violation]:
+    if Source.WATCHED not in rules.seen:
+        return
+    alerts: list[Seen[ProductAlert]] = product.of(Source.ALERTS)
+    by_change: dict[tuple[int, ProductAlertKind], list[Seen[ProductAlert]]] = {}
+    for seen in alerts:
+        by_change.setdefault((seen.message.version, seen.message.kind), []).append(seen)
+    counts["alerts"] += len(by_change)
+    for (version, kind), same in by_change.items():
+        if len(same) > 1:
+            counts["alerts again"] += len(same) - 1
+            if rules.exactly_once:
+                says = f"{kind} of version {version} was told {len(same)} times"
+                yield Violation(Kind.ALERT_TWICE, product.code, says, facts_of(same))
+    if product.moving or rules.from_ms.get(Source.CHANGES):
+        return
+    due = _suspicious(history, rules)
+    for (version, kind), same in by_change.items():
+        if (version, kind) not in due:
+            says = f"{kind} of version {version}, which is not suspicious"
+            yield Violation(Kind.ALERT_DIFFERS, product.code, says, facts_of(same))
+    for version, kind in due.keys() - by_change.keys():
+        fact = due[version, kind].fact
+        if rules.complete(Source.ALERTS, fact.time_ms, fact.partition):
+            if rules.overdue(fact.time_ms):
+                says = f"{kind} of version {version} was not told"
+                yield Violation(Kind.ALERT_DIFFERS, product.code, says, facts_of([due[version, kind]]))
+            else:
+                counts["alerts to come"] += 1
+
+
+def _suspicious(
+    history: Sequence[Seen[ProductEvent]], rules: Rules
+) -> dict[tuple[int, ProductAlertKind], Seen[ProductEvent]]:
+    """What there is to tell of the changes, by the rules of who tells it."""
+    guard = Guard(rules.price_drop, rules.changes, rules.changes_window)
+    found: dict[tuple[int, ProductAlertKind], Seen[ProductEvent]] = {}
+    recent: Sequence[datetime] = ()
+    too_many = False
+    for number, seen in enumerate(history):
+        event = seen.message
+        recent = guard.recent(recent, event.at)
+        if number and guard.dropped(history[number - 1].message.price, event.price):
+            found[event.version, ProductAlertKind.PRICE_DROP] = seen
+        if len(recent) > guard.changes and not too_many:
+            found[event.version, ProductAlertKind.MANY_CHANGES] = seen
+        too_many = len(recent) > guard.changes
+    return found

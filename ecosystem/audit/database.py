@@ -8,6 +8,7 @@ import asyncpg
 from ecosystem.audit.facts import Fact, Source
 from ecosystem.audit.report import AuditError
 from ecosystem.audit.rows import CheckinRow, ProductRow
+from schemas.messages import ProductEvent
 from schemas.wire import Message
 
 _TIMEOUT_S = 10.0
@@ -40,6 +41,14 @@ PRODUCTS = Look(
     FROM products
     """,
     ProductRow,
+)
+PRODUCT_LOG = Look(
+    "product-log",
+    """
+    SELECT event_id::text, kind, code, name, price, version, at, code AS key, recorded_at AS moment
+    FROM product_log ORDER BY id
+    """,
+    ProductEvent,
 )
 
 

@@ -9,10 +9,15 @@ from ecosystem.audit.rows import CheckinRow, ProductRow
 from fulfilment_service.state import PROGRESS
 from orders_service.state import ORDERS_VIEW
 from portal_service.view import CHECK_INS_VIEW
-from runtime.service import EFFECTS_CHANGELOG, TIMERS_CHANGELOG, Pending, Refused, Wake
+from product_subscribers.monitoring.state import COUNTED
+from product_subscribers.notifications.state import TOLD
+from product_subscribers.security.state import WATCHED
+from runtime.service import EFFECTS_CHANGELOG, TIMERS_CHANGELOG, Pending, Refused, Table, Wake
 from schemas import topics
-from schemas.messages import CustomerLevel
+from schemas.messages import CustomerLevel, ProductEvent
 from schemas.topics import DEAD_LETTERS, Topic
+from validators.details.state import OFFERS as KNOWN_TO_DETAILS
+from validators.inventory.state import OFFERS as KNOWN_TO_INVENTORY
 from validators.inventory.state import RESERVATIONS, STOCK
 
 
@@ -63,9 +68,16 @@ class Source(IntEnum):
     """Derived: the pieces of an order that was shipped."""
     CUSTOMERS = 48
     CHANGES = 64
+    ALERTS = 65
+    WATCHED = 66
+    COUNTED = 67
+    TOLD = 68
+    IN_INVENTORY = 69
+    IN_DETAILS = 70
     PRODUCTS_BEFORE = 71
     """Rows of the product service's database, as `ROWS_BEFORE`."""
     PRODUCTS_AFTER = 72
+    PRODUCT_LOG = 73
 
     @property
     def group(self) -> Group:
@@ -87,6 +99,7 @@ _PUBLIC: Mapping[Source, Topic[Any]] = {
     Source.WAREHOUSE: topics.WAREHOUSE_INVENTORY,
     Source.CUSTOMERS: topics.CUSTOMERS,
     Source.CHANGES: topics.PRODUCTS,
+    Source.ALERTS: topics.PRODUCT_ALERTS,
 }
 LEVELS: Mapping[Source, CustomerLevel] = {
     Source.PLATINUM: CustomerLevel.PLATINUM,
@@ -94,6 +107,15 @@ LEVELS: Mapping[Source, CustomerLevel] = {
     Source.SILVER: CustomerLevel.SILVER,
     Source.BRONZE: CustomerLevel.BRONZE,
 }
+SUBSCRIBERS: Mapping[Source, tuple[str, Table[Any]]] = {
+    Source.WATCHED: ("product-security", WATCHED.table),
+    Source.COUNTED: ("product-monitoring", COUNTED.table),
+    Source.TOLD: ("product-notifications", TOLD.table),
+    Source.IN_INVENTORY: ("inventory", KNOWN_TO_INVENTORY.table),
+    Source.IN_DETAILS: ("details", KNOWN_TO_DETAILS.table),
+}
+"""Who listens to the product service, and where each has up to which version it has heard of each product."""
+
 MESSAGES = frozenset(_PUBLIC)
 """Sources that are public topics: what cannot be read there is a dead letter, and no fault of who keeps state."""
 
@@ -106,6 +128,7 @@ _TABLES: Mapping[Source, str] = {
     Source.PORTAL: CHECK_INS_VIEW.changelog,
     Source.LETTERS: "email" + EFFECTS_CHANGELOG,
     Source.REFUSED: "email-effects" + DEAD_LETTERS,
+    **{source: table.changelog for source, (_, table) in SUBSCRIBERS.items()},
 }
 TOPICS: Mapping[Source, str] = {**{source: topic.name for source, topic in _PUBLIC.items()}, **_TABLES}
 NAMES: Mapping[Source, str] = {
@@ -115,6 +138,7 @@ NAMES: Mapping[Source, str] = {
     Source.ROWS_AFTER: "check_ins",
     Source.PRODUCTS_BEFORE: "products (rows)",
     Source.PRODUCTS_AFTER: "products (rows)",
+    Source.PRODUCT_LOG: "product_log",
 }
 """What each source is called in a report."""
 
@@ -123,6 +147,9 @@ SERVICES: Mapping[Source, str] = {
     Source.LETTERS: "email",
     Source.CHECK_INS: "checkin",
     Source.PORTAL: "portal",
+    Source.WATCHED: "product-security",
+    Source.COUNTED: "product-monitoring",
+    Source.TOLD: "product-notifications",
 }
 """Topics that exist once a service has run that need not be there, and what is then to be expected."""
 
@@ -143,6 +170,8 @@ MODELS: Mapping[Source, type[Any]] = {source: topic.model for source, topic in _
     Source.ROWS_AFTER: CheckinRow,
     Source.PRODUCTS_BEFORE: ProductRow,
     Source.PRODUCTS_AFTER: ProductRow,
+    Source.PRODUCT_LOG: ProductEvent,
+    **{source: table.model for source, (_, table) in SUBSCRIBERS.items()},
 }
 
 

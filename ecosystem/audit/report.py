@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from decimal import Decimal
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -66,6 +67,10 @@ class Kind(StrEnum):
     CHANGE_DIFFERS = "change-differs"
     CHANGE_LOST = "change-lost"
     CHANGE_UNKNOWN = "change-unknown"
+    LOG_DIFFERS = "product-log-differs"
+    SUBSCRIBER_DIFFERS = "subscriber-differs"
+    ALERT_TWICE = "alert-twice"
+    ALERT_DIFFERS = "alert-differs"
 
 
 class Violation(NamedTuple):
@@ -92,6 +97,10 @@ OF_PRODUCTS = frozenset(
         Kind.CHANGE_DIFFERS,
         Kind.CHANGE_LOST,
         Kind.CHANGE_UNKNOWN,
+        Kind.LOG_DIFFERS,
+        Kind.SUBSCRIBER_DIFFERS,
+        Kind.ALERT_TWICE,
+        Kind.ALERT_DIFFERS,
     }
 )
 OPEN = (
@@ -103,6 +112,9 @@ OPEN = (
     "to be announced",
     "to be rejected",
     "letters to come",
+    "to be logged",
+    "to be heard of",
+    "alerts to come",
 )
 """Counts of what is still to come, in time."""
 
@@ -123,6 +135,9 @@ class Rules:
         needs: what has to happen before an order is shipped.
         patience: how long a check-in waits for its order.
         window: how far apart an order, its payment and its customer may come for a letter.
+        price_drop: share of its price that a product may lose in one change.
+        changes: how many changes of a product there may be within `changes_window`.
+        changes_window: of time.
         partial: orders are not read from their beginning: one of which only later records are seen began before.
         from_ms: by source and partition, from when on all messages are there; absent: for ever.
         seen: sources that were read.
@@ -136,6 +151,9 @@ class Rules:
     needs: tuple[Need, ...] = tuple(Need)
     patience: timedelta = timedelta(seconds=60)
     window: timedelta = timedelta(seconds=60)
+    price_drop: Decimal = Decimal("0.9")
+    changes: int = 10
+    changes_window: timedelta = timedelta(seconds=60)
     partial: bool = False
     from_ms: Mapping[Source, Mapping[int, int]] = field(default_factory=dict)
     seen: frozenset[Source] = frozenset()

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -93,6 +94,9 @@ async def audit(
                 needs=needs,
                 patience=timedelta(seconds=settings.checkin_patience_s),
                 window=timedelta(seconds=settings.email_window_s),
+                price_drop=Decimal(str(settings.product_price_drop_limit)),
+                changes=settings.product_changes_limit,
+                changes_window=timedelta(seconds=settings.product_changes_window_s),
                 partial=not topics.whole(Source.ORDERS),
                 from_ms={source: topics.read_from_ms(source) for source in topics.sources},
                 seen=frozenset(topics.sources)
@@ -120,7 +124,7 @@ class _Reach(NamedTuple):
     after: Source
 
 
-_LOOKS = (database.CHECK_INS, database.PRODUCTS)
+_LOOKS = (database.CHECK_INS, database.PRODUCTS, database.PRODUCT_LOG)
 
 
 def _databases(settings: Settings) -> list[_Reach]:
@@ -130,6 +134,7 @@ def _databases(settings: Settings) -> list[_Reach]:
     found = (
         _Reach(url(settings.checkin_database_url), database.CHECK_INS, Source.ROWS_BEFORE, Source.ROWS_AFTER),
         _Reach(url(settings.products_database_url), database.PRODUCTS, Source.PRODUCTS_BEFORE, Source.PRODUCTS_AFTER),
+        _Reach(url(settings.product_log_database_url), database.PRODUCT_LOG, None, Source.PRODUCT_LOG),
     )
     return [reach for reach in found if reach.url]
 

@@ -52,6 +52,12 @@ _COUNTS = {
     "changes": "changes of products",
     "changes announced again": "changes announced again by the outbox, which count once",
     "products kept": "products in the database",
+    "changes logged": "changes in the log of products",
+    "to be logged": "changes to be logged",
+    "to be heard of": "products of which a subscriber is to hear",
+    "alerts": "alerts",
+    "alerts again": "alerts told again",
+    "alerts to come": "alerts to come",
     "letters of others": "letters in the folder that are about no order",
 }
 _UNCHECKED = {

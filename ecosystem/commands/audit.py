@@ -65,8 +65,8 @@ def audit(
 
     Reads what is committed, up to the ends found at the start, and writes nothing; the services may go on meanwhile.
     Exit code 0: no violation. 1: some. 2: it could not be done. Reads TOPIC_PREFIX, REQUIRED_CHECKS,
-    VALIDATION_DEADLINE_S, FULFILMENT_NEEDS, CHECKIN_PATIENCE_S, EMAIL_WINDOW_S as the workers do, and looks into
-    the databases that CHECKIN_DATABASE_URL and PRODUCTS_DATABASE_URL name.
+    VALIDATION_DEADLINE_S, FULFILMENT_NEEDS, CHECKIN_PATIENCE_S, EMAIL_WINDOW_S and PRODUCT_… as the workers do, and
+    looks into the databases that CHECKIN_DATABASE_URL, PRODUCTS_DATABASE_URL and PRODUCT_LOG_DATABASE_URL name.
 
     \b
     orders audit

@@ -51,6 +51,9 @@ _LOSSES = frozenset(
         Kind.CHANGE_DIFFERS,
         Kind.CHANGE_LOST,
         Kind.CHANGE_UNKNOWN,
+        Kind.LOG_DIFFERS,
+        Kind.SUBSCRIBER_DIFFERS,
+        Kind.ALERT_DIFFERS,
     }
 )
 """What must not be at least once either: what a crash interrupted is decided again, and may weigh twice."""
@@ -65,6 +68,7 @@ _SHOWN = (
 _SETTINGS = {
     "checkin_patience_s": 3,
     "email_window_s": 3600,  # whatever was killed, no letter is late for it
+    "product_notifications_to": "shop@example.org",
 }
 
 

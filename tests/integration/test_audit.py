@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from pydantic import SecretStr
 
 from ecosystem.audit import AuditError, Kind, audit
-from ecosystem.audit.facts import TOPICS, Source
+from ecosystem.audit.facts import SUBSCRIBERS, TOPICS, Source
 from ecosystem.cli import main
 from ecosystem.mail import MailSink
 from ecosystem.services import CORE, DATABASES, NAMES
@@ -33,7 +33,7 @@ from schemas.messages import (
     StockLevel,
     ValidationResult,
 )
-from schemas.topics import CUSTOMERS, ORDER_VALIDATIONS, ORDERS_ENRICHED, PAYMENTS, PRODUCTS, WAREHOUSE_INVENTORY
+from schemas.topics import CUSTOMERS, ORDER_VALIDATIONS, ORDERS_ENRICHED, PAYMENTS, WAREHOUSE_INVENTORY
 from tests import topics
 from tests.workers import Deployment, until
 from validators.inventory.state import STOCK
@@ -118,10 +118,13 @@ async def changes(deployment, shop):
 
         await until(taken, "change")
 
-    async def announced():
-        return len(await deployment.values(PRODUCTS)) == 4
+    async def heard():
+        tables = [table for _, table in SUBSCRIBERS.values()]
+        rows = [await deployment.rows(table) for table in tables]
+        logged = await deployment.rows(pending_of("product-log"))
+        return not logged and all({c: row.version for c, row in t.items()} == {"PRESS": 3, "FILTER": 1} for t in rows)
 
-    await until(announced, "all changes announced")
+    await until(heard, "everybody has heard")
 
 
 def customer(order_id, level):
@@ -208,6 +211,8 @@ async def test_a_day_is_found_sound(kafka, day, databases, mail):
         "letters delivered": 4,
         "changes": 4,
         "products kept": 2,
+        "changes logged": 4,
+        "alerts": 1,
     }
     assert {name: report.counts[name] for name in wanted} == wanted
     assert report.counts["late verdicts"] >= 1
@@ -536,6 +541,18 @@ def change_again_as_it_was_not(logs):
     logs.add(logs.of(Source.CHANGES, "FILTER")[0].saying(price=1))
 
 
+def not_heard(logs):
+    logs.drop(*logs.of(Source.IN_DETAILS, "FILTER"))
+
+
+def alert_twice(logs):
+    logs.add(*logs.of(Source.ALERTS, "PRESS"))
+
+
+def alert_missing(logs):
+    logs.drop(*logs.of(Source.ALERTS, "PRESS"))
+
+
 def copy(record, **changes):
     return record.message.model_copy(update=changes)
 
@@ -626,8 +643,11 @@ DOCTORED_AROUND = [
     (letter_missing("shipped", "shipped"), "shipped", {Kind.LETTER_MISSING}),
     (letter_twice, "dear", {Kind.LETTER_TWICE}),
     (letter_of_another_state, "paid", {Kind.LETTER_WRONG}),
-    (change_missing, "PRESS", {Kind.VERSIONS_DIFFER}),
+    (change_missing, "PRESS", {Kind.VERSIONS_DIFFER, Kind.ALERT_DIFFERS}),
     (change_again_as_it_was_not, "FILTER", {Kind.CHANGE_DIFFERS}),
+    (not_heard, "FILTER", {Kind.SUBSCRIBER_DIFFERS}),
+    (alert_twice, "PRESS", {Kind.ALERT_TWICE}),
+    (alert_missing, "PRESS", {Kind.ALERT_DIFFERS}),
 ]
 
 
@@ -672,7 +692,10 @@ def check_in_of_no_row(logs):
 
 
 def change_lost(logs):
+    """Nobody has heard of it."""
     logs.drop(*logs.of(Source.CHANGES, "FILTER"))
+    for source in SUBSCRIBERS:
+        logs.drop(*logs.of(source, "FILTER"))
 
 
 STATUS = "UPDATE check_ins SET status = '{}' WHERE order_no = '{}'"
@@ -710,10 +733,15 @@ WITH_DATABASE = [
 
 PRICE = "UPDATE products SET price = {} WHERE code = 'FILTER'"
 VERSION = "UPDATE products SET version = {} WHERE code = 'FILTER'"
+LOGGED = (
+    "ALTER TABLE product_log DISABLE TRIGGER append_only; UPDATE product_log SET price = {} WHERE code = 'FILTER'; "
+    "ALTER TABLE product_log ENABLE ALWAYS TRIGGER append_only"
+)
 WITH_PRODUCTS = [
     ("products", change_lost, (), {Kind.CHANGE_LOST}, "marked as published"),
     ("products", None, (VERSION.format(0), VERSION.format(1)), {Kind.CHANGE_UNKNOWN}, "the database has 0"),
     ("products", None, (PRICE.format(1), PRICE.format(3)), {Kind.CHANGE_DIFFERS}, "otherwise"),
+    ("product_log", None, (LOGGED.format(1), LOGGED.format(3)), {Kind.LOG_DIFFERS}, "otherwise in the log"),
 ]
 
 

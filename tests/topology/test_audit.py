@@ -13,6 +13,9 @@ from samples import order
 import email_service.app
 import fulfilment_service.app
 import portal_service.app
+import product_subscribers.monitoring.app
+import product_subscribers.notifications.app
+import product_subscribers.security.app
 from ecosystem.audit.facts import TOPICS, Fact, Source, placed
 from ecosystem.audit.report import Kind, Report, Rules
 from ecosystem.audit.run import judge
@@ -36,6 +39,9 @@ SERVICES = {
     "fulfilment": fulfilment_service.app,
     "email": email_service.app,
     "portal": portal_service.app,
+    "product-monitoring": product_subscribers.monitoring.app,
+    "product-security": product_subscribers.security.app,
+    "product-notifications": product_subscribers.notifications.app,
 }
 SOURCES = {name: source for source, name in TOPICS.items()}
 
@@ -90,7 +96,9 @@ class World:
     def audit(self, facts=None):
         seen = set(TOPICS)
         if "inventory" in self.without:
-            seen -= {Source.STOCK, Source.RESERVATIONS}
+            seen -= {Source.STOCK, Source.RESERVATIONS, Source.IN_INVENTORY}
+        if "details" in self.without:
+            seen -= {Source.IN_DETAILS}
         if "fulfilment" in self.without:
             seen -= {Source.PROGRESS}
         if "email" in self.without:

@@ -1,17 +1,22 @@
-"""What the audit makes of a product as the product service has it: its versions and its row."""
+"""What the audit makes of a product as the product service has it: its versions, its rows, and who has heard of it."""
 
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import pytest
 
 from ecosystem.audit import catalogue
-from ecosystem.audit.facts import TOPICS, Fact, Source
+from ecosystem.audit.facts import SUBSCRIBERS, TOPICS, Fact, Source
 from ecosystem.audit.report import Kind, Rules
 from ecosystem.audit.rows import ProductRow
+from product_subscribers.monitoring.state import Counted
+from product_subscribers.security.state import Watched
+from runtime.versions import Versioned
 from schemas.api import ProductState
-from schemas.messages import CheckType, ProductEvent, ProductEventKind
+from schemas.messages import CheckType, ProductAlert, ProductAlertKind, ProductEvent, ProductEventKind
+from validators.offers import Offer
 
 NOW_MS = 1_000_000_000
 RULES = Rules(
@@ -20,8 +25,10 @@ RULES = Rules(
     grace=timedelta(seconds=30),
     exactly_once=True,
     now_ms=NOW_MS,
-    seen=frozenset(TOPICS) | {Source.PRODUCTS_AFTER},
+    changes=3,
+    seen=frozenset(TOPICS) | {Source.PRODUCTS_AFTER, Source.PRODUCT_LOG},
 )
+DROP, MANY = ProductAlertKind.PRICE_DROP, ProductAlertKind.MANY_CHANGES
 
 
 def event(version, price=10, kind="UPDATED", at_s=None, **changes):
@@ -30,8 +37,13 @@ def event(version, price=10, kind="UPDATED", at_s=None, **changes):
     return ProductEvent(version=version, kind=ProductEventKind(kind), at=at, **said)
 
 
+def alert(kind, version):
+    at = datetime.fromtimestamp(0, UTC)
+    return ProductAlert(event_id=f"{kind}{version}", kind=kind, code="P", version=version, reason="", at=at)
+
+
 class Shop:
-    """Facts of one product."""
+    """Facts of one product. Everybody has heard of it, unless told otherwise."""
 
     def __init__(self, *events, ago_s=100):
         self.facts = []
@@ -53,6 +65,23 @@ class Shop:
             self.add(source, row, ago_s=ago_s)
         return self
 
+    def heard(self, version=None, but=None):
+        version = max((e.version for e in self.events), default=0) if version is None else version
+        rows = {
+            Source.WATCHED: Watched(version=version, price=10),
+            Source.COUNTED: Counted(version=version, on_offer=True),
+            Source.TOLD: Versioned(version=version),
+            Source.IN_INVENTORY: Offer(version=version),
+            Source.IN_DETAILS: Offer(version=version),
+        }
+        for source, row in rows.items():
+            if source is not but and version:
+                self.add(source, row)
+        return self
+
+    def logged(self, *events):
+        return self.add(Source.PRODUCT_LOG, *(events or self.events))
+
     def judge(self, rules=RULES):
         counts = Counter()
         facts = sorted(self.facts, key=lambda fact: fact.source)
@@ -62,14 +91,14 @@ class Shop:
 def sound(*events):
     last = events[-1]
     gone = last.kind is ProductEventKind.WITHDRAWN
-    shop = Shop(*events)
+    shop = Shop(*events).heard().logged()
     return shop.row(last.version, last.price, state="WITHDRAWN" if gone else "ACTIVE")
 
 
-def test_a_product_that_is_kept_and_announced():
+def test_a_product_that_is_kept_announced_logged_and_heard_of():
     found, counts = sound(event(1, kind="CREATED"), event(2, 9), event(3, 9, "WITHDRAWN")).judge()
     assert found == []
-    assert (counts["changes"], counts["products kept"]) == (3, 1)
+    assert (counts["changes"], counts["products kept"], counts["changes logged"]) == (3, 1, 3)
 
 
 @pytest.mark.parametrize("numbers", [(1, 3), (2,), (1, 2, 2), (2, 1)])
@@ -79,8 +108,8 @@ def test_versions_have_no_gaps_and_are_in_order(numbers):
 
 
 def test_a_topic_that_begins_later_is_judged_from_there():
-    shop = Shop(event(7), event(8)).row(8)
-    rules = replace(RULES, from_ms={Source.CHANGES: {0: 1}})
+    shop = Shop(event(7), event(8)).heard().row(8)
+    rules = replace(RULES, from_ms={Source.CHANGES: {0: 1}}, seen=RULES.seen - {Source.PRODUCT_LOG})
     assert shop.judge(rules)[0] == []
 
 
@@ -94,14 +123,14 @@ def test_a_message_of_the_outbox_that_is_written_again_counts_once():
 @pytest.mark.parametrize(
     ("shop", "kinds"),
     [
-        (Shop(event(1)).row(2), [Kind.CHANGE_LOST]),
-        (Shop(event(1)).row(2, published=False), [Kind.CHANGE_LOST]),
-        (Shop(event(1)).row(2, published=False, ago_s=20), []),
-        (Shop(event(1)).row(2, before=False), []),  # changed since the ends were found
-        (Shop(event(1), event(2)).row(1), [Kind.CHANGE_UNKNOWN]),
-        (Shop(event(1)), [Kind.CHANGE_UNKNOWN]),
-        (Shop(event(1)).row(1, price=11), [Kind.CHANGE_DIFFERS]),
-        (Shop(event(1)).row(1, state="WITHDRAWN"), [Kind.CHANGE_DIFFERS]),
+        (Shop(event(1)).heard().logged().row(2), [Kind.CHANGE_LOST]),
+        (Shop(event(1)).heard().logged().row(2, published=False), [Kind.CHANGE_LOST]),
+        (Shop(event(1)).heard().logged().row(2, published=False, ago_s=20), []),
+        (Shop(event(1)).heard().logged().row(2, before=False), []),  # changed since the ends were found
+        (Shop(event(1), event(2)).heard().logged().row(1), [Kind.CHANGE_UNKNOWN]),
+        (Shop(event(1)).heard().logged(), [Kind.CHANGE_UNKNOWN]),
+        (Shop(event(1)).heard().logged().row(1, price=11), [Kind.CHANGE_DIFFERS]),
+        (Shop(event(1)).heard().logged().row(1, state="WITHDRAWN"), [Kind.CHANGE_DIFFERS]),
     ],
 )
 def test_the_database_and_the_topic_say_the_same(shop, kinds):
@@ -109,5 +138,53 @@ def test_the_database_and_the_topic_say_the_same(shop, kinds):
 
 
 def test_nothing_is_said_of_a_database_that_was_not_read():
-    shop = Shop(event(1))
+    shop = Shop(event(1)).heard()
     assert shop.judge(replace(RULES, seen=frozenset(TOPICS)))[0] == []
+
+
+@pytest.mark.parametrize(
+    ("entries", "kinds"),
+    [
+        ((event(1),), [Kind.LOG_DIFFERS]),
+        ((event(1), event(2, price=3)), [Kind.LOG_DIFFERS]),
+        ((event(1), event(2), event(2, event_id="other")), [Kind.LOG_DIFFERS]),
+        ((event(1), event(2), event(3)), []),  # it was read later than the topic
+    ],
+)
+def test_the_log_has_each_change_once(entries, kinds):
+    shop = Shop(event(1), event(2)).heard().row(2).logged(*entries)
+    assert shop.judge()[0] == kinds
+
+
+@pytest.mark.parametrize("source", SUBSCRIBERS)
+def test_each_subscriber_hears_of_each_change_by_itself(source):
+    def shop(ago_s):
+        return Shop(event(1), event(2), ago_s=ago_s).logged().row(2)
+
+    assert shop(31).heard(but=source).judge()[0] == [Kind.SUBSCRIBER_DIFFERS]
+    assert shop(29).heard(but=source).judge()[0] == []
+    assert shop(31).heard(but=source).judge(replace(RULES, seen=RULES.seen - {source}))[0] == []
+    assert shop(31).heard(3).judge()[0] == [Kind.SUBSCRIBER_DIFFERS] * len(SUBSCRIBERS)
+
+
+@pytest.mark.parametrize(
+    ("events", "alerts", "kinds"),
+    [
+        ((event(1, 10), event(2, Decimal("0.5"))), [(DROP, 2)], []),
+        ((event(1, 10), event(2, Decimal("0.5"))), [], [Kind.ALERT_DIFFERS]),
+        ((event(1, 10), event(2, Decimal("0.5"))), [(DROP, 2), (DROP, 2)], [Kind.ALERT_TWICE]),
+        ((event(1, 10), event(2, 9)), [(DROP, 2)], [Kind.ALERT_DIFFERS]),
+        ([event(n, at_s=n) for n in range(1, 6)], [(MANY, 4)], []),  # told once, as long as it goes on
+        ([event(n, at_s=n) for n in range(1, 6)], [(MANY, 5)], [Kind.ALERT_DIFFERS] * 2),
+    ],
+)
+def test_what_is_suspicious_is_told_once(events, alerts, kinds):
+    shop = sound(*events).add(Source.ALERTS, *(alert(kind, version) for kind, version in alerts))
+    assert shop.judge()[0] == kinds
+
+
+def test_an_alert_may_still_come_and_one_that_is_no_longer_kept_is_not_missed():
+    shop = sound(event(1, 10), event(2, Decimal("0.5")))
+    assert shop.judge(replace(RULES, grace=timedelta(seconds=101)))[0] == []
+    assert shop.judge(replace(RULES, from_ms={Source.ALERTS: {0: NOW_MS}}))[0] == []
+    assert shop.judge(replace(RULES, exactly_once=False))[0] == [Kind.ALERT_DIFFERS]
