@@ -1,27 +1,36 @@
 """Products from a file or a list, offered through the product service. Doing it again changes nothing."""
 
 import asyncio
-import csv
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from decimal import Decimal, InvalidOperation
 from enum import StrEnum
+from typing import Annotated
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, Field
 
 from ecosystem.api import ProductsApi, Refusal, Unreachable
+from ecosystem.rows import Form
 from runtime.backoff import Backoff
-from runtime.dead_letters import describe
 from schemas.api import NewProduct, ProductState
+from schemas.identifiers import Code, Name
+from schemas.wire import Message, Money
 
-_FIELDS = ("code", "name", "price")
 _AT_ONCE = 16
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0
 
 
-class BadFile(Exception):
-    """A file that is no list of products. The text says where and why."""
+class ProductRow(Message):
+    """A product in a file, where all is text."""
+
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+
+    code: Code
+    name: Name
+    price: Annotated[Money, Field(ge=0)]
+
+
+FORM = Form(ProductRow, "code", "product")
 
 
 class Outcome(StrEnum):
@@ -33,19 +42,9 @@ class Outcome(StrEnum):
     WITHDRAWN = "left withdrawn"
 
 
-def read(lines: Iterable[str]) -> list[NewProduct]:
-    """The products of a CSV file whose first line names the columns code, name and price. Raises `BadFile`."""
-    reader = csv.DictReader(lines, skipinitialspace=True)
-    try:
-        if missing := [name for name in _FIELDS if name not in (reader.fieldnames or ())]:
-            raise BadFile(f"line 1 must name the columns {', '.join(_FIELDS)}; missing: {', '.join(missing)}")
-        products = [_product(row, reader.line_num) for row in reader]
-    except csv.Error as error:
-        raise BadFile(f"line {reader.line_num}: {error}") from None
-    twice = [code for code, count in Counter(p.code for p in products).items() if count > 1]
-    if twice:
-        raise BadFile(f"these codes are there more than once: {', '.join(twice)}")
-    return products
+def read(name: str, lines: Iterable[str]) -> list[NewProduct]:
+    """The products of a CSV file called `name`. Raises `BadFile`."""
+    return [NewProduct(code=row.code, name=row.name, price=row.price) for row in FORM.all(name, lines)]
 
 
 async def offer(
@@ -92,14 +91,3 @@ async def _offer(api: ProductsApi, new: NewProduct, *, change: bool) -> Outcome:
         return Outcome.LEFT
     await api.change(new.code, new, there.version)
     return Outcome.CHANGED
-
-
-def _product(row: dict[str, str], line: int) -> NewProduct:
-    if any(row[name] is None for name in _FIELDS):
-        raise BadFile(f"line {line} has less columns than line 1")
-    try:
-        return NewProduct(code=row["code"], name=row["name"], price=Decimal(row["price"]))
-    except InvalidOperation:
-        raise BadFile(f"line {line}: price: {row['price']!r} is not an amount such as 9.90") from None
-    except ValidationError as error:
-        raise BadFile(f"line {line}: {describe(error)}") from None

@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from ecosystem import running
 from ecosystem.commands.shared import perform
-from ecosystem.customers import COLUMNS, BadFile, NewCustomer, check, faults_of, read
+from ecosystem.customers import FORM, NewCustomer, check, read
+from ecosystem.rows import BadFile, faults_of
 from ecosystem.writer import Writer
 from schemas.messages import CustomerLevel
 from schemas.topics import CUSTOMERS
@@ -50,7 +51,7 @@ def add(id_: int, first_name: str, last_name: str, email: str, address: str, lev
 @customers.command(
     "import",
     help=f"""Announce the customers of a CSV file in UTF-8, whose first line names the columns:
-    {",".join(COLUMNS)}. The level may be left out.
+    {",".join(FORM.columns)}. The level may be left out.
 
     All rows are checked first. If any is wrong, each fault is told and nothing is written.
 

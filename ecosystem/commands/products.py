@@ -12,7 +12,8 @@ from rich.console import Console
 from ecosystem import running
 from ecosystem.api import ProductsApi
 from ecosystem.commands.shared import AMOUNT, perform
-from ecosystem.products import BadFile, offer, read
+from ecosystem.products import offer, read
+from ecosystem.rows import BadFile
 from runtime.dead_letters import describe
 from schemas.api import NewProduct, Product, ProductContent
 
@@ -122,11 +123,11 @@ def show(code: str, url: str) -> None:
 
 
 @products.command("import")
-@click.argument("file", metavar="CSV", type=click.File(encoding="utf-8-sig"))
+@click.argument("file", metavar="CSV", type=click.File(encoding="utf-8-sig", errors="surrogateescape"))
 @click.option("--only-new", is_flag=True, help="Leave those as they are that are there with another name or price")
 @_url_option
 def import_(file: TextIO, only_new: bool, url: str) -> None:
-    """Offer the products of a CSV file: its first line names the columns code, name and price. `-` reads the input.
+    """Offer the products of a CSV file in UTF-8 (`-`: the input); line 1 names the columns code, name and price.
 
     Products that are there already are changed where they differ. What was withdrawn stays withdrawn.
 
@@ -135,9 +136,9 @@ def import_(file: TextIO, only_new: bool, url: str) -> None:
     orders products import --only-new - < products.csv
     """
     try:
-        found = read(file)
-    except (BadFile, UnicodeDecodeError) as error:
-        raise click.UsageError(f"{file.name}: {error}") from error
+        found = read(file.name, file)
+    except BadFile as error:
+        raise click.ClickException(f"Nothing was offered.\n{error}") from error
 
     async def bring() -> str:
         async with ProductsApi(url) as api:

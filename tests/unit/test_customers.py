@@ -5,9 +5,10 @@ import io
 
 import pytest
 
-from ecosystem.customers import COLUMNS, MOST_SHOWN, BadFile, check, read
+from ecosystem.customers import FORM, check, read
+from ecosystem.rows import MOST_SHOWN, BadFile
 
-HEADER = ",".join(COLUMNS)
+HEADER = ",".join(FORM.columns)
 SOUND = '15,Franz,Kafka,franz@example.org,"Oppelthaus, Praha",gold'
 
 
@@ -40,7 +41,7 @@ def test_sound_rows_are_read(csv_file):
 
 
 def row(**changes):
-    values = dict(zip(COLUMNS, next(csv.reader([SOUND])), strict=True)) | changes
+    values = dict(zip(FORM.columns, next(csv.reader([SOUND])), strict=True)) | changes
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(values.values())
     return text.getvalue().rstrip("\n")

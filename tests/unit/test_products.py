@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ecosystem.products import BadFile, read
+from ecosystem.products import read
+from ecosystem.rows import BadFile
 from products_service.rules import Stale, Withdrawn, changed, withdrawn
 from runtime.http.faults import refuse
 from schemas.api import NewProduct, Product, ProductContent, ProductState
@@ -127,8 +128,8 @@ def test_what_is_wrong_is_named_with_what_to_do(field, value, advice):
 
 
 def test_a_file_of_products_is_read_whatever_the_order_of_its_columns():
-    lines = ["price, name,code,colour", '12.50,"Mug, large",mug,red', "0,Sticker,sticker,"]
-    assert read(lines) == [
+    lines = ["price, name,code", '12.50, "Mug, large",mug', "0,Sticker,sticker"]
+    assert read("products.csv", lines) == [
         NewProduct(code="mug", name="Mug, large", price=Decimal("12.50")),
         NewProduct(code="sticker", name="Sticker", price=Decimal(0)),
     ]
@@ -137,16 +138,16 @@ def test_a_file_of_products_is_read_whatever_the_order_of_its_columns():
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        ([], "line 1 must name the columns code, name, price; missing: code, name, price"),
-        (["code,name", "mug,Mug"], "missing: price"),
-        (["code,name,price", "mug,Mug,1", "jug,Jug,cheap"], "line 3: price: 'cheap' is not an amount"),
-        (["code,name,price", "mug,Mug"], "line 2 has less columns"),
-        (["code,name,price", "mug,Mug,-1"], "line 2: price: "),
-        (["code,name,price", "mug,Mug,NaN"], "line 2: price: "),
-        (["code,name,price", "mug,Mug,1", "mug,Mug,2"], "more than once: mug"),
+        ([], "1: code is missing: the first line names the columns, code,name,price"),
+        (["code,name", "mug,Mug"], "1: price is missing"),
+        (["code,name,price", "mug,Mug,1", "jug,Jug,cheap"], "3: price must be an amount such as 9.90"),
+        (["code,name,price", "mug,Mug"], "2: price is missing"),
+        (["code,name,price", "mug,Mug,-1"], "2: price must be at least 0"),
+        (["code,name,price", "mug,Mug,NaN"], "2: price "),
+        (["code,name,price", "mug,Mug,1", "mug,Mug,2"], "3: code is that of line 2: each product once"),
     ],
 )
 def test_a_file_that_is_none_is_told_by_line(lines, said):
     with pytest.raises(BadFile) as error:
-        read(lines)
-    assert said in str(error.value)
+        read("products.csv", lines)
+    assert f"products.csv:{said}" in str(error.value)

@@ -205,7 +205,7 @@ def test_compose_announces_the_sample_stock(compose):
 
 
 def test_compose_announces_the_sample_products(compose):
-    assert read_products(compose["configs"]["products"]["content"].splitlines()) == sample.products()
+    assert read_products("products", compose["configs"]["products"]["content"].splitlines()) == sample.products()
 
 
 def test_compose_announces_some_of_the_sample_customers(compose, tmp_path):
