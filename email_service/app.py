@@ -9,7 +9,7 @@ from email_service.state import CUSTOMERS, JOINS, SENT, WAITING, Addressed
 from runtime.hosting import Hosted
 from runtime.post_office import PostOffice
 from runtime.service import Effect, Input, Service
-from runtime.settings import Guarantee, Settings
+from runtime.settings import Settings
 from schemas import topics
 from schemas.topics import BY_LEVEL, ORDERS, ORDERS_ENRICHED, PAYMENTS
 
@@ -22,7 +22,7 @@ def build(settings: Settings) -> Hosted:
         await office.send(key, compose(addressed, settings.mail_from))
 
     send = Effect("letter", Addressed, post)
-    repeats = settings.processing_guarantee is Guarantee.AT_LEAST_ONCE
+    repeats = settings.at_least_once
     joining, addressing = Joining(window, repeats=repeats), Addressing(window, send, repeats=repeats)
     return Hosted(
         Service(

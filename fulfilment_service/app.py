@@ -7,7 +7,7 @@ from fulfilment_service.gate import PAYMENTS_BY_ORDER, Gate, route
 from fulfilment_service.state import PROGRESS, SEEN
 from runtime.hosting import Hosted
 from runtime.service import Input, Service
-from runtime.settings import Guarantee, Settings
+from runtime.settings import Settings
 from schemas.messages import Need
 from schemas.topics import CHECKIN_REJECTIONS, FULFILMENTS, HOME_CHECKINS, ORDERS, PAYMENTS
 
@@ -18,7 +18,7 @@ def build(settings: Settings) -> Hosted:
     gate = Gate(
         needs,
         timedelta(seconds=settings.checkin_patience_s),
-        repeats=settings.processing_guarantee is Guarantee.AT_LEAST_ONCE,
+        repeats=settings.at_least_once,
     )
     return Hosted(
         Service(

@@ -7,7 +7,7 @@ from orders_service.aggregate import Gathering
 from orders_service.state import ORDERS_VIEW
 from runtime.hosting import Hosted
 from runtime.service import Input, Service
-from runtime.settings import Guarantee, Settings
+from runtime.settings import Settings
 from schemas.messages import CheckType
 from schemas.topics import FULFILMENTS, ORDER_VALIDATIONS, ORDERS
 
@@ -17,7 +17,7 @@ def build(settings: Settings) -> Hosted:
     gathering = Gathering(
         required=tuple(dict.fromkeys(CheckType(check) for check in settings.required_checks)),
         deadline=timedelta(seconds=settings.validation_deadline_s),
-        repeats=settings.processing_guarantee is Guarantee.AT_LEAST_ONCE,
+        repeats=settings.at_least_once,
     )
     return Hosted(
         Service(

@@ -13,7 +13,6 @@ from runtime.hosting import Host, NotHere
 from runtime.http.answers import Refused, answer
 from runtime.http.inputs import deadline_of, message_of
 from runtime.http.routing import at_owner
-from runtime.settings import Guarantee
 from schemas.api import InvalidParam, NewOrder
 from schemas.identifiers import new_order_id, order_id_for
 from schemas.messages import Order
@@ -30,7 +29,7 @@ class Posting:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._repeats = host.settings.processing_guarantee is Guarantee.AT_LEAST_ONCE
+        self._repeats = host.settings.at_least_once
 
     async def post(self, request: web.Request) -> web.StreamResponse:
         """201 once Kafka has the order; 200 if it had it already, 409 if another one under its id."""

@@ -161,6 +161,11 @@ class Settings(BaseSettings):
         return failpoints.parse(value) if isinstance(value, str) else value
 
     @property
+    def at_least_once(self) -> bool:
+        """Whether what a crash interrupts is decided again, after parts of it took effect."""
+        return self.processing_guarantee is Guarantee.AT_LEAST_ONCE
+
+    @property
     def standstill_s(self) -> float:
         """`watchdog_s`, or longer where a dead worker's session or transaction may rightly be waited for as long."""
         return max(self.watchdog_s, 2 * self.session_timeout_s, 2 * self.transaction_timeout_s)

@@ -36,7 +36,7 @@ from runtime.records import TopicPartition
 from runtime.restore import Logs
 from runtime.rocks import RocksStores
 from runtime.service import Context, Table
-from runtime.settings import Guarantee, Settings
+from runtime.settings import Settings
 from runtime.standby import Follower
 from runtime.watch import Watch, Watches
 from runtime.watchdog import Watchdog
@@ -324,7 +324,7 @@ class Worker:
 
     def _new_checkpoint(self, instance: str, member: KafkaMember) -> Checkpoint:
         settings, group = self.settings, self.plan.group
-        if settings.processing_guarantee is Guarantee.AT_LEAST_ONCE:
+        if settings.at_least_once:
             return AtLeastOnce(
                 lambda: Idempotent(settings, self._limits),
                 member.commit,

@@ -7,7 +7,7 @@ from product_subscribers.security.rule import Guard
 from product_subscribers.security.state import WATCHED
 from runtime.hosting import Hosted
 from runtime.service import Input, Service
-from runtime.settings import Guarantee, Settings
+from runtime.settings import Settings
 from schemas.topics import PRODUCT_ALERTS, PRODUCTS
 
 
@@ -17,7 +17,7 @@ def build(settings: Settings) -> Hosted:
         Decimal(str(settings.product_price_drop_limit)),
         settings.product_changes_limit,
         timedelta(seconds=settings.product_changes_window_s),
-        repeats=settings.processing_guarantee is Guarantee.AT_LEAST_ONCE,
+        repeats=settings.at_least_once,
     )
     return Hosted(
         Service(
