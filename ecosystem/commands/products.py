@@ -1,33 +1,21 @@
 """`orders products`: what the shop sells."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
-from functools import partial
-from typing import Any, TextIO, TypeVar
+from typing import TextIO
 
 import click
 from pydantic import ValidationError
 from rich.console import Console
 
-from ecosystem import running
 from ecosystem.api import ProductsApi
-from ecosystem.commands.shared import AMOUNT, perform
+from ecosystem.commands.shared import AMOUNT, perform, service_url_option
 from ecosystem.products import offer, read
 from ecosystem.rows import BadFile
 from runtime.dead_letters import describe
 from schemas.api import NewProduct, Product, ProductContent
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _url_option(function: F) -> F:
-    return click.option(
-        "--url",
-        envvar="PRODUCTS_URL",
-        default=partial(running.url, "products"),
-        metavar="URL",
-        help="Base URL of the product service [env: PRODUCTS_URL; default: what `orders up` runs, port 8080]",
-    )(function)
+_url_option = service_url_option("products")
 
 
 @click.group()
@@ -51,11 +39,7 @@ def add(code: str, name: str, price: Decimal, url: str) -> None:
     except ValidationError as error:
         raise click.UsageError(describe(error)) from error
 
-    async def create() -> Product:
-        async with ProductsApi(url) as api:
-            return await api.create(new)
-
-    _show(perform(create(), url))
+    _show(url, lambda api: api.create(new))
 
 
 @products.command()
@@ -74,16 +58,13 @@ def change(code: str, name: str | None, price: Decimal | None, url: str) -> None
     if name is None and price is None:
         raise click.UsageError("say what is to change: --name, --price or both")
 
-    async def put() -> Product:
-        async with ProductsApi(url) as api:
-            now = await api.get(code)
-            content = ProductContent(
-                name=now.name if name is None else name, price=now.price if price is None else price
-            )
-            return await api.change(code, content, now.version)
+    async def put(api: ProductsApi) -> Product:
+        now = await api.get(code)
+        content = ProductContent(name=now.name if name is None else name, price=now.price if price is None else price)
+        return await api.change(code, content, now.version)
 
     try:
-        _show(perform(put(), url))
+        _show(url, put)
     except ValidationError as error:
         raise click.UsageError(describe(error)) from error
 
@@ -97,12 +78,7 @@ def withdraw(code: str, url: str) -> None:
     \b
     orders products withdraw mug
     """
-
-    async def delete() -> Product:
-        async with ProductsApi(url) as api:
-            return await api.withdraw(code)
-
-    _show(perform(delete(), url))
+    _show(url, lambda api: api.withdraw(code))
 
 
 @products.command()
@@ -114,12 +90,7 @@ def show(code: str, url: str) -> None:
     \b
     orders products show mug
     """
-
-    async def get() -> Product:
-        async with ProductsApi(url) as api:
-            return await api.get(code)
-
-    _show(perform(get(), url))
+    _show(url, lambda api: api.get(code))
 
 
 @products.command("import")
@@ -148,6 +119,13 @@ def import_(file: TextIO, only_new: bool, url: str) -> None:
     click.echo(perform(bring(), url))
 
 
-def _show(product: Product) -> None:
+def _show(url: str, ask: Callable[[ProductsApi], Awaitable[Product]]) -> None:
+    """Shows the product that the service answers with."""
+
+    async def asked() -> Product:
+        async with ProductsApi(url) as api:
+            return await ask(api)
+
+    product = perform(asked(), url)
     said = f"{product.code}  {product.name}  {product.price:.2f}  {product.state}  version {product.version}"
     Console().print(said, markup=False, highlight=False, soft_wrap=True)
