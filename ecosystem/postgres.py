@@ -29,7 +29,6 @@ _ADMIN = "postgres"
 _START_S = 60.0
 _GRACE_S = 10.0
 _POLL_S = 0.05
-_LOG_TAIL_LINES = 15
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -138,8 +137,7 @@ class Postgres:
 
     def log_tail(self) -> str:
         """The last lines of the log, for an error message."""
-        lines = self.log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:] if self.log.exists() else []
-        return "\n".join([f"The end of {self.log}:", *(f"  {line}" for line in lines or ["(empty)"])])
+        return processes.log_tail(self.log)
 
     def __enter__(self) -> Self:
         return self.start()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+_LOG_TAIL_LINES = 15
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
@@ -63,3 +64,9 @@ def kill(process: subprocess.Popen[bytes]) -> int:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
     return process.wait()
+
+
+def log_tail(log: Path) -> str:
+    """The last lines of a child's log, for an error message."""
+    lines = log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:] if log.exists() else []
+    return "\n".join([f"The end of {log}:", *(f"  {line}" for line in lines or ["(empty)"])])

@@ -8,7 +8,6 @@ from ecosystem import processes
 from ecosystem.kafka.errors import KafkaError
 from ecosystem.ports import is_open
 
-_LOG_TAIL_LINES = 15
 _POLL_S = 0.02
 
 
@@ -92,5 +91,4 @@ class Node:
 
     def log_tail(self) -> str:
         """The last lines of the log, for an error message."""
-        lines = self.log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:] if self.log.exists() else []
-        return "\n".join([f"The end of {self.log}:", *(f"  {line}" for line in lines or ["(empty)"])])
+        return processes.log_tail(self.log)
