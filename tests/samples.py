@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from schemas.messages import CheckType, Order, OrderValidation, ValidationResult
+from schemas.messages import CheckType, HomeCheckin, Order, OrderValidation, ValidationResult
 
 NOON = datetime(2020, 1, 1, 12, tzinfo=UTC)
 
@@ -19,4 +19,17 @@ def order(id: str = "o1", **content: Any) -> Order:  # noqa: A002
 def verdict(check: CheckType, result: str = "PASS", order_id: str = "o1", reason: str | None = None) -> OrderValidation:
     return OrderValidation(
         order_id=order_id, check_type=check, validation_result=ValidationResult(result), reason=reason
+    )
+
+
+def checked_in(event_id: str = "c1", order_id: str = "o1") -> HomeCheckin:
+    return HomeCheckin(
+        event_id=event_id,
+        internet_no="8850049302",
+        order_no=order_id,
+        staff_code="cs_eng_ftth",
+        job_status="homecheckedin",
+        checkin_latitude=13.78,
+        checkin_longitude=100.54,
+        checkin_date=NOON,
     )

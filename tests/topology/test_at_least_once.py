@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from samples import checked_in
 
 import email_service.app
 import fulfilment_service.app
@@ -10,7 +11,7 @@ from runtime.service import EFFECTS_CHANGELOG, TIMERS_CHANGELOG
 from runtime.settings import Guarantee, Settings
 from runtime.testing import Topology
 from runtime.timers import Timers
-from schemas.messages import Customer, HomeCheckin, Payment
+from schemas.messages import Customer, Payment
 from schemas.topics import CUSTOMERS, HOME_CHECKINS, PAYMENTS
 from tests.topology.conftest import CORE, Shop
 
@@ -64,19 +65,6 @@ def payment(order_id, id_="p1"):
     return Payment(id=id_, order_id=order_id, ccy="CZK", amount=15)
 
 
-def check_in(order_id, event_id="c1"):
-    return HomeCheckin(
-        event_id=event_id,
-        internet_no="8850049302",
-        order_no=order_id,
-        staff_code="cs_eng_ftth",
-        job_status="homecheckedin",
-        checkin_latitude=13.78,
-        checkin_longitude=100.54,
-        checkin_date="2020-01-01T12:00:00Z",
-    )
-
-
 def order(shop, **changes):
     shop.post(shop.order("o1", **{"product": "JUMPERS", "quantity": 3, "price": 5, **changes}))
 
@@ -85,12 +73,12 @@ def shipped(shop):
     shop.topology.send(CUSTOMERS, FRANZ)
     order(shop)
     shop.topology.send(PAYMENTS, payment("o1"))
-    shop.topology.send(HOME_CHECKINS, check_in("o1"))
+    shop.topology.send(HOME_CHECKINS, checked_in())
 
 
 def shipped_as_soon_as_it_comes(shop):
     shop.topology.send(PAYMENTS, payment("o1"))
-    shop.topology.send(HOME_CHECKINS, check_in("o1"))
+    shop.topology.send(HOME_CHECKINS, checked_in())
     order(shop)
     shop.topology.advance(timedelta(seconds=5))
     shop.topology.send(CUSTOMERS, FRANZ)
@@ -99,33 +87,33 @@ def shipped_as_soon_as_it_comes(shop):
 def shipped_once_it_is_paid(shop):
     shop.topology.send(CUSTOMERS, FRANZ)
     order(shop)
-    shop.topology.send(HOME_CHECKINS, check_in("o1"), check_in("o1", "c2"))
+    shop.topology.send(HOME_CHECKINS, checked_in(), checked_in("c2"))
     shop.topology.send(PAYMENTS, payment("o1"))
 
 
 def failed_with_a_check_in(shop):
     shop.topology.send(CUSTOMERS, FRANZ)
-    shop.topology.send(HOME_CHECKINS, check_in("o1"), check_in("o1", "c2"))
+    shop.topology.send(HOME_CHECKINS, checked_in(), checked_in("c2"))
     order(shop, product="UNICORN")
-    shop.topology.send(HOME_CHECKINS, check_in("o1", "c3"))
+    shop.topology.send(HOME_CHECKINS, checked_in("c3"))
 
 
 def checked_in_for_nothing(shop):
-    shop.topology.send(HOME_CHECKINS, check_in("o1"))
+    shop.topology.send(HOME_CHECKINS, checked_in())
     shop.topology.advance(timedelta(seconds=70))
     order(shop, product="UNICORN")
 
 
 def paid_and_checked_in_for_nothing(shop):
     shop.topology.send(PAYMENTS, payment("o1"))
-    shop.topology.send(HOME_CHECKINS, check_in("o1"))
+    shop.topology.send(HOME_CHECKINS, checked_in())
     shop.topology.advance(timedelta(seconds=70))
     order(shop)
 
 
 def never_judged(shop):
     shop.topology.send(CUSTOMERS, FRANZ)
-    shop.topology.send(HOME_CHECKINS, check_in("o1"))
+    shop.topology.send(HOME_CHECKINS, checked_in())
     order(shop)
     shop.topology.advance(timedelta(seconds=70))
 

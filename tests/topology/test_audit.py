@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from samples import order
+from samples import checked_in, order
 
 import email_service.app
 import fulfilment_service.app
@@ -28,7 +28,7 @@ from runtime.records import Write
 from runtime.settings import Settings
 from runtime.state import MemoryStore, MemoryStores
 from runtime.testing import Topology
-from schemas.messages import CheckType, Customer, HomeCheckin, Payment, ProductEvent, ProductEventKind
+from schemas.messages import CheckType, Customer, Payment, ProductEvent, ProductEventKind
 from schemas.topics import CUSTOMERS, HOME_CHECKINS, ORDERS, PAYMENTS, WAREHOUSE_INVENTORY
 from schemas.topics import PRODUCTS as CATALOGUE
 from tests.topology.conftest import CORE, Shop
@@ -146,11 +146,6 @@ EVENTS = st.one_of(
 )
 
 
-def check_in(order_id, number):
-    said = {"internet_no": "1", "staff_code": "s", "job_status": "j", "checkin_latitude": 1, "checkin_longitude": 1}
-    return HomeCheckin(event_id=f"c{number}", order_no=order_id, **said)
-
-
 def payment(n, amount):
     return Payment(id=f"p{n}-{amount}", order_id=f"o{n}", ccy="CZK", amount=amount)
 
@@ -194,10 +189,10 @@ def happen(world, contents, events):
             case "pay":
                 topology.send(PAYMENTS, payment(*what))
             case "check in":
-                topology.send(HOME_CHECKINS, check_in(f"o{what}", number))
+                topology.send(HOME_CHECKINS, checked_in(f"c{number}", f"o{what}"))
             case "fulfil":
                 topology.send(PAYMENTS, payment(what, 10_000))
-                topology.send(HOME_CHECKINS, check_in(f"o{what}", number))
+                topology.send(HOME_CHECKINS, checked_in(f"c{number}", f"o{what}"))
             case "customer":
                 topology.send(CUSTOMERS, customer(*what))
             case "change":

@@ -1,6 +1,7 @@
 """Check-ins and rejections where they are listened to: the check-in service, fulfilment, the portal."""
 
 import pytest
+from samples import checked_in
 
 import checkin_service.app
 import fulfilment_service.app
@@ -8,21 +9,9 @@ import portal_service.app
 from portal_service.view import CHECK_INS_VIEW, MOST
 from runtime.settings import Settings
 from runtime.testing import Topology
-from schemas.messages import CheckinRejected, HomeCheckin
+from schemas.messages import CheckinRejected
 from schemas.topics import CHECKIN_REJECTIONS, HOME_CHECKINS
 from tests.topology.conftest import CORE, Shop
-
-
-def checked_in(event_id="c1", order_no="o1") -> HomeCheckin:
-    return HomeCheckin(
-        event_id=event_id,
-        internet_no="8850049302",
-        order_no=order_no,
-        staff_code="cs_eng_ftth",
-        job_status="homecheckedin",
-        checkin_latitude=13.78,
-        checkin_longitude=100.54,
-    )
 
 
 def rejected(event_id="c1", order_no="o1") -> CheckinRejected:

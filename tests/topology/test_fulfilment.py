@@ -6,13 +6,14 @@ from decimal import Decimal
 from itertools import permutations
 
 import pytest
+from samples import checked_in
 
 import fulfilment_service.app
 from fulfilment_service.state import PROGRESS
 from runtime.settings import Settings
 from runtime.testing import Topology
 from schemas.api import FulfilmentStatus
-from schemas.messages import HomeCheckin, OrderState, Payment
+from schemas.messages import OrderState, Payment
 from schemas.topics import CHECKIN_REJECTIONS, FULFILMENTS, HOME_CHECKINS, ORDERS, PAYMENTS
 from tests.topology.conftest import CORE, Shop
 from validators.inventory.state import RESERVATIONS, STOCK
@@ -20,18 +21,6 @@ from validators.inventory.state import RESERVATIONS, STOCK
 
 def paid(amount, id_="p1", order_id="o1") -> Payment:
     return Payment(id=id_, order_id=order_id, ccy="CZK", amount=amount)
-
-
-def checked_in(event_id="c1", order_id="o1") -> HomeCheckin:
-    return HomeCheckin(
-        event_id=event_id,
-        internet_no="8850049302",
-        order_no=order_id,
-        staff_code="cs_eng_ftth",
-        job_status="homecheckedin",
-        checkin_latitude=13.78,
-        checkin_longitude=100.54,
-    )
 
 
 @pytest.fixture(params=[False, True], ids=["composed", "apart"])

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from samples import DETAILS, FRAUD, INVENTORY, order, verdict
+from samples import DETAILS, FRAUD, INVENTORY, checked_in, order, verdict
 
 from ecosystem.audit import orders, products
 from ecosystem.audit.facts import CORE, TOPICS, Fact, Source, pack, unpack
@@ -20,7 +20,6 @@ from schemas.messages import (
     CheckType,
     Customer,
     Fulfilled,
-    HomeCheckin,
     Need,
     OrderState,
     Payment,
@@ -302,15 +301,7 @@ def fulfilled(ago_s, *, announced=True, shipped=False):
 
 
 PAYMENT = Payment(id="p1", order_id="o1", ccy="CZK", amount=5)
-CHECK_IN = HomeCheckin(
-    event_id="c1",
-    order_no="o1",
-    internet_no="1",
-    staff_code="s",
-    job_status="j",
-    checkin_latitude=1,
-    checkin_longitude=1,
-)
+CHECK_IN = checked_in()
 REJECTION = CheckinRejected(event_id="c1", order_no="o1", reason="there is no such order")
 
 
