@@ -2,7 +2,7 @@
 
 import asyncio
 import heapq
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -32,7 +32,7 @@ class Reader:
             isolation_level="read_committed",
         )
         await self._consumer.start()
-        self._partitions = await self._find()
+        self._partitions = await partitions_of(self._settings, self._topics)
         names = {tp.topic for tp in self._partitions}
         self.found = [topic for topic in self._topics if self._names.topic(topic) in names]
         return self
@@ -60,17 +60,20 @@ class Reader:
             if not follow and await self._at(ends):
                 return
 
-    async def _find(self) -> list[TopicPartition]:
-        admin = AIOKafkaAdminClient(bootstrap_servers=self._settings.kafka_bootstrap_servers)
-        await admin.start()
-        try:
-            there = set(await admin.list_topics())
-            wanted = [name for topic in self._topics if (name := self._names.topic(topic)) in there]
-            described = await admin.describe_topics(wanted) if wanted else []
-        finally:
-            await admin.close()
-        return [TopicPartition(t["topic"], p["partition"]) for t in described for p in t["partitions"]]
-
     async def _at(self, ends: dict[TopicPartition, int]) -> bool:
         positions = [(await self._consumer.position(tp), end) for tp, end in ends.items()]
         return all(position >= end for position, end in positions)
+
+
+async def partitions_of(settings: Settings, topics: Iterable[str]) -> list[TopicPartition]:
+    """The partitions, as the broker names them, of those of the topics (logical names) that exist."""
+    names = Names(settings.topic_prefix)
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
+    await admin.start()
+    try:
+        there = set(await admin.list_topics())
+        wanted = [name for topic in topics if (name := names.topic(topic)) in there]
+        described = await admin.describe_topics(wanted) if wanted else []
+    finally:
+        await admin.close()
+    return [TopicPartition(t["topic"], p["partition"]) for t in described for p in t["partitions"]]

@@ -7,6 +7,12 @@ from pydantic import ValidationError
 from runtime.records import Header, Record, Write
 from schemas.topics import DEAD_LETTERS
 
+REASON = ("service", "error", "topic", "partition", "offset", "time")
+"""Headers a dead letter ends in; others of these names before them are the message's own."""
+
+CUT = "cut"
+"""Header of one that is not whole: the size it had."""
+
 _MAX_ERROR = 1000
 MAX_BYTES = 960 * 1024
 """Of a letter but for its own headers: a message may be as large as Kafka takes, or larger if it came compressed."""
@@ -25,7 +31,7 @@ def dead_letter(record: Record, service: str, error: str, now: datetime, most: i
     size = Write(topic, partition, key, value, headers).size
     room = MAX_BYTES if most is None else min(MAX_BYTES, most - Write(topic, partition, None, None, reason).size)
     if size > room:
-        headers = (("cut", str(size).encode()),)
+        headers = ((CUT, str(size).encode()),)
         room = max(0, room - Write(topic, partition, None, None, headers).size)
         key = key and key[: min(_MAX_KEY, room // 2)]
         value = value and value[: room - len(key or b"")]
@@ -35,14 +41,9 @@ def dead_letter(record: Record, service: str, error: str, now: datetime, most: i
 
 
 def _reason(record: Record, service: str, error: str, now: datetime) -> tuple[Header, ...]:
-    return (
-        ("service", service.encode()),
-        ("error", error[:_MAX_ERROR].encode()),
-        ("topic", record.topic.encode()),
-        ("partition", str(record.partition).encode()),
-        ("offset", str(record.offset).encode()),
-        ("time", now.isoformat().encode()),
-    )
+    place = record.topic, str(record.partition), str(record.offset)
+    said = service, error[:_MAX_ERROR], *place, now.isoformat()
+    return tuple((name, text.encode()) for name, text in zip(REASON, said, strict=True))
 
 
 def describe(error: Exception) -> str:

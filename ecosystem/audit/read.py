@@ -7,11 +7,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from aiokafka import TopicPartition as Physical
-from aiokafka.admin import AIOKafkaAdminClient
 
 from ecosystem.audit.cut import Span, spans
 from ecosystem.audit.facts import TOPICS, Fact, Group, Source, placed
 from ecosystem.audit.report import AuditError
+from ecosystem.reader import partitions_of
 from runtime import internals, kafka
 from runtime.kafka import Names
 from runtime.settings import Guarantee, Settings
@@ -122,7 +122,7 @@ class Topics:
         consumer.unsubscribe()
 
     async def _more(self, at: Mapping[Physical, int]) -> Mapping[Physical, list[Any]]:
-        """What comes next. A message that the client cannot make out (`runtime.transport`) is passed over."""
+        """What comes next. A message that the client cannot make out (`runtime.member`) is passed over."""
         try:
             found: Mapping[Physical, list[Any]] = await self._consumer.getmany(timeout_ms=200, max_records=5000)
         except UnicodeDecodeError:
@@ -144,13 +144,9 @@ class Topics:
         return {stuck: messages} if messages else {}
 
     async def _find(self) -> Mapping[Source, Sequence[Physical]]:
-        admin = AIOKafkaAdminClient(bootstrap_servers=self._settings.kafka_bootstrap_servers)
-        await admin.start()
-        try:
-            described = await admin.describe_topics([self._names.topic(name) for name in TOPICS.values()])
-        finally:
-            await admin.close()
-        by_name = {t["topic"]: [Physical(t["topic"], p["partition"]) for p in t["partitions"]] for t in described}
+        by_name: dict[str, list[Physical]] = {}
+        for tp in await partitions_of(self._settings, TOPICS.values()):
+            by_name.setdefault(tp.topic, []).append(tp)
         found = {source: by_name.get(self._names.topic(name), []) for source, name in TOPICS.items()}
         return {source: tps for source, tps in found.items() if tps}
 

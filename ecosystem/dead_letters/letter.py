@@ -3,14 +3,9 @@
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
-from runtime.dead_letters import MAX_BYTES
+from runtime.dead_letters import CUT, MAX_BYTES, REASON
 from runtime.records import Header, Record
 from schemas.topics import DEAD_LETTERS
-
-_OURS = ("service", "error", "topic", "partition", "offset", "time")
-"""Headers a dead letter ends in (`runtime.dead_letters`); others of these names before them are the message's own."""
-
-_CUT = "cut"
 
 
 class Where(NamedTuple):
@@ -50,9 +45,9 @@ class Letter(NamedTuple):
     @classmethod
     def of(cls, record: Record) -> Self:
         """Reads a record of a topic of dead letters. Raises `NoLetter` if it does not have their headers."""
-        own, said = record.headers[: -len(_OURS)], record.headers[-len(_OURS) :]
-        if tuple(name for name, _ in said) != _OURS:
-            raise NoLetter(f"it does not end in the headers {', '.join(_OURS)}")
+        own, said = record.headers[: -len(REASON)], record.headers[-len(REASON) :]
+        if tuple(name for name, _ in said) != REASON:
+            raise NoLetter(f"it does not end in the headers {', '.join(REASON)}")
         service, error, topic, partition, offset, time = [(text or b"").decode(errors="replace") for _, text in said]
         if topic + DEAD_LETTERS != record.topic:
             raise NoLetter(f"its header topic says {topic!r}")
@@ -67,7 +62,7 @@ class Letter(NamedTuple):
 
 def _size_before(headers: Sequence[Header]) -> int | None:
     """The size of a message that was cut; one that came with such a header itself was small enough to be kept."""
-    if len(headers) == 1 and headers[0][0] == _CUT and (headers[0][1] or b"").isdigit():
+    if len(headers) == 1 and headers[0][0] == CUT and (headers[0][1] or b"").isdigit():
         size = int(headers[0][1])
         return size if size > MAX_BYTES else None
     return None
