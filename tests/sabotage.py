@@ -1,7 +1,8 @@
 """A worker as a process in which something breaks: `python -m tests.sabotage <what> <orders run …>`.
 
-It breaks when the first order comes, so that the worker is up and ready by then. What breaks is the client underneath
-or a processor, as it may for real; nothing of the runtime that is to notice it is touched.
+It breaks when the first order comes, so that the worker is up and ready by then, and says so in a line on stdout: what
+is written after that line comes too late. What breaks is the client underneath or a processor, as it may for real;
+nothing of the runtime that is to notice it is touched.
 """
 
 import asyncio
@@ -78,6 +79,7 @@ def _at_the_first_order(break_it: Callable[[], None]) -> None:
     def first(self: Any, order: Any, ctx: Any) -> None:
         if not done:
             done.append(order)
+            print("broken", flush=True)  # nothing runs between this and the break
             break_it()
         on_order(self, order, ctx)
 

@@ -46,7 +46,14 @@ async def running(deployment, environment, *services, sabotaged=None):
     """A worker as a process; enters when it is ready. Killed at the end, if it still runs."""
     module = ("tests.sabotage", sabotaged) if sabotaged else ("ecosystem.cli",)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", *module, "run", *services, env=environment, stderr=asyncio.subprocess.PIPE
+        sys.executable,
+        "-m",
+        *module,
+        "run",
+        *services,
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
     )
     said = asyncio.create_task(process.stderr.read())
     worker = Remote(f"http://127.0.0.1:{environment['HTTP_PORT']}")
@@ -75,6 +82,12 @@ async def readiness(deployment, worker):
 async def metric(deployment, worker, pattern):
     text = (await deployment.ask(worker, "GET", "/metrics")).body.decode()
     return [float(value) for value in re.findall(rf"^{pattern} ([0-9.e+]+)$", text, re.MULTILINE)]
+
+
+async def broken(process):
+    """Returns when what is sabotaged has broken: what is sent from then on cannot be part of the take that broke it."""
+    async with asyncio.timeout(60):
+        assert await process.stdout.readline() == b"broken\n"
 
 
 async def ended(process):
@@ -136,6 +149,7 @@ async def test_whatever_stands_still_ends_its_worker_with_the_reason_and_the_nex
     ids = [f"o{n}" for n in range(20)]
     async with running(deployment, environment, "orders", sabotaged=what) as (process, worker, said):
         await deployment.send(ORDERS, order("first"))
+        await broken(process)
         await deployment.send(ORDERS, *map(order, ids))
         assert await ended(process) == 1
         text = (await said).decode()
