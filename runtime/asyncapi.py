@@ -12,7 +12,7 @@ from pydantic.json_schema import models_json_schema
 from runtime.hosting import Hosted
 from runtime.plan import Plan
 from runtime.provision import public_topics, topics_of
-from runtime.records import CONSUMED_BY, EVENT_ID
+from runtime.records import CONSUMED_BY, EVENT_ID, MADE_AT
 from runtime.settings import Settings
 from schemas.topics import CATALOGUE, Topic
 
@@ -24,6 +24,7 @@ _NUMBER = {"type": "string", "pattern": "^-?[0-9]+$"}
 _MARK = {
     CONSUMED_BY: _TEXT | {"description": "Group of workers that decided the message in the batch that announced it"}
 }
+_MADE = {MADE_AT: _NUMBER | {"description": "When what it follows from was written, in milliseconds since 1970"}}
 _ONCE = {
     EVENT_ID: _TEXT
     | {"format": "uuid", "description": "The same on every copy of a message that was written again: count it once"}
@@ -66,11 +67,11 @@ def document(hosted: Iterable[Hosted], settings: Settings, *, catalogue: bool = 
         messages[topic.name] = {
             "name": topic.model.__name__,
             "summary": (topic.model.__doc__ or "").strip().partition("\n")[0],
-            **headers,
+            **({"headers": headers} if headers else {}),
             "payload": payload,
             **key,
         }
-        messages[topic.dead_letters] = _dead_letter(topic)
+        messages[topic.dead_letters] = _dead_letter(topic, headers.get("properties", {}))
         own = [topic.name]
         if topic.name in plan.tombstones:
             gone = "No value: what stands under the key is gone"
@@ -147,20 +148,26 @@ def _summary(topic: Topic[Any]) -> str:
 
 
 def _headers(topic: Topic[Any], plan: Plan, relayed: Container[str]) -> dict[str, Any]:
-    """What is relayed may be written again; what a processor sends may be decided at once, and is marked if public."""
+    """What is relayed may be written again; what a processor sends may be decided at once, and is marked if public.
+
+    What comes to an internal topic was not decided at once, and tells when it was made.
+    """
     if topic.name in relayed:
-        return {"headers": {"type": "object", "required": [EVENT_ID], "properties": _ONCE}}
-    if topic.name in plan.written and not topic.internal:
-        return {"headers": {"type": "object", "properties": _MARK}}
+        return {"type": "object", "required": [EVENT_ID], "properties": _ONCE}
+    if topic.internal:
+        return {"type": "object", "required": [MADE_AT], "properties": _MADE}
+    if topic.name in plan.written:
+        return {"type": "object", "properties": _MARK}
     return {}
 
 
-def _dead_letter(topic: Topic[Any]) -> dict[str, Any]:
+def _dead_letter(topic: Topic[Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """`own`: the headers that the message itself may have had."""
     return {
         "name": "DeadLetter",
         "summary": "Key, value and headers as they were, and behind those the reason",
         "contentType": "application/octet-stream",
-        "headers": {"type": "object", "required": list(_REASON), "properties": _REASON | _CUT},
+        "headers": {"type": "object", "required": list(_REASON), "properties": {**own, **_REASON, **_CUT}},
         "payload": {"description": f"Bytes, perhaps no {topic.model.__name__} at all"},
     }
 

@@ -182,7 +182,7 @@ class Decider:
                 else:
                     batch.by_broker.setdefault(tp, set()).add(bucket)
             if not (fused and topic.internal):
-                marked = self._mark if fused else ((MADE_AT, _ms(time)),) if topic.internal else ()
+                marked = self._mark if fused else _headers(topic, time)
                 batch.announcements.append(Write(topic.name, partition, key.encode(), value.to_json(), marked))
 
     def _reject(self, batch: Batch, record: Record, services: str, error: str) -> None:
@@ -214,13 +214,15 @@ class Decider:
 
     def _written(self, item: Work) -> Record:
         """A fused message as it would have been read, had it gone by the broker."""
-        key = self.plan.consumed[item.topic].key(item.subject)
+        topic = self.plan.consumed[item.topic]
+        key, value = topic.key(item.subject).encode(), item.subject.to_json()
         milliseconds = int(item.time.timestamp() * 1000)
-        return Record(item.topic, item.partition, NOWHERE, milliseconds, key.encode(), item.subject.to_json())
+        return Record(item.topic, item.partition, NOWHERE, milliseconds, key, value, _headers(topic, item.time))
 
 
-def _ms(time: datetime) -> bytes:
-    return b"%d" % round(time.timestamp() * 1000)
+def _headers(topic: Topic[Any], made: datetime) -> tuple[Header, ...]:
+    """Those of a message that goes by the broker."""
+    return ((MADE_AT, b"%d" % round(made.timestamp() * 1000)),) if topic.internal else ()
 
 
 def _made_at_ms(record: Record, topic: Topic[Any]) -> int:

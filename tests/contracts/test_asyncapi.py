@@ -10,6 +10,7 @@ from jsonschema import Draft7Validator
 
 from ecosystem.services import NAMES, build
 from runtime.asyncapi import document
+from runtime.partitioning import partition_of
 from runtime.provision import ensure_topics, public_topics
 from schemas.messages import Customer, CustomerLevel, Payment
 from schemas.topics import CATALOGUE, CUSTOMERS, ORDERS, PAYMENTS
@@ -19,7 +20,6 @@ from tests.workers import until
 NONSENSE = b"{"
 CHECK_IN = {
     "internetNo": "8850049302",
-    "orderNo": "sound",
     "staffCode": "cs_eng_ftth",
     "jobStatus": "homecheckedin",
     "checkinLatitude": 13.7827811,
@@ -28,22 +28,41 @@ CHECK_IN = {
 }
 
 
-@pytest.fixture(params=["composed", "apart"])
-async def workers(request, deployment, postgres):
-    """The worker of each service, all in one or each in one of its own: other headers, other internal topics."""
+LAYOUTS = {
+    "composed": {"apart": False},
+    "two composed": {"apart": False, "orders": 2},
+    "apart": {"apart": True},
+}
+
+
+@pytest.fixture(params=LAYOUTS)
+def layout(request):
+    """All services in one worker, in each of two, or each in one of its own: other headers, other internal topics."""
+    return request.param
+
+
+@pytest.fixture
+async def workers(layout, deployment, postgres):
+    """The worker of each service."""
     urls = {name.lower(): url for name, url in databases(postgres).items()}
-    apart = request.param == "apart"
-    await deployment.start_core(apart=apart, only=NAMES, checkin_patience_s=1.0, standby_replicas=0, **urls)
+    await deployment.start_core(**LAYOUTS[layout], only=NAMES, checkin_patience_s=1.0, standby_replicas=0, **urls)
     found = {name: worker for worker in deployment.workers for name in worker.readiness()["services"]}
     await until(lambda: all(_reached(w) for w in deployment.workers), "databases")
     return found
+
+
+def one_in_each(name):
+    """Keys that begin like that, one in each partition."""
+    keys = {partition_of(key.encode(), 4): key for key in (f"{name}{number}" for number in range(100))}
+    assert len(keys) == 4
+    return list(keys.values())
 
 
 def _reached(worker):
     return set(worker.readiness()["databases"].values()) <= {"open"}
 
 
-async def test_what_services_write_is_as_documented(deployment, workers):
+async def test_what_services_write_is_as_documented(deployment, layout, workers):
     settings = deployment.settings()
     whole = json.loads(json.dumps(document(build(NAMES, settings), settings, catalogue=True)))
     await ensure_topics(settings, public_topics())
@@ -52,7 +71,9 @@ async def test_what_services_write_is_as_documented(deployment, workers):
     sent = {
         o["channel"]["$ref"].removeprefix("#/channels/") for o in whole["operations"].values() if o["action"] == "send"
     }
-    for topic in (*(public & sent), ORDERS.dead_letters):
+    internal = {name for name, channel in whole["channels"].items() if {"name": "internal"} in channel.get("tags", ())}
+    written = internal if layout == "two composed" else set()  # where one worker has it all, nothing goes there
+    for topic in (*(public & sent), *written, ORDERS.dead_letters):
         await until(lambda topic=topic: deployment.records(topic), f"anything on {topic}")
     for worker in deployment.workers:
         served = (await deployment.ask(worker, "GET", "/asyncapi.json")).json()
@@ -71,25 +92,33 @@ async def test_what_services_write_is_as_documented(deployment, workers):
 
 
 async def everything_happens(deployment, workers):
-    """One order is shipped, a check-in of another is rejected; a product gets too cheap; a tombstone, nonsense."""
+    """An order is shipped, a check-in of another is rejected; a product gets too cheap; a tombstone, nonsense.
+
+    What is taken elsewhere to be decided comes from every partition.
+    """
     product = {"code": "JUMPERS", "name": "Jumpers", "price": 5}
-    assert (await deployment.ask(workers["products"], "POST", "/v1/products", json=product)).status == 201
+    for code in (product["code"], *one_in_each("JUMPERS-")):
+        body = {**product, "code": code}
+        assert (await deployment.ask(workers["products"], "POST", "/v1/products", json=body)).status == 201
     cheap = {"name": "Jumpers", "price": 0.01}
     assert (await deployment.ask(workers["products"], "PUT", "/v1/products/JUMPERS", json=cheap)).status == 200
-    await deployment.stock(JUMPERS=10)
+    await deployment.stock(JUMPERS=100)
     franz = Customer(id=15, first_name="Franz", last_name="Kafka", email="franz@example.com", address="Prague")
     await deployment.send(CUSTOMERS, franz.model_copy(update={"level": "gold"}))
     await deployment.send_raw(CUSTOMERS.name, b"16", None)
     await deployment.send_raw(ORDERS.name, b"nonsense", NONSENSE)
-    await deployment.send(PAYMENTS, Payment(id="p1", order_id="sound", ccy="CZK", amount=15))
-    order = {"id": "sound", "customerId": 15, "product": "JUMPERS", "quantity": 3, "price": 5}
-    assert (await deployment.post(workers["orders"], **order))[0] == 201
-    for order_no in ("sound", "unknown"):
+    orders = one_in_each("sound-")
+    parts = [Payment(id=id_, order_id=orders[0], ccy="CZK", amount=3.75) for id_ in one_in_each("p-")]
+    await deployment.send(PAYMENTS, *parts)
+    for id_ in orders:
+        order = {"id": id_, "customerId": 15, "product": "JUMPERS", "quantity": 3, "price": 5}
+        assert (await deployment.post(workers["orders"], **order))[0] == 201
+    for order_no in (orders[0], "unknown"):
         body = {**CHECK_IN, "orderNo": order_no}
         assert (await deployment.ask(workers["checkin"], "POST", "/api/SOA/home/checkin", json=body)).status == 201
 
     async def shipped():
-        return (await deployment.get(workers["orders"], "sound"))[1]["state"] == "SHIPPED"
+        return (await deployment.get(workers["orders"], orders[0]))[1]["state"] == "SHIPPED"
 
     await until(shipped, "shipped")
 

@@ -6,7 +6,7 @@ import pytest
 from samples import NOON, order
 
 from runtime.decide import MAX_DEPTH, WAKE_AGAIN
-from runtime.records import CONSUMED_BY, Write
+from runtime.records import CONSUMED_BY, MADE_AT, Write
 from runtime.service import Input, Service, Table
 from runtime.testing import Topology
 from schemas.messages import Order, StockLevel
@@ -116,6 +116,8 @@ def test_a_fused_message_that_raises_is_a_dead_letter_as_if_it_had_been_read():
     topology.send(ORDERS, order())
     [(letter, headers)] = letters(topology, BY_PRODUCT.name)
     assert (letter.key, letter.value, headers["offset"]) == (b"JUMPERS", order().to_json(), b"-1")
+    [record] = topology.records(ORDERS.name)
+    assert headers[MADE_AT] == b"%d" % record.timestamp_ms  # written back later, it has not happened later
 
 
 def test_a_service_sends_only_where_it_says_it_does():
