@@ -1,7 +1,6 @@
 """Customers as people write them down: what more they must have than a customer that is read."""
 
 from collections.abc import Iterator
-from email.headerregistry import Address
 from pathlib import Path
 from typing import Annotated
 
@@ -9,13 +8,14 @@ from pydantic import AfterValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from ecosystem.rows import BadFile, Fault, Form, opened
+from schemas.addresses import address
 from schemas.messages import Customer, CustomerLevel
 
 
 def _addressable(email: str) -> str:
     try:
-        Address(addr_spec=email)  # as the letters are addressed
-    except (ValueError, IndexError):
+        address(email)
+    except ValueError:
         raise PydanticCustomError("email", "must be an address such as franz@example.org") from None
     return email
 

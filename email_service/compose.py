@@ -1,7 +1,6 @@
 """Letters as they go out: subject, text and HTML from templates, and an identity that stays the same."""
 
 import uuid
-from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import parseaddr
 
@@ -9,6 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from email_service.state import Addressed, Kind
 from runtime.service import RefusedForGood
+from schemas.addresses import address
 
 _TEMPLATES = Environment(
     loader=PackageLoader("email_service"),
@@ -37,10 +37,10 @@ def compose(addressed: Addressed, sender: str) -> EmailMessage:
         raise RefusedForGood("the letter has no kind")
     message = EmailMessage()
     try:
-        message["To"] = Address(f"{customer.first_name} {customer.last_name}".strip(), addr_spec=customer.email)
+        message["To"] = address(customer.email, f"{customer.first_name} {customer.last_name}".strip())
         message["From"] = sender
         message["Subject"] = _SUBJECTS[letter.kind].format(id=letter.order.id)
-    except (ValueError, IndexError) as error:  # the address has no @, a name holds a line break
+    except ValueError as error:
         raise RefusedForGood(f"no letter can be addressed to customer {customer.id}: {error}") from None
     message["Message-ID"] = message_id(letter.order.id, letter.kind, parseaddr(sender)[1].partition("@")[2])
     message["X-Order-Id"] = letter.order.id

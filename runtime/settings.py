@@ -1,6 +1,5 @@
 """Settings of a worker, from the environment. Names are the same there, in capitals."""
 
-from email.headerregistry import Address
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,6 +10,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from yarl import URL
 
 from runtime import failpoints
+from schemas.addresses import address, mailbox
 
 
 class Guarantee(StrEnum):
@@ -139,11 +139,20 @@ class Settings(BaseSettings):
     @field_validator("product_notifications_to")
     @classmethod
     def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for address in value:
+        for one in value:
             try:
-                Address(addr_spec=address)
-            except (ValueError, IndexError):
-                raise ValueError(f"{address!r} is no address such as shop@example.org") from None
+                address(one)
+            except ValueError:
+                raise ValueError(f"{one!r} is no address such as shop@example.org") from None
+        return value
+
+    @field_validator("mail_from")
+    @classmethod
+    def _sender(cls, value: str) -> str:
+        try:
+            mailbox(value)
+        except ValueError:
+            raise ValueError(f"{value!r} is no address such as Orders <orders@example.com>") from None
         return value
 
     @field_validator("checkin_time_zone")

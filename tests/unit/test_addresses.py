@@ -1,0 +1,64 @@
+"""What is no address is refused by whoever is told it, in the same way on every Python."""
+
+import pytest
+from pydantic import ValidationError
+from samples import order
+
+from email_service.compose import compose
+from email_service.state import Addressed, Kind, Letter
+from runtime.service import RefusedForGood
+from runtime.settings import Settings
+from schemas.addresses import address
+from schemas.messages import Customer
+
+NONE = [
+    "",
+    "franz",
+    "franz@",
+    "@example.org",
+    "a b@example.org",
+    "a@b, c@d",
+    "<a@b>",
+    "(",
+    "a@(",
+    "a@[",
+    "ž@b",
+    "a@b\n",
+]
+
+
+@pytest.mark.parametrize("email", NONE)
+def test_what_is_no_address_is_refused(email):
+    with pytest.raises(ValueError, match=r"."):
+        address(email)
+
+
+@pytest.mark.parametrize("email", ["franz@example.org", "f.k+orders@b.example", '"franz kafka"@example.org', "f@[::1]"])
+def test_an_address_stays_as_it_is(email):
+    assert (address(email, "Franz Kafka").addr_spec, address(email).display_name) == (email, "")
+
+
+@pytest.mark.parametrize("email", NONE)
+def test_a_letter_to_what_is_no_address_is_refused_for_good(email):
+    franz = Customer(id=15, first_name="Franz", last_name="Kafka", email=email, address="Praha", level="gold")
+    with pytest.raises(RefusedForGood, match="no letter can be addressed to customer 15"):
+        compose(Addressed(letter=Letter(kind=Kind.SHIPPED, order=order()), customer=franz), "orders@example.com")
+
+
+@pytest.mark.parametrize("email", NONE)
+def test_settings_name_what_is_no_address(email):
+    with pytest.raises(ValidationError, match=r"product_notifications_to\n.* is no address such as shop@example.org"):
+        Settings(product_notifications_to=(email,))
+
+
+@pytest.mark.parametrize("email", ["", "franz", "franz@", "a@b, c@d", "(", "a@(", "a@["])
+def test_settings_name_a_sender_that_is_none(email):
+    with pytest.raises(ValidationError, match=r"mail_from\n.* is no address such as Orders <orders@example.com>"):
+        Settings(mail_from=email)
+
+
+@pytest.mark.parametrize(
+    "sender", ["o@example.com", "Orders <o@example.com>", '"Orders, here" <o@example.com>', "<o@b>"]
+)
+def test_a_sender_may_have_a_name(sender):
+    assert Settings(mail_from=sender).mail_from == sender
