@@ -56,7 +56,7 @@ def measure(servers: str, folder: Path, seconds: float, guarantee: str, layout: 
     prefix = f"{layout}-"
     settings = Settings(kafka_bootstrap_servers=servers, topic_prefix=prefix)
     asyncio.run(announce_stock(settings))
-    workers = plan(apart, 1, free_ports(1)[0], services)
+    workers = plan(apart, 1, free_ports, services)
     children = Children(Console(file=(folder / f"{prefix}log").open("w")), 10)
     with ExitStack() as stack:
         stack.callback(children.stop)

@@ -98,7 +98,7 @@ def generator(url: str, rate: float, minutes: float) -> subprocess.Popen[bytes]:
 def soak(servers: str, folder: Path, args: argparse.Namespace) -> bool:
     settings = Settings(kafka_bootstrap_servers=servers, topic_prefix="soak-")
     asyncio.run(announce_stock(settings))
-    (worker,) = plan(False, 1, free_ports(1)[0])
+    (worker,) = plan(False, 1, free_ports)
     children = Children(Console(file=(folder / "worker.log").open("w")), 10)
     env = {
         **os.environ,

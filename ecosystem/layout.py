@@ -1,9 +1,8 @@
 """Which workers `orders up` starts: their names, their services and their ports."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ecosystem.ports import next_free_ports
 from ecosystem.services import CORE
 
 
@@ -20,12 +19,14 @@ class Planned:
         return f"http://127.0.0.1:{self.port}"
 
 
-def plan(apart: bool, workers: int, port: int, services: Sequence[str] = CORE) -> list[Planned]:
-    """`workers` of each composition, on the free ports from `port` on."""
+def plan(
+    apart: bool, workers: int, ports: Callable[[int], Sequence[int]], services: Sequence[str] = CORE
+) -> list[Planned]:
+    """`workers` of each composition, on the ports that `ports` gives when it is told how many."""
     compositions = [(name,) for name in services] if apart else [tuple(services)]
-    ports = iter(next_free_ports(len(compositions) * workers, port))
+    free = iter(ports(len(compositions) * workers))
     return [
-        Planned(f"{services[0] if apart else 'worker'}-{number}", services, next(ports))
+        Planned(f"{services[0] if apart else 'worker'}-{number}", services, next(free))
         for services in compositions
         for number in range(1, workers + 1)
     ]

@@ -20,6 +20,7 @@ from ecosystem.kafka import Cluster
 from ecosystem.layout import Planned, plan
 from ecosystem.locks import exclusive
 from ecosystem.mail import MailSink
+from ecosystem.ports import claimed
 from ecosystem.postgres import PORT, Postgres
 from ecosystem.products import offer
 from ecosystem.running import Running
@@ -29,7 +30,7 @@ from runtime.settings import Settings
 from schemas.topics import CUSTOMERS, WAREHOUSE_INVENTORY
 
 _KAFKA_PORT = 9092
-_READY_S = 120.0
+_READY_S = 300.0
 _POLL_S = 0.2
 _SAMPLE = "sample"
 
@@ -54,7 +55,7 @@ class Wish:
 class Local:
     """Entering starts it all and returns when it is ready; leaving stops it all, however it is left.
 
-    Entering raises `Held` if it runs on this data already, `KafkaError`, or `Failed`.
+    Entering raises `Held` if it runs on this data already, `NoFreePort`, `KafkaError`, `PostgresError`, or `Failed`.
     """
 
     def __init__(self, wish: Wish, console: Console, perform: Callable[[Coroutine[Any, Any, None]], None]) -> None:
@@ -64,7 +65,8 @@ class Local:
         self._data = running.data_dir()
         self._settings = Settings()
         self._kafka: Cluster | None = None
-        self._workers = plan(wish.apart, wish.workers, wish.port, NAMES)
+        self._claims = ExitStack()
+        self._workers = plan(wish.apart, wish.workers, self._claim, NAMES)
         self._mail: MailSink | None = None
         self._firsts = Firsts(self._url("orders"), self._say)
         self._postgres: Postgres | None = None
@@ -73,6 +75,7 @@ class Local:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
+            stack.enter_context(self._claims)
             self._start(stack)
             self._stack = stack.pop_all()
         return self
@@ -115,6 +118,9 @@ class Local:
             for service in ("fulfilment", "checkin", "portal", "products"):
                 options += [f"--{service}-url", urls[service][0]]
             self._children.start(_SAMPLE, ["generate", *options], {"KAFKA_BOOTSTRAP_SERVERS": servers})
+
+    def _claim(self, count: int) -> list[int]:
+        return self._claims.enter_context(claimed(count, self._wish.port))
 
     def _start_kafka(self, stack: ExitStack) -> None:
         if self._wish.fresh:

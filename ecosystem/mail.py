@@ -2,6 +2,7 @@
 
 import mailbox
 from collections.abc import Callable
+from contextlib import ExitStack
 from email.message import Message
 from pathlib import Path
 from types import TracebackType
@@ -10,9 +11,10 @@ from typing import Any, Self
 from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Mailbox
 
-from ecosystem.ports import next_free_ports
+from ecosystem.ports import claimed
 
 _PORT = 1025
+_START_S = 20.0
 
 Delivered = Callable[[Message, Path], None]
 
@@ -28,7 +30,8 @@ class MailSink:
     def __init__(self, folder: Path, delivered: Delivered = lambda letter, path: None) -> None:
         self.folder = folder
         self._delivered = delivered
-        [self.port] = next_free_ports(1, _PORT)
+        self.port = 0
+        self._stack = ExitStack()
 
     @property
     def new(self) -> Path:
@@ -39,14 +42,18 @@ class MailSink:
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         mailbox.Maildir(self.folder, create=True)
         handler = _Maildir(self.folder, self._delivered)
-        self._controller: Any = Controller(handler, hostname="127.0.0.1", port=self.port)
-        self._controller.start()
+        with ExitStack() as stack:
+            [self.port] = stack.enter_context(claimed(1, _PORT))
+            controller: Any = Controller(handler, hostname="127.0.0.1", port=self.port, ready_timeout=_START_S)
+            controller.start()
+            stack.callback(controller.stop)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._controller.stop()
+        self._stack.close()
 
 
 class _Maildir(Mailbox):  # type: ignore[misc]

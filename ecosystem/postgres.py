@@ -20,13 +20,13 @@ from typing import Self
 
 from ecosystem import processes
 from ecosystem.locks import Held, exclusive
-from ecosystem.ports import free_ports, next_free_ports
+from ecosystem.ports import claimed
 
 VERSION = 18
 PORT = 5432
 
 _ADMIN = "postgres"
-_START_S = 60.0
+_START_S = 180.0
 _GRACE_S = 10.0
 _POLL_S = 0.05
 _SETTINGS = {
@@ -76,7 +76,7 @@ class Postgres:
             raise PostgresError(f"Another PostgreSQL runs on {self.home} (started by process {held.holder}).") from None
         try:
             self._make()
-            [self.port] = free_ports(1) if self._any_port else next_free_ports(1, self.port)
+            [self.port] = self._held.enter_context(claimed(1, None if self._any_port else self.port))
             self.restart()
         except BaseException:
             self.kill()

@@ -12,6 +12,7 @@ from ecosystem.commands.shared import perform
 from ecosystem.kafka import KafkaError
 from ecosystem.local import Failed, Local, Wish
 from ecosystem.locks import Held
+from ecosystem.ports import NoFreePort
 from ecosystem.postgres import PostgresError
 
 _ASKS_TO_STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -62,7 +63,7 @@ def up(apart: bool, workers: int, port: int, fresh: bool, sample: bool, rate: fl
         raise click.ClickException(f"`orders up` runs on this data already, as process {held.holder}.") from held
     except Failed:
         sys.exit(1)
-    except (KafkaError, PostgresError) as error:
+    except (NoFreePort, KafkaError, PostgresError) as error:
         raise click.ClickException(str(error)) from error
 
 

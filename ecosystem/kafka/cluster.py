@@ -18,9 +18,9 @@ from ecosystem.kafka.errors import KafkaError
 from ecosystem.kafka.install import ensure_jars
 from ecosystem.kafka.node import Node
 from ecosystem.locks import Held, exclusive
-from ecosystem.ports import free_ports, next_free_ports
+from ecosystem.ports import claimed
 
-_START_S = 60.0
+_START_S = 180.0
 _GRACE_S = 10.0
 
 
@@ -132,7 +132,7 @@ class Cluster:
 
     def _configure(self, java_command: list[str]) -> None:
         count = (2 + len(self._listeners)) * self._count
-        free = iter(free_ports(count) if self._port is None else next_free_ports(count, self._port))
+        free = iter(self._held.enter_context(claimed(count, self._port)))
         brokers, controllers = ([next(free) for _ in range(self._count)] for _ in range(2))
         ports = self._ports = {
             n: Ports(

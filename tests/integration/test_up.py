@@ -2,6 +2,7 @@
 
 import mailbox
 import os
+import random
 import re
 import signal
 import subprocess
@@ -14,7 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ecosystem.ports import free_ports, is_open
+from ecosystem.ports import is_open
+
+HTTP_PORTS = range(10_000, 19_000)
+"""First ports, below those that tests choose for themselves."""
 
 
 def orders(data, *arguments):
@@ -38,7 +42,7 @@ class Up:
 
     def heard(self, pattern):
         """The match, once it has been said."""
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while time.monotonic() < deadline:
             ended = not self._reader.is_alive()
             if match := re.search(pattern, "".join(self.said), re.MULTILINE | re.DOTALL):
@@ -56,18 +60,25 @@ class Up:
 
 
 @contextmanager
-def up(data, *arguments):
-    """Runs `orders up`; enters when it says that it is ready, and ends it with Ctrl-C."""
-    command = [sys.executable, "-m", "ecosystem.cli", "up", "--port", str(free_ports(1)[0]), *arguments]
+def started(data, *arguments):
+    """Starts `orders up`, and ends it with Ctrl-C."""
+    command = [sys.executable, "-m", "ecosystem.cli", "up", *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with subprocess.Popen(command, env={**environment(data), "PYTHONUNBUFFERED": "1"}, text=True, **pipes) as process:
         running = Up(process)
-        running.heard("Ready after")
         try:
             yield running
         finally:
             process.send_signal(signal.SIGINT)
             running.end()
+
+
+@contextmanager
+def up(data, *arguments):
+    """As `started`; enters when it says that it is ready."""
+    with started(data, "--port", str(random.choice(HTTP_PORTS)), *arguments) as running:
+        running.heard("Ready after")
+        yield running
 
 
 def letter_about(order_id, folder):
@@ -182,3 +193,22 @@ def test_when_a_worker_dies_all_is_stopped_and_said(tmp_path):
     assert "worker-1 ended unexpectedly, with code -9" in said
     assert running.process.returncode == 1
     assert not alive(children)
+
+
+def test_two_that_are_started_in_the_same_moment_do_not_meet(tmp_path):
+    """Each looks for its ports from the same ones on, and finds them before the other listens there."""
+    port = str(random.choice(HTTP_PORTS))
+    with started(tmp_path / "one", "--port", port) as one, started(tmp_path / "two", "--port", port) as two:
+        for running in (one, two):
+            running.heard("Ready after")
+        ports = []
+        for running, data in ((one, tmp_path / "one"), (two, tmp_path / "two")):
+            process = psutil.Process(running.process.pid)
+            ports += listening([process, *process.children(recursive=True)])
+            posted = orders(data, "post", "--id", f"of-{data.name}", "--product", "mug")
+            assert "VALIDATED" in posted.stdout, posted.stderr
+        assert len(set(ports)) == len(ports) == 10, (
+            "Kafka's two, PostgreSQL's, the worker's and the mail server's, twice"
+        )
+        assert "of-two" not in orders(tmp_path / "one", "get", "of-two", "--timeout", "0").stdout
+    assert (one.process.returncode, two.process.returncode) == (0, 0)
