@@ -4,8 +4,12 @@ import os
 import secrets
 import shutil
 
-import hypothesis  # noqa: F401 - its plugin would import it as the run ends; there CPython 3.11 may fail (gh-106905)
+import hypothesis  # imported here, not by its plugin as the run ends: there CPython 3.11 may fail (gh-106905)
 import pytest
+
+# How long an example takes says something about the machine, and nothing about what is tested.
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -109,7 +109,7 @@ async def test_offsets_that_could_not_be_committed_are_tried_again_though_no_bat
 
     checkpoint = AtLeastOnce(Producer, commit, 5)
     await checkpoint.commit(batch(), ME)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not offsets:
             await asyncio.sleep(0.001)
     assert errors == []

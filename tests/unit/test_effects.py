@@ -68,7 +68,7 @@ class Shelf:
         self.effects.apply(self.service.pending.name, 0, rows)
 
     async def idle(self):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while self.effects._doing or len(self.effects):
                 await asyncio.sleep(0.001)
 
@@ -178,7 +178,7 @@ async def test_a_side_that_does_not_answer_holds_up_its_own_service_only(shelf):
         shelf.ask(f"mug{n}", n)
     payload = StockLevel(product="mug", count=1).to_json()
     shelf.effects.apply(other.pending.name, 0, {b"cup": Pending(effect="take", payload=payload).to_json()})
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not done:
             await asyncio.sleep(0.001)
 

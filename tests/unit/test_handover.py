@@ -123,7 +123,7 @@ class Worker:
         await self.running()
 
     async def running(self):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not self.ownership.running:
                 await asyncio.sleep(0)
 

@@ -122,7 +122,7 @@ def copy(follower, table=LEVELS, partition=0):
 
 
 async def until(condition):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0)
 
@@ -164,7 +164,7 @@ async def test_lag_and_age_tell_how_far_behind_a_copy_is(broker, follower, monke
 
     gate.set()
     await until(lambda: follower.lag == {0: 0})
-    assert 0 <= follower.age(LEVELS.name, 0) < 5
+    assert 0 <= follower.age(LEVELS.name, 0) < 60
 
 
 async def test_a_copy_whose_broker_is_away_grows_old_and_is_young_again_afterwards(broker, follower):
@@ -173,14 +173,12 @@ async def test_a_copy_whose_broker_is_away_grows_old_and_is_young_again_afterwar
     await until(lambda: follower.lag == {0: 0})
     broker.away = True
     broker.write(LEVELS, 0, (b"b", b"2"))
-    before = follower.age(LEVELS.name, 0)
-    await asyncio.sleep(0.05)
-    assert follower.age(LEVELS.name, 0) >= before + 0.04
+    await until(lambda: follower.age(LEVELS.name, 0) > 0.3)
     assert copy(follower) == {b"a": b"1"}, "it still has what it had"
 
     broker.away = False
     await until(lambda: copy(follower) == {b"a": b"1", b"b": b"2"})
-    await until(lambda: follower.age(LEVELS.name, 0) < 0.04)
+    await until(lambda: follower.age(LEVELS.name, 0) < 0.3)
 
 
 async def test_a_changelog_that_begins_anew_is_followed_from_its_start(broker, follower):
@@ -242,7 +240,7 @@ async def test_what_is_still_on_its_way_when_a_partition_goes_is_not_applied(bro
         """As a client that has its answer already when it is told to stop."""
         try:
             arrived.set()
-            await asyncio.sleep(10)
+            await asyncio.Event().wait()
         except asyncio.CancelledError:
             monkeypatch.setattr(Reading, "rows", rows)
         return await rows(self)
@@ -271,10 +269,10 @@ async def test_changes_back_to_back_end_with_the_last_one(broker, follower):
 
 async def test_what_was_owned_is_as_old_as_the_last_word_of_the_group(broker, follower):
     now = asyncio.get_running_loop().time()
-    follower._confirmed = lambda: now - 20
+    follower._confirmed = lambda: now - 200
     follower.were_owned({0})
 
-    assert 20 <= follower.age(LEVELS.name, 0) < 25
+    assert 200 <= follower.age(LEVELS.name, 0) < 300
     assert follower.age(LEVELS.name, 1) is None
 
 
@@ -293,7 +291,7 @@ async def test_nothing_is_asked_of_the_broker_where_nothing_is_followed(broker, 
     follower.follow({0})
     await until(lambda: follower.lag == {0: 0})
     follower.follow(())
-    await asyncio.sleep(0.02)
+    await until(lambda: broker.readers == 0)
     asked = broker.asked
     await asyncio.sleep(0.05)
     assert (broker.asked, broker.readers) == (asked, 0)

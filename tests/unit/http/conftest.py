@@ -7,6 +7,13 @@ import pytest
 from tests.unit.http.fakes import Cluster, Running, running
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers share the event loop of their test: who does not answer does so on purpose, not because it stalls."""
+    for limit in ("_CONNECT_S", "_GRACE_S", "_STANDBY_S"):
+        monkeypatch.setattr(f"runtime.http.forwarding.{limit}", 60.0)
+
+
 @pytest.fixture
 def cluster() -> Cluster:
     return Cluster()

@@ -161,7 +161,7 @@ class Running:
             headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in lines.strip().split("\r\n"))}
             body = await reader.readexactly(int(headers.get("content-length", 0)))
             if ends:
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(60):
                     assert await reader.read() == b""
             return int(status.split()[1]), headers, body
         finally:
@@ -196,7 +196,7 @@ async def running(cluster: Cluster, hosted: Iterable[Hosted] = (HOSTED,), **sett
     if cluster.owner is None:
         cluster.owner = host.url
     connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=20)) as session:
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=180)) as session:
         try:
             yield Running(host, runner, session)
         finally:
@@ -207,8 +207,8 @@ async def running(cluster: Cluster, hosted: Iterable[Hosted] = (HOSTED,), **sett
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Returns once the condition holds. Raises `TimeoutError` after 5 s."""
-    async with asyncio.timeout(5):
+    """Returns once the condition holds. Raises `TimeoutError` after a minute."""
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.001)
 

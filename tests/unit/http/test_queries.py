@@ -32,7 +32,7 @@ async def test_an_unknown_order_is_not_found_when_the_time_is_over(worker: Runni
 
 
 async def test_a_get_before_the_post_is_answered_by_the_post(worker: Running):
-    gets = [asyncio.ensure_future(worker.get(f"/v1/orders/o-1{end}?timeout=9000")) for end in ("", "/validated")]
+    gets = [asyncio.ensure_future(worker.get(f"/v1/orders/o-1{end}?timeout=60000")) for end in ("", "/validated")]
     await until(lambda: len(worker.host.watches) == 2)
     async with worker.post({"id": "o-1", "customerId": 1, "product": "x", "quantity": 1, "price": 1}) as answer:
         assert answer.status == 201
@@ -66,7 +66,7 @@ async def test_an_undecided_order_is_answered_504_with_how_far_it_is(worker: Run
 
 
 async def test_two_hundred_may_wait_for_one_order(worker: Running):
-    gets = [asyncio.ensure_future(worker.get("/v1/orders/o-1/validated?timeout=15000")) for _ in range(200)]
+    gets = [asyncio.ensure_future(worker.get("/v1/orders/o-1/validated?timeout=60000")) for _ in range(200)]
     await until(lambda: len(worker.host.watches) == 200)
     worker.host.cluster.put(OrderView(order=CREATED))  # wakes them, but is not what they wait for
     worker.host.cluster.put(decided(CREATED))
@@ -148,5 +148,5 @@ async def test_a_change_between_looking_and_waiting_is_not_missed(worker: Runnin
         return row
 
     monkeypatch.setattr(worker.host, "read", read_then_change)
-    async with asyncio.timeout(3), worker.get("/v1/orders/o-1?timeout=10000") as answer:
+    async with asyncio.timeout(40), worker.get("/v1/orders/o-1?timeout=60000") as answer:
         assert answer.status == 200

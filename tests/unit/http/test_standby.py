@@ -58,12 +58,15 @@ async def test_while_the_owner_is_gone_a_standby_answers_and_says_so(trio: Any, 
         assert (await answer.json())["id"] == "o-1"
 
 
-async def test_the_owner_answers_itself_as_long_as_it_can(pair: tuple[Running, Running]):
+async def test_the_owner_answers_itself_as_long_as_it_can(
+    pair: tuple[Running, Running], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("runtime.http.forwarding._STILL_THERE_S", 60.0)
     owner, other = pair
     owner.host.cluster.put(decided(CREATED))
     other.host.copies["o-1"] = Copy(OrderView(order=CREATED), 0)
     for worker in pair:
-        async with worker.get(PATH) as answer:
+        async with worker.get(PATH + "?timeout=60000") as answer:
             assert (answer.status, marked(answer)) == (200, (None, None))
             assert (await answer.json())["state"] == "VALIDATED"
     assert other.host.asked == 0
@@ -93,11 +96,11 @@ async def test_a_standby_says_only_what_cannot_be_wrong(trio: Any, row: OrderVie
 
 async def test_a_get_that_waits_is_answered_when_the_copy_gets_there(trio: Any):
     worker, standby = trio
-    gets = [asyncio.ensure_future(w.get(PATH + "/validated?timeout=20000")) for w in trio]
+    gets = [asyncio.ensure_future(w.get(PATH + "/validated?timeout=60000")) for w in trio]
     await until(lambda: standby.host.asked > 3)
     standby.host.copies["o-1"] = Copy(decided(CREATED), 0)
     for get in gets:
-        async with asyncio.timeout(10), await get as answer:
+        async with asyncio.timeout(60), await get as answer:
             assert (answer.status, marked(answer)) == (200, ("standby", "0"))
     assert len(worker.host.watches) == len(standby.host.watches) == 0
 
@@ -108,18 +111,18 @@ async def test_an_owner_that_is_frozen_is_not_waited_for(cluster: Cluster):
         cluster.standbys = [standby.host.url]
         standby.host.copies["o-1"] = Copy(decided(CREATED), 0)
         for w in (worker, standby):
-            for path in (PATH, PATH + "/validated?timeout=60000", PATH + "?timeout=100"):
+            for path in (PATH + "?timeout=60000", PATH + "/validated?timeout=60000", PATH + "?timeout=100"):
                 asked.clear()
                 started = time.monotonic()
                 async with w.get(path) as answer:
                     assert (answer.status, marked(answer)) == (200, ("standby", "0"))
                 assert asked.is_set(), "the owner comes first"
-                assert time.monotonic() - started < 5
+                assert time.monotonic() - started < 40
 
 
 async def test_who_waits_at_an_owner_that_is_alive_gets_its_answer(pair: tuple[Running, Running]):
     owner, other = pair
-    get = asyncio.ensure_future(other.get(PATH + "/validated?timeout=20000"))
+    get = asyncio.ensure_future(other.get(PATH + "/validated?timeout=60000"))
     await until(lambda: len(owner.host.watches) == 1)
     await until(lambda: other.host.asked >= 1)
     owner.host.cluster.put(decided(CREATED))
