@@ -45,7 +45,7 @@ def products() -> list[NewProduct]:
 
 
 def seasonal() -> NewProduct:
-    """What is withdrawn and offered again from time to time. Nobody orders it."""
+    """What is withdrawn and offered again from time to time. There are no pieces of it: no order of it is validated."""
     return NewProduct(code="advent-calendar", name="Advent calendar", price=Decimal("29.00"))
 
 
@@ -93,9 +93,25 @@ def doomed(order: NewOrder) -> NewOrder:
     return order.model_copy(update={"product": _UNKNOWN, "quantity": 1})
 
 
+def order_of(product: str, price: Decimal, random: Random) -> NewOrder:
+    """An order of one piece, under a new id."""
+    return NewOrder(
+        id=new_order_id(),
+        customer_id=random.randint(1, CUSTOMERS),
+        product=product,
+        quantity=1,
+        price=price,
+    )
+
+
+def unknown(order: Order) -> bool:
+    """Whether it is of a product that never is."""
+    return order.product == _UNKNOWN
+
+
 def certain_to_fail(order: Order) -> bool:
     """Whether the details or the stock alone decide it, whatever else was ordered."""
-    return order.quantity <= 0 or order.product == _UNKNOWN
+    return order.quantity <= 0 or unknown(order)
 
 
 def payment(order_id: str, amount: Decimal, number: int = 1) -> Payment:

@@ -38,7 +38,7 @@ A = TypeVar("A", bound=Api)
 @click.option(
     "--products/--no-products",
     default=True,
-    help="Change prices now and then, withdraw a product and offer it again  [default: products]",
+    help="Change prices now and then, withdraw a product, order it in vain and offer it again  [default: products]",
 )
 @click.option(
     "--every", type=click.FloatRange(1), default=10.0, show_default=True, metavar="S", help="How often to report"
@@ -75,8 +75,8 @@ def generate(
 
     Most orders are paid at once; some late, in two parts, before they are posted, or never. For most somebody checks
     in, for some that failed too. What is to follow is waited for: the outcome, SHIPPED if all has happened, what is
-    missing if not, the rejection of check-ins that were in vain. Meanwhile prices change, and a product is withdrawn
-    and offered again.
+    missing if not, the rejection of check-ins that were in vain. Meanwhile prices change, and a product is withdrawn,
+    ordered until that fails for it, and offered again. Such orders are not in the --count.
 
     Orders are posted to the workers in turn and read from the next one. Ends with a tally, and with exit code 1 if
     anything that was read did not fit what was written.

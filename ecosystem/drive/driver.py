@@ -78,7 +78,9 @@ class Driver:
         if self._clients.products is None:
             return
         patience = Patience(self.tally, stop, self._patience_s)
-        changes = ProductChanges(self._clients.products, self._random_products, patience, self.tally)
+        changes = ProductChanges(
+            self._clients.products, self._clients.orders, self._random_products, patience, self.tally
+        )
         for number in itertools.count():
             await self._follow(f"product change {number}", changes.change(number))
             try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
@@ -12,9 +13,9 @@ from ecosystem.drive.clients import CheckInDesk, Clients
 from ecosystem.drive.patience import Mismatch, Patience
 from ecosystem.drive.script import CheckInAt, Script
 from ecosystem.drive.tally import Tally
-from schemas.api import Checkin, CheckinState, FulfilmentStatus, OrderOutcome, PortalCheckins
+from schemas.api import Checkin, CheckinState, FulfilmentStatus, OrderOutcome, PortalCheckins, Verdict
 from schemas.identifiers import new_order_id
-from schemas.messages import Need, Order, OrderState, ValidationResult
+from schemas.messages import CheckType, Need, Order, OrderState, ValidationResult
 from schemas.topics import PAYMENTS
 
 
@@ -145,7 +146,22 @@ def _consistent(outcome: OrderOutcome) -> None:
         raise Mismatch(f"VALIDATED against a verdict: {outcome.verdicts!r}")
     if outcome.state is not OrderState.FAILED and sample.certain_to_fail(outcome.order):
         raise Mismatch(f"VALIDATED, which cannot be: {outcome.order!r}")
+    if sample.unknown(outcome.order) and not all(map(_names_the_product(outcome.order), outcome.verdicts)):
+        raise Mismatch(f"there is no such product, which is not what was said of it: {outcome.verdicts!r}")
     if outcome.state is OrderState.FAILED and not outcome.reasons:
         raise Mismatch("FAILED without a reason")
     if not outcome.state.decided:
         raise Mismatch(f"not decided, though GET validated answered 200: {outcome.state}")
+
+
+def _names_the_product(order: Order) -> Callable[[Verdict], bool]:
+    """Of a product that nobody knows: whether a verdict is what it has to be, as far as it is about products."""
+
+    def fits(verdict: Verdict) -> bool:
+        if verdict.check_type is CheckType.FRAUD_CHECK:
+            return True
+        if verdict.validation_result is ValidationResult.PASS:
+            return verdict.check_type is not CheckType.INVENTORY_CHECK  # details may be told to let it pass
+        return repr(order.product) in (verdict.reason or "")
+
+    return fits

@@ -1,15 +1,19 @@
-"""Products that change while they are ordered: prices now and then, and one that is withdrawn and offered again."""
+"""Products that change while they are ordered: prices now and then, and one that is withdrawn and offered again.
 
-from collections.abc import Awaitable, Callable
+While it is withdrawn it is ordered, and the orders have to fail for that.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
 from decimal import Decimal
 from functools import partial
 from random import Random
 
 from ecosystem import sample
-from ecosystem.api import ProductsApi
+from ecosystem.api import OrdersApi, ProductsApi
 from ecosystem.drive.patience import Mismatch, Patience, refused_with
 from ecosystem.drive.tally import Tally
-from schemas.api import NewProduct, Product, ProductContent, ProductState
+from schemas.api import NewProduct, OrderOutcome, Product, ProductContent, ProductState
+from schemas.messages import OrderState
 
 PAUSE_S = 10.0
 """Between two changes: so seldom that nobody takes them for suspicious."""
@@ -20,8 +24,11 @@ _CENT = Decimal("0.01")
 class ProductChanges:
     """Changes the sample products, and reads back each change. Somebody else may change them, too."""
 
-    def __init__(self, api: ProductsApi, random: Random, patience: Patience, tally: Tally) -> None:
+    def __init__(
+        self, api: ProductsApi, orders: Sequence[OrdersApi], random: Random, patience: Patience, tally: Tally
+    ) -> None:
         self._api = api
+        self._orders = orders
         self._random = random
         self._patience = patience
         self._tally = tally
@@ -48,9 +55,25 @@ class ProductChanges:
             wanted = _next(product, state=ProductState.WITHDRAWN)
             if not await self._done("DELETE product", withdraw, wanted):
                 return
-            await self._patience.rest(PAUSE_S / 5)
             product = wanted
+            await self._turned_away(product)
+            await self._patience.rest(PAUSE_S / 5)
         self._tally.returns += await self._put(product, content)
+
+    async def _turned_away(self, product: Product) -> None:
+        """Orders the product until that fails for the withdrawal, which takes a moment to get around."""
+
+        async def look() -> tuple[OrderOutcome, Product]:
+            new, here = sample.order_of(product.code, product.price, self._random), self._random.choice(self._orders)
+            posted = await self._patience.request("POST", lambda: here.post(new))
+            outcome = await self._patience.request("GET validated", lambda: here.validated(posted.id, 10_000))
+            return outcome, await self._patience.request("GET product", lambda: self._api.get(product.code))
+
+        def enough(seen: tuple[OrderOutcome, Product]) -> bool:
+            return _withdrawn(seen[0]) or seen[1].version > product.version  # somebody else offers it again
+
+        outcome, _ = await self._patience.until("order of a withdrawn product", look, enough)
+        self._tally.turned_away += _withdrawn(outcome)
 
     async def _put(self, product: Product, content: ProductContent) -> bool:
         put = partial(self._api.change, product.code, content, product.version)
@@ -78,6 +101,11 @@ class ProductChanges:
             if not refused_with(mismatch, 404):
                 raise
         return await self._patience.request("POST product", lambda: self._api.create(new))
+
+
+def _withdrawn(outcome: OrderOutcome) -> bool:
+    reason = f"{outcome.order.product!r} was withdrawn"
+    return outcome.state is OrderState.FAILED and any(reason in said for said in outcome.reasons)
 
 
 def _next(product: Product, **changes: object) -> Product:

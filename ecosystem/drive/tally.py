@@ -22,6 +22,8 @@ class Tally:
     """Changes of a product's price."""
     returns: int = 0
     """Products that were withdrawn and offered again."""
+    turned_away: int = 0
+    """Orders of withdrawn products that failed for that."""
     unfinished: int = 0
     """Orders, ghosts and changes of products that were left alone at the end with something still to come."""
     mismatches: list[str] = field(default_factory=list)
@@ -44,6 +46,7 @@ class Tally:
             f"{self.check_ins} check-ins, {self.rejected} rejected" if self.check_ins else "",
             f"{self.prices} prices changed" if self.prices else "",
             f"{self.returns} products withdrawn and back" if self.returns else "",
+            f"{self.turned_away} orders of withdrawn products failed for that" if self.turned_away else "",
             f"{len(self.mismatches)} mismatches",
             f"p50 {_ms(times, 0.5)}, p99 {_ms(times, 0.99)} ms" if times else "",
             f"{self.repeated} requests repeated" if self.repeated else "",

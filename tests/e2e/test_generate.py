@@ -80,7 +80,10 @@ async def test_orders_are_shipped_or_not_as_they_have_to_be(deployment, urls):
     rejections = await deployment.values(CHECKIN_REJECTIONS)
     assert f"{len(rejections)} rejected" in said
     assert {r.reason for r in rejections} == {"the order has failed", "there is no such order"}
-    assert re.search(r"; \d prices changed; 1 products withdrawn and back; 0 mismatches; ", said)
+    assert re.search(r"; \d prices changed; 1 products withdrawn and back; 1 orders of withdrawn products", said)
+    refused = {reason.partition(": ")[2] for order in orders for reason in order.reasons or ()}
+    assert {"product 'advent-calendar' was withdrawn", "'advent-calendar' was withdrawn"} & refused
+    assert {"there is no product 'unicorn'", "no stock of 'unicorn' was announced"} & refused
     season = [e.kind for e in await deployment.values(PRODUCTS) if e.code == sample.seasonal().code]
     assert season == [ProductEventKind.CREATED, ProductEventKind.WITHDRAWN, ProductEventKind.UPDATED]
 

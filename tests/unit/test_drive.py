@@ -133,13 +133,17 @@ class Orders:
         state = OrderState.FAILED if sample.certain_to_fail(order) else OrderState.VALIDATED
         if self.shop.lie == "validates anything":
             state = OrderState.VALIDATED
-        result = ValidationResult.FAIL if state is OrderState.FAILED else ValidationResult.PASS
+        result, reason = ValidationResult.PASS, None
+        if state is OrderState.FAILED:
+            result, reason = ValidationResult.FAIL, f"no stock of {order.product!r}"
+        if self.shop.lie == "finds fault with something else":
+            reason = "quantity must be above 0"
         self.shop.outcomes[order.id] = OrderOutcome(
             id=order.id,
             state=state,
             order=order,
-            verdicts=[Verdict(check_type=CheckType.INVENTORY_CHECK, validation_result=result)],
-            reasons=["no stock"] if state is OrderState.FAILED and self.shop.lie != "gives no reason" else [],
+            verdicts=[Verdict(check_type=CheckType.INVENTORY_CHECK, validation_result=result, reason=reason)],
+            reasons=[reason] if reason and self.shop.lie != "gives no reason" else [],
         )
         return order
 
@@ -248,6 +252,7 @@ async def test_a_shop_that_keeps_the_rules_is_believed(drive):
         ("answers another order", "GET answered"),
         ("validates anything", "VALIDATED, which cannot be"),
         ("gives no reason", "FAILED without a reason"),
+        ("finds fault with something else", "there is no such product"),
         ("ships what is not paid", "but all that happened is"),
         ("loses a payment", "GET fulfilment: not within"),
         ("counts a payment twice", "but all that happened is"),
@@ -298,13 +303,18 @@ async def test_at_the_end_nobody_waits_for_what_may_never_come(drive):
 
 
 class Shelves:
-    """A product service in memory; `quicker` changes each product in the moment before the driver does."""
+    """A product service in memory.
 
-    def __init__(self, lie=None, quicker=False):
+    `quicker`: somebody changes each product in the moment before the driver does; `hasty`: offers again at once what is
+    withdrawn.
+    """
+
+    def __init__(self, lie=None, quicker=False, hasty=False):
         self.products = {}
         self.history = []
         self.lie = lie
         self.quicker = quicker
+        self.hasty = hasty
 
     async def create(self, new):
         return self._keep(new.model_dump(), version=1, state=ProductState.ACTIVE)
@@ -312,7 +322,10 @@ class Shelves:
     async def get(self, code):
         if code not in self.products:
             raise Refusal(Problem(title="Not Found", status=404))
-        return self.products[code]
+        found = self.products[code]
+        if self.hasty and found.state is ProductState.WITHDRAWN:
+            self._keep(found.model_dump(), version=found.version + 1, state=ProductState.ACTIVE)
+        return found
 
     async def change(self, code, content, version):
         self._see(code, version)
@@ -336,10 +349,34 @@ class Shelves:
         return kept.model_copy(update={"price": Decimal(1)}) if self.lie == "answers another price" else kept
 
 
-async def changed(shelves, *numbers, monkeypatch):
+class Till:
+    """Takes orders of what is on the shelves; hears of a withdrawal so many orders `later`."""
+
+    def __init__(self, shelves, later=0, first="ORDER_DETAILS_CHECK: product"):
+        self.shelves = shelves
+        self.later = later
+        self.first = first
+        self.outcomes = {}
+
+    async def post(self, new):
+        order = Order(**new.model_dump())
+        said = f"INVENTORY_CHECK: no stock of {order.product!r} was announced"
+        if self.shelves.products[order.product].state is ProductState.WITHDRAWN:
+            if not self.later:
+                said = f"{self.first} {order.product!r} was withdrawn"
+            self.later = max(0, self.later - 1)
+        self.outcomes[order.id] = OrderOutcome(id=order.id, state=OrderState.FAILED, order=order, reasons=[said])
+        return order
+
+    async def validated(self, id_, timeout_ms):
+        return self.outcomes[id_]
+
+
+async def changed(shelves, *numbers, monkeypatch, patience_s=30.0, **orders):
     monkeypatch.setattr(products, "PAUSE_S", 0)
     tally = Tally()
-    changes = products.ProductChanges(shelves, Random(1), Patience(tally, asyncio.Event(), 30.0), tally)
+    patience = Patience(tally, asyncio.Event(), patience_s)
+    changes = products.ProductChanges(shelves, [Till(shelves, **orders)], Random(1), patience, tally)
     for number in numbers:
         await changes.change(number)
     return tally
@@ -353,9 +390,25 @@ async def test_prices_stay_near_what_they_were_and_what_is_withdrawn_comes_back(
     assert tally.prices > 60
     season = [p.state for p in shelves.history if p.code == sample.seasonal().code]
     assert season == [ProductState.ACTIVE, *[ProductState.WITHDRAWN, ProductState.ACTIVE] * 20]
-    assert tally.returns == 20
+    assert tally.returns == tally.turned_away == 20
     assert {p.state for p in shelves.products.values()} == {ProductState.ACTIVE}
-    assert "; 20 products withdrawn and back; 0 mismatches" in str(tally)
+    assert "; 20 products withdrawn and back; 20 orders of withdrawn products failed for that; 0 mism" in str(tally)
+
+
+@pytest.mark.parametrize("first", ["ORDER_DETAILS_CHECK: product", "INVENTORY_CHECK:"])
+async def test_a_withdrawal_may_take_a_moment_to_get_around(monkeypatch, first):
+    tally = await changed(Shelves(), 1, monkeypatch=monkeypatch, later=2, first=first)
+    assert (tally.turned_away, tally.returns) == (1, 1)
+
+
+async def test_what_is_withdrawn_and_sold_nevertheless_is_found_out(monkeypatch):
+    with pytest.raises(Mismatch, match=r"order of a withdrawn product: not within 0.3 s, is .*no stock of"):
+        await changed(Shelves(), 1, monkeypatch=monkeypatch, later=10**6, patience_s=0.3)
+
+
+async def test_who_offers_again_what_is_being_ordered_is_no_mismatch(monkeypatch):
+    tally = await changed(Shelves(hasty=True), 1, monkeypatch=monkeypatch, later=10**6)
+    assert (tally.turned_away, tally.returns) == (0, 0)
 
 
 async def test_what_an_earlier_run_left_withdrawn_is_offered_again(monkeypatch):
