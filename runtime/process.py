@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import uvloop
 from aiokafka.errors import KafkaError
 
-from runtime import failpoints
+from runtime import failpoints, garbage
 from runtime.adoption import CompositionInUse
 from runtime.hosting import Hosted, NoDatabase
 from runtime.identity import StateDirInUse
@@ -61,6 +61,7 @@ async def _run(hosted: Sequence[Hosted], settings: Settings) -> int:
         await asyncio.wait([starting, *waits], return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             await starting
+            garbage.spare_what_stays()
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     except (StateDirInUse, WrongPartitions, CompositionInUse, NoDatabase, KafkaError, OSError) as error:
         log.error("worker cannot start: %s", str(error) or repr(error))  # noqa: TRY400 - the message says all there is to say
