@@ -21,7 +21,7 @@ from schemas.wire import Message
 
 log = logging.getLogger(__name__)
 
-Fuses = Callable[[TopicPartition, str], bool]
+Fuses = Callable[[TopicPartition, int], bool]
 
 MAX_DEPTH = 32
 """Messages that follow from one another in a batch before the next goes by the broker: no cascade holds up a commit."""
@@ -74,8 +74,8 @@ class Decider:
             taken: the records, the positions they bring the worker to, and the calls.
             due: timers whose time has come.
             now: when the batch was taken, UTC.
-            fuses: whether a message to this partition under this key may be decided here and now, without the way by
-                the broker.
+            fuses: whether a message to this partition under a key of this bucket may be decided here and now, without
+                the way by the broker.
         """
         batch = Batch(self.plan, self.partitions, now, self.store, offsets=taken.positions)
         for timer in due:
@@ -174,7 +174,7 @@ class Decider:
             if processors:
                 tp, bucket = TopicPartition(topic.name, partition), bucket_of(key)
                 ahead = batch.by_broker.get(tp, ())
-                fused = depth < MAX_DEPTH and bucket not in ahead and fuses(tp, key)
+                fused = depth < MAX_DEPTH and bucket not in ahead and fuses(tp, bucket)
                 if fused:
                     batch.fused += 1
                     made = time if topic.internal else batch.now

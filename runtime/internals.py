@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 TESTED = {"aiokafka": "0.14.0", "faust-streaming": "0.15.3"}
 
+_STILL_S = 1.0
 END_S = 3.0
 """How long ending what failed may take."""
 
@@ -222,6 +223,26 @@ def unreadable(consumer: AIOKafkaConsumer) -> TopicPartition | None:
         unpacking = records and records._records_iterator
         if unpacking is not None and unpacking.gi_frame is None:  # ended, but not by coming to its end
             return TopicPartition(tp.topic, tp.partition)
+    return None
+
+
+async def pass_over(
+    consumer: AIOKafkaConsumer, tp: TopicPartition, still: Callable[[], bool] = lambda: True
+) -> list[Any] | None:
+    """The messages before the one that a consumer cannot make out, which it leaves behind; `None` once not `still`.
+
+    The consumer stands before those messages. `still` is asked every second.
+    """
+    messages = []
+    while still():
+        try:
+            async with asyncio.timeout(_STILL_S):
+                messages.append(await consumer.getone(tp))
+        except TimeoutError:
+            continue
+        except UnicodeDecodeError:
+            consumer.seek(tp, positions(consumer)[tp] + 1)
+            return messages
     return None
 
 

@@ -1,6 +1,5 @@
 """The consumer of a worker, on Kafka: a member of the group, in the worker's own thread."""
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,8 +17,6 @@ from runtime.taking import Unreadable
 
 class KafkaMember:
     """`runtime.taking.Client`."""
-
-    POLL_S = 1.0
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
         self._settings = settings
@@ -71,18 +68,7 @@ class KafkaMember:
         return {self._names.partition(tp): messages for tp, messages in fetched.items()}
 
     async def pass_over(self, partition: TopicPartition, still: Callable[[], bool]) -> Sequence[Any] | None:
-        assert self._consumer is not None
-        tp, messages = self._names.physical(partition), []
-        while still():
-            try:
-                async with asyncio.timeout(self.POLL_S):
-                    messages.append(await self._consumer.getone(tp))
-            except TimeoutError:
-                continue
-            except UnicodeDecodeError:
-                self._consumer.seek(tp, internals.positions(self._consumer)[tp] + 1)
-                return messages
-        return None
+        return await internals.pass_over(self._consumer, self._names.physical(partition), still)
 
     def positions(self) -> Offsets:
         if self._consumer is None:

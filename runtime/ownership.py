@@ -81,15 +81,15 @@ class Ownership:
         """Whether this partition of the topics is owned, and with it that of the stores."""
         return partition in self._numbers
 
-    def fuses(self, tp: TopicPartition, key: str) -> bool:
-        """Whether a message to this partition may be decided here and now.
+    def fuses(self, tp: TopicPartition, bucket: int) -> bool:
+        """Whether a message to this partition under a key of this bucket may be decided here and now.
 
-        Not before the backlog found at the takeover is read, nor what went there by the broker since then under this
-        key: messages of one source would overtake each other.
+        Not before the backlog found at the takeover is read, nor what went there by the broker since then under keys of
+        this bucket: messages of one source would overtake each other.
         """
         if tp not in self.partitions or tp in self._backlog:
             return False
-        return tp not in self._on_their_way or bucket_of(key) not in self._on_their_way[tp]
+        return bucket not in self._on_their_way.get(tp, ())
 
     def sent(self, buckets: Mapping[TopicPartition, Iterable[int]], ends: Mapping[TopicPartition, int]) -> None:
         """Notes what a committed batch has sent to partitions owned here without deciding it, and where these end."""

@@ -122,7 +122,7 @@ class Topics:
         consumer.unsubscribe()
 
     async def _more(self, at: Mapping[Physical, int]) -> Mapping[Physical, list[Any]]:
-        """What comes next. A message that the client cannot make out (`runtime.member`) is passed over."""
+        """What comes next. A message that the client cannot make out is passed over."""
         try:
             found: Mapping[Physical, list[Any]] = await self._consumer.getmany(timeout_ms=200, max_records=5000)
         except UnicodeDecodeError:
@@ -131,17 +131,11 @@ class Topics:
                 raise
         else:
             return found
-        stuck = Physical(tp.topic, tp.partition)
         for other, offset in at.items():
             self._consumer.seek(other, offset)
-        messages: list[Any] = []
-        try:
-            while True:
-                messages.append(await self._consumer.getone(stuck))
-        except UnicodeDecodeError:
-            self._consumer.seek(stuck, internals.positions(self._consumer)[stuck] + 1)
-            self.unreadable += 1
-        return {stuck: messages} if messages else {}
+        self.unreadable += 1
+        messages = await internals.pass_over(self._consumer, tp)
+        return {tp: messages} if messages else {}
 
     async def _find(self) -> Mapping[Source, Sequence[Physical]]:
         by_name: dict[str, list[Physical]] = {}

@@ -8,6 +8,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka import TopicPartition as Physical
 from aiokafka.record.util import calc_crc32c
 
+from ecosystem.audit import audit
 from runtime.partitioning import partition_of
 from schemas.messages import CheckType, Order, OrderValidation, StockLevel, ValidationResult
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, WAREHOUSE_INVENTORY
@@ -194,3 +195,5 @@ async def test_a_header_whose_name_is_no_text_is_passed_over_with_the_rest_of_it
     letters = [dict(r.headers) for r in await deployment.records(ORDERS.dead_letters)]
     assert [(h["partition"], h["offset"]) for h in letters] == [(b"0", b"1"), (b"0", b"2")]
     assert all([b"UTF-8" in h["error"] for h in letters])
+    report = await audit(deployment.settings())
+    assert (report.violations, report.counts["VALIDATED"], report.counts["unreadable"]) == ([], 2, 2)

@@ -1,4 +1,4 @@
-from runtime.ownership import Ownership
+from runtime.ownership import Ownership, bucket_of
 from runtime.records import Membership, TopicPartition
 from schemas.topics import ORDERS
 
@@ -8,10 +8,11 @@ def test_nothing_is_fused_into_a_partition_before_its_backlog_is_read():
     tp, other = TopicPartition(ORDERS.name, 0), TopicPartition(ORDERS.name, 1)
 
     ownership.take(Membership(1, "me"), {tp: 5, other: 7}, {tp: 8, other: 7}, {})
-    assert not ownership.fuses(tp, "k")
-    assert ownership.fuses(other, "k")
+    bucket = bucket_of("k")
+    assert not ownership.fuses(tp, bucket)
+    assert ownership.fuses(other, bucket)
 
     ownership.advance({tp: 7})
-    assert not ownership.fuses(tp, "k")
+    assert not ownership.fuses(tp, bucket)
     ownership.advance({tp: 8})
-    assert ownership.fuses(tp, "k")
+    assert ownership.fuses(tp, bucket)
