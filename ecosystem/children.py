@@ -13,6 +13,7 @@ from rich.text import Text
 from ecosystem import processes
 
 GRACE_S = 15.0
+_LAST_WORDS_S = 10.0
 _COLOURS = ("cyan", "green", "yellow", "blue", "magenta", "bright_cyan", "bright_green", "bright_yellow")
 
 
@@ -55,7 +56,7 @@ class Children:
                 self._console.print(f"{name} had to be killed", style="red")
         if not self._processes:
             for reader in self._readers:  # their last words
-                reader.join(1)
+                reader.join(_LAST_WORDS_S)
 
     def _show(self, name: str, colour: str, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
