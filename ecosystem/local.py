@@ -1,5 +1,6 @@
 """What `orders up` runs on this machine: Kafka, PostgreSQL, mail, workers, sample data; stopped in reverse."""
 
+import asyncio
 import os
 import shutil
 import time
@@ -15,6 +16,7 @@ from ecosystem import running, sample, welcome
 from ecosystem.api import ProductsApi
 from ecosystem.children import Children
 from ecosystem.firsts import Firsts
+from ecosystem.groups import behind
 from ecosystem.health import is_ready
 from ecosystem.kafka import Cluster
 from ecosystem.layout import Planned, plan
@@ -23,16 +25,19 @@ from ecosystem.mail import MailSink
 from ecosystem.ports import claimed
 from ecosystem.postgres import PORT, Postgres
 from ecosystem.products import offer
+from ecosystem.reader import keys
 from ecosystem.running import Running
 from ecosystem.services import DATABASES, NAMES
 from ecosystem.writer import Writer
 from runtime.settings import Settings
-from schemas.topics import CUSTOMERS, WAREHOUSE_INVENTORY
+from schemas.topics import CUSTOMERS, PRODUCTS, WAREHOUSE_INVENTORY
 
 _KAFKA_PORT = 9092
 _READY_S = 300.0
 _POLL_S = 0.2
 _SAMPLE = "sample"
+_READ_SAMPLE = frozenset({"inventory", "details", "email"})
+_TOPICS = (PRODUCTS.name, WAREHOUSE_INVENTORY.name, CUSTOMERS.name)
 
 
 class Failed(Exception):
@@ -111,6 +116,8 @@ class Local:
         if self._wish.sample:
             self._perform(self._announce_sample())
         self._wait_until_ready()
+        if self._wish.sample:
+            self._perform(self._until_sample_is_known())
         self._welcome(time.monotonic() - began)
         if self._wish.rate:
             options = ["--rate", str(self._wish.rate), "--every", "60"]
@@ -148,6 +155,17 @@ class Local:
             await writer.write(CUSTOMERS, sample.customers())
         async with ProductsApi(self._urls("products")[0]) as api:
             await offer(api, sample.products(), patience_s=_READY_S)
+
+    async def _until_sample_is_known(self) -> None:
+        """Till then an order for one of the products may fail: it is announced, and those who judge have not heard."""
+        deadline = time.monotonic() + _READY_S
+        codes = {product.code.encode() for product in sample.products()}
+        readers = {"+".join(sorted(w.services)) for w in self._workers if not _READ_SAMPLE.isdisjoint(w.services)}
+        while not codes <= await keys(self._settings, PRODUCTS.name) or await behind(self._settings, readers, _TOPICS):
+            self._check()
+            if time.monotonic() > deadline:
+                self._fail(f"the sample products are not known to all after {_READY_S:.0f} s")
+            await asyncio.sleep(_POLL_S)
 
     def _wait_until_ready(self) -> None:
         waiting, deadline = list(self._workers), time.monotonic() + _READY_S

@@ -65,6 +65,13 @@ class Reader:
         return all(position >= end for position, end in positions)
 
 
+async def keys(settings: Settings, topic: str) -> set[bytes]:
+    """All keys that a topic (logical name) has now."""
+    async with Reader(settings, [topic]) as reader:
+        records = reader.records(from_beginning=True, follow=False, stop=asyncio.Event())
+        return {record.key async for record in records if record.key is not None}
+
+
 async def partitions_of(settings: Settings, topics: Iterable[str]) -> list[TopicPartition]:
     """The partitions, as the broker names them, of those of the topics (logical names) that exist."""
     names = Names(settings.topic_prefix)

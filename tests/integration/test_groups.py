@@ -1,0 +1,39 @@
+"""Whether a group has read what was written for it, as it is seen from outside."""
+
+import asyncio
+
+from ecosystem.groups import behind
+from schemas.messages import StockLevel
+from schemas.topics import ORDERS, PRODUCTS, WAREHOUSE_INVENTORY
+from tests.workers import until
+
+TOPICS = (WAREHOUSE_INVENTORY.name, PRODUCTS.name)
+
+
+async def test_a_group_is_behind_until_it_has_committed_what_was_written(deployment):
+    settings = deployment.settings()
+    worker = await deployment.start("inventory")
+    assert await behind(settings, ["inventory"], TOPICS) == []
+    release, commit = asyncio.Event(), worker._engine.loop._checkpoint.commit
+
+    async def held(*arguments):
+        await release.wait()
+        return await commit(*arguments)
+
+    worker._engine.loop._checkpoint.commit = held
+    await deployment.send(WAREHOUSE_INVENTORY, StockLevel(product="MUG", count=1))
+    assert await behind(settings, ["inventory"], TOPICS) == ["inventory"]
+    assert await behind(settings, ["inventory"], [PRODUCTS.name, ORDERS.name]) == []
+    release.set()
+
+    async def up_to_date():
+        return await behind(settings, ["inventory"], TOPICS) == []
+
+    await until(up_to_date, "has read it")
+
+
+async def test_a_group_without_members_is_behind(deployment):
+    worker = await deployment.start("inventory", "details")
+    assert await behind(deployment.settings(), [worker.plan.group, "details"], TOPICS) == ["details"]
+    await deployment.stop(worker)
+    assert await behind(deployment.settings(), [worker.plan.group], TOPICS) == [worker.plan.group]
