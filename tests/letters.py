@@ -1,6 +1,23 @@
 """A real SMTP server's side of a test: it keeps letters, or refuses them."""
 
+from contextlib import contextmanager
 from email import message_from_bytes, policy
+
+from aiosmtpd.controller import Controller
+
+READY_S = 60
+"""How long a server may take to answer; aiosmtpd's own 5 s are too short for a machine that stalls."""
+
+
+@contextmanager
+def serving(mailbox, port):
+    """An SMTP server on the loopback interface for as long as the block lasts."""
+    controller = Controller(mailbox, hostname="127.0.0.1", port=port, ready_timeout=READY_S)
+    controller.start()
+    try:
+        yield
+    finally:
+        controller.stop()
 
 
 class Mailbox:

@@ -8,6 +8,7 @@ import pytest
 
 from schemas.messages import OrderState
 from schemas.topics import ORDERS
+from tests.workers import WAIT_MS
 
 PROBLEM = "application/problem+json"
 SOUND = {"customerId": 1, "product": "never stocked", "quantity": 1, "price": 1}
@@ -241,7 +242,7 @@ async def test_in_the_end_every_order_is_decided(shop):
 
 async def post(shop, worker, data, **headers):
     headers = {"Content-Type": "application/json", **headers}
-    return await shop.deployment.ask(worker, "POST", "/v1/orders", data=data, headers=headers)
+    return await shop.deployment.ask(worker, "POST", f"/v1/orders?timeout={WAIT_MS}", data=data, headers=headers)
 
 
 async def at_once(shop, orders, **headers):

@@ -3,6 +3,7 @@
 import pytest
 
 from orders_service.state import ORDERS_VIEW
+from runtime.hosting import NotHere
 from schemas.messages import CheckType, OrderValidation, ValidationResult
 from schemas.topics import ORDER_VALIDATIONS, ORDERS
 from tests.workers import until
@@ -75,13 +76,19 @@ async def test_without_a_verdict_in_time_the_order_fails_and_stays_failed(deploy
     assert outcome["state"] == "FAILED"
     assert "FRAUD_CHECK: no verdict within 2 s" in outcome["reasons"]
 
+    # Fraud's for sure, and of a slow machine others too: whatever was missing as it failed.
+    late = len(CheckType) - len(outcome["verdicts"])
     await deployment.start("fraud", name="fraud")
-    await until(lambda: view(worker, "late").late == 1, "late verdict counted")
+    await until(lambda: (row := view(worker, "late")) and row.late == late, "late verdicts counted")
 
-    assert await deployment.outcome(worker, "late") == {**outcome, "late": 1}
+    assert await deployment.outcome(worker, "late") == {**outcome, "late": late}
     assert [o.state for o in await deployment.values(ORDERS)] == ["CREATED", "FAILED"]
     assert [v.check_type for v in await deployment.values(ORDER_VALIDATIONS)].count(FRAUD) == 1
 
 
 def view(worker, order_id):
-    return worker.read(ORDERS_VIEW, order_id)
+    """The row; `None` while the partition moves, too."""
+    try:
+        return worker.read(ORDERS_VIEW, order_id)
+    except NotHere:
+        return None

@@ -15,9 +15,13 @@ from ecosystem.products import offer
 from ecosystem.services import CORE
 from schemas.messages import OrderState, ProductEventKind
 from schemas.topics import CHECKIN_REJECTIONS, ORDERS, PAYMENTS, PRODUCTS
-from tests.workers import until
+from tests.workers import PATIENCE_S, until
+from validators.details.state import OFFERS as IN_DETAILS
+from validators.inventory.state import OFFERS as IN_INVENTORY
 
 SERVICES = (*CORE, "fulfilment", "checkin", "portal", "products")
+PATIENCE_OF_CHECK_INS_S = 10.0
+"""Longer than an order that is checked in for at once takes to get to fulfilment."""
 
 
 @pytest.fixture
@@ -35,7 +39,7 @@ async def urls(deployment, apart, database_url, products_database_url):
         only=SERVICES,
         checkin_database_url=database_url,
         products_database_url=products_database_url,
-        checkin_patience_s=2.0,
+        checkin_patience_s=PATIENCE_OF_CHECK_INS_S,
         standby_replicas=0,
     )
     await deployment.stock(**{level.product: level.count for level in sample.stock()})
@@ -46,14 +50,20 @@ async def urls(deployment, apart, database_url, products_database_url):
     )
     async with ProductsApi(str(found["products"].url)) as api:
         await offer(api, sample.products(), patience_s=60)
+    await until(lambda: _known(deployment), "validators know the products")
     return {f"{name.upper()}_URL": str(found[name].url) for name in SERVICES}
+
+
+async def _known(deployment):
+    codes = {product.code for product in sample.products()}
+    return all([codes <= set(await deployment.rows(offers.table)) for offers in (IN_DETAILS, IN_INVENTORY)])
 
 
 async def generate(deployment, urls, *arguments):
     mine = {
         "KAFKA_BOOTSTRAP_SERVERS": deployment.servers,
         "TOPIC_PREFIX": deployment.prefix,
-        "CHECKIN_PATIENCE_S": "2",
+        "CHECKIN_PATIENCE_S": str(PATIENCE_OF_CHECK_INS_S),
         "PYTHONUNBUFFERED": "1",
         **urls,
     }
@@ -62,7 +72,7 @@ async def generate(deployment, urls, *arguments):
 
 
 async def finished(process):
-    async with asyncio.timeout(180):
+    async with asyncio.timeout(2 * PATIENCE_S):
         said, _ = await process.communicate()
     return process.returncode, said.decode()
 
@@ -90,7 +100,7 @@ async def test_orders_are_shipped_or_not_as_they_have_to_be(deployment, urls):
 
 async def test_what_is_switched_off_is_left_out_and_an_end_is_soon(deployment, urls):
     process = await generate(deployment, urls, "--rate", "20", "--no-checkins", "--no-products", "--every", "1")
-    await asyncio.wait_for(until_said(process, r"[1-9]\d* VALIDATED"), 60)
+    await asyncio.wait_for(until_said(process, r"[1-9]\d* VALIDATED"), PATIENCE_S)
     process.send_signal(signal.SIGINT)
     code, said = await finished(process)
     assert (code, "; 0 mismatches" in said, "check-ins" in said, "SHIPPED" in said) == (0, True, False, False), said

@@ -13,7 +13,7 @@ import pytest
 from ecosystem.ports import free_ports, is_open
 from ecosystem.sample import stock
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, WAREHOUSE_INVENTORY
-from tests.workers import Remote, until
+from tests.workers import PATIENCE_S, Remote, until
 
 CORE = ("orders", "fraud", "inventory", "details")
 
@@ -26,6 +26,7 @@ def environment(deployment):
         "STATE_DIR": str(deployment.folder / "state"),
         "SESSION_TIMEOUT_S": "6",
         "HEARTBEAT_INTERVAL_S": "0.5",
+        "PRODUCE_TIMEOUT_S": str(PATIENCE_S),
         "UNKNOWN_PRODUCTS": "pass",
         "HTTP_PORT": str(free_ports(1)[0]),
     }
@@ -61,7 +62,7 @@ async def orders(environment, *arguments, **pipes):
 
 
 async def ended(process):
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         return await process.wait()
 
 
@@ -114,7 +115,7 @@ async def test_a_worker_that_was_killed_comes_back_with_all_it_acknowledged_and_
     async def client(worker, name):
         for number in range(10_000):
             status, body = await deployment.post(worker, **order(id=f"{name}-{number}"))
-            assert status == 201
+            assert status == 201, body
             taken.append(body["id"])
 
     async with running(deployment, environment) as (process, worker):
@@ -154,7 +155,7 @@ async def test_a_worker_that_the_group_will_not_have_says_why_and_ends(environme
     """With a session longer than the broker allows; a group it has no right to join would be the same."""
     process = await orders(environment | {"SESSION_TIMEOUT_S": "36000"}, "run", *CORE, stderr=asyncio.subprocess.PIPE)
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             _, said = await process.communicate()
     finally:
         if process.returncode is None:
@@ -184,8 +185,10 @@ async def test_generate_posts_orders_and_finds_what_became_of_them(deployment, e
 
 
 async def every_order_decided(deployment):
+    """And each check has said what it has to say, if that was not heard any more."""
     seen = await deployment.values(ORDERS)
-    return {o.id for o in seen} == {o.id for o in seen if o.state.decided}
+    verdicts = Counter(v.order_id for v in await deployment.values(ORDER_VALIDATIONS))
+    return all(verdicts[o.id] >= 3 for o in seen) and {o.id for o in seen} == {o.id for o in seen if o.state.decided}
 
 
 async def requests_in_flight(deployment, worker, count):

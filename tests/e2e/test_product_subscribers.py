@@ -6,14 +6,14 @@ import os
 import secrets
 import sys
 
+import aiohttp
 import asyncpg
 import pytest
-from aiosmtpd.controller import Controller
 
 from ecosystem.ports import free_ports
 from schemas.messages import ProductAlertKind
 from schemas.topics import PRODUCT_ALERTS, PRODUCTS
-from tests.letters import Mailbox
+from tests.letters import Mailbox, serving
 from tests.workers import Deployment, Remote, until
 from validators.details.state import OFFERS as KNOWN_TO_DETAILS
 from validators.inventory.state import OFFERS as KNOWN_TO_INVENTORY
@@ -79,37 +79,37 @@ class Shop:
 @pytest.fixture(scope="module")
 async def shop(kafka, postgres, tmp_path_factory):
     mailbox, [smtp] = Mailbox(), free_ports(1)
-    controller = Controller(mailbox, hostname="127.0.0.1", port=smtp)
-    controller.start()
     names = [f"t_{secrets.token_hex(4)}" for _ in range(2)]
     products, log = (postgres.database(name) for name in names)
-    async with Deployment(kafka, f"t-{secrets.token_hex(4)}-", tmp_path_factory.mktemp("subscribers")) as deployment:
-        environment = {
-            **{k: v for k, v in os.environ.items() if k not in {"PRODUCTS_URL", "ORDERS_DATA"}},
-            "KAFKA_BOOTSTRAP_SERVERS": deployment.servers,
-            "TOPIC_PREFIX": deployment.prefix,
-            "SESSION_TIMEOUT_S": "6",
-            "HEARTBEAT_INTERVAL_S": "0.5",
-            "PRODUCTS_DATABASE_URL": products,
-            "PRODUCT_LOG_DATABASE_URL": log,
-            "PRODUCT_NOTIFICATIONS_TO": "shop@example.org",
-            "SMTP_PORT": str(smtp),
-        }
-        shop = Shop(deployment, environment, mailbox)
-        shop.log_url = log
-        try:
-            for name in ("products", *SUBSCRIBERS):
-                await shop.start(name)
-            for name in ("products", *SUBSCRIBERS):
-                await until(lambda name=name: _ready(shop, name), f"{name} ready", every=0.2)
-            await until(lambda: _offered(shop), "database", every=0.2)
-            yield shop
-        finally:
-            for process in shop.processes.values():
-                if process.returncode is None:
-                    process.kill()
-                await process.wait()
-            controller.stop()
+    prefix, folder = f"t-{secrets.token_hex(4)}-", tmp_path_factory.mktemp("subscribers")
+    with serving(mailbox, smtp):
+        async with Deployment(kafka, prefix, folder) as deployment:
+            environment = {
+                **{k: v for k, v in os.environ.items() if k not in {"PRODUCTS_URL", "ORDERS_DATA"}},
+                "KAFKA_BOOTSTRAP_SERVERS": deployment.servers,
+                "TOPIC_PREFIX": deployment.prefix,
+                "SESSION_TIMEOUT_S": "6",
+                "HEARTBEAT_INTERVAL_S": "0.5",
+                "DATABASE_TIMEOUT_S": "30",
+                "PRODUCTS_DATABASE_URL": products,
+                "PRODUCT_LOG_DATABASE_URL": log,
+                "PRODUCT_NOTIFICATIONS_TO": "shop@example.org",
+                "SMTP_PORT": str(smtp),
+            }
+            shop = Shop(deployment, environment, mailbox)
+            shop.log_url = log
+            try:
+                for name in ("products", *SUBSCRIBERS):
+                    await shop.start(name)
+                for name in ("products", *SUBSCRIBERS):
+                    await until(lambda name=name: _ready(shop, name), f"{name} ready", every=0.2)
+                await until(lambda: _offered(shop), "database", every=0.2)
+                yield shop
+            finally:
+                for process in shop.processes.values():
+                    if process.returncode is None:
+                        process.kill()
+                    await process.wait()
     for name in names:
         postgres.drop(name)
 
@@ -117,7 +117,7 @@ async def shop(kafka, postgres, tmp_path_factory):
 async def _ready(shop, name):
     try:
         return (await shop.ask(name, "GET", "/readyz")).status == 200
-    except OSError:
+    except (OSError, aiohttp.ClientError):
         return False
 
 
@@ -140,7 +140,7 @@ async def test_one_that_is_killed_holds_up_no_other_and_catches_up(shop, away):
 async def _knows_again(shop, name, code):
     try:
         return await shop.knows(name, code)
-    except OSError:
+    except (OSError, aiohttp.ClientError):
         return False
 
 
@@ -157,8 +157,8 @@ async def test_each_change_and_each_alert_is_one_letter(shop):
     assert alert.kind is ProductAlertKind.PRICE_DROP
     [about] = [letter for letter in letters if letter["X-Event-Id"] == alert.event_id]
     assert "the price fell from 100.00 to 1.00, by more than 90 %" in about.get_content()
-    ids = [letter["Message-ID"] for letter in shop.mailbox.letters]
-    assert len(set(ids)) == len(ids)
+    # Of these: one that is killed between the server's answer and its commit sends that letter again.
+    assert len({letter["Message-ID"] for letter in letters}) == len(letters) == 3
 
 
 def _letters(shop, code, count):

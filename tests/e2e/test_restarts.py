@@ -77,11 +77,10 @@ async def test_whoever_waits_is_told_to_come_again_when_the_worker_stops(deploym
         asyncio.create_task(deployment.ask(worker, "GET", "/".join(["/v1/orders", str(n), *then]) + "?timeout=60000"))
         for n in range(50)
     ]
-    await until(lambda: waiting(worker) == 50, "all waiting")
+    await until(lambda: waiting(worker) >= 50, "all waiting")
 
-    async with asyncio.timeout(20):
-        await deployment.stop(worker)
-        answers = await asyncio.gather(*waiters)
+    await deployment.stop(worker)
+    answers = await asyncio.gather(*waiters)  # after a minute they would be answered otherwise
 
     assert {(a.status, a.headers["Retry-After"], a.headers["Content-Type"]) for a in answers} == {
         (503, "1", "application/problem+json")
@@ -94,16 +93,18 @@ async def test_who_waits_at_another_worker_is_answered_though_the_owner_stops(de
     ids = [str(n) for n in range(20)]
     theirs = [order_id for order_id in ids if stays.owner(order_id) == goes.url]
     assert theirs, "both hold some"
-    waiters = [asyncio.create_task(deployment.get(stays, order_id, "validated", timeout=60_000)) for order_id in theirs]
-    await until(lambda: waiting(goes) == len(theirs), "all waiting at the owner")
+    waiters = [
+        asyncio.create_task(deployment.ask(stays, "GET", f"/v1/orders/{order_id}/validated?timeout=60000"))
+        for order_id in theirs
+    ]
+    await until(lambda: waiting(goes) >= len(theirs), "all waiting at the owner")
 
     await deployment.stop(goes)
     for order_id in theirs:
         await deployment.post(stays, **order(id=order_id))
 
-    async with asyncio.timeout(30):  # they would wait for a minute
-        answers = await asyncio.gather(*waiters)
-    assert [(status, body["id"], body["state"]) for status, body in answers] == [
+    answers = await asyncio.gather(*waiters)
+    assert [(a.status, a.json().get("id"), a.json().get("state")) for a in answers] == [
         (200, order_id, "VALIDATED") for order_id in theirs
     ]
 
@@ -119,9 +120,7 @@ async def test_posts_go_on_while_workers_come_and_go(deployment, apart):
         while not done.is_set():
             number += 1
             body = order(id=f"{name}-{number}")
-            while (status := (await deployment.post(stays, **body))[0]) == 503:
-                await asyncio.sleep(0.05)
-            assert status in {200, 201}
+            assert (await deployment.post(stays, **body))[0] in {200, 201}
             taken.append(body["id"])
 
     async with asyncio.TaskGroup() as clients:

@@ -8,7 +8,7 @@ from schemas.topics import ORDER_VALIDATIONS, ORDERS
 from tests.workers import until
 from validators.inventory.state import RESERVATIONS
 
-SOON_S = 30
+SOON_S = 50
 """Long, but sooner than those who wait for a minute would look again of their own accord."""
 
 

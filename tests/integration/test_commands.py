@@ -11,7 +11,9 @@ import pytest
 
 from ecosystem.services import CORE
 from fulfilment_service.state import PROGRESS
+from orders_service.state import ORDERS_VIEW
 from schemas.topics import CATALOGUE, CUSTOMERS, PAYMENTS
+from tests.workers import PATIENCE_S, until
 
 GOLDEN = Path(__file__).parents[1] / "unit" / "golden"
 
@@ -25,7 +27,7 @@ def orders(deployment):
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "ecosystem.cli", *arguments, env=os.environ | mine, stdout=-1, stderr=-2
         )
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             said, _ = await process.communicate()
         return process.returncode, said.decode()
 
@@ -101,6 +103,7 @@ async def test_tail_shows_each_topic_a_line_a_message(deployment, orders):
     assert {topic.name for topic in CATALOGUE} <= set(by_topic)
     assert [line for line in by_topic.values() if "{" in line] == []
 
+    await until(lambda: deployment.rows(ORDERS_VIEW), "the order is in the view")
     code, said = await orders("tail", "orders-view-changelog", "--no-follow")
     assert (code, '{"order":{"id":' in said) == (0, True), said
     code, said = await orders("tail", "order", "--no-follow")

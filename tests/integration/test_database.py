@@ -15,7 +15,7 @@ from ecosystem.postgres import Postgres
 from runtime.database import Database, alembic_config
 from runtime.hosting import DatabaseAway, NoDatabase
 from runtime.settings import Settings
-from tests.workers import until
+from tests.workers import PATIENCE_S, until
 
 MIGRATIONS = {
     "checkin": "checkin_service:migrations",
@@ -25,6 +25,7 @@ MIGRATIONS = {
 
 
 def database(url, service="checkin", **settings):
+    settings = {"database_timeout_s": 30, **settings}
     return Database(service, SecretStr(url), MIGRATIONS[service], Settings(**settings))
 
 
@@ -112,20 +113,19 @@ async def test_a_database_that_is_away_is_waited_for_and_missed_without_a_fault(
 
 async def test_one_that_is_frozen_is_given_up_in_time(tmp_path, open_database):
     with Postgres(tmp_path / "home") as server:
-        opened = await open_database(server.database("checkin"), database_timeout_s=0.5)
-        async with opened.transaction() as connection:
+        opened = await open_database(server.database("checkin"), database_timeout_s=3)
+        async with opened.transaction(PATIENCE_S) as connection:
             backend = await connection.scalar(text("SELECT pg_backend_pid()"))
         for pid in (server.pid, backend):
             os.kill(pid, signal.SIGSTOP)
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 with pytest.raises(DatabaseAway):
                     await scalar(opened, "SELECT 1")
         finally:
             for pid in (backend, server.pid):
                 os.kill(pid, signal.SIGCONT)
-        async with asyncio.timeout(20):
-            assert await until(lambda: _answered(opened), "answers again") == 1
+        assert await until(lambda: _answered(opened), "answers again") == 1
 
 
 async def _answered(opened):
@@ -136,8 +136,8 @@ async def _answered(opened):
 
 
 async def test_no_more_connections_than_there_may_be(database_url, open_database):
-    opened = await open_database(database_url, database_pool=2, database_timeout_s=0.5)
-    async with opened.transaction(60), opened.transaction(60):
+    opened = await open_database(database_url, database_pool=2, database_timeout_s=3)
+    async with opened.transaction(PATIENCE_S), opened.transaction(PATIENCE_S):
         with pytest.raises(DatabaseAway):
             await scalar(opened, "SELECT 1")
     assert await scalar(opened, "SELECT 1") == 1
@@ -151,7 +151,7 @@ async def test_who_is_cancelled_while_the_connection_breaks_is_cancelled_all_the
     async def work():
         async with opened.transaction() as connection:
             pid = await connection.scalar(text("SELECT pg_backend_pid()"))
-            await scalar(opened, f"SELECT pg_terminate_backend({pid}, 1000)")
+            assert await scalar(opened, f"SELECT pg_terminate_backend({pid}, 20000)"), "not ended in time"
             begun.set()
             await asyncio.Event().wait()
 

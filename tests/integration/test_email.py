@@ -14,7 +14,7 @@ from email_service.compose import message_id
 from email_service.state import Kind
 from schemas.messages import Customer, Order, OrderState, Payment
 from schemas.topics import BY_LEVEL, CUSTOMERS, ORDERS, ORDERS_ENRICHED, PAYMENTS, CustomerLevel
-from tests.letters import Mailbox
+from tests.letters import READY_S, Mailbox, serving
 from tests.workers import until
 
 FRANZ = Customer(
@@ -30,10 +30,8 @@ def mailbox():
 @pytest.fixture
 def server(mailbox):
     [port] = free_ports(1)
-    controller = Controller(mailbox, hostname="127.0.0.1", port=port)
-    controller.start()
-    yield port
-    controller.stop()
+    with serving(mailbox, port):
+        yield port
 
 
 def order(id_="o1", state=OrderState.VALIDATED, **changes) -> Order:
@@ -106,13 +104,9 @@ async def test_a_server_that_is_away_costs_no_letter_nor_does_a_restart(deployme
     await deployment.send(ORDERS, order("o1", OrderState.SHIPPED))
     await until(lambda: len(worker._engine.effects), "a letter waits")
     await deployment.stop(worker)
-    controller = Controller(mailbox, hostname="127.0.0.1", port=port)
-    controller.start()
-    try:
+    with serving(mailbox, port):
         await deployment.start("email", smtp_port=port)
         await until(lambda: mailbox.letters, "the letter")
-    finally:
-        controller.stop()
 
     assert len(mailbox.letters) == 1
 
@@ -137,7 +131,9 @@ async def test_letters_go_encrypted_and_logged_in(deployment, mailbox, tmp_path,
         def factory(self):
             return SMTP(mailbox, authenticator=authenticate, auth_required=True, auth_require_tls=not tls, **options)
 
-    controller = Server(mailbox, hostname="localhost", port=port, ssl_context=context if tls else None)
+    controller = Server(
+        mailbox, hostname="localhost", port=port, ssl_context=context if tls else None, ready_timeout=READY_S
+    )
     controller.start()
     try:
         await deployment.start(

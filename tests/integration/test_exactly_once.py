@@ -3,14 +3,13 @@
 import asyncio
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient
 
 from runtime.internals import FencedProducer
 from runtime.records import CONSUMED_BY
 from schemas.messages import Order, OrderState
 from schemas.topics import ORDER_VALIDATIONS, ORDERS
 from tests.recording import Decisions
-from tests.workers import until
+from tests.workers import PATIENCE_S, until
 
 
 def orders(count: int) -> list[Order]:
@@ -25,22 +24,6 @@ async def decided(deployment, *ids: str) -> None:
     """Waits until every one of these orders has come to its final state, wherever that is known."""
     for id_ in ids:
         await deployment.outcome(deployment.workers[0], id_)
-
-
-async def settled(deployment, group: str) -> None:
-    """Waits until the group has read everything, also what came back to it."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=deployment.servers)
-    await admin.start()
-    try:
-        async with deployment.consumer(committed=False) as consumer, asyncio.timeout(60):
-            while True:
-                offsets = await admin.list_consumer_group_offsets(deployment.prefix + group)
-                ends = await consumer.end_offsets(list(offsets))
-                if offsets and all(offsets[tp].offset >= end for tp, end in ends.items()):
-                    return
-                await asyncio.sleep(0.1)
-    finally:
-        await admin.close()
 
 
 async def final_states(deployment) -> dict[str, list[OrderState]]:
@@ -59,7 +42,7 @@ async def test_what_is_fused_is_written_with_its_mark_and_not_decided_again_when
 
     await deployment.send(ORDERS, *orders(20))
     await decided(deployment, *[f"o{n}" for n in range(20)])
-    await settled(deployment, worker.plan.group)
+    await deployment.caught_up(worker.plan.group)
 
     assert decisions.twice() == []
     verdicts = await deployment.records(ORDER_VALIDATIONS.name)
@@ -79,7 +62,7 @@ async def test_two_workers_that_share_the_partitions_decide_each_message_once(de
 
     await deployment.send(ORDERS, *orders(60))
     await decided(deployment, *[f"o{n}" for n in range(60)])
-    await settled(deployment, first.plan.group)
+    await deployment.caught_up(first.plan.group)
 
     assert decisions.twice() == []
     assert decisions.total() == 60 * (4 + 3 + 3 + 4) + 7
@@ -93,28 +76,32 @@ async def test_a_crash_between_commit_and_apply_loses_nothing_and_decides_nothin
     decisions = Decisions()
     worker = await deployment.start(wrap=decisions.watch)
     await stocked(deployment)
-    await settled(deployment, worker.plan.group)
+    await deployment.caught_up(worker.plan.group)
 
     def crash(*_: object) -> None:
         raise SystemError("crash between commit and apply")
 
     worker._engine.loop._apply = crash
+    stocks = decisions.total()
     await deployment.send(ORDERS, *orders(10))
-    await worker.ended()
+    async with asyncio.timeout(PATIENCE_S):
+        await worker.ended()
     await deployment.stop(worker)
-    before = dict(decisions)
+    before = decisions.total()
     worker = await deployment.start(wrap=decisions.watch)
     await decided(deployment, *[f"o{n}" for n in range(10)])
-    await settled(deployment, worker.plan.group)
+    await deployment.caught_up(worker.plan.group)
 
-    assert before, "something was decided before the crash"
+    assert before > stocks, "something was decided before the crash"
     assert decisions.twice() == []
     assert set(map(len, (await final_states(deployment)).values())) == {1}
 
 
 async def test_a_batch_whose_partitions_another_member_took_leaves_nothing_visible(deployment, monkeypatch):
-    first = await deployment.start(name="w0")
+    short = {"session_timeout_s": 6.0}  # half of it is how long the batch holds up who takes over
+    first = await deployment.start(name="w0", **short)
     await stocked(deployment)
+    generation = first._engine.handover._membership.generation
     reached, released = asyncio.Event(), asyncio.Event()
     send_offsets = FencedProducer.send_offsets
 
@@ -129,8 +116,10 @@ async def test_a_batch_whose_partitions_another_member_took_leaves_nothing_visib
     await deployment.send(ORDERS, *orders(1))
     await reached.wait()
     written = [r for r in await deployment.records(ORDERS.name, committed=False) if b"VALIDATED" in (r.value or b"")]
-    second = await deployment.start(name="w1", ready=False)
-    await until(lambda: first._engine.handover._membership.generation > 1, "the partitions are being taken over")
+    second = await deployment.start(name="w1", ready=False, **short)
+    await until(
+        lambda: first._engine.handover._membership.generation > generation, "the partitions are being taken over"
+    )
     visible = [r for r in await deployment.records(ORDERS.name) if b"VALIDATED" in (r.value or b"")]
     released.set()
     await deployment.shared(first, second)
@@ -149,7 +138,7 @@ async def test_a_worker_that_starts_again_reads_on_from_its_own_disk(deployment,
     await stocked(deployment)
     await deployment.send(ORDERS, *orders(10))
     await decided(deployment, *[f"o{n}" for n in range(10)])
-    await settled(deployment, worker.plan.group)
+    await deployment.caught_up(worker.plan.group)
     await deployment.stop(worker)
 
     restored: list[int] = []

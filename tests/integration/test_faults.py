@@ -7,10 +7,11 @@ from aiokafka.errors import OutOfOrderSequenceNumber
 
 from runtime.checkpoint import Refused
 from runtime.hosting import Unavailable
+from runtime.provision import ensure_topics
 from runtime.records import Membership
 from schemas.messages import Order, OrderState
 from schemas.topics import ORDERS
-from tests.workers import until
+from tests.workers import PATIENCE_S, until
 
 SOON = {"validation_deadline_s": 1.0}
 
@@ -25,26 +26,27 @@ async def finals(deployment) -> list[OrderState]:
 
 async def test_a_worker_the_group_does_not_know_decides_no_deadline_either(deployment):
     worker = await deployment.start("orders", **SOON)
-    await deployment.send(ORDERS, order("o1"))
-    await deployment.get(worker, "o1")
-    refused = asyncio.Event()
+    refused, looked = asyncio.Event(), asyncio.Event()
     commit = worker._engine.loop._checkpoint.commit
 
-    async def noted(writes, membership):
-        try:
+    async def commit_deadlines_unknown(writes, membership):
+        if not writes.announcements:  # the order itself, which is taken as ever
             return await commit(writes, membership)
-        except Refused:
-            assert writes.announcements, "the deadline was being decided"
-            refused.set()
-            raise
+        if refused.is_set():
+            await looked.wait()
+            return await commit(writes, membership)
+        with pytest.raises(Refused):
+            await commit(writes, Membership(membership.generation, "nobody-knows-me"))
+        refused.set()
+        raise Refused("the group does not know this member")
 
-    worker._engine.loop._checkpoint.commit = noted
-    known = worker._ownership.membership
-    worker._ownership.membership = Membership(known.generation, "nobody-knows-me")
-    async with asyncio.timeout(60):
+    worker._engine.loop._checkpoint.commit = commit_deadlines_unknown
+    await deployment.send(ORDERS, order("o1"))
+    async with asyncio.timeout(PATIENCE_S):
         await refused.wait()
 
     assert await finals(deployment) == []
+    looked.set()
     body = await deployment.outcome(worker, "o1")  # it has joined anew, and is answered, and decides
     assert body["state"] == "FAILED"
     assert await finals(deployment) == [OrderState.FAILED]
@@ -106,7 +108,7 @@ async def test_a_worker_whose_consumer_stopped_fetching_ends_and_says_so(deploym
 
 
 async def test_a_worker_that_does_not_hear_the_broker_is_not_ready_until_it_does(deployment, monkeypatch):
-    worker = await deployment.start()
+    worker = await deployment.start(session_timeout_s=6.0)
     noticed, again = asyncio.Event(), worker._engine.handover.again
 
     def notice(after: float = 0.0) -> None:
@@ -116,7 +118,7 @@ async def test_a_worker_that_does_not_hear_the_broker_is_not_ready_until_it_does
     worker._engine.handover.again = notice
     with monkeypatch.context() as deaf:
         deaf.setattr("runtime.internals.silence", lambda _: float("inf"))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             await noticed.wait()
         assert not worker.readiness()["ready"]
     await until(lambda: worker.readiness()["ready"], "ready again")
@@ -124,11 +126,11 @@ async def test_a_worker_that_does_not_hear_the_broker_is_not_ready_until_it_does
 
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
 async def test_a_batch_the_broker_never_takes_ends_the_worker_with_the_reason(deployment, guarantee):
+    await ensure_topics(deployment.settings(), {"order-validations.dead-letters": {"max.message.bytes": "100"}})
     worker = await deployment.start(processing_guarantee=guarantee)
-    await deployment.configure("order-validations.dead-letters", {"max.message.bytes": "100"})
     await deployment.send_raw("order-validations", b"y", b"not JSON, and so set aside")
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         await worker.ended()
 
     assert "MessageSizeTooLarge" in repr(worker.failure)
@@ -136,9 +138,9 @@ async def test_a_batch_the_broker_never_takes_ends_the_worker_with_the_reason(de
 
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
 async def test_a_verdict_the_broker_finds_too_large_is_set_aside_with_its_cause_and_orders_go_on(deployment, guarantee):
-    worker = await deployment.start(processing_guarantee=guarantee, validation_deadline_s=3)
+    await ensure_topics(deployment.settings(), {"order-validations": {"max.message.bytes": "400"}})
+    worker = await deployment.start(processing_guarantee=guarantee, validation_deadline_s=15)
     await deployment.stock(JUMPERS=10)
-    await deployment.configure("order-validations", {"max.message.bytes": "400"})
     long = order("o1").model_copy(update={"product": "x" * 250})  # the verdict repeats the product
     await deployment.send(ORDERS, long, *[order(f"o{n}") for n in range(2, 8)])
 
@@ -148,7 +150,7 @@ async def test_a_verdict_the_broker_finds_too_large_is_set_aside_with_its_cause_
     fate = outcomes.pop(1)
     assert fate["state"] == "FAILED"
     if guarantee == "exactly_once":  # else the state was durable before the verdict was refused
-        assert fate["reasons"] == ["INVENTORY_CHECK: no verdict within 3 s"]
+        assert fate["reasons"] == ["INVENTORY_CHECK: no verdict within 15 s"]
     assert {o["state"] for o in outcomes.values()} == {"VALIDATED"}
     [letter] = await deployment.records("inventory-orders-by-product.dead-letters")
     assert letter.value == long.to_json()

@@ -17,7 +17,7 @@ from runtime.provision import ensure_topics
 from schemas.messages import CheckinRejected
 from schemas.topics import CHECKIN_REJECTIONS
 from tests.integration.test_outbox import outboxes
-from tests.workers import until
+from tests.workers import PATIENCE_S, until
 
 LIMIT = 2000
 LARGE = "x" * 3 * LIMIT
@@ -36,17 +36,18 @@ async def unlimit(deployment):
     """The topic takes large messages, and that has come to the broker."""
     await deployment.configure(CHECKIN_REJECTIONS.name, {"max.message.bytes": "100000"})
 
-    async def taken():
+    async def taken(partition):
         with contextlib.suppress(MessageSizeTooLargeError):
             name = deployment.prefix + CHECKIN_REJECTIONS.name
-            return await deployment.producer.send_and_wait(name, LARGE.encode(), PROBE)
+            return await deployment.producer.send_and_wait(name, LARGE.encode(), PROBE, partition=partition)
 
-    await until(taken, "a large message is taken")
+    for partition in range(4):
+        await until(lambda partition=partition: taken(partition), "a large message is taken")
 
 
 @pytest.fixture
 async def announcer(deployment):
-    announcer = Announcer(deployment.settings(), Patience(10))
+    announcer = Announcer(deployment.settings(), Patience(PATIENCE_S))
     await announcer.start()
     yield announcer
     await announcer.stop()
@@ -76,7 +77,7 @@ async def events(deployment, topic):
 
 
 async def relay(outbox, publish):
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         while await outbox.relay_once(publish):
             pass
 

@@ -30,11 +30,19 @@ async def orders(deployment, worker, *ids):
 
 
 async def followed(*workers, replicas=1):
-    """Waits until every partition has its copies and these are complete."""
+    """Waits until every partition has its copies, and each was seen to be complete after this was called."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+
+    def complete(worker, table, partition):
+        age = worker._copies.age(table, partition)
+        return age is not None and age < loop.time() - began
 
     def done():
-        lags = [worker.readiness()["standby"] for worker in workers]
-        return sum(map(len, lags)) == 4 * replicas and not any(sum(lag.values()) for lag in lags)
+        copies = [(worker, p) for worker in workers for p in worker._copies.partitions]
+        return len(copies) == 4 * replicas and all(
+            complete(worker, table, p) for worker, p in copies for table in worker.plan.tables
+        )
 
     await until(done, "copies complete")
 
@@ -107,11 +115,11 @@ async def test_there_are_as_many_copies_as_settings_say_and_workers_allow(deploy
     workers = [await deployment.start(name=f"w{n}", ready=False, standby_replicas=replicas) for n in range(3)]
     await deployment.shared(*workers)
     await followed(*workers, replicas=copies)
-    for key in "abcdefgh":
-        told = [worker.standbys(key) for worker in workers]
-        assert [len(urls) for urls in told] == [copies] * 3
-        assert told[0] == told[1] == told[2]
-        assert workers[0].owner(key) not in told[0]
+    told = {key: [worker.standbys(key) for worker in workers] for key in "abcdefgh"}
+    for key, urls in told.items():
+        assert [len(each) for each in urls] == [copies] * 3
+        assert urls[0] == urls[1] == urls[2]
+        assert workers[0].owner(key) not in urls[0]
 
 
 async def test_a_worker_that_the_group_has_not_confirmed_says_nothing_as_owner(deployment):
@@ -187,11 +195,11 @@ async def test_a_worker_that_is_neither_owner_nor_standby_asks_the_standby(deplo
     assert third.copy(ORDERS_VIEW, id_) is None
     await owner._runner.cleanup()  # it goes on, but nobody reaches it
     for asked in (third, standby):
-        answer = await deployment.ask(asked, "GET", f"/v1/orders/{id_}/validated?timeout=20000")
+        answer = await deployment.repeated(asked, "GET", f"/v1/orders/{id_}/validated?timeout=20000")
         assert (answer.status, answer.headers["X-Served-By"]) == (200, "standby")
         assert int(answer.headers["Age"]) < 60
         assert answer.json() == outcomes[id_]
-        answer = await deployment.ask(asked, "GET", f"/v1/orders/{id_}?timeout=0")
+        answer = await deployment.repeated(asked, "GET", f"/v1/orders/{id_}?timeout=0")
         assert (answer.status, answer.json()["state"]) == (200, "VALIDATED")
     unknown = [f"u-{n}" for n in range(20) if third.owner(f"u-{n}") == owner.url]
     answers = [await deployment.ask(third, "GET", f"/v1/orders/{id_}?timeout=100") for id_ in unknown[:2]]

@@ -14,7 +14,7 @@ from ecosystem.kafka import Cluster
 from ecosystem.ports import free_ports
 from schemas.messages import CheckType, Order, OrderValidation, ValidationResult
 from schemas.topics import ORDER_VALIDATIONS, ORDERS
-from tests.workers import Deployment, Remote, until
+from tests.workers import PATIENCE_S, Deployment, Remote, until
 
 LIMIT_S = 6
 CORE = ("orders", "fraud", "inventory", "details")
@@ -34,6 +34,7 @@ def environment_of(deployment):
         "HEARTBEAT_INTERVAL_S": "0.5",
         "TRANSACTION_TIMEOUT_S": "3",
         "PRODUCE_TIMEOUT_S": "3",
+        "VALIDATION_DEADLINE_S": "3600",  # an order waits for its verdicts until another worker takes it over
         "UNKNOWN_PRODUCTS": "pass",
         "WATCHDOG_S": str(LIMIT_S),
         "HTTP_PORT": str(free_ports(1)[0]),
@@ -72,9 +73,14 @@ async def running(deployment, environment, *services, sabotaged=None):
         await said
 
 
+async def is_ready(deployment, process, worker):
+    assert process.returncode is None, "it has ended"
+    return (await readiness(deployment, worker)).get("ready")
+
+
 async def readiness(deployment, worker):
     try:
-        return (await deployment.ask(worker, "GET", "/readyz", timeout=aiohttp.ClientTimeout(2))).json()
+        return (await deployment.ask(worker, "GET", "/readyz", timeout=aiohttp.ClientTimeout(10))).json()
     except (aiohttp.ClientError, TimeoutError):
         return {}
 
@@ -86,12 +92,12 @@ async def metric(deployment, worker, pattern):
 
 async def broken(process):
     """Returns when what is sabotaged has broken: what is sent from then on cannot be part of the take that broke it."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         assert await process.stdout.readline() == b"broken\n"
 
 
 async def ended(process):
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         return await process.wait()
 
 
@@ -108,7 +114,9 @@ async def test_a_partition_that_is_never_fetched_makes_its_worker_unready_then_e
     deployment, environment
 ):
     ids = [f"o{n}" for n in range(20)]  # so many that each partition has some
-    async with running(deployment, environment, "orders", sabotaged="starve") as (process, worker, said):
+    # It is unready from half the limit on, and ends at the limit: time enough to be asked in between.
+    unhurried = environment | {"WATCHDOG_S": str(5 * LIMIT_S)}
+    async with running(deployment, unhurried, "orders", sabotaged="starve") as (process, worker, said):
         await deployment.send(ORDERS, *map(order, ids))
         await asyncio.gather(*(deployment.get(worker, id_) for id_ in ids))
         for id_ in ids:
@@ -176,8 +184,7 @@ async def test_a_worker_that_was_stopped_by_a_signal_for_longer_than_the_limit_g
         await deployment.send(ORDERS, order("o2"))
         assert (await deployment.outcome(worker, "o2"))["id"] == "o2"
         await asyncio.sleep(LIMIT_S * 1.5)  # as long as a false alarm would take
-        assert process.returncode is None
-        assert (await readiness(deployment, worker))["ready"]
+        await until(lambda: is_ready(deployment, process, worker), "ready")
 
 
 async def test_a_transaction_left_open_in_an_input_is_waited_for_without_alarm(deployment, environment):
@@ -185,7 +192,9 @@ async def test_a_transaction_left_open_in_an_input_is_waited_for_without_alarm(d
 
     async with running(deployment, environment, *CORE) as (process, worker, _):
         zombie = AIOKafkaProducer(
-            bootstrap_servers=deployment.servers, transactional_id="zombie", transaction_timeout_ms=60_000
+            bootstrap_servers=deployment.servers,
+            transactional_id=f"{deployment.prefix}zombie",
+            transaction_timeout_ms=600_000,
         )
         await zombie.start()
         try:
@@ -196,8 +205,7 @@ async def test_a_transaction_left_open_in_an_input_is_waited_for_without_alarm(d
                     )
                 await deployment.send(ORDERS, order("o1"))
                 await asyncio.sleep(LIMIT_S * 2)  # held back for as long as would be too long
-                assert process.returncode is None
-                assert (await readiness(deployment, worker))["ready"]
+                await until(lambda: is_ready(deployment, process, worker), "ready")
         finally:
             await zombie.stop()
         assert (await deployment.outcome(worker, "o1"))["id"] == "o1"
