@@ -22,6 +22,8 @@ HTTP_PORTS = range(10_000, 19_000)
 
 PATIENCE_S = 300
 """How long anything may take before a test fails."""
+WAIT = ("--timeout", "60000")
+"""For an order to be decided: the most that may be asked for."""
 
 
 def orders(data, *arguments):
@@ -122,9 +124,9 @@ def test_an_order_goes_through_and_a_second_run_finds_it(tmp_path):
         ports = listening(children)
         assert len(ports) == 4, "Kafka's two, PostgreSQL's, and the worker's"
         assert listening([psutil.Process(first.process.pid)]), "the mail server's"
-        posted = orders(tmp_path, "post", "--id", "mine", "--product", "mug")
+        posted = orders(tmp_path, "post", *WAIT, "--id", "mine", "--product", "mug")
         assert "VALIDATED" in posted.stdout, posted.stderr
-        failed = orders(tmp_path, "post", "--id", "other", "--product", "unicorn", "--customer", "15")
+        failed = orders(tmp_path, "post", *WAIT, "--id", "other", "--product", "unicorn", "--customer", "15")
         assert "FAILED" in failed.stdout, failed.stderr
         letter = letter_about("other", tmp_path / "mail")
         assert "'unicorn'" in letter
@@ -224,7 +226,7 @@ def test_two_that_are_started_in_the_same_moment_do_not_meet(tmp_path):
         for running, data in ((one, tmp_path / "one"), (two, tmp_path / "two")):
             process = psutil.Process(running.process.pid)
             ports += listening([process, *process.children(recursive=True)])
-            posted = orders(data, "post", "--id", f"of-{data.name}", "--product", "mug")
+            posted = orders(data, "post", *WAIT, "--id", f"of-{data.name}", "--product", "mug")
             assert "VALIDATED" in posted.stdout, posted.stderr
         assert len(set(ports)) == len(ports) == 10, (
             "Kafka's two, PostgreSQL's, the worker's and the mail server's, twice"
