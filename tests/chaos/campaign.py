@@ -38,6 +38,9 @@ LAYOUTS = (
     Layout("at-least-once", (CORE,) * 2, 50, Guarantee.AT_LEAST_ONCE),
     Layout("at-least-once-apart", EACH * 2, 25, Guarantee.AT_LEAST_ONCE),
 )
+ORDERS_AT_LEAST = 60
+"""Acknowledged before the first fault of a round, and again after the last one, however slow the machine is."""
+
 MOST_WORKERS = 9
 """Of any layout, and one more that a fault adds."""
 
@@ -118,9 +121,11 @@ async def campaign(
             while not enough(report.rounds) and not report.violations:
                 report.rounds += 1
                 plan = schedule(rng, possible, len(fleet.processes), faults_a_round)
-                async with load.running():
-                    await faults.happen(plan)
                 try:
+                    async with load.running():
+                        await load.more(ORDERS_AT_LEAST)
+                        await faults.happen(plan)
+                        await load.more(ORDERS_AT_LEAST)
                     await fleet.ready()
                     report.violations = await books.audit(load)
                 except AssertionError as error:

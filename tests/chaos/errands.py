@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Sequence
+from time import monotonic
 from typing import Any
 
 import aiohttp
@@ -11,7 +12,7 @@ import aiohttp
 from schemas.identifiers import new_order_id
 from schemas.messages import Customer, CustomerLevel, Payment
 from schemas.topics import CUSTOMERS, PAYMENTS
-from tests.chaos.fleet import Fleet, Process
+from tests.chaos.fleet import READY_S, Fleet, Process
 from tests.chaos.load import Load
 
 CHECK_INS = "/api/SOA/home/checkin"
@@ -88,8 +89,9 @@ class Errands(Load):
             self.versions[code] = 3
 
     async def _until_taken(self, method: str, service: str, path: str, body: Any) -> Any:
-        """Asks one worker of a service after the other, until one has taken it."""
-        while True:
+        """Asks one worker of a service after the other until one has taken it, which one must in the end."""
+        end = monotonic() + READY_S
+        while monotonic() < end:
             gate = self._rng.choice([p for p in self._fleet.processes if service in p.services])
             try:
                 async with self._http.request(
@@ -104,3 +106,4 @@ class Errands(Load):
             except (aiohttp.ClientError, TimeoutError) as error:
                 self.refused[type(error).__name__] += 1
             await asyncio.sleep(0.5)
+        raise AssertionError(f"{method} {path}: nobody has taken it in {READY_S:.0f} s")

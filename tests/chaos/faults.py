@@ -14,8 +14,8 @@ from tests.chaos.fleet import SESSION_S, STOP_S, Fleet, Process
 from tests.chaos.surroundings import Surroundings
 from tests.chaos.toxiproxy import Toxiproxy
 
-PROMPT_S = 10.0 + 3.0
-"""Within which a worker is promised to stop, whatever is the matter with its network; more on a busy machine."""
+PROMPT_S = 10.0 + 15.0
+"""Within which a worker is promised to stop, whatever is the matter with its network; and what a busy machine adds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from schemas.identifiers import new_order_id
 from schemas.messages import StockLevel
 from schemas.topics import WAREHOUSE_INVENTORY
 from tests.chaos.fleet import Fleet, Process
+from tests.workers import until
 
 STOCK = {"UNDERPANTS": 400, "JUMPERS": 1_000_000, "STOCKINGS": 100}
 """Of some there is so little that orders for it fail in each campaign."""
@@ -32,7 +33,9 @@ class Load:
         self.acknowledged: dict[str, dict[str, Any]] = {}
         self.refused: Counter[str] = Counter()
         self.broken: set[str] = set()
-        """Orders whose connection ended before the answer came; none of which a repetition was the first to be read."""
+        """Orders whose connection ended before the answer came, and that no other request can have written."""
+        self._read: set[str] = set()
+        """Orders of which a request was answered, and not by saying that they were there already."""
         self.answers: Counter[str] = Counter()
         """To requests for an order that was acknowledged: by status, and whether a standby gave them."""
         self.told: dict[str, set[str]] = {}
@@ -71,8 +74,18 @@ class Load:
             client = asyncio.create_task(self._client(order, gates, self._rng.random() < 0.3))
             clients.add(client)
             client.add_done_callback(clients.discard)
+            client.add_done_callback(self._ended)
             await asyncio.sleep(1 / self._rate)
-        await asyncio.gather(*clients)
+        await asyncio.gather(*clients, return_exceptions=True)
+
+    def _ended(self, client: asyncio.Task[None]) -> None:
+        if not client.cancelled() and (error := client.exception()):
+            self.wrong.append(f"a client failed: {error!r}")
+
+    async def more(self, count: int) -> None:
+        """Waits until so many more orders are acknowledged."""
+        wanted = len(self.acknowledged) + count
+        await until(lambda: len(self.acknowledged) >= wanted, f"{count} more orders acknowledged")
 
     async def _client(self, order: dict[str, Any], gates: Sequence[Process], asks: bool) -> None:
         self.sent += 1
@@ -86,10 +99,11 @@ class Load:
     async def _post(self, order: dict[str, Any], gate: Process) -> bool:
         try:
             async with self._http.post(f"{gate.url}/v1/orders", json=order, timeout=_PATIENCE) as response:
+                if response.status != 200:
+                    self._read.add(order["id"])
+                    self.broken.discard(order["id"])
                 if response.status in {200, 201}:
                     self.acknowledged[order["id"]] = order
-                    if response.status == 201:
-                        self.broken.discard(order["id"])
                     return True
                 self.refused[str(response.status)] += 1
                 if response.status not in {503, 504}:
@@ -98,7 +112,7 @@ class Load:
                     self.wrong.append(f"{order['id']}: 503 without Retry-After")
         except (aiohttp.ClientError, TimeoutError) as error:
             self.refused[type(error).__name__] += 1
-            if not isinstance(error, aiohttp.ClientConnectorError):
+            if not isinstance(error, aiohttp.ClientConnectorError) and order["id"] not in self._read:
                 self.broken.add(order["id"])
         return False
 

@@ -57,6 +57,8 @@ _LOSSES = frozenset(
     }
 )
 """What must not be at least once either: what a crash interrupted is decided again, and may weigh twice."""
+_ORDERS_AT_LEAST = 30
+"""Acknowledged before the first fault of a round, and again after the last one."""
 _SHOWN = (
     "SHIPPED",
     "check-ins kept",
@@ -107,9 +109,11 @@ async def campaign(
         judged = _Judge(deployment, around, errands, layout.guarantee)
         while not enough(report.rounds) and not report.violations:
             report.rounds += 1
-            async with errands.running():
-                await faults.happen(every_service_in_turn(rng, len(fleet.processes)))
             try:
+                async with errands.running():
+                    await errands.more(_ORDERS_AT_LEAST)
+                    await faults.happen(every_service_in_turn(rng, len(fleet.processes)))
+                    await errands.more(_ORDERS_AT_LEAST)
                 await fleet.ready()
             finally:
                 report.violations = await judged.violations()

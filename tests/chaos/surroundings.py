@@ -15,7 +15,7 @@ from ecosystem.ports import free_ports
 from ecosystem.postgres import Postgres
 from ecosystem.services import DATABASES
 
-_TAKES_MAIL_S = 30.0
+_TAKES_MAIL_S = 120.0
 
 
 class Surroundings:

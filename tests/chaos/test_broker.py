@@ -6,7 +6,7 @@ from tests.chaos.books import Books
 from tests.chaos.brokers import brokers
 from tests.chaos.fleet import CORE, Fleet
 from tests.chaos.load import Load
-from tests.workers import Deployment, until
+from tests.workers import Deployment
 
 AWAY_S = 30.0
 """Longer than sessions, transactions and clients' patience, so that all of them must notice."""
@@ -21,10 +21,9 @@ async def test_a_broker_that_was_away_costs_no_order_and_no_restart(tmp_path, pr
         load = Load(fleet, random.Random(7), rate=40)
         await load.stock()
         async with load.running():
-            await until(lambda: len(load.acknowledged) > 100, "orders before")
+            await load.more(100)
             await broker.lose(1, AWAY_S)  # being away is the fault itself, not something to wait for
-            back = len(load.acknowledged)
-            await until(lambda: len(load.acknowledged) > back + 100, "orders after")
+            await load.more(100)
         await fleet.ready()
 
         async with Books(deployment) as books:

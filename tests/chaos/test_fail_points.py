@@ -4,20 +4,24 @@ Three workers at once go through the steps, a fourth is left alone; orders come 
 """
 
 import asyncio
+import contextlib
 import random
 import signal
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from itertools import count
 
 from runtime.failpoints import POINTS
 from runtime.settings import Guarantee
 from tests.chaos.books import Books
-from tests.chaos.fleet import CORE, Fleet
+from tests.chaos.fleet import CORE, Fleet, Process
 from tests.chaos.load import Load
 from tests.workers import until
 
 SESSION_S = 2.0
 SILENCE_S = 3.5
+
+PATIENCE_S = 20.0
+"""After which a step of a takeover that does not come by itself is brought about."""
 
 HANDOVER = [point for point in POINTS if point.startswith("handover.")]
 AT_LEAST_ONCE = ["commit.wishes", "commit.state", "commit.announced", "commit.timers"]
@@ -38,6 +42,25 @@ def pauses(points: Iterable[str]) -> list[Life]:
     return [{p: f"pause({SILENCE_S})@{next(takeovers if p in HANDOVER else batches)}" for p in points}]
 
 
+@contextlib.asynccontextmanager
+async def taking_over(worker: Process) -> AsyncIterator[None]:
+    """Sees to it that there are takeovers: one that was broken off has not passed all of its steps."""
+
+    async def again() -> None:
+        while True:
+            await asyncio.sleep(PATIENCE_S)
+            worker.tell(signal.SIGSTOP)
+            await asyncio.sleep(SILENCE_S)
+            worker.tell(signal.SIGCONT)
+
+    task = asyncio.create_task(again())
+    try:
+        yield
+    finally:
+        task.cancel()
+        worker.tell(signal.SIGCONT)
+
+
 async def live(fleet: Fleet, *lives: Life, **settings) -> None:
     """A worker that is started anew for each life, on the state that the one before left."""
     worker = fleet.make(CORE, **settings)
@@ -54,7 +77,8 @@ async def live(fleet: Fleet, *lives: Life, **settings) -> None:
             def ended_or_said(words: str = words, start: int = start) -> bool:
                 return not worker.running or words in worker.log.read_bytes()[start:].decode(errors="replace")
 
-            await until(ended_or_said, words)
+            async with taking_over(worker) if point in HANDOVER else contextlib.nullcontext():
+                await until(ended_or_said, words)
             if crash:
                 await until(lambda: not worker.running, f"end at {point}")
                 assert worker.popen.returncode == -signal.SIGKILL, f"ended before {point}, see {worker.log}"

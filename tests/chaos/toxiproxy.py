@@ -21,7 +21,7 @@ from ecosystem.ports import free_ports
 
 VERSION = "v2.5.0"
 _MODULE = f"github.com/Shopify/toxiproxy/v2/cmd/server@{VERSION}"
-_START_S = 10.0
+_START_S = 60.0
 
 
 class NotInstalled(Exception):

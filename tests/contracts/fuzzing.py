@@ -41,6 +41,8 @@ async def all_services(deployment: Deployment, urls: Mapping[str, str]) -> Async
         "WORKER_KEYS": secrets.token_hex(),
         "SESSION_TIMEOUT_S": "30",  # the machine is busy: nobody is to be taken for dead
         "HEARTBEAT_INTERVAL_S": "0.5",
+        "PRODUCE_TIMEOUT_S": "60",  # nor is what takes its time: a 503 is a finding
+        "DATABASE_TIMEOUT_S": "60",
     }
     workers = []
     async with AsyncExitStack() as stack:
