@@ -34,7 +34,9 @@ class Running:
 def announced(running: Running) -> Iterator[None]:
     """Lets other commands find `running` for as long as the `with` block lasts."""
     path = _path()
-    path.write_text(json.dumps(asdict(running)))
+    whole = path.with_suffix(".new")
+    whole.write_text(json.dumps(asdict(running)))
+    whole.replace(path)  # who reads it meanwhile must not take half a note for none
     try:
         yield
     finally:
