@@ -113,6 +113,12 @@ async def everything_happens(deployment, workers):
     for id_ in orders:
         order = {"id": id_, "customerId": 15, "product": "JUMPERS", "quantity": 3, "price": 5}
         assert (await deployment.post(workers["orders"], **order))[0] == 201
+
+    async def known():
+        status, body = await deployment.get(workers["fulfilment"], orders[0], "fulfilment")
+        return status == 200 and "VALIDATED" not in body["missing"]
+
+    await until(known, "order known where a check-in waits for it a second only")
     for order_no in (orders[0], "unknown"):
         body = {**CHECK_IN, "orderNo": order_no}
         assert (await deployment.ask(workers["checkin"], "POST", "/api/SOA/home/checkin", json=body)).status == 201
