@@ -11,6 +11,7 @@ from schemas.topics import WAREHOUSE_INVENTORY
 from tests.chaos.fleet import CORE, Fleet, Process
 from tests.chaos.reads import Reads
 from tests.workers import Deployment, Remote, until
+from validators.inventory.state import STOCK
 
 ORDERS = 200
 GENEROUS_S = 60.0
@@ -58,6 +59,10 @@ async def answered_by_owners(reads: Reads) -> None:
     await until(hundred, "reads without copies")
 
 
+async def stocked(deployment: Deployment) -> bool:
+    return "JUMPERS" in await deployment.rows(STOCK)
+
+
 async def known_orders(deployment: Deployment, gate: Process) -> dict:
     """Orders of which some failed, and what became of each."""
     worker = Remote(gate.url)
@@ -78,6 +83,7 @@ async def test_what_a_lost_worker_held_is_read_on_from_copies_and_nothing_wrong(
         stays, goes = fleet.processes
         await deployment.send(WAREHOUSE_INVENTORY, StockLevel(product="JUMPERS", count=10_000))
         await settled(deployment, fleet)
+        await until(lambda: stocked(deployment), "stock known: orders do not wait for it")
         outcomes = await known_orders(deployment, stays)
         await settled(deployment, fleet)
         reads, stop = Reads(deployment.http, stays.url, outcomes), asyncio.Event()
