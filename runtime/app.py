@@ -34,6 +34,9 @@ class App(faust.App):
 
     BootStrategy = Boot
 
+    EFFECTS_S = 1.0
+    """At a stop, effects in hand may take so long once more: the group is to be left in time, too."""
+
     def __init__(self, settings: Settings, group: str, engine: Engine, member: KafkaMember, url: URL) -> None:
         super().__init__(
             Names(settings.topic_prefix).group(group),
@@ -81,4 +84,4 @@ class App(faust.App):
         return Consumer(self, self.takes, self._engine, self._member, beacon=self.beacon, loop=self.loop)
 
     async def _stop_consumer(self) -> None:
-        await self._engine.revoked()
+        await self._engine.revoked(self.EFFECTS_S)

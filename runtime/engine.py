@@ -97,10 +97,14 @@ class Engine:
             plan, ownership, stores, timers, self.effects, watches, logs, self.taking, metrics, failed, copies
         )
 
-    async def revoked(self) -> None:
-        """The group takes partitions away. Returns once nothing is in hand any more."""
-        # The group waits for members as long as a session may be silent: half of that is for the batch in hand.
-        await self.handover.give_up(self.loop, self._session_timeout_s / 2)
+    async def revoked(self, for_effects_s: float = float("inf")) -> None:
+        """The group takes partitions away. Returns once nothing is in hand any more.
+
+        Effects are waited for so long, or for three quarters of the time there is.
+        """
+        # The group waits for members as long as a session may be silent: half of that is for what is in hand.
+        patience_s = self._session_timeout_s / 2
+        await self.handover.give_up(self.loop, patience_s, min(for_effects_s, 0.75 * patience_s))
 
     async def assigned(
         self, partitions: Collection[TopicPartition], membership: Membership, standby: Collection[int] = ()
@@ -142,6 +146,8 @@ class Engine:
         failures = self.loop.failures
         if isinstance(error, Refused):
             self.taking.hold()
+            self.effects.suspend()
+            self.effects.keep(())  # others have had a session's time to begin the same
             self._client.rejoin()
         elif self._limits.lessons != self._lessons:
             self._lessons = self._limits.lessons

@@ -82,19 +82,23 @@ class Handover:
         self.failures = 0
         """Takeovers that failed and were tried again."""
 
-    async def give_up(self, loop: Loop, patience: float) -> None:
-        """Partitions are being taken away: the batch in hand is finished first, or after `patience` seconds given up.
+    async def give_up(self, loop: Loop, patience: float, for_effects: float = 0.0) -> None:
+        """Partitions are being taken away: the batch in hand is finished first, or after `patience` seconds given up;
+        and before it the effects that must not be cancelled, or so many of these seconds `for_effects`.
 
         A batch that is given up here cannot take effect later: its offsets are refused under its old generation.
         """
         await self._cancel()
+        until = elapsed_s() + patience
+        # The loop goes on meanwhile: it decides that they are done.
+        await self._effects.finish(for_effects if self._ownership.running else 0)
         self._reader.hold()
-        self._effects.clear()
         failpoints.reach("handover.giving_up")
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(until - elapsed_s()):
                 await loop.idle()
         self._ownership.lose()
+        self._effects.suspend()
         self._leave()
         await self._cancel()  # again: a batch that was given up meanwhile may have asked for a takeover
         self._metrics.owned(0)
@@ -113,16 +117,18 @@ class Handover:
         self._leave()
         if self._copies is not None:
             self._copies.follow(())
+        self._effects.suspend()
+        self._effects.keep(self._continued(assigned, membership))
+        self._effects.resume()
         self._assigned, self._membership, self._standby = tuple(sorted(assigned)), membership, frozenset(standby)
         self._reader.hold()
-        self._effects.clear()
         self._task = asyncio.create_task(self._until_done(), name="takeover")
 
     def again(self, after: float = 0.0) -> None:
         """Takes the same partitions over anew, in `after` seconds: the broker tells how the last batch ended."""
         self._reader.hold()
         self._leave()
-        self._effects.clear()
+        self._effects.suspend()
         self._metrics.owned(0)
         self._watches.touch_all()
         if self._task is None or self._task.done():
@@ -130,6 +136,13 @@ class Handover:
 
     async def stop(self) -> None:
         await self._cancel()
+
+    def _continued(self, assigned: Collection[TopicPartition], membership: Membership) -> set[int]:
+        """Of the partitions that are assigned, those that nobody else has owned since they were this worker's."""
+        before = self._membership
+        if (membership.member_id, membership.generation) != (before.member_id, before.generation + 1):
+            return set()
+        return {tp.partition for tp in assigned} & {tp.partition for tp in self._assigned}
 
     def _leave(self) -> None:
         if self._taken_over and self._copies is not None:

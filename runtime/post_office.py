@@ -5,15 +5,28 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.message import EmailMessage
+from typing import Any
 
 import aiosmtplib
 
+from runtime.attempt import irrevocable
 from runtime.clock import elapsed_s
 from runtime.hosting import Host
 from runtime.service import RefusedForGood
 from runtime.settings import Settings, SmtpSecurity
 
 log = logging.getLogger(__name__)
+
+
+class _Client(aiosmtplib.SMTP):
+    """Patient from where a letter might be sent twice."""
+
+    TAKEN_S = 600.0
+    """RFC 5321, 4.5.3.2.6: so long may a server take to answer for a letter. Who gives up before sends it twice."""
+
+    async def data(self, message: str | bytes, /, *, timeout: Any = None) -> aiosmtplib.SMTPResponse:
+        with irrevocable():
+            return await super().data(message, timeout=self.TAKEN_S)
 
 
 class PostOffice:
@@ -70,7 +83,7 @@ class PostOffice:
     async def _connect(self) -> aiosmtplib.SMTP:
         settings = self._settings
         password = settings.smtp_password if settings.smtp_user else None
-        client = aiosmtplib.SMTP(
+        client = _Client(
             hostname=settings.smtp_host,
             port=settings.smtp_port,
             username=settings.smtp_user or None,

@@ -65,9 +65,9 @@ class Worker:
     DRAIN_S = 0.5
     """Requests on connections there are already are answered as ever."""
     ANSWER_S = 2.0
-    """A request in hand waits for the broker, from the beginning of the stop."""
+    """A request in hand waits for the broker, from the beginning of the stop; and an effect for the other side."""
     LEAVE_S = 2.5
-    """The batch in hand is finished, and the group left."""
+    """What is in hand is finished, and the group left."""
     CLOSE_S = 0.5
     """Each of the rest."""
 
@@ -292,12 +292,16 @@ class Worker:
         self._to_stop.append((most_s, step))
 
     async def _stop_serving(self) -> None:
-        """Takes no new connection and answers what is in hand.
+        """Takes no new connection, answers what is in hand, and has effects finished.
 
         Connections stay until the end: a request that was under way as its connection closed would break. What comes on
         one is answered, with 503 once partitions are gone, and the answer says that it was the last.
         """
         self._patience.hurry(self.ANSWER_S)
+        effects = [] if self._app is None else [self._engine.effects.finish(self.ANSWER_S)]
+        await asyncio.gather(self._answer(), *effects)
+
+    async def _answer(self) -> None:
         await self._runner.drain(self.DRAIN_S)
         while in_hand(self._runner.app):  # noqa: ASYNC110 - as long as the step may take
             await asyncio.sleep(self._runner.LOOK_S)

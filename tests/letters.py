@@ -1,5 +1,6 @@
 """A real SMTP server's side of a test: it keeps letters, or refuses them."""
 
+import asyncio
 from contextlib import contextmanager
 from email import message_from_bytes, policy
 
@@ -27,6 +28,8 @@ class Mailbox:
         self.letters = []
         self.refuse = {}
         self.busy = 0
+        self.slow_s = 0.0
+        """Between having a letter and saying so."""
         self.connections = 0
 
     async def handle_EHLO(self, server, session, envelope, hostname, responses):  # noqa: N802
@@ -45,6 +48,7 @@ class Mailbox:
             self.busy -= 1
             return "451 try again"
         self.letters.append(message_from_bytes(envelope.content, policy=policy.default))
+        await asyncio.sleep(self.slow_s)
         return "250 taken"
 
     def of(self, order_id):

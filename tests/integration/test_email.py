@@ -111,6 +111,45 @@ async def test_a_server_that_is_away_costs_no_letter_nor_does_a_restart(deployme
     assert len(mailbox.letters) == 1
 
 
+def written_twice(mailbox) -> list[str]:
+    return [id_ for id_, times in Counter(letter["Message-ID"] for letter in mailbox.letters).items() if times > 1]
+
+
+async def test_no_letter_comes_twice_though_partitions_move_and_workers_stop(deployment, mailbox, server):
+    """Nobody crashes: whoever gives a partition up waits until it has noted what the server is about to have taken."""
+    mailbox.slow_s = 0.2
+    settings = {"smtp_port": server, "session_timeout_s": 20}  # a machine that stalls for long is no rebalance in haste
+    workers = [await deployment.start("email", name="w0", **settings)]
+    await deployment.send(CUSTOMERS, FRANZ)
+    names = iter(range(10**6))
+
+    async def some(count) -> None:
+        await deployment.send(ORDERS, *(order(f"o{next(names)}", OrderState.SHIPPED) for _ in range(count)))
+
+    await some(10)
+    for n in range(1, 4):
+        await until(lambda: len(mailbox.letters) >= 4 * n, "letters on their way")  # noqa: B023
+        workers.append(await deployment.start("email", name=f"w{n}", **settings))
+        await some(5)
+        await deployment.stop(workers.pop(0))
+    sent = next(names)
+    await until(lambda: len({letter["Message-ID"] for letter in mailbox.letters}) == sent, "all letters")
+    await until(lambda: not any(len(w._engine.effects) for w in workers), "all noted")
+
+    assert written_twice(mailbox) == []
+
+
+async def test_a_server_that_is_slow_to_answer_for_a_letter_gets_it_once(deployment, mailbox, server):
+    mailbox.slow_s = 3.0
+    worker = await deployment.start("email", smtp_port=server, smtp_timeout_s=1)
+    await deployment.send(CUSTOMERS, FRANZ)
+    await deployment.send(ORDERS, order("o1", OrderState.SHIPPED))
+    await until(lambda: mailbox.letters, "the letter")
+    await until(lambda: not len(worker._engine.effects), "it is noted")
+
+    assert len(mailbox.letters) == 1
+
+
 @pytest.mark.parametrize("security", ["starttls", "tls"])
 async def test_letters_go_encrypted_and_logged_in(deployment, mailbox, tmp_path, security):
     authority = trustme.CA()

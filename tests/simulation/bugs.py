@@ -1,6 +1,5 @@
 """Faults planted into the runtime or its ports, each as somebody might really write it, for the simulation to find."""
 
-import asyncio
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -9,6 +8,7 @@ from unittest.mock import patch
 import fulfilment_service.app
 from fulfilment_service.gate import Gate
 from orders_service.place import place
+from runtime.attempt import Attempt
 from runtime.checkpoint import AtLeastOnce, ExactlyOnce, Unsettled, _in_time
 from runtime.effects import Effects
 from runtime.engine import Engine
@@ -258,17 +258,32 @@ def effects_not_loaded():
 @planted()
 def effect_noted_before_it_is_done():
     """That an effect is done is decided before it is: a crash in between loses it."""
-    until_done, performs = Effects._until_done, {}
+    perform, noted = Attempt._perform, Effects._noted
 
-    async def noted_first(self, name, what):
-        task = asyncio.current_task()
-        if task not in performs:
-            performs[task] = what
-        else:
-            await until_done(self, name, what)
-            await until_done(self, name, performs.pop(task))
+    async def later(self):
+        pass
 
-    with patch.object(Effects, "_until_done", noted_first):
+    async def noted_first(self, row, attempt):
+        await noted(self, row, attempt)
+        await perform(attempt)
+
+    with patch.object(Attempt, "_perform", later), patch.object(Effects, "_noted", noted_first):
+        yield
+
+
+@planted()
+def effects_cut_off():
+    """Partitions go at once, whatever is being done outside: their next owner does it again."""
+
+    async def not_waited_for(self, patience_s):
+        self.rest()
+
+    def cut_off(self):
+        suspend(self)
+        self.keep(())
+
+    suspend = Effects.suspend
+    with patch.object(Effects, "finish", not_waited_for), patch.object(Effects, "suspend", cut_off):
         yield
 
 

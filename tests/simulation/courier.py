@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from random import Random
 
+from runtime.attempt import irrevocable
 from runtime.hosting import Hosted
 from runtime.service import Effect, Input, RefusedForGood, Service
 from schemas.messages import Order
@@ -31,8 +32,9 @@ class Outside:
             raise OSError("nobody is there")
         if self.refuses(key):
             raise RefusedForGood("no")
-        self.done[key, order.state] += 1
-        await asyncio.sleep(0.02 * self._random.random())
+        with irrevocable():
+            self.done[key, order.state] += 1
+            await asyncio.sleep(0.02 * self._random.random())
 
 
 async def _take(key, order):

@@ -27,6 +27,8 @@ from validators.inventory.state import RESERVATIONS, STOCK
 TERMINAL = (OrderState.VALIDATED, OrderState.FAILED)
 LATE = "no verdict within"
 SLACK_S = 30.0
+HARD = {"crash", "wipe", "pause", "cut", "delay", "storm"}
+"""Faults that may end a worker, or its membership, before it has noted what it has done outside."""
 
 
 class Outcome:
@@ -329,6 +331,16 @@ def effects_done(outcome):
             yield f"{key} was told or set aside, though it is {'decided' if key in outcome.terminal else 'not'}"
 
 
+def effects_done_once(outcome):
+    """Where partitions change hands with time for it, or are taken over anew by who had them, nothing is done twice."""
+    if {event.what for event in outcome.world.schedule.events} & HARD:
+        return
+    asked = Counter((order.id, order.state) for order in outcome.messages(ORDERS.name, Order))  # replayed ones too
+    for (order_id, state), count in sorted(outcome.world.outside_kafka.done.items()):
+        if count > asked[order_id, state]:
+            yield f"{order_id} was told {count} times to be {state}, asked for {asked[order_id, state]} times"
+
+
 def nothing_set_aside(outcome):
     """No message is a dead letter, and no task failed in a way that nobody saw."""
     refused = courier(None).service.redone.dead_letters
@@ -351,6 +363,7 @@ EXACTLY_ONCE = (
     state_is_the_changelogs,
     shipped_when_due,
     effects_done,
+    effects_done_once,
     nothing_set_aside,
 )
 AT_LEAST_ONCE = (nothing_set_aside,)

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from runtime import attempt
 from runtime.calls import Asked, NotHere
 from runtime.effects import Effects
 from runtime.plan import Plan
@@ -16,12 +17,15 @@ class Shelf:
     """The other side of an effect, a service that has it, and the loop as far as effects see it."""
 
     def __init__(self, monkeypatch) -> None:
-        monkeypatch.setattr(Effects, "FIRST_PAUSE_S", 0.001)
+        monkeypatch.setattr(attempt, "FIRST_PAUSE_S", 0.001)
         self.done: list[str] = []
         self.ended: list[str] = []
         self.fate: list[Exception] = []
+        self.begun: list[str] = []
         self.gate = asyncio.Event()
         self.gate.set()
+        self.answer = asyncio.Event()
+        self.answer.set()
         effect = Effect("put", StockLevel, self._perform, self._on_done, self._on_refused)
         self.service = Service("keeper", (), (), effects=(effect,))
         self.effects = Effects(Plan((self.service,)), self._decided)
@@ -29,10 +33,13 @@ class Shelf:
         self.refusals = 0
 
     async def _perform(self, key, level):
+        self.begun.append(key)
         await self.gate.wait()
         if self.fate:
             raise self.fate.pop(0)
-        self.done.append(f"{key}={level.count}")
+        with attempt.irrevocable():
+            self.done.append(f"{key}={level.count}")
+            await self.answer.wait()
 
     def _on_done(self, level, ctx):
         self.ended.append(f"done {level.count}")
@@ -60,16 +67,28 @@ class Shelf:
         self.apply({key.encode(): None})
 
     def ask(self, key, count):
+        self.apply({key.encode(): self.row(count)})
+
+    def row(self, count):
         payload = StockLevel(product="mug", count=count).to_json()
-        self.apply({key.encode(): Pending(effect="put", payload=payload).to_json()})
+        return Pending(effect="put", payload=payload).to_json()
 
     def apply(self, rows):
         self.store.apply(rows, 0)
         self.effects.apply(self.service.pending.name, 0, rows)
 
+    def load(self):
+        self.effects.load(self.service.pending.name, 0, self.store)
+
+    async def taken(self, count):
+        """Returns when the other side has taken so many."""
+        async with asyncio.timeout(60):
+            while len(self.done) < count:
+                await asyncio.sleep(0.001)
+
     async def idle(self):
         async with asyncio.timeout(60):
-            while self.effects._doing or len(self.effects):
+            while self.effects._doing or self.effects._noting or len(self.effects):
                 await asyncio.sleep(0.001)
 
 
@@ -128,11 +147,12 @@ async def test_that_it_was_done_is_noted_again_without_doing_it_again(shelf):
 
 async def test_effects_of_a_partition_that_is_behind_wait(shelf):
     shelf.ask("mug", 1)
-    shelf.effects.clear()
+    shelf.effects.suspend()
     shelf.effects.hold({0})
-    shelf.effects.load(shelf.service.pending.name, 0, shelf.store)
+    shelf.load()
     shelf.ask("cup", 2)
-    assert not shelf.effects._doing
+    await asyncio.sleep(0.01)
+    assert shelf.done == []
     shelf.effects.release({0})
     await shelf.idle()
 
@@ -143,14 +163,138 @@ async def test_whoever_takes_over_does_what_was_not_done(shelf):
     shelf.gate.clear()
     shelf.ask("mug", 1)
     await asyncio.sleep(0)
-    shelf.effects.clear()
+    shelf.effects.suspend()
     shelf.gate.set()
     await asyncio.sleep(0.01)
     assert shelf.done == []
 
-    shelf.effects.load(shelf.service.pending.name, 0, shelf.store)
+    shelf.load()
     await shelf.idle()
     assert shelf.done == ["mug=1"]
+
+
+async def test_what_is_irrevocable_is_waited_for_and_noted_and_nothing_else_is_begun(shelf, monkeypatch):
+    monkeypatch.setattr(Effects, "AT_ONCE", 2)
+    shelf.answer.clear()
+    shelf.ask("mug", 1)
+    await shelf.taken(1)
+    shelf.gate.clear()
+    shelf.ask("cup", 2)
+    shelf.ask("jug", 3)
+    finishing = asyncio.create_task(shelf.effects.finish(10))
+    async with asyncio.timeout(60):
+        while "cup" in {row.key for row in shelf.effects._doing}:
+            await asyncio.sleep(0.001)
+    assert not finishing.done()
+    shelf.answer.set()
+    await finishing
+
+    assert (shelf.done, shelf.ended) == (["mug=1"], ["done 1"])
+    assert sorted(shelf.store.rows) == [b"cup", b"jug"]
+    assert "jug" not in shelf.begun
+
+
+async def test_what_takes_too_long_is_not_waited_for(shelf):
+    shelf.answer.clear()
+    shelf.ask("mug", 1)
+    await shelf.taken(1)
+    await shelf.effects.finish(0.01)
+
+    assert shelf.ended == []
+
+
+@pytest.mark.parametrize("answered", ["before the partition is back", "after"])
+async def test_what_was_done_is_only_noted_when_its_partition_stays_here(shelf, answered):
+    shelf.answer.clear()
+    shelf.ask("mug", 1)
+    await shelf.taken(1)
+    shelf.effects.suspend()
+    if answered != "after":
+        shelf.answer.set()
+        await asyncio.sleep(0.01)
+    shelf.effects.keep({0})
+    shelf.load()
+    shelf.answer.set()
+    await shelf.idle()
+
+    assert (shelf.done, shelf.ended, shelf.store.rows) == (["mug=1"], ["done 1"], {})
+
+
+async def test_what_was_done_and_could_not_be_noted_is_noted_when_the_partition_is_taken_over_again(shelf):
+    shelf.refusals = 10**6
+    shelf.ask("mug", 1)
+    await shelf.taken(1)
+    shelf.effects.suspend()
+    shelf.effects.hold({0})
+    shelf.load()
+    shelf.refusals = 0
+    shelf.effects.release({0})
+    await shelf.idle()
+
+    assert (shelf.done, shelf.ended) == (["mug=1"], ["done 1"])
+
+
+async def test_what_somebody_else_may_have_had_meanwhile_is_done_again(shelf):
+    shelf.refusals = 10**6
+    shelf.ask("mug", 1)
+    await shelf.taken(1)
+    shelf.effects.suspend()
+    shelf.effects.keep({1})
+    shelf.refusals = 0
+    shelf.load()
+    await shelf.idle()
+
+    assert (shelf.done, shelf.ended) == (["mug=1", "mug=1"], ["done 1"])
+
+
+async def test_what_is_irrevocable_is_stopped_once_its_partition_is_somebody_elses(shelf):
+    shelf.answer.clear()
+    shelf.ask("mug", 1)
+    await shelf.taken(1)
+    [doing] = shelf.effects._doing.values()
+    shelf.effects.suspend()
+    await asyncio.sleep(0.01)
+    assert not doing.task.done()
+    shelf.effects.keep(())
+    await asyncio.wait([doing.task])
+
+    assert doing.task.cancelled()
+
+
+async def test_another_wish_under_the_key_is_done_though_the_one_before_was_not_noted(shelf):
+    shelf.refusals = 10**6
+    shelf.ask("mug", 1)
+    await shelf.taken(1)
+    shelf.effects.suspend()
+    shelf.refusals = 0
+    shelf.store.apply({b"mug": shelf.row(2)}, 0)
+    shelf.load()
+    await shelf.idle()
+
+    assert (shelf.done, shelf.ended) == (["mug=1", "mug=2"], ["done 2"])
+
+
+async def test_a_note_that_took_effect_unheard_is_forgotten(shelf):
+    shelf.refusals = 10**6
+    shelf.ask("mug", 1)
+    await shelf.taken(1)
+    shelf.effects.suspend()
+    shelf.store.apply({b"mug": None}, 0)
+    shelf.load()
+    shelf.refusals = 0
+    shelf.ask("mug", 1)
+    await shelf.idle()
+
+    assert shelf.done == ["mug=1", "mug=1"], "it was asked for twice"
+
+
+async def test_what_no_service_here_can_do_is_left_alone_and_holds_nobody_up(shelf):
+    shelf.apply({b"mug": Pending(effect="of another version", payload=b"").to_json()})
+    shelf.ask("cup", 2)
+    await shelf.taken(1)
+
+    assert shelf.done == ["cup=2"]
+    assert b"mug" in shelf.store.rows
 
 
 async def test_no_more_than_so_many_at_once(shelf, monkeypatch):

@@ -87,6 +87,7 @@ class Worker:
         self.given_up = []
         self.ownership, self.stores, self.reader = Ownership(), MemoryStores(), Reader()
         timers, watches, effects = Timers(plan), Watches(), Effects(plan, pytest.fail)
+        self.effects = effects
         self.loop = Loop(
             plan,
             1,
@@ -299,3 +300,45 @@ async def test_at_least_once_rows_that_another_worker_wrote_are_not_passed_over(
         store = worker.ownership.store(LEVELS.name, 0)
         assert store.get(b"cup") == other.value
         assert worker.count() == 7
+
+
+@pytest.mark.parametrize(
+    ("membership", "kept"),
+    [
+        (Membership(2, "me"), {0}),
+        (Membership(3, "me"), set()),
+        (Membership(2, "me, after the group had dropped me"), set()),
+    ],
+)
+async def test_what_was_done_outside_counts_where_nobody_else_can_have_owned_the_partition(worker, membership, kept):
+    told = []
+    worker.effects.keep = told.append
+    await worker.handover.take_over([TP], membership)
+    await worker.running()
+
+    assert told == [kept]
+
+
+async def test_effects_are_finished_before_partitions_go_and_the_loop_goes_on_meanwhile(worker):
+    async def finish(patience_s):
+        assert patience_s == 5
+        assert await worker.step(0, 7)
+        assert worker.count() == 7
+
+    worker.effects.finish = finish
+    await worker.handover.give_up(worker.loop, 10, 5)
+
+    assert not worker.ownership.running
+
+
+async def test_effects_are_not_waited_for_where_it_could_not_be_noted_that_they_are_done(worker):
+    waited = []
+
+    async def finish(patience_s):
+        waited.append(patience_s)
+
+    worker.effects.finish = finish
+    await worker.handover.give_up(worker.loop, 10, 5)
+    await worker.handover.give_up(worker.loop, 10, 5)
+
+    assert waited[1:] == [0]
