@@ -84,7 +84,8 @@ async def write(servers: str, records: Iterable[Kept], names: Iterable[str] = CO
     settings = Settings(kafka_bootstrap_servers=servers, topic_prefix=f"t-{secrets.token_hex(4)}-")
     wanted = frozenset(names)
     records = (record for record in records if record.topic in wanted)
-    await ensure_topics(settings, {name: {} for name in wanted})
+    # Records may bear an old time: with the broker's own limit it would remove them whenever it next looks.
+    await ensure_topics(settings, {name: {"retention.ms": "-1"} for name in wanted})
     async with AIOKafkaProducer(bootstrap_servers=servers, acks="all", linger_ms=5) as producer:
         for chunk in _chunks(records, 20_000):
             acks = [

@@ -20,6 +20,7 @@ _Row = Seen[Reservation | None]
 def judge(order: History, rules: Rules, counts: Counter[str], changed: Changed) -> Iterator[Violation]:
     """Walks what the order held, then looks at what it holds now."""
     yield from _walk(order, rules, counts, changed)
+    _send_off(order, changed)
     if order.moving or Source.RESERVATIONS not in rules.seen:
         return
     if order.posted is None:
@@ -29,12 +30,18 @@ def judge(order: History, rules: Rules, counts: Counter[str], changed: Changed) 
             yield Violation(Kind.RESERVED_NEVER_POSTED, order.id, says, facts_of(kept))
         return
     yield from _fits(order)
-    shipped = order.came_to(OrderState.SHIPPED)
-    last = order.reservations[-1].message if order.reservations else None
-    if shipped is not None and (last is None or last.refusal is None):  # nor by a check that is not required
-        changed(Source.SENT_OFF, order.posted.message.product, shipped.fact, order.posted.message.quantity)
     if order.agreed:
         yield from _at_the_end(order, rules, counts)
+
+
+def _send_off(order: History, changed: Changed) -> None:
+    """Tells what was shipped; of an order that is moving it is not known yet whether the stock has heard of it."""
+    shipped = order.came_to(OrderState.SHIPPED)
+    last = order.reservations[-1].message if order.reservations else None
+    if order.posted is None or shipped is None or (last is not None and last.refusal is not None):
+        return  # refused, and shipped all the same: by a check that is not required
+    fact = shipped.fact._replace(late=shipped.fact.late or order.moving)
+    changed(Source.SENT_OFF, order.posted.message.product, fact, order.posted.message.quantity)
 
 
 def _walk(order: History, rules: Rules, counts: Counter[str], changed: Changed) -> Iterator[Violation]:

@@ -278,6 +278,21 @@ def test_what_is_in_stock_is_what_was_announced_less_what_was_shipped(stock, shi
     assert counted(stock, shipped_ago_s, announced_ago_s) == ([] if sound else [Kind.COUNT_DIFFERS])
 
 
+@pytest.mark.parametrize("moving", [False, True])
+def test_what_was_shipped_of_an_order_that_is_moving_may_be_in_the_count_or_not(moving):
+    log = fulfilled(300, shipped=True)
+    log.add(Source.CHECK_INS, CHECK_IN, 1, late=moving)
+    sent = []
+
+    def changed(source, product, fact, by):
+        if source is Source.SENT_OFF:
+            sent.append((product, fact.late, by))
+
+    facts = sorted(log.facts, key=lambda fact: fact.source)
+    list(orders.judge("o1", facts, RULES, Counter(), changed, lambda _: ()))
+    assert sent == [("JUMPERS", moving, 1)]
+
+
 # What follows from an order
 
 
