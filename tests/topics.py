@@ -22,6 +22,8 @@ from schemas.messages import CheckType
 from tests.workers import Deployment
 
 PARTITIONS = 4
+NOTIFIED = ("shop@example.org",)
+"""Who is written to about products."""
 _MODELS = {TOPICS[source]: MODELS[source] for source in TOPICS}
 
 
@@ -116,6 +118,7 @@ async def judged(logs: "Logs", **rules: Any) -> Report:
             "exactly_once": True,
             "now_ms": int(time.time() * 1000),
             "seen": frozenset(TOPICS),
+            "notified": NOTIFIED,
         }
         await judge(facts, Rules(**{**defaults, **rules}), report)
     return report

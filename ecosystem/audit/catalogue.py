@@ -2,7 +2,7 @@
 suspicious."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +10,7 @@ from ecosystem.audit.facts import MODELS, SUBSCRIBERS, Fact, Source
 from ecosystem.audit.history import Seen, facts_of
 from ecosystem.audit.report import Kind, Rules, Violation
 from ecosystem.audit.rows import ProductRow
+from ecosystem.audit.totals import Sums
 from product_subscribers.security.rule import Guard
 from schemas.api import ProductState
 from schemas.messages import ProductAlert, ProductAlertKind, ProductEvent, ProductEventKind
@@ -36,8 +37,16 @@ class Catalogued:
         return self._seen.get(source, [])
 
 
-def judge(code: str, facts: Iterable[Fact], rules: Rules, counts: Counter[str]) -> Iterator[Violation]:
-    """Violations of one product."""
+def judge(
+    code: str,
+    facts: Iterable[Fact],
+    rules: Rules,
+    counts: Counter[str],
+    sums: Sums | None = None,
+    told: Callable[[str, Fact], None] = lambda event_id, fact: None,
+) -> Iterator[Violation]:
+    """Violations of one product. `sums` gets what monitoring has counted of it, `told` the id of each change and each
+    alert with its record."""
     product = Catalogued(code, facts)
     counts["unreadable"] += len(product.unreadable)
     changes: dict[str, Seen[ProductEvent]] = {}
@@ -48,6 +57,12 @@ def judge(code: str, facts: Iterable[Fact], rules: Rules, counts: Counter[str]) 
             says = f"change {seen.message.event_id} was announced in two ways"
             yield Violation(Kind.CHANGE_DIFFERS, code, says, facts_of([first, seen]))
     history = list(changes.values())
+    if sums is not None:
+        counted = product.of(Source.COUNTED)
+        sums.add(history, counted[-1].message.version if counted else 0)
+        sums.moving |= product.moving
+    for seen in (*history, *product.of(Source.ALERTS)):
+        told(seen.message.event_id, seen.fact)
     counts["changes"] += len(history)
     yield from _versions(code, history, rules)
     if not product.moving:

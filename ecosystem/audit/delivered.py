@@ -9,12 +9,14 @@ from ecosystem.audit.facts import Fact, Source
 from ecosystem.audit.report import AuditError
 from email_service.compose import message_id
 from email_service.state import Kind
+from product_subscribers.notifications import letters as notices
 
 _NEW = ("new", "cur")
 
 
 def letters(folder: Path, began_ms: int) -> Iterator[tuple[bytes, Fact] | None]:
-    """The order and the kind of every letter of ours, by its Message-ID; `None` for any other.
+    """The order and the kind of every letter of ours, by its Message-ID, or the event and the address; `None` for any
+    other.
 
     Arguments:
         folder: the Maildir.
@@ -32,15 +34,19 @@ def letters(folder: Path, began_ms: int) -> Iterator[tuple[bytes, Fact] | None]:
             at_ms = int(path.stat().st_mtime * 1000)
         except FileNotFoundError:
             continue  # read by somebody, who moved it: it is in `cur` now
-        order_id, kind = _of(headers)
-        if kind is None:
+        found = _of(headers)
+        if found is None:
             yield None
         else:
-            yield order_id.encode(), Fact(Source.MAIL, 0, number, at_ms, at_ms >= began_ms, None, kind)
+            source, key, about = found
+            yield key.encode(), Fact(source, 0, number, at_ms, at_ms >= began_ms, None, about)
 
 
-def _of(headers: Message) -> tuple[str, Kind | None]:
-    order_id = str(headers.get("X-Order-Id", "")).strip()
-    id_ = str(headers.get("Message-ID", "")).strip().partition("@")[0]
-    kinds = (kind for kind in Kind if message_id(order_id, kind, "").startswith(f"{id_}@"))
-    return order_id, next(kinds, None)
+def _of(headers: Message) -> tuple[Source, str, str] | None:
+    order_id, event_id, to = (str(headers.get(name, "")).strip() for name in ("X-Order-Id", "X-Event-Id", "To"))
+    id_ = str(headers.get("Message-ID", "")).strip().partition("@")[0] + "@"
+    if event_id and notices.message_id(event_id, to, "").startswith(id_):
+        return Source.NOTICES_MAIL, event_id, to
+    kinds = (kind for kind in Kind if message_id(order_id, kind, "").startswith(id_))
+    kind = next(kinds, None)
+    return None if kind is None else (Source.MAIL, order_id, kind)

@@ -9,7 +9,7 @@ from ecosystem.audit.rows import CheckinRow, ProductRow
 from fulfilment_service.state import PROGRESS
 from orders_service.state import ORDERS_VIEW
 from portal_service.view import CHECK_INS_VIEW
-from product_subscribers.monitoring.state import COUNTED
+from product_subscribers.monitoring.state import COUNTED, TOTALS
 from product_subscribers.notifications.state import TOLD
 from product_subscribers.security.state import WATCHED
 from runtime.service import EFFECTS_CHANGELOG, TIMERS_CHANGELOG, Pending, Refused, Table, Wake
@@ -29,6 +29,10 @@ class Group(IntEnum):
     CUSTOMER = 2
     CODE = 3
     """Of a product, as the product service has it."""
+    SHOP = 4
+    """Of all products together."""
+    EVENT = 5
+    """A change of a product, or an alert, by its id."""
 
 
 class Source(IntEnum):
@@ -78,6 +82,14 @@ class Source(IntEnum):
     """Rows of the product service's database, as `ROWS_BEFORE`."""
     PRODUCTS_AFTER = 72
     PRODUCT_LOG = 73
+    TOTALS = 80
+    TOLD_OF = 96
+    """Derived: a change or an alert that was announced; of which product it is."""
+    NOTICES = 97
+    """Letters about it that were asked for, and tombstones of those that are done with."""
+    NOTICES_REFUSED = 98
+    NOTICES_MAIL = 99
+    """Those that were delivered."""
 
     @property
     def group(self) -> Group:
@@ -128,12 +140,17 @@ _TABLES: Mapping[Source, str] = {
     Source.PORTAL: CHECK_INS_VIEW.changelog,
     Source.LETTERS: "email" + EFFECTS_CHANGELOG,
     Source.REFUSED: "email-effects" + DEAD_LETTERS,
+    Source.TOTALS: TOTALS.changelog,
+    Source.NOTICES: "product-notifications" + EFFECTS_CHANGELOG,
+    Source.NOTICES_REFUSED: "product-notifications-effects" + DEAD_LETTERS,
     **{source: table.changelog for source, (_, table) in SUBSCRIBERS.items()},
 }
 TOPICS: Mapping[Source, str] = {**{source: topic.name for source, topic in _PUBLIC.items()}, **_TABLES}
 NAMES: Mapping[Source, str] = {
     **TOPICS,
     Source.MAIL: "mail",
+    Source.NOTICES_MAIL: "mail",
+    Source.TOLD_OF: "announced",
     Source.ROWS_BEFORE: "check_ins",
     Source.ROWS_AFTER: "check_ins",
     Source.PRODUCTS_BEFORE: "products (rows)",
@@ -166,6 +183,9 @@ MODELS: Mapping[Source, type[Any]] = {source: topic.model for source, topic in _
     Source.PORTAL: CHECK_INS_VIEW.model,
     Source.LETTERS: Pending,
     Source.REFUSED: Refused,
+    Source.TOTALS: TOTALS.model,
+    Source.NOTICES: Pending,
+    Source.NOTICES_REFUSED: Refused,
     Source.ROWS_BEFORE: CheckinRow,
     Source.ROWS_AFTER: CheckinRow,
     Source.PRODUCTS_BEFORE: ProductRow,
@@ -179,7 +199,8 @@ class Fact(NamedTuple):
     """One record, its key aside.
 
     `late` says that it came while the audit was finding the ends of the topics: what else its writer wrote along with
-    it may lie behind them. `about` is what its key says besides the order: the kind of a letter.
+    it may lie behind them. `about` is what its key says besides the order or the event: the kind of a letter, or its
+    address.
     """
 
     source: Source
@@ -207,6 +228,9 @@ def placed(source: Source, key: bytes, value: bytes | None) -> tuple[bytes, str]
     if source in {Source.LETTERS, Source.REFUSED}:
         order_id, _, kind = text.rpartition("/")
         return order_id.encode(), kind
+    if source in {Source.NOTICES, Source.NOTICES_REFUSED}:
+        event_id, _, to = text.partition("/")
+        return event_id.encode(), to
     return key, ""
 
 

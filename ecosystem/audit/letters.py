@@ -17,7 +17,7 @@ from schemas.messages import Customer, CustomerLevel, Order, OrderEnriched, Orde
 Customers = Callable[[int], Sequence[Fact]]
 """Gives all that is known of a customer."""
 
-_KEPT_MS = timedelta(hours=24) / timedelta(milliseconds=1)
+KEPT_MS = timedelta(hours=24) / timedelta(milliseconds=1)
 """For how long a tombstone surely stays where topics are compacted (`delete.retention.ms`)."""
 
 _TOLD = {
@@ -164,7 +164,7 @@ def _letter(order: History, kind: Letter, known: _Known, rules: Rules, counts: C
         return
     if not rules.overdue(due_ms):
         counts["letters to come"] += 1
-    elif rules.now_ms - due_ms < _KEPT_MS or Source.MAIL in rules.seen:
+    elif rules.now_ms - due_ms < KEPT_MS or Source.MAIL in rules.seen:
         says = f"{_TOLD[kind]}, its customer known, and no letter was asked for"
         yield Violation(Kind.LETTER_MISSING, order.id, says, [*records, *facts_of(order.of(Source.PAYMENTS))])
     else:

@@ -71,6 +71,11 @@ class Kind(StrEnum):
     SUBSCRIBER_DIFFERS = "subscriber-differs"
     ALERT_TWICE = "alert-twice"
     ALERT_DIFFERS = "alert-differs"
+    TOTALS_DIFFER = "totals-differ"
+    NOTICE_MISSING = "notice-missing"
+    NOTICE_TWICE = "notice-twice"
+    NOTICE_WRONG = "notice-wrong"
+    NOTICE_LOST = "notice-lost"
 
 
 class Violation(NamedTuple):
@@ -84,6 +89,10 @@ class Violation(NamedTuple):
     @property
     def of(self) -> str:
         """What the subject is."""
+        if self.kind is Kind.TOTALS_DIFFER:
+            return "totals"
+        if self.kind in OF_EVENTS:
+            return "event"
         return "product" if self.kind in OF_PRODUCTS else "order"
 
 
@@ -103,6 +112,7 @@ OF_PRODUCTS = frozenset(
         Kind.ALERT_DIFFERS,
     }
 )
+OF_EVENTS = frozenset({Kind.NOTICE_MISSING, Kind.NOTICE_TWICE, Kind.NOTICE_WRONG, Kind.NOTICE_LOST})
 OPEN = (
     "open",
     "giving back",
@@ -115,6 +125,8 @@ OPEN = (
     "to be logged",
     "to be heard of",
     "alerts to come",
+    "moving totals",
+    "notices to come",
 )
 """Counts of what is still to come, in time."""
 
@@ -138,6 +150,7 @@ class Rules:
         price_drop: share of its price that a product may lose in one change.
         changes: how many changes of a product there may be within `changes_window`.
         changes_window: of time.
+        notified: addresses to which whatever happens to a product is written.
         partial: orders are not read from their beginning: one of which only later records are seen began before.
         from_ms: by source and partition, from when on all messages are there; absent: for ever.
         seen: sources that were read.
@@ -154,6 +167,7 @@ class Rules:
     price_drop: Decimal = Decimal("0.9")
     changes: int = 10
     changes_window: timedelta = timedelta(seconds=60)
+    notified: Sequence[str] = ()
     partial: bool = False
     from_ms: Mapping[Source, Mapping[int, int]] = field(default_factory=dict)
     seen: frozenset[Source] = frozenset()

@@ -10,11 +10,12 @@ from typing import NamedTuple
 
 from pydantic import SecretStr
 
-from ecosystem.audit import catalogue, database, delivered, orders, products
+from ecosystem.audit import catalogue, database, delivered, notices, orders, products
 from ecosystem.audit.facts import CORE, SERVICES, TOPICS, Fact, Source
 from ecosystem.audit.read import Topics
 from ecosystem.audit.report import AuditError, Report, Rules
 from ecosystem.audit.sort import Sorted
+from ecosystem.audit.totals import Sums
 from runtime.settings import Guarantee, Settings
 from schemas.messages import CheckType, Need
 
@@ -97,11 +98,12 @@ async def audit(
                 price_drop=Decimal(str(settings.product_price_drop_limit)),
                 changes=settings.product_changes_limit,
                 changes_window=timedelta(seconds=settings.product_changes_window_s),
+                notified=settings.product_notifications_to,
                 partial=not topics.whole(Source.ORDERS),
                 from_ms={source: topics.read_from_ms(source) for source in topics.sources},
                 seen=frozenset(topics.sources)
                 | frozenset(one.after for one in databases)
-                | ({Source.MAIL} if mail else set()),
+                | ({Source.MAIL, Source.NOTICES_MAIL} if mail else set()),
             )
         await judge(facts, rules, report, progress)
     report.counts["unreadable"] += topics.unreadable
@@ -182,8 +184,19 @@ async def judge(facts: Sorted, rules: Rules, report: Report, progress: Progress 
         if number % _BREATH == 0:
             progress("judging orders", done, size)
             await asyncio.sleep(0)
+    sums = Sums()
+
+    def told(event_id: str, fact: Fact) -> None:
+        facts.add(event_id.encode(), fact._replace(source=Source.TOLD_OF))
+
     for code, of_code in facts.codes():
-        for violation in catalogue.judge(code, of_code, rules, report.counts):
+        for violation in catalogue.judge(code, of_code, rules, report.counts, sums, told):
+            report.add(violation)
+        await asyncio.sleep(0)
+    for violation in sums.judge(facts.of_shop(), rules, report.counts):
+        report.add(violation)
+    for event_id, of_event in facts.events():
+        for violation in notices.judge(event_id, of_event, rules, report.counts):
             report.add(violation)
         await asyncio.sleep(0)
     if not {Source.STOCK, Source.RESERVATIONS} <= rules.seen:

@@ -58,7 +58,14 @@ _COUNTS = {
     "alerts": "alerts",
     "alerts again": "alerts told again",
     "alerts to come": "alerts to come",
-    "letters of others": "letters in the folder that are about no order",
+    "moving totals": "totals of products that changed while the ends were being found",
+    "totals off": "totals of products that are not the sum of the changes",
+    "notices": "letters about products",
+    "notices to come": "letters about products to come",
+    "notices asked for again": "letters about products asked for again",
+    "notices delivered": "letters about products delivered",
+    "notices delivered again": "letters about products delivered again, each with the Message-ID it had",
+    "letters of others": "letters in the folder that are about no order and no product",
 }
 _UNCHECKED = {
     "unchecked verdicts": "orders, against their verdicts: these are no longer kept",

@@ -65,6 +65,15 @@ class Sorted:
         for key, facts in itertools.groupby(self._grouped(Group.CODE), lambda item: item[0]):
             yield key.decode(), (fact for _, fact in facts)
 
+    def events(self) -> Iterator[tuple[str, list[Fact]]]:
+        """Every change of a product and every alert, by its id, with all facts of it."""
+        for key, facts in itertools.groupby(self._grouped(Group.EVENT), lambda item: item[0]):
+            yield key.decode(), [fact for _, fact in facts]
+
+    def of_shop(self) -> list[Fact]:
+        """All facts of all products together."""
+        return [fact for _, fact in self._grouped(Group.SHOP)]
+
     def of_product(self, product: str, source: Source) -> Iterator[Fact]:
         """Its facts from one source."""
         key = product.encode()

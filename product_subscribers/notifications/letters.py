@@ -50,6 +50,11 @@ class Notifying:
             ctx.perform(self.send, f"{event_id}/{to}", notice)
 
 
+def message_id(event_id: str, to: str, domain: str) -> str:
+    """The Message-ID (RFC 5322, 3.6.4) of the letter about an event to an address: sent again it is the same letter."""
+    return f"<{uuid.uuid5(_LETTERS, f'{event_id}/{to}')}@{domain}>"
+
+
 def _which(version: int, at: datetime) -> str:
     return f"Version  {version}\nSince    {at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC\n"
 
@@ -63,8 +68,7 @@ def compose(notice: Notice, sender: str) -> EmailMessage:
         message["Subject"] = notice.subject
     except ValueError as error:
         raise RefusedForGood(f"no letter can be made of it: {error}") from None
-    domain = parseaddr(sender)[1].partition("@")[2]
-    message["Message-ID"] = f"<{uuid.uuid5(_LETTERS, f'{notice.event_id}/{notice.to}')}@{domain}>"
+    message["Message-ID"] = message_id(notice.event_id, notice.to, parseaddr(sender)[1].partition("@")[2])
     message["X-Event-Id"] = notice.event_id
     message["Auto-Submitted"] = "auto-generated"  # RFC 3834: nobody's holiday notice is to answer it
     message.set_content(notice.text)

@@ -58,6 +58,8 @@ class Report:
     answers: Counter[str] = field(default_factory=Counter)
     exits: Counter[str] = field(default_factory=Counter)
     slow_stops: list[str] = field(default_factory=list)
+    changes: int = 0
+    """Of products, that were acknowledged."""
     around: str = ""
     """What the audit counted of the services around the core."""
     violations: Violations = field(default_factory=Violations)

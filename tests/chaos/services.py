@@ -26,8 +26,15 @@ from tests.chaos.fleet import Fleet
 from tests.chaos.surroundings import Surroundings
 from tests.workers import Deployment
 
+OF_PRODUCTS = tuple(name for name in NAMES if name.startswith("product"))
+"""The product service, and who does nothing but listen to it."""
 LAYOUTS = (
     Layout("services-composed", (NAMES,) * 2, 15),
+    Layout(
+        "products-apart",
+        (tuple(name for name in NAMES if name not in OF_PRODUCTS), *((name,) for name in OF_PRODUCTS)),
+        10,
+    ),
     Layout("services-apart", tuple((name,) for name in NAMES), 8),
     Layout("services-at-least-once", (NAMES,) * 2, 15, Guarantee.AT_LEAST_ONCE),
 )
@@ -54,6 +61,9 @@ _LOSSES = frozenset(
         Kind.LOG_DIFFERS,
         Kind.SUBSCRIBER_DIFFERS,
         Kind.ALERT_DIFFERS,
+        Kind.NOTICE_MISSING,
+        Kind.NOTICE_LOST,
+        Kind.NOTICE_WRONG,
     }
 )
 """What must not be at least once either: what a crash interrupted is decided again, and may weigh twice."""
@@ -66,6 +76,11 @@ _SHOWN = (
     "check-ins announced again",
     "letters",
     "letters delivered",
+    "changes",
+    "changes logged",
+    "alerts",
+    "notices",
+    "notices delivered",
 )
 _SETTINGS = {
     "checkin_patience_s": 3,
@@ -121,7 +136,7 @@ async def campaign(
             say(f"round {report.rounds} of {layout.name}: {judged.summary()}")
     report.sent, report.acknowledged = errands.sent, len(errands.acknowledged)
     report.faults, report.refused, report.answers = faults.done, errands.refused, errands.answers
-    report.exits, report.around = fleet.exits, judged.summary()
+    report.exits, report.around, report.changes = fleet.exits, judged.summary(), sum(errands.versions.values())
     return report
 
 
@@ -174,7 +189,7 @@ class _Judge:
 
     def _settings(self) -> Settings:
         secret = {name: SecretStr(url) for name, url in self._around.settings.items() if name.endswith("_url")}
-        return self._deployment.settings().model_copy(update={**_SETTINGS, **secret})
+        return self._deployment.settings(**_SETTINGS).model_copy(update=secret)
 
 
 async def _rows(url: SecretStr | None, query: str) -> dict[str, Any]:

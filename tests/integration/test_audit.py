@@ -20,6 +20,7 @@ from ecosystem.mail import MailSink
 from ecosystem.services import CORE, DATABASES, NAMES
 from fulfilment_service.state import PROGRESS
 from portal_service.view import CHECK_INS_VIEW
+from product_subscribers.monitoring.counts import ALL
 from runtime import internals, kafka
 from runtime.service import Pending, Table
 from runtime.settings import Guarantee
@@ -60,6 +61,7 @@ async def day(kafka, tmp_path_factory, databases, mail):
                 **databases,
                 "checkin_patience_s": PATIENCE.total_seconds(),
                 "email_window_s": WINDOW.total_seconds(),
+                "product_notifications_to": ",".join(topics.NOTIFIED),
             }
             [worker] = await deployment.start_core(apart=True, **settings)
             around = await deployment.start(*AROUND, name="around", **settings)
@@ -134,7 +136,12 @@ async def changes(deployment, shop):
         tables = [table for _, table in SUBSCRIBERS.values()]
         rows = [await deployment.rows(table) for table in tables]
         logged = await deployment.rows(pending_of("product-log"))
-        return not logged and all({c: row.version for c, row in t.items()} == {"PRESS": 3, "FILTER": 1} for t in rows)
+        written = await deployment.rows(pending_of("product-notifications"))
+        return (
+            not logged
+            and not written
+            and all({c: row.version for c, row in t.items()} == {"PRESS": 3, "FILTER": 1} for t in rows)
+        )
 
     await until(heard, "everybody has heard")
 
@@ -194,7 +201,11 @@ async def order(deployment, worker, id_, **content):
 
 async def written(kafka, logs, **settings):
     """Settings that lead to a copy of the topics."""
-    own = {"checkin_patience_s": PATIENCE.total_seconds(), "email_window_s": WINDOW.total_seconds()}
+    own = {
+        "checkin_patience_s": PATIENCE.total_seconds(),
+        "email_window_s": WINDOW.total_seconds(),
+        "product_notifications_to": topics.NOTIFIED,
+    }
     settings = {**own, **settings}
     return (await topics.write(kafka, logs.records, TOPICS.values())).model_copy(update=settings)
 
@@ -226,6 +237,8 @@ async def test_a_day_is_found_sound(kafka, day, databases, mail):
         "products kept": 2,
         "changes logged": 4,
         "alerts": 1,
+        "notices": 5,
+        "notices delivered": 5,
     }
     assert {name: report.counts[name] for name in wanted} == wanted
     assert report.counts["late verdicts"] >= 1
@@ -547,7 +560,10 @@ def letter_of_another_state(logs):
 
 
 def change_missing(logs):
-    logs.drop(logs.of(Source.CHANGES, "PRESS")[1])
+    change = logs.of(Source.CHANGES, "PRESS")[1]
+    logs.drop(change, *notices_of(logs, change))
+    [totals] = logs.of(Source.TOTALS, ALL)[-1:]
+    logs.change(totals, updated=totals.message.updated - 1, gaps=1)
 
 
 def change_again_as_it_was_not(logs):
@@ -563,7 +579,38 @@ def alert_twice(logs):
 
 
 def alert_missing(logs):
-    logs.drop(*logs.of(Source.ALERTS, "PRESS"))
+    [alert] = logs.of(Source.ALERTS, "PRESS")
+    logs.drop(alert, *notices_of(logs, alert))
+
+
+def totals_differ(logs):
+    [totals] = logs.of(Source.TOTALS, ALL)[-1:]
+    logs.change(totals, updated=totals.message.updated + 1)
+
+
+def notices_of(logs, event):
+    """What there is of the letters about a change or an alert."""
+    id_ = event.message.event_id.encode()
+    return [r for r in logs.records if r.topic == TOPICS[Source.NOTICES] and r.key.startswith(id_)]
+
+
+def notice_missing(logs):
+    [alert] = logs.of(Source.ALERTS, "PRESS")
+    logs.drop(*notices_of(logs, alert))
+    return alert.message.event_id
+
+
+def notice_twice(logs):
+    [change] = logs.of(Source.CHANGES, "FILTER")
+    logs.add(*notices_of(logs, change))
+    return change.message.event_id
+
+
+def notice_wrong(logs):
+    [change] = logs.of(Source.CHANGES, "FILTER")
+    key = f"none/{topics.NOTIFIED[0]}"
+    logs.add(*[topics.kept(Source.NOTICES, key, row.message, row.time_ms) for row in notices_of(logs, change)])
+    return "none"
 
 
 def copy(record, **changes):
@@ -661,6 +708,12 @@ DOCTORED_AROUND = [
     (not_heard, "FILTER", {Kind.SUBSCRIBER_DIFFERS}),
     (alert_twice, "PRESS", {Kind.ALERT_TWICE}),
     (alert_missing, "PRESS", {Kind.ALERT_DIFFERS}),
+    (totals_differ, ALL, {Kind.TOTALS_DIFFER}),
+]
+ABOUT_EVENTS = [
+    (notice_missing, Kind.NOTICE_MISSING),
+    (notice_twice, Kind.NOTICE_TWICE),
+    (notice_wrong, Kind.NOTICE_WRONG),
 ]
 
 
@@ -692,6 +745,17 @@ async def test_each_kind_around_the_core_is_found_and_no_other(day, doctor, subj
     assert all(v.records for v in report.violations)
 
 
+@pytest.mark.parametrize(("doctor", "kind"), ABOUT_EVENTS, ids=[d[0].__name__ for d in ABOUT_EVENTS])
+async def test_each_kind_of_letters_about_products_is_found_and_no_other(day, doctor, kind):
+    logs = day.copy()
+    subject = doctor(logs)
+
+    report = await topics.judged(logs, patience=PATIENCE, window=WINDOW)
+
+    assert [(v.kind, v.subject) for v in report.violations] == [(kind, subject)]
+    assert all(v.records for v in report.violations)
+
+
 def check_in_lost(logs):
     logs.drop(*logs.of(Source.CHECK_INS, "mug-0"))
 
@@ -706,7 +770,10 @@ def check_in_of_no_row(logs):
 
 def change_lost(logs):
     """Nobody has heard of it."""
-    logs.drop(*logs.of(Source.CHANGES, "FILTER"))
+    [change] = logs.of(Source.CHANGES, "FILTER")
+    logs.drop(change, *notices_of(logs, change))
+    [totals] = logs.of(Source.TOTALS, ALL)[-1:]
+    logs.change(totals, created=totals.message.created - 1, on_offer=totals.message.on_offer - 1)
     for source in SUBSCRIBERS:
         logs.drop(*logs.of(source, "FILTER"))
 
@@ -807,8 +874,24 @@ async def test_a_letter_that_was_not_delivered_is_missed_and_one_that_came_twice
     assert [(v.kind, v.subject) for v in report.violations] == [(Kind.LETTER_LOST, "shipped")]
 
 
+async def test_a_letter_about_a_product_that_was_not_delivered_is_missed(kafka, day, mail, tmp_path):
+    settings = await written(kafka, day)
+    shutil.copytree(mail, tmp_path / "mail")
+    [change] = day.of(Source.CHANGES, "FILTER")
+    about = {message_from_bytes(path.read_bytes())["X-Event-Id"]: path for path in (tmp_path / "mail/new").iterdir()}
+    shutil.copy2(about[change.message.event_id], about[change.message.event_id].with_name("again"))
+    report = await audit(settings, grace=AT_ONCE, mail=tmp_path / "mail")
+    assert (report.violations, report.counts["notices delivered again"]) == ([], 1)
+
+    about[change.message.event_id].with_name("again").unlink()
+    about[change.message.event_id].unlink()
+    report = await audit(settings, grace=AT_ONCE, mail=tmp_path / "mail")
+    assert [(v.kind, v.subject) for v in report.violations] == [(Kind.NOTICE_LOST, change.message.event_id)]
+
+
 def test_every_kind_is_tried():
-    tried = {kind for _, _, kinds in DOCTORED + DOCTORED_AROUND for kind in kinds} | {Kind.LETTER_LOST}
+    tried = {kind for _, _, kinds in DOCTORED + DOCTORED_AROUND for kind in kinds}
+    tried |= {Kind.LETTER_LOST, Kind.NOTICE_LOST, *(kind for _, kind in ABOUT_EVENTS)}
     tried |= {kind for *_, kinds, _ in [*WITH_DATABASE, *WITH_PRODUCTS] for kind in kinds}
     assert tried == set(Kind)
 

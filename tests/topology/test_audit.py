@@ -65,7 +65,8 @@ class World:
         self.changes = []
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(testing, "MemoryStores", self.stores)
-            services = [app.build(Settings()).service for name, app in SERVICES.items() if name not in without]
+            told = Settings(product_notifications_to="shop@example.org")
+            services = [app.build(told).service for name, app in SERVICES.items() if name not in without]
             self.topology = Topology(*services, apart=apart, fuse=fuse)
         self.shop = Shop(self.topology)
         self.without = without
@@ -110,6 +111,7 @@ class World:
             exactly_once=True,
             now_ms=int(self.topology.now.timestamp() * 1000),
             seen=frozenset(seen),
+            notified=("shop@example.org",),
         )
         report = Report()
         with Sorted() as kept:
@@ -224,7 +226,9 @@ def test_the_services_are_never_accused(apart, fuse, without, contents, events, 
     happen(world, contents, [*customers, *events, *(("fulfil", n) for n in range(8) if fulfilled)])
     report = world.audit(compacted(world.facts(), cleaned))
     assert report.violations == []
-    waiting = report.counts["letters to come"] + report.counts["to be rejected"]  # no mail server, no time passes
+    waiting = (
+        report.counts["letters to come"] + report.counts["notices to come"] + report.counts["to be rejected"]
+    )  # no mail server, no time passes
     assert report.open == waiting or without
 
 
