@@ -44,9 +44,8 @@ async def until(condition: Callable[[], Any], what: str = "condition", every: fl
     try:
         async with asyncio.timeout(PATIENCE_S):
             while True:
-                result = condition()
-                if inspect.isawaitable(result):
-                    result = await result
+                found = condition()
+                result = await found if inspect.isawaitable(found) else found
                 if result:
                     return result
                 await asyncio.sleep(every)
