@@ -144,6 +144,8 @@ async def changes(deployment, shop):
         )
 
     await until(heard, "everybody has heard")
+    await deployment.caught_up("+".join(sorted(AROUND)))  # alerts are heard of, too
+    await until(heard, "and done what follows")
 
 
 def customer(order_id, level):
