@@ -44,8 +44,8 @@ class PostOffice:
     async def send(self, key: str, message: EmailMessage) -> None:
         """Returns when the server has taken the letter, which has sender, recipients and Message-ID.
 
-        Raises `RefusedForGood` if it never will (a reply of 500 and above to recipient or letter: RFC 5321, 4.2.1), and
-        whatever else goes wrong, to be tried again.
+        Raises `RefusedForGood` if it never will (a reply of 500 and above to recipient or letter: RFC 5321, 4.2.1; an
+        address that it does not take), and whatever else goes wrong, to be tried again.
         """
         async with self._turn:
             try:
@@ -78,7 +78,10 @@ class PostOffice:
         if self._client is None or not self._client.is_connected:
             self._client = await self._connect()
         self._used = elapsed_s()
-        await self._client.send_message(message)
+        try:
+            await self._client.send_message(message)
+        except aiosmtplib.SMTPNotSupported as error:  # an address beyond ASCII, a server without SMTPUTF8 (RFC 6531)
+            raise RefusedForGood(str(error)) from None
 
     async def _connect(self) -> aiosmtplib.SMTP:
         settings = self._settings
