@@ -1,7 +1,7 @@
 """Free TCP ports on the loopback interface, for processes that listen only a moment later.
 
 Between choosing a port and listening there a child has to start. Until then, and on, the UDP port of the same number is
-held by whoever chose: one process at a time can, and the kernel lets go of it however its holder ends (decision 24).
+held by whoever chose: one process at a time can, and the kernel lets go of it however its holder ends (decision 23).
 """
 
 import random
