@@ -1,5 +1,6 @@
 """What every kind of test may use. Nothing is started, nor imported, for a test that does not ask for it."""
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -37,11 +38,31 @@ def postgres(tmp_path_factory):
 
 
 @pytest.fixture
-def database_url(postgres):
+def at_last():
+    """What is to be called once the workers of a test have stopped, too.
+
+    A database is dropped then: that waits for whoever is connecting, who waits for the loop, which waits for the drop.
+    """
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def new_database(postgres, at_last):
+    """Makes an empty database of this test's own; returns its URL."""
+
+    def made():
+        name = f"t_{secrets.token_hex(4)}"
+        at_last.callback(postgres.drop, name)
+        return postgres.database(name)
+
+    return made
+
+
+@pytest.fixture
+def database_url(new_database):
     """The URL of a database of this test's own, empty."""
-    name = f"t_{secrets.token_hex(4)}"
-    yield postgres.database(name)
-    postgres.drop(name)
+    return new_database()
 
 
 @pytest.fixture
@@ -51,7 +72,7 @@ def prefix():
 
 
 @pytest.fixture
-async def deployment(kafka, prefix, tmp_path):
+async def deployment(kafka, prefix, tmp_path, at_last):  # which thus comes after it
     """A place to start real workers in; whatever was started is stopped at the end."""
     from tests.workers import Deployment
 

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import secrets
 import signal
 import sys
 
@@ -25,10 +24,8 @@ PATIENCE_OF_CHECK_INS_S = 10.0
 
 
 @pytest.fixture
-def products_database_url(postgres):
-    name = f"t_{secrets.token_hex(4)}"
-    yield postgres.database(name)
-    postgres.drop(name)
+def products_database_url(new_database):
+    return new_database()
 
 
 @pytest.fixture
