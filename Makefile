@@ -19,7 +19,7 @@ run: $(INSTALLED) ## Start all of it, Kafka included, with an order every second
 	@$(BIN)/orders up --rate 1
 
 test: $(INSTALLED) ## Run all tests; the last lines say what was skipped, and why
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: $(INSTALLED) ## Run the tests that need no broker
 	@$(BIN)/python -m pytest tests/unit tests/topology
