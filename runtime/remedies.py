@@ -23,6 +23,7 @@ _COMPRESSED = {
     b"\xff\x06\x00\x00sNaPpY": "snappy",
     b"\x82SNAPPY\x00": "snappy",
 }
+_PLAIN_KEYS = "key.converter=org.apache.kafka.connect.storage.StringConverter"
 _BINARY_KEY_BYTES = (4, 8)
 """Sizes of what Kafka's IntegerSerializer and LongSerializer write."""
 
@@ -43,9 +44,7 @@ def remedy_for_key(record: Record, right: str, topic: Topic[Any]) -> str:
     """What to do about a key that is not `right`, the one that the value asks for."""
     key = record.key
     field = topic.key_field
-    rule = (
-        f"the key of {topic.name} is the value's {field}" if field else f"`orders topics` shows the key of {topic.name}"
-    )
+    rule = f"the key of {topic.name} is " + (f"the value's {field}" if field else "what `orders topics` shows")
     if key is None:
         return f"{rule}, as UTF-8 text"
     if len(key) in _BINARY_KEY_BYTES and str(int.from_bytes(key, "big", signed=True)) == right:
@@ -54,12 +53,9 @@ def remedy_for_key(record: Record, right: str, topic: Topic[Any]) -> str:
         return found
     parsed = _parsed(key)
     if isinstance(parsed, dict) and parsed.keys() == {"schema", "payload"}:
-        return "the key is in the envelope of Kafka Connect: key.converter=org.apache.kafka.connect.storage.StringConverter"
+        return f"the key is in the envelope of Kafka Connect: {_PLAIN_KEYS}"
     if isinstance(parsed, str) and parsed == right:
-        return (
-            "the key is a JSON string: write it without quotes (Kafka Connect: "
-            "key.converter=org.apache.kafka.connect.storage.StringConverter)"
-        )
+        return f"the key is a JSON string: write it without quotes (Kafka Connect: {_PLAIN_KEYS})"
     if isinstance(parsed, dict):
         return f"the key is a JSON object: {rule}, as UTF-8 text"
     return rule
@@ -81,7 +77,9 @@ def _of_bytes(raw: bytes, what: str) -> str | None:
         return f"the {what} starts with a byte order mark (BOM): write UTF-8 without it"
     for magic, codec in _COMPRESSED.items():
         if raw.startswith(magic):
-            return f"the {what} was compressed with {codec} by the application: leave that to the producer (compression.type)"
+            return (
+                f"the {what} was compressed with {codec} by the application: let the producer do so (compression.type)"
+            )
     if raw.startswith(b"Obj\x01"):
         return f"the {what} is an Avro file: write JSON"
     return None

@@ -121,19 +121,28 @@ def show(topic: str, place: tuple[int, int], json_: bool, bootstrap: str | None)
 @click.argument("places", type=_Place(), nargs=-1, metavar="[PARTITION@OFFSET...]")
 @click.option("--all", "all_", is_flag=True, help="All that are there now")
 @click.option("--service", help="Of these only those that this service failed on")
+@click.option("--overwrite", is_flag=True, help="Also those that replace a newer record of their key")
 @bootstrap_option
 def redrive(
-    topic: str, places: tuple[tuple[int, int], ...], all_: bool, service: str | None, bootstrap: str | None
+    topic: str,
+    places: tuple[tuple[int, int], ...],
+    all_: bool,
+    service: str | None,
+    overwrite: bool,
+    bootstrap: str | None,
 ) -> None:
     """Write dead letters of TOPIC back to it as they were: key, value, headers, partition.
+
+    A record that was set aside because it stood in another partition than its key's is written to the right one.
 
     Each is written back once, however often this is run, by however many people, and wherever it was interrupted. One
     that fails again comes back as a new dead letter.
 
     Mend the cause first. Every service that reads the topic reads the message again, not only the one that failed on
-    it. What they decided about an order they know by its id, for seven days, and say again; an older order, or a count
-    of stock that a newer one has replaced since, is better not written back. A letter that was cut because the message
-    was too large cannot be written back.
+    it. What they decided about an order they know by its id, for seven days, and say again; an older order is better
+    not written back. Of warehouse-inventory and customers the last record of a key counts: a letter that would replace
+    a newer record is left alone and shown. A letter that was cut because the message was too large cannot be written
+    back.
 
     \b
     orders dead-letters redrive orders 2@17 0@3
@@ -150,7 +159,11 @@ def redrive(
         named = all_ or letter.where[1:] in places
         return named and (service is None or service in letter.service.split(","))
 
-    outcome = perform(redriving.redrive(settings, name, wanted), bootstrap=bootstrap, refusals=(redriving.Superseded,))
+    outcome = perform(
+        redriving.redrive(settings, name, wanted, overwrite=overwrite),
+        bootstrap=bootstrap,
+        refusals=(redriving.Superseded,),
+    )
     sys.exit(0 if _tell(outcome, places) else 1)
 
 
@@ -162,12 +175,16 @@ def _tell(outcome: "Outcome", places: tuple[tuple[int, int], ...]) -> bool:
         click.echo(f"{where} was written back before, {_when(note)}")
     for where, reason in outcome.refused.items():
         click.echo(f"{where} cannot be written back: {reason}", err=True)
-    met = {where[1:] for found in (outcome.written, outcome.before, outcome.refused) for where in found}
+    for where, reason in outcome.replaced.items():
+        click.echo(f"{where} is left alone: {reason}", err=bool(places))
+    found = (outcome.written, outcome.before, outcome.refused, outcome.replaced)
+    met = {where[1:] for some in found for where in some}
     absent = [place for place in places if place not in met]
     for partition, offset in absent:
         click.echo(f"no such dead letter: {partition}@{offset}", err=True)
-    click.echo(f"{len(outcome.written)} written back, {len(outcome.before)} were before")
-    return not outcome.refused and not absent
+    left = f", {len(outcome.replaced)} left alone" if outcome.replaced else ""
+    click.echo(f"{len(outcome.written)} written back, {len(outcome.before)} were before{left}")
+    return not outcome.refused and not absent and not (places and outcome.replaced)
 
 
 def _known(settings: Settings, wanted: tuple[str, ...]) -> list[str]:

@@ -1,0 +1,189 @@
+"""Records that another partitioner put where nobody looks: set aside, named by the audit, put right by a redrive."""
+
+import asyncio
+import itertools
+import json
+import time
+
+import pytest
+from click.testing import CliRunner
+from confluent_kafka import Producer
+
+from ecosystem.audit import audit
+from ecosystem.cli import main
+from ecosystem.dead_letters import read
+from ecosystem.dead_letters.redrive import redrive
+from runtime.partitioning import partition_of, tells_misplaced
+from schemas.messages import Customer, StockLevel
+from schemas.topics import CUSTOMERS, WAREHOUSE_INVENTORY
+from tests.workers import until
+
+PARTITIONS = 4
+
+
+def everything(letter):
+    return True
+
+
+def elsewhere(key):
+    """A partition that is not the key's."""
+    return (partition_of(key.encode(), PARTITIONS) + 1) % PARTITIONS
+
+
+def level(product, count):
+    return StockLevel(product=product, count=count).to_json()
+
+
+class Librdkafka:
+    """A producer of another make, with its own partitioner unless told otherwise."""
+
+    def __init__(self, deployment, **config):
+        self.prefix = deployment.prefix
+        self._producer = Producer({"bootstrap.servers": deployment.servers, **config})
+
+    async def send(self, topic, key, value, partition=-1, timestamp=0):
+        """Returns the record's partition and offset."""
+        done = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+
+        def told(error, message):
+            place = message.partition(), message.offset()
+            loop.call_soon_threadsafe(done.set_exception if error else done.set_result, error or place)
+
+        self._producer.produce(
+            self.prefix + topic.name, value, key, partition=partition, timestamp=timestamp, on_delivery=told
+        )
+        await asyncio.to_thread(self._producer.flush)
+        return await done
+
+
+async def letters(deployment, topic, count):
+    async def found():
+        result = [one async for one in read.letters(deployment.settings(), [topic.name])]
+        return result if len(result) == count else None
+
+    return await until(found, f"{count} dead letters of {topic.name}")
+
+
+async def test_stock_of_a_producer_with_librdkafkas_partitioner_counts_once_it_is_redriven(deployment, monkeypatch):
+    worker = await deployment.start()
+    producer = Librdkafka(deployment)
+    products = [f"MUG-{n}" for n in range(12)]
+    places = {p: await producer.send(WAREHOUSE_INVENTORY, p, level(p, 5)) for p in products}
+    misplaced = {p for p, (at, _) in places.items() if at != partition_of(p.encode(), PARTITIONS)}
+    assert misplaced, "librdkafka's default partitioner is murmur2 now: the test has nothing to show"
+    assert misplaced < set(products)
+
+    found = await letters(deployment, WAREHOUSE_INVENTORY, len(misplaced))
+
+    assert {letter.key.decode() for letter in found} == misplaced
+    for letter in found:
+        product = letter.key.decode()
+        at, belongs = places[product][0], partition_of(letter.key, PARTITIONS)
+        assert letter.error.startswith(f"key '{product}' belongs in partition {belongs}, the record is in {at}: ")
+        assert "librdkafka: partitioner=murmur2_random" in letter.error
+        assert (letter.from_partition, letter.from_offset) == places[product]
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", deployment.servers)
+    monkeypatch.setenv("TOPIC_PREFIX", deployment.prefix)
+    result = await asyncio.to_thread(CliRunner().invoke, main, ["dead-letters", "redrive", "warehouse-inventory", "--all"])
+    assert result.exit_code == 0, result.output
+    assert f"{len(misplaced)} written back" in result.output
+
+    for number, product in enumerate(products):
+        await until(lambda p=product: stock(worker, p) == 5, f"stock of {product}")
+        order = {"id": f"o{number}", "customerId": number, "product": product, "quantity": 1, "price": 1}
+        await deployment.post(worker, **order)
+        assert (await deployment.outcome(worker, order["id"]))["state"] == "VALIDATED"
+
+
+async def test_with_the_remedy_librdkafka_puts_every_key_where_it_belongs(deployment):
+    worker = await deployment.start()
+    producer = Librdkafka(deployment, partitioner="murmur2_random")
+    for number in range(20):
+        product = f"MUG-{number}-ü"
+        at, _ = await producer.send(WAREHOUSE_INVENTORY, product, level(product, 5))
+        assert at == partition_of(product.encode(), PARTITIONS)
+        await until(lambda p=product: stock(worker, p) == 5, f"stock of {product}")
+
+
+async def test_a_misplaced_record_replaces_no_newer_one_unless_told_to(deployment):
+    await deployment.start()
+    producer = Librdkafka(deployment)
+    now = int(time.time() * 1000)
+    old, new, lone, unknown = "OLD", "NEW", "LONE", "UNKNOWN"
+    await producer.send(WAREHOUSE_INVENTORY, old, level(old, 1), elsewhere(old), now - 60_000)
+    await producer.send(WAREHOUSE_INVENTORY, old, level(old, 2), partition_of(old.encode(), 4), now - 30_000)
+    await producer.send(WAREHOUSE_INVENTORY, new, level(new, 1), partition_of(new.encode(), 4), now - 60_000)
+    await producer.send(WAREHOUSE_INVENTORY, new, level(new, 2), elsewhere(new), now - 30_000)
+    # In two partitions, written in turn: only the last one of both counts.
+    for count, partition in enumerate(p for p in range(4) if p != partition_of(lone.encode(), 4)):
+        await producer.send(WAREHOUSE_INVENTORY, lone, level(lone, count), partition, now - 60_000 + count)
+    # A time in seconds says nothing: the record may be newer than the misplaced one.
+    await producer.send(WAREHOUSE_INVENTORY, unknown, level(unknown, 2), partition_of(unknown.encode(), 4), now // 1000)
+    await producer.send(WAREHOUSE_INVENTORY, unknown, level(unknown, 1), elsewhere(unknown), now - 30_000)
+    await letters(deployment, WAREHOUSE_INVENTORY, 6)
+
+    first = await redrive(deployment.settings(), WAREHOUSE_INVENTORY.name, everything)
+
+    keys = {one.where: one.key.decode() async for one in read.letters(deployment.settings(), ["warehouse-inventory"])}
+    assert sorted(keys[where] for where in first.written) == [lone, new]
+    reasons = sorted((keys[where], reason) for where, reason in first.replaced.items())
+    assert [key for key, _ in reasons] == [lone, lone, old, unknown]
+    assert "has the same key, and is newer" in reasons[0][1]
+    assert f"in warehouse-inventory {partition_of(old.encode(), 4)}@" in reasons[2][1]
+    assert await counts(deployment) == {old: 2, new: 2, lone: 2, unknown: 2}
+
+    forced = await redrive(
+        deployment.settings(), WAREHOUSE_INVENTORY.name, lambda letter: letter.key == old.encode(), overwrite=True
+    )
+    assert len(forced.written) == 1
+    assert (await counts(deployment))[old] == 1
+
+
+async def counts(deployment):
+    """The stock of each product as its own partition tells it."""
+    found = {}
+    for record in await deployment.records(WAREHOUSE_INVENTORY.name):
+        if record.partition == partition_of(record.key, PARTITIONS):
+            found[record.key.decode()] = json.loads(record.value)["count"]
+    return found
+
+
+async def test_the_audit_names_misplaced_records_instead_of_blaming_the_services(deployment, monkeypatch):
+    worker = await deployment.start("orders", "fraud", "inventory", "details", "email")
+    producer = Librdkafka(deployment)
+    product, customer = "MUG", Customer(id=7, first_name="A", last_name="B", email="a@example.org", address="x")
+    await producer.send(WAREHOUSE_INVENTORY, product, level(product, 5), elsewhere(product))
+    await producer.send(CUSTOMERS, "7", customer.to_json(), elsewhere("7"))
+    await letters(deployment, WAREHOUSE_INVENTORY, 1)
+    await letters(deployment, CUSTOMERS, 1)
+    await deployment.post(worker, id="o1", customerId=7, product=product, quantity=1, price=1)
+    assert (await deployment.outcome(worker, "o1"))["state"] == "FAILED"
+    await deployment.caught_up("orders+fraud+inventory+details+email")
+
+    report = await audit(deployment.settings())
+
+    assert report.violations == []
+    assert report.counts["misplaced"] == 2
+    assert {(one.topic, one.partition, one.belongs, one.key) for one in report.misplaced} == {
+        ("warehouse-inventory", elsewhere(product), partition_of(b"MUG", 4), "MUG"),
+        ("customers", elsewhere("7"), partition_of(b"7", 4), "7"),
+    }
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", deployment.servers)
+    monkeypatch.setenv("TOPIC_PREFIX", deployment.prefix)
+    result = await asyncio.to_thread(CliRunner().invoke, main, ["audit"])
+    assert result.exit_code == 0, result.output
+    assert "key 'MUG' belongs in partition" in result.output
+    assert "partitioner=murmur2_random" in result.output
+    result = await asyncio.to_thread(CliRunner().invoke, main, ["audit", "--json"])
+    assert [one["topic"] for one in json.loads(result.output)["misplaced"]] == ["warehouse-inventory", "customers"]
+    result = await asyncio.to_thread(CliRunner().invoke, main, ["tail", "warehouse-inventory", "--no-follow"])
+    assert result.exit_code == 0, result.output
+    assert f"misplaced: belongs in partition {partition_of(b'MUG', 4)}" in result.output
+
+
+def stock(worker, product):
+    from validators.inventory.state import STOCK
+
+    row = worker.read(STOCK, product)
+    return None if row is None else row.count
