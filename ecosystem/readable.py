@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.text import Text
 
+from runtime.partitioning import partition_of
 from runtime.records import Record
 from schemas.messages import (
     CheckinRejected,
@@ -45,17 +46,32 @@ _BAD, _GOOD = ("FAILED", "REJECTED", "FAIL", "ERROR"), ("VALIDATED", "SHIPPED", 
 _SIGNALS = dict.fromkeys(_BAD, "red") | dict.fromkeys(_GOOD, "green")
 
 
-def line(record: Record) -> Text:
-    """Time (UTC), topic, key, content, and where it stands."""
-    at = datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
+def line(record: Record, partitions: int | None = None) -> Text:
+    """Time (UTC), topic, key, content, and where it stands.
+
+    `partitions`: with how many the topics were made; a record in another partition than its key's is marked then.
+    """
     key = "-" if record.key is None else _printable(record.key.decode(errors="replace"))
-    text = Text(f"{at:%H:%M:%S}.{at.microsecond // 1000:03} ", "dim")
+    text = Text(f"{moment(record.timestamp_ms, '%H:%M:%S')} ", "dim")
     text.append(f"{record.topic:<20} ", "red" if record.topic.endswith(DEAD_LETTERS) else _colour(record.topic))
     text.append(f"{key}  ")
     said = Text(content(record))
     for word, colour in _SIGNALS.items():
         said.highlight_regex(rf"\b{word}\b", colour)
-    return text.append_text(said).append(f"  {record.partition}@{record.offset}", "dim")
+    text.append_text(said).append(f"  {record.partition}@{record.offset}", "dim")
+    if partitions is not None and record.topic in _MODELS and record.key is not None:
+        belongs = partition_of(record.key, partitions)
+        if belongs != record.partition:
+            text.append(f"  misplaced: belongs in partition {belongs}", "red")
+    return text
+
+
+def moment(milliseconds: int, form: str = "%Y-%m-%d %H:%M:%S") -> str:
+    """A time since 1970 in UTC; as a number if no calendar has it: producers may write any."""
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime(form) + f".{milliseconds % 1000:03}"
+    except (ValueError, OverflowError, OSError):
+        return f"{milliseconds} ms"
 
 
 def content(record: Record) -> str:

@@ -1,9 +1,8 @@
 """Which partition a key lives in: murmur2, as Kafka's own clients have it, so that other languages agree."""
 
 import re
+import struct
 from functools import lru_cache
-
-from aiokafka.partitioner import murmur2
 
 _SHOWN = 100
 """Characters of a key that an error repeats: it must leave room for the remedy."""
@@ -30,9 +29,24 @@ class MisplacedError(ValueError):
         )
 
 
-@lru_cache(maxsize=65_536)  # aiokafka's murmur2 is pure Python: 20 µs for a UUID, against 0.1 µs from the cache
+_SEED, _MULTIPLIER = 0x9747_B28C, 0x5BD1_E995
+_32_BITS = 0xFFFF_FFFF
+
+
+@lru_cache(maxsize=65_536)  # 0.1 µs from the cache
 def _hash(key: bytes) -> int:
-    return int(murmur2(key)) & 0x7FFF_FFFF
+    """Kafka's murmur2 without its sign. Every record read pays for it: 7 µs for a UUID, where aiokafka's takes 20."""
+    size = len(key)
+    words = size >> 2
+    hash_ = _SEED ^ size
+    for word in struct.unpack_from(f"<{words}I", key):
+        mixed = word * _MULTIPLIER & _32_BITS
+        mixed = (mixed ^ mixed >> 24) * _MULTIPLIER & _32_BITS
+        hash_ = hash_ * _MULTIPLIER & _32_BITS ^ mixed
+    if size & 3:
+        hash_ = (hash_ ^ int.from_bytes(key[words << 2 :], "little")) * _MULTIPLIER & _32_BITS
+    hash_ = (hash_ ^ hash_ >> 13) * _MULTIPLIER & _32_BITS
+    return (hash_ ^ hash_ >> 15) & 0x7FFF_FFFF
 
 
 def partition_of(key: bytes, partitions: int) -> int:

@@ -3,17 +3,19 @@
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
+from statistics import mode
 from types import TracebackType
 from typing import Any, Self
 
 from aiokafka import TopicPartition as Physical
 
 from ecosystem.audit.cut import Span, spans
-from ecosystem.audit.facts import TOPICS, Fact, Group, Source, placed
-from ecosystem.audit.report import AuditError
+from ecosystem.audit.facts import MESSAGES, TOPICS, Fact, Group, Source, placed
+from ecosystem.audit.report import AuditError, Misplaced
 from ecosystem.reader import partitions_of
 from runtime import internals, kafka
 from runtime.kafka import Names
+from runtime.partitioning import MisplacedError, check_partition, partition_of
 from runtime.settings import Guarantee, Settings
 
 BUFFER = 32 * 1024 * 1024
@@ -21,6 +23,9 @@ BUFFER = 32 * 1024 * 1024
 
 _LEAST = 64 * 1024
 _PAUSE_S = {Guarantee.EXACTLY_ONCE: 0.0, Guarantee.AT_LEAST_ONCE: 2.0}
+_SHOWN_MISPLACED = 5
+"""Misplaced records of a topic that are shown: they have one cause, its producer."""
+
 _MARGIN_MS = 60_000
 """How much earlier than the orders that follow from them other records are read: clocks differ."""
 
@@ -47,6 +52,11 @@ class Topics:
         self.spans: Mapping[Physical, Span] = {}
         self.first_ms: dict[Physical, int] = {}
         self.unreadable = 0
+        self.partitions = settings.partitions
+        """With how many the topics were made: those of most of them. One may have been given more since."""
+        self.misplaced = 0
+        self.misplaced_shown: list[Misplaced] = []
+        """The first ones of each topic: memory is bounded, whatever others write."""
 
     async def __aenter__(self) -> Self:
         """Finds the topics and their ends. Raises `AuditError` if there is nothing to audit."""
@@ -56,7 +66,8 @@ class Topics:
                 f"there is no topic {self._names.topic(TOPICS[Source.ORDERS])!r} at "
                 f"{self._settings.kafka_bootstrap_servers}: is TOPIC_PREFIX right?"
             )
-        most = max(len(tps) for tps in self.sources.values())
+        counts = sorted(len(tps) for tps in self.sources.values())
+        most, self.partitions = counts[-1], mode(counts)
         self._consumer = kafka.lone_consumer(self._settings, max(_LEAST, BUFFER // most))
         async with AsyncExitStack() as opened:
             opened.push_async_callback(self._consumer.stop)
@@ -105,6 +116,8 @@ class Topics:
                     self.first_ms.setdefault(tp, records[0].timestamp)
                 for r in records:
                     if tp in todo and r.offset < todo[tp].end:
+                        if self._is_misplaced(source, r):
+                            continue
                         try:
                             key, about = placed(source, r.key or b"\xff", r.value)
                         except ValueError:
@@ -120,6 +133,23 @@ class Topics:
                         del todo[tp]
                         consumer.pause(tp)
         consumer.unsubscribe()
+
+    def _is_misplaced(self, source: Source, record: Any) -> bool:
+        """Whether a record stands in another partition than its key's, as the services would say, who set it aside."""
+        if source not in MESSAGES or record.key is None:
+            return False
+        try:
+            check_partition(record.key, record.partition, self.partitions)
+        except MisplacedError as error:
+            topic = TOPICS[source]
+            self.misplaced += 1
+            if sum(one.topic == topic for one in self.misplaced_shown) < _SHOWN_MISPLACED:
+                key = record.key.decode(errors="backslashreplace")
+                belongs = partition_of(record.key, self.partitions)
+                found = Misplaced(topic, record.partition, record.offset, key, belongs, str(error))
+                self.misplaced_shown.append(found)
+            return True
+        return False
 
     async def _more(self, at: Mapping[Physical, int]) -> Mapping[Physical, list[Any]]:
         """What comes next. A message that the client cannot make out is passed over."""

@@ -96,6 +96,19 @@ class Violation(NamedTuple):
         return "product" if self.kind in OF_PRODUCTS else "order"
 
 
+class Misplaced(NamedTuple):
+    """A record that stands in another partition than its key's: every service sets it aside. No broken promise."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: str
+    belongs: int
+    """Partition of the key."""
+    says: str
+    """Both numbers, and what to do about it."""
+
+
 OF_PRODUCTS = frozenset(
     {
         Kind.SUM_DIFFERS,
@@ -191,6 +204,8 @@ class Report:
     counts: Counter[str] = field(default_factory=Counter)
     found: Counter[Kind] = field(default_factory=Counter)
     violations: list[Violation] = field(default_factory=list)
+    misplaced: list[Misplaced] = field(default_factory=list)
+    """The first ones of each topic; all are counted."""
     missing: tuple[str, ...] = ()
     """Topics that do not exist, and what they would have told is not checked."""
     absent: tuple[str, ...] = ()

@@ -107,6 +107,8 @@ async def audit(
             )
         await judge(facts, rules, report, progress)
     report.counts["unreadable"] += topics.unreadable
+    report.counts["misplaced"] += topics.misplaced
+    report.misplaced = topics.misplaced_shown
     report.missing = tuple(name for source, name in CORE.items() if source not in topics.sources)
     report.absent = tuple(name for source, name in SERVICES.items() if source not in topics.sources)
     named = {one.look for one in databases}

@@ -8,10 +8,10 @@ times that producers wrote can be compared; where they tell nothing the letter c
 import asyncio
 from collections.abc import AsyncIterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import NamedTuple, Self
 
 from ecosystem.dead_letters.letter import Letter, Where
+from ecosystem.readable import moment
 from ecosystem.reader import Reader
 from runtime.partitioning import partition_of
 from runtime.settings import Settings
@@ -96,10 +96,9 @@ class Newer:
         last = self._last.get(letter.key)
         if self.overwrite or last is None or not self._older(mine, last, belongs := self._belongs(letter.key)):
             return None
-        at = datetime.fromtimestamp(last.time_ms / 1000, UTC)
         return (
             f"it may be older than the record of its key in {self.topic} {belongs}@{last.offset}, written "
-            f"{at:%Y-%m-%d %H:%M:%S}, and would replace it (--overwrite does so)"
+            f"{moment(last.time_ms)}, and would replace it (--overwrite does so)"
         )
 
     def _belongs(self, key: bytes) -> int:

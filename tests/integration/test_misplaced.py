@@ -1,22 +1,20 @@
 """Records that another partitioner put where nobody looks: set aside, named by the audit, put right by a redrive."""
 
 import asyncio
-import itertools
 import json
 import time
 
-import pytest
-from click.testing import CliRunner
 from confluent_kafka import Producer
 
 from ecosystem.audit import audit
-from ecosystem.cli import main
 from ecosystem.dead_letters import read
 from ecosystem.dead_letters.redrive import redrive
-from runtime.partitioning import partition_of, tells_misplaced
+from runtime.partitioning import partition_of
 from schemas.messages import Customer, StockLevel
 from schemas.topics import CUSTOMERS, WAREHOUSE_INVENTORY
+from tests.commands import orders
 from tests.workers import until
+from validators.inventory.state import STOCK
 
 PARTITIONS = 4
 
@@ -65,7 +63,7 @@ async def letters(deployment, topic, count):
     return await until(found, f"{count} dead letters of {topic.name}")
 
 
-async def test_stock_of_a_producer_with_librdkafkas_partitioner_counts_once_it_is_redriven(deployment, monkeypatch):
+async def test_stock_of_a_producer_with_librdkafkas_partitioner_counts_once_it_is_redriven(deployment):
     worker = await deployment.start()
     producer = Librdkafka(deployment)
     products = [f"MUG-{n}" for n in range(12)]
@@ -83,17 +81,14 @@ async def test_stock_of_a_producer_with_librdkafkas_partitioner_counts_once_it_i
         assert letter.error.startswith(f"key '{product}' belongs in partition {belongs}, the record is in {at}: ")
         assert "librdkafka: partitioner=murmur2_random" in letter.error
         assert (letter.from_partition, letter.from_offset) == places[product]
-    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", deployment.servers)
-    monkeypatch.setenv("TOPIC_PREFIX", deployment.prefix)
-    result = await asyncio.to_thread(CliRunner().invoke, main, ["dead-letters", "redrive", "warehouse-inventory", "--all"])
-    assert result.exit_code == 0, result.output
-    assert f"{len(misplaced)} written back" in result.output
+    code, said = await orders(deployment, "dead-letters", "redrive", "warehouse-inventory", "--all")
+    assert code == 0, said
+    assert f"{len(misplaced)} written back" in said
 
-    for number, product in enumerate(products):
+    for product in products:
         await until(lambda p=product: stock(worker, p) == 5, f"stock of {product}")
-        order = {"id": f"o{number}", "customerId": number, "product": product, "quantity": 1, "price": 1}
-        await deployment.post(worker, **order)
-        assert (await deployment.outcome(worker, order["id"]))["state"] == "VALIDATED"
+    await deployment.post(worker, id="o1", customerId=1, product=min(misplaced), quantity=1, price=1)
+    assert (await deployment.outcome(worker, "o1"))["state"] == "VALIDATED"
 
 
 async def test_with_the_remedy_librdkafka_puts_every_key_where_it_belongs(deployment):
@@ -149,7 +144,7 @@ async def counts(deployment):
     return found
 
 
-async def test_the_audit_names_misplaced_records_instead_of_blaming_the_services(deployment, monkeypatch):
+async def test_the_audit_names_misplaced_records_instead_of_blaming_the_services(deployment):
     worker = await deployment.start("orders", "fraud", "inventory", "details", "email")
     producer = Librdkafka(deployment)
     product, customer = "MUG", Customer(id=7, first_name="A", last_name="B", email="a@example.org", address="x")
@@ -159,7 +154,7 @@ async def test_the_audit_names_misplaced_records_instead_of_blaming_the_services
     await letters(deployment, CUSTOMERS, 1)
     await deployment.post(worker, id="o1", customerId=7, product=product, quantity=1, price=1)
     assert (await deployment.outcome(worker, "o1"))["state"] == "FAILED"
-    await deployment.caught_up("orders+fraud+inventory+details+email")
+    await deployment.caught_up(worker.plan.group)
 
     report = await audit(deployment.settings())
 
@@ -169,21 +164,17 @@ async def test_the_audit_names_misplaced_records_instead_of_blaming_the_services
         ("warehouse-inventory", elsewhere(product), partition_of(b"MUG", 4), "MUG"),
         ("customers", elsewhere("7"), partition_of(b"7", 4), "7"),
     }
-    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", deployment.servers)
-    monkeypatch.setenv("TOPIC_PREFIX", deployment.prefix)
-    result = await asyncio.to_thread(CliRunner().invoke, main, ["audit"])
-    assert result.exit_code == 0, result.output
-    assert "key 'MUG' belongs in partition" in result.output
-    assert "partitioner=murmur2_random" in result.output
-    result = await asyncio.to_thread(CliRunner().invoke, main, ["audit", "--json"])
-    assert [one["topic"] for one in json.loads(result.output)["misplaced"]] == ["warehouse-inventory", "customers"]
-    result = await asyncio.to_thread(CliRunner().invoke, main, ["tail", "warehouse-inventory", "--no-follow"])
-    assert result.exit_code == 0, result.output
-    assert f"misplaced: belongs in partition {partition_of(b'MUG', 4)}" in result.output
+    code, said = await orders(deployment, "audit")
+    assert code == 0, said
+    assert "key 'MUG' belongs in partition" in said
+    assert "partitioner=murmur2_random" in said
+    code, said = await orders(deployment, "audit", "--json")
+    assert [one["topic"] for one in json.loads(said)["misplaced"]] == ["warehouse-inventory", "customers"]
+    code, said = await orders(deployment, "tail", "warehouse-inventory", "--no-follow")
+    assert code == 0, said
+    assert f"misplaced: belongs in partition {partition_of(b'MUG', 4)}" in said
 
 
 def stock(worker, product):
-    from validators.inventory.state import STOCK
-
     row = worker.read(STOCK, product)
     return None if row is None else row.count
