@@ -217,7 +217,9 @@ class Decider:
     def _reject(self, batch: Batch, record: Record, services: str, error: str) -> None:
         batch.dead_letters += 1
         most = self._limits.most(record.topic + DEAD_LETTERS)
-        batch.announcements.append(dead_letter(record, services, error, batch.now, most))
+        letter = dead_letter(record, services, error, batch.now, most)
+        # A topic may have been given more partitions than its dead letters have.
+        batch.announcements.append(letter._replace(partition=letter.partition % self.partitions))
 
     def _attempt(self, turn: Turn, service: Service, what: str, call: Callable[[], None]) -> str | None:
         """Runs a processor and keeps what it decided; or tells what is wrong: one bad message stops nothing."""

@@ -94,7 +94,18 @@ class Engine:
             self._limits,
         )
         self.handover = Handover(
-            plan, ownership, stores, timers, self.effects, watches, logs, self.taking, metrics, failed, copies
+            plan,
+            ownership,
+            stores,
+            timers,
+            self.effects,
+            watches,
+            logs,
+            self.taking,
+            metrics,
+            failed,
+            copies,
+            partitions,
         )
 
     async def revoked(self, for_effects_s: float = float("inf")) -> None:

@@ -163,6 +163,7 @@ class Worker:
             copies=self._copies,
         )
         self._app = app = App(settings, plan.group, engine, member, self.url)
+        app.assignor.made_with = settings.partitions
         app.assignor.found(plan.consumed, on_disk)
         self._later(self._ownership.lose)  # also if what follows was cut short: no batch is applied any more
         self._at_stop(engine.stop)

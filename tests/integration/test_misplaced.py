@@ -4,12 +4,15 @@ import asyncio
 import json
 import time
 
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from confluent_kafka import Producer
 
 from ecosystem.audit import audit
 from ecosystem.dead_letters import read
 from ecosystem.dead_letters.redrive import redrive
 from runtime.partitioning import partition_of
+from runtime.provision import WrongPartitions, ensure_topics, public_topics
 from schemas.messages import Customer, StockLevel
 from schemas.topics import CUSTOMERS, WAREHOUSE_INVENTORY
 from tests.commands import orders
@@ -133,6 +136,58 @@ async def test_a_misplaced_record_replaces_no_newer_one_unless_told_to(deploymen
     )
     assert len(forced.written) == 1
     assert (await counts(deployment))[old] == 1
+
+
+async def test_a_topic_that_is_given_more_partitions_is_read_on_and_its_records_are_put_right(deployment):
+    worker = await deployment.start()
+    await raised(deployment, WAREHOUSE_INVENTORY.name, 8)
+    worker._member._consumer._client.force_metadata_update()  # as it does by itself every 30 s
+    producer = Librdkafka(deployment, partitioner="murmur2_random")
+    beyond = next(p for p in map("MUG-{}".format, range(100)) if partition_of(p.encode(), 8) >= 4)
+    within = next(p for p in map("CUP-{}".format, range(100)) if partition_of(p.encode(), 8) < 4)
+
+    at, _ = await producer.send(WAREHOUSE_INVENTORY, beyond, level(beyond, 5))
+    await producer.send(WAREHOUSE_INVENTORY, within, level(within, 5))
+
+    [letter] = await letters(deployment, WAREHOUSE_INVENTORY, 1)
+    assert f"belongs in partition {at - 4}, the record is in {at}: " in letter.error
+    assert "murmur2 of the key modulo 4" in letter.error
+    await until(lambda: stock(worker, within) == 5, "stock that is where it belongs")
+    await until(lambda: worker.readiness()["ready"], "still ready")
+    await deployment.stop(worker)
+    worker = await deployment.start(name="again")  # it is no reason to refuse a restart
+    outcome = await redrive(deployment.settings(), WAREHOUSE_INVENTORY.name, everything)
+    assert len(outcome.written) == 1
+    await until(lambda: stock(worker, beyond) == 5, "stock that was put right")
+    await deployment.stock(**{beyond: 7, within: 7})
+    for product in (beyond, within):
+        code, said = await orders(deployment, "stock", "set", product, "9")
+        assert code == 0, said
+    await until(lambda: stock(worker, beyond) == stock(worker, within) == 9, "stock of our own command")
+    report = await audit(deployment.settings())
+    assert (report.violations, report.counts["misplaced"]) == ([], 1)
+
+
+async def test_a_worker_with_another_number_of_partitions_is_still_refused(deployment):
+    await ensure_topics(deployment.settings(), public_topics())
+    with pytest.raises(WrongPartitions, match="has 4 partitions, PARTITIONS says 2"):
+        await ensure_topics(deployment.settings(partitions=2), public_topics())
+    with pytest.raises(WrongPartitions, match="has 4 partitions, PARTITIONS says 8"):
+        await ensure_topics(deployment.settings(partitions=8), public_topics())
+    await raised(deployment, WAREHOUSE_INVENTORY.name, 8)
+    await ensure_topics(deployment.settings(), public_topics())
+    with pytest.raises(WrongPartitions):
+        await ensure_topics(deployment.settings(partitions=8), public_topics())
+
+
+async def raised(deployment, topic, count):
+    """Gives a topic more partitions, as an operator may."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=deployment.servers)
+    await admin.start()
+    try:
+        await admin.create_partitions({deployment.prefix + topic: NewPartitions(total_count=count)})
+    finally:
+        await admin.close()
 
 
 async def counts(deployment):

@@ -57,6 +57,8 @@ def test_a_record_is_processed_in_the_partition_of_its_key_and_set_aside_in_ever
         assert "partitioner=murmur2_random" in error
         assert "`orders dead-letters redrive`" in error
         assert tells_misplaced(error)
+        [letter] = topology.records(WAREHOUSE_INVENTORY.dead_letters)
+        assert letter.partition < partitions, "dead letters have as many partitions as the topic was made with"
 
 
 @given(st.binary(max_size=3000), st.integers(0, 999))
