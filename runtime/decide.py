@@ -98,7 +98,7 @@ class Decider:
         processors = self.plan.processors[record.topic]
         subject: Message | str
         try:
-            time = datetime.fromtimestamp(_made_at_ms(record, topic) / 1000, UTC)
+            time = _time(record, topic)
             if record.fault is not None:
                 raise ValueError(record.fault)  # noqa: TRY301
             if record.value is None:
@@ -256,7 +256,14 @@ def _headers(topic: Topic[Any], made: datetime) -> tuple[Header, ...]:
     return ((MADE_AT, b"%d" % round(made.timestamp() * 1000)),) if topic.internal else ()
 
 
-def _made_at_ms(record: Record, topic: Topic[Any]) -> int:
-    """When a message was made. Raises `ValueError` if its header is no time."""
+def _time(record: Record, topic: Topic[Any]) -> datetime:
+    """When a message was made. Raises `ValueError` if its header, or the time its producer gave it, is no time."""
     made = next((value for name, value in record.headers if name == MADE_AT), None) if topic.internal else None
-    return record.timestamp_ms if made is None else int(made)
+    milliseconds = record.timestamp_ms if made is None else int(made)
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        raise ValueError(
+            f"the record's time {milliseconds} is none in milliseconds since 1970; its producer must write milliseconds,"
+            " or leave the time to Kafka"
+        ) from None
