@@ -183,6 +183,8 @@ async def _see_tails(consumer: AIOKafkaConsumer, names: Names, own: str, cuts: M
             try:
                 for record in records:
                     cut.see(record.offset, _mark(record.headers))
+                    if record.last_offset is not None:  # nobody can tell whether it was marked
+                        cut.see(record.last_offset, None)
             except Torn as torn:
                 raise CompositionInUse(
                     f"{own} cannot go on where its services stopped, for they stopped at different places: in "
@@ -194,7 +196,7 @@ async def _see_tails(consumer: AIOKafkaConsumer, names: Names, own: str, cuts: M
 
 
 def _mark(headers: Iterable[Header]) -> str | None:
-    return next((value.decode(errors="replace") for name, value in headers if name == CONSUMED_BY), None)
+    return next(((value or b"").decode(errors="replace") for name, value in headers if name == CONSUMED_BY), None)
 
 
 async def _commit(settings: Settings, names: Names, group: str, offsets: Mapping[TopicPartition, int]) -> None:

@@ -48,11 +48,12 @@ def decompress(codec: int, data: Buffer) -> Buffer:
     if codec not in CODECS:
         raise DecompressionError(f"its compression codec {codec} is not known: there are {_known()}")
     try:
-        return _FUNCTIONS[codec](bytes(data))
+        found: Buffer = _FUNCTIONS[codec](bytes(data))
     except DecompressionError as error:
         raise DecompressionError(f"its {CODECS[codec]} data cannot be decompressed: {error}") from None
     except Exception as error:  # cramjam raises what its codecs do: errors of its own, OSError, ValueError
         raise DecompressionError(f"its {CODECS[codec]} data cannot be decompressed: {error}") from error
+    return found
 
 
 def _known() -> str:

@@ -1,4 +1,4 @@
-"""Everything that reaches into aiokafka beyond its public interface, in one place.
+"""Everything that reaches into aiokafka beyond its public interface, but for unpacking (`runtime/unpacker.py`).
 
 Tested against `TESTED`; a test fails when another version is installed, so that each upgrade is looked at here.
 
@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 
 TESTED = {"aiokafka": "0.14.0", "faust-streaming": "0.15.3"}
 
-_STILL_S = 1.0
 END_S = 3.0
 """How long ending what failed may take."""
 
@@ -211,39 +210,6 @@ def silence(consumer: AIOKafkaConsumer) -> float:
 def fetching_ended(consumer: AIOKafkaConsumer) -> bool:
     """Whether the task that fetches has ended, which `getmany` would not tell."""
     return bool(consumer._fetcher._fetch_task.done())
-
-
-def unreadable(consumer: AIOKafkaConsumer) -> TopicPartition | None:
-    """The partition in which `getmany` has just failed on a message, and never gets past it.
-
-    It tells no offset: the partition's position stands before the messages that were read along with it.
-    """
-    for tp, result in consumer._fetcher._records.items():
-        records = getattr(result, "_partition_records", None)
-        unpacking = records and records._records_iterator
-        if unpacking is not None and unpacking.gi_frame is None:  # ended, but not by coming to its end
-            return TopicPartition(tp.topic, tp.partition)
-    return None
-
-
-async def pass_over(
-    consumer: AIOKafkaConsumer, tp: TopicPartition, still: Callable[[], bool] = lambda: True
-) -> list[Any] | None:
-    """The messages before the one that a consumer cannot make out, which it leaves behind; `None` once not `still`.
-
-    The consumer stands before those messages. `still` is asked every second.
-    """
-    messages = []
-    while still():
-        try:
-            async with asyncio.timeout(_STILL_S):
-                messages.append(await consumer.getone(tp))
-        except TimeoutError:
-            continue
-        except UnicodeDecodeError:
-            consumer.seek(tp, positions(consumer)[tp] + 1)
-            return messages
-    return None
 
 
 def queued(consumer: AIOKafkaConsumer) -> list[TopicPartition]:

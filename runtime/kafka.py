@@ -6,9 +6,12 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka import TopicPartition as Physical
 
+from runtime import unpacker
 from runtime.internals import FencedProducer
 from runtime.records import TopicPartition
 from runtime.settings import Settings
+
+unpacker.install()
 
 REQUEST_TIMEOUT_MS = 15_000
 _BATCH_BYTES = 512 * 1024  # a transaction's records for one partition leave in one request

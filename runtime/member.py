@@ -1,6 +1,6 @@
 """The consumer of a worker, on Kafka: a member of the group, in the worker's own thread."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
@@ -12,7 +12,6 @@ from runtime.kafka import Names
 from runtime.plan import Plan
 from runtime.records import Membership, Offsets, TopicPartition
 from runtime.settings import Settings
-from runtime.taking import Unreadable
 
 
 class KafkaMember:
@@ -58,17 +57,8 @@ class KafkaMember:
 
     async def fetch(self, timeout_s: float) -> Mapping[TopicPartition, Sequence[Any]]:
         assert self._consumer is not None
-        try:
-            fetched = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000))
-        except UnicodeDecodeError:
-            tp = internals.unreadable(self._consumer)
-            if tp is None:
-                raise
-            raise Unreadable(self._names.partition(tp)) from None
+        fetched = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000))
         return {self._names.partition(tp): messages for tp, messages in fetched.items()}
-
-    async def pass_over(self, partition: TopicPartition, still: Callable[[], bool]) -> Sequence[Any] | None:
-        return await internals.pass_over(self._consumer, self._names.physical(partition), still)
 
     def positions(self) -> Offsets:
         if self._consumer is None:

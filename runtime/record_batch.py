@@ -36,7 +36,7 @@ class CorruptRecordError(ValueError):
 
 
 class ParsedRecord(NamedTuple):
-    """A record, or with a `fault` what is left of one.
+    """A record, or with a `fault` why there is none.
 
     `last_offset` is that of the last record that could not be made out, from `offset` on. It is `None` if key and value
     are as they were written; then a `fault` is one of the headers alone.
@@ -94,13 +94,15 @@ def parse(batch: Any, count: int, records: Buffer) -> Iterator[ParsedRecord]:
     """
     data, at, expected, last = bytes(records), 0, batch.base_offset, batch.next_offset - 1
     for _ in range(count):
+        if expected > last:
+            return  # there are more records than offsets
         try:
             size, begin = _varint(data, at)
             if not 0 < size <= len(data) - begin:
                 raise CorruptRecordError(f"a record of {size} bytes where {len(data) - begin} are left")
         except ValueError as error:
             fault = f"where a record begins is not known, behind a damaged one: {error}"
-            yield ParsedRecord(expected, batch.first_timestamp, None, None, (), fault, max(expected, last))
+            yield ParsedRecord(expected, batch.first_timestamp, None, None, (), fault, last)
             return
         body, at = data[begin : begin + size], begin + size
         try:
@@ -109,7 +111,7 @@ def parse(batch: Any, count: int, records: Buffer) -> Iterator[ParsedRecord]:
                 raise CorruptRecordError(f"its offset is {record.offset}, between {expected} and {last}")
         except ValueError as error:
             fault = f"the record is damaged: {error}"
-            record = ParsedRecord(expected, batch.first_timestamp, None, body, (), fault, expected)
+            record = ParsedRecord(expected, batch.first_timestamp, None, None, (), fault, expected)
         expected = record.offset + 1
         yield record
     if at < len(data) and expected <= last:

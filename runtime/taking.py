@@ -46,23 +46,16 @@ class Message(Protocol):
     @property
     def headers(self) -> Sequence[Header]: ...
 
-
-class Unreadable(Exception):
-    """The client cannot get past a message of the partition."""
-
-    def __init__(self, partition: TopicPartition) -> None:
-        super().__init__(f"{partition.topic}[{partition.partition}]")
-        self.partition = partition
+    @property
+    def fault(self) -> str | None:
+        """Why it could not be made out, and what to do; `None` for almost all."""
 
 
 class Client(Protocol):
     """The consumer, a member of its group. What it reads is committed."""
 
     async def fetch(self, timeout_s: float) -> Mapping[TopicPartition, Sequence[Message]]:
-        """What waits, or what comes first within the time. Raises `Unreadable`, and what ends the consumer."""
-
-    async def pass_over(self, partition: TopicPartition, still: Callable[[], bool]) -> Sequence[Message] | None:
-        """The messages before the one that it cannot read, which it leaves behind; `None` once not `still` wanted."""
+        """What waits, or what comes first within the time. Raises what ends the consumer."""
 
     def positions(self) -> Offsets:
         """Next offset to read of each partition that has one: behind control records too."""
@@ -164,10 +157,7 @@ class Taking:
 
     async def _take(self) -> Take | None:
         """Everything that waits, or that comes within the time until something is due."""
-        try:
-            fetched = await self._fetch(self._patience())
-        except Unreadable as error:
-            return await self._pass_over(error.partition)
+        fetched = await self._fetch(self._patience())
         ownership = self._ownership
         # Ownership is looked at after the fetch, for it may have changed during it; from here on nothing is awaited.
         # What a fetch brings between two owners is dropped: the takeover seeks back to what is committed.
@@ -224,26 +214,7 @@ class Taking:
         """Messages of one partition, without those that this group has decided already."""
         for m in messages:
             if not (m.headers and self._own in m.headers):
-                yield Record(tp.topic, tp.partition, m.offset, m.timestamp, m.key, m.value, m.headers)
-
-    async def _pass_over(self, tp: TopicPartition) -> Take | None:
-        """Takes the messages before one that cannot be read, and that one as what it is.
-
-        The client would fail on it for ever, and cannot read what its writer sent in one batch behind it either: that
-        is set aside too, message by message.
-        """
-        ownership, epoch = self._ownership, self._ownership.epoch
-        if not ownership.running:
-            return None
-        self._client.seek(ownership.positions)  # what was fetched along with it is read again
-        messages = await self._client.pass_over(tp, still=lambda: epoch == ownership.epoch)
-        if messages is None or epoch != ownership.epoch:
-            return None
-        offset = self._client.positions()[tp] - 1
-        fault = "the name of a header is not UTF-8, here or before it in what its writer sent at once"
-        record = Record(tp.topic, tp.partition, offset, 0, None, None, fault=fault)
-        log.error("message passed over topic=%s partition=%d offset=%d", *tp, offset)
-        return Take(Taken([*self._records(tp, messages), record], {tp: offset + 1}, ownership.membership), epoch, [])
+                yield Record(tp.topic, tp.partition, m.offset, m.timestamp, m.key, m.value, m.headers, m.fault)
 
     def _listen(self) -> None:
         """Notices when the broker is not heard any more: others may own these partitions by now.

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import DefaultRecordBatch
 
+from runtime.dead_letters import LOST_UNTIL
 from runtime.decompression import Buffer, DecompressionError
 from runtime.record_batch import (
     FRAME,
@@ -35,6 +36,8 @@ MOST_SINGLY = 10_000
 
 _CODEC = 0x07
 _OF_TRANSACTION = 0x30  # a part of one, or its marker
+_LOST = "nothing is kept of it: have its producer send it again, and look for damaged disks"
+_ODD_NAME = "`orders dead-letters redrive` writes it back with that name escaped"
 _LATEST_MS = 253_402_300_799_999  # the year 9999
 _MOST_SUSPECTS = 1000
 _suspects: dict[tuple[str, int, int], None] = {}
@@ -44,8 +47,8 @@ _suspects: dict[tuple[str, int, int], None] = {}
 class FetchedRecord(NamedTuple):
     """A record as it was fetched.
 
-    With a `fault` it could not be made out. `last_offset` is that of the last record for which it stands then, and
-    `value` at most what is left of it; `last_offset` is `None` if key and value are as they were written.
+    A `fault` says what keeps it from being made out, and what to do. It stands for everything up to `last_offset` then,
+    with a header `LOST_UNTIL`; but for `last_offset` being `None`: then key and value are as they were written.
     """
 
     topic: str
@@ -108,7 +111,7 @@ class TolerantRecords:
             raise
 
     def _unpack(self) -> Iterator[FetchedRecord]:
-        """Ends where the fetch is to be repeated from: at a batch that is not whole, or is damaged for the first time."""
+        """Ends where the next fetch is to begin: at a batch that is not whole, or is damaged for the first time."""
         raw, at = self._raw, 0
         view = memoryview(raw)
         while at < len(raw):
@@ -117,16 +120,17 @@ class TolerantRecords:
             if not is_framed(version, length) or end > len(raw):
                 if self.next_fetch_offset > self._asked or self._suspect(self._asked):
                     return  # the last one seldom is whole
-                sound = next_sound(raw, at + 1, self._asked + 1)
+                sound = next_sound(raw, at + 1, self._asked)
                 last = self._asked if sound is None else sound[1] - 1
                 fault = f"where the batch begins it is damaged: version {version}, {length} bytes, {len(raw) - at} sent"
-                yield from self._unreadable(self._asked, last, 0, fault, singly=False)
+                if last >= self._asked:
+                    yield from self._unreadable(self._asked, last, 0, fault, singly=False)
                 if sound is None:
                     return
                 at = sound[0]
                 continue
             if version != 2:
-                if (yield from self._legacy(raw[at:end], base)):
+                if base >= self.next_fetch_offset and (yield from self._legacy(raw[at:end], base)):
                     return
                 self.next_fetch_offset = max(self.next_fetch_offset, base + 1)
             else:
@@ -186,14 +190,15 @@ class TolerantRecords:
             yield from self._one_by_one(parse(batch, V2.unpack_from(raw)[-1], records))
 
     def _with_its_head(self, batch: Any, end: int) -> Iterator[FetchedRecord]:
-        """A batch whose checksum is wrong, and whose head contradicts itself: the batch behind it tells where it ends."""
+        """A batch whose checksum is wrong and whose head contradicts itself: the one behind it tells where it ends."""
         first, last = self.next_fetch_offset, batch.next_offset - 1
-        if (sound := next_sound(self._raw, end, first + 1)) is not None:
+        if (sound := next_sound(self._raw, end, batch.base_offset)) is not None:
             last = sound[1] - 1
         elif not first <= last <= first + len(self._raw):
             last = first
         fault = "the batch is damaged, its head included: its checksum is wrong"
-        yield from self._unreadable(first, last, 0, fault, singly=False)
+        if first <= last:
+            yield from self._unreadable(first, last, 0, fault, singly=False)
 
     def _whole_batch(self, batch: Any, raw: memoryview, fault: str) -> Iterator[FetchedRecord]:
         first, last = max(batch.base_offset, self.next_fetch_offset), batch.next_offset - 1
@@ -221,27 +226,26 @@ class TolerantRecords:
                 continue
             if r.fault is not None and r.last_offset is not None:
                 first = max(r.offset, self.next_fetch_offset)
-                yield from self._unreadable(first, last, r.timestamp_ms, r.fault, singly=True, value=r.value)
+                yield from self._unreadable(first, last, r.timestamp_ms, r.fault, singly=True)
             else:
                 self.next_fetch_offset = r.offset + 1
-                yield FetchedRecord(self._topic, self._partition, *r[:4], tuple(r.headers), r.fault)
+                fault = r.fault and f"{r.fault}; {_ODD_NAME}"
+                yield FetchedRecord(self._topic, self._partition, *r[:4], tuple(r.headers), fault)
 
-    def _unreadable(
-        self, first: int, last: int, time_ms: int, fault: str, *, singly: bool, value: bytes | None = None
-    ) -> Iterator[FetchedRecord]:
+    def _unreadable(self, first: int, last: int, time_ms: int, fault: str, *, singly: bool) -> Iterator[FetchedRecord]:
         """What cannot be made out, from offset to offset: a record each, or one for all."""
         topic, partition = self._topic, self._partition
         log.error("unreadable topic=%s partition=%d first=%d last=%d cause=%s", topic, partition, first, last, fault)
         time_ms = time_ms if 0 <= time_ms <= _LATEST_MS else 0
-        if singly and last - first < MOST_SINGLY:
-            for offset in range(first, last + 1):
-                self.next_fetch_offset = offset + 1
-                yield FetchedRecord(topic, partition, offset, time_ms, None, value, (), fault, offset)
+        if last > first and not (singly and last - first < MOST_SINGLY):
+            ends, fault = range(last, last + 1), f"{fault}, from offset {first} to {last}"
         else:
-            self.next_fetch_offset = last + 1
-            if last > first:
-                fault = f"{fault}; records of the offsets {first} to {last}, as many as there were"
-            yield FetchedRecord(topic, partition, first, time_ms, None, value, (), fault, last)
+            ends = range(first, last + 1)
+        for end in ends:
+            begin, self.next_fetch_offset = self.next_fetch_offset, end + 1
+            bounds = ((LOST_UNTIL, b"%d" % (end + 1)),)
+            offset = max(first, begin)
+            yield FetchedRecord(topic, partition, offset, time_ms, None, None, bounds, f"{fault}; {_LOST}", end)
 
     def _suspect(self, offset: int) -> bool:
         """Whether a batch is found damaged for the first time, and is to be fetched once more."""

@@ -41,6 +41,7 @@ class Kind(StrEnum):
     OVERSOLD = "oversold"
     NEGATIVE = "reserved-negative"
     UNREADABLE_ROW = "unreadable-row"
+    UNREADABLE_RECORD = "unreadable-record"
     COUNT_DIFFERS = "stock-count-differs"
     FULFILLED_TWICE = "fulfilled-twice"
     SHIPPED_WITHOUT = "shipped-without-needs"
@@ -91,6 +92,8 @@ class Violation(NamedTuple):
         """What the subject is."""
         if self.kind is Kind.TOTALS_DIFFER:
             return "totals"
+        if self.kind is Kind.UNREADABLE_RECORD:
+            return "record"
         if self.kind in OF_EVENTS:
             return "event"
         return "product" if self.kind in OF_PRODUCTS else "order"
@@ -197,6 +200,8 @@ class Report:
     """Services that have never run here, and what they would have done is not expected."""
     unasked: tuple[str, ...] = ()
     """What there was no way to: databases, delivered letters."""
+    unreadable: Sequence[str] = ()
+    """The first of the records that could not be made out at all: where they stand, and why."""
 
     @property
     def ok(self) -> bool:

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from ecosystem.audit import catalogue, database, delivered, notices, orders, products
 from ecosystem.audit.facts import CORE, SERVICES, TOPICS, Fact, Source
 from ecosystem.audit.read import Topics
-from ecosystem.audit.report import AuditError, Report, Rules
+from ecosystem.audit.report import AuditError, Kind, Report, Rules, Violation
 from ecosystem.audit.sort import Sorted
 from ecosystem.audit.totals import Sums
 from runtime.settings import Guarantee, Settings
@@ -107,6 +107,9 @@ async def audit(
             )
         await judge(facts, rules, report, progress)
     report.counts["unreadable"] += topics.unreadable
+    report.unreadable = topics.faults
+    for place, cause in topics.lost_rows:
+        report.add(Violation(Kind.UNREADABLE_RECORD, place, cause))
     report.missing = tuple(name for source, name in CORE.items() if source not in topics.sources)
     report.absent = tuple(name for source, name in SERVICES.items() if source not in topics.sources)
     named = {one.look for one in databases}

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
@@ -83,6 +82,8 @@ def show(report: Report, console: Console) -> None:
             console.print(Text(f"    {_line(fact)}", "dim"), soft_wrap=True)
     if hidden := report.found.total() - len(report.violations):
         console.print(f"{hidden} more violations, of kinds shown above")
+    for said in report.unreadable:
+        console.print(Text(f"unreadable: {readable.printable(said)}", "red"), soft_wrap=True)
     for name, words in _COUNTS.items():
         if report.counts[name] or name in _ALWAYS:
             console.print(f"{report.counts[name]:>12,}  {words}")
@@ -102,6 +103,7 @@ def as_json(report: Report) -> str:
             "ok": report.ok,
             "counts": {name.replace(" ", "_").lower(): report.counts[name] for name in _COUNTS},
             "not_checked": list(_unchecked(report)),
+            "unreadable": list(report.unreadable),
             "violations_by_kind": dict(report.found),
             "violations": [_violation(violation) for violation in report.violations],
         }
@@ -147,4 +149,5 @@ def _says(fact: Fact) -> str:
 
 
 def _time(fact: Fact) -> str:
-    return datetime.fromtimestamp(fact.time_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    at = readable.moment(fact.time_ms)
+    return f"{fact.time_ms} ms" if at is None else at.isoformat(timespec="milliseconds")

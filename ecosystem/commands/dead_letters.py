@@ -4,14 +4,13 @@ import json
 import re
 import sys
 from collections import Counter, deque
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.text import Text
 
-from ecosystem import running
+from ecosystem import readable, running
 from ecosystem.commands.shared import bootstrap_option, perform
 from runtime.settings import Settings
 from schemas.topics import DEAD_LETTERS
@@ -65,7 +64,12 @@ def list_(topics: tuple[str, ...], limit: int, json_: bool, bootstrap: str | Non
         foreign = 0
         async for letter in read.letters(settings, names):
             if not isinstance(letter, Letter):
-                foreign += 1
+                record, fault = letter
+                if record.fault is None:
+                    foreign += 1
+                else:
+                    place = f"{record.topic} {record.partition}@{record.offset}"
+                    click.echo(f"{place} is unreadable: {readable.printable(str(fault))}", err=True)
                 continue
             if json_:
                 click.echo(json.dumps(_fields(letter, done.get(letter.where))))
@@ -182,10 +186,11 @@ def _known(settings: Settings, wanted: tuple[str, ...]) -> list[str]:
 
 
 def _line(letter: "Letter", note: "Redriven | None") -> Text:
-    at = datetime.fromtimestamp(letter.time_ms / 1000, UTC)
+    at = readable.moment(letter.time_ms)
+    when = f"{letter.time_ms} ms" if at is None else f"{at:%Y-%m-%d %H:%M:%S}"
     place = f"{letter.where.partition}@{letter.where.offset}"
-    text = Text.assemble(f"  {place:<10} ", (f"{at:%Y-%m-%d %H:%M:%S}  ", "dim"), (letter.service, "cyan"), "  ")
-    text.append(f"{_text(letter.key)}  ").append(letter.error, "red")
+    text = Text.assemble(f"  {place:<10} ", (f"{when}  ", "dim"), (readable.printable(letter.service), "cyan"), "  ")
+    text.append(f"{_text(letter.key)}  ").append(readable.printable(letter.error), "red")
     if note is not None:
         text.append(f"  written back {_when(note)}", "green")
     return text
@@ -201,10 +206,9 @@ def _print(letter: "Letter", note: "Redriven | None") -> None:
         "written back": "no" if note is None else _when(note),
         "cut": None if letter.cut is None else f"of {letter.cut} bytes; it cannot be written back",
         "key": _text(letter.key),
-        **{f"header {name}": _text(text) for name, text in letter.headers},
-        "value": _text(letter.value),
     }
-    for name, said in fields.items():
+    headers = [(f"header {readable.printable(name)}", _text(text)) for name, text in letter.headers]  # may repeat
+    for name, said in (*fields.items(), *headers, ("value", _text(letter.value))):
         if said is not None:
             click.echo(f"{name}: {said}")
 

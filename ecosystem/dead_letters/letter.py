@@ -45,6 +45,8 @@ class Letter(NamedTuple):
     @classmethod
     def of(cls, record: Record) -> Self:
         """Reads a record of a topic of dead letters. Raises `NoLetter` if it does not have their headers."""
+        if record.fault is not None:
+            raise NoLetter(record.fault)
         own, said = record.headers[: -len(REASON)], record.headers[-len(REASON) :]
         if tuple(name for name, _ in said) != REASON:
             raise NoLetter(f"it does not end in the headers {', '.join(REASON)}")
@@ -62,7 +64,12 @@ class Letter(NamedTuple):
 
 def _size_before(headers: Sequence[Header]) -> int | None:
     """The size of a message that was cut; one that came with such a header itself was small enough to be kept."""
-    if len(headers) == 1 and headers[0][0] == CUT and (headers[0][1] or b"").isdigit():
-        size = int(headers[0][1])
-        return size if size > MAX_BYTES else None
+    size = _number_in(headers, CUT)
+    return size if size is not None and size > MAX_BYTES else None
+
+
+def _number_in(headers: Sequence[Header], name: str) -> int | None:
+    """The number that the only header gives, if it has this name."""
+    if len(headers) == 1 and headers[0][0] == name and (raw := headers[0][1] or b"").isdigit():
+        return int(raw)
     return None

@@ -1,6 +1,7 @@
 """Reading dead letters, and which of them were written back."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 
@@ -56,7 +57,8 @@ async def redriven(settings: Settings) -> dict[Where, Redriven]:
     found: dict[Where, Redriven] = {}
     async for record in _records(settings, [REDRIVEN]):
         if record.key is not None and record.value is not None:
-            found[_where(record.key)] = Redriven.from_json(record.value)
+            with contextlib.suppress(ValueError):  # somebody else's: no note of ours
+                found[_where(record.key)] = Redriven.from_json(record.value)
     return found
 
 
