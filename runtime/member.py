@@ -5,14 +5,19 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka import TopicPartition as Physical
-from aiokafka.errors import CommitFailedError, IllegalStateError
+from aiokafka.errors import (
+    CommitFailedError,
+    IllegalStateError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+)
 
 from runtime import internals, kafka
 from runtime.kafka import Names
 from runtime.plan import Plan
 from runtime.records import Membership, Offsets, TopicPartition
 from runtime.settings import Settings
-from runtime.taking import Unreadable
+from runtime.taking import OutOfRange, Unreadable
 
 
 class KafkaMember:
@@ -65,10 +70,17 @@ class KafkaMember:
             if tp is None:
                 raise
             raise Unreadable(self._names.partition(tp)) from None
+        except OffsetOutOfRangeError as error:
+            raise OutOfRange(str(error)) from None
+        except NoOffsetForPartitionError:
+            return {}  # it was assigned just now: the takeover says where to read
         return {self._names.partition(tp): messages for tp, messages in fetched.items()}
 
     async def pass_over(self, partition: TopicPartition, still: Callable[[], bool]) -> Sequence[Any] | None:
-        return await internals.pass_over(self._consumer, self._names.physical(partition), still)
+        try:
+            return await internals.pass_over(self._consumer, self._names.physical(partition), still)
+        except OffsetOutOfRangeError as error:
+            raise OutOfRange(str(error)) from None
 
     def positions(self) -> Offsets:
         if self._consumer is None:

@@ -6,10 +6,18 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from runtime import positions
+from runtime.clock import elapsed_s
+from runtime.lost import LostRecords, Path
+from runtime.positions import Position
 from runtime.records import Offsets, TopicPartition
 from runtime.state import Store
 
 log = logging.getLogger(__name__)
+
+SURE_S = 3.0
+"""Seconds for which a log may seem to end before a position in it: a leader that was just elected does not know at once
+how far its followers are."""
 
 Progress = Callable[[int, int], None]
 """Told how many records were applied since the last call, and how many offsets are left to read."""
@@ -56,19 +64,49 @@ class Broker(Protocol):
 
 
 class Logs:
-    """Offsets and changelogs, as whoever takes partitions over needs them."""
+    """Offsets and changelogs, as whoever takes partitions over needs them.
+
+    Arguments:
+        broker: asked for all of it.
+        lost: told of positions that the broker no longer has.
+        changelogs: of the tables whose partitions are taken over along with the inputs.
+    """
 
     POLL_S = 0.05
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, lost: LostRecords | None = None, changelogs: Collection[str] = ()) -> None:
         self._broker = broker
+        self._lost = LostRecords() if lost is None else lost
+        self._changelogs = changelogs
 
     async def committed(self, partitions: Collection[TopicPartition]) -> Offsets:
-        """Where to read on: behind what the group committed, or at the start of the log."""
+        """Where to read on: behind what the group committed, or at the start of the log.
+
+        What lies between the two if the broker no longer has it is reported as lost. Raises `RecordsLost`.
+        """
         offsets = await self._broker.stable_offsets(partitions)
         starts = await self._broker.log_starts(partitions)
-        # Below the start only when retention removed what was never read; the start is then the nearest there is.
-        return {tp: max(offsets[tp] or 0, starts[tp]) for tp in partitions}
+        needed = {tp: offset for tp, offset in offsets.items() if offset is not None}
+        ends = await sure_ends(self._broker, needed, await self._broker.log_ends(partitions, committed=False))
+        known = await self._known(offsets, starts)
+        self._lost.forget()
+        result: dict[TopicPartition, int] = {}
+        for tp in partitions:
+            at = positions.of_input(offsets[tp], starts[tp], ends[tp], decided_before=tp.partition in known)
+            _report(self._lost, tp, at, Path.INPUT)
+            result[tp] = at.offset
+        return result
+
+    async def _known(self, offsets: Mapping[TopicPartition, int | None], starts: Offsets) -> set[int]:
+        """Partitions without any committed offset, in logs that begin late, though there is state: the group was away
+        for longer than its offsets are kept."""
+        read = {tp.partition for tp, offset in offsets.items() if offset is not None}
+        late = {tp.partition for tp, start in starts.items() if start} - read
+        asked = [TopicPartition(changelog, p) for changelog in self._changelogs for p in sorted(late)]
+        if not asked:
+            return set()
+        ends = await self._broker.log_ends(asked, committed=False)
+        return {tp.partition for tp, end in ends.items() if end}
 
     async def ends(self, partitions: Collection[TopicPartition]) -> Offsets:
         """The offset behind the last record, whether it is committed or not."""
@@ -80,12 +118,15 @@ class Logs:
         Waits until no transaction is open there.
         """
         ends = await self._settled_ends(stores)
+        if short(ends, needed := needed_by(stores)):
+            await sure_ends(self._broker, needed, ends)
+            ends = await self._settled_ends(stores)
         starts = await self._broker.log_starts(stores)
-        positions = positions_of(stores, starts, ends)
-        todo = {tp: ends[tp] for tp in stores if positions[tp] < ends[tp]}
-        progress(0, sum(end - positions[tp] for tp, end in todo.items()))
+        at = await positions_of(stores, starts, ends, self._lost, Path.CHANGELOG)
+        todo = {tp: ends[tp] for tp in stores if at[tp] < ends[tp]}
+        progress(0, sum(end - at[tp] for tp, end in todo.items()))
         if todo:
-            async with self._broker.reading({tp: positions[tp] for tp in todo}) as reading:
+            async with self._broker.reading({tp: at[tp] for tp in todo}) as reading:
                 await self._read(reading, stores, todo, progress)
         for tp, store in stores.items():
             if ends[tp]:
@@ -107,22 +148,60 @@ class Logs:
             for tp, rows in (await reading.rows()).items():
                 stores[tp].apply({r.key: r.value for r in rows if r.key is not None}, rows[-1].offset)
                 applied += len(rows)
-            positions = reading.positions()
-            for tp in [tp for tp, end in todo.items() if positions[tp] >= end]:
+            at = reading.positions()
+            for tp in [tp for tp, end in todo.items() if at[tp] >= end]:
                 del todo[tp]
-            tell(applied, sum(end - positions[tp] for tp, end in todo.items()))
+            tell(applied, sum(end - at[tp] for tp, end in todo.items()))
             await asyncio.sleep(0)  # rows that have come already are had without waiting, and others want to run
 
 
-def positions_of(stores: Mapping[TopicPartition, Store], starts: Offsets, ends: Offsets) -> Offsets:
-    """Where to read on in each store's changelog. Clears stores that cannot be of this changelog."""
-    positions: dict[TopicPartition, int] = {}
+async def positions_of(
+    stores: Mapping[TopicPartition, Store], starts: Offsets, ends: Offsets, lost: LostRecords, path: Path
+) -> Offsets:
+    """Where to read on in each store's changelog. Clears stores that cannot be of this changelog.
+
+    What the changelog no longer has is reported as lost, and that is kept, before anything is cleared. Raises
+    `RecordsLost`.
+    """
+    found: dict[TopicPartition, tuple[Position, bool]] = {}
     for tp, store in stores.items():
-        if store.offset is not None and not starts[tp] - 1 <= store.offset < ends[tp]:
+        found[tp] = positions.of_store(store.offset, starts[tp], ends[tp])
+        _report(lost, tp, found[tp][0], path)
+    await lost.kept()
+    result: dict[TopicPartition, int] = {}
+    for tp, store in stores.items():
+        at, fits = found[tp]
+        if not fits:
             log.warning("store is not of this changelog, rebuilding changelog=%s partition=%d", tp.topic, tp.partition)
             store.clear()
         elif store.stale:
             log.warning("store is too old, rebuilding changelog=%s partition=%d", tp.topic, tp.partition)
             store.clear()
-        positions[tp] = starts[tp] if store.offset is None else store.offset + 1
-    return positions
+            at = Position(starts[tp])
+        result[tp] = at.offset
+    return result
+
+
+def needed_by(stores: Mapping[TopicPartition, Store]) -> Offsets:
+    """Where each changelog has to end at the least, by what its store holds."""
+    return {tp: store.offset + 1 for tp, store in stores.items() if store.offset is not None}
+
+
+def short(ends: Offsets, needed: Offsets) -> list[TopicPartition]:
+    """The partitions whose log ends before the offset that is needed."""
+    return [tp for tp, offset in needed.items() if ends[tp] < offset]
+
+
+async def sure_ends(broker: Broker, needed: Offsets, ends: Offsets) -> Offsets:
+    """The ends, asked for again for up to `SURE_S` as long as one is before the offset that is needed."""
+    ends = dict(ends)
+    until = elapsed_s() + SURE_S
+    while (missing := short(ends, needed)) and elapsed_s() < until:
+        await asyncio.sleep(Logs.POLL_S)
+        ends |= await broker.log_ends(missing, committed=False)
+    return ends
+
+
+def _report(lost: LostRecords, tp: TopicPartition, at: Position, path: Path) -> None:
+    if at.gone is not None:
+        lost.report(*tp, at.gone.first, at.gone.end, path, at.gone.cause)

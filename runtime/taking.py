@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from runtime.calls import Asked, Calls
 from runtime.clock import elapsed_s
+from runtime.lost import LostRecords
 from runtime.ownership import Ownership
 from runtime.records import CONSUMED_BY, Header, Offsets, Record, Taken, TopicPartition
 from runtime.timers import Timers
@@ -55,11 +56,16 @@ class Unreadable(Exception):
         self.partition = partition
 
 
+class OutOfRange(Exception):
+    """The broker no longer has, or does not have any more, what comes next in a partition."""
+
+
 class Client(Protocol):
     """The consumer, a member of its group. What it reads is committed."""
 
     async def fetch(self, timeout_s: float) -> Mapping[TopicPartition, Sequence[Message]]:
-        """What waits, or what comes first within the time. Raises `Unreadable`, and what ends the consumer."""
+        """What waits, or what comes first within the time. Raises `Unreadable`, `OutOfRange`, and what
+        ends the consumer."""
 
     async def pass_over(self, partition: TopicPartition, still: Callable[[], bool]) -> Sequence[Message] | None:
         """The messages before the one that it cannot read, which it leaves behind; `None` once not `still` wanted."""
@@ -92,7 +98,9 @@ class Taking:
         group: whose messages, marked as decided, are passed over.
         session_timeout_s: silence of the broker after which others may own these partitions.
         clock: the time, UTC.
-        lost: called when the broker has not been heard for a session; what was owned is lost by then.
+        lost: called when what was owned is to be taken over anew, and not owned any more: the broker has not been heard
+            for a session, or no longer has what comes next.
+        records_lost: what the takeover found to be gone.
     """
 
     CALLS_A_BATCH = 2000
@@ -111,6 +119,7 @@ class Taking:
         session_timeout_s: float,
         clock: Callable[[], datetime],
         lost: Callable[[], None],
+        records_lost: LostRecords | None = None,
     ) -> None:
         self._client = client
         self._calls = calls
@@ -120,6 +129,7 @@ class Taking:
         self._session_timeout_s = session_timeout_s
         self._clock = clock
         self._lost = lost
+        self._records_lost = LostRecords() if records_lost is None else records_lost
         self._reading = asyncio.Event()
         self.turns = 0
         """Times it was asked for the next take: it stands still while one is in hand."""
@@ -144,7 +154,15 @@ class Taking:
     async def next(self) -> Take | None:
         """The next take; `None` when there is none within the time, and the caller is to ask again."""
         self.turns += 1
-        return await self._take() if await self._may_read() else None
+        try:
+            return await self._take() if await self._may_read() else None
+        except OutOfRange as error:
+            # What there is now, and what is gone, is told by the broker to whoever takes over: here again.
+            if self._ownership.running:
+                log.warning("position is out of range, taking over anew partition=%s", error)
+                self._ownership.lose()
+                self._lost()
+            return None
 
     def decided(self) -> None:
         """The loop is through with a take: what is about to be fetched has had no time to come."""
@@ -183,6 +201,10 @@ class Taking:
             for tp, position in self._client.positions().items()
             if tp in ownership.partitions and position != ownership.positions[tp]
         }
+        for loss in self._records_lost.take(ownership.partitions):
+            tp = TopicPartition(loss.topic, loss.partition)
+            records.insert(0, loss.record())
+            positions.setdefault(tp, ownership.positions[tp])
         settled = not positions or elapsed_s() - self._settled < self.SETTLE_S
         calls = self._calls.take(self.CALLS_A_BATCH)
         if not records and not calls and not self._due() and settled:

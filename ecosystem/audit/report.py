@@ -8,7 +8,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import NamedTuple
 
-from ecosystem.audit.facts import Fact, Source
+from ecosystem.audit.facts import TOPICS, Fact, Source
 from schemas.messages import CheckType, Need
 
 
@@ -76,6 +76,7 @@ class Kind(StrEnum):
     NOTICE_TWICE = "notice-twice"
     NOTICE_WRONG = "notice-wrong"
     NOTICE_LOST = "notice-lost"
+    RECORDS_LOST = "records-lost"
 
 
 class Violation(NamedTuple):
@@ -91,6 +92,8 @@ class Violation(NamedTuple):
         """What the subject is."""
         if self.kind is Kind.TOTALS_DIFFER:
             return "totals"
+        if self.kind is Kind.RECORDS_LOST:
+            return "partition"
         if self.kind in OF_EVENTS:
             return "event"
         return "product" if self.kind in OF_PRODUCTS else "order"
@@ -197,6 +200,8 @@ class Report:
     """Services that have never run here, and what they would have done is not expected."""
     unasked: tuple[str, ...] = ()
     """What there was no way to: databases, delivered letters."""
+    lost: set[int] = field(default_factory=set)
+    """Numbers of partitions of which records were lost: what else is wrong there may follow from it."""
 
     @property
     def ok(self) -> bool:
@@ -210,6 +215,12 @@ class Report:
 
     def add(self, violation: Violation) -> None:
         """Counts it, and keeps it while there is room."""
+        if violation.kind is not Kind.RECORDS_LOST and self.lost.intersection(
+            fact.partition for fact in violation.records if fact.source in TOPICS
+        ):
+            violation = violation._replace(
+                says=f"{violation.says}; records of its partition were lost, see records-lost"
+            )
         self.found[violation.kind] += 1
         if self.found[violation.kind] <= self.kept:
             self.violations.append(violation)
