@@ -62,7 +62,10 @@ SAYS = {
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A range of offsets, `end` not included, of which the records are gone; transaction markers may be among them."""
+    """A range of offsets, `end` not included, of which the records are gone; transaction markers may be among them.
+
+    With `end` at `first`, nobody knows how far it went.
+    """
 
     topic: str
     partition: int
@@ -74,7 +77,12 @@ class Loss:
     @property
     def count(self) -> int:
         """Offsets: as many records at most."""
-        return self.end - self.first
+        return max(1, self.end - self.first)
+
+    @property
+    def last(self) -> str:
+        """The last of these offsets, if that is known."""
+        return str(self.end - 1) if self.end > self.first else "unknown"
 
     def record(self) -> Record:
         """What stands for these records in a batch, which sets it aside as a dead letter."""
@@ -84,11 +92,11 @@ class Loss:
     @property
     def says(self) -> str:
         """What happened, as a dead letter tells it."""
-        return SAYS[self.cause].format(first=self.first, last=self.end - 1)
+        return SAYS[self.cause].format(first=self.first, last=self.last)
 
     def __str__(self) -> str:
         return (
-            f"records lost: topic {self.topic} partition {self.partition} offsets {self.first} to {self.end - 1} "
+            f"records lost: topic {self.topic} partition {self.partition} offsets {self.first} to {self.last} "
             f"({self.path}, {self.cause})"
         )
 
@@ -144,11 +152,11 @@ class LostRecords:
         if before != (first, end):
             self._known[place] = first, end
             log.error(
-                "records lost topic=%s partition=%d first=%d last=%d count=%d path=%s cause=%s remedy=%r",
+                "records lost topic=%s partition=%d first=%d last=%s count=%d path=%s cause=%s remedy=%r",
                 topic,
                 partition,
                 first,
-                end - 1,
+                loss.last,
                 loss.count,
                 where,
                 cause,

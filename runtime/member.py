@@ -23,7 +23,9 @@ from runtime.taking import OutOfRange, Unreadable
 class KafkaMember:
     """`runtime.taking.Client`."""
 
-    def __init__(self, settings: Settings, plan: Plan) -> None:
+    def __init__(self, settings: Settings, plan: Plan, notes: Mapping[TopicPartition, str] | None = None) -> None:
+        """`notes`: what is committed along with an offset of each partition."""
+        self._notes = {} if notes is None else notes
         self._settings = settings
         self._names = Names(settings.topic_prefix)
         self._group = self._names.group(plan.group)
@@ -112,6 +114,8 @@ class KafkaMember:
     async def commit(self, offsets: Offsets) -> None:
         assert self._consumer is not None
         try:
-            await self._consumer.commit({self._names.physical(tp): offset for tp, offset in offsets.items()})
+            await self._consumer.commit(
+                {self._names.physical(tp): (offset, self._notes.get(tp, "")) for tp, offset in offsets.items()}
+            )
         except (CommitFailedError, IllegalStateError) as error:
             raise internals.Fenced(str(error)) from error

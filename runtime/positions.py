@@ -6,7 +6,8 @@ from runtime.lost import Cause
 
 
 class Gone(NamedTuple):
-    """A range of offsets, `end` not included, that the broker no longer has."""
+    """A range of offsets, `end` not included, that the broker no longer has. With `end` at `first`, nobody knows how
+    far it went."""
 
     first: int
     end: int
@@ -20,18 +21,23 @@ class Position(NamedTuple):
     gone: Gone | None = None
 
 
-def of_input(committed: int | None, start: int, end: int, *, decided_before: bool = False) -> Position:
+def of_input(
+    committed: int | None, start: int, end: int, *, anew: bool = False, decided_before: bool = False
+) -> Position:
     """Where to read on in an input.
 
     Arguments:
         committed: the next offset as the group committed it; `None` for never, or no longer.
         start: of the log, as it is now.
         end: of the log, as it is now.
+        anew: it is another log than the one of which the offset was committed.
         decided_before: the group has state, so that it once had committed something.
     """
     if committed is None:
         # A group that has never read the topic misses nothing that was removed before it came.
         return Position(start, Gone(0, start, Cause.OFFSETS_GONE) if decided_before and start else None)
+    if anew:
+        return Position(start, Gone(0, committed, Cause.RECREATED))
     if committed < start:
         return Position(start, Gone(committed, start, Cause.REMOVED))
     if committed > end:
@@ -40,7 +46,7 @@ def of_input(committed: int | None, start: int, end: int, *, decided_before: boo
     return Position(committed)
 
 
-def of_store(applied: int | None, start: int, end: int) -> tuple[Position, bool]:
+def of_store(applied: int | None, start: int, end: int, *, anew: bool = False) -> tuple[Position, bool]:
     """Where to read on in the changelog of a store, and whether the store is of this changelog, or is to be cleared.
 
     Changelogs are compacted, which moves no start: what lies before it was removed by somebody, rows that were never
@@ -50,7 +56,10 @@ def of_store(applied: int | None, start: int, end: int) -> tuple[Position, bool]
         applied: the offset of the last record in the store; `None` for an empty one.
         start: of the changelog, as it is now.
         end: of the changelog, as it is now.
+        anew: it is another log than the one that held the state.
     """
+    if anew:
+        return Position(start, Gone(0, 0 if applied is None else applied + 1, Cause.RECREATED)), applied is None
     if applied is not None and applied >= end:
         return Position(start, Gone(end, applied + 1, Cause.CUT_OFF)), False
     if applied is not None and applied >= start - 1:

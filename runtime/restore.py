@@ -8,6 +8,7 @@ from typing import Protocol
 
 from runtime import positions
 from runtime.clock import elapsed_s
+from runtime.log_ids import Commit, LogIds, Note, differ, latest
 from runtime.lost import LostRecords, Path
 from runtime.positions import Position
 from runtime.records import Offsets, TopicPartition
@@ -50,8 +51,11 @@ class Broker(Protocol):
     """The requests of a takeover. All wait out what passes by itself, a leader that moves say, and raise `KafkaError`
     for the rest."""
 
-    async def stable_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int | None]:
+    async def stable_commits(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, Commit | None]:
         """What the group committed, `None` for never; waits until no transaction in flight could still move it."""
+
+    async def log_ids(self, topics: Collection[str]) -> LogIds:
+        """The ids of the topics' logs, as far as the broker tells them."""
 
     async def log_starts(self, partitions: Collection[TopicPartition]) -> Offsets:
         """The offset of the first record that is still kept."""
@@ -70,12 +74,21 @@ class Logs:
         broker: asked for all of it.
         lost: told of positions that the broker no longer has.
         changelogs: of the tables whose partitions are taken over along with the inputs.
+        notes: what is to be committed with an offset of each partition. Set here at each takeover.
     """
 
     POLL_S = 0.05
 
-    def __init__(self, broker: Broker, lost: LostRecords | None = None, changelogs: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        lost: LostRecords | None = None,
+        changelogs: Collection[str] = (),
+        notes: dict[TopicPartition, str] | None = None,
+    ) -> None:
         self._broker = broker
+        self._notes = {} if notes is None else notes
+        self._anew: set[TopicPartition] = set()
         self._lost = LostRecords() if lost is None else lost
         self._changelogs = changelogs
 
@@ -84,7 +97,10 @@ class Logs:
 
         What lies between the two if the broker no longer has it is reported as lost. Raises `RecordsLost`.
         """
-        offsets = await self._broker.stable_offsets(partitions)
+        commits = await self._broker.stable_commits(partitions)
+        offsets = {tp: None if commit is None else commit.offset for tp, commit in commits.items()}
+        ids = await self._broker.log_ids({*(tp.topic for tp in partitions), *self._changelogs})
+        noted = {tp: note for tp, commit in commits.items() if commit and (note := Note.read(commit.note))}
         starts = await self._broker.log_starts(partitions)
         needed = {tp: offset for tp, offset in offsets.items() if offset is not None}
         ends = await sure_ends(self._broker, needed, await self._broker.log_ends(partitions, committed=False))
@@ -92,10 +108,26 @@ class Logs:
         self._lost.forget()
         result: dict[TopicPartition, int] = {}
         for tp in partitions:
-            at = positions.of_input(offsets[tp], starts[tp], ends[tp], decided_before=tp.partition in known)
+            anew = tp in noted and noted[tp].anew(tp.topic, ids)
+            at = positions.of_input(offsets[tp], starts[tp], ends[tp], anew=anew, decided_before=tp.partition in known)
             _report(self._lost, tp, at, Path.INPUT)
             result[tp] = at.offset
+        self._note(partitions, noted, ids)
         return result
+
+    def _note(self, partitions: Collection[TopicPartition], noted: Mapping[TopicPartition, Note], ids: LogIds) -> None:
+        """Finds the changelogs that were made anew, and what is to be noted from now on."""
+        last = latest(noted)
+        self._anew = {
+            TopicPartition(changelog, partition)
+            for partition, notes in last.items()
+            for changelog in set.intersection(*(note.other_changelogs(self._changelogs, ids) for note in notes))
+        }
+        self._notes.clear()
+        for tp in partitions:
+            if tp.topic in ids:
+                turn = max((note.turn for note in last.get(tp.partition, ())), default=0) + 1
+                self._notes[tp] = str(Note.of(turn, tp.topic, self._changelogs, ids))
 
     async def _known(self, offsets: Mapping[TopicPartition, int | None], starts: Offsets) -> set[int]:
         """Partitions without any committed offset, in logs that begin late, though there is state: the group was away
@@ -122,7 +154,8 @@ class Logs:
             await sure_ends(self._broker, needed, ends)
             ends = await self._settled_ends(stores)
         starts = await self._broker.log_starts(stores)
-        at = await positions_of(stores, starts, ends, self._lost, Path.CHANGELOG)
+        ids = await self._broker.log_ids({tp.topic for tp in stores})
+        at = await positions_of(stores, starts, ends, ids, self._lost, Path.CHANGELOG, self._anew)
         todo = {tp: ends[tp] for tp in stores if at[tp] < ends[tp]}
         progress(0, sum(end - at[tp] for tp, end in todo.items()))
         if todo:
@@ -156,16 +189,27 @@ class Logs:
 
 
 async def positions_of(
-    stores: Mapping[TopicPartition, Store], starts: Offsets, ends: Offsets, lost: LostRecords, path: Path
+    stores: Mapping[TopicPartition, Store],
+    starts: Offsets,
+    ends: Offsets,
+    ids: LogIds,
+    lost: LostRecords,
+    path: Path,
+    anew: Collection[TopicPartition] = (),
 ) -> Offsets:
     """Where to read on in each store's changelog. Clears stores that cannot be of this changelog.
 
+    `ids` are those of the changelogs; `anew` are the ones that were made anew since the group committed something, as
+    far as the store itself does not know better.
     What the changelog no longer has is reported as lost, and that is kept, before anything is cleared. Raises
     `RecordsLost`.
     """
     found: dict[TopicPartition, tuple[Position, bool]] = {}
     for tp, store in stores.items():
-        found[tp] = positions.of_store(store.offset, starts[tp], ends[tp])
+        now = ids.get(tp.topic)
+        known_here = store.log_id is not None and store.log_id == now
+        other = differ(store.log_id, now) or (tp in anew and not known_here)
+        found[tp] = positions.of_store(store.offset, starts[tp], ends[tp], anew=other)
         _report(lost, tp, found[tp][0], path)
     await lost.kept()
     result: dict[TopicPartition, int] = {}
@@ -178,6 +222,8 @@ async def positions_of(
             log.warning("store is too old, rebuilding changelog=%s partition=%d", tp.topic, tp.partition)
             store.clear()
             at = Position(starts[tp])
+        if tp.topic in ids:
+            store.note_log(ids[tp.topic])
         result[tp] = at.offset
     return result
 

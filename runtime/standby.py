@@ -134,7 +134,8 @@ class Follower:
         ends = await sure_ends(self._broker, needed_by(stores), ends)
         if not still():
             return
-        at = await positions_of(stores, starts, ends, self._lost, Path.STANDBY)
+        ids = await self._broker.log_ids(frozenset(self._changelogs.values()))
+        at = await positions_of(stores, starts, ends, ids, self._lost, Path.STANDBY)
         if not still():
             return
         async with self._broker.reading(at) as reading:

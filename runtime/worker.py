@@ -141,17 +141,18 @@ class Worker:
         stores_in_all = max(1, len(plan.tables) * settings.partitions)  # not every service has any
         broker = KafkaBroker(settings, plan.group, partition_bytes=max(LEAST_BYTES, RESTORE_BYTES // stores_in_all))
         self._at_stop(broker.stop)
-        logs = Logs(broker, lost, [table.changelog for table in plan.tables.values()])
+        notes: dict[TopicPartition, str] = {}
+        logs = Logs(broker, lost, [table.changelog for table in plan.tables.values()], notes)
         # A topic just made is known before its leaders serve: whoever asks them too early waits out a back-off.
         await logs.ends([TopicPartition(topic, p) for topic in topics_of(plan) for p in range(settings.partitions)])
-        self._member = member = KafkaMember(settings, plan)
+        self._member = member = KafkaMember(settings, plan, notes)
         copies_broker = KafkaBroker(
             settings, plan.group, most_rows=500, partition_bytes=max(LEAST_BYTES, FOLLOW_BYTES // stores_in_all)
         )
         self._at_stop(copies_broker.stop)
         self._copies = Follower(plan, stores, copies_broker, self.metrics, member.confirmed, lost)
         self._at_stop(self._copies.stop)
-        checkpoint = self._new_checkpoint(identity.name, member)
+        checkpoint = self._new_checkpoint(identity.name, member, notes)
         await checkpoint.start()
         self._at_stop(checkpoint.stop)
         self._engine = engine = Engine(
@@ -335,7 +336,7 @@ class Worker:
             else:
                 return
 
-    def _new_checkpoint(self, instance: str, member: KafkaMember) -> Checkpoint:
+    def _new_checkpoint(self, instance: str, member: KafkaMember, notes: Mapping[TopicPartition, str]) -> Checkpoint:
         settings, group = self.settings, self.plan.group
         if settings.at_least_once:
             return AtLeastOnce(
@@ -345,7 +346,7 @@ class Worker:
                 lambda: self._confirmed,
             )
         return ExactlyOnce(
-            lambda turn: Transactional(settings, group, f"{group}-{instance}-{turn}", self._limits),
+            lambda turn: Transactional(settings, group, f"{group}-{instance}-{turn}", self._limits, notes),
             settings.transaction_timeout_s,
         )
 

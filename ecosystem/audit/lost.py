@@ -26,6 +26,6 @@ async def look(settings: Settings, since: datetime | None, report: Report) -> No
             continue
         seen.add(gone)
         report.lost.add(letter.from_partition)
-        count = letter.lost_until - letter.from_offset
+        count = letter.lost_until - letter.from_offset or "an unknown number of"
         says = f"{letter.error}: {count} offsets; noticed by {letter.service} at {letter.failed_at} ({letter.where})"
         report.add(Violation(Kind.RECORDS_LOST, f"{letter.where.topic}[{letter.from_partition}]", says))

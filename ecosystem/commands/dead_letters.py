@@ -201,7 +201,9 @@ def _print(letter: "Letter", note: "Redriven | None") -> None:
         "failed at": letter.failed_at,
         "written back": "no" if note is None else _when(note),
         "cut": None if letter.cut is None else f"of {letter.cut} bytes; it cannot be written back",
-        "lost": None if letter.lost_until is None else f"offsets {letter.from_offset} to {letter.lost_until - 1}",
+        "lost": None
+        if letter.lost_until is None
+        else f"offsets from {letter.from_offset} up to, not including, {letter.lost_until}",
         "key": _text(letter.key),
         **{f"header {name}": _text(text) for name, text in letter.headers},
         "value": _text(letter.value),

@@ -7,6 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from runtime import restore
+from runtime.log_ids import Commit
 from runtime.lost import Cause, LostRecords, Path, RecordsLost
 from runtime.metrics import LoopMetrics
 from runtime.records import TopicPartition
@@ -22,13 +23,21 @@ class Broker:
 
     def __init__(self):
         self.offsets = {}
+        self.noted = {}
+        self.ids = {}
         self.bounds = {}
         self.behind = {}
         """How often a leader that was just elected still tells an earlier end."""
         self.asked = 0
 
-    async def stable_offsets(self, partitions):
-        return {tp: self.offsets.get(tp) for tp in partitions}
+    async def stable_commits(self, partitions):
+        return {
+            tp: None if tp not in self.offsets else Commit(self.offsets[tp], self.noted.get(tp, ""))
+            for tp in partitions
+        }
+
+    async def log_ids(self, topics):
+        return {topic: self.ids[topic] for topic in topics if topic in self.ids}
 
     async def log_starts(self, partitions):
         return {tp: self.bounds.get(tp, (0, 0))[0] for tp in partitions}
@@ -211,3 +220,80 @@ async def test_what_cannot_be_kept_yet_keeps_the_store_as_it_is(broker):
     away = False
     await found.restore({ROWS: store}, lambda *_: None)
     assert store.rows == {}
+
+
+IDS = {"payments": "here/P1", "warehouse-inventory": "here/W1", ROWS.topic: "here/R1", TIMERS.topic: "here/T1"}
+
+
+async def committed_by(broker, *partitions, offset):
+    """A group has run, and committed this offset of each partition."""
+    notes = {}
+    await Logs(broker, LostRecords(LoopMetrics(CollectorRegistry())), [ROWS.topic, TIMERS.topic], notes).committed(
+        partitions
+    )
+    broker.offsets |= dict.fromkeys(partitions, offset)
+    broker.noted |= notes
+
+
+async def test_a_topic_made_anew_is_noticed_though_it_is_longer_by_now(broker):
+    broker.ids, broker.bounds = dict(IDS), {PAID: (0, 50), STOCKED: (0, 50)}
+    await committed_by(broker, PAID, STOCKED, offset=9)
+    found, lost = logs(broker)
+    assert await found.committed([PAID, STOCKED]) == {PAID: 9, STOCKED: 9}
+    assert losses(lost, PAID, STOCKED) == []
+
+    broker.ids["payments"] = "here/P2"
+    assert await found.committed([PAID, STOCKED]) == {PAID: 0, STOCKED: 9}
+    assert losses(lost, PAID, STOCKED) == [("payments", 0, 9, Cause.RECREATED)]
+    await committed_by(broker, PAID, offset=50)
+    assert await found.committed([PAID, STOCKED]) == {PAID: 50, STOCKED: 9}
+    assert losses(lost, PAID, STOCKED) == [], "it has been passed over"
+
+
+async def restored(broker, store, **options):
+    """What a takeover says is lost of the changelogs."""
+    kept = []
+
+    async def keep(loss):
+        kept.append((loss.topic, loss.first, loss.end, loss.cause))
+
+    found, _ = logs(broker, keep=keep, **options)
+    await found.committed([PAID, STOCKED])
+    await found.restore({ROWS: store}, lambda *_: None)
+    return kept
+
+
+async def test_a_changelog_made_anew_is_noticed_on_an_empty_disk(broker):
+    broker.ids, broker.bounds = dict(IDS), {PAID: (0, 50), STOCKED: (0, 50), ROWS: (0, 4)}
+    await committed_by(broker, PAID, STOCKED, offset=9)
+    assert await restored(broker, MemoryStore()) == []
+
+    broker.ids[ROWS.topic], broker.bounds[ROWS] = "here/R2", (0, 0)
+    assert await restored(broker, MemoryStore()) == [(ROWS.topic, 0, 0, Cause.RECREATED)]
+    with pytest.raises(RecordsLost, match="keeper-changelog partition 0 offsets 0 to unknown"):
+        await restored(broker, MemoryStore(), stop=True)
+    store = MemoryStore()
+    await restored(broker, store)
+    assert await restored(broker, store) == [], "this store is of the new one"
+
+    await committed_by(broker, PAID, offset=9)  # the other input keeps its old note
+    assert await restored(broker, MemoryStore()) == []
+
+
+async def test_a_changelog_made_anew_is_noticed_by_a_store_that_is_shorter(broker):
+    broker.ids, broker.bounds = dict(IDS), {ROWS: (0, 4)}
+    store = MemoryStore()
+    assert await restored(broker, store) == []
+    assert len(store.rows) == 4
+
+    broker.ids[ROWS.topic], broker.bounds[ROWS] = "here/R2", (0, 9)
+    assert await restored(broker, store) == [(ROWS.topic, 0, 4, Cause.RECREATED)]
+    assert len(store.rows) == 9
+    assert await restored(broker, store) == []
+
+
+async def test_a_new_table_has_lost_nothing(broker):
+    broker.ids, broker.bounds = {k: v for k, v in IDS.items() if k != ROWS.topic}, {PAID: (0, 50)}
+    await committed_by(broker, PAID, STOCKED, offset=9)
+    broker.ids = dict(IDS)
+    assert await restored(broker, MemoryStore()) == []
