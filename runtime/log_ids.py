@@ -1,12 +1,13 @@
 """Which log an offset is of: a topic that was deleted and made anew has the same name, and other records. Pure.
 
 A log's id is `<cluster>/<topic id>` (KIP-516). A group notes it with every offset that it commits, in the commit's
-metadata: with that of the input, in short, those of the changelogs that hold the state as it was then. So a topic that
-was made anew is told from the one that was read, however long it is by now, and on whichever disk.
+metadata, and with it, in short, the ids of all its inputs and of the changelogs that hold its state. So a topic that
+was made anew is told from the one that was read, however long it is by now, on whichever disk; and also where the
+broker has forgotten the offsets committed of it, as it does when a topic is deleted.
 """
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 from zlib import crc32
 
@@ -17,7 +18,7 @@ LogIds = Mapping[str, str]
 
 _FORMAT = "1"
 _SHORT = 3
-"""Bytes of a name, and of an id, in a note: a hundred changelogs are told apart, and a note stays below 1 KiB."""
+"""Bytes of a name, and of an id, in a note: a hundred logs are told apart, and a note stays below 1 KiB."""
 
 
 class Commit(NamedTuple):
@@ -35,18 +36,18 @@ def differ(known: str | None, now: str | None) -> bool:
 class Note(NamedTuple):
     """What a group notes with an offset.
 
-    `turn` counts the takeovers of a partition: an input in which nothing happens keeps an old note. `changelogs` are
-    pairs of a changelog's name and its id, both in short.
+    `turn` counts the takeovers of a partition: an input in which nothing happens keeps an old note. `log` is the id of
+    the offset's log, `others` are pairs of a topic's name and the id of its log, both in short.
     """
 
     turn: int
     log: str
-    changelogs: frozenset[tuple[bytes, bytes]] = frozenset()
+    others: frozenset[tuple[bytes, bytes]] = frozenset()
 
     @classmethod
-    def of(cls, turn: int, topic: str, changelogs: Iterable[str], ids: LogIds) -> "Note":
-        """The note of an input whose group has these changelogs."""
-        return cls(turn, ids[topic], frozenset((_short(c), _short(ids[c])) for c in changelogs if c in ids))
+    def of(cls, turn: int, topic: str, ids: LogIds) -> "Note":
+        """The note of an input; `ids` are those of all inputs and changelogs of the group."""
+        return cls(turn, ids[topic], frozenset((_short(name), _short(id_)) for name, id_ in ids.items()))
 
     @classmethod
     def read(cls, text: str) -> "Note | None":
@@ -62,22 +63,20 @@ class Note(NamedTuple):
             return None
 
     def __str__(self) -> str:
-        packed = base64.urlsafe_b64encode(b"".join(name + id_ for name, id_ in sorted(self.changelogs))).decode()
+        packed = base64.urlsafe_b64encode(b"".join(name + id_ for name, id_ in sorted(self.others))).decode()
         return f"{_FORMAT} {self.turn} {self.log} {packed}"
 
     def anew(self, topic: str, ids: LogIds) -> bool:
         """Whether the input is another log by now."""
         return differ(self.log, ids.get(topic))
 
-    def other_changelogs(self, changelogs: Iterable[str], ids: LogIds) -> set[str]:
-        """The changelogs that are other logs by now than those of the state that was noted."""
-        known = dict(self.changelogs)
+    def made_anew(self, ids: LogIds) -> set[str]:
+        """The topics that are other logs by now than when this was noted; none that came later."""
+        known = dict(self.others)
         return {
-            c
-            for c in changelogs
-            if c in ids
-            and _cluster(ids[c]) == _cluster(self.log)
-            and known.get(_short(c), _short(ids[c])) != _short(ids[c])
+            name
+            for name, id_ in ids.items()
+            if _cluster(id_) == _cluster(self.log) and known.get(_short(name), _short(id_)) != _short(id_)
         }
 
 

@@ -137,6 +137,9 @@ class LostRecords:
         self._keep = keep
         self._known: dict[tuple[str, int, Path], tuple[int, int]] = {}
         """The range reported last: a takeover that is repeated finds it again, perhaps grown."""
+        self.begun: set[TopicPartition] = set()
+        """Inputs of which the group has committed nothing yet. That they begin where they do is committed with the next
+        batch, or else nobody could tell what is removed before the first record is read."""
         self._open: dict[TopicPartition, Loss] = {}
         self._to_keep: list[Loss] = []
 
@@ -185,6 +188,7 @@ class LostRecords:
     def forget(self) -> None:
         """All positions are looked at anew: what `take` would have given is given up."""
         self._open.clear()
+        self.begun.clear()
 
     def take(self, owned: Collection[TopicPartition]) -> list[Loss]:
         """The losses of inputs that no batch has passed over yet, each once: if that batch fails, the partitions are

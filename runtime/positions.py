@@ -30,14 +30,14 @@ def of_input(
         committed: the next offset as the group committed it; `None` for never, or no longer.
         start: of the log, as it is now.
         end: of the log, as it is now.
-        anew: it is another log than the one of which the offset was committed.
+        anew: it is another log than the one that the group has read.
         decided_before: the group has state, so that it once had committed something.
     """
+    if anew:
+        return Position(start, Gone(0, committed or 0, Cause.RECREATED))
     if committed is None:
         # A group that has never read the topic misses nothing that was removed before it came.
         return Position(start, Gone(0, start, Cause.OFFSETS_GONE) if decided_before and start else None)
-    if anew:
-        return Position(start, Gone(0, committed, Cause.RECREATED))
     if committed < start:
         return Position(start, Gone(committed, start, Cause.REMOVED))
     if committed > end:

@@ -104,41 +104,48 @@ class Logs:
         starts = await self._broker.log_starts(partitions)
         needed = {tp: offset for tp, offset in offsets.items() if offset is not None}
         ends = await sure_ends(self._broker, needed, await self._broker.log_ends(partitions, committed=False))
-        known = await self._known(offsets, starts)
+        known = await self._known(offsets)
+        self._note(partitions, noted, ids)
         self._lost.forget()
         result: dict[TopicPartition, int] = {}
         for tp in partitions:
-            anew = tp in noted and noted[tp].anew(tp.topic, ids)
+            # With a topic, the broker deletes the offsets committed of it.
+            anew = noted[tp].anew(tp.topic, ids) if tp in noted else offsets[tp] is None and tp in self._anew
             at = positions.of_input(offsets[tp], starts[tp], ends[tp], anew=anew, decided_before=tp.partition in known)
             _report(self._lost, tp, at, Path.INPUT)
+            if offsets[tp] is None:
+                self._lost.begun.add(tp)
             result[tp] = at.offset
-        self._note(partitions, noted, ids)
         return result
 
     def _note(self, partitions: Collection[TopicPartition], noted: Mapping[TopicPartition, Note], ids: LogIds) -> None:
-        """Finds the changelogs that were made anew, and what is to be noted from now on."""
+        """Finds the logs that were made anew, and what is to be noted from now on."""
         last = latest(noted)
         self._anew = {
-            TopicPartition(changelog, partition)
+            TopicPartition(topic, partition)
             for partition, notes in last.items()
-            for changelog in set.intersection(*(note.other_changelogs(self._changelogs, ids) for note in notes))
+            for topic in set.intersection(*(note.made_anew(ids) for note in notes))
         }
         self._notes.clear()
         for tp in partitions:
             if tp.topic in ids:
                 turn = max((note.turn for note in last.get(tp.partition, ())), default=0) + 1
-                self._notes[tp] = str(Note.of(turn, tp.topic, self._changelogs, ids))
+                self._notes[tp] = str(Note.of(turn, tp.topic, ids))
 
-    async def _known(self, offsets: Mapping[TopicPartition, int | None], starts: Offsets) -> set[int]:
-        """Partitions without any committed offset, in logs that begin late, though there is state: the group was away
-        for longer than its offsets are kept."""
-        read = {tp.partition for tp, offset in offsets.items() if offset is not None}
-        late = {tp.partition for tp, start in starts.items() if start} - read
-        asked = [TopicPartition(changelog, p) for changelog in self._changelogs for p in sorted(late)]
+    async def _known(self, offsets: Mapping[TopicPartition, int | None]) -> set[int]:
+        """Partitions without any committed offset though there is state: the group was away for longer than its offsets
+        are kept, or they were deleted."""
+        bare = {tp.partition for tp in offsets} - {tp.partition for tp, at in offsets.items() if at is not None}
+        asked = [TopicPartition(changelog, p) for changelog in self._changelogs for p in sorted(bare)]
         if not asked:
             return set()
         ends = await self._broker.log_ends(asked, committed=False)
-        return {tp.partition for tp, end in ends.items() if end}
+        found = {tp.partition for tp, end in ends.items() if end}
+        if found:
+            log.warning(
+                "committed offsets are gone, inputs are read again from their start partitions=%s", sorted(found)
+            )
+        return found
 
     async def ends(self, partitions: Collection[TopicPartition]) -> Offsets:
         """The offset behind the last record, whether it is committed or not."""

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from runtime.calls import Asked, Calls
 from runtime.clock import elapsed_s
-from runtime.lost import LostRecords
+from runtime.lost import Loss, LostRecords
 from runtime.ownership import Ownership
 from runtime.records import CONSUMED_BY, Header, Offsets, Record, Taken, TopicPartition
 from runtime.timers import Timers
@@ -181,7 +181,9 @@ class Taking:
         return self._reading.is_set()
 
     async def _take(self) -> Take | None:
-        """Everything that waits, or that comes within the time until something is due."""
+        """Everything that waits, or that comes within the time until something is due. First of all, what is lost."""
+        if self._ownership.running and (lost := self._records_lost.take(self._ownership.partitions)):
+            return self._told(lost)
         try:
             fetched = await self._fetch(self._patience())
         except Unreadable as error:
@@ -201,19 +203,27 @@ class Taking:
             for tp, position in self._client.positions().items()
             if tp in ownership.partitions and position != ownership.positions[tp]
         }
-        for loss in self._records_lost.take(ownership.partitions):
-            tp = TopicPartition(loss.topic, loss.partition)
-            records.insert(0, loss.record())
+        for tp in sorted(self._records_lost.begun & ownership.partitions):
             positions.setdefault(tp, ownership.positions[tp])
         settled = not positions or elapsed_s() - self._settled < self.SETTLE_S
         calls = self._calls.take(self.CALLS_A_BATCH)
         if not records and not calls and not self._due() and settled:
             return None
         self._settled = elapsed_s()
+        self._records_lost.begun.clear()
         if not positions:
             # Timers or calls alone: the batch commits the offset it finds, by which a zombie is refused.
             positions = dict(itertools.islice(ownership.positions.items(), 1))
         return Take(Taken(records, positions, ownership.membership, calls), ownership.epoch, calls)
+
+    def _told(self, lost: Sequence[Loss]) -> Take:
+        """Records that are gone, each range as a record that is set aside; the positions are behind them already."""
+        ownership = self._ownership
+        tps = [TopicPartition(loss.topic, loss.partition) for loss in lost]
+        taken = Taken(
+            [loss.record() for loss in lost], {tp: ownership.positions[tp] for tp in tps}, ownership.membership
+        )
+        return Take(taken, ownership.epoch, [])
 
     async def _fetch(self, patience: float) -> Mapping[TopicPartition, Sequence[Message]]:
         """What the client brings within the time; or nothing, as soon as somebody calls. Raises what the client does.

@@ -303,7 +303,7 @@ async def test_an_input_that_was_made_anew_is_read_from_its_start(deployment, ca
     await decided(deployment, worker, *ids)
 
     assert {m.split("cause=")[1].split()[0] for m in told(caplog)} == {Cause.RECREATED}
-    assert [one[:2] for one in await gone(deployment)] == [(ORDERS.name, p) for p in sorted(before)]
+    assert await gone(deployment) == [(ORDERS.name, p, 0, 0) for p in sorted(before)]
     assert len(told(caplog)) == len(before)
 
 

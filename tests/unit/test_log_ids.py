@@ -8,12 +8,11 @@ from runtime.log_ids import Note, differ, latest
 from runtime.records import TopicPartition
 
 IDS = {"payments": "here/P1", "a-changelog": "here/A1", "b-changelog": "here/B1"}
-CHANGELOGS = ("a-changelog", "b-changelog")
 NAMES = st.text("abc-", min_size=1, max_size=12)
 
 
-def noted(turn=1, ids=IDS, changelogs=CHANGELOGS):
-    return Note.read(str(Note.of(turn, "payments", changelogs, ids)))
+def noted(turn=1, ids=IDS):
+    return Note.read(str(Note.of(turn, "payments", ids)))
 
 
 @pytest.mark.parametrize(
@@ -34,7 +33,7 @@ def test_logs_of_one_cluster_are_compared(known, now, expected):
 @given(st.integers(0, 10**6), st.dictionaries(NAMES, NAMES, max_size=40))
 def test_a_note_is_read_as_it_was_written(turn, changelogs):
     ids = {"payments": "here/P1", **{name: f"here/{id_}" for name, id_ in changelogs.items()}}
-    note = Note.of(turn, "payments", changelogs, ids)
+    note = Note.of(turn, "payments", ids)
     assert Note.read(str(note)) == note
     assert len(str(note)) < 1024
 
@@ -48,24 +47,26 @@ def test_what_others_write_into_a_commit_is_no_note(text):
 
 def test_what_is_as_it_was_is_not_anew():
     assert not noted().anew("payments", IDS)
-    assert noted().other_changelogs(CHANGELOGS, IDS) == set()
+    assert noted().made_anew(IDS) == set()
     assert not noted().anew("payments", {}), "a broker that tells no ids"
-    assert noted().other_changelogs(CHANGELOGS, {}) == set()
+    assert noted().made_anew({}) == set()
 
 
 def test_an_input_or_a_changelog_that_was_made_anew_is_found():
     assert noted().anew("payments", IDS | {"payments": "here/P2"})
-    assert noted().other_changelogs(CHANGELOGS, IDS | {"b-changelog": "here/B2"}) == {"b-changelog"}
+    assert noted().made_anew(IDS | {"payments": "here/P2"}) == {"payments"}
+    assert noted().made_anew(IDS | {"b-changelog": "here/B2"}) == {"b-changelog"}
 
 
 def test_a_changelog_that_came_later_is_nothing_that_was_lost():
-    assert noted(changelogs=["a-changelog"]).other_changelogs(CHANGELOGS, IDS) == set()
+    ids = {name: id_ for name, id_ in IDS.items() if name != "b-changelog"}
+    assert noted(ids=ids).made_anew(IDS) == set()
 
 
 def test_of_another_cluster_nothing_is_known():
     there = {name: id_.replace("here/", "there/") + "x" for name, id_ in IDS.items()}
     assert not noted().anew("payments", there)
-    assert noted().other_changelogs(CHANGELOGS, there) == set()
+    assert noted().made_anew(there) == set()
 
 
 def test_the_notes_of_the_last_takeover_count():

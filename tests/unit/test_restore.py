@@ -245,6 +245,11 @@ async def test_a_topic_made_anew_is_noticed_though_it_is_longer_by_now(broker):
     broker.ids["payments"] = "here/P2"
     assert await found.committed([PAID, STOCKED]) == {PAID: 0, STOCKED: 9}
     assert losses(lost, PAID, STOCKED) == [("payments", 0, 9, Cause.RECREATED)]
+
+    del broker.offsets[PAID]  # the broker deletes them with the topic
+    assert await found.committed([PAID, STOCKED]) == {PAID: 0, STOCKED: 9}
+    assert losses(lost, PAID, STOCKED) == [("payments", 0, 0, Cause.RECREATED)]
+
     await committed_by(broker, PAID, offset=50)
     assert await found.committed([PAID, STOCKED]) == {PAID: 50, STOCKED: 9}
     assert losses(lost, PAID, STOCKED) == [], "it has been passed over"
