@@ -6,11 +6,13 @@ elsewhere.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
-from runtime.metrics import LoopMetrics
+from runtime.dead_letters import LOST_UNTIL
+from runtime.metrics import METRICS, LoopMetrics
+from runtime.records import Record, TopicPartition
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +49,23 @@ REMEDIES = {
 }
 """What to look at, by cause."""
 
+_ANEW = "and what followed in the old log was never read; reading began again at the start"
+SAYS = {
+    Cause.REMOVED: "records {first} to {last} were removed (retention or DeleteRecords) before they were read",
+    Cause.CUT_OFF: "offsets {first} to {last} are gone: the topic was deleted and made anew, or truncated, " + _ANEW,
+    Cause.RECREATED: "offsets {first} to {last} are gone: the topic was deleted and made anew, " + _ANEW,
+    Cause.OFFSETS_GONE: "records {first} to {last} were removed, and the committed offsets that would tell how many of "
+    "them had been read have expired",
+    Cause.UNREADABLE: "records {first} to {last} cannot be made out",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A range of offsets, `end` not included, of which the records are gone; transaction markers may be among them."""
+    """A range of offsets, `end` not included, of which the records are gone; transaction markers may be among them.
+
+    With `end` at `first`, nobody knows how far it went.
+    """
 
     topic: str
     partition: int
@@ -62,11 +77,26 @@ class Loss:
     @property
     def count(self) -> int:
         """Offsets: as many records at most."""
-        return self.end - self.first
+        return max(1, self.end - self.first)
+
+    @property
+    def last(self) -> str:
+        """The last of these offsets, if that is known."""
+        return str(self.end - 1) if self.end > self.first else "unknown"
+
+    def record(self) -> Record:
+        """What stands for these records in a batch, which sets it aside as a dead letter."""
+        bounds = ((LOST_UNTIL, str(self.end).encode()),)
+        return Record(self.topic, self.partition, self.first, 0, None, None, bounds, fault=self.says)
+
+    @property
+    def says(self) -> str:
+        """What happened, as a dead letter tells it."""
+        return SAYS[self.cause].format(first=self.first, last=self.last)
 
     def __str__(self) -> str:
         return (
-            f"records lost: topic {self.topic} partition {self.partition} offsets {self.first} to {self.end - 1} "
+            f"records lost: topic {self.topic} partition {self.partition} offsets {self.first} to {self.last} "
             f"({self.path}, {self.cause})"
         )
 
@@ -89,17 +119,17 @@ class LostRecords:
         metrics: counts offsets lost, by topic.
         stop: whether a loss ends the worker.
         failed: called with `RecordsLost` then, before it is raised.
-        keep: makes the loss of a changelog or a copy durable, for the audit. Must return at once. That of an input is a
-            dead letter, written in one transaction with the positions that pass over it.
+        keep: makes the loss of a changelog or a copy durable, for the audit. That of an input is a dead letter, written
+            in one transaction with the positions that pass over it.
     """
 
     def __init__(
         self,
-        metrics: LoopMetrics,
+        metrics: LoopMetrics = METRICS,
         *,
         stop: bool = False,
         failed: Callable[[BaseException], None] = lambda error: None,
-        keep: Callable[[Loss], None] = lambda loss: None,
+        keep: Callable[[Loss], Awaitable[None]] | None = None,
     ) -> None:
         self._metrics = metrics
         self._stop = stop
@@ -107,21 +137,29 @@ class LostRecords:
         self._keep = keep
         self._known: dict[tuple[str, int, Path], tuple[int, int]] = {}
         """The range reported last: a takeover that is repeated finds it again, perhaps grown."""
+        self.begun: set[TopicPartition] = set()
+        """Inputs of which the group has committed nothing yet. That they begin where they do is committed with the next
+        batch, or else nobody could tell what is removed before the first record is read."""
+        self._open: dict[TopicPartition, Loss] = {}
+        self._to_keep: list[Loss] = []
 
     def report(self, topic: str, partition: int, first: int, end: int, where: Path, cause: Cause) -> Loss:
         """Reports that offsets from `first` up to, not including, `end` are gone. Raises `RecordsLost` if that is to
-        end the worker."""
+        end the worker.
+
+        Before anything is read behind the loss of a changelog or a copy, `kept` is to be awaited.
+        """
         loss = Loss(topic, partition, first, end, where, cause)
         place = topic, partition, where
         before = self._known.get(place)
         if before != (first, end):
             self._known[place] = first, end
             log.error(
-                "records lost topic=%s partition=%d first=%d last=%d count=%d path=%s cause=%s remedy=%r",
+                "records lost topic=%s partition=%d first=%d last=%s count=%d path=%s cause=%s remedy=%r",
                 topic,
                 partition,
                 first,
-                end - 1,
+                loss.last,
                 loss.count,
                 where,
                 cause,
@@ -133,6 +171,27 @@ class LostRecords:
             error = RecordsLost(loss)
             self._failed(error)
             raise error
-        if before != (first, end) and where is not Path.INPUT:
-            self._keep(loss)
+        if where is Path.INPUT:
+            self._open[TopicPartition(topic, partition)] = loss
+        elif before != (first, end):
+            self._to_keep.append(loss)
         return loss
+
+    async def kept(self) -> None:
+        """Returns once what was reported of changelogs and copies is durable. Raises what keeps it from being so."""
+        while self._to_keep and self._keep is not None:
+            loss = self._to_keep[0]
+            await self._keep(loss)
+            if loss in self._to_keep:
+                self._to_keep.remove(loss)
+
+    def forget(self) -> None:
+        """All positions are looked at anew: what `take` would have given is given up."""
+        self._open.clear()
+        self.begun.clear()
+
+    def take(self, owned: Collection[TopicPartition]) -> list[Loss]:
+        """The losses of inputs that no batch has passed over yet, each once: if that batch fails, the partitions are
+        taken over anew, and the loss is found again."""
+        found, self._open = self._open, {}
+        return [loss for tp, loss in found.items() if tp in owned]

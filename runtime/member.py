@@ -5,19 +5,27 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka import TopicPartition as Physical
-from aiokafka.errors import CommitFailedError, IllegalStateError
+from aiokafka.errors import (
+    CommitFailedError,
+    IllegalStateError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+)
 
 from runtime import internals, kafka
 from runtime.kafka import Names
 from runtime.plan import Plan
 from runtime.records import Membership, Offsets, TopicPartition
 from runtime.settings import Settings
+from runtime.taking import OutOfRange
 
 
 class KafkaMember:
     """`runtime.taking.Client`."""
 
-    def __init__(self, settings: Settings, plan: Plan) -> None:
+    def __init__(self, settings: Settings, plan: Plan, notes: Mapping[TopicPartition, str] | None = None) -> None:
+        """`notes`: what is committed along with an offset of each partition."""
+        self._notes = {} if notes is None else notes
         self._settings = settings
         self._names = Names(settings.topic_prefix)
         self._group = self._names.group(plan.group)
@@ -57,7 +65,12 @@ class KafkaMember:
 
     async def fetch(self, timeout_s: float) -> Mapping[TopicPartition, Sequence[Any]]:
         assert self._consumer is not None
-        fetched = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000))
+        try:
+            fetched = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000))
+        except OffsetOutOfRangeError as error:
+            raise OutOfRange(str(error)) from None
+        except NoOffsetForPartitionError:
+            return {}  # it was assigned just now: the takeover says where to read
         return {self._names.partition(tp): messages for tp, messages in fetched.items()}
 
     def positions(self) -> Offsets:
@@ -90,6 +103,8 @@ class KafkaMember:
     async def commit(self, offsets: Offsets) -> None:
         assert self._consumer is not None
         try:
-            await self._consumer.commit({self._names.physical(tp): offset for tp, offset in offsets.items()})
+            await self._consumer.commit(
+                {self._names.physical(tp): (offset, self._notes.get(tp, "")) for tp, offset in offsets.items()}
+            )
         except (CommitFailedError, IllegalStateError) as error:
             raise internals.Fenced(str(error)) from error

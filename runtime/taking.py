@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from runtime.calls import Asked, Calls
 from runtime.clock import elapsed_s
+from runtime.lost import Loss, LostRecords
 from runtime.ownership import Ownership
 from runtime.records import CONSUMED_BY, Header, Offsets, Record, Taken, TopicPartition
 from runtime.timers import Timers
@@ -51,11 +52,15 @@ class Message(Protocol):
         """Why it could not be made out, and what to do; `None` for almost all."""
 
 
+class OutOfRange(Exception):
+    """The broker no longer has, or does not have any more, what comes next in a partition."""
+
+
 class Client(Protocol):
     """The consumer, a member of its group. What it reads is committed."""
 
     async def fetch(self, timeout_s: float) -> Mapping[TopicPartition, Sequence[Message]]:
-        """What waits, or what comes first within the time. Raises what ends the consumer."""
+        """What waits, or what comes first within the time. Raises `OutOfRange`, and what ends the consumer."""
 
     def positions(self) -> Offsets:
         """Next offset to read of each partition that has one: behind control records too."""
@@ -85,7 +90,9 @@ class Taking:
         group: whose messages, marked as decided, are passed over.
         session_timeout_s: silence of the broker after which others may own these partitions.
         clock: the time, UTC.
-        lost: called when the broker has not been heard for a session; what was owned is lost by then.
+        lost: called when what was owned is to be taken over anew, and not owned any more: the broker has not been heard
+            for a session, or no longer has what comes next.
+        records_lost: what the takeover found to be gone.
     """
 
     CALLS_A_BATCH = 2000
@@ -104,6 +111,7 @@ class Taking:
         session_timeout_s: float,
         clock: Callable[[], datetime],
         lost: Callable[[], None],
+        records_lost: LostRecords | None = None,
     ) -> None:
         self._client = client
         self._calls = calls
@@ -113,6 +121,7 @@ class Taking:
         self._session_timeout_s = session_timeout_s
         self._clock = clock
         self._lost = lost
+        self._records_lost = LostRecords() if records_lost is None else records_lost
         self._reading = asyncio.Event()
         self.turns = 0
         """Times it was asked for the next take: it stands still while one is in hand."""
@@ -137,7 +146,15 @@ class Taking:
     async def next(self) -> Take | None:
         """The next take; `None` when there is none within the time, and the caller is to ask again."""
         self.turns += 1
-        return await self._take() if await self._may_read() else None
+        try:
+            return await self._take() if await self._may_read() else None
+        except OutOfRange as error:
+            # What there is now, and what is gone, is told by the broker to whoever takes over: here again.
+            if self._ownership.running:
+                log.warning("position is out of range, taking over anew partition=%s", error)
+                self._ownership.lose()
+                self._lost()
+            return None
 
     def decided(self) -> None:
         """The loop is through with a take: what is about to be fetched has had no time to come."""
@@ -156,7 +173,9 @@ class Taking:
         return self._reading.is_set()
 
     async def _take(self) -> Take | None:
-        """Everything that waits, or that comes within the time until something is due."""
+        """Everything that waits, or that comes within the time until something is due. First of all, what is lost."""
+        if self._ownership.running and (lost := self._records_lost.take(self._ownership.partitions)):
+            return self._told(lost)
         fetched = await self._fetch(self._patience())
         ownership = self._ownership
         # Ownership is looked at after the fetch, for it may have changed during it; from here on nothing is awaited.
@@ -173,15 +192,27 @@ class Taking:
             for tp, position in self._client.positions().items()
             if tp in ownership.partitions and position != ownership.positions[tp]
         }
+        for tp in sorted(self._records_lost.begun & ownership.partitions):
+            positions.setdefault(tp, ownership.positions[tp])
         settled = not positions or elapsed_s() - self._settled < self.SETTLE_S
         calls = self._calls.take(self.CALLS_A_BATCH)
         if not records and not calls and not self._due() and settled:
             return None
         self._settled = elapsed_s()
+        self._records_lost.begun.clear()
         if not positions:
             # Timers or calls alone: the batch commits the offset it finds, by which a zombie is refused.
             positions = dict(itertools.islice(ownership.positions.items(), 1))
         return Take(Taken(records, positions, ownership.membership, calls), ownership.epoch, calls)
+
+    def _told(self, lost: Sequence[Loss]) -> Take:
+        """Records that are gone, each range as a record that is set aside; the positions are behind them already."""
+        ownership = self._ownership
+        tps = [TopicPartition(loss.topic, loss.partition) for loss in lost]
+        taken = Taken(
+            [loss.record() for loss in lost], {tp: ownership.positions[tp] for tp in tps}, ownership.membership
+        )
+        return Take(taken, ownership.epoch, [])
 
     async def _fetch(self, patience: float) -> Mapping[TopicPartition, Sequence[Message]]:
         """What the client brings within the time; or nothing, as soon as somebody calls. Raises what the client does.

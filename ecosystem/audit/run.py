@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from pydantic import SecretStr
 
-from ecosystem.audit import catalogue, database, delivered, notices, orders, products
+from ecosystem.audit import catalogue, database, delivered, lost, notices, orders, products
 from ecosystem.audit.facts import CORE, SERVICES, TOPICS, Fact, Source
 from ecosystem.audit.read import Topics
 from ecosystem.audit.report import AuditError, Kind, Report, Rules, Violation
@@ -105,6 +105,8 @@ async def audit(
                 | frozenset(one.after for one in databases)
                 | ({Source.MAIL, Source.NOTICES_MAIL} if mail else set()),
             )
+        progress("reading dead letters", 0, 1)
+        await lost.look(settings, since, report)
         await judge(facts, rules, report, progress)
     report.counts["unreadable"] += topics.unreadable
     report.unreadable = topics.faults

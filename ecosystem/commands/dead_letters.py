@@ -137,7 +137,7 @@ def redrive(
     Mend the cause first. Every service that reads the topic reads the message again, not only the one that failed on
     it. What they decided about an order they know by its id, for seven days, and say again; an older order, or a count
     of stock that a newer one has replaced since, is better not written back. A letter that was cut because the message
-    was too large cannot be written back.
+    was too large cannot be written back, nor one that stands for records that are gone.
 
     \b
     orders dead-letters redrive orders 2@17 0@3
@@ -180,9 +180,10 @@ def _known(settings: Settings, wanted: tuple[str, ...]) -> list[str]:
 
     known = read.topics(settings)
     names = [name.removesuffix(DEAD_LETTERS) for name in wanted]
-    if unknown := [name for name in names if name not in known]:
+    changelogs = read.changelogs(settings)
+    if unknown := [name for name in names if name not in known and name not in changelogs]:
         raise click.UsageError(f"no such topic: {', '.join(unknown)}. There are: {', '.join(known)}")
-    return names or known
+    return names or [*known, *changelogs]
 
 
 def _line(letter: "Letter", note: "Redriven | None") -> Text:
@@ -205,6 +206,9 @@ def _print(letter: "Letter", note: "Redriven | None") -> None:
         "failed at": letter.failed_at,
         "written back": "no" if note is None else _when(note),
         "cut": None if letter.cut is None else f"of {letter.cut} bytes; it cannot be written back",
+        "lost": None
+        if letter.lost_until is None
+        else f"offsets from {letter.from_offset} up to, not including, {letter.lost_until}",
         "key": _text(letter.key),
     }
     headers = [(f"header {readable.printable(name)}", _text(text)) for name, text in letter.headers]  # may repeat
@@ -225,6 +229,7 @@ def _fields(letter: "Letter", note: "Redriven | None") -> dict[str, Any]:
         "error": letter.error,
         "key": _text(letter.key),
         "cut": letter.cut,
+        "lost_until": letter.lost_until,
         "redriven_at": None if note is None else note.at.isoformat(),
     }
 

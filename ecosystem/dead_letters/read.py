@@ -32,6 +32,12 @@ def topics(settings: Settings) -> list[str]:
     return list(dict.fromkeys([*(topic.name for topic in CATALOGUE), *plan.consumed]))
 
 
+def changelogs(settings: Settings) -> list[str]:
+    """The changelogs of all services: one that has lost records has dead letters that say so."""
+    plan = Plan(tuple(hosted.service for hosted in services.build(services.NAMES, settings)))
+    return [table.changelog for table in plan.tables.values()]
+
+
 async def letters(settings: Settings, names: Sequence[str]) -> AsyncIterator[Letter | tuple[Record, NoLetter]]:
     """Every dead letter of these topics that is there now, in order within each partition; and what is none."""
     async for record in _records(settings, [name + DEAD_LETTERS for name in names]):

@@ -5,8 +5,10 @@ import logging
 import pytest
 from prometheus_client import CollectorRegistry
 
+from runtime.dead_letters import LOST_UNTIL
 from runtime.lost import Cause, LostRecords, Path, RecordsLost
 from runtime.metrics import LoopMetrics
+from runtime.records import TopicPartition
 
 
 @pytest.fixture
@@ -50,7 +52,8 @@ def test_the_next_range_and_other_partitions_are_told_for_themselves(registry, c
     lost.report("payments", 3, 5, 12, Path.INPUT, Cause.REMOVED)
     lost.report("orders", 2, 5, 12, Path.INPUT, Cause.REMOVED)
     assert len(caplog.records) == 4
-    assert counted(registry) == 24 and counted(registry, "orders") == 7
+    assert counted(registry) == 24
+    assert counted(registry, "orders") == 7
 
 
 @pytest.mark.parametrize("cause", list(Cause))
@@ -64,20 +67,70 @@ def test_each_cause_names_a_remedy(registry, cause):
         assert said in str(raised.value)
 
 
-def test_what_stops_the_worker_is_raised_each_time_and_kept_never(registry):
-    kept = []
-    lost = reporter(registry, stop=True, keep=kept.append)
+class Keeper:
+    """Makes losses durable, or not."""
+
+    def __init__(self):
+        self.kept = []
+        self.away = False
+
+    async def __call__(self, loss):
+        if self.away:
+            raise OSError("the broker is away")
+        self.kept.append(loss)
+
+
+async def test_what_stops_the_worker_is_raised_each_time_and_kept_never(registry):
+    keep = Keeper()
+    lost = reporter(registry, stop=True, keep=keep)
     for _ in range(2):
         with pytest.raises(RecordsLost):
-            lost.report("payments", 2, 5, 12, Path.STANDBY, Cause.REMOVED)
-    assert kept == []
+            lost.report("orders-view-changelog", 2, 5, 12, Path.STANDBY, Cause.REMOVED)
+        await lost.kept()
+    assert keep.kept == []
 
 
-def test_the_loss_of_a_changelog_is_kept_once_and_that_of_an_input_is_not(registry):
-    kept = []
-    lost = reporter(registry, keep=kept.append)
+async def test_the_loss_of_a_changelog_is_kept_once_and_that_of_an_input_is_not(registry):
+    keep = Keeper()
+    lost = reporter(registry, keep=keep)
     for _ in range(2):
         lost.report("orders-view-changelog", 2, 5, 12, Path.CHANGELOG, Cause.REMOVED)
         lost.report("payments", 2, 5, 12, Path.INPUT, Cause.REMOVED)
-    [loss] = kept
+        await lost.kept()
+    [loss] = keep.kept
     assert (loss.topic, loss.first, loss.end, loss.count) == ("orders-view-changelog", 5, 12, 7)
+
+
+async def test_a_loss_that_could_not_be_kept_is_kept_the_next_time(registry):
+    keep = Keeper()
+    lost = reporter(registry, keep=keep)
+    keep.away = True
+    lost.report("orders-view-changelog", 2, 5, 12, Path.CHANGELOG, Cause.REMOVED)
+    with pytest.raises(OSError, match="away"):
+        await lost.kept()
+    keep.away = False
+    lost.report("orders-view-changelog", 2, 5, 12, Path.CHANGELOG, Cause.REMOVED)
+    await lost.kept()
+    assert len(keep.kept) == 1
+
+
+def test_the_loss_of_an_input_is_taken_once_by_who_owns_it_until_positions_are_looked_at_anew(registry):
+    lost = reporter(registry)
+    tp = TopicPartition("payments", 2)
+    lost.report(*tp, 5, 12, Path.INPUT, Cause.REMOVED)
+    [loss] = lost.take({tp})
+    assert (loss.first, loss.end) == (5, 12)
+    assert lost.take({tp}) == []
+
+    lost.report(*tp, 5, 12, Path.INPUT, Cause.REMOVED)
+    assert lost.take(set()) == [], "it is another's by now"
+    lost.report(*tp, 5, 12, Path.INPUT, Cause.REMOVED)
+    lost.forget()
+    assert lost.take({tp}) == []
+
+
+def test_the_record_that_stands_for_a_loss_says_how_far_it_goes(registry):
+    record = reporter(registry).report("payments", 2, 5, 12, Path.INPUT, Cause.REMOVED).record()
+    assert record[:3] == ("payments", 2, 5)
+    assert record.headers == ((LOST_UNTIL, b"12"),)
+    assert record.fault == "records 5 to 11 were removed (retention or DeleteRecords) before they were read"
