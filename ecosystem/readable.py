@@ -51,41 +51,44 @@ def line(record: Record, partitions: int | None = None) -> Text:
 
     `partitions`: with how many the topics were made; a record in another partition than its key's is marked then.
     """
-    key = "-" if record.key is None else _printable(record.key.decode(errors="replace"))
-    text = Text(f"{moment(record.timestamp_ms, '%H:%M:%S')} ", "dim")
+    at = moment(record.timestamp_ms)
+    key = "-" if record.key is None else printable(record.key.decode(errors="replace"))
+    text = Text(f"{record.timestamp_ms} ms " if at is None else f"{at:%H:%M:%S}.{at.microsecond // 1000:03} ", "dim")
     text.append(f"{record.topic:<20} ", "red" if record.topic.endswith(DEAD_LETTERS) else _colour(record.topic))
     text.append(f"{key}  ")
-    said = Text(content(record))
+    said = Text(content(record), "" if record.fault is None else "red")
     for word, colour in _SIGNALS.items():
         said.highlight_regex(rf"\b{word}\b", colour)
     text.append_text(said).append(f"  {record.partition}@{record.offset}", "dim")
-    if partitions is not None and record.topic in _MODELS and record.key is not None:
+    if partitions is not None and record.fault is None and record.topic in _MODELS and record.key is not None:
         belongs = partition_of(record.key, partitions)
         if belongs != record.partition:
             text.append(f"  misplaced: belongs in partition {belongs}", "red")
     return text
 
 
-def moment(milliseconds: int, form: str = "%Y-%m-%d %H:%M:%S") -> str:
-    """A time since 1970 in UTC; as a number if no calendar has it: producers may write any."""
+def moment(ms: int) -> datetime | None:
+    """The time of a message, UTC; `None` if its writer gave it one that no calendar has."""
     try:
-        return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime(form) + f".{milliseconds % 1000:03}"
+        return datetime.fromtimestamp(ms / 1000, UTC)
     except (ValueError, OverflowError, OSError):
-        return f"{milliseconds} ms"
+        return None
 
 
 def content(record: Record) -> str:
     """What a message says, on one line; one of no model of the catalogue as its JSON, or as it stands."""
+    if record.fault is not None:
+        return printable(f"unreadable: {record.fault}")
     if record.value is None:
         return "(deleted)"
     if record.topic.endswith(DEAD_LETTERS):
-        headers = {name: value.decode(errors="replace") for name, value in record.headers}
-        return _printable(f"{headers.get('service')}: {headers.get('error')} | {_raw(record.value)}")
+        headers = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
+        return printable(f"{headers.get('service')}: {headers.get('error')} | {_raw(record.value)}")
     try:
         message = _MODELS[record.topic].from_json(record.value)
-        return _printable(_SAY[type(message)](message))
+        return printable(_SAY[type(message)](message))
     except (KeyError, ValueError):
-        return _printable(_raw(record.value))
+        return printable(_raw(record.value))
 
 
 def _raw(value: bytes) -> str:
@@ -101,7 +104,7 @@ def _why(*reasons: str | None) -> str:
     return f" ({said})" if said else ""
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Without what moves a terminal's cursor: line breaks and control characters as their escapes."""
     if text.isprintable():
         return text

@@ -17,6 +17,8 @@ from runtime.records import Record
 from runtime.settings import Settings
 
 _POLL_MS = 500
+_MOST = 5000
+"""Records had at a time: of those that wait unpacked there may be many more, as batches are compressed."""
 
 
 class Reader:
@@ -46,7 +48,10 @@ class Reader:
         await self._consumer.stop()
 
     async def records(self, from_beginning: bool, follow: bool, stop: asyncio.Event) -> AsyncIterator[Record]:
-        """What is there or comes, in order within each partition; ends with `stop`, or where it ended at the start."""
+        """What is there or comes, in order within each partition; ends with `stop`, or where it ended at the start.
+
+        What cannot be made out has a `fault`.
+        """
         partitions = self._partitions
         ends = await self._consumer.end_offsets(partitions)
         starts = await self._consumer.beginning_offsets(partitions) if from_beginning else ends
@@ -55,11 +60,10 @@ class Reader:
         for tp, start in starts.items():
             self._consumer.seek(tp, start)
         while not stop.is_set():
-            batch = await self._consumer.getmany(timeout_ms=_POLL_MS)
+            batch = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=_MOST)
             for r in heapq.merge(*batch.values(), key=lambda r: r.timestamp):
-                yield Record(
-                    self._names.logical(r.topic), r.partition, r.offset, r.timestamp, r.key, r.value, tuple(r.headers)
-                )
+                topic = self._names.logical(r.topic)
+                yield Record(topic, r.partition, r.offset, r.timestamp, r.key, r.value, r.headers, r.fault)
             if not follow and await self._at(ends):
                 return
 

@@ -1,6 +1,7 @@
 """The second step of the loop: processors run on an overlay over the state; what stays here is decided at once."""
 
 import logging
+import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -13,7 +14,7 @@ from runtime.overlay import Announced, Batch, Turn
 from runtime.ownership import bucket_of
 from runtime.partitioning import MisplacedError, check_partition
 from runtime.plan import Plan
-from runtime.records import CONSUMED_BY, MADE_AT, NOWHERE, Header, Record, Taken, TopicPartition, Write
+from runtime.records import CONSUMED_BY, MADE_AT, NO_TIMESTAMP, NOWHERE, Header, Record, Taken, TopicPartition, Write
 from runtime.remedies import remedy_for_key, remedy_for_value, with_remedy
 from runtime.service import OnKey, Service
 from runtime.state import Store
@@ -98,9 +99,9 @@ class Decider:
         processors = self.plan.processors[record.topic]
         subject: Message | str
         try:
-            time = _time(record, topic)
             if record.fault is not None:
                 raise ValueError(record.fault)  # noqa: TRY301
+            time = _time(record, topic, batch.now)
             if record.value is None:
                 subject, processors = self._tombstone(record, topic)
             else:
@@ -256,14 +257,22 @@ def _headers(topic: Topic[Any], made: datetime) -> tuple[Header, ...]:
     return ((MADE_AT, b"%d" % round(made.timestamp() * 1000)),) if topic.internal else ()
 
 
-def _time(record: Record, topic: Topic[Any]) -> datetime:
-    """When a message was made. Raises `ValueError` if its header, or the time its producer gave it, is no time."""
-    made = next((value for name, value in record.headers if name == MADE_AT), None) if topic.internal else None
-    milliseconds = record.timestamp_ms if made is None else int(made)
+def _time(record: Record, topic: Topic[Any], now: datetime) -> datetime:
+    """When a message was made; `now` if nobody said. Raises `ValueError` if what it says is no time."""
+    told, ms = "timestamp", record.timestamp_ms
+    made = next((value or b"" for name, value in record.headers if name == MADE_AT), None) if topic.internal else None
+    if made is not None:
+        told = f"header {MADE_AT}"
+        if not re.fullmatch(rb"-?[0-9]{1,18}", made):
+            raise ValueError(f"its {told} is {_shown(made)}, which is no time: write milliseconds since 1970")
+        ms = int(made)
+    if ms == NO_TIMESTAMP:
+        return now
     try:
-        return datetime.fromtimestamp(milliseconds / 1000, UTC)
+        return datetime.fromtimestamp(ms / 1000, UTC)
     except (ValueError, OverflowError, OSError):
-        raise ValueError(
-            f"the record's time {milliseconds} is none in milliseconds since 1970; its producer must write milliseconds,"
-            " or leave the time to Kafka"
-        ) from None
+        raise ValueError(f"its {told} is {ms}, which is no time: write milliseconds since 1970") from None
+
+
+def _shown(raw: bytes) -> str:
+    return repr(raw[:40].decode(errors="backslashreplace"))

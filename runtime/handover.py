@@ -10,6 +10,7 @@ from runtime import failpoints
 from runtime.clock import elapsed_s
 from runtime.effects import Effects
 from runtime.loop import Loop
+from runtime.lost import RecordsLost
 from runtime.metrics import LoopMetrics
 from runtime.ownership import Ownership
 from runtime.plan import Plan
@@ -168,6 +169,8 @@ class Handover:
                 await self._take_over()
             except asyncio.CancelledError:
                 raise
+            except RecordsLost:  # the worker ends by it, and has passed over nothing
+                return
             except StateError as error:  # nothing here can mend it
                 log.exception("state cannot be opened")
                 self._failed(error)

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from statistics import mode
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from aiokafka import TopicPartition as Physical
 
@@ -17,9 +17,13 @@ from runtime import internals, kafka
 from runtime.kafka import Names
 from runtime.partitioning import MisplacedError, check_partition, partition_of
 from runtime.settings import Guarantee, Settings
+from runtime.unpacker import FetchedRecord
 
 BUFFER = 32 * 1024 * 1024
 """Bytes that may wait in memory to be looked at, of all partitions of a topic together."""
+
+MOST_FAULTS = 100
+"""Unreadable messages that are told with their place; all of them are counted."""
 
 _LEAST = 64 * 1024
 _PAUSE_S = {Guarantee.EXACTLY_ONCE: 0.0, Guarantee.AT_LEAST_ONCE: 2.0}
@@ -57,6 +61,11 @@ class Topics:
         self.misplaced = 0
         self.misplaced_shown: list[Misplaced] = []
         """The first ones of each topic: memory is bounded, whatever others write."""
+        """Messages, of public topics."""
+        self.faults: list[str] = []
+        """Where the first of those stand that could not be made out at all, and why."""
+        self.lost_rows: list[tuple[str, str]] = []
+        """The same of rows of tables, all of them."""
 
     async def __aenter__(self) -> Self:
         """Finds the topics and their ends. Raises `AuditError` if there is nothing to audit."""
@@ -111,11 +120,12 @@ class Topics:
         for tp, offset in at.items():
             consumer.seek(tp, offset)
         while todo:
-            for tp, records in (await self._more(at)).items():
-                if tp in todo:
-                    self.first_ms.setdefault(tp, records[0].timestamp)
+            for tp, records in (await consumer.getmany(timeout_ms=200, max_records=5000)).items():
                 for r in records:
                     if tp in todo and r.offset < todo[tp].end:
+                        if r.fault is not None and self._is_missed(source, r):
+                            continue
+                        self.first_ms.setdefault(tp, r.timestamp)
                         if self._is_misplaced(source, r):
                             continue
                         try:
@@ -134,7 +144,7 @@ class Topics:
                         consumer.pause(tp)
         consumer.unsubscribe()
 
-    def _is_misplaced(self, source: Source, record: Any) -> bool:
+    def _is_misplaced(self, source: Source, record: FetchedRecord) -> bool:
         """Whether a record stands in another partition than its key's, as the services would say, who set it aside."""
         if source not in MESSAGES or record.key is None:
             return False
@@ -151,21 +161,18 @@ class Topics:
             return True
         return False
 
-    async def _more(self, at: Mapping[Physical, int]) -> Mapping[Physical, list[Any]]:
-        """What comes next. A message that the client cannot make out is passed over."""
-        try:
-            found: Mapping[Physical, list[Any]] = await self._consumer.getmany(timeout_ms=200, max_records=5000)
-        except UnicodeDecodeError:
-            tp = internals.unreadable(self._consumer)
-            if tp is None:
-                raise
-        else:
-            return found
-        for other, offset in at.items():
-            self._consumer.seek(other, offset)
-        self.unreadable += 1
-        messages = await internals.pass_over(self._consumer, tp)
-        return {tp: messages} if messages else {}
+    def _is_missed(self, source: Source, r: FetchedRecord) -> bool:
+        """Whether a record with a fault tells nothing. Notes where it stands, and why."""
+        place = f"{TOPICS[source]} {r.partition}@{r.offset}"
+        if source in MESSAGES:
+            last = r.offset if r.last_offset is None else r.last_offset
+            self.unreadable += last - r.offset + 1
+            if len(self.faults) < MOST_FAULTS:
+                self.faults.append(f"{place}: {r.fault}")
+            return True
+        if r.last_offset is not None:
+            self.lost_rows.append((place, r.fault or ""))
+        return r.last_offset is not None  # or else its headers are at fault, and rows have none
 
     async def _find(self) -> Mapping[Source, Sequence[Physical]]:
         by_name: dict[str, list[Physical]] = {}

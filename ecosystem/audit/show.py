@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
@@ -87,6 +86,8 @@ def show(report: Report, console: Console) -> None:
     for one in report.misplaced:
         where = f"  {one.topic} {one.partition}@{one.offset}: {one.says}"
         console.print(Text.assemble(("misplaced", "yellow"), where), soft_wrap=True)
+    for said in report.unreadable:
+        console.print(Text(f"unreadable: {readable.printable(said)}", "red"), soft_wrap=True)
     for name, words in _COUNTS.items():
         if report.counts[name] or name in _ALWAYS:
             console.print(f"{report.counts[name]:>12,}  {words}")
@@ -107,6 +108,7 @@ def as_json(report: Report) -> str:
             "counts": {name.replace(" ", "_").lower(): report.counts[name] for name in _COUNTS},
             "not_checked": list(_unchecked(report)),
             "misplaced": [one._asdict() for one in report.misplaced],
+            "unreadable": list(report.unreadable),
             "violations_by_kind": dict(report.found),
             "violations": [_violation(violation) for violation in report.violations],
         }
@@ -152,7 +154,5 @@ def _says(fact: Fact) -> str:
 
 
 def _time(fact: Fact) -> str:
-    try:
-        return datetime.fromtimestamp(fact.time_ms / 1000, UTC).isoformat(timespec="milliseconds")
-    except (ValueError, OverflowError, OSError):  # of a record: its producer may have written any time
-        return f"{fact.time_ms} ms"
+    at = readable.moment(fact.time_ms)
+    return f"{fact.time_ms} ms" if at is None else at.isoformat(timespec="milliseconds")

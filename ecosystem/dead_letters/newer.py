@@ -96,9 +96,11 @@ class Newer:
         last = self._last.get(letter.key)
         if self.overwrite or last is None or not self._older(mine, last, belongs := self._belongs(letter.key)):
             return None
+        written = moment(last.time_ms)
+        at = f"{last.time_ms} ms" if written is None else f"{written:%Y-%m-%d %H:%M:%S}"
         return (
             f"it may be older than the record of its key in {self.topic} {belongs}@{last.offset}, written "
-            f"{moment(last.time_ms)}, and would replace it (--overwrite does so)"
+            f"{at}, and would replace it (--overwrite does so)"
         )
 
     def _belongs(self, key: bytes) -> int:

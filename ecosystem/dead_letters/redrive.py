@@ -117,6 +117,8 @@ async def _left(
 
 def _refusal(letter: Letter, partitions: int) -> str | None:
     """Why it can never be written back."""
+    if letter.lost_until is not None:
+        return "it stands for records that are gone: there is nothing to write back"
     if letter.cut is not None:
         return f"it was cut: of {letter.cut} bytes only the beginning is kept"
     if not 0 <= letter.from_partition < partitions:

@@ -12,11 +12,14 @@ from rich.console import Console as Terminal
 
 from ecosystem.kafka.install import cache_dir, ensure_jars
 from ecosystem.kafka.jars import VERSION
+from tests.foreign.cases import PARTITIONS
 from tests.foreign.record import Foreign, Place, WriteError
 
 TOOLS = f"org.apache.kafka:kafka-tools:{VERSION}"
 _SHA256 = "8a6939f310a61119cedaffc144119e9b2a374e32a7ec18f78e49ce5aeb71d6b0"
 _NULL = "<null>"
+_LATEST = 20
+"""Records of a partition among which the one just written is looked for: with markers of transactions between them."""
 
 
 def class_path() -> str:
@@ -56,22 +59,19 @@ class Console:
 
     async def _find(self, record: Foreign) -> Place:
         """Where the last record with this key and value stands."""
-        async with AIOKafkaConsumer(bootstrap_servers=self._servers, isolation_level="read_committed") as consumer:
-            await consumer.topics()
-            partitions = [TopicPartition(record.topic, p) for p in consumer.partitions_for_topic(record.topic)]
+        found = []
+        async with AIOKafkaConsumer(bootstrap_servers=self._servers) as consumer:
+            partitions = [TopicPartition(record.topic, p) for p in range(PARTITIONS)]
             consumer.assign(partitions)
             ends = await consumer.end_offsets(partitions)
-            await consumer.seek_to_end()
-            for tp in partitions:
-                consumer.seek(tp, max(0, ends[tp] - 1))
-            place = None
-            for tp in partitions:
-                if ends[tp] and await consumer.position(tp) < ends[tp]:
-                    last = await consumer.getone(tp)
-                    if (last.key, last.value) == (record.key, record.value):
-                        place = Place(tp.partition, last.offset)
-        assert place is not None, "it is not there"
-        return place
+            for tp, end in ends.items():
+                consumer.seek(tp, max(0, end - _LATEST))
+            while any([await consumer.position(tp) < end for tp, end in ends.items()]):
+                for messages in (await consumer.getmany(timeout_ms=200)).values():
+                    found += [m for m in messages if (m.key, m.value) == (record.key, record.value)]
+        assert found, "it is not there"
+        last = max(found, key=lambda m: m.timestamp)
+        return Place(last.partition, last.offset)
 
 
 def _text(raw: bytes | None) -> str:
