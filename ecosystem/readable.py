@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.text import Text
 
+from runtime.partitioning import partition_of
 from runtime.records import Record
 from schemas.messages import (
     CheckinRejected,
@@ -45,31 +46,49 @@ _BAD, _GOOD = ("FAILED", "REJECTED", "FAIL", "ERROR"), ("VALIDATED", "SHIPPED", 
 _SIGNALS = dict.fromkeys(_BAD, "red") | dict.fromkeys(_GOOD, "green")
 
 
-def line(record: Record) -> Text:
-    """Time (UTC), topic, key, content, and where it stands."""
-    at = datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
-    key = "-" if record.key is None else _printable(record.key.decode(errors="replace"))
-    text = Text(f"{at:%H:%M:%S}.{at.microsecond // 1000:03} ", "dim")
+def line(record: Record, partitions: int | None = None) -> Text:
+    """Time (UTC), topic, key, content, and where it stands.
+
+    `partitions`: with how many the topics were made; a record in another partition than its key's is marked then.
+    """
+    at = moment(record.timestamp_ms)
+    key = "-" if record.key is None else printable(record.key.decode(errors="replace"))
+    text = Text(f"{record.timestamp_ms} ms " if at is None else f"{at:%H:%M:%S}.{at.microsecond // 1000:03} ", "dim")
     text.append(f"{record.topic:<20} ", "red" if record.topic.endswith(DEAD_LETTERS) else _colour(record.topic))
     text.append(f"{key}  ")
-    said = Text(content(record))
+    said = Text(content(record), "" if record.fault is None else "red")
     for word, colour in _SIGNALS.items():
         said.highlight_regex(rf"\b{word}\b", colour)
-    return text.append_text(said).append(f"  {record.partition}@{record.offset}", "dim")
+    text.append_text(said).append(f"  {record.partition}@{record.offset}", "dim")
+    if partitions is not None and record.fault is None and record.topic in _MODELS and record.key is not None:
+        belongs = partition_of(record.key, partitions)
+        if belongs != record.partition:
+            text.append(f"  misplaced: belongs in partition {belongs}", "red")
+    return text
+
+
+def moment(ms: int) -> datetime | None:
+    """The time of a message, UTC; `None` if its writer gave it one that no calendar has."""
+    try:
+        return datetime.fromtimestamp(ms / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def content(record: Record) -> str:
     """What a message says, on one line; one of no model of the catalogue as its JSON, or as it stands."""
+    if record.fault is not None:
+        return printable(f"unreadable: {record.fault}")
     if record.value is None:
         return "(deleted)"
     if record.topic.endswith(DEAD_LETTERS):
-        headers = {name: value.decode(errors="replace") for name, value in record.headers}
-        return _printable(f"{headers.get('service')}: {headers.get('error')} | {_raw(record.value)}")
+        headers = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
+        return printable(f"{headers.get('service')}: {headers.get('error')} | {_raw(record.value)}")
     try:
         message = _MODELS[record.topic].from_json(record.value)
-        return _printable(_SAY[type(message)](message))
+        return printable(_SAY[type(message)](message))
     except (KeyError, ValueError):
-        return _printable(_raw(record.value))
+        return printable(_raw(record.value))
 
 
 def _raw(value: bytes) -> str:
@@ -85,7 +104,7 @@ def _why(*reasons: str | None) -> str:
     return f" ({said})" if said else ""
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Without what moves a terminal's cursor: line breaks and control characters as their escapes."""
     if text.isprintable():
         return text

@@ -2,7 +2,9 @@
 
 import asyncio
 import heapq
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
+from statistics import mode
 from types import TracebackType
 from typing import Self
 
@@ -10,10 +12,13 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from runtime.kafka import Names
+from runtime.provision import public_topics
 from runtime.records import Record
 from runtime.settings import Settings
 
 _POLL_MS = 500
+_MOST = 5000
+"""Records had at a time: of those that wait unpacked there may be many more, as batches are compressed."""
 
 
 class Reader:
@@ -43,7 +48,10 @@ class Reader:
         await self._consumer.stop()
 
     async def records(self, from_beginning: bool, follow: bool, stop: asyncio.Event) -> AsyncIterator[Record]:
-        """What is there or comes, in order within each partition; ends with `stop`, or where it ended at the start."""
+        """What is there or comes, in order within each partition; ends with `stop`, or where it ended at the start.
+
+        What cannot be made out has a `fault`.
+        """
         partitions = self._partitions
         ends = await self._consumer.end_offsets(partitions)
         starts = await self._consumer.beginning_offsets(partitions) if from_beginning else ends
@@ -52,11 +60,10 @@ class Reader:
         for tp, start in starts.items():
             self._consumer.seek(tp, start)
         while not stop.is_set():
-            batch = await self._consumer.getmany(timeout_ms=_POLL_MS)
+            batch = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=_MOST)
             for r in heapq.merge(*batch.values(), key=lambda r: r.timestamp):
-                yield Record(
-                    self._names.logical(r.topic), r.partition, r.offset, r.timestamp, r.key, r.value, tuple(r.headers)
-                )
+                topic = self._names.logical(r.topic)
+                yield Record(topic, r.partition, r.offset, r.timestamp, r.key, r.value, r.headers, r.fault)
             if not follow and await self._at(ends):
                 return
 
@@ -70,6 +77,15 @@ async def keys(settings: Settings, topic: str) -> set[bytes]:
     async with Reader(settings, [topic]) as reader:
         records = reader.records(from_beginning=True, follow=False, stop=asyncio.Event())
         return {record.key async for record in records if record.key is not None}
+
+
+async def partition_count(settings: Settings) -> int:
+    """How many partitions the topics of the deployment were made with, by which its workers look for keys.
+
+    That of most topics: an operator may have given one of them more since. `settings.partitions` if there is none yet.
+    """
+    counts = Counter(tp.topic for tp in await partitions_of(settings, public_topics()))
+    return mode(sorted(counts.values())) if counts else settings.partitions
 
 
 async def partitions_of(settings: Settings, topics: Iterable[str]) -> list[TopicPartition]:

@@ -15,8 +15,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import CommitFailedError, KafkaError, for_code
 
 from runtime import internals, kafka
-from runtime.composition import Cut, Group, Torn, furthest, outdated, services_of
+from runtime.composition import Cut, Group, Torn, furthest, furthest_behind, outdated, services_of
 from runtime.kafka import Names
+from runtime.lost import Cause, LostRecords, Path
 from runtime.plan import Plan
 from runtime.records import CONSUMED_BY, Header, TopicPartition
 from runtime.settings import Settings
@@ -31,16 +32,16 @@ class CompositionInUse(Exception):
     """Services of this worker run in another composition, or stopped there where this one cannot go on."""
 
 
-async def adopt(settings: Settings, plan: Plan) -> None:
+async def adopt(settings: Settings, plan: Plan, lost: LostRecords) -> None:
     """Makes the worker's group go on where other compositions of its services stopped. To be awaited before it joins.
 
     Does nothing if there are none, or if the group is running. Waits until transactions of others in flight are over.
     Raises `CompositionInUse` if another composition of these services is running, or if they stopped at different
-    places, so that going on would decide messages twice or never.
+    places, so that going on would decide messages twice or never; and `RecordsLost`.
     """
     while True:
         try:
-            await _adopt(settings, plan)
+            await _adopt(settings, plan, lost)
         except KafkaError as error:
             if not error.retriable:
                 raise
@@ -50,7 +51,7 @@ async def adopt(settings: Settings, plan: Plan) -> None:
             return
 
 
-async def _adopt(settings: Settings, plan: Plan) -> None:
+async def _adopt(settings: Settings, plan: Plan, lost: LostRecords) -> None:
     names = Names(settings.topic_prefix)
     async with _admin(settings) as admin:
         related = await _related(admin, names, plan)
@@ -70,10 +71,10 @@ async def _adopt(settings: Settings, plan: Plan) -> None:
         others = [g for g in groups if g is not own and g.committed and not outdated(g, own, readers)]
         if not others:
             return
-        offsets = await _goes_on_at(consumer, names, own, others, readers)
+        offsets = await _goes_on_at(consumer, names, own, others, readers, lost)
     finally:
         await consumer.stop()
-    ahead = {tp: offset for tp, offset in offsets.items() if offset > own.committed.get(tp, 0)}
+    ahead = {tp: offset for tp, offset in offsets.items() if offset > own.committed.get(tp, -1)}
     if ahead:
         await _commit(settings, names, plan.group, ahead)
         log.info("adopted from=%s partitions=%d", [g.name for g in others], len(ahead))
@@ -150,8 +151,9 @@ async def _goes_on_at(
     own: Group,
     others: list[Group],
     readers: Mapping[TopicPartition, Collection[str]],
+    lost: LostRecords,
 ) -> dict[TopicPartition, int]:
-    """Where `own` goes on in what it shares with the others. Raises `CompositionInUse`."""
+    """Where `own` goes on in what it shares with the others, if anybody has begun. Raises `CompositionInUse`."""
     shared = frozenset[str]().union(*(g.services for g in others))
     read = {names.physical(tp): services for tp, services in readers.items() if not shared.isdisjoint(services)}
     starts = await internals.log_starts(consumer, read)
@@ -163,7 +165,17 @@ async def _goes_on_at(
         positions = {s: max(furthest(s, tp, [own, *others]), starts[physical]) for s in services}
         cuts[tp] = Cut(own.name, positions, ends[physical])
     await _see_tails(consumer, names, own.name, {tp: cut for tp, cut in cuts.items() if cut.start < cut.end})
-    return {tp: cut.offset for tp, cut in cuts.items()}
+    result: dict[TopicPartition, int] = {}
+    for tp, cut in cuts.items():
+        start, services = starts[names.physical(tp)], readers[tp]
+        behind = furthest_behind(services, tp, [own, *others])
+        if behind is not None and (behind < start == cut.offset or behind > cut.end):
+            result[tp] = behind  # who takes the partition over finds what is gone, and passes over it for good
+        elif cut.offset:
+            result[tp] = cut.offset
+            if behind is not None and behind < start:
+                lost.report(*tp, behind, start, Path.INPUT, Cause.REMOVED)
+    return result
 
 
 async def _see_tails(consumer: AIOKafkaConsumer, names: Names, own: str, cuts: Mapping[TopicPartition, Cut]) -> None:
@@ -183,6 +195,8 @@ async def _see_tails(consumer: AIOKafkaConsumer, names: Names, own: str, cuts: M
             try:
                 for record in records:
                     cut.see(record.offset, _mark(record.headers))
+                    if record.last_offset is not None:  # nobody can tell whether it was marked
+                        cut.see(record.last_offset, None)
             except Torn as torn:
                 raise CompositionInUse(
                     f"{own} cannot go on where its services stopped, for they stopped at different places: in "
@@ -194,7 +208,7 @@ async def _see_tails(consumer: AIOKafkaConsumer, names: Names, own: str, cuts: M
 
 
 def _mark(headers: Iterable[Header]) -> str | None:
-    return next((value.decode(errors="replace") for name, value in headers if name == CONSUMED_BY), None)
+    return next(((value or b"").decode(errors="replace") for name, value in headers if name == CONSUMED_BY), None)
 
 
 async def _commit(settings: Settings, names: Names, group: str, offsets: Mapping[TopicPartition, int]) -> None:

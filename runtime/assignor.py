@@ -15,8 +15,30 @@ from yarl import URL
 from runtime.placement import Share, place
 
 
+class _Capped:
+    """Metadata of a cluster in which no topic has more partitions than the deployment's topics were made with."""
+
+    def __init__(self, cluster: Any, partitions: int) -> None:
+        self._cluster = cluster
+        self._partitions = partitions
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cluster, name)
+
+    def partitions_for_topic(self, topic: str) -> set[int] | None:
+        found = self._cluster.partitions_for_topic(topic)
+        return found and {p for p in found if p < self._partitions}
+
+
 class Assignor(PartitionAssignor):
-    """Speaks Faust's protocol, and leaves members that do not read the same topics, as in an upgrade, to Faust."""
+    """Speaks Faust's protocol, and leaves members that do not read the same topics, as in an upgrade, to Faust.
+
+    A topic that an operator has given more partitions is read whole: the owner of partition p reads p + `made_with`,
+    p + 2 * `made_with` and so on, too. No key belongs there, so that state and its owners stay as they are.
+    """
+
+    made_with: int | None = None
+    """How many partitions the deployment's topics were made with; `None` if all that there are count."""
 
     def found(self, topics: Iterable[str], partitions: Iterable[int]) -> None:
         """Tells what a worker that starts has on its disk: to the others it is as if it had been their standby."""
@@ -33,17 +55,18 @@ class Assignor(PartitionAssignor):
     def _perform_assignment(self, cluster: Any, member_metadata: Mapping[str, Any]) -> Any:
         read = {frozenset(m.subscription) for m in member_metadata.values()}
         topics = sorted(next(iter(read)))
-        numbers = {len(cluster.partitions_for_topic(topic) or ()) for topic in topics}
-        if len(read) > 1 or len(numbers) > 1:
-            return super()._perform_assignment(cluster, member_metadata)
+        counts = {topic: len(cluster.partitions_for_topic(topic) or ()) for topic in topics}
+        least = min(counts.values()) if self.made_with is None else self.made_with
+        if len(read) > 1 or min(counts.values()) < least:
+            return super()._perform_assignment(_Capped(cluster, least), member_metadata)
         clients = {member: self._get_client_metadata(metadata) for member, metadata in member_metadata.items()}
         self._update_member_urls(clients)
-        before = {member: _share(client.assignment) for member, client in clients.items()}
-        shares = place(before, numbers.pop(), self.replicas)
+        before = {member: _share(client.assignment, least) for member, client in clients.items()}
+        shares = place(before, least, self.replicas)
         return self._protocol_assignments(
             {
                 member: ClientAssignment(
-                    actives={topic: sorted(share.owned) for topic in topics},
+                    actives={topic: [p for p in range(counts[topic]) if p % least in share.owned] for topic in topics},
                     standbys={topic: sorted(share.standby) for topic in topics},
                 )
                 for member, share in shares.items()
@@ -54,10 +77,10 @@ class Assignor(PartitionAssignor):
         )
 
 
-def _share(assignment: ClientAssignment) -> Share:
+def _share(assignment: ClientAssignment, partitions: int) -> Share:
     return Share(
-        {p for numbers in assignment.actives.values() for p in numbers},
-        {p for numbers in assignment.standbys.values() for p in numbers},
+        {p for numbers in assignment.actives.values() for p in numbers if p < partitions},
+        {p for numbers in assignment.standbys.values() for p in numbers if p < partitions},
     )
 
 

@@ -8,6 +8,7 @@ from aiokafka import AIOKafkaConsumer
 
 from runtime import internals, kafka
 from runtime.kafka import Names
+from runtime.log_ids import Commit, LogIds
 from runtime.records import Offsets, TopicPartition
 from runtime.settings import Settings
 
@@ -38,11 +39,16 @@ class KafkaBroker:
         if consumer is not None:
             await consumer.stop()
 
-    async def stable_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int | None]:
+    async def stable_commits(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, Commit | None]:
         consumer = await self._connected()
         tps = [self._names.physical(tp) for tp in partitions]
-        offsets = await internals.stable_offsets(consumer, self._group, tps)
-        return {self._names.partition(tp): offset for tp, offset in offsets.items()}
+        commits = await internals.stable_commits(consumer, self._group, tps)
+        return {self._names.partition(tp): commit for tp, commit in commits.items()}
+
+    async def log_ids(self, topics: Collection[str]) -> LogIds:
+        consumer = await self._connected()
+        ids = await internals.topic_ids(consumer, [self._names.topic(topic) for topic in topics])
+        return {self._names.logical(topic): id_ for topic, id_ in ids.items()}
 
     async def log_starts(self, partitions: Collection[TopicPartition]) -> Offsets:
         consumer = await self._connected()

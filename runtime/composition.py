@@ -43,6 +43,12 @@ def furthest(service: str, tp: TopicPartition, groups: Iterable[Group]) -> int:
     return max((g.committed.get(tp, 0) for g in groups if service in g.services), default=0)
 
 
+def furthest_behind(services: Iterable[str], tp: TopicPartition, groups: Collection[Group]) -> int | None:
+    """Where the service stands that is behind the others; `None` if none of them has committed anything."""
+    begun = {s for s in services for g in groups if s in g.services and tp in g.committed}
+    return min((furthest(s, tp, groups) for s in begun), default=None)
+
+
 def outdated(other: Group, own: Group, readers: Mapping[TopicPartition, Collection[str]]) -> bool:
     """Whether `own` has run since `other` did, so that it took over from it already.
 

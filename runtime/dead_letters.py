@@ -13,6 +13,9 @@ REASON = ("service", "error", "topic", "partition", "offset", "time")
 CUT = "cut"
 """Header of one that is not whole: the size it had."""
 
+LOST_UNTIL = "lost-until"
+"""Header of one that stands for records that are gone, from its offset on: the offset behind the last of them."""
+
 _MAX_ERROR = 1000
 MAX_BYTES = 960 * 1024
 """Of a letter but for its own headers: a message may be as large as Kafka takes, or larger if it came compressed."""

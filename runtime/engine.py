@@ -13,6 +13,7 @@ from runtime.effects import Effects
 from runtime.handover import Copies, Handover
 from runtime.limits import Limits
 from runtime.loop import Loop
+from runtime.lost import LostRecords
 from runtime.metrics import LoopMetrics
 from runtime.ownership import Ownership
 from runtime.partitioning import partition_of
@@ -45,6 +46,7 @@ class Engine:
         failed: called with what the worker cannot go on after.
         limits: how large a message each topic takes, as the checkpoint's producers learn it.
         copies: keeps copies of what other workers own.
+        lost: what `logs` find to be gone.
     """
 
     MOST_FAILURES = 5
@@ -67,6 +69,7 @@ class Engine:
         failed: Callable[[BaseException], None],
         copies: Copies | None = None,
         limits: Limits | None = None,
+        lost: LostRecords | None = None,
     ) -> None:
         self._plan = plan
         self._partitions = partitions
@@ -79,7 +82,9 @@ class Engine:
         timers = Timers(plan)
         self.calls = Calls()
         self.effects = Effects(plan, self._call)
-        self.taking = Taking(client, self.calls, plan.group, ownership, timers, session_timeout_s, clock, self._lost)
+        self.taking = Taking(
+            client, self.calls, plan.group, ownership, timers, session_timeout_s, clock, self._lost, lost
+        )
         self.loop = Loop(
             plan,
             partitions,
@@ -94,7 +99,18 @@ class Engine:
             self._limits,
         )
         self.handover = Handover(
-            plan, ownership, stores, timers, self.effects, watches, logs, self.taking, metrics, failed, copies
+            plan,
+            ownership,
+            stores,
+            timers,
+            self.effects,
+            watches,
+            logs,
+            self.taking,
+            metrics,
+            failed,
+            copies,
+            partitions,
         )
 
     async def revoked(self, for_effects_s: float = float("inf")) -> None:

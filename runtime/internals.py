@@ -1,4 +1,4 @@
-"""Everything that reaches into aiokafka beyond its public interface, in one place.
+"""Everything that reaches into aiokafka beyond its public interface, but for unpacking (`runtime/unpacker.py`).
 
 Tested against `TESTED`; a test fails when another version is installed, so that each upgrade is looked at here.
 
@@ -6,10 +6,12 @@ Tested against `TESTED`; a test fails when another version is installed, so that
   id, and the group's coordinator then refuses the offsets of a worker whose partitions have moved on.
 - Stable offsets: aiokafka fetches committed offsets without `require_stable` (OffsetFetch v7), and would start from
   before a transaction that commits a moment later.
+- Ids of topics: aiokafka's metadata do not have them.
 - Log ends under both isolation levels: where they differ, a transaction is still open.
 """
 
 import asyncio
+import base64
 import contextlib
 import logging
 import time
@@ -21,21 +23,21 @@ import aiokafka.errors
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
-from aiokafka.errors import KafkaError
+from aiokafka.errors import IncompatibleBrokerVersion, KafkaError
 from aiokafka.producer.sender import Sender, TxnOffsetCommitHandler
 from aiokafka.protocol.group import HeartbeatRequest, SyncGroupRequest
 from aiokafka.protocol.offset import OffsetRequest
 
 from runtime import failpoints
 from runtime.clock import elapsed_s
-from runtime.protocol import OffsetFetch, TxnOffsetCommit
+from runtime.log_ids import Commit
+from runtime.protocol import Metadata, OffsetFetch, TxnOffsetCommit
 from runtime.records import Membership
 
 log = logging.getLogger(__name__)
 
 TESTED = {"aiokafka": "0.14.0", "faust-streaming": "0.15.3"}
 
-_STILL_S = 1.0
 END_S = 3.0
 """How long ending what failed may take."""
 
@@ -128,7 +130,7 @@ class FencedProducer(AIOKafkaProducer):
             request_timeout_ms=own._request_timeout_ms,
         )
 
-    async def send_offsets(self, offsets: Mapping[Any, int], group: str, membership: Membership) -> None:
+    async def send_offsets(self, offsets: Mapping[Any, Commit], group: str, membership: Membership) -> None:
         """Adds the offsets to the transaction under the membership they were taken with. Raises `Fenced`."""
         self._sender.membership = membership
         await self.send_offsets_to_transaction(offsets, group)
@@ -213,39 +215,6 @@ def fetching_ended(consumer: AIOKafkaConsumer) -> bool:
     return bool(consumer._fetcher._fetch_task.done())
 
 
-def unreadable(consumer: AIOKafkaConsumer) -> TopicPartition | None:
-    """The partition in which `getmany` has just failed on a message, and never gets past it.
-
-    It tells no offset: the partition's position stands before the messages that were read along with it.
-    """
-    for tp, result in consumer._fetcher._records.items():
-        records = getattr(result, "_partition_records", None)
-        unpacking = records and records._records_iterator
-        if unpacking is not None and unpacking.gi_frame is None:  # ended, but not by coming to its end
-            return TopicPartition(tp.topic, tp.partition)
-    return None
-
-
-async def pass_over(
-    consumer: AIOKafkaConsumer, tp: TopicPartition, still: Callable[[], bool] = lambda: True
-) -> list[Any] | None:
-    """The messages before the one that a consumer cannot make out, which it leaves behind; `None` once not `still`.
-
-    The consumer stands before those messages. `still` is asked every second.
-    """
-    messages = []
-    while still():
-        try:
-            async with asyncio.timeout(_STILL_S):
-                messages.append(await consumer.getone(tp))
-        except TimeoutError:
-            continue
-        except UnicodeDecodeError:
-            consumer.seek(tp, positions(consumer)[tp] + 1)
-            return messages
-    return None
-
-
 def queued(consumer: AIOKafkaConsumer) -> list[TopicPartition]:
     """The partitions of which something was fetched that nobody has taken yet."""
     return list(consumer._fetcher._records) if consumer._fetcher is not None else []
@@ -282,8 +251,16 @@ def positions(consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
 
 
 async def stable_offsets(
-    consumer: AIOKafkaConsumer, group: str, partitions: Collection[TopicPartition], poll: float = 0.05
+    consumer: AIOKafkaConsumer, group: str, partitions: Collection[TopicPartition]
 ) -> dict[TopicPartition, int | None]:
+    """As `stable_commits`, without what was noted."""
+    found = await stable_commits(consumer, group, partitions)
+    return {tp: None if commit is None else commit.offset for tp, commit in found.items()}
+
+
+async def stable_commits(
+    consumer: AIOKafkaConsumer, group: str, partitions: Collection[TopicPartition], poll: float = 0.05
+) -> dict[TopicPartition, Commit | None]:
     """Committed offsets, once no transaction in flight holds an offset of these partitions. `None`: never committed."""
     client = consumer._client
     topics: dict[str, list[int]] = defaultdict(list)
@@ -299,15 +276,30 @@ async def stable_offsets(
                 raise
             await asyncio.sleep(poll)
             continue
-        found = {TopicPartition(topic[0], p[0]): (p[1], p[4]) for topic in response.topics for p in topic[1]}
-        codes = {code for _, code in found.values()} | {response.error_code}
+        found = {TopicPartition(topic[0], p[0]): (p[1], p[3], p[4]) for topic in response.topics for p in topic[1]}
+        codes = {code for *_, code in found.values()} | {response.error_code}
         if codes == {0}:
-            return {tp: None if offset < 0 else offset for tp, (offset, _) in found.items()}
+            return {tp: None if offset < 0 else Commit(offset, note or "") for tp, (offset, note, _) in found.items()}
         for code in codes - {0, _UNSTABLE_OFFSET_COMMIT}:
             error_type = aiokafka.errors.for_code(code)
             if not error_type.retriable:
                 raise error_type(f"fetching the offsets of group {group}")
         await asyncio.sleep(poll)
+
+
+async def topic_ids(consumer: AIOKafkaConsumer, topics: Collection[str]) -> dict[str, str]:
+    """The id of each topic there is, with that of its cluster before it; nothing from a broker that knows no ids."""
+    client = consumer._client
+    request = Metadata([(bytes(16), name, {}) for name in sorted(topics)], False, False, False, {})
+    try:
+        response = await client.send(client.get_random_node(), request)
+    except (IncompatibleBrokerVersion, NotImplementedError):
+        return {}
+    return {
+        name: f"{response.cluster_id}/{base64.urlsafe_b64encode(id_).decode().rstrip('=')}"
+        for code, name, id_, *_ in response.topics
+        if code == 0 and any(id_)
+    }
 
 
 async def log_ends(

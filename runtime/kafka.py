@@ -6,9 +6,12 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka import TopicPartition as Physical
 
+from runtime import unpacker
 from runtime.internals import FencedProducer
 from runtime.records import TopicPartition
 from runtime.settings import Settings
+
+unpacker.install()
 
 REQUEST_TIMEOUT_MS = 15_000
 _BATCH_BYTES = 512 * 1024  # a transaction's records for one partition leave in one request
@@ -55,7 +58,8 @@ def group_consumer(settings: Settings, group: str, assignor: Any) -> AIOKafkaCon
     return AIOKafkaConsumer(
         group_id=group,
         partition_assignment_strategy=[assignor],
-        auto_offset_reset="earliest",
+        # The takeover says where to read. A position that the broker no longer has is an error, and not moved unseen.
+        auto_offset_reset="none",
         session_timeout_ms=int(settings.session_timeout_s * 1000),
         heartbeat_interval_ms=int(settings.heartbeat_interval_s * 1000),
         # A takeover may rebuild a large state while nothing is polled: liveness is the heartbeat's and the watchdog's.

@@ -1,24 +1,31 @@
 """The consumer of a worker, on Kafka: a member of the group, in the worker's own thread."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka import TopicPartition as Physical
-from aiokafka.errors import CommitFailedError, IllegalStateError
+from aiokafka.errors import (
+    CommitFailedError,
+    IllegalStateError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+)
 
 from runtime import internals, kafka
 from runtime.kafka import Names
 from runtime.plan import Plan
 from runtime.records import Membership, Offsets, TopicPartition
 from runtime.settings import Settings
-from runtime.taking import Unreadable
+from runtime.taking import OutOfRange
 
 
 class KafkaMember:
     """`runtime.taking.Client`."""
 
-    def __init__(self, settings: Settings, plan: Plan) -> None:
+    def __init__(self, settings: Settings, plan: Plan, notes: Mapping[TopicPartition, str] | None = None) -> None:
+        """`notes`: what is committed along with an offset of each partition."""
+        self._notes = {} if notes is None else notes
         self._settings = settings
         self._names = Names(settings.topic_prefix)
         self._group = self._names.group(plan.group)
@@ -60,15 +67,11 @@ class KafkaMember:
         assert self._consumer is not None
         try:
             fetched = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000))
-        except UnicodeDecodeError:
-            tp = internals.unreadable(self._consumer)
-            if tp is None:
-                raise
-            raise Unreadable(self._names.partition(tp)) from None
+        except OffsetOutOfRangeError as error:
+            raise OutOfRange(str(error)) from None
+        except NoOffsetForPartitionError:
+            return {}  # it was assigned just now: the takeover says where to read
         return {self._names.partition(tp): messages for tp, messages in fetched.items()}
-
-    async def pass_over(self, partition: TopicPartition, still: Callable[[], bool]) -> Sequence[Any] | None:
-        return await internals.pass_over(self._consumer, self._names.physical(partition), still)
 
     def positions(self) -> Offsets:
         if self._consumer is None:
@@ -100,6 +103,8 @@ class KafkaMember:
     async def commit(self, offsets: Offsets) -> None:
         assert self._consumer is not None
         try:
-            await self._consumer.commit({self._names.physical(tp): offset for tp, offset in offsets.items()})
+            await self._consumer.commit(
+                {self._names.physical(tp): (offset, self._notes.get(tp, "")) for tp, offset in offsets.items()}
+            )
         except (CommitFailedError, IllegalStateError) as error:
             raise internals.Fenced(str(error)) from error

@@ -40,6 +40,12 @@ class LoopMetrics:
         self._of_partition = tuple(of_partition.values())
         self._stalled = Gauge("stalled", "Partitions and parts of the worker that do not get on", registry=registry)
         self._shown: set[TopicPartition] = set()
+        self._lost = Counter(
+            "faust_orders_lost_records_total",
+            "Offsets whose records the broker no longer had when a worker came to read them",
+            ["topic"],
+            registry=registry,
+        )
 
     def batch(self, batch: Batch, records: int, decide_s: float, commit_s: float) -> None:
         self._batches.inc()
@@ -73,6 +79,9 @@ class LoopMetrics:
 
     def stalled(self, count: int) -> None:
         self._stalled.set(count)
+
+    def lost(self, topic: str, offsets: int) -> None:
+        self._lost.labels(topic).inc(offsets)
 
     def restored(self, records: int) -> None:
         self._restored.inc(records)

@@ -14,6 +14,7 @@ from runtime.adoption import CompositionInUse
 from runtime.hosting import Hosted, NoDatabase
 from runtime.identity import StateDirInUse
 from runtime.logs import configure
+from runtime.lost import RecordsLost
 from runtime.provision import WrongPartitions
 from runtime.pulse import Pulse
 from runtime.settings import Settings
@@ -63,7 +64,7 @@ async def _run(hosted: Sequence[Hosted], settings: Settings) -> int:
             await starting
             garbage.spare_what_stays()
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    except (StateDirInUse, WrongPartitions, CompositionInUse, NoDatabase, KafkaError, OSError) as error:
+    except (StateDirInUse, WrongPartitions, CompositionInUse, NoDatabase, RecordsLost, KafkaError, OSError) as error:
         log.error("worker cannot start: %s", str(error) or repr(error))  # noqa: TRY400 - the message says all there is to say
         return 1
     finally:

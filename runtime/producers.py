@@ -1,7 +1,7 @@
 """The producers of the two checkpoints, on Kafka."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from aiokafka import AIOKafkaProducer
@@ -11,6 +11,7 @@ from runtime import internals, kafka
 from runtime.internals import FencedProducer
 from runtime.kafka import Names
 from runtime.limits import Limits
+from runtime.log_ids import Commit
 from runtime.records import Ends, Membership, Offsets, TopicPartition, Write
 from runtime.settings import Settings
 
@@ -70,16 +71,25 @@ class Idempotent(_Sending[AIOKafkaProducer]):
 class Transactional(_Sending[FencedProducer]):
     """`runtime.checkpoint.TransactionalProducer`: offsets go to `group` under the membership they were taken with."""
 
-    def __init__(self, settings: Settings, group: str, transactional_id: str, limits: Limits) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        group: str,
+        transactional_id: str,
+        limits: Limits,
+        notes: Mapping[TopicPartition, str] | None = None,
+    ) -> None:
+        """`notes`: what is committed along with an offset of each partition."""
         names = Names(settings.topic_prefix)
         super().__init__(kafka.transactional_producer(settings, names.group(transactional_id)), names, limits)
         self._group = names.group(group)
+        self._notes = {} if notes is None else notes
 
     async def begin(self) -> None:
         await self._producer.begin_transaction()
 
     async def send_offsets(self, offsets: Offsets, membership: Membership) -> None:
-        physical = {self._names.physical(tp): offset for tp, offset in offsets.items()}
+        physical = {self._names.physical(tp): Commit(offset, self._notes.get(tp, "")) for tp, offset in offsets.items()}
         await self._producer.send_offsets(physical, self._group, membership)
 
     async def commit(self) -> None:

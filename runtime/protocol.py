@@ -1,15 +1,30 @@
-"""Two requests of the Kafka protocol in versions that aiokafka does not speak (kafka.apache.org/protocol).
+"""Three requests of the Kafka protocol in versions that aiokafka does not speak (kafka.apache.org/protocol).
 
-TxnOffsetCommit v3 names the member that commits (KIP-447); OffsetFetch v7 can ask for stable offsets only.
+TxnOffsetCommit v3 names the member that commits (KIP-447); OffsetFetch v7 can ask for stable offsets only;
+Metadata v10 tells the ids of topics (KIP-516).
 """
 
+from io import BytesIO
 from typing import Any
 
+from aiokafka.protocol.abstract import AbstractType
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Boolean, CompactArray, CompactString, Int16, Int32, Int64, Schema, TaggedFields
 
 _TEXT = CompactString("utf-8")
 _TAGS = ("tags", TaggedFields)
+
+
+class Uuid(AbstractType[bytes]):
+    """Sixteen bytes."""
+
+    @classmethod
+    def encode(cls, value: bytes) -> bytes:
+        return value
+
+    @classmethod
+    def decode(cls, data: BytesIO) -> bytes:
+        return data.read(16)
 
 
 class TxnOffsetCommitResponse(Response):
@@ -98,6 +113,67 @@ class OffsetFetchStruct(RequestStruct):
         ("require_stable", Boolean),
         _TAGS,
     )
+
+
+class MetadataResponse(Response):
+    API_KEY = 3
+    API_VERSION = 10
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        ("brokers", CompactArray(("node_id", Int32), ("host", _TEXT), ("port", Int32), ("rack", _TEXT), _TAGS)),
+        ("cluster_id", _TEXT),
+        ("controller_id", Int32),
+        (
+            "topics",
+            CompactArray(
+                ("error_code", Int16),
+                ("name", _TEXT),
+                ("topic_id", Uuid),
+                ("is_internal", Boolean),
+                (
+                    "partitions",
+                    CompactArray(
+                        ("error_code", Int16),
+                        ("partition", Int32),
+                        ("leader_id", Int32),
+                        ("leader_epoch", Int32),
+                        ("replicas", CompactArray(Int32)),
+                        ("isr", CompactArray(Int32)),
+                        ("offline_replicas", CompactArray(Int32)),
+                        _TAGS,
+                    ),
+                ),
+                ("authorized_operations", Int32),
+                _TAGS,
+            ),
+        ),
+        ("authorized_operations", Int32),
+        _TAGS,
+    )
+
+
+class MetadataStruct(RequestStruct):
+    API_KEY = 3
+    API_VERSION = 10
+    FLEXIBLE_VERSION = True
+    RESPONSE_TYPE = MetadataResponse
+    SCHEMA = Schema(
+        ("topics", CompactArray(("topic_id", Uuid), ("name", _TEXT), _TAGS)),
+        ("allow_auto_topic_creation", Boolean),
+        ("include_cluster_authorized_operations", Boolean),
+        ("include_topic_authorized_operations", Boolean),
+        _TAGS,
+    )
+
+
+class Metadata(Request[MetadataStruct]):
+    API_KEY = 3
+
+    def __init__(self, *fields: Any) -> None:
+        self._fields = fields
+
+    def build(self, request_struct_class: type[MetadataStruct]) -> MetadataStruct:
+        return request_struct_class(*self._fields)
 
 
 class TxnOffsetCommit(Request[TxnOffsetCommitStruct]):

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from runtime.calls import Call
 
-Header = tuple[str, bytes]
+Header = tuple[str, bytes | None]
+"""Name and value. The value may be null, the name empty, and there twice: whatever a client writes."""
 
 CONSUMED_BY = "consumed-by"
 """Header of a message that its writer's group has decided already, in the batch that announced it; value: the group."""
@@ -18,6 +19,9 @@ MADE_AT = "made-at"
 
 NOWHERE = -1
 """Offset of what was never read from a topic: it was decided in the batch that announced it."""
+
+NO_TIMESTAMP = -1
+"""Timestamp of a message whose writer gave it none, as clients of Kafka before 0.10 did."""
 
 EVENT_ID = "event-id"
 """Header of every message from an outbox: it may be written more than once, and is to count once."""
@@ -31,7 +35,7 @@ class TopicPartition(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A message as it was read. With a `fault`, the client could not make out the message itself."""
+    """A message as it was read. With a `fault` the message itself could not be made out, at its offset or behind it."""
 
     topic: str
     partition: int

@@ -29,6 +29,7 @@ FRESH_FOR_S = 600
 
 _META = "meta"
 _OFFSET = b"offset"  # value: "<offset> <unix seconds>"
+_LOG_ID = b"log-id"
 
 
 def options(memory_mb: int) -> Options:
@@ -69,6 +70,8 @@ class RocksStore:
         self._meta_handle = self._db.get_column_family_handle(_META)
         self._closed = False
         self._offset, self._written = self._read_offset()
+        log_id = self._meta.get(_LOG_ID)
+        self._log_id = None if log_id is None else log_id.decode()
         if self.stale:
             self.clear()
 
@@ -95,6 +98,19 @@ class RocksStore:
     def offset(self) -> int | None:
         """Offset of the last changelog record applied; `None` when nothing was."""
         return self._offset
+
+    @property
+    def log_id(self) -> str | None:
+        """The changelog's id, as it was noted; `None` for a store that was cleared since, or never noted it."""
+        return self._log_id
+
+    def note_log(self, log_id: str) -> None:
+        """Notes of which changelog the store is."""
+        if log_id != self._log_id:
+            batch = WriteBatch(raw_mode=True)
+            batch.put(_LOG_ID, log_id.encode(), self._meta_handle)
+            self._db.write(batch)
+            self._log_id = log_id
 
     def get(self, key: bytes) -> bytes | None:
         value: bytes | None = self._db.get(key)

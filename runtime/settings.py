@@ -29,6 +29,11 @@ class UnknownProducts(StrEnum):
     PASS = "pass"
 
 
+class OnLostRecords(StrEnum):
+    CONTINUE = "continue"
+    STOP = "stop"
+
+
 class Settings(BaseSettings):
     """Everything that differs between two workers, or between a laptop and a shop."""
 
@@ -65,6 +70,10 @@ class Settings(BaseSettings):
     )
     watchdog_s: float = Field(
         default=60.0, ge=5, description="Standing still with something to do for so long ends the worker, with code 1"
+    )
+    on_lost_records: OnLostRecords = Field(
+        default=OnLostRecords.CONTINUE,
+        description="`continue` or `stop`: when the broker no longer has records that were not read yet",
     )
     batch_limit: int = Field(default=2000, ge=1, description="Most records a batch takes")
     produce_timeout_s: float = Field(default=10.0, gt=0, description="After which an unacknowledged POST answers 503")

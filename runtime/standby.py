@@ -9,10 +9,11 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from runtime.clock import elapsed_s
+from runtime.lost import LostRecords, Path, RecordsLost
 from runtime.metrics import LoopMetrics
 from runtime.plan import Plan
 from runtime.records import Offsets, TopicPartition
-from runtime.restore import Broker, Reading, Row, positions_of
+from runtime.restore import Broker, Reading, Row, apply, needed_by, positions_of, report_unreadable, sure_ends
 from runtime.state import Store, Stores
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ class Follower:
         stores: where the copies are. Nobody else may write those of partitions that are followed.
         broker: asked and read here alone.
         confirmed: when the group last confirmed that this worker owns what it does, on the event loop's clock.
+        lost: told of what the changelogs no longer have.
     """
 
     LOOK_S = 1.0
@@ -40,13 +42,20 @@ class Follower:
     """How long ago the group may have confirmed an owner for its stores to count as complete now, give or take."""
 
     def __init__(
-        self, plan: Plan, stores: Stores, broker: Broker, metrics: LoopMetrics, confirmed: Callable[[], float]
+        self,
+        plan: Plan,
+        stores: Stores,
+        broker: Broker,
+        metrics: LoopMetrics,
+        confirmed: Callable[[], float],
+        lost: LostRecords | None = None,
     ) -> None:
         self._changelogs = {table: plan.tables[table].changelog for table in plan.tables}
         self._stores = stores
         self._broker = broker
         self._metrics = metrics
         self._confirmed = confirmed
+        self._lost = LostRecords(metrics) if lost is None else lost
         self._partitions: frozenset[int] = frozenset()
         self._task: asyncio.Task[None] | None = None
         self._lag: dict[TopicPartition, int] = {}
@@ -106,6 +115,8 @@ class Follower:
         while self._task is mine:  # a client may swallow that it is cancelled
             try:
                 await self._follow(lambda: self._task is mine)
+            except RecordsLost:  # the worker ends by it
+                return
             except Exception as error:  # whatever keeps a copy from being read passes, or shows as lag; nobody waits
                 level = logging.DEBUG if repr(error) == told else logging.WARNING
                 log.log(level, "following failed, trying again error=%r", error)
@@ -120,12 +131,20 @@ class Follower:
         }
         starts = await self._broker.log_starts(stores)
         ends = await self._broker.log_ends(stores, committed=False)
+        ends = await sure_ends(self._broker, needed_by(stores), ends)
         if not still():
             return
-        async with self._broker.reading(positions_of(stores, starts, ends)) as reading:
+        ids = await self._broker.log_ids(frozenset(self._changelogs.values()))
+        at = await positions_of(stores, starts, ends, ids, self._lost, Path.STANDBY)
+        if not still():
+            return
+        async with self._broker.reading(at) as reading:
             looked = elapsed_s() - self.LOOK_S
             while still():
                 rows = await reading.rows()
+                if not still():
+                    return
+                await report_unreadable(rows, self._lost, Path.STANDBY)
                 if not still():
                     return
                 self._apply(stores, rows)
@@ -136,7 +155,7 @@ class Follower:
 
     def _apply(self, stores: Mapping[TopicPartition, Store], fetched: Mapping[TopicPartition, Sequence[Row]]) -> None:
         for tp, rows in fetched.items():
-            stores[tp].apply({r.key: r.value for r in rows if r.key is not None}, rows[-1].offset)
+            apply(stores[tp], rows)
             self._metrics.followed(len(rows))
 
     async def _look(self, stores: Mapping[TopicPartition, Store], reading: Reading, still: Callable[[], bool]) -> None:

@@ -18,6 +18,13 @@ class Store(Protocol):
     def offset(self) -> int | None:
         """Offset of the last changelog record applied; `None` when nothing was."""
 
+    @property
+    def log_id(self) -> str | None:
+        """The changelog's id, as it was noted; `None` for a store that was cleared since, or never noted it."""
+
+    def note_log(self, log_id: str) -> None:
+        """Notes of which changelog the store is."""
+
     def get(self, key: bytes) -> bytes | None: ...
 
     def items(self) -> Iterator[tuple[bytes, bytes]]: ...
@@ -58,6 +65,10 @@ class MemoryStore:
     def __init__(self) -> None:
         self.rows: dict[bytes, bytes] = {}
         self.offset: int | None = None
+        self.log_id: str | None = None
+
+    def note_log(self, log_id: str) -> None:
+        self.log_id = log_id
 
     def get(self, key: bytes) -> bytes | None:
         return self.rows.get(key)
@@ -82,7 +93,7 @@ class MemoryStore:
 
     def clear(self) -> None:
         self.rows.clear()
-        self.offset = None
+        self.offset = self.log_id = None
 
     def close(self) -> None:
         pass

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from runtime.calls import Asked, Calls
 from runtime.clock import elapsed_s
+from runtime.lost import Loss, LostRecords
 from runtime.ownership import Ownership
 from runtime.records import CONSUMED_BY, Header, Offsets, Record, Taken, TopicPartition
 from runtime.timers import Timers
@@ -46,23 +47,20 @@ class Message(Protocol):
     @property
     def headers(self) -> Sequence[Header]: ...
 
+    @property
+    def fault(self) -> str | None:
+        """Why it could not be made out, and what to do; `None` for almost all."""
 
-class Unreadable(Exception):
-    """The client cannot get past a message of the partition."""
 
-    def __init__(self, partition: TopicPartition) -> None:
-        super().__init__(f"{partition.topic}[{partition.partition}]")
-        self.partition = partition
+class OutOfRange(Exception):
+    """The broker no longer has, or does not have any more, what comes next in a partition."""
 
 
 class Client(Protocol):
     """The consumer, a member of its group. What it reads is committed."""
 
     async def fetch(self, timeout_s: float) -> Mapping[TopicPartition, Sequence[Message]]:
-        """What waits, or what comes first within the time. Raises `Unreadable`, and what ends the consumer."""
-
-    async def pass_over(self, partition: TopicPartition, still: Callable[[], bool]) -> Sequence[Message] | None:
-        """The messages before the one that it cannot read, which it leaves behind; `None` once not `still` wanted."""
+        """What waits, or what comes first within the time. Raises `OutOfRange`, and what ends the consumer."""
 
     def positions(self) -> Offsets:
         """Next offset to read of each partition that has one: behind control records too."""
@@ -92,7 +90,9 @@ class Taking:
         group: whose messages, marked as decided, are passed over.
         session_timeout_s: silence of the broker after which others may own these partitions.
         clock: the time, UTC.
-        lost: called when the broker has not been heard for a session; what was owned is lost by then.
+        lost: called when what was owned is to be taken over anew, and not owned any more: the broker has not been heard
+            for a session, or no longer has what comes next.
+        records_lost: what the takeover found to be gone.
     """
 
     CALLS_A_BATCH = 2000
@@ -111,6 +111,7 @@ class Taking:
         session_timeout_s: float,
         clock: Callable[[], datetime],
         lost: Callable[[], None],
+        records_lost: LostRecords | None = None,
     ) -> None:
         self._client = client
         self._calls = calls
@@ -120,6 +121,7 @@ class Taking:
         self._session_timeout_s = session_timeout_s
         self._clock = clock
         self._lost = lost
+        self._records_lost = LostRecords() if records_lost is None else records_lost
         self._reading = asyncio.Event()
         self.turns = 0
         """Times it was asked for the next take: it stands still while one is in hand."""
@@ -144,7 +146,15 @@ class Taking:
     async def next(self) -> Take | None:
         """The next take; `None` when there is none within the time, and the caller is to ask again."""
         self.turns += 1
-        return await self._take() if await self._may_read() else None
+        try:
+            return await self._take() if await self._may_read() else None
+        except OutOfRange as error:
+            # What there is now, and what is gone, is told by the broker to whoever takes over: here again.
+            if self._ownership.running:
+                log.warning("position is out of range, taking over anew partition=%s", error)
+                self._ownership.lose()
+                self._lost()
+            return None
 
     def decided(self) -> None:
         """The loop is through with a take: what is about to be fetched has had no time to come."""
@@ -163,11 +173,10 @@ class Taking:
         return self._reading.is_set()
 
     async def _take(self) -> Take | None:
-        """Everything that waits, or that comes within the time until something is due."""
-        try:
-            fetched = await self._fetch(self._patience())
-        except Unreadable as error:
-            return await self._pass_over(error.partition)
+        """Everything that waits, or that comes within the time until something is due. First of all, what is lost."""
+        if self._ownership.running and (lost := self._records_lost.take(self._ownership.partitions)):
+            return self._told(lost)
+        fetched = await self._fetch(self._patience())
         ownership = self._ownership
         # Ownership is looked at after the fetch, for it may have changed during it; from here on nothing is awaited.
         # What a fetch brings between two owners is dropped: the takeover seeks back to what is committed.
@@ -183,15 +192,27 @@ class Taking:
             for tp, position in self._client.positions().items()
             if tp in ownership.partitions and position != ownership.positions[tp]
         }
+        for tp in sorted(self._records_lost.begun & ownership.partitions):
+            positions.setdefault(tp, ownership.positions[tp])
         settled = not positions or elapsed_s() - self._settled < self.SETTLE_S
         calls = self._calls.take(self.CALLS_A_BATCH)
         if not records and not calls and not self._due() and settled:
             return None
         self._settled = elapsed_s()
+        self._records_lost.begun.clear()
         if not positions:
             # Timers or calls alone: the batch commits the offset it finds, by which a zombie is refused.
             positions = dict(itertools.islice(ownership.positions.items(), 1))
         return Take(Taken(records, positions, ownership.membership, calls), ownership.epoch, calls)
+
+    def _told(self, lost: Sequence[Loss]) -> Take:
+        """Records that are gone, each range as a record that is set aside; the positions are behind them already."""
+        ownership = self._ownership
+        tps = [TopicPartition(loss.topic, loss.partition) for loss in lost]
+        taken = Taken(
+            [loss.record() for loss in lost], {tp: ownership.positions[tp] for tp in tps}, ownership.membership
+        )
+        return Take(taken, ownership.epoch, [])
 
     async def _fetch(self, patience: float) -> Mapping[TopicPartition, Sequence[Message]]:
         """What the client brings within the time; or nothing, as soon as somebody calls. Raises what the client does.
@@ -224,26 +245,7 @@ class Taking:
         """Messages of one partition, without those that this group has decided already."""
         for m in messages:
             if not (m.headers and self._own in m.headers):
-                yield Record(tp.topic, tp.partition, m.offset, m.timestamp, m.key, m.value, m.headers)
-
-    async def _pass_over(self, tp: TopicPartition) -> Take | None:
-        """Takes the messages before one that cannot be read, and that one as what it is.
-
-        The client would fail on it for ever, and cannot read what its writer sent in one batch behind it either: that
-        is set aside too, message by message.
-        """
-        ownership, epoch = self._ownership, self._ownership.epoch
-        if not ownership.running:
-            return None
-        self._client.seek(ownership.positions)  # what was fetched along with it is read again
-        messages = await self._client.pass_over(tp, still=lambda: epoch == ownership.epoch)
-        if messages is None or epoch != ownership.epoch:
-            return None
-        offset = self._client.positions()[tp] - 1
-        fault = "the name of a header is not UTF-8, here or before it in what its writer sent at once"
-        record = Record(tp.topic, tp.partition, offset, 0, None, None, fault=fault)
-        log.error("message passed over topic=%s partition=%d offset=%d", *tp, offset)
-        return Take(Taken([*self._records(tp, messages), record], {tp: offset + 1}, ownership.membership), epoch, [])
+                yield Record(tp.topic, tp.partition, m.offset, m.timestamp, m.key, m.value, m.headers, m.fault)
 
     def _listen(self) -> None:
         """Notices when the broker is not heard any more: others may own these partitions by now.

@@ -24,6 +24,8 @@ from runtime.http.server import application
 from runtime.identity import Identity
 from runtime.kafka import Names
 from runtime.limits import Limits
+from runtime.loss_letters import LossLetters
+from runtime.lost import LostRecords
 from runtime.member import KafkaMember
 from runtime.metrics import METRICS, LoopMetrics
 from runtime.ownership import NotOwned, Ownership
@@ -36,7 +38,7 @@ from runtime.records import TopicPartition
 from runtime.restore import Logs
 from runtime.rocks import RocksStores
 from runtime.service import Context, Table
-from runtime.settings import Settings
+from runtime.settings import OnLostRecords, Settings
 from runtime.standby import Follower
 from runtime.watch import Watch, Watches
 from runtime.watchdog import Watchdog
@@ -112,9 +114,15 @@ class Worker:
         for lifespan in [h.lifespan for h in self._hosted if h.lifespan is not None]:
             await opened.enter_async_context(lifespan(self))
         await self._reach_broker()
-        if plan.consumed:
-            await adopt(settings, plan)
         self._announcer = Announcer(settings, self._patience)
+        lost = LostRecords(
+            self.metrics,
+            stop=settings.on_lost_records is OnLostRecords.STOP,
+            failed=self._fail,
+            keep=LossLetters(settings, plan, self._announcer.write_all).keep,
+        )
+        if plan.consumed:
+            await adopt(settings, plan, lost)
         await self._announcer.start()
         self._at_stop(self._announcer.stop)
         relays = AsyncExitStack()
@@ -122,28 +130,29 @@ class Worker:
         for outbox in [h.outbox for h in self._hosted if h.outbox is not None]:
             await relays.enter_async_context(outbox.relayed(self._announcer.write_all))
         if plan.consumed:
-            await self._join(identity, stores, on_disk)
+            await self._join(identity, stores, on_disk, lost)
         self._open = True
         self._at_stop(self._stop_serving, self.ANSWER_S + self.CLOSE_S)  # first: requests in hand still need the rest
         log.info("worker started group=%s url=%s", self._names.group(plan.group), self.url)
 
-    async def _join(self, identity: Identity, stores: RocksStores, on_disk: set[int]) -> None:
+    async def _join(self, identity: Identity, stores: RocksStores, on_disk: set[int], lost: LostRecords) -> None:
         """Joins the group of the composition, which a worker does whose services consume anything."""
         settings, plan = self.settings, self.plan
         stores_in_all = max(1, len(plan.tables) * settings.partitions)  # not every service has any
         broker = KafkaBroker(settings, plan.group, partition_bytes=max(LEAST_BYTES, RESTORE_BYTES // stores_in_all))
         self._at_stop(broker.stop)
-        logs = Logs(broker)
+        notes: dict[TopicPartition, str] = {}
+        logs = Logs(broker, lost, [table.changelog for table in plan.tables.values()], notes)
         # A topic just made is known before its leaders serve: whoever asks them too early waits out a back-off.
         await logs.ends([TopicPartition(topic, p) for topic in topics_of(plan) for p in range(settings.partitions)])
-        self._member = member = KafkaMember(settings, plan)
+        self._member = member = KafkaMember(settings, plan, notes)
         copies_broker = KafkaBroker(
             settings, plan.group, most_rows=500, partition_bytes=max(LEAST_BYTES, FOLLOW_BYTES // stores_in_all)
         )
         self._at_stop(copies_broker.stop)
-        self._copies = Follower(plan, stores, copies_broker, self.metrics, member.confirmed)
+        self._copies = Follower(plan, stores, copies_broker, self.metrics, member.confirmed, lost)
         self._at_stop(self._copies.stop)
-        checkpoint = self._new_checkpoint(identity.name, member)
+        checkpoint = self._new_checkpoint(identity.name, member, notes)
         await checkpoint.start()
         self._at_stop(checkpoint.stop)
         self._engine = engine = Engine(
@@ -161,8 +170,10 @@ class Worker:
             failed=self._fail,
             limits=self._limits,
             copies=self._copies,
+            lost=lost,
         )
         self._app = app = App(settings, plan.group, engine, member, self.url)
+        app.assignor.made_with = settings.partitions
         app.assignor.found(plan.consumed, on_disk)
         self._later(self._ownership.lose)  # also if what follows was cut short: no batch is applied any more
         self._at_stop(engine.stop)
@@ -326,7 +337,7 @@ class Worker:
             else:
                 return
 
-    def _new_checkpoint(self, instance: str, member: KafkaMember) -> Checkpoint:
+    def _new_checkpoint(self, instance: str, member: KafkaMember, notes: Mapping[TopicPartition, str]) -> Checkpoint:
         settings, group = self.settings, self.plan.group
         if settings.at_least_once:
             return AtLeastOnce(
@@ -336,7 +347,7 @@ class Worker:
                 lambda: self._confirmed,
             )
         return ExactlyOnce(
-            lambda turn: Transactional(settings, group, f"{group}-{instance}-{turn}", self._limits),
+            lambda turn: Transactional(settings, group, f"{group}-{instance}-{turn}", self._limits, notes),
             settings.transaction_timeout_s,
         )
 

@@ -3,24 +3,33 @@
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
+from statistics import mode
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from aiokafka import TopicPartition as Physical
 
 from ecosystem.audit.cut import Span, spans
-from ecosystem.audit.facts import TOPICS, Fact, Group, Source, placed
-from ecosystem.audit.report import AuditError
+from ecosystem.audit.facts import MESSAGES, TOPICS, Fact, Group, Source, placed
+from ecosystem.audit.report import AuditError, Misplaced
 from ecosystem.reader import partitions_of
 from runtime import internals, kafka
 from runtime.kafka import Names
+from runtime.partitioning import MisplacedError, check_partition, partition_of
 from runtime.settings import Guarantee, Settings
+from runtime.unpacker import FetchedRecord
 
 BUFFER = 32 * 1024 * 1024
 """Bytes that may wait in memory to be looked at, of all partitions of a topic together."""
 
+MOST_FAULTS = 100
+"""Unreadable messages that are told with their place; all of them are counted."""
+
 _LEAST = 64 * 1024
 _PAUSE_S = {Guarantee.EXACTLY_ONCE: 0.0, Guarantee.AT_LEAST_ONCE: 2.0}
+_SHOWN_MISPLACED = 5
+"""Misplaced records of a topic that are shown: they have one cause, its producer."""
+
 _MARGIN_MS = 60_000
 """How much earlier than the orders that follow from them other records are read: clocks differ."""
 
@@ -47,6 +56,16 @@ class Topics:
         self.spans: Mapping[Physical, Span] = {}
         self.first_ms: dict[Physical, int] = {}
         self.unreadable = 0
+        self.partitions = settings.partitions
+        """With how many the topics were made: those of most of them. One may have been given more since."""
+        self.misplaced = 0
+        self.misplaced_shown: list[Misplaced] = []
+        """The first ones of each topic: memory is bounded, whatever others write."""
+        """Messages, of public topics."""
+        self.faults: list[str] = []
+        """Where the first of those stand that could not be made out at all, and why."""
+        self.lost_rows: list[tuple[str, str]] = []
+        """The same of rows of tables, all of them."""
 
     async def __aenter__(self) -> Self:
         """Finds the topics and their ends. Raises `AuditError` if there is nothing to audit."""
@@ -56,7 +75,8 @@ class Topics:
                 f"there is no topic {self._names.topic(TOPICS[Source.ORDERS])!r} at "
                 f"{self._settings.kafka_bootstrap_servers}: is TOPIC_PREFIX right?"
             )
-        most = max(len(tps) for tps in self.sources.values())
+        counts = sorted(len(tps) for tps in self.sources.values())
+        most, self.partitions = counts[-1], mode(counts)
         self._consumer = kafka.lone_consumer(self._settings, max(_LEAST, BUFFER // most))
         async with AsyncExitStack() as opened:
             opened.push_async_callback(self._consumer.stop)
@@ -100,11 +120,14 @@ class Topics:
         for tp, offset in at.items():
             consumer.seek(tp, offset)
         while todo:
-            for tp, records in (await self._more(at)).items():
-                if tp in todo:
-                    self.first_ms.setdefault(tp, records[0].timestamp)
+            for tp, records in (await consumer.getmany(timeout_ms=200, max_records=5000)).items():
                 for r in records:
                     if tp in todo and r.offset < todo[tp].end:
+                        if r.fault is not None and self._is_missed(source, r):
+                            continue
+                        self.first_ms.setdefault(tp, r.timestamp)
+                        if self._is_misplaced(source, r):
+                            continue
                         try:
                             key, about = placed(source, r.key or b"\xff", r.value)
                         except ValueError:
@@ -121,21 +144,35 @@ class Topics:
                         consumer.pause(tp)
         consumer.unsubscribe()
 
-    async def _more(self, at: Mapping[Physical, int]) -> Mapping[Physical, list[Any]]:
-        """What comes next. A message that the client cannot make out is passed over."""
+    def _is_misplaced(self, source: Source, record: FetchedRecord) -> bool:
+        """Whether a record stands in another partition than its key's, as the services would say, who set it aside."""
+        if source not in MESSAGES or record.key is None:
+            return False
         try:
-            found: Mapping[Physical, list[Any]] = await self._consumer.getmany(timeout_ms=200, max_records=5000)
-        except UnicodeDecodeError:
-            tp = internals.unreadable(self._consumer)
-            if tp is None:
-                raise
-        else:
-            return found
-        for other, offset in at.items():
-            self._consumer.seek(other, offset)
-        self.unreadable += 1
-        messages = await internals.pass_over(self._consumer, tp)
-        return {tp: messages} if messages else {}
+            check_partition(record.key, record.partition, self.partitions)
+        except MisplacedError as error:
+            topic = TOPICS[source]
+            self.misplaced += 1
+            if sum(one.topic == topic for one in self.misplaced_shown) < _SHOWN_MISPLACED:
+                key = record.key.decode(errors="backslashreplace")
+                belongs = partition_of(record.key, self.partitions)
+                found = Misplaced(topic, record.partition, record.offset, key, belongs, str(error))
+                self.misplaced_shown.append(found)
+            return True
+        return False
+
+    def _is_missed(self, source: Source, r: FetchedRecord) -> bool:
+        """Whether a record with a fault tells nothing. Notes where it stands, and why."""
+        place = f"{TOPICS[source]} {r.partition}@{r.offset}"
+        if source in MESSAGES:
+            last = r.offset if r.last_offset is None else r.last_offset
+            self.unreadable += last - r.offset + 1
+            if len(self.faults) < MOST_FAULTS:
+                self.faults.append(f"{place}: {r.fault}")
+            return True
+        if r.last_offset is not None:
+            self.lost_rows.append((place, r.fault or ""))
+        return r.last_offset is not None  # or else its headers are at fault, and rows have none
 
     async def _find(self) -> Mapping[Source, Sequence[Physical]]:
         by_name: dict[str, list[Physical]] = {}

@@ -8,7 +8,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import NamedTuple
 
-from ecosystem.audit.facts import Fact, Source
+from ecosystem.audit.facts import TOPICS, Fact, Source
 from schemas.messages import CheckType, Need
 
 
@@ -41,6 +41,7 @@ class Kind(StrEnum):
     OVERSOLD = "oversold"
     NEGATIVE = "reserved-negative"
     UNREADABLE_ROW = "unreadable-row"
+    UNREADABLE_RECORD = "unreadable-record"
     COUNT_DIFFERS = "stock-count-differs"
     FULFILLED_TWICE = "fulfilled-twice"
     SHIPPED_WITHOUT = "shipped-without-needs"
@@ -76,6 +77,7 @@ class Kind(StrEnum):
     NOTICE_TWICE = "notice-twice"
     NOTICE_WRONG = "notice-wrong"
     NOTICE_LOST = "notice-lost"
+    RECORDS_LOST = "records-lost"
 
 
 class Violation(NamedTuple):
@@ -91,9 +93,26 @@ class Violation(NamedTuple):
         """What the subject is."""
         if self.kind is Kind.TOTALS_DIFFER:
             return "totals"
+        if self.kind is Kind.UNREADABLE_RECORD:
+            return "record"
+        if self.kind is Kind.RECORDS_LOST:
+            return "partition"
         if self.kind in OF_EVENTS:
             return "event"
         return "product" if self.kind in OF_PRODUCTS else "order"
+
+
+class Misplaced(NamedTuple):
+    """A record that stands in another partition than its key's: every service sets it aside. No broken promise."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: str
+    belongs: int
+    """Partition of the key."""
+    says: str
+    """Both numbers, and what to do about it."""
 
 
 OF_PRODUCTS = frozenset(
@@ -191,12 +210,18 @@ class Report:
     counts: Counter[str] = field(default_factory=Counter)
     found: Counter[Kind] = field(default_factory=Counter)
     violations: list[Violation] = field(default_factory=list)
+    misplaced: list[Misplaced] = field(default_factory=list)
+    """The first ones of each topic; all are counted."""
     missing: tuple[str, ...] = ()
     """Topics that do not exist, and what they would have told is not checked."""
     absent: tuple[str, ...] = ()
     """Services that have never run here, and what they would have done is not expected."""
     unasked: tuple[str, ...] = ()
     """What there was no way to: databases, delivered letters."""
+    unreadable: Sequence[str] = ()
+    """The first of the records that could not be made out at all: where they stand, and why."""
+    lost: set[int] = field(default_factory=set)
+    """Numbers of partitions of which records were lost: what else is wrong there may follow from it."""
 
     @property
     def ok(self) -> bool:
@@ -210,6 +235,12 @@ class Report:
 
     def add(self, violation: Violation) -> None:
         """Counts it, and keeps it while there is room."""
+        if violation.kind is not Kind.RECORDS_LOST and self.lost.intersection(
+            fact.partition for fact in violation.records if fact.source in TOPICS
+        ):
+            violation = violation._replace(
+                says=f"{violation.says}; records of its partition were lost, see records-lost"
+            )
         self.found[violation.kind] += 1
         if self.found[violation.kind] <= self.kept:
             self.violations.append(violation)

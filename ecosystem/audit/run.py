@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from pydantic import SecretStr
 
-from ecosystem.audit import catalogue, database, delivered, notices, orders, products
+from ecosystem.audit import catalogue, database, delivered, lost, notices, orders, products
 from ecosystem.audit.facts import CORE, SERVICES, TOPICS, Fact, Source
 from ecosystem.audit.read import Topics
-from ecosystem.audit.report import AuditError, Report, Rules
+from ecosystem.audit.report import AuditError, Kind, Report, Rules, Violation
 from ecosystem.audit.sort import Sorted
 from ecosystem.audit.totals import Sums
 from runtime.settings import Guarantee, Settings
@@ -105,8 +105,15 @@ async def audit(
                 | frozenset(one.after for one in databases)
                 | ({Source.MAIL, Source.NOTICES_MAIL} if mail else set()),
             )
+        progress("reading dead letters", 0, 1)
+        await lost.look(settings, since, report)
         await judge(facts, rules, report, progress)
     report.counts["unreadable"] += topics.unreadable
+    report.counts["misplaced"] += topics.misplaced
+    report.misplaced = topics.misplaced_shown
+    report.unreadable = topics.faults
+    for place, cause in topics.lost_rows:
+        report.add(Violation(Kind.UNREADABLE_RECORD, place, cause))
     report.missing = tuple(name for source, name in CORE.items() if source not in topics.sources)
     report.absent = tuple(name for source, name in SERVICES.items() if source not in topics.sources)
     named = {one.look for one in databases}

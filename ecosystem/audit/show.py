@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
@@ -29,6 +28,7 @@ _COUNTS = {
     "late verdicts": "late verdicts, which changed nothing",
     "verdicts on nothing": "verdicts on orders never posted",
     "unreadable": "messages that cannot be read",
+    "misplaced": "messages in another partition than their key's, as shown above: dead letters",
     "products": "products",
     "reserved": "pieces reserved",
     "moving products": "products that changed while the ends were being found",
@@ -76,13 +76,18 @@ _ALWAYS = ("orders", "VALIDATED", "FAILED", "open", "verdicts", "late verdicts",
 
 
 def show(report: Report, console: Console) -> None:
-    """Violations with their records, then counts, then what could not be checked, then the verdict."""
+    """Violations with their records, misplaced messages, counts, what could not be checked, then the verdict."""
     for violation in report.violations:
         console.print(Text.assemble((violation.kind, "red"), f"  {violation.of} {violation.subject}: {violation.says}"))
         for fact in violation.records:
             console.print(Text(f"    {_line(fact)}", "dim"), soft_wrap=True)
     if hidden := report.found.total() - len(report.violations):
         console.print(f"{hidden} more violations, of kinds shown above")
+    for one in report.misplaced:
+        where = f"  {one.topic} {one.partition}@{one.offset}: {one.says}"
+        console.print(Text.assemble(("misplaced", "yellow"), where), soft_wrap=True)
+    for said in report.unreadable:
+        console.print(Text(f"unreadable: {readable.printable(said)}", "red"), soft_wrap=True)
     for name, words in _COUNTS.items():
         if report.counts[name] or name in _ALWAYS:
             console.print(f"{report.counts[name]:>12,}  {words}")
@@ -102,6 +107,8 @@ def as_json(report: Report) -> str:
             "ok": report.ok,
             "counts": {name.replace(" ", "_").lower(): report.counts[name] for name in _COUNTS},
             "not_checked": list(_unchecked(report)),
+            "misplaced": [one._asdict() for one in report.misplaced],
+            "unreadable": list(report.unreadable),
             "violations_by_kind": dict(report.found),
             "violations": [_violation(violation) for violation in report.violations],
         }
@@ -147,4 +154,5 @@ def _says(fact: Fact) -> str:
 
 
 def _time(fact: Fact) -> str:
-    return datetime.fromtimestamp(fact.time_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    at = readable.moment(fact.time_ms)
+    return f"{fact.time_ms} ms" if at is None else at.isoformat(timespec="milliseconds")

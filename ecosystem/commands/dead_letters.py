@@ -4,14 +4,13 @@ import json
 import re
 import sys
 from collections import Counter, deque
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.text import Text
 
-from ecosystem import running
+from ecosystem import readable, running
 from ecosystem.commands.shared import bootstrap_option, perform
 from runtime.settings import Settings
 from schemas.topics import DEAD_LETTERS
@@ -65,7 +64,12 @@ def list_(topics: tuple[str, ...], limit: int, json_: bool, bootstrap: str | Non
         foreign = 0
         async for letter in read.letters(settings, names):
             if not isinstance(letter, Letter):
-                foreign += 1
+                record, fault = letter
+                if record.fault is None:
+                    foreign += 1
+                else:
+                    place = f"{record.topic} {record.partition}@{record.offset}"
+                    click.echo(f"{place} is unreadable: {readable.printable(str(fault))}", err=True)
                 continue
             if json_:
                 click.echo(json.dumps(_fields(letter, done.get(letter.where))))
@@ -121,19 +125,28 @@ def show(topic: str, place: tuple[int, int], json_: bool, bootstrap: str | None)
 @click.argument("places", type=_Place(), nargs=-1, metavar="[PARTITION@OFFSET...]")
 @click.option("--all", "all_", is_flag=True, help="All that are there now")
 @click.option("--service", help="Of these only those that this service failed on")
+@click.option("--overwrite", is_flag=True, help="Also those that replace a newer record of their key")
 @bootstrap_option
 def redrive(
-    topic: str, places: tuple[tuple[int, int], ...], all_: bool, service: str | None, bootstrap: str | None
+    topic: str,
+    places: tuple[tuple[int, int], ...],
+    all_: bool,
+    service: str | None,
+    overwrite: bool,
+    bootstrap: str | None,
 ) -> None:
     """Write dead letters of TOPIC back to it as they were: key, value, headers, partition.
+
+    A record that was set aside because it stood in another partition than its key's is written to the right one.
 
     Each is written back once, however often this is run, by however many people, and wherever it was interrupted. One
     that fails again comes back as a new dead letter.
 
     Mend the cause first. Every service that reads the topic reads the message again, not only the one that failed on
-    it. What they decided about an order they know by its id, for seven days, and say again; an older order, or a count
-    of stock that a newer one has replaced since, is better not written back. A letter that was cut because the message
-    was too large cannot be written back.
+    it. What they decided about an order they know by its id, for seven days, and say again; an older order is better
+    not written back. Of warehouse-inventory and customers the last record of a key counts: a letter that would replace
+    a newer record is left alone and shown. A letter that was cut because the message was too large cannot be written
+    back, nor one that stands for records that are gone.
 
     \b
     orders dead-letters redrive orders 2@17 0@3
@@ -150,7 +163,11 @@ def redrive(
         named = all_ or letter.where[1:] in places
         return named and (service is None or service in letter.service.split(","))
 
-    outcome = perform(redriving.redrive(settings, name, wanted), bootstrap=bootstrap, refusals=(redriving.Superseded,))
+    outcome = perform(
+        redriving.redrive(settings, name, wanted, overwrite=overwrite),
+        bootstrap=bootstrap,
+        refusals=(redriving.Superseded,),
+    )
     sys.exit(0 if _tell(outcome, places) else 1)
 
 
@@ -162,12 +179,16 @@ def _tell(outcome: "Outcome", places: tuple[tuple[int, int], ...]) -> bool:
         click.echo(f"{where} was written back before, {_when(note)}")
     for where, reason in outcome.refused.items():
         click.echo(f"{where} cannot be written back: {reason}", err=True)
-    met = {where[1:] for found in (outcome.written, outcome.before, outcome.refused) for where in found}
+    for where, reason in outcome.replaced.items():
+        click.echo(f"{where} is left alone: {reason}", err=bool(places))
+    found = (outcome.written, outcome.before, outcome.refused, outcome.replaced)
+    met = {where[1:] for some in found for where in some}
     absent = [place for place in places if place not in met]
     for partition, offset in absent:
         click.echo(f"no such dead letter: {partition}@{offset}", err=True)
-    click.echo(f"{len(outcome.written)} written back, {len(outcome.before)} were before")
-    return not outcome.refused and not absent
+    left = f", {len(outcome.replaced)} left alone" if outcome.replaced else ""
+    click.echo(f"{len(outcome.written)} written back, {len(outcome.before)} were before{left}")
+    return not outcome.refused and not absent and not (places and outcome.replaced)
 
 
 def _known(settings: Settings, wanted: tuple[str, ...]) -> list[str]:
@@ -176,16 +197,18 @@ def _known(settings: Settings, wanted: tuple[str, ...]) -> list[str]:
 
     known = read.topics(settings)
     names = [name.removesuffix(DEAD_LETTERS) for name in wanted]
-    if unknown := [name for name in names if name not in known]:
+    changelogs = read.changelogs(settings)
+    if unknown := [name for name in names if name not in known and name not in changelogs]:
         raise click.UsageError(f"no such topic: {', '.join(unknown)}. There are: {', '.join(known)}")
-    return names or known
+    return names or [*known, *changelogs]
 
 
 def _line(letter: "Letter", note: "Redriven | None") -> Text:
-    at = datetime.fromtimestamp(letter.time_ms / 1000, UTC)
+    at = readable.moment(letter.time_ms)
+    when = f"{letter.time_ms} ms" if at is None else f"{at:%Y-%m-%d %H:%M:%S}"
     place = f"{letter.where.partition}@{letter.where.offset}"
-    text = Text.assemble(f"  {place:<10} ", (f"{at:%Y-%m-%d %H:%M:%S}  ", "dim"), (letter.service, "cyan"), "  ")
-    text.append(f"{_text(letter.key)}  ").append(letter.error, "red")
+    text = Text.assemble(f"  {place:<10} ", (f"{when}  ", "dim"), (readable.printable(letter.service), "cyan"), "  ")
+    text.append(f"{_text(letter.key)}  ").append(readable.printable(letter.error), "red")
     if note is not None:
         text.append(f"  written back {_when(note)}", "green")
     return text
@@ -200,11 +223,13 @@ def _print(letter: "Letter", note: "Redriven | None") -> None:
         "failed at": letter.failed_at,
         "written back": "no" if note is None else _when(note),
         "cut": None if letter.cut is None else f"of {letter.cut} bytes; it cannot be written back",
+        "lost": None
+        if letter.lost_until is None
+        else f"offsets from {letter.from_offset} up to, not including, {letter.lost_until}",
         "key": _text(letter.key),
-        **{f"header {name}": _text(text) for name, text in letter.headers},
-        "value": _text(letter.value),
     }
-    for name, said in fields.items():
+    headers = [(f"header {readable.printable(name)}", _text(text)) for name, text in letter.headers]  # may repeat
+    for name, said in (*fields.items(), *headers, ("value", _text(letter.value))):
         if said is not None:
             click.echo(f"{name}: {said}")
 
@@ -221,6 +246,7 @@ def _fields(letter: "Letter", note: "Redriven | None") -> dict[str, Any]:
         "error": letter.error,
         "key": _text(letter.key),
         "cut": letter.cut,
+        "lost_until": letter.lost_until,
         "redriven_at": None if note is None else note.at.isoformat(),
     }
 

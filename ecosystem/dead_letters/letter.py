@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
-from runtime.dead_letters import CUT, MAX_BYTES, REASON
+from runtime.dead_letters import CUT, LOST_UNTIL, MAX_BYTES, REASON
 from runtime.records import Header, Record
 from schemas.topics import DEAD_LETTERS
 
@@ -28,6 +28,7 @@ class Letter(NamedTuple):
 
     `headers` are those it came with. `from_partition` and `from_offset` say where it was; the offset is -1 for one that
     was decided in the batch that announced it. `cut` is the size in bytes of one that was too large to be kept whole.
+    `lost_until`: the letter stands for a range of records that are gone, from `from_offset` up to, not including, this.
     """
 
     where: Where
@@ -41,10 +42,13 @@ class Letter(NamedTuple):
     from_offset: int
     failed_at: str
     cut: int | None
+    lost_until: int | None = None
 
     @classmethod
     def of(cls, record: Record) -> Self:
         """Reads a record of a topic of dead letters. Raises `NoLetter` if it does not have their headers."""
+        if record.fault is not None:
+            raise NoLetter(record.fault)
         own, said = record.headers[: -len(REASON)], record.headers[-len(REASON) :]
         if tuple(name for name, _ in said) != REASON:
             raise NoLetter(f"it does not end in the headers {', '.join(REASON)}")
@@ -57,12 +61,18 @@ class Letter(NamedTuple):
         except ValueError as fault:
             raise NoLetter(f"its headers partition and offset are no numbers: {fault}") from fault
         content = record.key, record.value, tuple(own)
-        return cls(where, record.timestamp_ms, *content, service, error, *places, time, _size_before(own))
+        lost = None if record.key or record.value else _number_in(own, LOST_UNTIL)
+        return cls(where, record.timestamp_ms, *content, service, error, *places, time, _size_before(own), lost)
 
 
 def _size_before(headers: Sequence[Header]) -> int | None:
     """The size of a message that was cut; one that came with such a header itself was small enough to be kept."""
-    if len(headers) == 1 and headers[0][0] == CUT and (headers[0][1] or b"").isdigit():
-        size = int(headers[0][1])
-        return size if size > MAX_BYTES else None
+    size = _number_in(headers, CUT)
+    return size if size is not None and size > MAX_BYTES else None
+
+
+def _number_in(headers: Sequence[Header], name: str) -> int | None:
+    """The number that the only header gives, if it has this name."""
+    if len(headers) == 1 and headers[0][0] == name and (raw := headers[0][1] or b"").isdigit():
+        return int(raw)
     return None

@@ -1,6 +1,7 @@
 """Reading dead letters, and which of them were written back."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 
@@ -31,6 +32,12 @@ def topics(settings: Settings) -> list[str]:
     return list(dict.fromkeys([*(topic.name for topic in CATALOGUE), *plan.consumed]))
 
 
+def changelogs(settings: Settings) -> list[str]:
+    """The changelogs of all services: one that has lost records has dead letters that say so."""
+    plan = Plan(tuple(hosted.service for hosted in services.build(services.NAMES, settings)))
+    return [table.changelog for table in plan.tables.values()]
+
+
 async def letters(settings: Settings, names: Sequence[str]) -> AsyncIterator[Letter | tuple[Record, NoLetter]]:
     """Every dead letter of these topics that is there now, in order within each partition; and what is none."""
     async for record in _records(settings, [name + DEAD_LETTERS for name in names]):
@@ -56,7 +63,8 @@ async def redriven(settings: Settings) -> dict[Where, Redriven]:
     found: dict[Where, Redriven] = {}
     async for record in _records(settings, [REDRIVEN]):
         if record.key is not None and record.value is not None:
-            found[_where(record.key)] = Redriven.from_json(record.value)
+            with contextlib.suppress(ValueError):  # somebody else's: no note of ours
+                found[_where(record.key)] = Redriven.from_json(record.value)
     return found
 
 

@@ -97,7 +97,7 @@ class Broker:
     def fetch(self, positions, most):
         """Committed records behind the positions; waits a while for some.
 
-        Returns {partition: (position asked for, records, next position)}.
+        Returns {partition: (position asked for, records, next position)}; without records where it begins later.
         """
         found = self.fetch_now(positions, most)
         if found or not positions:
@@ -120,14 +120,16 @@ class Broker:
 
     def starts(self, partitions):
         """ListOffsets, earliest."""
-        return dict.fromkeys(partitions, 0)
+        return {tp: self.log(tp).start for tp in partitions}
 
     def fetch_now(self, positions, most):
         """As `fetch`, without waiting."""
         found = {}
         for tp, position in positions.items():
             log = self.log(tp)
-            if log.stable > position:
+            if position < log.start:
+                found[tp] = (position, None, position)
+            elif log.stable > position:
                 records, behind = log.read(position, most)
                 if behind > position:
                     found[tp] = (position, records, behind)

@@ -17,6 +17,8 @@ class Entry(NamedTuple):
     headers: tuple
     producer: int
     transactional: bool
+    fault: str | None = None
+    last_offset: int | None = None
 
 
 class _Writer:
@@ -33,6 +35,8 @@ class PartitionLog:
         self.topic = topic
         self.partition = partition
         self.entries = []
+        self.start = 0
+        """Offset of the first record that can still be read."""
         self.states = []
         self._writers = {}
         self._open = {}
@@ -108,6 +112,11 @@ class PartitionLog:
                 if key in latest:
                     self.states[latest[key]] = COMPACTED
                 latest[key] = offset
+
+    def expire(self, offset):
+        """Removes what lies before an offset, as retention and DeleteRecords do: no further than the stable offset."""
+        self.start = max(self.start, min(offset, self.stable))
+        self._wake()
 
     def when_readable(self, pending, look):
         """Calls `look` when there may be something to read, unless `pending` has been answered by then."""

@@ -12,6 +12,7 @@ from aiokafka.errors import (
 
 from runtime.internals import Fenced
 from runtime.records import Membership, TopicPartition
+from runtime.taking import OutOfRange
 from tests.simulation.network import Channel
 
 BACKOFF_S = 0.05
@@ -20,7 +21,7 @@ BACKOFF_S = 0.05
 class Message:
     """A record as aiokafka hands it out."""
 
-    __slots__ = ("headers", "key", "offset", "timestamp", "value")
+    __slots__ = ("fault", "headers", "key", "offset", "timestamp", "value")
 
     def __init__(self, entry):
         self.offset = entry.offset
@@ -28,6 +29,7 @@ class Message:
         self.key = entry.key
         self.value = entry.value
         self.headers = entry.headers
+        self.fault = entry.fault
 
 
 class SimulatedMember:
@@ -292,7 +294,11 @@ class SimulatedMember:
         for tp in list(self._buffer):
             if tp in self._paused:
                 continue
+            if self._buffer[tp][1] is None and taken:
+                continue  # the error is raised once there is nothing else
             asked, records, behind = self._buffer.pop(tp)
+            if self._positions.get(tp) == asked and records is None:
+                raise OutOfRange(f"{tp.topic}[{tp.partition}]")
             if self._positions.get(tp) == asked:
                 self._positions[tp] = behind
                 if records:

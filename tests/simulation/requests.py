@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from aiokafka.errors import KafkaError
 
+from runtime.log_ids import Commit
 from tests.simulation.group import UnstableOffsets
 from tests.simulation.network import Channel
 
@@ -22,13 +23,16 @@ class SimulatedRequests:
         self._coordinator = Channel(process, "requests:coordinator")
         self._nodes = [Channel(process, f"requests:{node}") for node in range(broker.NODES)]
 
-    async def stable_offsets(self, partitions):
+    async def stable_commits(self, partitions):
         partitions = list(partitions)
         while True:
             offsets = await self._ask(self._coordinator, "OffsetFetch", lambda: self._fetch_offsets(partitions))
             if offsets is not None:
-                return offsets
+                return {tp: None if offset is None else Commit(offset) for tp, offset in offsets.items()}
             await asyncio.sleep(POLL_S)
+
+    async def log_ids(self, topics):
+        return {}  # as a broker of before Kafka 2.8
 
     async def log_starts(self, partitions):
         return await self._of_each("ListOffsets", partitions, self._broker.starts)

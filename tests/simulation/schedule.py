@@ -71,6 +71,7 @@ class Event:
             "slow markers": f"for {self.seconds:.1f} s",
             "rival": f"order o{self.number}: {self.quantity} x {self.product} at {self.price}",
             "post": f"order o{self.number}: {self.quantity} x {self.product} at {self.price}",
+            "remove": f"all but {self.quantity} of {self.name}",
             "stock": f"{self.quantity} of {self.product}",
             "pay": f"order o{self.number}, {self.name}: {self.price}",
             "check in": f"order o{self.number}, {self.name}",
@@ -140,6 +141,7 @@ def draw(seed, *, exactly_once):
             workers.append((group, random.uniform(1, 10) if late else random.uniform(0, 0.3)))
     groups = _joined(Random(f"{seed} {exactly_once} others"), groups)
     events = [*_trade(random, exactly_once), *_faults(random, len(workers), exactly_once, gentle)]
+    events += _retention(Random(f"{seed} {exactly_once} retention"))
     if any("fulfilment" in group for group in groups):
         events += _fulfilment(Random(f"{seed} {exactly_once} fulfilment"), events)
     return Schedule(
@@ -163,6 +165,12 @@ def _joined(random, groups):
             chosen = random.randrange(len(groups))
             groups = tuple(group + (name,) * (n == chosen) for n, group in enumerate(groups))
     return groups
+
+
+def _retention(random):
+    """Times at which what was read is removed."""
+    for _ in range(random.choice((0, 0, 0, 1, 2))):
+        yield Event(random.uniform(2, LAST_FAULT_S), "expire", quantity=random.choice((0, 0, 1, 5)))
 
 
 def _fulfilment(random, events):

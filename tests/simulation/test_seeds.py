@@ -23,7 +23,19 @@ def test_no_world_breaks_the_promise(guarantee):
     assert not failed, explain(min(failed), exactly_once=exactly_once)
     assert counts["acknowledged"] > 5 * SEEDS[guarantee]
     assert counts["rebalances"] > 2 * SEEDS[guarantee]
-    for fault in ("crash", "wipe", "pause", "stop", "error", "cut", "storm", "delay", "slow markers", "compact"):
+    for fault in (
+        "crash",
+        "wipe",
+        "pause",
+        "stop",
+        "error",
+        "cut",
+        "storm",
+        "delay",
+        "slow markers",
+        "compact",
+        "expire",
+    ):
         assert counts[f"fault: {fault}"] > SEEDS[guarantee] / 50, f"too few of {fault}"
 
 

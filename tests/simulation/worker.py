@@ -14,6 +14,7 @@ import validators.fraud.app
 import validators.inventory.app
 from runtime.checkpoint import AtLeastOnce, ExactlyOnce
 from runtime.engine import Engine
+from runtime.lost import LostRecords
 from runtime.metrics import LoopMetrics
 from runtime.ownership import Ownership
 from runtime.plan import Plan
@@ -157,6 +158,7 @@ class SimulatedWorker:
             process.alive = False
             self.ended(self, error)
             return
+        lost = LostRecords(METRICS)
         copies = None
         if self.standbys:
             follows = SimulatedRequests(process, self.network, self.broker, plan.group, settings.batch_limit)
@@ -168,13 +170,14 @@ class SimulatedWorker:
             ownership=ownership,
             watches=Watches(),
             stores=self.stores,
-            logs=self.logs(requests),
+            logs=self.logs(requests, lost, [table.changelog for table in plan.tables.values()]),
             checkpoint=checkpoint,
             client=member,
             clock=self._clock,
             metrics=METRICS,
             failed=fail,
             copies=copies,
+            lost=lost,
         )
         await member.start(engine)
         takes = asyncio.Queue(maxsize=1)

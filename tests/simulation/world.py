@@ -282,6 +282,20 @@ class World:
             if tp.topic.endswith("-changelog"):
                 log.compact()
 
+    def _expire(self, event):
+        """Retention removes what every group has read of its inputs: a part of it, or all."""
+        self._fault(event)
+        for tp in [tp for tp in self.broker.logs if any(tp.topic in plan.consumed for plan in self.plans)]:
+            readers = {plan.group for plan in self.plans if tp.topic in plan.consumed}
+            read = min(self.broker.group(group).offset(tp) or 0 for group in readers)
+            self.broker.log(tp).expire(read - event.quantity)
+
+    def _remove(self, event):
+        """Retention removes all there is of an input, whether it was read or not."""
+        self._fault(event)
+        for log in self.broker.topic(event.name):
+            log.expire(log.stable - event.quantity)
+
     # How it happens.
 
     def _at(self, event, spring):

@@ -19,14 +19,14 @@ def assignor(name, replicas=1):
     return Assignor(SimpleNamespace(tables=nothing, conf=conf, tracer=None, sensors=sensors), replicas=replicas)
 
 
-def rebalance(members, topics=TOPICS):
+def rebalance(members, topics=TOPICS, cluster=CLUSTER):
     """One generation: all tell what they have, the first one places, and all are told."""
     topics = topics if isinstance(topics, dict) else dict.fromkeys(members, topics)
     joined = {
         name: ConsumerProtocolMemberMetadata.decode(members[name].metadata(topics[name]).encode()) for name in members
     }
     leader = next(iter(members.values()))
-    told = leader.assign(CLUSTER, joined)
+    told = leader.assign(cluster, joined)
     for name, assignment in told.items():
         members[name].on_assignment(assignment)
     return {name: {topic: sorted(numbers) for topic, numbers in told[name].assignment} for name in members}
@@ -82,3 +82,24 @@ def test_members_that_read_different_topics_are_each_given_only_what_they_read(r
     assert set(given["b"]) <= {"t-orders"}
     assert sorted(p for g in given.values() for p in g.get("t-orders", ())) == [0, 1, 2, 3]
     assert given["a"]["t-validations"] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("subscription", [TOPICS, {"a": TOPICS, "b": {"t-orders"}}], ids=["alike", "in an upgrade"])
+def test_of_a_topic_that_was_given_more_partitions_owners_stay_and_the_others_are_read_too(subscription):
+    raised = {"t-orders": set(range(10)), "t-validations": {0, 1, 2, 3}}
+    members = {name: assignor(name) for name in "ab"}
+    for member in members.values():
+        member.made_with = 4
+    before = rebalance(members, subscription)
+    cluster = SimpleNamespace(partitions_for_topic=raised.get, topics=lambda: TOPICS)
+    given = rebalance(members, subscription, cluster)
+
+    for name, topics in given.items():
+        assert [p for p in topics.get("t-orders", ()) if p < 4] == before[name].get("t-orders", [])
+        assert topics.get("t-validations", []) == before[name].get("t-validations", [])
+    read = sorted(p for topics in given.values() for p in topics["t-orders"])
+    if subscription is TOPICS:
+        assert read == list(range(10))
+        assert all(p % 4 in topics["t-orders"] for topics in given.values() for p in topics["t-orders"])
+        assert set(members["a"].owners()) == {0, 1, 2, 3}
+    assert rebalance(members, subscription, cluster) == given

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.composition import Cut, Group, Torn, furthest, outdated, services_of
+from runtime.composition import Cut, Group, Torn, furthest, furthest_behind, outdated, services_of
 from runtime.records import TopicPartition
 
 TP, OTHER = TopicPartition("orders", 0), TopicPartition("order-validations", 0)
@@ -21,6 +21,14 @@ def test_a_service_is_where_the_furthest_of_its_groups_is():
     groups = [Group("a+b", {TP: 7}), Group("a", {TP: 9, OTHER: 3}), Group("c", {TP: 20}), Group("ab", {TP: 30})]
     assert [furthest(s, TP, groups) for s in "abcd"] == [9, 7, 20, 0]
     assert furthest("b", OTHER, groups) == 0
+
+
+def test_who_has_never_begun_is_not_behind():
+    groups = [Group("a+b", {TP: 7}), Group("a", {TP: 9}), Group("d", {TP: 0}), Group("e", {OTHER: 5})]
+    assert furthest_behind("abe", TP, groups) == 7
+    assert furthest_behind("ae", TP, groups) == 9
+    assert furthest_behind("ad", TP, groups) == 0, "it has committed that it begins at the beginning"
+    assert furthest_behind("e", TP, groups) is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,135 @@
+"""Inputs lose records that were not read yet: each record is decided, or within one range that is told to be lost."""
+
+import asyncio
+import itertools
+from collections import defaultdict
+from dataclasses import replace
+from random import Random
+from unittest.mock import patch
+
+import pytest
+
+from runtime.dead_letters import LOST_UNTIL
+from runtime.decide import Decider
+from runtime.records import CONSUMED_BY
+from runtime.restore import Logs
+from schemas.topics import DEAD_LETTERS
+from tests.simulation.schedule import LAST_FAULT_S, Event, draw
+from tests.simulation.world import World
+
+SEEDS = 60
+
+
+class Losing(World):
+    """A world that has come to rest once everything is read, whatever became of its orders."""
+
+    def _open(self):
+        return False
+
+
+def lossy(seed, *, exactly_once):
+    """The schedule of a seed, in which inputs lose records as well."""
+    random = Random(f"{seed} {exactly_once} lost")
+    schedule = draw(seed, exactly_once=exactly_once)
+    topics = sorted({"orders", "order-validations", "warehouse-inventory", "fraud-orders-by-customer"})
+    removals = [
+        Event(
+            random.uniform(1, LAST_FAULT_S), "remove", name=random.choice(topics), quantity=random.choice((0, 0, 1, 3))
+        )
+        for _ in range(6)
+    ]
+    return replace(schedule, events=tuple(sorted((*schedule.events, *removals), key=lambda event: event.at)))
+
+
+def run(seed, *, exactly_once):
+    """Runs a seed. Returns the world, and by group and partition the offsets that were decided."""
+    seen = defaultdict(set)
+    decide = Decider.decide
+
+    def noted(self, taken, *arguments):
+        for record in taken.records:
+            if record.fault is None:
+                seen[self.plan.group, record.topic, record.partition].add(record.offset)
+        return decide(self, taken, *arguments)
+
+    with patch.object(Decider, "decide", noted):
+        return Losing(lossy(seed, exactly_once=exactly_once)).run(), seen
+
+
+def faults(world, seen):
+    """What is wrong: records passed over in silence, and ranges that are told more than once, or overlap."""
+    if not world.settled:
+        yield "the world has not come to rest"
+    for plan in {plan.group: plan for plan in world.plans}.values():
+        for topic in plan.consumed:
+            for log in world.broker.topic(topic):
+                yield from _of_log(world, plan, log, seen[plan.group, topic, log.partition])
+
+
+def _of_log(world, plan, log, seen):
+    ranges = sorted(told(world, plan, log))
+    where = f"{log.topic}[{log.partition}] of {plan.group}"
+    committed = world.broker.group(plan.group).offset((log.topic, log.partition)) or 0
+    for entry in log.committed():
+        told_lost = any(first <= entry.offset < end for first, end in ranges)
+        marked = (CONSUMED_BY, plan.group.encode()) in entry.headers
+        if entry.offset < committed and entry.offset not in seen and not marked and not told_lost:
+            yield f"{where}: {entry.offset} was passed over"
+    if world.schedule.exactly_once:
+        for (_, end), (first, _) in itertools.pairwise(ranges):
+            if first < end:
+                yield f"{where}: {first} is told to be lost twice"
+
+
+def told(world, plan, log):
+    """The ranges of a log that a group has told to be lost."""
+    readers = {service.name for service in plan.services}
+    for letters in world.broker.topic(log.topic + DEAD_LETTERS):
+        for entry in letters.committed() if letters.partition == log.partition else ():
+            headers = dict(entry.headers)
+            if LOST_UNTIL in headers and readers >= set(headers["service"].decode().split(",")):
+                yield int(headers["offset"]), int(headers[LOST_UNTIL])
+
+
+@pytest.mark.parametrize("exactly_once", [True, False], ids=["exactly_once", "at_least_once"])
+def test_each_record_is_decided_or_told_to_be_lost_once(exactly_once):
+    ranges = 0
+    for seed in range(SEEDS):
+        world, seen = run(seed, exactly_once=exactly_once)
+        assert not list(faults(world, seen)), f"seed {seed}"
+        for plan in {plan.group: plan for plan in world.plans}.values():
+            ranges += sum(
+                len(list(told(world, plan, log))) for topic in plan.consumed for log in world.broker.topic(topic)
+            )
+    assert ranges > SEEDS / 4, "or nothing is lost at all"
+
+
+def test_records_passed_over_in_silence_are_found():
+    async def silently(self, partitions):
+        commits, starts = await asyncio.gather(
+            self._broker.stable_commits(partitions), self._broker.log_starts(partitions)
+        )
+        return {tp: max(commits[tp].offset if commits[tp] else 0, starts[tp]) for tp in partitions}
+
+    with patch.object(Logs, "committed", silently):
+        assert any(list(faults(*run(seed, exactly_once=True))) for seed in range(SEEDS))
+
+
+def test_ranges_told_outside_of_the_batch_that_passes_over_them_are_found():
+    """As if the dead letter were written each time the loss is found."""
+    from runtime.lost import LostRecords
+
+    report = LostRecords.report
+    everything = defaultdict(list)
+
+    def again(self, topic, partition, first, end, where, cause):
+        everything[topic, partition].append((first, end))
+        return report(self, topic, partition, first, end, where, cause)
+
+    twice = []
+    with patch.object(LostRecords, "report", again):
+        for seed in range(SEEDS):
+            everything.clear()
+            run(seed, exactly_once=True)
+            twice += [found for found in everything.values() if len(set(found)) < len(found)]
+    assert twice, "a loss is found again after a batch that failed, or a crash"

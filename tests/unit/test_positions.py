@@ -1,0 +1,66 @@
+"""Positions against what the broker still has: what is gone is told, and nothing else is."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.lost import Cause
+from runtime.positions import Gone, Position, of_input, of_store
+
+OFFSETS = st.integers(0, 50)
+
+
+@pytest.mark.parametrize(
+    ("committed", "start", "end", "expected"),
+    [
+        pytest.param(None, 0, 0, Position(0), id="an empty topic"),
+        pytest.param(None, 0, 9, Position(0), id="never read, all there"),
+        pytest.param(None, 5, 9, Position(5), id="never read, and it begins late: nothing was missed"),
+        pytest.param(0, 0, 9, Position(0), id="at the beginning"),
+        pytest.param(4, 0, 9, Position(4), id="in between"),
+        pytest.param(9, 0, 9, Position(9), id="all read"),
+        pytest.param(5, 5, 9, Position(5), id="what was read is removed"),
+        pytest.param(9, 9, 9, Position(9), id="all read and removed"),
+        pytest.param(4, 5, 9, Position(5, Gone(4, 5, Cause.REMOVED)), id="one was not read"),
+        pytest.param(0, 9, 9, Position(9, Gone(0, 9, Cause.REMOVED)), id="none was read, none is left"),
+        pytest.param(9, 0, 4, Position(0, Gone(4, 9, Cause.CUT_OFF)), id="made anew, or truncated"),
+        pytest.param(9, 0, 0, Position(0, Gone(0, 9, Cause.CUT_OFF)), id="made anew, and empty"),
+        pytest.param(9, 2, 4, Position(2, Gone(4, 9, Cause.CUT_OFF)), id="made anew, and begins late"),
+    ],
+)
+def test_where_an_input_is_read_on(committed, start, end, expected):
+    assert of_input(committed, start, end) == expected
+
+
+def test_offsets_that_expired_while_there_is_state_leave_it_open_what_was_read():
+    assert of_input(None, 5, 9, decided_before=True) == Position(5, Gone(0, 5, Cause.OFFSETS_GONE))
+    assert of_input(None, 0, 9, decided_before=True) == Position(0), "all is read once more"
+    assert of_input(7, 5, 9, decided_before=True) == Position(7)
+
+
+@given(st.none() | OFFSETS, OFFSETS, OFFSETS)
+def test_reading_goes_on_where_there_is_something_and_what_is_passed_over_is_told(committed, start, more):
+    end = start + more
+    at = of_input(committed, start, end)
+    assert start <= at.offset <= end
+    if committed is not None and committed <= end:
+        passed = range(committed, at.offset)
+        assert at.gone == (Gone(passed.start, passed.stop, Cause.REMOVED) if passed else None)
+
+
+@pytest.mark.parametrize(
+    ("applied", "start", "end", "expected", "fits"),
+    [
+        pytest.param(None, 0, 0, Position(0), True, id="nothing anywhere"),
+        pytest.param(None, 0, 9, Position(0), True, id="an empty disk"),
+        pytest.param(None, 4, 9, Position(4, Gone(0, 4, Cause.REMOVED)), True, id="an empty disk, rows removed"),
+        pytest.param(8, 0, 9, Position(9), True, id="complete"),
+        pytest.param(3, 0, 9, Position(4), True, id="behind"),
+        pytest.param(3, 4, 9, Position(4), True, id="behind, it has what was removed"),
+        pytest.param(2, 4, 9, Position(4, Gone(0, 4, Cause.REMOVED)), False, id="behind, it lacks what was removed"),
+        pytest.param(9, 0, 9, Position(0, Gone(9, 10, Cause.CUT_OFF)), False, id="ahead"),
+        pytest.param(9, 0, 0, Position(0, Gone(0, 10, Cause.CUT_OFF)), False, id="the changelog was made anew"),
+    ],
+)
+def test_where_a_changelog_is_read_on(applied, start, end, expected, fits):
+    assert of_store(applied, start, end) == (expected, fits)

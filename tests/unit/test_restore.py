@@ -1,0 +1,304 @@
+"""What a takeover reports of positions that the broker no longer has; on a broker in memory."""
+
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from runtime import restore
+from runtime.log_ids import Commit
+from runtime.lost import Cause, LostRecords, Path, RecordsLost
+from runtime.metrics import LoopMetrics
+from runtime.records import TopicPartition
+from runtime.restore import Logs
+from runtime.state import MemoryStore
+
+PAID, STOCKED = TopicPartition("payments", 0), TopicPartition("warehouse-inventory", 0)
+ROWS, TIMERS = TopicPartition("keeper-changelog", 0), TopicPartition("keeper-timers-changelog", 0)
+
+
+class Broker:
+    """Implements `runtime.restore.Broker`: logs that begin and end as the test says."""
+
+    def __init__(self):
+        self.offsets = {}
+        self.noted = {}
+        self.ids = {}
+        self.bounds = {}
+        self.behind = {}
+        """How often a leader that was just elected still tells an earlier end."""
+        self.asked = 0
+
+    async def stable_commits(self, partitions):
+        return {
+            tp: None if tp not in self.offsets else Commit(self.offsets[tp], self.noted.get(tp, ""))
+            for tp in partitions
+        }
+
+    async def log_ids(self, topics):
+        return {topic: self.ids[topic] for topic in topics if topic in self.ids}
+
+    async def log_starts(self, partitions):
+        return {tp: self.bounds.get(tp, (0, 0))[0] for tp in partitions}
+
+    async def log_ends(self, partitions, *, committed):
+        self.asked += 1
+        result = {}
+        for tp in partitions:
+            late = self.behind.get(tp, 0)
+            self.behind[tp] = max(0, late - 1)
+            result[tp] = max(0, self.bounds.get(tp, (0, 0))[1] - (1 if late else 0))
+        return result
+
+    @asynccontextmanager
+    async def reading(self, positions):
+        at = dict(positions)
+
+        async def rows():
+            found = {}
+            for tp, position in at.items():
+                end = self.bounds[tp][1]
+                if position < end:
+                    found[tp] = [SimpleNamespace(offset=o, key=b"%d" % o, value=b"v") for o in range(position, end)]
+                    at[tp] = end
+            return found
+
+        yield SimpleNamespace(rows=rows, positions=lambda: at)
+
+
+@pytest.fixture
+def broker(monkeypatch):
+    monkeypatch.setattr(restore, "SURE_S", 0.05)
+    monkeypatch.setattr(Logs, "POLL_S", 0.001)
+    return Broker()
+
+
+def logs(broker, **options):
+    lost = LostRecords(LoopMetrics(CollectorRegistry()), **options)
+    return Logs(broker, lost, [ROWS.topic, TIMERS.topic]), lost
+
+
+def losses(lost, *owned):
+    return [(loss.topic, loss.first, loss.end, loss.cause) for loss in lost.take(set(owned))]
+
+
+async def test_what_was_removed_before_it_was_read_is_passed_over_and_reported(broker):
+    found, lost = logs(broker)
+    broker.offsets = {PAID: 3, STOCKED: 3}
+    broker.bounds = {PAID: (7, 20), STOCKED: (0, 20)}
+    assert await found.committed([PAID, STOCKED]) == {PAID: 7, STOCKED: 3}
+    assert losses(lost, PAID, STOCKED) == [("payments", 3, 7, Cause.REMOVED)]
+
+
+async def test_a_loss_that_no_batch_has_passed_over_is_found_again_and_told_once(broker, caplog):
+    found, lost = logs(broker)
+    broker.offsets, broker.bounds = {PAID: 3}, {PAID: (7, 20)}
+    for _ in range(3):
+        await found.committed([PAID])
+        assert losses(lost, PAID) == [("payments", 3, 7, Cause.REMOVED)]
+    assert len(caplog.records) == 1
+    broker.offsets = {PAID: 7}
+    await found.committed([PAID])
+    assert losses(lost, PAID) == []
+
+
+async def test_a_loss_in_a_partition_that_is_another_s_by_now_is_not_taken(broker):
+    found, lost = logs(broker)
+    broker.offsets, broker.bounds = {PAID: 3}, {PAID: (7, 20)}
+    await found.committed([PAID])  # cut short by a rebalance
+    await found.committed([STOCKED])
+    assert losses(lost, PAID, STOCKED) == []
+
+
+async def test_an_offset_beyond_the_end_begins_again_at_the_start(broker):
+    found, lost = logs(broker)
+    broker.offsets, broker.bounds = {PAID: 9}, {PAID: (0, 2)}
+    assert await found.committed([PAID]) == {PAID: 0}
+    assert losses(lost, PAID) == [("payments", 2, 9, Cause.CUT_OFF)]
+
+
+async def test_a_leader_that_learns_how_far_its_log_goes_has_lost_nothing(broker, monkeypatch):
+    monkeypatch.setattr(restore, "SURE_S", 60)
+    found, lost = logs(broker)
+    broker.offsets, broker.bounds, broker.behind = {PAID: 20}, {PAID: (0, 20)}, {PAID: 5}
+    assert await found.committed([PAID]) == {PAID: 20}
+    assert losses(lost, PAID) == []
+    store = MemoryStore()
+    store.apply({b"0": b"v"}, 9)
+    broker.bounds[ROWS], broker.behind = (0, 10), {ROWS: 5}
+    await found.restore({ROWS: store}, lambda *_: None)
+    assert store.rows == {b"0": b"v"}, "neither cleared nor read again"
+
+
+async def test_state_without_committed_offsets_tells_that_they_expired(broker):
+    found, lost = logs(broker)
+    broker.bounds = {PAID: (7, 20), STOCKED: (0, 20), TIMERS: (0, 4)}
+    assert await found.committed([PAID, STOCKED]) == {PAID: 7, STOCKED: 0}
+    assert losses(lost, PAID, STOCKED) == [("payments", 0, 7, Cause.OFFSETS_GONE)]
+
+
+@pytest.mark.parametrize(
+    ("offsets", "bounds"),
+    [
+        pytest.param({}, {PAID: (7, 20), ROWS: (0, 0)}, id="a service that has never run"),
+        pytest.param({STOCKED: 3}, {PAID: (7, 20), STOCKED: (0, 9), ROWS: (0, 4)}, id="a topic it did not read before"),
+        pytest.param({}, {PAID: (0, 20), ROWS: (0, 4)}, id="nothing was removed"),
+    ],
+)
+async def test_who_begins_at_the_start_of_a_log_has_lost_nothing(broker, offsets, bounds):
+    found, lost = logs(broker)
+    broker.offsets, broker.bounds = offsets, bounds
+    at = await found.committed([PAID, STOCKED])
+    assert at[PAID] == bounds[PAID][0]
+    assert losses(lost, PAID, STOCKED) == []
+
+
+async def test_stop_ends_before_anything_is_passed_over(broker):
+    failures = []
+    found, lost = logs(broker, stop=True, failed=failures.append)
+    broker.offsets, broker.bounds = {PAID: 3}, {PAID: (7, 20)}
+    for _ in range(2):
+        with pytest.raises(RecordsLost, match=r"payments partition 0 offsets 3 to 6"):
+            await found.committed([PAID])
+    assert losses(lost, PAID) == []
+    assert len(failures) == 2
+
+
+def stored(offset):
+    store = MemoryStore()
+    store.apply({b"old": b"v"}, offset)
+    return store
+
+
+@pytest.mark.parametrize(
+    ("store", "bounds", "rows", "gone"),
+    [
+        pytest.param(stored(9), (0, 4), 4, (4, 10, Cause.CUT_OFF), id="made anew, and written"),
+        pytest.param(stored(9), (0, 0), 0, (0, 10, Cause.CUT_OFF), id="made anew, and empty"),
+        pytest.param(stored(2), (6, 9), 3, (0, 6, Cause.REMOVED), id="rows removed that it lacks"),
+        pytest.param(MemoryStore(), (6, 9), 3, (0, 6, Cause.REMOVED), id="rows removed, and an empty disk"),
+        pytest.param(stored(5), (6, 9), 4, None, id="rows removed that it has"),
+        pytest.param(MemoryStore(), (0, 9), 9, None, id="an empty disk"),
+    ],
+)
+async def test_rows_that_a_changelog_no_longer_has_are_reported_and_kept(broker, store, bounds, rows, gone):
+    kept = []
+
+    async def keep(loss):
+        assert store.rows.get(b"old") == (b"v" if store.offset is not None else None), "before anything is cleared"
+        kept.append((loss.first, loss.end, loss.cause))
+        assert loss.path is Path.CHANGELOG
+
+    found, _ = logs(broker, keep=keep)
+    broker.bounds[ROWS] = bounds
+    await found.restore({ROWS: store}, lambda *_: None)
+    assert len(store.rows) == rows
+    assert kept == ([gone] if gone else [])
+
+
+async def test_a_store_whose_changelog_is_gone_is_left_alone_by_stop(broker):
+    found, _ = logs(broker, stop=True)
+    store = stored(9)
+    with pytest.raises(RecordsLost, match="keeper-changelog"):
+        await found.restore({ROWS: store}, lambda *_: None)
+    assert store.rows == {b"old": b"v"}
+
+
+async def test_what_cannot_be_kept_yet_keeps_the_store_as_it_is(broker):
+    away = True
+
+    async def keep(loss):
+        if away:
+            raise OSError("the broker is away")
+
+    found, _ = logs(broker, keep=keep)
+    store = stored(9)
+    with pytest.raises(OSError, match="away"):
+        await found.restore({ROWS: store}, lambda *_: None)
+    assert store.rows == {b"old": b"v"}
+    away = False
+    await found.restore({ROWS: store}, lambda *_: None)
+    assert store.rows == {}
+
+
+IDS = {"payments": "here/P1", "warehouse-inventory": "here/W1", ROWS.topic: "here/R1", TIMERS.topic: "here/T1"}
+
+
+async def committed_by(broker, *partitions, offset):
+    """A group has run, and committed this offset of each partition."""
+    notes = {}
+    await Logs(broker, LostRecords(LoopMetrics(CollectorRegistry())), [ROWS.topic, TIMERS.topic], notes).committed(
+        partitions
+    )
+    broker.offsets |= dict.fromkeys(partitions, offset)
+    broker.noted |= notes
+
+
+async def test_a_topic_made_anew_is_noticed_though_it_is_longer_by_now(broker):
+    broker.ids, broker.bounds = dict(IDS), {PAID: (0, 50), STOCKED: (0, 50)}
+    await committed_by(broker, PAID, STOCKED, offset=9)
+    found, lost = logs(broker)
+    assert await found.committed([PAID, STOCKED]) == {PAID: 9, STOCKED: 9}
+    assert losses(lost, PAID, STOCKED) == []
+
+    broker.ids["payments"] = "here/P2"
+    assert await found.committed([PAID, STOCKED]) == {PAID: 0, STOCKED: 9}
+    assert losses(lost, PAID, STOCKED) == [("payments", 0, 9, Cause.RECREATED)]
+
+    del broker.offsets[PAID]  # the broker deletes them with the topic
+    assert await found.committed([PAID, STOCKED]) == {PAID: 0, STOCKED: 9}
+    assert losses(lost, PAID, STOCKED) == [("payments", 0, 0, Cause.RECREATED)]
+
+    await committed_by(broker, PAID, offset=50)
+    assert await found.committed([PAID, STOCKED]) == {PAID: 50, STOCKED: 9}
+    assert losses(lost, PAID, STOCKED) == [], "it has been passed over"
+
+
+async def restored(broker, store, **options):
+    """What a takeover says is lost of the changelogs."""
+    kept = []
+
+    async def keep(loss):
+        kept.append((loss.topic, loss.first, loss.end, loss.cause))
+
+    found, _ = logs(broker, keep=keep, **options)
+    await found.committed([PAID, STOCKED])
+    await found.restore({ROWS: store}, lambda *_: None)
+    return kept
+
+
+async def test_a_changelog_made_anew_is_noticed_on_an_empty_disk(broker):
+    broker.ids, broker.bounds = dict(IDS), {PAID: (0, 50), STOCKED: (0, 50), ROWS: (0, 4)}
+    await committed_by(broker, PAID, STOCKED, offset=9)
+    assert await restored(broker, MemoryStore()) == []
+
+    broker.ids[ROWS.topic], broker.bounds[ROWS] = "here/R2", (0, 0)
+    assert await restored(broker, MemoryStore()) == [(ROWS.topic, 0, 0, Cause.RECREATED)]
+    with pytest.raises(RecordsLost, match="keeper-changelog partition 0 offsets 0 to unknown"):
+        await restored(broker, MemoryStore(), stop=True)
+    store = MemoryStore()
+    await restored(broker, store)
+    assert await restored(broker, store) == [], "this store is of the new one"
+
+    await committed_by(broker, PAID, offset=9)  # the other input keeps its old note
+    assert await restored(broker, MemoryStore()) == []
+
+
+async def test_a_changelog_made_anew_is_noticed_by_a_store_that_is_shorter(broker):
+    broker.ids, broker.bounds = dict(IDS), {ROWS: (0, 4)}
+    store = MemoryStore()
+    assert await restored(broker, store) == []
+    assert len(store.rows) == 4
+
+    broker.ids[ROWS.topic], broker.bounds[ROWS] = "here/R2", (0, 9)
+    assert await restored(broker, store) == [(ROWS.topic, 0, 4, Cause.RECREATED)]
+    assert len(store.rows) == 9
+    assert await restored(broker, store) == []
+
+
+async def test_a_new_table_has_lost_nothing(broker):
+    broker.ids, broker.bounds = {k: v for k, v in IDS.items() if k != ROWS.topic}, {PAID: (0, 50)}
+    await committed_by(broker, PAID, STOCKED, offset=9)
+    broker.ids = dict(IDS)
+    assert await restored(broker, MemoryStore()) == []
