@@ -102,7 +102,7 @@ async def business(deployment, worker, around, mail, settings):
     await order(deployment, worker, "shipped", product="TAMPER", quantity=2)
     await order(deployment, worker, "paid", product="TAMPER")
     for number, (order_id, amount) in enumerate((("shipped", 1), ("shipped", 1), ("paid", 5))):
-        await deployment.send(PAYMENTS, Payment(id=f"p{number}", order_id=order_id, ccy="CZK", amount=amount))
+        await deployment.send(PAYMENTS, Payment(id=f"p{number}", order_id=order_id, ccy="EUR", amount=amount))
     # An order that fulfilment did not know in time would be none.
     await deployment.caught_up("orders", "fraud", "inventory", "details", "+".join(sorted(AROUND)))
     for order_id in ("shipped", "dear", "mug-0", "nowhere"):

@@ -40,7 +40,7 @@ def order(id_="o1", state=OrderState.VALIDATED, **changes) -> Order:
 
 
 def paid(id_="o1") -> Payment:
-    return Payment(id="Payment:1234", order_id=id_, ccy="CZK", amount=1000)
+    return Payment(id="Payment:1234", order_id=id_, ccy="EUR", amount=1000)
 
 
 async def test_order_payment_and_customer_come_in_one_letter(deployment, mailbox, server):

@@ -149,7 +149,7 @@ EVENTS = st.one_of(
 
 
 def payment(n, amount):
-    return Payment(id=f"p{n}-{amount}", order_id=f"o{n}", ccy="CZK", amount=amount)
+    return Payment(id=f"p{n}-{amount}", order_id=f"o{n}", ccy="EUR", amount=amount)
 
 
 def customer(number, level):

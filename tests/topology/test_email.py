@@ -17,7 +17,7 @@ from schemas.topics import BY_LEVEL, CUSTOMERS, ORDERS, ORDERS_ENRICHED, PAYMENT
 FRANZ = Customer(
     id=15, first_name="Franz", last_name="Kafka", email="franz@example.org", address="Oppelthaus, Praha", level="gold"
 )
-PAID = Payment(id="Payment:1234", order_id="o1", ccy="CZK", amount=1000)
+PAID = Payment(id="Payment:1234", order_id="o1", ccy="EUR", amount=1000)
 
 
 class Office:

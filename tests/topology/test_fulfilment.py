@@ -20,7 +20,7 @@ from validators.inventory.state import RESERVATIONS, STOCK
 
 
 def paid(amount, id_="p1", order_id="o1") -> Payment:
-    return Payment(id=id_, order_id=order_id, ccy="CZK", amount=amount)
+    return Payment(id=id_, order_id=order_id, ccy="EUR", amount=amount)
 
 
 @pytest.fixture(params=[False, True], ids=["composed", "apart"])

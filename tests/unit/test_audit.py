@@ -315,7 +315,7 @@ def fulfilled(ago_s, *, announced=True, shipped=False):
     return log
 
 
-PAYMENT = Payment(id="p1", order_id="o1", ccy="CZK", amount=5)
+PAYMENT = Payment(id="p1", order_id="o1", ccy="EUR", amount=5)
 CHECK_IN = checked_in()
 REJECTION = CheckinRejected(event_id="c1", order_no="o1", reason="there is no such order")
 
