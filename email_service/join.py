@@ -84,8 +84,6 @@ class Joining:
         """Forgets the joins of an hour long past, and the payments they are made of, but for those that are open."""
         for order_id, row in JOINS.forget(hour, ctx):
             join = self._migrated(row, ctx)
-            if join.open:
-                join = self._meet(join, ctx)
             if not join.open and row.open:  # of an earlier version, and told only now
                 JOINS.remember(ctx, order_id, join.model_copy(update={"before": None}))
             elif join.open and ctx.now - (join.since or ctx.now - KEPT) < self.unpaid:
@@ -102,11 +100,12 @@ class Joining:
         return self._migrated(join, ctx) if join else JOINS.remember(ctx, order_id, Join(since=ctx.now))
 
     def _migrated(self, join: Join, ctx: Context) -> Join:
-        """With the payment that a row of an earlier version has among its sums."""
+        """With the payment that a row of an earlier version has among its sums. It may be paid by that already."""
         payment = join.payment
         if payment is None or join.paid.counted or join.paid.ignored:
             return join
-        return self._add(payment, None, join.model_copy(update={"payment": None}), ctx)
+        join = self._add(payment, None, join.model_copy(update={"payment": None}), ctx)
+        return self._meet(join, ctx) if join.open else join
 
     def _add(self, payment: Payment, row: PaymentRow | None, join: Join, ctx: Context) -> Join:
         paid = join.paid.plus(payment, self.currency, repeats=self.repeats)

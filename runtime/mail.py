@@ -40,14 +40,21 @@ _DIRECTIONS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 class Header(str):
-    """A header field that is folded already. As text: unfolded. Printers of Python's package take it as it is."""
+    """A header field that is folded already. As text: what it says. Python's package prints it as it is."""
 
-    __slots__ = ("_lines", "name")
+    __slots__ = ("_lines", "addresses", "name")
 
-    def __new__(cls, name: str, *lines: str) -> "Header":
-        """The field with a body of these lines; each but the first begins with a space."""
-        header = super().__new__(cls, "".join(lines))
-        header.name, header._lines = name, lines
+    def __new__(cls, name: str, *lines: str, says: str | None = None, addresses: tuple[Address, ...] = ()) -> "Header":
+        """The field.
+
+        Arguments:
+            name: of the field.
+            lines: the body as it stands in a message; each line but the first begins with a space.
+            says: the same decoded, if that differs. Not of addresses: who sends the e-mail reads them from the text.
+            addresses: those in it.
+        """
+        header = super().__new__(cls, "".join(lines) if says is None else says)
+        header.name, header.addresses, header._lines = name, addresses, lines
         return header
 
     def fold(self, *, policy: Policy) -> str:
@@ -81,6 +88,8 @@ def compose_email(
 
     Raises `ValueError` if there is no way to write it to that address alone.
     """
+    if _BREAKS.search(subject):
+        raise ValueError("the subject has line breaks or control characters")
     who = mailbox(sender)
     message = EmailMessage()
     message["To"] = _address("To", _addr_spec(to), name)
@@ -126,19 +135,21 @@ def _date(at: datetime) -> str:
 
 def _address(field: str, addr_spec: str, name: str) -> Header:
     name = _readable(name)[:_NAME].strip()
+    found = (Address(name, addr_spec=addr_spec),)
     if not name:
-        return Header(field, addr_spec)
-    if len(name) <= _LINE - len(field) - 2 and _ATOMS.fullmatch(name) and "=?" not in name:
-        whole = f"{name} <{addr_spec}>"
-        return Header(field, whole) if len(whole) + len(field) + 2 <= _LINE else Header(field, name, f" <{addr_spec}>")
-    return Header(field, *_encoded(name), f" <{addr_spec}>")
+        return Header(field, addr_spec, addresses=found)
+    if len(name) > _LINE - len(field) - 2 or not _ATOMS.fullmatch(name) or "=?" in name:
+        return Header(field, *_encoded(name), f" <{addr_spec}>", addresses=found)
+    whole = f"{name} <{addr_spec}>"
+    lines = (whole,) if len(whole) + len(field) + 2 <= _LINE else (name, f" <{addr_spec}>")
+    return Header(field, *lines, addresses=found)
 
 
 def _text(field: str, said: str, most: int) -> Header:
     """An unstructured field."""
     if not said or (_PLAIN.fullmatch(said) and "=?" not in said and len(field) + 2 + len(said) <= most):
         return Header(field, said)
-    return Header(field, *_encoded(said))
+    return Header(field, *_encoded(said), says=said)
 
 
 def _encoded(said: str) -> list[str]:
@@ -173,7 +184,7 @@ def _is_sound(message: EmailMessage, to: str, sender: str) -> bool:
     old, new = HeaderParser(policy=policy.compat32).parsestr(said), HeaderParser(policy=policy.default).parsestr(said)
     try:
         return old.keys() == new.keys() == message.keys() and all(
-            [address for _, address in getaddresses([str(message[field])])] == [wanted]
+            [address for _, address in getaddresses([str(message[field])])] == [wanted]  # by which it is sent
             and [address for _, address in getaddresses([str(old[field])])] == [wanted]
             and [address.addr_spec for address in new[field].addresses] == [wanted]
             for field, wanted in (("To", to), ("From", sender))
