@@ -7,7 +7,7 @@ from runtime.memory import KEPT
 from runtime.queues import SLICE
 from runtime.service import Context
 from schemas.messages import CheckinRejected, Fulfilled, HomeCheckin, Need, Order, OrderState, Payment
-from schemas.payments import Counted, payment_key
+from schemas.payments import payment_key
 from schemas.topics import CHECKIN_REJECTIONS, FULFILMENTS, PAYMENTS, repartition
 
 PAYMENTS_BY_ORDER = repartition("fulfilment", PAYMENTS, "order", lambda p: p.order_id)
@@ -128,11 +128,10 @@ class Gate:
             SEEN.forget(timer, ctx)
 
     def _weigh(self, order_id: str, progress: Progress, ctx: Context) -> None:
-        needs = self.needs
-        if not progress.fulfilled and progress.state is OrderState.VALIDATED:
-            if not missing(progress, needs, self.currency):
-                progress = progress.model_copy(update={"fulfilled": True})
-                ctx.send(FULFILMENTS, Fulfilled(order_id=order_id))
+        due = not progress.fulfilled and progress.state is OrderState.VALIDATED
+        if due and not missing(progress, self.needs, self.currency):
+            progress = progress.model_copy(update={"fulfilled": True})
+            ctx.send(FULFILMENTS, Fulfilled(order_id=order_id))
         ctx.put(PROGRESS, order_id, progress)
 
     def _answer(self, order_id: str, begin: int, ctx: Context) -> None:

@@ -16,6 +16,7 @@ from email.message import EmailMessage
 from email.parser import HeaderParser
 from email.policy import Policy
 from email.utils import format_datetime, getaddresses
+from typing import Self
 
 from schemas.addresses import mailbox
 
@@ -44,7 +45,7 @@ class Header(str):
 
     __slots__ = ("_lines", "addresses", "name")
 
-    def __new__(cls, name: str, *lines: str, says: str | None = None, addresses: tuple[Address, ...] = ()) -> "Header":
+    def __new__(cls, name: str, *lines: str, says: str | None = None, addresses: tuple[Address, ...] = ()) -> Self:
         """The field.
 
         Arguments:

@@ -71,7 +71,8 @@ class Settings(BaseSettings):
     produce_timeout_s: float = Field(default=10.0, gt=0, description="After which an unacknowledged POST answers 503")
 
     currency: str = Field(
-        default="EUR", description="ISO 4217 code of the currency that all orders are in; payments in others do not count"
+        default="EUR",
+        description="ISO 4217 code of the currency that all orders are in; payments in others do not count",
     )
 
     required_checks: Annotated[tuple[str, ...], NoDecode] = Field(

@@ -40,7 +40,9 @@ class Notifying:
             return  # Nothing is lost by that: at least once, the wish to send is durable before it.
         TOLD.put(ctx, event.code, Versioned(version=event.version))
         subject = f"Product {event.code}: {event.kind.lower()}"
-        text = f"{event.name}\n\nPrice    {format_amount(event.price, self.currency)}\n{_which(event.version, event.at)}"
+        text = (
+            f"{event.name}\n\nPrice    {format_amount(event.price, self.currency)}\n{_which(event.version, event.at)}"
+        )
         self._tell(event.event_id, subject, text, event.at, ctx)
 
     def on_alert(self, alert: ProductAlert, ctx: Context) -> None:

@@ -17,6 +17,7 @@ from runtime.settings import Settings
 from runtime.testing import Topology
 from schemas.messages import Customer, Order, OrderState, Payment
 from schemas.topics import BY_LEVEL, CUSTOMERS, ORDERS, ORDERS_ENRICHED, PAYMENTS
+from tests.topology.conftest import logged
 
 FRANZ = Customer(
     id=15, first_name="Franz", last_name="Kafka", email="franz@example.org", address="Oppelthaus, Praha", level="gold"
@@ -274,22 +275,6 @@ def test_a_clock_that_cannot_be_right_dates_no_letter(office, milliseconds):
 
 
 # Many letters for one customer, and rows of earlier versions
-
-
-def logged(topology, monkeypatch):
-    """The sizes of the rows that each batch changes, by batch."""
-    batches = []
-    for worker in topology.workers:
-        decide = worker.decider.decide
-
-        def decided(*arguments, decide=decide):
-            batch = decide(*arguments)
-            rows = [row for changed in batch.rows().values() for row in changed.items()]
-            batches.append([len(key) + len(value or b"") for key, value in rows])
-            return batch
-
-        monkeypatch.setattr(worker.decider, "decide", decided)
-    return batches
 
 
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
