@@ -44,6 +44,9 @@ class Header(str):
     """A header field that is folded already. As text: what it says. Python's package prints it as it is."""
 
     __slots__ = ("_lines", "addresses", "name")
+    name: str
+    addresses: tuple[Address, ...]
+    _lines: tuple[str, ...]
 
     def __new__(cls, name: str, *lines: str, says: str | None = None, addresses: tuple[Address, ...] = ()) -> Self:
         """The field.

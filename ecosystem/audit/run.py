@@ -95,6 +95,8 @@ async def audit(
                 needs=needs,
                 patience=timedelta(seconds=settings.checkin_patience_s),
                 window=timedelta(seconds=settings.email_window_s),
+                currency=settings.currency,
+                unpaid=timedelta(days=settings.email_unpaid_days),
                 price_drop=Decimal(str(settings.product_price_drop_limit)),
                 changes=settings.product_changes_limit,
                 changes_window=timedelta(seconds=settings.product_changes_window_s),

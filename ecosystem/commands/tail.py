@@ -35,7 +35,7 @@ def tail(topics: tuple[str, ...], from_beginning: bool, follow: bool) -> None:
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        console = Console(highlight=False)
+        console, currency = Console(highlight=False), running.currency()
         async with Reader(running.settings(), topics or tuple(known)) as reader:
             if unknown := [topic for topic in topics if topic not in known and topic not in reader.found]:
                 raise click.ClickException(f"no such topic: {', '.join(unknown)}. There are: {', '.join(known)}")
@@ -44,6 +44,6 @@ def tail(topics: tuple[str, ...], from_beginning: bool, follow: bool) -> None:
                     "none of these topics exists yet: they are made when the first worker starts"
                 )
             async for record in reader.records(from_beginning or not follow, follow, stop):
-                console.print(line(record), soft_wrap=True)
+                console.print(line(record, currency), soft_wrap=True)
 
     perform(show())
