@@ -44,7 +44,6 @@ class Kind(StrEnum):
     COUNT_DIFFERS = "stock-count-differs"
     FULFILLED_TWICE = "fulfilled-twice"
     SHIPPED_WITHOUT = "shipped-without-needs"
-    SHIPPED_UNPAID = "shipped-unpaid"
     NOT_FULFILLED = "not-fulfilled"
     NOT_SHIPPED = "not-shipped"
     PROGRESS_DIFFERS = "fulfilment-differs"
@@ -191,9 +190,13 @@ class Rules:
 
 @dataclass
 class Report:
-    """The outcome. `kept` bounds the violations of one kind that are kept with their records; all are counted."""
+    """The outcome. `kept` bounds the violations of one kind that are kept with their records; all are counted.
+
+    `currency` is that of the prices in records.
+    """
 
     kept: int = 100
+    currency: str = "EUR"
     counts: Counter[str] = field(default_factory=Counter)
     found: Counter[Kind] = field(default_factory=Counter)
     violations: list[Violation] = field(default_factory=list)

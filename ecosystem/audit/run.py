@@ -73,7 +73,7 @@ async def audit(
         known = f"there are {', '.join(CheckType)} and {', '.join(Need)}"
         raise AuditError(f"REQUIRED_CHECKS or FULFILMENT_NEEDS: {error}, {known}") from error
     now_ms = int(datetime.now(UTC).timestamp() * 1000)
-    report = Report(kept)
+    report = Report(kept, settings.currency)
     databases = _databases(settings)
     with Sorted(folder) as facts:
         progress("reading databases", 0, 1)

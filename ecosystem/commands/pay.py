@@ -90,7 +90,7 @@ def _due(order_id: str, status: FulfilmentStatus | None, ccy: str | None) -> Dec
         raise _NothingToPay(f"{order_id} has FAILED: nothing is due. To pay all the same, name an --amount.")
     if ccy is not None and ccy.upper() != status.currency:
         missing = format_amount(status.value - status.paid, status.currency)
-        raise _NothingToPay(f"{order_id} lacks {missing}, which no payment in {ccy} pays. To pay all the same, name an --amount.")
+        raise _NothingToPay(f"{order_id} lacks {missing}; a payment in {ccy} does not count. Name an --amount for one.")
     return status.value - status.paid
 
 

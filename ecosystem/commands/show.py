@@ -14,11 +14,12 @@ _RESULTS = {ValidationResult.PASS: "green", ValidationResult.FAIL: "red", Valida
 
 def order_line(order: Order) -> Text:
     """One line, its price in the currency of what runs here."""
+    price = format_amount(order.price, currency())
     return Text.assemble(
         order.id,
         "  ",
         (order.state, _STATES.get(order.state, "green")),
-        f"  customer {order.customer_id}: {order.quantity} × {order.product} at {format_amount(order.price, currency())}",
+        f"  customer {order.customer_id}: {order.quantity} × {order.product} at {price}",
     )
 
 
