@@ -165,6 +165,7 @@ class PortalCheckins(Message):
 
     order_no: OrderId
     check_ins: tuple[PortalCheckin, ...] = ()
+    earlier: int = Field(default=0, description="How many check-ins came before these and are no longer shown")
 
 
 class ProductContent(Message):
