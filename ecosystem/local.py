@@ -109,7 +109,7 @@ class Local:
             self._databases = {url: self._postgres.database(name) for name, url in missing.items()}
         servers = self._settings.kafka_bootstrap_servers
         urls = {service: self._urls(service) for service in NAMES}
-        stack.enter_context(running.announced(Running(os.getpid(), servers, urls)))
+        stack.enter_context(running.announced(Running(os.getpid(), servers, urls, self._settings.currency)))
         stack.callback(self._stop_children)
         for worker in self._workers:
             self._start_worker(worker)

@@ -11,6 +11,7 @@ from yarl import URL
 
 from runtime import failpoints
 from schemas.addresses import address, mailbox
+from schemas.money import currency
 
 
 class Guarantee(StrEnum):
@@ -78,6 +79,11 @@ class Settings(BaseSettings):
     batch_limit: int = Field(default=2000, ge=1, description="Most records a batch takes")
     produce_timeout_s: float = Field(default=10.0, gt=0, description="After which an unacknowledged POST answers 503")
 
+    currency: str = Field(
+        default="EUR",
+        description="ISO 4217 code of the currency that all orders are in; payments in others do not count",
+    )
+
     required_checks: Annotated[tuple[str, ...], NoDecode] = Field(
         default=("FRAUD_CHECK", "INVENTORY_CHECK", "ORDER_DETAILS_CHECK"),
         description="Checks an order must pass, comma separated",
@@ -122,7 +128,13 @@ class Settings(BaseSettings):
         default=60.0,
         gt=0,
         le=7 * 24 * 3600,
-        description="How far apart an order, its payment and its customer may come",
+        description="How long e-mails wait for a customer who is not known yet",
+    )
+    email_unpaid_days: float = Field(
+        default=90.0,
+        ge=7,
+        le=3650,
+        description="How long an order that is not paid in full can still be confirmed by e-mail",
     )
     mail_from: str = Field(default="Orders <orders@example.com>", description="Sender of letters")
     smtp_host: str = "127.0.0.1"
@@ -163,6 +175,11 @@ class Settings(BaseSettings):
         except ValueError:
             raise ValueError(f"{value!r} is no address such as Orders <orders@example.com>") from None
         return value
+
+    @field_validator("currency")
+    @classmethod
+    def _currency(cls, value: str) -> str:
+        return currency(value)
 
     @field_validator("checkin_time_zone")
     @classmethod

@@ -73,8 +73,13 @@ class FulfilmentStatus(Message):
     needed: tuple[Need, ...]
     missing: tuple[Need, ...]
     state: OrderState | None = Field(default=None, description="Missing as long as the order itself is not known")
+    currency: str = Field(default="EUR", description="Of `value` and `paid`")
     value: Total | None = None
-    paid: Total
+    paid: Total = Field(description="Sum of the payments in the order's currency, each counted once")
+    other_currencies: dict[str, Total] = Field(
+        default_factory=dict, description="What was paid in other currencies, and pays nothing; of 20 at most"
+    )
+    ignored_payments: int = Field(default=0, description="How many payments were in other currencies")
 
 
 def _local_time(value: object) -> datetime:
@@ -160,6 +165,7 @@ class PortalCheckins(Message):
 
     order_no: OrderId
     check_ins: tuple[PortalCheckin, ...] = ()
+    earlier: int = Field(default=0, description="How many check-ins came before these and are no longer shown")
 
 
 class ProductContent(Message):

@@ -63,6 +63,7 @@ class Kind(StrEnum):
     LETTER_MISSING = "letter-missing"
     LETTER_TWICE = "letter-twice"
     LETTER_WRONG = "letter-wrong"
+    CONFIRMED_UNPAID = "confirmed-unpaid"
     LETTER_LOST = "letter-lost"
     VERSIONS_DIFFER = "product-versions"
     CHANGE_DIFFERS = "change-differs"
@@ -165,7 +166,9 @@ class Rules:
         now_ms: when the audit began.
         needs: what has to happen before an order is shipped.
         patience: how long a check-in waits for its order.
-        window: how far apart an order, its payment and its customer may come for a letter.
+        window: how long a letter waits for its customer.
+        currency: the one that orders are in.
+        unpaid: how long an order that is not paid in full can still be confirmed.
         price_drop: share of its price that a product may lose in one change.
         changes: how many changes of a product there may be within `changes_window`.
         changes_window: of time.
@@ -183,6 +186,8 @@ class Rules:
     needs: tuple[Need, ...] = tuple(Need)
     patience: timedelta = timedelta(seconds=60)
     window: timedelta = timedelta(seconds=60)
+    currency: str = "EUR"
+    unpaid: timedelta = timedelta(days=90)
     price_drop: Decimal = Decimal("0.9")
     changes: int = 10
     changes_window: timedelta = timedelta(seconds=60)
@@ -204,9 +209,13 @@ class Rules:
 
 @dataclass
 class Report:
-    """The outcome. `kept` bounds the violations of one kind that are kept with their records; all are counted."""
+    """The outcome. `kept` bounds the violations of one kind that are kept with their records; all are counted.
+
+    `currency` is that of the prices in records.
+    """
 
     kept: int = 100
+    currency: str = "EUR"
     counts: Counter[str] = field(default_factory=Counter)
     found: Counter[Kind] = field(default_factory=Counter)
     violations: list[Violation] = field(default_factory=list)

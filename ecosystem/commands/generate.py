@@ -116,7 +116,7 @@ def generate(
             if products:
                 shelves = await client(ProductsApi, products_url, "products", "--no-products")
             driver = Driver(
-                Clients(orders, writer, desk, fulfilment, shelves),
+                Clients(orders, writer, desk, fulfilment, shelves, running.currency()),
                 Random(seed),
                 lambda text: click.echo(f"MISMATCH {text}", err=True),
                 ghosts=count is None if ghosts is None else ghosts,

@@ -8,12 +8,14 @@ import click
 from pydantic import ValidationError
 from rich.console import Console
 
+from ecosystem import running
 from ecosystem.api import ProductsApi
 from ecosystem.commands.shared import AMOUNT, perform, service_url_option
 from ecosystem.products import offer, read
 from ecosystem.rows import BadFile
 from runtime.dead_letters import describe
 from schemas.api import NewProduct, Product, ProductContent
+from schemas.money import format_amount
 
 _url_option = service_url_option("products")
 
@@ -127,5 +129,6 @@ def _show(url: str, ask: Callable[[ProductsApi], Awaitable[Product]]) -> None:
             return await ask(api)
 
     product = perform(asked(), url)
-    said = f"{product.code}  {product.name}  {product.price:.2f}  {product.state}  version {product.version}"
+    price = format_amount(product.price, running.currency())
+    said = f"{product.code}  {product.name}  {price}  {product.state}  version {product.version}"
     Console().print(said, markup=False, highlight=False, soft_wrap=True)

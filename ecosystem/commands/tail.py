@@ -36,8 +36,7 @@ def tail(topics: tuple[str, ...], from_beginning: bool, follow: bool) -> None:
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        console = Console(highlight=False)
-        settings = running.settings()
+        console, settings, currency = Console(highlight=False), running.settings(), running.currency()
         async with Reader(settings, topics or tuple(known)) as reader:
             if unknown := [topic for topic in topics if topic not in known and topic not in reader.found]:
                 raise click.ClickException(f"no such topic: {', '.join(unknown)}. There are: {', '.join(known)}")
@@ -47,6 +46,6 @@ def tail(topics: tuple[str, ...], from_beginning: bool, follow: bool) -> None:
                 )
             partitions = await partition_count(settings)
             async for record in reader.records(from_beginning or not follow, follow, stop):
-                console.print(line(record, partitions), soft_wrap=True)
+                console.print(line(record, partitions, currency), soft_wrap=True)
 
     perform(show())

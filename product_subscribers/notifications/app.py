@@ -17,7 +17,7 @@ def build(settings: Settings) -> Hosted:
         await office.send(key, compose(notice, settings.mail_from))
 
     send = Effect("notice", Notice, post)
-    notifying = Notifying(settings.product_notifications_to, send)
+    notifying = Notifying(settings.product_notifications_to, send, settings.currency)
     return Hosted(
         Service(
             name="product-notifications",

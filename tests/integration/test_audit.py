@@ -6,6 +6,7 @@ import secrets
 import shutil
 import time
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from email import message_from_bytes
 
 import asyncpg
@@ -35,6 +36,7 @@ from schemas.messages import (
     StockLevel,
     ValidationResult,
 )
+from schemas.payments import Paid
 from schemas.topics import CUSTOMERS, ORDER_VALIDATIONS, ORDERS_ENRICHED, PAYMENTS, WAREHOUSE_INVENTORY
 from tests import topics
 from tests.workers import Deployment, until
@@ -102,7 +104,7 @@ async def business(deployment, worker, around, mail, settings):
     await order(deployment, worker, "shipped", product="TAMPER", quantity=2)
     await order(deployment, worker, "paid", product="TAMPER")
     for number, (order_id, amount) in enumerate((("shipped", 1), ("shipped", 1), ("paid", 5))):
-        await deployment.send(PAYMENTS, Payment(id=f"p{number}", order_id=order_id, ccy="CZK", amount=amount))
+        await deployment.send(PAYMENTS, Payment(id=f"p{number}", order_id=order_id, ccy="EUR", amount=amount))
     # An order that fulfilment did not know in time would be none.
     await deployment.caught_up("orders", "fraud", "inventory", "details", "+".join(sorted(AROUND)))
     for order_id in ("shipped", "dear", "mug-0", "nowhere"):
@@ -432,7 +434,21 @@ def shipped_without_a_check_in(logs):
 def shipped_without_enough(logs):
     [payment] = logs.of(Source.PAYMENTS, "p0")
     logs.drop(payment)
-    logs.change(logs.of(Source.PROGRESS, "shipped")[-1], paid={"p1": payment.message.amount})
+    logs.change(logs.of(Source.PROGRESS, "shipped")[-1], received=Paid().plus(payment.message, "EUR"))
+
+
+def shipped_for_another_currency(logs):
+    """It is as if fulfilment had taken one for the other."""
+    [payment] = logs.of(Source.PAYMENTS, "p0")
+    logs.change(payment, ccy="IDR")
+
+
+def confirmed_too_early(logs):
+    """Before it was paid in full, to which it never came."""
+    [payment] = logs.of(Source.PAYMENTS, "p2")
+    part = payment.message.model_copy(update={"amount": Decimal("0.5")})
+    logs.change(payment, amount=part.amount)
+    logs.change(logs.of(Source.PROGRESS, "paid")[-1], received=Paid().plus(part, "EUR"))
 
 
 def never_fulfilled(logs):
@@ -454,8 +470,8 @@ def never_shipped(logs):
 
 
 def payment_not_in_the_row(logs):
-    [row] = logs.of(Source.PROGRESS, "shipped")[-1:]
-    logs.change(row, paid={"p0": row.message.paid["p0"]})
+    [payment] = logs.of(Source.PAYMENTS, "p0")
+    logs.change(logs.of(Source.PROGRESS, "shipped")[-1], received=Paid().plus(payment.message, "EUR"))
 
 
 def no_row_of_a_payment(logs):
@@ -680,7 +696,13 @@ DOCTORED_AROUND = [
     (fulfilled_twice, "shipped", {Kind.FULFILLED_TWICE}),
     (shipped_by_nobody, "shipped", {Kind.SHIPPED_WITHOUT}),
     (shipped_without_a_check_in, "shipped", {Kind.SHIPPED_WITHOUT}),
-    (shipped_without_enough, "shipped", {Kind.SHIPPED_WITHOUT}),
+    (shipped_without_enough, "shipped", {Kind.SHIPPED_WITHOUT, Kind.CONFIRMED_UNPAID}),
+    (
+        shipped_for_another_currency,
+        "shipped",
+        {Kind.SHIPPED_WITHOUT, Kind.CONFIRMED_UNPAID, Kind.PROGRESS_DIFFERS},
+    ),
+    (confirmed_too_early, "paid", {Kind.CONFIRMED_UNPAID}),
     (never_fulfilled, "paid", {Kind.NOT_FULFILLED}),
     (never_shipped, "shipped", {Kind.NOT_SHIPPED}),
     (payment_not_in_the_row, "shipped", {Kind.PROGRESS_DIFFERS}),

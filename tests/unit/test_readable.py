@@ -38,14 +38,14 @@ def test_each_message_of_the_catalogue_has_a_line_of_its_own(topic):
                 b'{"id":"o1","customerId":7,"state":"FAILED","product":"mug","quantity":2,"price":12.5,'
                 b'"createdAt":"2020-01-01T12:00:00Z","reasons":["no stock","no such customer"]}'
             ),
-            "FAILED customer 7: 2 × mug at 12.5 (no stock; no such customer)",
+            "FAILED customer 7: 2 × mug at 12.50 EUR (no stock; no such customer)",
         ),
         (
             "order-validations",
             b'{"orderId":"o1","checkType":"FRAUD_CHECK","validationResult":"PASS"}',
             "FRAUD_CHECK PASS",
         ),
-        ("payments", b'{"id":"p1","orderId":"o1","ccy":"EUR","amount":25}', "25 EUR for order o1"),
+        ("payments", b'{"id":"p1","orderId":"o1","ccy":"EUR","amount":25}', "25.00 EUR for order o1"),
         (
             "customers",
             b'{"id":7,"firstName":"Franz","lastName":"Kafka","email":"f@example.org","address":"Praha","level":"gold"}',
