@@ -201,10 +201,9 @@ async def test_the_commands_read_all_of_it(shop):
     if "partitioner of librdkafka (CRC-32)" in shop.written:
         assert "misplaced: belongs in partition" in tail[1]
         assert "partitioner=murmur2_random" in audited[1]
-    for topic in {topic for topic, *_ in shop.set_aside}:
-        row = next(row for row in rows if row["topic"] == topic)
-        code, said = await orders(deployment, "dead-letters", "show", topic, f"{row['partition']}@{row['offset']}")
-        assert (code, "error: " in said) == (0, True), said
+    row = next(row for row in rows if row["topic"] == shop.set_aside[0][0])
+    code, said = await orders(deployment, "dead-letters", "show", row["topic"], f"{row['partition']}@{row['offset']}")
+    assert (code, "error: " in said) == (0, True), said
 
 
 async def test_a_worker_that_reads_all_of_it_again_goes_on(shop):
