@@ -66,6 +66,7 @@ class Shop:
         self._writers = {}
         self._orders = 0
         self.set_aside = []
+        self.written = set()
 
     def writer(self, name):
         if name not in self._writers:
@@ -130,6 +131,7 @@ async def test_a_foreign_record_is_processed_or_set_aside_and_orders_go_on(shop,
     finally:
         if case.config:
             await configure(deployment, physical.topic, {"cleanup.policy": "compact"})
+    shop.written.add(name)
     await shop.goes_on()
 
 
@@ -191,16 +193,17 @@ async def test_the_commands_read_all_of_it(shop):
     for code, said in (tail, listed, shown, audited):
         assert "Traceback" not in said
         assert code == 0, said[-3000:]
-    assert "misplaced: belongs in partition" in tail[1]
     rows = [json.loads(line) for line in listed[1].splitlines()]
     places = {(row["topic"], row["from_partition"], row["from_offset"]) for row in rows}
     assert set(shop.set_aside) <= places
-    assert "messages there are no dead letters of these services" in shown[1]
-    assert "partitioner=murmur2_random" in audited[1]
-    for topic in {topic for topic, *_ in shop.set_aside}:
-        row = next(row for row in rows if row["topic"] == topic)
-        code, said = await orders(deployment, "dead-letters", "show", topic, f"{row['partition']}@{row['offset']}")
-        assert (code, "error: " in said) == (0, True), said
+    if "among the dead letters" in shop.written:
+        assert "messages there are no dead letters of these services" in shown[1]
+    if "partitioner of librdkafka (CRC-32)" in shop.written:
+        assert "misplaced: belongs in partition" in tail[1]
+        assert "partitioner=murmur2_random" in audited[1]
+    row = next(row for row in rows if row["topic"] == shop.set_aside[0][0])
+    code, said = await orders(deployment, "dead-letters", "show", row["topic"], f"{row['partition']}@{row['offset']}")
+    assert (code, "error: " in said) == (0, True), said
 
 
 async def test_a_worker_that_reads_all_of_it_again_goes_on(shop):
