@@ -15,7 +15,7 @@ from ecosystem.products import offer, read
 from ecosystem.rows import BadFile
 from runtime.dead_letters import describe
 from schemas.api import NewProduct, Product, ProductContent
-from schemas.money import format_amount
+from schemas.money import plain_amount
 
 _url_option = service_url_option("products")
 
@@ -129,6 +129,6 @@ def _show(url: str, ask: Callable[[ProductsApi], Awaitable[Product]]) -> None:
             return await ask(api)
 
     product = perform(asked(), url)
-    price = format_amount(product.price, running.currency())
+    price = plain_amount(product.price, running.currency())
     said = f"{product.code}  {product.name}  {price}  {product.state}  version {product.version}"
     Console().print(said, markup=False, highlight=False, soft_wrap=True)
