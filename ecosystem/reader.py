@@ -34,6 +34,7 @@ class Reader:
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=self._settings.kafka_bootstrap_servers,
             enable_auto_commit=False,
+            auto_offset_reset="earliest",  # where retention overtakes it: the default is to pass over all there is
             isolation_level="read_committed",
         )
         await self._consumer.start()
