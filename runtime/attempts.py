@@ -137,7 +137,7 @@ class Attempts:
         if entry is None:
             return None
         self._start(entry, now)
-        self._offer(self._lanes[entry.destination], now)
+        self._offer(self._lanes[entry.destination], now, tried=True)
         return entry.row
 
     def over(self, now: float) -> Iterator[tuple[Row, str]]:
@@ -285,12 +285,15 @@ class Attempts:
             lane = self._lanes[destination] = Lane(circuit)
         return lane
 
-    def _offer(self, lane: Lane, now: float) -> None:
+    def _offer(self, lane: Lane, now: float, *, tried: bool = False) -> None:
         """Lines a lane up with the others, if it has anything that may be attempted now."""
         clear = lane.clear
         if clear and lane.fresh and not lane.in_fresh:
             lane.in_fresh = True
-            self._fresh.append(lane)
+            if tried and self.outage.open:  # those at the end are taken then
+                self._fresh.appendleft(lane)
+            else:
+                self._fresh.append(lane)
         if (lane.again or (lane.fresh and not clear)) and not lane.in_suspect:
             if lane.may(now, self._places):
                 lane.in_suspect = True
@@ -301,10 +304,12 @@ class Attempts:
 
     def _next_fresh(self) -> Entry | None:
         while self._fresh:
-            lane = self._fresh.popleft()
+            # During an outage the newest first, as in a lane of which several have failed.
+            newest = self.outage.open
+            lane = self._fresh.pop() if newest else self._fresh.popleft()
             lane.in_fresh = False
             while lane.clear and lane.fresh:
-                entry = lane.fresh.popleft()
+                entry = lane.fresh.pop() if newest else lane.fresh.popleft()
                 entry.queued = entry.suspect = False
                 if self._waiting.get(entry.row) is entry:
                     return entry
