@@ -6,6 +6,7 @@ from email_service.address import Addressing
 from email_service.compose import compose
 from email_service.join import LETTERS_BY_CUSTOMER, PAYMENTS_BY_ORDER, Joining, route
 from email_service.state import CUSTOMERS, JOINS, PAYMENT_ROWS, QUEUE, SENT, WAITING, Addressed
+from runtime.envelope import domain_of
 from runtime.hosting import Hosted
 from runtime.post_office import PostOffice
 from runtime.service import Context, Effect, Input, Service
@@ -21,7 +22,10 @@ def build(settings: Settings) -> Hosted:
     async def post(key: str, addressed: Addressed) -> None:
         await office.send(key, compose(addressed, settings.mail_from, settings.currency))
 
-    send = Effect("letter", Addressed, post)
+    def domain(addressed: Addressed) -> str:
+        return domain_of(addressed.customer.email)
+
+    send = Effect("letter", Addressed, post, destination=domain, at_once=PostOffice.AT_ONCE)
     repeats = settings.at_least_once
     joining = Joining(settings.currency, timedelta(days=settings.email_unpaid_days), repeats=repeats)
     addressing = Addressing(window, send, repeats=repeats)

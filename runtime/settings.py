@@ -124,6 +124,15 @@ class Settings(BaseSettings):
         description="Addresses that get a letter for each change of a product and each alert, comma separated",
     )
 
+    side_effect_timeout_s: float = Field(
+        default=3 * 24 * 3600.0,
+        gt=0,
+        description="After which an e-mail, or a row in a database, that cannot be done is a dead letter",
+    )
+    side_effect_longest_pause_s: float = Field(
+        default=900.0, ge=1, description="Longest pause between two attempts at an e-mail, or at a row in a database"
+    )
+
     email_window_s: float = Field(
         default=60.0,
         gt=0,

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiohttp import web
@@ -39,6 +40,8 @@ from runtime.restore import Logs
 from runtime.rocks import RocksStores
 from runtime.service import Context, Table
 from runtime.settings import OnLostRecords, Settings
+from runtime.side_effect_metrics import METRICS as SIDE_EFFECTS
+from runtime.side_effect_metrics import shown
 from runtime.standby import Follower
 from runtime.watch import Watch, Watches
 from runtime.watchdog import Watchdog
@@ -171,7 +174,11 @@ class Worker:
             limits=self._limits,
             copies=self._copies,
             lost=lost,
+            effect_timeout_s=settings.side_effect_timeout_s,
+            effect_pause_s=settings.side_effect_longest_pause_s,
         )
+        SIDE_EFFECTS.watch(engine.effects)
+        self._later(partial(SIDE_EFFECTS.leave, engine.effects))
         self._app = app = App(settings, plan.group, engine, member, self.url)
         app.assignor.made_with = settings.partitions
         app.assignor.found(plan.consumed, on_disk)
@@ -281,6 +288,7 @@ class Worker:
             "standby": self._copies.lag if self._app is not None else {},
             "stalled": stalled,
             # Told, but not decisive: the other services of the worker go on, and every worker would be unready at once.
+            "side_effects": shown(self._engine.effects) if self._app is not None else {},
             "databases": {database.service: database.away or "open" for database in self._databases},
         }
 

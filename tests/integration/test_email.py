@@ -13,6 +13,7 @@ from ecosystem.dead_letters.redrive import redrive
 from ecosystem.ports import free_ports
 from email_service.compose import message_id
 from email_service.state import Kind
+from runtime.post_office import PostOffice
 from schemas.messages import Customer, Order, OrderState, Payment
 from schemas.topics import BY_LEVEL, CUSTOMERS, ORDERS, ORDERS_ENRICHED, PAYMENTS, CustomerLevel
 from tests.letters import READY_S, Mailbox, serving
@@ -82,7 +83,7 @@ async def test_a_letter_goes_to_its_customer_alone_whatever_they_call_themselves
         assert letter["Bcc"] is None
 
 
-async def test_a_busy_server_is_asked_again_and_one_connection_serves_all(deployment, mailbox, server):
+async def test_a_busy_server_is_asked_again_and_a_few_connections_serve_all(deployment, mailbox, server):
     mailbox.busy = 2
     await deployment.start("email", smtp_port=server)
     await deployment.send(CUSTOMERS, FRANZ)
@@ -90,7 +91,7 @@ async def test_a_busy_server_is_asked_again_and_one_connection_serves_all(deploy
     await until(lambda: len(mailbox.letters) == 5, "five letters")
 
     assert len({letter["Message-ID"] for letter in mailbox.letters}) == 5
-    assert mailbox.connections == 1
+    assert mailbox.connections <= PostOffice.AT_ONCE
 
 
 async def test_a_refused_address_is_set_aside_and_holds_nobody_up(deployment, mailbox, server):

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from runtime import attempt
+from runtime.attempts import Attempts
 from runtime.calls import Asked, NotHere
 from runtime.effects import Effects
 from runtime.plan import Plan
@@ -16,8 +17,9 @@ from schemas.messages import StockLevel
 class Shelf:
     """The other side of an effect, a service that has it, and the loop as far as effects see it."""
 
-    def __init__(self, monkeypatch) -> None:
+    def __init__(self, monkeypatch, at_once=16) -> None:
         monkeypatch.setattr(attempt, "FIRST_PAUSE_S", 0.001)
+        monkeypatch.setattr(Attempts, "FIRST_S", 0.001)
         self.done: list[str] = []
         self.ended: list[str] = []
         self.fate: list[Exception] = []
@@ -26,7 +28,7 @@ class Shelf:
         self.gate.set()
         self.answer = asyncio.Event()
         self.answer.set()
-        effect = Effect("put", StockLevel, self._perform, self._on_done, self._on_refused)
+        effect = Effect("put", StockLevel, self._perform, self._on_done, self._on_refused, at_once=at_once)
         self.service = Service("keeper", (), (), effects=(effect,))
         self.effects = Effects(Plan((self.service,)), self._decided)
         self.store = MemoryStore()
@@ -95,6 +97,14 @@ class Shelf:
 @pytest.fixture
 async def shelf(monkeypatch):
     shelf = Shelf(monkeypatch)
+    yield shelf
+    await shelf.effects.stop()
+
+
+@pytest.fixture
+async def narrow(monkeypatch):
+    """Two at a time."""
+    shelf = Shelf(monkeypatch, at_once=2)
     yield shelf
     await shelf.effects.stop()
 
@@ -173,8 +183,8 @@ async def test_whoever_takes_over_does_what_was_not_done(shelf):
     assert shelf.done == ["mug=1"]
 
 
-async def test_what_is_irrevocable_is_waited_for_and_noted_and_nothing_else_is_begun(shelf, monkeypatch):
-    monkeypatch.setattr(Effects, "AT_ONCE", 2)
+async def test_what_is_irrevocable_is_waited_for_and_noted_and_nothing_else_is_begun(narrow):
+    shelf = narrow
     shelf.answer.clear()
     shelf.ask("mug", 1)
     await shelf.taken(1)
@@ -297,8 +307,8 @@ async def test_what_no_service_here_can_do_is_left_alone_and_holds_nobody_up(she
     assert b"mug" in shelf.store.rows
 
 
-async def test_no_more_than_so_many_at_once(shelf, monkeypatch):
-    monkeypatch.setattr(Effects, "AT_ONCE", 2)
+async def test_no_more_than_so_many_at_once(narrow):
+    shelf = narrow
     shelf.gate.clear()
     for n in range(5):
         shelf.ask(f"mug{n}", n)
@@ -318,7 +328,7 @@ async def test_a_side_that_does_not_answer_holds_up_its_own_service_only(shelf):
     other = Service("other", (), (), effects=(Effect("take", StockLevel, perform),))
     shelf.effects = Effects(Plan((shelf.service, other)), shelf._decided)
     shelf.gate.clear()
-    for n in range(2 * Effects.AT_ONCE):
+    for n in range(32):
         shelf.ask(f"mug{n}", n)
     payload = StockLevel(product="mug", count=1).to_json()
     shelf.effects.apply(other.pending.name, 0, {b"cup": Pending(effect="take", payload=payload).to_json()})
@@ -327,4 +337,4 @@ async def test_a_side_that_does_not_answer_holds_up_its_own_service_only(shelf):
             await asyncio.sleep(0.001)
 
     assert (set(done), shelf.done) == ({"cup"}, [])
-    assert len(shelf.effects._doing) <= Effects.AT_ONCE + 1
+    assert len(shelf.effects._doing) <= 17
