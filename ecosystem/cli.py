@@ -1,5 +1,8 @@
 """The `orders` command."""
 
+import sys
+from typing import Any
+
 import click
 
 from ecosystem.commands.asyncapi import asyncapi
@@ -17,9 +20,30 @@ from ecosystem.commands.stock import stock
 from ecosystem.commands.tail import tail
 from ecosystem.commands.topics import topics
 from ecosystem.commands.up import up
+from ecosystem.output import CLOSED_PIPE, OutputError, guarded
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Main(click.Group):
+    """Ends every command in the same way when its output cannot be written: see `ecosystem/output.py`."""
+
+    def main(self, *args: Any, **more: Any) -> Any:
+        with guarded() as output:
+            try:
+                try:
+                    return super().main(*args, **more)
+                finally:
+                    sys.stdout.flush()
+            except OutputError:
+                pass
+            finally:
+                if output.closed:
+                    sys.exit(CLOSED_PIPE)
+                if output.failure is not None:
+                    click.echo(f"Error: cannot write to standard output: {output.failure.strerror}", err=True)
+                    sys.exit(1)
+
+
+@click.group(cls=_Main, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="faust-orders")
 def main() -> None:
     """Order validation on Kafka: run it, drive it, look at it.

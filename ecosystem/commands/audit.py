@@ -59,9 +59,11 @@ def audit(
     mail: Path | None,
     bootstrap: str | None,
 ) -> None:
-    """Prove from the topics that every acknowledged order reached exactly one final state, that its stock was reserved
-    once and given back once if it failed, that it was shipped once, its check-ins answered for and its letters asked
-    for once, and that each change of a product was announced once; or show which did not, with the records that say so.
+    """Prove from the topics that every promise was kept.
+
+    That is: that every acknowledged order reached exactly one final state, that its stock was reserved once and given
+    back once if it failed, that it was shipped once, its check-ins answered for and its letters asked for once, and
+    that each change of a product was announced once; or show which did not, with the records that say so.
 
     Reads what is committed, up to the ends found at the start, and writes nothing; the services may go on meanwhile.
     Exit code 0: no violation. 1: some. 2: it could not be done. Reads TOPIC_PREFIX, REQUIRED_CHECKS,

@@ -36,7 +36,7 @@ class _Place(click.ParamType):
 
 @click.group("dead-letters")
 def dead_letters() -> None:
-    """Messages that a service could not process: list them, look at one, write them back."""
+    """List, show and write back what could not be processed."""
 
 
 @dead_letters.command("list")
@@ -45,7 +45,9 @@ def dead_letters() -> None:
 @click.option("--json", "json_", is_flag=True, help="All of them, a JSON object a line")
 @bootstrap_option
 def list_(topics: tuple[str, ...], limit: int, json_: bool, bootstrap: str | None) -> None:
-    """Count dead letters by topic, and show the latest: place, time, service that failed, error, key.
+    """Count dead letters by topic, and show the latest.
+
+    A line has the place, the time, the service that failed, its error and the key.
 
     \b
     orders dead-letters list
@@ -93,7 +95,9 @@ def list_(topics: tuple[str, ...], limit: int, json_: bool, bootstrap: str | Non
 @click.option("--json", "json_", is_flag=True, help="One JSON object, key and value in hexadecimal")
 @bootstrap_option
 def show(topic: str, place: tuple[int, int], json_: bool, bootstrap: str | None) -> None:
-    """Show the dead letter of TOPIC at PARTITION@OFFSET: its headers, and the message as it was.
+    """Show the dead letter of TOPIC at PARTITION@OFFSET.
+
+    Shows its headers, and the message as it was.
 
     \b
     orders dead-letters show orders 2@17
@@ -125,10 +129,11 @@ def show(topic: str, place: tuple[int, int], json_: bool, bootstrap: str | None)
 def redrive(
     topic: str, places: tuple[tuple[int, int], ...], all_: bool, service: str | None, bootstrap: str | None
 ) -> None:
-    """Write dead letters of TOPIC back to it as they were: key, value, headers, partition.
+    """Write dead letters of TOPIC back to it.
 
-    Each is written back once, however often this is run, by however many people, and wherever it was interrupted. One
-    that fails again comes back as a new dead letter.
+    They are written as they were: key, value, headers, partition. Each is written back once, however often this is
+    run, by however many people, and wherever it was interrupted. One that fails again comes back as a new dead
+    letter.
 
     Mend the cause first. Every service that reads the topic reads the message again, not only the one that failed on
     it. What they decided about an order they know by its id, for seven days, and say again; an older order, or a count

@@ -71,12 +71,13 @@ def generate(
     portal_url: str,
     products_url: str,
 ) -> None:
-    """Post sample orders, pay and check in for them, and read all of it back.
+    """Drive the services with sample orders; check all answers.
 
-    Most orders are paid at once; some late, in two parts, before they are posted, or never. For most somebody checks
-    in, for some that failed too. What is to follow is waited for: the outcome, SHIPPED if all has happened, what is
-    missing if not, the rejection of check-ins that were in vain. Meanwhile prices change, and a product is withdrawn,
-    ordered until that fails for it, and offered again. Such orders are not in the --count.
+    Posts orders, pays and checks in for them, and reads all of it back. Most orders are paid at once; some late, in
+    two parts, before they are posted, or never. For most somebody checks in, for some that failed too. What is to
+    follow is waited for: the outcome, SHIPPED if all has happened, what is missing if not, the rejection of check-ins
+    that were in vain. Meanwhile prices change, and a product is withdrawn, ordered until that fails for it, and
+    offered again. Such orders are not in the --count.
 
     Orders are posted to the workers in turn and read from the next one. Ends with a tally, and with exit code 1 if
     anything that was read did not fit what was written.

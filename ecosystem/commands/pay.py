@@ -34,7 +34,9 @@ class _NothingToPay(Exception):
 @click.option("--timeout", type=TIMEOUT_MS, default=10_000, show_default=True, metavar="MS", help="How long to wait")
 @service_url_option("fulfilment")
 def pay(order_id: str, amount: Decimal | None, ccy: str, wait: bool, timeout: int, url: str) -> None:
-    """Announce a payment for ORDER_ID, and see what is still missing before the order is shipped.
+    """Announce a payment for ORDER_ID.
+
+    Shows what is still missing before the order is shipped.
 
     An order may be paid in parts, and before it is posted; then the amount has to be named.
 

@@ -48,9 +48,9 @@ def add(code: str, name: str, price: Decimal, url: str) -> None:
 @click.option("--price", type=AMOUNT, help="Of one piece  [default: as it is]")
 @_url_option
 def change(code: str, name: str | None, price: Decimal | None, url: str) -> None:
-    """Change name or price of the product CODE; one that was withdrawn is offered again.
+    """Change name or price of the product CODE.
 
-    Refused if somebody else changes it in the same moment.
+    One that was withdrawn is offered again. Refused if somebody else changes it in the same moment.
 
     \b
     orders products change mug --price 11.50
@@ -98,9 +98,10 @@ def show(code: str, url: str) -> None:
 @click.option("--only-new", is_flag=True, help="Leave those as they are that are there with another name or price")
 @_url_option
 def import_(file: TextIO, only_new: bool, url: str) -> None:
-    """Offer the products of a CSV file in UTF-8 (`-`: the input); line 1 names the columns code, name and price.
+    """Offer the products of a CSV file (`-`: the input).
 
-    Products that are there already are changed where they differ. What was withdrawn stays withdrawn.
+    The file is in UTF-8, and its first line names the columns: code,name,price. Products that are there already are
+    changed where they differ. What was withdrawn stays withdrawn.
 
     \b
     orders products import products.csv

@@ -1,7 +1,9 @@
 """What several commands have in common: options, and errors as people want to read them."""
 
 import asyncio
+import errno
 import logging
+import socket
 from collections.abc import Callable, Coroutine
 from decimal import Decimal, InvalidOperation
 from functools import partial
@@ -92,7 +94,21 @@ def _perform(
     except refusals as error:
         raise click.ClickException(str(error)) from error
     except (KafkaError, OSError) as error:
+        if isinstance(error, OSError) and not _of_network(error):
+            raise click.ClickException(str(error) or repr(error)) from error
         servers = running.settings(bootstrap).kafka_bootstrap_servers
         raise click.ClickException(
             f"Kafka does not answer at {servers} ({error}). Start it with `orders up`, or set KAFKA_BOOTSTRAP_SERVERS."
         ) from error
+
+
+_NETWORK = {errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EINVAL}
+"""Of connecting, besides those that Python has classes for."""
+
+
+def _of_network(error: OSError) -> bool:
+    """Whether nobody answered; a full disk or a file that is gone says nothing about the broker."""
+    if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
+        return True
+    # asyncio puts what happened at several addresses into one error without a number.
+    return error.errno is None or error.errno in _NETWORK

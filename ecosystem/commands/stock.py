@@ -18,7 +18,9 @@ def stock() -> None:
 @click.argument("product")
 @click.argument("count", type=click.IntRange(0, 2**53))
 def set_count(product: str, count: int) -> None:
-    """Announce that the warehouse holds COUNT pieces of PRODUCT, reserved ones included.
+    """Announce that the warehouse holds COUNT of PRODUCT.
+
+    The count includes pieces that are reserved.
 
     \b
     orders stock set mug 250

@@ -30,7 +30,7 @@ _ASKS_TO_STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     "--rate", type=click.FloatRange(0), default=0.0, show_default=True, help="Sample orders a second, each checked"
 )
 def up(apart: bool, workers: int, port: int, fresh: bool, sample: bool, rate: float) -> None:
-    """Start everything on this machine, and stop it all with Ctrl-C.
+    """Start everything on this machine; Ctrl-C stops it.
 
     Kafka comes along (fetched at the first start, about 40 MB; no Docker, no Java), unless KAFKA_BOOTSTRAP_SERVERS
     names one. Data, logs and state are kept under .data (or ORDERS_DATA), and found again by the next run.
@@ -39,9 +39,9 @@ def up(apart: bool, workers: int, port: int, fresh: bool, sample: bool, rate: fl
     first stopped. If that was in the middle of its work it does not start, and says who has to catch up first.
 
     \b
-    orders up --rate 1              all services in one process, and an order every second
-    orders up --workers 2           two of them, sharing the partitions: ports 8080 and 8081
-    orders up --apart --fresh       a process for each service, on new data
+    orders up --rate 1           all services in one process, an order a second
+    orders up --workers 2        two of them, on the ports 8080 and 8081
+    orders up --apart --fresh    a process for each service, on new data
     """
     own_kafka = "KAFKA_BOOTSTRAP_SERVERS" not in os.environ
     if fresh and not own_kafka:
