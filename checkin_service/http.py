@@ -59,8 +59,12 @@ def _differs(new: NewCheckin, kept: Checkin, name: str) -> bool:
 
 
 def _event_id_of(request: web.Request) -> uuid.UUID:
+    text = request.match_info["eventId"]
     try:
-        return uuid.UUID(request.match_info["eventId"])
+        found = uuid.UUID(text)
+        if str(found) != text.lower():  # Python also reads braces, underscores and what has no hyphens
+            raise ValueError(text)
+        return found
     except ValueError:
         fault = InvalidParam(name="eventId", reason="must be a UUID, as the check-in was answered with")
         raise Refused(400, f"{fault.name} {fault.reason}.", errors=[fault]) from None

@@ -4,6 +4,7 @@ import sys
 from typing import Any
 
 import click
+from pydantic import ValidationError
 
 from ecosystem.commands.asyncapi import asyncapi
 from ecosystem.commands.audit import audit
@@ -21,6 +22,8 @@ from ecosystem.commands.tail import tail
 from ecosystem.commands.topics import topics
 from ecosystem.commands.up import up
 from ecosystem.output import CLOSED_PIPE, OutputError, guarded
+from ecosystem.rows import faults_of
+from runtime.settings import Settings
 
 
 class _Main(click.Group):
@@ -33,6 +36,12 @@ class _Main(click.Group):
                     return super().main(*args, **more)
                 finally:
                     sys.stdout.flush()
+            except ValidationError as error:
+                if error.title != Settings.__name__:
+                    raise
+                for name, reason in faults_of(error):
+                    click.echo(f"Error: the environment variable {name.upper()} {reason}", err=True)
+                sys.exit(2)
             except OutputError:
                 pass
             finally:

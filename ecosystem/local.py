@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from dataclasses import dataclass
+from decimal import Decimal
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -120,7 +121,7 @@ class Local:
             self._perform(self._until_sample_is_known())
         self._welcome(time.monotonic() - began)
         if self._wish.rate:
-            options = ["--rate", str(self._wish.rate), "--every", "60"]
+            options = ["--rate", f"{Decimal(str(self._wish.rate)):f}", "--every", "60"]
             options += [part for url in urls["orders"] for part in ("--url", url)]
             for service in ("fulfilment", "checkin", "portal", "products"):
                 options += [f"--{service}-url", urls[service][0]]

@@ -83,7 +83,7 @@ def _expected(request: web.Request) -> Expected:
         fault = InvalidParam(name="If-Match", reason='must be the ETag of the product in its quotes, such as "3"')
         raise Refused(400, f"{fault.name} {fault.reason}.", errors=[fault])
     # Weak ones, and text that is no version of ours, are versions that no product has.
-    return {int(version) for version in re.findall(r'(?<!W/)"([0-9]{1,19})"', header)}
+    return {int(version) for version in re.findall(r'(?<!W/)"(0|[1-9][0-9]{0,18})"', header)}
 
 
 def openapi() -> Mapping[str, Any]:

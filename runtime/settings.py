@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from yarl import URL
 
 from runtime import failpoints
+from schemas import numbers
 from schemas.addresses import address, mailbox
 
 
@@ -130,6 +131,16 @@ class Settings(BaseSettings):
     fail_points: Annotated[tuple[failpoints.Trigger, ...], NoDecode] = Field(
         default=(), description="For tests: steps at which to crash or fall silent, see `runtime/failpoints.py`"
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, str) or info.field_name is None:
+            return value
+        kind = cls.model_fields[info.field_name].annotation
+        if kind is int:
+            return numbers.whole(value)
+        return numbers.decimal(value) if kind is float else value
 
     @field_validator("required_checks", "fulfilment_needs", "worker_keys", "product_notifications_to", mode="before")
     @classmethod

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from ecosystem import running
-from ecosystem.commands.shared import bootstrap_option, perform
+from ecosystem.commands.shared import Real, Whole, bootstrap_option, perform
 from runtime.settings import Guarantee
 
 
@@ -31,12 +31,8 @@ class _Since(click.ParamType):
     type=click.Choice([g.value for g in Guarantee]),
     help="What was promised  [default: PROCESSING_GUARANTEE, exactly_once]",
 )
-@click.option(
-    "--grace", type=click.FloatRange(0), default=30.0, show_default=True, metavar="S", help="How late things may be"
-)
-@click.option(
-    "--limit", type=click.IntRange(1), default=100, show_default=True, help="Violations of one kind shown in full"
-)
+@click.option("--grace", type=Real(0), default=30.0, show_default=True, metavar="S", help="How late things may be")
+@click.option("--limit", type=Whole(1), default=100, show_default=True, help="Violations of one kind shown in full")
 @click.option("--json", "json_", is_flag=True, help="One JSON object, and no progress")
 @click.option(
     "--temp",

@@ -6,7 +6,7 @@ import click
 from pydantic import ValidationError
 
 from ecosystem import running
-from ecosystem.commands.shared import perform
+from ecosystem.commands.shared import Whole, perform
 from ecosystem.customers import FORM, NewCustomer, check, read
 from ecosystem.rows import BadFile, faults_of
 from ecosystem.writer import Writer
@@ -20,7 +20,7 @@ def customers() -> None:
 
 
 @customers.command()
-@click.argument("id_", metavar="ID", type=int)
+@click.argument("id_", metavar="ID", type=Whole())
 @click.option("--first-name", required=True)
 @click.option("--last-name", required=True)
 @click.option("--email", required=True, help="Where letters about orders go")

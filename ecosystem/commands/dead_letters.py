@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ecosystem import running
-from ecosystem.commands.shared import bootstrap_option, perform
+from ecosystem.commands.shared import Whole, bootstrap_option, perform
 from runtime.settings import Settings
 from schemas.topics import DEAD_LETTERS
 
@@ -28,7 +28,7 @@ class _Place(click.ParamType):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         if isinstance(value, tuple):
             return value
-        found = re.fullmatch(r"(\d{1,9})@(\d{1,18})", str(value))
+        found = re.fullmatch(r"([0-9]{1,9})@([0-9]{1,18})", str(value))
         if not found:
             self.fail(f"{value!r} is not a place such as 2@17, partition and offset, as `list` shows it", param, ctx)
         return int(found[1]), int(found[2])
@@ -41,7 +41,7 @@ def dead_letters() -> None:
 
 @dead_letters.command("list")
 @click.argument("topics", nargs=-1, metavar="[TOPIC...]")
-@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Shown of each topic, the latest")
+@click.option("--limit", type=Whole(1), default=20, show_default=True, help="Shown of each topic, the latest")
 @click.option("--json", "json_", is_flag=True, help="All of them, a JSON object a line")
 @bootstrap_option
 def list_(topics: tuple[str, ...], limit: int, json_: bool, bootstrap: str | None) -> None:

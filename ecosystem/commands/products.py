@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
-from typing import TextIO
+from typing import BinaryIO
 
 import click
 from pydantic import ValidationError
@@ -11,7 +11,7 @@ from rich.console import Console
 from ecosystem.api import ProductsApi
 from ecosystem.commands.shared import AMOUNT, perform, service_url_option
 from ecosystem.products import offer, read
-from ecosystem.rows import BadFile
+from ecosystem.rows import BadFile, text_of
 from runtime.dead_letters import describe
 from schemas.api import NewProduct, Product, ProductContent
 
@@ -94,10 +94,10 @@ def show(code: str, url: str) -> None:
 
 
 @products.command("import")
-@click.argument("file", metavar="CSV", type=click.File(encoding="utf-8-sig", errors="surrogateescape"))
+@click.argument("file", metavar="CSV", type=click.File("rb"))
 @click.option("--only-new", is_flag=True, help="Leave those as they are that are there with another name or price")
 @_url_option
-def import_(file: TextIO, only_new: bool, url: str) -> None:
+def import_(file: BinaryIO, only_new: bool, url: str) -> None:
     """Offer the products of a CSV file (`-`: the input).
 
     The file is in UTF-8, and its first line names the columns: code,name,price. Products that are there already are
@@ -108,7 +108,7 @@ def import_(file: TextIO, only_new: bool, url: str) -> None:
     orders products import --only-new - < products.csv
     """
     try:
-        found = read(file.name, file)
+        found = read(file.name, text_of(file))
     except BadFile as error:
         raise click.ClickException(f"Nothing was offered.\n{error}") from error
 

@@ -5,7 +5,7 @@ import errno
 import logging
 import socket
 from collections.abc import Callable, Coroutine
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,11 +15,35 @@ from aiokafka.errors import KafkaError
 from ecosystem import running
 from ecosystem.api import Refusal, Unreachable
 from runtime.provision import WrongPartitions
+from schemas.numbers import decimal, whole
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
-TIMEOUT_MS = click.IntRange(0, 60_000)
+
+class Whole(click.IntRange):
+    """A whole number in plain digits, from `min` to `max` as far as these are given."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            number = whole(value) if isinstance(value, str) else value
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
+        return super().convert(number, param, ctx)
+
+
+class Real(click.FloatRange):
+    """A number in plain digits that may have a fraction, from `min` to `max` as far as these are given."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            number = float(decimal(value)) if isinstance(value, str) else value
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
+        return super().convert(number, param, ctx)
+
+
+TIMEOUT_MS = Whole(0, 60_000)
 
 
 class _Amount(click.ParamType):
@@ -27,9 +51,9 @@ class _Amount(click.ParamType):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Decimal:
         try:
-            return Decimal(str(value))
-        except InvalidOperation:
-            self.fail(f"{value!r} is not an amount such as 9.90", param, ctx)
+            return decimal(str(value))
+        except ValueError as error:
+            self.fail(f"{value!r} is not an amount such as 9.90: it {error}", param, ctx)
 
 
 AMOUNT = _Amount()
