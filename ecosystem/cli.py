@@ -42,6 +42,9 @@ class _Main(click.Group):
                 for name, reason in faults_of(error):
                     click.echo(f"Error: the environment variable {name.upper()} {reason}", err=True)
                 sys.exit(2)
+            except UnicodeEncodeError as error:  # an argument of bytes that are no text, as far as it came
+                click.echo(f"Error: {error.object!a} is no text in UTF-8", err=True)
+                sys.exit(2)
             except OutputError:
                 pass
             finally:

@@ -62,7 +62,7 @@ class BadFile(Exception):
 def faults_of(error: ValidationError) -> list[tuple[str, str]]:
     """Each field at fault, as its column is called, with what to do about it."""
     details = error.errors(include_url=False, include_input=False)
-    return [(str(detail["loc"][0]), _advice(detail)) for detail in details]
+    return [(str(detail["loc"][0]) if detail["loc"] else "", _advice(detail)) for detail in details]
 
 
 _MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}

@@ -77,7 +77,8 @@ def audit(
     settings = running.settings(bootstrap)
     console = Console(highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=json_) as bar:
+    errors = Console(stderr=True)
+    with Progress(*columns, console=errors, transient=True, disable=json_ or not errors.is_terminal) as bar:
         task = bar.add_task("connecting")
         report = perform(
             auditing.audit(

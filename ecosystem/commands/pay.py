@@ -11,7 +11,7 @@ from rich.console import Console
 
 from ecosystem import running
 from ecosystem.api import FulfilmentApi, Refusal
-from ecosystem.commands.shared import AMOUNT, TIMEOUT_MS, perform, service_url_option
+from ecosystem.commands.shared import AMOUNT, NAME, TIMEOUT_MS, perform, service_url_option
 from ecosystem.writer import Writer
 from runtime.dead_letters import describe
 from schemas.api import FulfilmentStatus
@@ -27,7 +27,7 @@ class _NothingToPay(Exception):
 
 
 @click.command()
-@click.argument("order_id", metavar="ORDER_ID")
+@click.argument("order_id", metavar="ORDER_ID", type=NAME)
 @click.option("--amount", type=AMOUNT, help="How much  [default: what is missing of the order's value]")
 @click.option("--ccy", default="EUR", show_default=True, help="Currency of the payment, three letters")
 @click.option("--wait/--no-wait", default=True, help="Wait until fulfilment has seen it  [default: wait]")

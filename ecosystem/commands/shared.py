@@ -7,14 +7,17 @@ import socket
 from collections.abc import Callable, Coroutine
 from decimal import Decimal
 from functools import partial
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import click
 from aiokafka.errors import KafkaError
+from pydantic import TypeAdapter, ValidationError
 
 from ecosystem import running
 from ecosystem.api import Refusal, Unreachable
+from ecosystem.rows import faults_of
 from runtime.provision import WrongPartitions
+from schemas.identifiers import Composed
 from schemas.numbers import decimal, whole
 
 T = TypeVar("T")
@@ -58,6 +61,23 @@ class _Amount(click.ParamType):
 
 AMOUNT = _Amount()
 """Of money."""
+
+
+class _Name(click.ParamType):
+    name = "text"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            str(value).encode()  # what is no text fails here: see `ecosystem/cli.py`
+            return _COMPOSED.validate_python(value)
+        except ValidationError as error:
+            [(_, reason)] = faults_of(error)
+            self.fail(f"{value!r}: {reason}", param, ctx)
+
+
+_COMPOSED: TypeAdapter[str] = TypeAdapter(Annotated[str, Composed])
+NAME = _Name()
+"""An order id or a product, for what no service looks at before it is written: in Unicode form NFC."""
 
 
 def service_url_option(service: str, name: str = "--url") -> Callable[[F], F]:

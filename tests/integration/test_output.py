@@ -8,7 +8,7 @@ import pytest
 
 from ecosystem.services import DATABASES, NAMES
 from tests.unit.test_help import COMMANDS
-from tests.workers import PATIENCE_S
+from tests.workers import PATIENCE_S, until
 
 CUSTOMER = ["--first-name", "F", "--last-name", "K", "--email", "f@example.org", "--address", "Praha"]
 ARGUMENTS = {
@@ -54,8 +54,7 @@ async def ecosystem(deployment, new_database, tmp_path):
     await deployment.send_raw("orders", b"o", b"no order")
     (tmp_path / "customers.csv").write_text("id,firstName,lastName,email,address\n1,F,K,f@example.org,Praha\n")
     (tmp_path / "products.csv").write_text("code,name,price\nkettle,Kettle,59.00\n")
-    await deployment.caught_up(worker.plan.group)
-    [letter] = await deployment.records("orders.dead-letters")
+    [letter, *_] = await until(lambda: deployment.records("orders.dead-letters"), "a dead letter", every=0.5)
     urls = {f"{name}_URL": str(worker.url) for name in ("ORDERS", "CHECKIN", "FULFILMENT", "PORTAL", "PRODUCTS")}
     mine = {"KAFKA_BOOTSTRAP_SERVERS": deployment.servers, "TOPIC_PREFIX": deployment.prefix, **urls}
     mine |= {name: databases[name.lower()] for name in DATABASES.values()}
