@@ -55,7 +55,7 @@ class _Raw(io.FileIO):
 
     def write(self, data: object) -> int:
         size = memoryview(data).nbytes  # type: ignore[arg-type]
-        if self._dead or self._output.ending:
+        if self._dead or (self._told and self._output.ending):
             return size
         try:
             while (written := super().write(data)) is None:  # type: ignore[arg-type]

@@ -166,6 +166,17 @@ class Settings(BaseSettings):
             raise ValueError(f"{value!r} is no address such as Orders <orders@example.com>") from None
         return value
 
+    @field_validator("advertised_url")
+    @classmethod
+    def _url(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        url = URL(value)
+        more = url.path.strip("/") or url.query_string or url.fragment or url.user or url.password
+        if url.scheme not in {"http", "https"} or not url.host or more:
+            raise ValueError(f"{value!r} is no base URL such as http://orders-1:8080")
+        return value
+
     @field_validator("checkin_time_zone")
     @classmethod
     def _zone(cls, value: str) -> str:

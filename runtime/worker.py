@@ -32,6 +32,7 @@ from runtime.patience import Patience
 from runtime.plan import Plan
 from runtime.producers import Idempotent, Transactional
 from runtime.provision import ensure_topics, topics_of
+from runtime.reachability import network_identity
 from runtime.records import TopicPartition
 from runtime.restore import Logs
 from runtime.rocks import RocksStores
@@ -82,6 +83,8 @@ class Worker:
         self._ownership = Ownership()
         self._watches = Watches()
         self._ended = asyncio.Event()
+        self.network = network_identity()
+        """Of this host, to the others of the group."""
         self._url: URL | None = None
         self._open = False
         self._app: App | None = None
@@ -164,6 +167,7 @@ class Worker:
         )
         self._app = app = App(settings, plan.group, engine, member, self.url)
         app.assignor.found(plan.consumed, on_disk)
+        app.assignor.network = self.network
         self._later(self._ownership.lose)  # also if what follows was cut short: no batch is applied any more
         self._at_stop(engine.stop)
         self._at_stop(app.stop, self.LEAVE_S)
@@ -245,7 +249,9 @@ class Worker:
         """Base URL of the worker that owns the key's partition, as the group last agreed; may be this one."""
         if self._app is None:
             return None
-        return self._app.owners.get(partition_of(key.encode(), self.settings.partitions))
+        owner = self._app.owners.get(partition_of(key.encode(), self.settings.partitions))
+        # Of two workers of one URL the refused one is not the owner: it must not take itself for it.
+        return owner.with_fragment("accepted") if owner is not None and self._app.refused else owner
 
     def standbys(self, key: str) -> Sequence[URL]:
         """Base URLs of the workers that keep copies of the key's partition, as the group last agreed."""
@@ -263,8 +269,10 @@ class Worker:
         """`ready` once the partitions the group gave this worker are taken over."""
         stalled = self._watchdog.report() if self._watchdog is not None else []
         return {
-            "ready": self._open and self._running and not self.stopping and not stalled,
+            "ready": self._open and self._running and not self.stopping and not stalled and not self._refused,
             "services": [s.name for s in self.plan.services],
+            "url": str(self._url or ""),
+            "refused": self._refused,
             "partitions": sorted({tp.partition for tp in self._ownership.partitions}),
             "takeover": dict(self._engine.handover.progress) if self._app is not None else {},
             "standby": self._copies.lag if self._app is not None else {},
@@ -277,6 +285,11 @@ class Worker:
     def _running(self) -> bool:
         """Whether it has taken over what it is to; a worker that consumes nothing has nothing to take over."""
         return self._ownership.running or not self.plan.consumed
+
+    @property
+    def _refused(self) -> str:
+        """Why the group gives this worker nothing; empty if it does not refuse it."""
+        return "" if self._app is None else self._app.refused
 
     @property
     def _databases(self) -> "list[Database]":

@@ -18,10 +18,10 @@ ARGUMENTS = {
     ("checkin",): ["o1"],
     ("generate",): ["--count", "1", "--rate", "100", "--no-products"],
     ("stock", "set"): ["mug", "1"],
-    ("products", "add"): ["mug", "Mug", "12"],
-    ("products", "change"): ["mug", "--price", "13"],
-    ("products", "show"): ["mug"],
-    ("products", "withdraw"): ["mug"],
+    ("products", "add"): ["{product}", "Mug", "12"],
+    ("products", "change"): ["{product}", "--price", "13"],
+    ("products", "show"): ["{product}"],
+    ("products", "withdraw"): ["{product}"],
     ("products", "import"): ["{folder}/products.csv"],
     ("customers", "add"): ["1", *CUSTOMER],
     ("customers", "import"): ["{folder}/customers.csv"],
@@ -67,7 +67,8 @@ def started(ecosystem):
     names, env = ecosystem
 
     async def start(path, arguments, **files):
-        given = [argument.format(**names) for argument in arguments]
+        product = f"made-for-{files['stdout']}"  # one that was withdrawn cannot be added again
+        given = [argument.format(product=product, **names) for argument in arguments]
         return await asyncio.create_subprocess_exec(
             sys.executable, "-m", "ecosystem.cli", *path, *given, env=env, **files
         )
