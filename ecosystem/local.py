@@ -18,7 +18,7 @@ from ecosystem.api import ProductsApi
 from ecosystem.children import Children
 from ecosystem.firsts import Firsts
 from ecosystem.groups import behind
-from ecosystem.health import is_ready
+from ecosystem.health import answering, is_ready
 from ecosystem.kafka import Cluster
 from ecosystem.layout import Planned, plan
 from ecosystem.locks import exclusive
@@ -199,10 +199,17 @@ class Local:
     def _url(self, service: str) -> str:
         return self._urls(service)[0]
 
+    def _checkin_url(self) -> str:
+        """On the port where clients expect the service, if a worker of ours has it."""
+        port = self._settings.checkin_port
+        ours = port and answering(f"http://127.0.0.1:{port}") in self._urls("checkin")
+        return f"http://localhost:{port}" if ours else self._url("checkin")
+
     def _welcome(self, seconds: float) -> None:
         log = f", log in {self._data / 'kafka' / '1' / 'kafka.log'}" if self._kafka else ""
         found = {
             "orders": f"{self._url('orders')}/v1/orders",
+            "check-ins": f"{self._checkin_url()}/api/SOA/home/checkin",
             "docs": f"{self._url('orders')}/docs",
             "metrics": f"{self._url('orders')}/metrics",
             "Kafka": f"{self._settings.kafka_bootstrap_servers}{log}",

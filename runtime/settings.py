@@ -94,6 +94,12 @@ class Settings(BaseSettings):
     checkin_database_url: SecretStr | None = Field(
         default=None, description="`postgresql://user:password@host:port/database`, of the check-in service alone"
     )
+    checkin_port: int = Field(
+        default=3000,
+        ge=0,
+        le=65535,
+        description="Where the check-in service listens as well, if it is free and HTTP_PORT is not 0; 0 for nowhere",
+    )
     checkin_time_zone: str = Field(default="Asia/Bangkok", description="Of the times in check-ins; an IANA name")
 
     products_database_url: SecretStr | None = Field(default=None, description="Of the product service alone")

@@ -55,6 +55,9 @@ RESTORE_BYTES, FOLLOW_BYTES = 64 * 1024 * 1024, 16 * 1024 * 1024
 LEAST_BYTES = 64 * 1024
 """Of each partition all the same, for a request to be worth its while."""
 
+_IPV6 = {"127.0.0.1": ("::1",), "localhost": ("::1",), "0.0.0.0": ("::",)}  # noqa: S104
+"""By the host of IPv4: what `localhost` may mean to a client, who perhaps tries no second address."""
+
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 
@@ -327,6 +330,22 @@ class Worker:
         await web.TCPSite(self._runner, self.settings.http_host, self.settings.http_port, backlog=1024).start()
         port: int = self._runner.addresses[0][1]
         self._url = self.settings.base_url(port)
+        if self.settings.http_port:  # one that is to have any port, as in tests, must not take one of a name
+            for wanted in {h.port for h in self._hosted} - {0, port}:
+                await self._serve_also(wanted)
+
+    async def _serve_also(self, port: int) -> None:
+        """Listens on the port of a service, too; on IPv6 as well where the host has one address of each kind."""
+        host = self.settings.http_host
+        for name in (host, *_IPV6.get(host, ())):
+            try:
+                await web.TCPSite(self._runner, name, port, backlog=1024).start()
+            except OSError as error:
+                if name == host:
+                    log.warning("port not taken port=%d error=%s; the services answer at %s", port, error, self.url)
+                    return
+                log.debug("no IPv6 port=%d error=%s", port, error)
+        log.info("listens as well port=%d", port)
 
     async def _reach_broker(self) -> None:
         """Waits for the broker, and makes the topics that are missing there."""
