@@ -240,3 +240,18 @@ def test_two_that_are_started_in_the_same_moment_do_not_meet(tmp_path):
         )
         assert "of-two" not in orders(tmp_path / "one", "get", "of-two", "--timeout", "0").stdout
     assert (one.process.returncode, two.process.returncode) == (0, 0)
+
+
+@pytest.mark.parametrize("last", [b"", b"Ready after"], ids=["head -1", "when it is ready"])
+def test_it_stops_it_all_once_nobody_reads_what_it_says(tmp_path, last):
+    command = [sys.executable, "-m", "ecosystem.cli", "up", "--no-sample", "--port", str(random.choice(HTTP_PORTS))]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env={**environment(tmp_path), "PYTHONUNBUFFERED": "1"}, **pipes) as process:
+        while last not in process.stdout.readline():
+            assert process.poll() is None
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.stdout.close()
+        assert process.wait(PATIENCE_S) == 141
+        assert process.stderr.read() == b""
+        assert not alive(children)
+    assert not (tmp_path / "running.json").exists()
