@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.reachability import Claim, _is_local, network_identity, refusals
+from runtime.settings import Settings
 
 URLS = ("http://a:1", "http://b:1", "http://127.0.0.1:1", "http://0.0.0.0:1", "http://[::]:2", "http://localhost:1")
 CLAIMS = st.lists(
@@ -74,6 +75,23 @@ def test_members_of_an_earlier_version_are_never_refused():
 def test_a_process_that_is_two_members_for_a_moment_is_no_conflict():
     twice = Claim("http://a:1", "one", 1.0, "x", accepted=True)
     assert refusals({"a": twice, "b": twice}) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "good"),
+    [
+        ("http://orders-1:8080", True), ("https://orders.example.org", True), ("http://[fd00::1]:80/", True),
+        ("", True), ("orders:8080", False), ("orders", False), ("http://", False), ("ftp://orders", False),
+        ("http://a/b", False), ("http://a?b", False), ("http://a#b", False), ("http://me:too@a", False), ("http://a:99999", False),
+        ("http://[::", False),
+    ],
+)  # fmt: skip
+def test_what_is_advertised_is_a_base_url(text, good):
+    if good:
+        assert Settings(advertised_url=text).base_url(1).host
+        return
+    with pytest.raises(ValueError, match="advertised_url"):
+        Settings(advertised_url=text)
 
 
 def test_the_network_has_one_name_and_ports_that_are_implied_count():
