@@ -1,5 +1,6 @@
 """Asking a worker whether it is ready."""
 
+import json
 import urllib.error
 import urllib.request
 from http import HTTPStatus
@@ -14,3 +15,16 @@ def is_ready(url: str) -> bool:
             return bool(answer.status == HTTPStatus.OK)
     except OSError:  # also what urllib raises for 503
         return False
+
+
+def answering(url: str) -> str | None:
+    """The base URL of the worker that answers at `url`, as it calls itself; `None` if no worker does."""
+    try:
+        try:
+            with urllib.request.urlopen(f"{url}/readyz", timeout=_TIMEOUT_S) as answer:
+                told = json.load(answer)
+        except urllib.error.HTTPError as error:
+            told = json.load(error)
+        return str(told["url"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

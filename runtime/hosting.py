@@ -111,3 +111,5 @@ class Hosted:
     """Its own, if it has one: opened, migrated and waited for by the worker."""
     outbox: "Outbox | None" = None
     """In that database, relayed to Kafka by the worker."""
+    port: int = 0
+    """Where its clients expect it: the worker listens there as well, if it can; 0 for no such port."""

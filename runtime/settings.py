@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from yarl import URL
 
 from runtime import failpoints
+from schemas import numbers
 from schemas.addresses import address, mailbox
 from schemas.money import currency
 
@@ -108,6 +109,12 @@ class Settings(BaseSettings):
     checkin_database_url: SecretStr | None = Field(
         default=None, description="`postgresql://user:password@host:port/database`, of the check-in service alone"
     )
+    checkin_port: int = Field(
+        default=3000,
+        ge=0,
+        le=65535,
+        description="Where the check-in service listens as well, if it is free and HTTP_PORT is not 0; 0 for nowhere",
+    )
     checkin_time_zone: str = Field(default="Asia/Bangkok", description="Of the times in check-ins; an IANA name")
 
     products_database_url: SecretStr | None = Field(default=None, description="Of the product service alone")
@@ -161,6 +168,16 @@ class Settings(BaseSettings):
         default=(), description="For tests: steps at which to crash or fall silent, see `runtime/failpoints.py`"
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, str) or info.field_name is None:
+            return value
+        kind = cls.model_fields[info.field_name].annotation
+        if kind is int:
+            return numbers.whole(value)
+        return numbers.decimal(value) if kind is float else value
+
     @field_validator("required_checks", "fulfilment_needs", "worker_keys", "product_notifications_to", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
@@ -189,6 +206,17 @@ class Settings(BaseSettings):
     @classmethod
     def _currency(cls, value: str) -> str:
         return currency(value)
+
+    @field_validator("advertised_url")
+    @classmethod
+    def _url(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        url = URL(value)
+        more = url.path.strip("/") or url.query_string or url.fragment or url.user or url.password
+        if url.scheme not in {"http", "https"} or not url.host or more:
+            raise ValueError(f"{value!r} is no base URL such as http://orders-1:8080")
+        return value
 
     @field_validator("checkin_time_zone")
     @classmethod

@@ -35,6 +35,7 @@ from runtime.patience import Patience
 from runtime.plan import Plan
 from runtime.producers import Idempotent, Transactional
 from runtime.provision import ensure_topics, topics_of
+from runtime.reachability import network_identity
 from runtime.records import TopicPartition
 from runtime.restore import Logs
 from runtime.rocks import RocksStores
@@ -58,6 +59,9 @@ RESTORE_BYTES, FOLLOW_BYTES = 64 * 1024 * 1024, 16 * 1024 * 1024
 
 LEAST_BYTES = 64 * 1024
 """Of each partition all the same, for a request to be worth its while."""
+
+_IPV6 = {"127.0.0.1": ("::1",), "localhost": ("::1",), "0.0.0.0": ("::",)}  # noqa: S104
+"""By the host of IPv4: what `localhost` may mean to a client, who perhaps tries no second address."""
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
@@ -87,6 +91,8 @@ class Worker:
         self._ownership = Ownership()
         self._watches = Watches()
         self._ended = asyncio.Event()
+        self.network = network_identity()
+        """Of this host, to the others of the group."""
         self._url: URL | None = None
         self._open = False
         self._app: App | None = None
@@ -182,6 +188,7 @@ class Worker:
         self._app = app = App(settings, plan.group, engine, member, self.url)
         app.assignor.made_with = settings.partitions
         app.assignor.found(plan.consumed, on_disk)
+        app.assignor.network = self.network
         self._later(self._ownership.lose)  # also if what follows was cut short: no batch is applied any more
         self._at_stop(engine.stop)
         self._at_stop(app.stop, self.LEAVE_S)
@@ -263,7 +270,9 @@ class Worker:
         """Base URL of the worker that owns the key's partition, as the group last agreed; may be this one."""
         if self._app is None:
             return None
-        return self._app.owners.get(partition_of(key.encode(), self.settings.partitions))
+        owner = self._app.owners.get(partition_of(key.encode(), self.settings.partitions))
+        # Of two workers of one URL the refused one is not the owner: it must not take itself for it.
+        return owner.with_fragment("accepted") if owner is not None and self._app.refused else owner
 
     def standbys(self, key: str) -> Sequence[URL]:
         """Base URLs of the workers that keep copies of the key's partition, as the group last agreed."""
@@ -281,8 +290,10 @@ class Worker:
         """`ready` once the partitions the group gave this worker are taken over."""
         stalled = self._watchdog.report() if self._watchdog is not None else []
         return {
-            "ready": self._open and self._running and not self.stopping and not stalled,
+            "ready": self._open and self._running and not self.stopping and not stalled and not self._refused,
             "services": [s.name for s in self.plan.services],
+            "url": str(self._url or ""),
+            "refused": self._refused,
             "partitions": sorted({tp.partition for tp in self._ownership.partitions}),
             "takeover": dict(self._engine.handover.progress) if self._app is not None else {},
             "standby": self._copies.lag if self._app is not None else {},
@@ -296,6 +307,11 @@ class Worker:
     def _running(self) -> bool:
         """Whether it has taken over what it is to; a worker that consumes nothing has nothing to take over."""
         return self._ownership.running or not self.plan.consumed
+
+    @property
+    def _refused(self) -> str:
+        """Why the group gives this worker nothing; empty if it does not refuse it."""
+        return "" if self._app is None else self._app.refused
 
     @property
     def _databases(self) -> "list[Database]":
@@ -333,6 +349,22 @@ class Worker:
         await web.TCPSite(self._runner, self.settings.http_host, self.settings.http_port, backlog=1024).start()
         port: int = self._runner.addresses[0][1]
         self._url = self.settings.base_url(port)
+        if self.settings.http_port:  # one that is to have any port, as in tests, must not take one of a name
+            for wanted in {h.port for h in self._hosted} - {0, port}:
+                await self._serve_also(wanted)
+
+    async def _serve_also(self, port: int) -> None:
+        """Listens on the port of a service, too; on IPv6 as well where the host has one address of each kind."""
+        host = self.settings.http_host
+        for name in (host, *_IPV6.get(host, ())):
+            try:
+                await web.TCPSite(self._runner, name, port, backlog=1024).start()
+            except OSError as error:
+                if name == host:
+                    log.warning("port not taken port=%d error=%s; the services answer at %s", port, error, self.url)
+                    return
+                log.debug("no IPv6 port=%d error=%s", port, error)
+        log.info("listens as well port=%d", port)
 
     async def _reach_broker(self) -> None:
         """Waits for the broker, and makes the topics that are missing there."""

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from ecosystem import running
 from ecosystem.api import FulfilmentApi, Refusal
-from ecosystem.commands.shared import AMOUNT, TIMEOUT_MS, perform, service_url_option
+from ecosystem.commands.shared import AMOUNT, NAME, TIMEOUT_MS, perform, service_url_option
 from ecosystem.writer import Writer
 from runtime.dead_letters import describe
 from schemas.api import FulfilmentStatus
@@ -30,14 +30,16 @@ class _NothingToPay(Exception):
 
 
 @click.command()
-@click.argument("order_id", metavar="ORDER_ID")
+@click.argument("order_id", metavar="ORDER_ID", type=NAME)
 @click.option("--amount", type=AMOUNT, help="How much  [default: what is missing of the order's value]")
 @click.option("--ccy", help="Currency of the payment, three letters  [default: that of orders]")
 @click.option("--wait/--no-wait", default=True, help="Wait until fulfilment has seen it  [default: wait]")
 @click.option("--timeout", type=TIMEOUT_MS, default=10_000, show_default=True, metavar="MS", help="How long to wait")
 @service_url_option("fulfilment")
 def pay(order_id: str, amount: Decimal | None, ccy: str | None, wait: bool, timeout: int, url: str) -> None:
-    """Announce a payment for ORDER_ID, and see what is still missing before the order is shipped.
+    """Announce a payment for ORDER_ID.
+
+    Shows what is still missing before the order is shipped.
 
     An order may be paid in parts, and before it is posted; then the amount has to be named. A payment in another
     currency than that of orders pays nothing.

@@ -18,11 +18,12 @@ from runtime.provision import public_topics
 @click.option("--from-beginning", is_flag=True, help="Start with the oldest message instead of the next one")
 @click.option("--follow/--no-follow", default=True, help="Go on with what comes  [default: follow]")
 def tail(topics: tuple[str, ...], from_beginning: bool, follow: bool) -> None:
-    """Show messages, a line each: time, topic, what they say, partition and offset.
+    """Show messages as they go by, a line each.
 
-    Without TOPICs: all of the catalogue (see `orders topics`), and the dead letters. By its name any topic is shown,
-    changelogs and internal ones too: as JSON. Only what is committed is shown. A record in another partition than its
-    key's is marked: no service looks for it there.
+    A line has time, topic, what the message says, partition and offset. Without TOPICs: all of the catalogue (see
+    `orders topics`), and the dead letters. By its name any topic is shown, changelogs and internal ones too: as JSON.
+    Only what is committed is shown. A record in another partition than its key's is marked: no service looks for it
+    there.
 
     \b
     orders tail

@@ -88,6 +88,7 @@ def test_nobody_there(orders, command):
         (["tail", "--no-follow"], 1),
         (["pay", "x", "--amount", "1", "--no-wait"], 1),
         (["customers", "add", "15", *named, "--email", "franz@example.org"], 1),
+        (["customers", "add", "15", *named, "--email", "franz@example.org", "--level", "gold"], 1),
         (["dead-letters", "list"], 1),
         (["dead-letters", "redrive", "orders", "--all"], 1),
         (["audit"], 2),
