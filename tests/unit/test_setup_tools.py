@@ -16,7 +16,8 @@ TOO_NEW = "3.15"
 # Answers as a Python of another version would: version and modules are what the programs ask for.
 PYTHON = """#!/bin/sh
 case "$*" in
-"-m venv --clear "*) mkdir -p "$4/bin"; rm -f "$4/bin/python"; cp "$0" "$4/bin/python"; echo "made $4" >> "{log}"; exit;;
+"-m venv --clear "*)
+    mkdir -p "$4/bin"; rm -f "$4/bin/python"; cp "$0" "$4/bin/python"; echo "made $4" >> "{log}"; exit;;
 "-m pip install "*uv.lock) cp "{folder}/spare-uv" "$(dirname "$0")/uv"; echo "pip $*" >> "{log}"; exit;;
 "-m pip "*) echo "pip $*" >> "{log}"; exit;;
 -V) echo "Python {version}"; exit;;
