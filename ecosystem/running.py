@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -48,7 +48,8 @@ def find() -> Running | None:
     """What `orders up` runs on this directory's data; `None` if it does not run."""
     try:
         fields = json.loads(_path().read_text())
-        os.kill(fields["pid"], 0)  # one that was killed could not take its note back
+        with suppress(PermissionError):  # it runs, as another user
+            os.kill(fields["pid"], 0)  # one that was killed could not take its note back
         urls = {service: tuple(found) for service, found in fields["urls"].items()}
         return Running(fields["pid"], fields["bootstrap_servers"], urls, fields.get("currency", "EUR"))
     except (OSError, ValueError, KeyError, AttributeError):

@@ -8,6 +8,7 @@ from types import FrameType
 import click
 from rich.console import Console
 
+from ecosystem import running
 from ecosystem.commands.shared import Real, Whole, perform
 from ecosystem.kafka import KafkaError
 from ecosystem.local import Failed, Local, Wish
@@ -63,6 +64,13 @@ def up(apart: bool, workers: int, port: int, fresh: bool, sample: bool, rate: fl
         sys.exit(1)
     except (NoFreePort, KafkaError, PostgresError) as error:
         raise click.ClickException(str(error)) from error
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise click.ClickException(
+            f"{error.filename}: {error.strerror}. What runs here is kept in {running.data_dir().absolute()}: "
+            "set ORDERS_DATA to a folder that you own."
+        ) from error
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -51,7 +51,9 @@ def answers_for(how):
 
 async def metric(deployment, worker, name):
     text = (await deployment.ask(worker, "GET", "/metrics")).body.decode()
-    found = re.search(rf'^faust_orders_side_effects_{name}{{effect="letter",service="email"}} (\S+)$', text, re.M)
+    found = re.search(
+        rf'^faust_orders_side_effects_{name}{{effect="letter",service="email"}} (\S+)$', text, re.MULTILINE
+    )
     return None if found is None else float(found[1])
 
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -140,3 +142,23 @@ def test_the_catalogue(orders):
     lines = orders("topics").output.splitlines()
     assert lines[1].split() == ["orders", "id", "Order", "orders", "for", "ever"]
     assert lines[2].split() == ["order-validations", "orderId", "OrderValidation", "validators", "7", "days"]
+
+
+def test_data_that_cannot_be_kept_are_told_with_the_remedy():
+    command = [sys.executable, "-m", "ecosystem.cli", "up"]
+    environment = {**os.environ, "ORDERS_DATA": "/proc/nowhere"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "/proc/nowhere: No such file or directory" in done.stderr
+    assert "set ORDERS_DATA" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_another_user_runs_is_found(orders, tmp_path, monkeypatch):
+    def kill(pid, number):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", kill)
+    note = {"pid": 1, "bootstrap_servers": "127.0.0.1:1", "urls": {"orders": ["http://127.0.0.1:1"]}}
+    (tmp_path / "running.json").write_text(json.dumps(note))
+    assert "Nobody answers at http://127.0.0.1:1 " in orders("post").output
