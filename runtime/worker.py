@@ -151,7 +151,8 @@ class Worker:
         broker = KafkaBroker(settings, plan.group, partition_bytes=max(LEAST_BYTES, RESTORE_BYTES // stores_in_all))
         self._at_stop(broker.stop)
         notes: dict[TopicPartition, str] = {}
-        logs = Logs(broker, lost, [table.changelog for table in plan.tables.values()], notes)
+        changelogs = [table.changelog for table in plan.tables.values()]
+        logs = Logs(broker, lost, changelogs, notes, settings.partitions)
         # A topic just made is known before its leaders serve: whoever asks them too early waits out a back-off.
         await logs.ends([TopicPartition(topic, p) for topic in topics_of(plan) for p in range(settings.partitions)])
         self._member = member = KafkaMember(settings, plan, notes)
