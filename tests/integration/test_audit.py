@@ -11,6 +11,7 @@ from email import message_from_bytes
 
 import asyncpg
 import pytest
+from aiokafka import AIOKafkaProducer
 from click.testing import CliRunner
 from pydantic import SecretStr
 
@@ -23,6 +24,10 @@ from fulfilment_service.state import PROGRESS
 from portal_service.view import CHECK_INS_VIEW
 from product_subscribers.monitoring.counts import ALL
 from runtime import internals, kafka
+from runtime.dead_letters import LOST_UNTIL, dead_letter
+from runtime.lost import Cause, Loss, Path
+from runtime.provision import ensure_topics
+from runtime.records import Record
 from runtime.service import Pending, Table
 from runtime.settings import Guarantee
 from schemas.api import CheckinState
@@ -913,9 +918,38 @@ async def test_a_letter_about_a_product_that_was_not_delivered_is_missed(kafka, 
     assert [(v.kind, v.subject) for v in report.violations] == [(Kind.NOTICE_LOST, change.message.event_id)]
 
 
+async def test_records_that_were_lost_are_found_once_and_may_be_what_else_is_wrong_comes_from(kafka, day):
+    logs = day.copy()
+    stuck(logs)
+    settings = await topics.write(kafka, logs.records)
+    [order, *_] = logs.of(Source.ORDERS, "open")
+    loss = Loss("order-validations", order.partition, 5, 9, Path.INPUT, Cause.REMOVED)
+    gone = dead_letter(loss.record(), "orders", loss.says, datetime.now(UTC))
+    other = Record("order-validations", order.partition, 3, 0, b"k", b"v", ((LOST_UNTIL, b"4"),))
+    await ensure_topics(settings, {gone.topic: {}})
+    async with AIOKafkaProducer(bootstrap_servers=kafka) as producer:
+        # At least once it may be written again; and what somebody else wrote with that header is no range.
+        for letter in (gone, gone, dead_letter(other, "orders", "it is broken", datetime.now(UTC))):
+            topic, headers = settings.topic_prefix + letter.topic, list(letter.headers)
+            await producer.send_and_wait(topic, letter.value, letter.key, partition=letter.partition, headers=headers)
+
+    report = await audit(settings, grace=AT_ONCE)
+
+    [lost, missed] = report.violations
+    assert (lost.kind, lost.of, lost.subject) == (
+        Kind.RECORDS_LOST,
+        "partition",
+        f"order-validations[{order.partition}]",
+    )
+    assert "records 5 to 8 were removed" in lost.says
+    assert "4 offsets; noticed by orders" in lost.says
+    assert (missed.kind, missed.subject) == (Kind.STUCK, "open")
+    assert missed.says.endswith("records of its partition were lost, see records-lost")
+
+
 def test_every_kind_is_tried():
     tried = {kind for _, _, kinds in DOCTORED + DOCTORED_AROUND for kind in kinds}
-    tried |= {Kind.LETTER_LOST, Kind.NOTICE_LOST, *(kind for _, kind in ABOUT_EVENTS)}
+    tried |= {Kind.LETTER_LOST, Kind.NOTICE_LOST, Kind.RECORDS_LOST, *(kind for _, kind in ABOUT_EVENTS)}
     tried |= {kind for *_, kinds, _ in [*WITH_DATABASE, *WITH_PRODUCTS] for kind in kinds}
     assert tried == set(Kind)
 
