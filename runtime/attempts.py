@@ -182,7 +182,7 @@ class Attempts:
         circuit = lane.circuit if outage_pause_s is None else self.outage
         if circuit is not None:
             entry.itself = circuit.succeeded_at >= (entry.failed_at if entry.failures else entry.begun)
-            circuit.failed(now, entry.begun, error, outage_pause_s or self.LANE_S)
+            circuit.failed(now, entry.begun, error, min(self._longest_s, outage_pause_s or self.LANE_S))
         entry.outage = outage_pause_s is not None
         entry.failures, entry.failed_at, entry.error = entry.failures + 1, now, error
         longest_s = self._longest_s
@@ -237,7 +237,7 @@ class Attempts:
     def _pass(self, now: float) -> None:
         """Looks at what time has made of it."""
         for entry in self._running.values():
-            if not entry.slow and now - entry.begun >= self.SLOW_S:
+            if not entry.slow and now >= entry.begun + self.SLOW_S:
                 entry.slow = True
                 lane = self._lanes[entry.destination]
                 lane.slow += not entry.answered

@@ -175,6 +175,7 @@ class SimulatedWorker:
             metrics=METRICS,
             failed=fail,
             copies=copies,
+            effect_pause_s=5.0,  # a world ends a minute after its last fault
         )
         await member.start(engine)
         takes = asyncio.Queue(maxsize=1)
