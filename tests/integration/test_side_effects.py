@@ -1,4 +1,4 @@
-"""E-mails that a server puts off, by the thousand, from a worker on a real Kafka: they delay nobody else, and are seen."""
+"""E-mails that a server puts off, by the thousand, from a worker on a real Kafka: seen, and delaying nobody else."""
 
 import asyncio
 import json
@@ -51,7 +51,9 @@ def answers_for(how):
 
 async def metric(deployment, worker, name):
     text = (await deployment.ask(worker, "GET", "/metrics")).body.decode()
-    found = re.search(rf'^faust_orders_side_effects_{name}{{effect="letter",service="email"}} (\S+)$', text, re.M)
+    found = re.search(
+        rf'^faust_orders_side_effects_{name}{{effect="letter",service="email"}} (\S+)$', text, re.MULTILINE
+    )
     return None if found is None else float(found[1])
 
 
@@ -59,9 +61,7 @@ async def told(deployment, worker):
     return json.loads((await deployment.ask(worker, "GET", "/readyz")).body)
 
 
-@pytest.mark.parametrize(
-    ("how", "domains"), [("450", 1), ("450", 1000), ("slow", 1), ("hangs", 3)], ids=lambda value: str(value)
-)
+@pytest.mark.parametrize(("how", "domains"), [("450", 1), ("450", 1000), ("slow", 1), ("hangs", 3)], ids=str)
 async def test_a_thousand_that_are_put_off_delay_nobody_and_are_seen(deployment, caplog, how, domains):
     caplog.set_level(logging.WARNING, "runtime")
     script = Script(answers_for(how))

@@ -159,3 +159,17 @@ def test_only_the_letters_whose_time_is_over_are_given_up(office):
 
     assert list(office.letters) == ["o1/validated"]
     assert office.topology.values(ORDERS_ENRICHED) == []
+
+
+def test_a_letter_that_is_asked_for_again_counts_from_when_it_was_first():
+    service = Office()
+    pending = service.service.pending
+    service.hear(FRANZ, service.order(OrderState.SHIPPED))
+    first = service.topology.row(pending, "o1/shipped")
+    service.topology.advance(timedelta(hours=1))
+    service.topology.call(
+        pending, "15", lambda ctx: ctx.perform(service.service.effects[0], "o1/shipped", service.letters["o1/shipped"])
+    )
+
+    assert first.since == service.topology.now - timedelta(hours=1)
+    assert service.topology.row(pending, "o1/shipped") == first
