@@ -42,6 +42,8 @@ class Attempts:
     """Mail servers and databases answer within a second as a rule."""
     GRACE_S = 600.0
     """What is too old when it is loaded, after days without a worker, is tried for so long before it is given up."""
+    MOST_REASON = 500
+    """Characters of a reason that are remembered."""
     MOST_LANES = 1000
     """So many destinations are remembered though nothing waits for them."""
 
@@ -168,11 +170,11 @@ class Attempts:
             self._hurry(now, lane)
         self._offer(lane, now)
 
-    def failed(self, row: Row, error: str, now: float, outage_pause_s: float | None = None) -> bool:
+    def failed(self, row: Row, error: str, now: float, outage_pause_s: float | None = None, reason: str = "") -> bool:
         """An attempt failed. Returns whether it was the last one, its time being over.
 
-        `error` is without personal data. `outage_pause_s`, in seconds, is the longest pause until the next look, if any
-        other would have fared the same.
+        `error` is without personal data, `reason` all that was said. `outage_pause_s`, in seconds, is the longest pause
+        until the next look, if any other would have fared the same.
         """
         entry = self._running[row]
         entry.answered = True
@@ -182,9 +184,10 @@ class Attempts:
         circuit = lane.circuit if outage_pause_s is None else self.outage
         if circuit is not None:
             entry.itself = circuit.succeeded_at >= (entry.failed_at if entry.failures else entry.begun)
-            circuit.failed(now, entry.begun, error, outage_pause_s or self.LANE_S)
+            circuit.failed(now, entry.begun, error, min(self._longest_s, outage_pause_s or self.LANE_S))
         entry.outage = outage_pause_s is not None
-        entry.failures, entry.failed_at, entry.error = entry.failures + 1, now, error
+        entry.failures, entry.failed_at = entry.failures + 1, now
+        entry.error, entry.reason = error, (reason or error)[: self.MOST_REASON]
         longest_s = self._longest_s
         if outage_pause_s is not None and not entry.itself:
             longest_s = min(longest_s, outage_pause_s)
@@ -225,11 +228,13 @@ class Attempts:
         return max(entry.asked_at + self._timeout_s, entry.known_at + min(self.GRACE_S, self._timeout_s))
 
     def _in_vain(self, entry: Entry) -> str:
-        """Why it waits, if not just for its turn."""
+        """Why it waits, if not just for its turn. What was said of others is told without personal data."""
         circuit = self._lanes[entry.destination].circuit
+        if entry.failures:
+            return entry.reason
         if self.outage.open:
             return self.outage.error
-        return circuit.error if circuit is not None and circuit.open else entry.error
+        return circuit.error if circuit is not None and circuit.open else ""
 
     def _push(self, at: float, thing: Entry | Lane, *, over: bool = False) -> None:
         heapq.heappush(self._later, (at, next(self._order), thing, over))
@@ -237,7 +242,7 @@ class Attempts:
     def _pass(self, now: float) -> None:
         """Looks at what time has made of it."""
         for entry in self._running.values():
-            if not entry.slow and now - entry.begun >= self.SLOW_S:
+            if not entry.slow and now >= entry.begun + self.SLOW_S:
                 entry.slow = True
                 lane = self._lanes[entry.destination]
                 lane.slow += not entry.answered

@@ -300,7 +300,7 @@ class Effects:
         """Returns whether it is given up."""
         kind = self._kinds[row.table, attempt.effect.name]
         outage_s = error.longest_pause_s if isinstance(error, Outage) else None
-        over = kind.attempts.failed(row, summary(error), elapsed_s(), outage_s)
+        over = kind.attempts.failed(row, summary(error), elapsed_s(), outage_s, str(error))
         self._metrics.failed(kind.service.name, kind.effect.name)
         self._tell("side effect failed", row, attempt.effect, error)
         wanted = self._rows.get(row)

@@ -36,6 +36,9 @@ class Entry:
     outage: bool = False
     """Whether its last failure was one of all."""
     error: str = ""
+    """The last failure, without personal data."""
+    reason: str = ""
+    """The same, with all that was said."""
     begun: float = 0.0
     answered: bool = False
     """Whether its attempt has ended; what is left is that this is noted."""

@@ -1,4 +1,4 @@
-"""E-mails that a server puts off, by the thousand, from a worker on a real Kafka: they delay nobody else, and are seen."""
+"""E-mails that a server puts off, by the thousand, from a worker on a real Kafka: seen, and delaying nobody else."""
 
 import asyncio
 import json
@@ -61,9 +61,7 @@ async def told(deployment, worker):
     return json.loads((await deployment.ask(worker, "GET", "/readyz")).body)
 
 
-@pytest.mark.parametrize(
-    ("how", "domains"), [("450", 1), ("450", 1000), ("slow", 1), ("hangs", 3)], ids=lambda value: str(value)
-)
+@pytest.mark.parametrize(("how", "domains"), [("450", 1), ("450", 1000), ("slow", 1), ("hangs", 3)], ids=str)
 async def test_a_thousand_that_are_put_off_delay_nobody_and_are_seen(deployment, caplog, how, domains):
     caplog.set_level(logging.WARNING, "runtime")
     script = Script(answers_for(how))

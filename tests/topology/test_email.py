@@ -374,3 +374,17 @@ def test_a_join_of_an_earlier_version_is_confirmed_if_it_is_paid(office, amount,
     assert len(office.letters) == letters
     office.hear(paid(5, "p3"))
     assert len(office.letters) == 1
+
+
+def test_a_letter_that_is_asked_for_again_counts_from_when_it_was_first():
+    service = Office()
+    pending = service.service.pending
+    service.hear(FRANZ, service.order(OrderState.SHIPPED))
+    first = service.topology.row(pending, "o1/shipped")
+    service.topology.advance(timedelta(hours=1))
+    service.topology.call(
+        pending, "15", lambda ctx: ctx.perform(service.service.effects[0], "o1/shipped", service.letters["o1/shipped"])
+    )
+
+    assert first.since == service.topology.now - timedelta(hours=1)
+    assert service.topology.row(pending, "o1/shipped") == first
