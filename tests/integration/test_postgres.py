@@ -179,7 +179,8 @@ def test_a_user_who_is_not_in_the_list_of_users_may_start_it(tmp_path):
         pwd.getpwuid(4711)
     script = (
         "import os, sys; from pathlib import Path; from ecosystem.postgres import Postgres; "
-        "assert os.geteuid() == 4711; server = Postgres(Path(sys.argv[1])).start(); server.database('shop'); server.stop(); print('served')"
+        "assert os.geteuid() == 4711; server = Postgres(Path(sys.argv[1])).start(); "
+        "server.database('shop'); server.stop(); print('served')"
     )
     user = ["unshare", "--user", "--map-user=4711", "--map-group=4711"]
     done = subprocess.run([*user, sys.executable, "-c", script, tmp_path / "home"], capture_output=True, text=True)
