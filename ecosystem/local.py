@@ -107,7 +107,9 @@ class Local:
             self._mail = stack.enter_context(MailSink(self._data / "mail", self._firsts.delivered))
         if missing := {name: url for name, url in DATABASES.items() if url not in os.environ}:
             self._postgres = stack.enter_context(Postgres(self._data / "postgres", port=PORT))
-            self._databases = {url: self._postgres.database(name) for name, url in missing.items()}
+            ours = {url: self._postgres.database(name) for name, url in missing.items()}
+            # PGSSLMODE of the user is meant for other servers.
+            self._databases = {url: f"{database}?sslmode=disable" for url, database in ours.items()}
         servers = self._settings.kafka_bootstrap_servers
         urls = {service: self._urls(service) for service in NAMES}
         stack.enter_context(running.announced(Running(os.getpid(), servers, urls, self._settings.currency)))

@@ -1,12 +1,13 @@
 """Starts as root a program that refuses to run as root, on programs and data that only root can reach.
 
-PostgreSQL refuses the user id 0. Its programs and its data may lie below folders that only root may enter, such as
-`/root`. Two ways remain, and each works in places where the other one does not (decision 26):
+PostgreSQL refuses the user id 0, and `initdb` one that has no entry in the list of users, as in a container. Programs
+and data may lie below folders that only root may enter, such as `/root`. Two ways remain, and each works in places
+where the other one does not (decision 26):
 
 - `setpriv`: the program runs as `nobody` with the capability CAP_DAC_OVERRIDE. access(2), by which `initdb` looks at
   its programs, asks for the rights of the real user id and leaves that capability out, unless the securebit
   `no_setuid_fixup` is set.
-- `unshare`: the program runs in a user namespace where root has another number. Files stay root's own.
+- `unshare`: the program runs in a user namespace where we have the number of another user. Files stay our own.
 """
 
 import os
@@ -18,14 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _OVERFLOW_ID = 65_534  # of `nobody` where the system names none: the kernel's own
-_NAMESPACE_ID = 1  # any number but 0
 # The signal at our death once more: the kernel forgets it when a process changes its user.
 _DEATH = "--pdeathsig=KILL"
 _PROBE = "import os, sys; sys.exit(not all(os.access(p, os.R_OK | os.X_OK) for p in sys.argv[1:]) or not os.geteuid())"
 
 
 class NoWayError(Exception):
-    """Root cannot start a program as another user here. The text has the cause, and what to do."""
+    """A program cannot be started as another user here. The text has the cause, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,22 +38,30 @@ class Identity:
 
 
 def identity(program: Path, folder: Path) -> Identity:
-    """Returns how to start `program` on `folder`: as we are, or, as root, as another user who can reach both.
+    """Returns how to start `program` on `folder`: as we are, or as another user who can reach both.
 
     The folder is given to that user with all that is in it. Raises `NoWayError`.
     """
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 and _is_listed(os.geteuid()):
         return Identity((), os.geteuid(), os.getegid())
     causes = []
     for way in _ways():
         if (cause := _obstacle(way, program, folder)) is None:
             return way
         causes.append(f"{way.prefix[0]}: {cause}")
+    refused = "as root" if os.geteuid() == 0 else f"as user {os.geteuid()}, who is not in the list of users"
     raise NoWayError(
-        f"PostgreSQL does not run as root, and root cannot start {program} as another user here "
+        f"PostgreSQL does not run {refused}, and {program} cannot be started as another user here "
         f"({'; '.join(causes)}). Start it as an ordinary user, or set CHECKIN_DATABASE_URL, PRODUCTS_DATABASE_URL and "
         "PRODUCT_LOG_DATABASE_URL to a PostgreSQL that runs already."
     )
+
+
+def _is_listed(user: int) -> bool:
+    try:
+        return bool(pwd.getpwuid(user))
+    except KeyError:
+        return False
 
 
 def _ways() -> Iterator[Identity]:
@@ -61,10 +69,11 @@ def _ways() -> Iterator[Identity]:
         user, group = pwd.getpwnam("nobody").pw_uid, pwd.getpwnam("nobody").pw_gid
     except KeyError:
         user = group = _OVERFLOW_ID
-    change = [f"--reuid={user}", f"--regid={group}", "--clear-groups"]
-    reach = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--securebits=+no_setuid_fixup"]
-    yield Identity(("setpriv", *change, *reach, _DEATH, "--"), user, group)
-    number = [f"--map-user={_NAMESPACE_ID}", f"--map-group={_NAMESPACE_ID}"]
+    if os.geteuid() == 0:
+        change = [f"--reuid={user}", f"--regid={group}", "--clear-groups"]
+        reach = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--securebits=+no_setuid_fixup"]
+        yield Identity(("setpriv", *change, *reach, _DEATH, "--"), user, group)
+    number = [f"--map-user={user}", f"--map-group={group}"]
     yield Identity(("unshare", "--user", *number, "--", "setpriv", _DEATH, "--"), os.geteuid(), os.getegid())
 
 

@@ -172,6 +172,21 @@ def test_settings_of_the_user_for_other_servers_do_not_count(tmp_path, monkeypat
         assert server.database("shop")
 
 
+@pytest.mark.skipif("unshare" not in WAYS, reason="asks to be root where user namespaces are allowed")
+def test_a_user_who_is_not_in_the_list_of_users_may_start_it(tmp_path):
+    """As in a container that is started with a number for its user."""
+    with pytest.raises(KeyError):
+        pwd.getpwuid(4711)
+    script = (
+        "import os, sys; from pathlib import Path; from ecosystem.postgres import Postgres; "
+        "assert os.geteuid() == 4711; server = Postgres(Path(sys.argv[1])).start(); "
+        "server.database('shop'); server.stop(); print('served')"
+    )
+    user = ["unshare", "--user", "--map-user=4711", "--map-group=4711"]
+    done = subprocess.run([*user, sys.executable, "-c", script, tmp_path / "home"], capture_output=True, text=True)
+    assert done.stdout == "served\n", done.stderr
+
+
 @pytest.mark.skipif(not ROOT, reason="asks to be root")
 def test_where_root_has_no_way_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(unprivileged, "_ways", lambda: iter([unprivileged.Identity(("false",), 0, 0)]))

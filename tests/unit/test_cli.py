@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from ecosystem.cli import main
 from ecosystem.ports import free_ports
+from ecosystem.welcome import walk
 
 
 @pytest.fixture
@@ -162,3 +163,12 @@ def test_what_another_user_runs_is_found(orders, tmp_path, monkeypatch):
     note = {"pid": 1, "bootstrap_servers": "127.0.0.1:1", "urls": {"orders": ["http://127.0.0.1:1"]}}
     (tmp_path / "running.json").write_text(json.dumps(note))
     assert "Nobody answers at http://127.0.0.1:1 " in orders("post").output
+
+
+def test_commands_for_a_shell_go_through_folders_of_any_name(tmp_path):
+    letters = tmp_path / "the shop's $1, mail"
+    letters.mkdir()
+    (letters / "1").write_text("X-Order-Id: my-order\n")
+    look = next(line for line in walk("http://127.0.0.1/{}".format, letters).splitlines() if "grep" in line)
+    found = subprocess.run(look, shell=True, capture_output=True, text=True)
+    assert found.stdout == f"{letters}/1\n"
