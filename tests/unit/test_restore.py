@@ -60,7 +60,7 @@ class Broker:
             for tp, position in at.items():
                 end = self.bounds[tp][1]
                 if position < end:
-                    found[tp] = [SimpleNamespace(offset=o, key=b"%d" % o, value=b"v") for o in range(position, end)]
+                    found[tp] = [SimpleNamespace(last_offset=None, fault=None, offset=o, key=b"%d" % o, value=b"v") for o in range(position, end)]
                     at[tp] = end
             return found
 
