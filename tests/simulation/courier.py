@@ -1,7 +1,7 @@
 """A service with an effect: of each order that is decided it tells somebody outside Kafka, who is not always there."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from random import Random
 
 from runtime.attempt import irrevocable
@@ -25,6 +25,8 @@ class Outside:
     def __init__(self, random, dead):
         self.done = Counter()
         """How often each key was taken, by key and state."""
+        self.by = defaultdict(set)
+        """By key and state: the processes that had it taken."""
         self.first = {}
         """When each key was taken first."""
         self.dead = dead
@@ -45,6 +47,7 @@ class Outside:
             raise PutOff("not now")
         with irrevocable():
             self.done[key, order.state] += 1
+            self.by[key, order.state].add(PROCESS.get().name)
             self.first.setdefault(key, now)
             await asyncio.sleep(0.02 * self._random.random())
 

@@ -10,7 +10,8 @@ from runtime.attempts import Attempts
 from runtime.lanes import Row
 
 DAY_S = 24 * 3600.0
-OK, PUT_OFF, OUTAGE = "ok", "put off", "outage"
+OK, PUT_OFF, OUTAGE, LOCKED_OUT = "ok", "put off", "outage", "locked out"
+OUTAGE_PAUSE_S = {OUTAGE: 5.0, LOCKED_OUT: 60.0}
 
 
 class Outside:
@@ -73,7 +74,7 @@ class Outside:
             self.attempts.succeeded(row, self.now)
             self.done[row.key] = self.now
         elif ends is not None:
-            again = not self.attempts.failed(row, ends, self.now, 5.0 if ends == OUTAGE else None)
+            again = not self.attempts.failed(row, ends, self.now, OUTAGE_PAUSE_S.get(ends))
             if not again:
                 self.dead[row.key] = (self.now, ends)
         self.attempts.ended(row, self.now)
@@ -172,6 +173,48 @@ def test_while_the_other_side_is_away_it_is_looked_for_and_then_all_goes_at_once
     outside.run(20)
 
     assert len(outside.done) == 1000
+
+
+def test_attempts_without_answer_to_as_many_domains_as_there_are_places_hold_up_nobody():
+    outside = Outside(bad_is(PUT_OFF, 600))
+    outside.ask(*(f"x@bad{n}.example" for n in range(4)))
+    outside.run(30)
+    outside.ask(*GOOD)
+    outside.run(30)
+
+    assert outside.delay(GOOD) < 1
+
+
+def test_what_is_tried_again_leaves_half_of_the_places_to_what_was_never_tried():
+    outside = Outside(bad_is(PUT_OFF, 4))
+    outside.ask(*(f"x@bad{n}.example" for n in range(200)))
+    outside.run(400)
+    for n in range(100):
+        outside.ask(f"good{n}@good.example")
+        outside.run(3)
+
+        assert outside.delay([f"good{n}@good.example"]) < 1
+
+
+@pytest.mark.parametrize("ends", [OUTAGE, PUT_OFF])
+def test_one_that_fails_while_others_succeed_is_tried_more_and_more_rarely(ends):
+    outside = Outside(bad_is(ends), destination=lambda key: "same")
+    outside.ask(*at("large.example", 20, "bad"))
+    for n in range(7200):
+        outside.ask(f"good{n}")
+        outside.run(1)
+
+    assert outside.tried(at("large.example", 20, "bad")) < 20 * 25
+
+
+@pytest.mark.parametrize("ends", [LOCKED_OUT, PUT_OFF])
+def test_what_failed_with_the_others_goes_as_soon_as_one_of_them_does(ends):
+    outside = Outside(lambda key, now: (0.01, ends if now < 7200 else OK))
+    outside.ask(*at("a.example", 20))
+    outside.run(7200 + 1000)
+
+    assert len(outside.done) == 20
+    assert max(outside.done.values()) - min(outside.done.values()) < 1
 
 
 def test_one_that_always_looks_like_an_outage_is_found_out():
