@@ -107,7 +107,10 @@ class Decider:
             else:
                 subject = self._message(record, topic, record.value)
             assert record.key is not None
-            check_partition(record.key, record.partition, self.partitions)
+            if not topic.pinned:
+                check_partition(record.key, record.partition, self.partitions)
+            elif record.partition >= self.partitions:
+                raise ValueError(f"partition {record.partition} has no state: write to 0 to {self.partitions - 1}")  # noqa: TRY301
         except (ValueError, OverflowError) as error:
             services = ",".join(s.name for s, _ in self.plan.processors[record.topic])
             self._reject(batch, record, services, str(error))

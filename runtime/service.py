@@ -184,7 +184,7 @@ class Service:
         object.__setattr__(self, "timers", Table(f"{self.name}-timers", Wake))
         object.__setattr__(self, "pending", Table(f"{self.name}-effects", Pending))
         # Nobody writes to it but who redrives its dead letters.
-        redone = Topic(f"{self.name}-effects", Refused, lambda r: r.key, "operator", FORTNIGHT)
+        redone = Topic(f"{self.name}-effects", Refused, lambda r: r.key, "operator", FORTNIGHT, pinned=True)
         object.__setattr__(self, "redone", redone)
         if self.effects:
             object.__setattr__(self, "inputs", (*self.inputs, Input(redone, self._redo)))

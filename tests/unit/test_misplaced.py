@@ -9,7 +9,7 @@ from samples import order
 
 from runtime.partitioning import MisplacedError, check_partition, partition_of, tells_misplaced
 from runtime.records import Write
-from runtime.service import Input, Service, Table
+from runtime.service import Effect, Input, Refused, Service, Table
 from runtime.testing import Topology
 from schemas.messages import StockLevel
 from schemas.topics import ORDERS, WAREHOUSE_INVENTORY, repartition
@@ -122,3 +122,21 @@ def test_the_log_names_the_first_misplaced_record_of_a_topic_and_no_other(caplog
     [said] = [r.getMessage() for r in caplog.records if "misplaced" in r.getMessage()]
     assert said.startswith(f"record misplaced topic=warehouse-inventory partition={wrong} offset=0 error=key 'mug'")
     assert len(errors(topology, WAREHOUSE_INVENTORY)) == 5
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_a_redriven_side_effect_is_asked_for_where_its_state_is_whatever_its_key(at):
+    async def perform(key, level):
+        raise NotImplementedError
+
+    count = Effect("count", StockLevel, perform)
+    service = Service("counter", (Input(WAREHOUSE_INVENTORY, lambda *_: None),), (), effects=(count,))
+    topology, level = Topology(service), StockLevel(product="mug", count=3)
+    again = Refused(key="mug/1", effect="count", payload=level.to_json())
+
+    topology.write(Write(service.redone.name, at, b"mug/1", again.to_json()))
+    topology.run()
+
+    assert errors(topology, service.redone) == []
+    assert topology.pending(count) == {"mug/1": level}
+    assert topology.workers[0].stores.open(service.pending.name, at).get(b"mug/1") is not None
