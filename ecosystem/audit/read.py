@@ -10,12 +10,15 @@ from typing import Self
 from aiokafka import TopicPartition as Physical
 
 from ecosystem.audit.cut import Span, spans
-from ecosystem.audit.facts import MESSAGES, TOPICS, Fact, Group, Source, placed
+from ecosystem.audit.facts import MESSAGES, REFUSALS, TOPICS, Fact, Group, Source, placed
 from ecosystem.audit.report import AuditError, Misplaced
+from ecosystem.dead_letters.letter import Letter
 from ecosystem.reader import partitions_of
 from runtime import internals, kafka
 from runtime.kafka import Names
 from runtime.partitioning import MisplacedError, check_partition, partition_of
+from runtime.records import Record
+from runtime.service import Refused
 from runtime.settings import Guarantee, Settings
 from runtime.unpacker import FetchedRecord
 
@@ -34,6 +37,15 @@ _MARGIN_MS = 60_000
 """How much earlier than the orders that follow from them other records are read: clocks differ."""
 
 Advanced = Callable[[int], None]
+
+
+def _check_refusal(source: Source, r: FetchedRecord) -> None:
+    """Raises `ValueError` if a record is not the dead letter of a side effect that was refused for good.
+
+    Others may write to topics of dead letters, and a message that is no side effect becomes a dead letter there too.
+    """
+    Letter.of(Record(TOPICS[source], r.partition, r.offset, r.timestamp, r.key, r.value, r.headers))
+    Refused.from_json(r.value or b"")
 
 
 class Topics:
@@ -129,6 +141,8 @@ class Topics:
                         if self._is_misplaced(source, r):
                             continue
                         try:
+                            if source in REFUSALS:
+                                _check_refusal(source, r)
                             key, about = placed(source, r.key or b"\xff", r.value)
                         except ValueError:
                             self.unreadable += 1

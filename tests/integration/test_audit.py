@@ -918,6 +918,26 @@ async def test_a_letter_about_a_product_that_was_not_delivered_is_missed(kafka, 
     assert [(v.kind, v.subject) for v in report.violations] == [(Kind.NOTICE_LOST, change.message.event_id)]
 
 
+async def test_what_others_write_among_the_dead_letters_of_emails_is_no_email(kafka, day):
+    settings = await topics.write(kafka, day.records)
+    junk = Record("", 0, 7, 0, b"dear/failed", b"{}", ())
+    effects = ("email-effects", "product-notifications-effects")
+    letters = [dead_letter(junk._replace(topic=topic), "email", "it is broken", datetime.now(UTC)) for topic in effects]
+    await ensure_topics(settings, {letter.topic: {} for letter in letters})
+    before = (await audit(settings, grace=AT_ONCE)).counts
+    async with AIOKafkaProducer(bootstrap_servers=kafka) as producer:
+        for letter in letters:
+            for headers in (list(letter.headers), [], [("error", None)]):
+                topic = settings.topic_prefix + letter.topic
+                await producer.send_and_wait(topic, letter.value, letter.key, partition=0, headers=headers)
+
+    report = await audit(settings, grace=AT_ONCE)
+
+    assert report.violations == []
+    assert report.counts["unreadable"] - before["unreadable"] == 6
+    assert report.counts["letters refused"] == before["letters refused"]
+
+
 async def test_records_that_were_lost_are_found_once_and_may_be_what_else_is_wrong_comes_from(kafka, day):
     logs = day.copy()
     stuck(logs)
