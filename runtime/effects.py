@@ -58,7 +58,9 @@ class Kind:
         self.effect = effect
         self.attempts = Attempts(f"{service.name} {effect.name}", effect.at_once, longest_s, timeout_s)
         self.warnings = Sparingly()
-        self.timer: asyncio.TimerHandle | None = None
+        self.timer: asyncio.Handle | None = None
+        self.timer_at = 0.0
+        """When the timer fires. uvloop's handle of a timer that is due within a millisecond does not know it."""
 
     def destination(self, pending: Pending) -> str | None:
         """What may fail by itself; `None` for a kind that has nothing of the sort."""
@@ -260,11 +262,17 @@ class Effects:
         while (row_ := kind.attempts.begin(now)) is not None:
             self._begin(row_, kind)
         at = kind.attempts.wake_at(now)
-        if kind.timer is not None and at is not None and now < kind.timer.when() <= at and not kind.timer.cancelled():
+        if kind.timer is not None and at is not None and kind.timer_at <= at:
             return  # it comes early enough
         if kind.timer is not None:
             kind.timer.cancel()
-        kind.timer = None if at is None else asyncio.get_running_loop().call_at(at, self._go_on, kind)
+        kind.timer = None
+        if at is not None:
+            kind.timer, kind.timer_at = asyncio.get_running_loop().call_at(at, self._woken, kind), at
+
+    def _woken(self, kind: Kind) -> None:
+        kind.timer = None
+        self._go_on(kind)
 
     def _too_late(self, reason: str) -> str:
         return f"not done within {self._timeout_s:g} s: {reason}"

@@ -7,6 +7,7 @@ from email.message import EmailMessage
 
 import idna
 
+from runtime.mail import address_header
 from runtime.service import RefusedForGood
 
 _ADDRESSES = ("From", "Sender", "Reply-To", "To", "Cc")
@@ -30,9 +31,7 @@ class Envelope:
         """Raises `RefusedForGood` if it has not one sender and one recipient, or a domain that cannot be one."""
         for name in _ADDRESSES:
             if any(not address.domain.isascii() for address in _addresses(message, name)):
-                ascii_only = tuple(_in_ascii(address) for address in _addresses(message, name))
-                del message[name]
-                message[name] = ascii_only
+                _put_into_ascii(message, name)
         identity = str(message["Message-ID"] or "")
         if not identity.isascii():  # its domain is the sender's
             del message["Message-ID"]
@@ -62,8 +61,14 @@ def _addresses(message: EmailMessage, name: str) -> tuple[Address, ...]:
     return tuple(address for header in message.get_all(name, ()) for address in header.addresses)
 
 
-def _in_ascii(address: Address) -> Address:
-    return Address(address.display_name, address.username, _domain(address.domain))
+def _put_into_ascii(message: EmailMessage, name: str) -> None:
+    """Replaces the domains of a field. Python's package must not fold a name that somebody else chose."""
+    found = tuple(Address(a.display_name, a.username, _domain(a.domain)) for a in _addresses(message, name))
+    if len(found) == 1:
+        message.replace_header(name, address_header(name, found[0].addr_spec, found[0].display_name))
+    else:
+        del message[name]
+        message[name] = found
 
 
 def _domain(domain: str) -> str:

@@ -96,8 +96,8 @@ def compose_email(
         raise ValueError("the subject has line breaks or control characters")
     who = mailbox(sender)
     message = EmailMessage()
-    message["To"] = _address("To", _addr_spec(to), name)
-    message["From"] = _address("From", _addr_spec(who), who.display_name)
+    message["To"] = address_header("To", _addr_spec(to), name)
+    message["From"] = address_header("From", _addr_spec(who), who.display_name)
     message["Subject"] = _text("Subject", _readable(subject), _LINE)
     message["Date"] = Header("Date", _date(at))
     message["Message-ID"] = Header("Message-ID", message_id)
@@ -109,7 +109,7 @@ def compose_email(
         message.add_alternative(_body(html), subtype="html")
     if not _is_sound(message, to.addr_spec, who.addr_spec):
         del message["To"]
-        message["To"] = _address("To", to.addr_spec, "")
+        message["To"] = address_header("To", to.addr_spec, "")
         if not _is_sound(message, to.addr_spec, who.addr_spec):
             raise ValueError(f"{to.addr_spec!r} is no address that an e-mail can be written to")
     return message
@@ -137,7 +137,8 @@ def _date(at: datetime) -> str:
     return format_datetime(at.astimezone(UTC).replace(microsecond=0) if sane else datetime(1970, 1, 1, tzinfo=UTC))
 
 
-def _address(field: str, addr_spec: str, name: str) -> Header:
+def address_header(field: str, addr_spec: str, name: str) -> Header:
+    """A field with one address, folded so that its name stays a name, whatever it is."""
     name = _readable(name)[:_NAME].strip()
     found = (Address(name, addr_spec=addr_spec),)
     if not name:

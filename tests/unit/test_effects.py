@@ -5,6 +5,7 @@ import logging
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import uvloop
 from prometheus_client import CollectorRegistry
 
 from runtime import attempt
@@ -131,6 +132,20 @@ async def test_one_that_fails_is_tried_again(shelf):
     await shelf.idle()
 
     assert shelf.done == ["mug=1"]
+
+
+def test_many_that_fail_are_tried_again_on_the_event_loop_of_a_worker(monkeypatch):
+    async def fail_and_succeed():
+        shelf = Shelf(monkeypatch)
+        shelf.fate = [OSError("the other side is away") for _ in range(400)]
+        for number in range(100):
+            shelf.ask(f"{number}", number)
+            await asyncio.sleep(0)
+        await shelf.idle()
+        await shelf.effects.stop()
+        return len(shelf.done)
+
+    assert uvloop.run(fail_and_succeed()) == 100  # it has no `TimerHandle` for what is due within a millisecond
 
 
 async def test_one_that_is_refused_for_good_does_not_hold_up_others(shelf):

@@ -10,6 +10,7 @@ from aiosmtplib.email import extract_recipients, extract_sender, flatten_message
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from runtime.envelope import Envelope
 from runtime.mail import compose_email, domain_of
 from schemas.addresses import address
 
@@ -91,6 +92,20 @@ def test_an_e_mail_has_one_recipient_whatever_their_name_is(name, to):
     assert max(map(len, raw.split(b"\r\n"))) <= 998
     shown = str(make_header(decode_header(getaddresses([old(raw, "To")])[0][0])))
     assert not any(c < " " or c in "\x7f\u2028\u2029\u202e" for c in shown)
+
+
+@pytest.mark.parametrize("utf8", [False, True])
+@pytest.mark.parametrize("name", NASTY)
+def test_what_goes_to_a_domain_beyond_ascii_has_one_recipient_too(name, utf8):
+    sender = '"' + "Knihy, evil@example.org, " * 8 + '" <o@bücher.example>'
+    envelope = Envelope.of(made("franz@bücher.example", name, sender)[0])
+    raw = envelope.content(utf8=utf8, eight_bit=False)
+    parsed = message_from_bytes(raw, policy=policy.default)
+
+    for field, wanted in (("To", "franz@xn--bcher-kva.example"), ("From", "o@xn--bcher-kva.example")):
+        assert [found for _, found in getaddresses([old(raw, field)])] == [wanted]
+        assert [found.addr_spec for found in parsed[field].addresses] == [wanted]
+    assert (envelope.recipient, max(map(len, raw.split(b"\r\n"))) <= 998) == ("franz@xn--bcher-kva.example", True)
 
 
 @pytest.mark.parametrize("name", NASTY)
