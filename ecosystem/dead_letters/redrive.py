@@ -56,6 +56,7 @@ async def redrive(
 ) -> Outcome:
     """Writes those letters of `topic` back that are there now, are wanted, and were not written back before.
 
+    Of letters about one record, by several services that run apart, one is written back: all of them read it again.
     Key, value and headers are those of the message, and so is the partition; only what was set aside because it stood
     in another partition than its key's goes to the right one. May be repeated after any end, and run by several people
     at once. With `overwrite` also letters of which a compacted topic has a newer record.
@@ -76,20 +77,26 @@ async def redrive(
         if any(one.name == topic and one.kept.compacted for one in CATALOGUE):
             left = _left(settings, topic, wanted, done)
             newer = await Newer.of(settings, topic, left, partitions, overwrite=overwrite)
+        first, twins = await _records_done(settings, topic, done), list[tuple[Where, Where]]()
         batch: list[Letter] = []
         async for letter in _wanted(settings, topic, wanted):
             if letter.where in done:
                 outcome.before[letter.where] = done[letter.where]
             elif reason := _refusal(letter, there):
                 outcome.refused[letter.where] = reason
+            elif (record := _record(letter)) is not None and record in first:
+                twins.append((letter.where, first[record]))
             elif newer is not None and (reason := newer.than(letter)):
                 outcome.replaced[letter.where] = reason
             else:
                 batch.append(letter)
+                if record is not None:
+                    first[record] = letter.where
             if len(batch) == _AT_ONCE or sum(len(one.value or b"") for one in batch) > _BYTES_AT_ONCE:
                 await _write(producer, settings, batch, partitions, outcome)
                 batch = []
         await _write(producer, settings, batch, partitions, outcome)
+        outcome.before |= {twin: outcome.written.get(one) or done[one] for twin, one in twins}
     except ProducerFenced as error:
         raise Superseded(
             f"somebody else has begun to redrive; {len(outcome.written)} were written back until then. "
@@ -98,6 +105,28 @@ async def redrive(
     finally:
         await internals.end(producer)
     return outcome
+
+
+_Record = tuple[int, int, bytes | None, int]
+"""Where the record of a dead letter stood, its key, and the hash of its value, for a topic made anew has its offsets
+anew."""
+
+
+def _record(letter: Letter) -> _Record | None:
+    """Which record it is about; `None` if that never stood anywhere."""
+    if letter.from_offset < 0:
+        return None
+    return letter.from_partition, letter.from_offset, letter.key, hash(letter.value)
+
+
+async def _records_done(settings: Settings, topic: str, done: Mapping[Where, Redriven]) -> dict[_Record, Where]:
+    """The records that were written back, each with a letter about it of which there is a note."""
+    result: dict[_Record, Where] = {}
+    if any(where.topic == topic for where in done):
+        async for letter in _wanted(settings, topic, lambda letter: letter.where in done):
+            if (record := _record(letter)) is not None:
+                result[record] = letter.where
+    return result
 
 
 async def _wanted(settings: Settings, topic: str, wanted: Callable[[Letter], bool]) -> AsyncIterator[Letter]:
