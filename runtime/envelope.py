@@ -65,7 +65,7 @@ def _put_into_ascii(message: EmailMessage, name: str) -> None:
     """Replaces the domains of a field. Python's package must not fold a name that somebody else chose."""
     found = tuple(Address(a.display_name, a.username, _domain(a.domain)) for a in _addresses(message, name))
     if len(found) == 1:
-        message.replace_header(name, address_header(name, found[0].addr_spec, found[0].display_name))
+        message.replace_header(name, address_header(name, found[0], found[0].display_name))
     else:
         del message[name]
         message[name] = found

@@ -96,8 +96,8 @@ def compose_email(
         raise ValueError("the subject has line breaks or control characters")
     who = mailbox(sender)
     message = EmailMessage()
-    message["To"] = address_header("To", _addr_spec(to), name)
-    message["From"] = address_header("From", _addr_spec(who), who.display_name)
+    message["To"] = address_header("To", _carried(to), name)
+    message["From"] = address_header("From", _carried(who), who.display_name)
     message["Subject"] = _text("Subject", _readable(subject), _LINE)
     message["Date"] = Header("Date", _date(at))
     message["Message-ID"] = Header("Message-ID", message_id)
@@ -109,7 +109,7 @@ def compose_email(
         message.add_alternative(_body(html), subtype="html")
     if not _is_sound(message, to.addr_spec, who.addr_spec):
         del message["To"]
-        message["To"] = address_header("To", to.addr_spec, "")
+        message["To"] = address_header("To", to, "")
         if not _is_sound(message, to.addr_spec, who.addr_spec):
             raise ValueError(f"{to.addr_spec!r} is no address that an e-mail can be written to")
     return message
@@ -124,11 +124,11 @@ def domain_of(sender: str) -> str:
         return "localhost"
 
 
-def _addr_spec(address: Address) -> str:
+def _carried(address: Address) -> Address:
     said = address.addr_spec
     if _BREAKS.search(said) or len(said.encode(errors="replace")) > _PATH:
         raise ValueError(f"{said[:_PATH]!r} is no address: it has control characters, or more than {_PATH} octets")
-    return said
+    return address
 
 
 def _date(at: datetime) -> str:
@@ -137,10 +137,10 @@ def _date(at: datetime) -> str:
     return format_datetime(at.astimezone(UTC).replace(microsecond=0) if sane else datetime(1970, 1, 1, tzinfo=UTC))
 
 
-def address_header(field: str, addr_spec: str, name: str) -> Header:
+def address_header(field: str, address: Address, name: str) -> Header:
     """A field with one address, folded so that its name stays a name, whatever it is."""
     name = _readable(name)[:_NAME].strip()
-    found = (Address(name, addr_spec=addr_spec),)
+    found, addr_spec = (Address(name, address.username, address.domain),), address.addr_spec
     if not name:
         return Header(field, addr_spec, addresses=found)
     if len(name) > _LINE - len(field) - 2 or not _ATOMS.fullmatch(name) or "=?" in name:
