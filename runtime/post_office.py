@@ -27,6 +27,9 @@ class PostOffice:
     """After which an unused connection is not trusted any more; servers close them after minutes."""
     FEWER_S = 60.0
     """For so long it makes do with the connections it has, after the server did not take one more."""
+    FREED_S = 2.0
+    """For so long one of them is waited for. All may be with recipients that nobody answers for: then one more is
+    tried, as the server may take it again."""
     TRUSTED_S = 3600.0
     """For so long after the server took a recipient, its policy is not held to refuse all of them."""
 
@@ -89,25 +92,33 @@ class PostOffice:
                 self._accepted_at = elapsed_s()
 
     async def _connection(self) -> Connection:
-        """One that is open, or a new one, or the next that is given back. Raises `Outage`."""
+        """One that is open, or the next that is given back, or a new one. Raises `Outage`."""
+        until = elapsed_s() + self._settings.smtp_timeout_s
         while True:
-            try:
-                async with asyncio.timeout(self._settings.smtp_timeout_s):
-                    while not self._any():
-                        self._freed.clear()
-                        await self._freed.wait()
-            except TimeoutError:
-                raise Outage("all connections are taken", "no connection free") from None
+            await self._freed_one(min(until, elapsed_s() + self.FREED_S))
             if self._idle:
                 return self._idle.pop()
-            self._open += 1
-            try:
-                return await self._new()
-            except BaseException as error:
-                self._close(None)
-                if not isinstance(error, Outage) or not self._open:
-                    raise
-                self._most, self._fewer_until = self._open, elapsed_s() + self.FEWER_S
+            if self._open < self.CONNECTIONS:
+                self._open += 1
+                try:
+                    return await self._new()
+                except BaseException as error:
+                    self._close(None)
+                    if not isinstance(error, Outage) or not self._open or elapsed_s() >= until:
+                        raise
+                    self._most, self._fewer_until = self._open, elapsed_s() + self.FEWER_S
+            elif elapsed_s() >= until:
+                raise Outage("all connections are taken", "no connection free")
+
+    async def _freed_one(self, until: float) -> None:
+        """Returns when there is one to use, or there may be one more, and at that time in any case."""
+        try:
+            async with asyncio.timeout_at(until):
+                while not self._any():
+                    self._freed.clear()
+                    await self._freed.wait()
+        except TimeoutError:
+            pass
 
     def _any(self) -> bool:
         """Whether there is one to use, or there may be one more."""

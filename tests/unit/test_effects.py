@@ -375,9 +375,9 @@ async def test_any_number_that_fail_hold_up_nobody_else_and_are_seen(shelf, capl
         async with asyncio.timeout(60):
             while len(shelf.effects) > 500 or shelf.effects._noting or not shelf.dead <= set(shelf.begun):
                 await asyncio.sleep(0.001)
+            while (seen := shown(shelf.effects)["keeper"])["waiting"] + seen["running"] != 500:
+                await asyncio.sleep(0.001)  # of some it is being noted that they are done
 
-    seen = shown(shelf.effects)["keeper"]
-    assert seen["waiting"] + seen["running"] == 500
     assert seen["last_error"] == "PUT 450"
     assert len(caplog.records) <= 5
     assert "@" not in caplog.text

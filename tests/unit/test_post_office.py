@@ -69,6 +69,23 @@ async def test_a_server_that_takes_few_connections_gets_all_letters_over_those(o
     assert len(script.letters) == 31
 
 
+async def test_one_without_answer_on_the_only_connection_is_passed_once_there_may_be_another(office, script):
+    script.answers = {"RCPT": lambda command: HANG if "slow" in command else None}
+    script.most_connections = 1
+    stuck = asyncio.create_task(office.send("k", letter("slow@example.org")))
+    while not script.attempts:
+        await asyncio.sleep(0.01)
+    waiting = asyncio.create_task(office.send("k", letter()))
+    while script.connections < 2:  # it was refused: there is one in all
+        await asyncio.sleep(0.01)
+    script.most_connections = 2
+    async with asyncio.timeout(30):
+        await waiting
+
+    assert not stuck.done()
+    stuck.cancel()
+
+
 async def test_a_connection_that_the_server_closed_meanwhile_is_made_anew(office, script):
     await office.send("k", letter())
     script.answers = {"MAIL": lambda _: next(answers, None)}
