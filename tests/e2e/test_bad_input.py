@@ -190,7 +190,7 @@ async def test_twenty_posts_under_one_key_at_once_make_one_order(shop):
 
 ODD = [
     "a/b", "/", "//a//", "a b", 'say "hi"', "it's", "`a`", "100%", "%2F", "%", "what?", "a#b", "a&b=c", "a+b", "a;b",
-    "a\\b", "{id}", "<b>", "...", "validated", "a/validated", "../orders", "Größe 42", "e\u0301", "é", "訂單", "🛒🧦",
+    "a\\b", "{id}", "<b>", "...", "validated", "a/validated", "../orders", "Größe 42", "é", "訂單", "🛒🧦",
     "a:b@c", "*", "~", "null", "0", "-1", "x" * 128, "🧦" * 128,
 ]  # fmt: skip
 

@@ -12,6 +12,7 @@ from rich.console import Console as Terminal
 
 from ecosystem.kafka.install import cache_dir, ensure_jars
 from ecosystem.kafka.jars import VERSION
+from ecosystem.running import data_dir
 from tests.foreign.cases import PARTITIONS
 from tests.foreign.record import Foreign, Place, WriteError
 
@@ -24,11 +25,12 @@ _LATEST = 20
 
 def class_path() -> str:
     """The jars of the command line tools, fetched if need be."""
-    repository = cache_dir() / f"tests-maven-{VERSION}"
+    spare = data_dir() / "cache"
+    repository = cache_dir(spare) / f"tests-maven-{VERSION}"
     repository.mkdir(parents=True, exist_ok=True)
     tools = Path(MavenContext(repo_cache=repository).create_dependency(TOOLS).artifact.resolve())
     assert hashlib.sha256(tools.read_bytes()).hexdigest() == _SHA256
-    return ":".join(map(str, [*ensure_jars(Terminal(stderr=True)), tools]))
+    return ":".join(map(str, [*ensure_jars(Terminal(stderr=True), spare), tools]))
 
 
 class Console:

@@ -970,6 +970,7 @@ async def test_records_that_were_lost_are_found_once_and_may_be_what_else_is_wro
 def test_every_kind_is_tried():
     tried = {kind for _, _, kinds in DOCTORED + DOCTORED_AROUND for kind in kinds}
     tried |= {Kind.LETTER_LOST, Kind.NOTICE_LOST, Kind.RECORDS_LOST, *(kind for _, kind in ABOUT_EVENTS)}
+    tried |= {Kind.UNREADABLE_RECORD}  # by tests/integration/test_unreadable.py, on a broker whose files are damaged
     tried |= {kind for *_, kinds, _ in [*WITH_DATABASE, *WITH_PRODUCTS] for kind in kinds}
     assert tried == set(Kind)
 

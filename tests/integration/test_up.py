@@ -184,7 +184,7 @@ def test_orders_get_to_shipped_by_themselves_and_by_the_commands_it_prints(tmp_p
         typed(post, tmp_path, '"id":"my-order"', '"product":"mug"')
         typed(validated, tmp_path, '"state":"VALIDATED"')
         typed(fulfilment, tmp_path, '"missing":["PAID","CHECKED_IN"]')
-        assert "24 EUR for my-order" in (paid := typed(pay, tmp_path))
+        assert "24.00 EUR for my-order" in (paid := typed(pay, tmp_path))
         assert re.search("Missing before it is shipped: CHECKED_IN|fulfilment has not seen it yet", paid)
         typed(fulfilment, tmp_path, '"missing":["CHECKED_IN"]')
         typed(check_in, tmp_path, '"status":"CREATED"')
