@@ -271,7 +271,7 @@ def effect_noted_before_it_is_done():
         yield
 
 
-@planted(near=1700)
+@planted(near=1250)
 def effects_cut_off():
     """Partitions go at once, whatever is being done outside: their next owner does it again."""
 
