@@ -9,6 +9,7 @@ from aiokafka import TopicPartition as Physical
 from aiokafka.record.util import calc_crc32c
 
 from ecosystem.audit import audit
+from ecosystem.dead_letters.redrive import redrive
 from runtime.partitioning import partition_of
 from schemas.messages import CheckType, Order, OrderValidation, StockLevel, ValidationResult
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, WAREHOUSE_INVENTORY
@@ -173,7 +174,7 @@ async def letters(shop, topic, sent):
     return await until(found, "dead letters")
 
 
-async def test_a_header_whose_name_is_no_text_is_passed_over_with_the_rest_of_its_batch_and_orders_go_on(deployment):
+async def test_a_header_whose_name_is_no_text_is_set_aside_and_the_rest_of_its_batch_is_decided(deployment):
     worker = await deployment.start()
     await deployment.stock(JUMPERS=10)
     ids = [id_ for id_ in map(str, range(50)) if partition_of(id_.encode(), 4) == 0][:4]
@@ -189,17 +190,20 @@ async def test_a_header_whose_name_is_no_text_is_passed_over_with_the_rest_of_it
 
     await (await deployment.producer.send_batch(batch, deployment.prefix + ORDERS.name, partition=0))
     _, later = await deployment.post(worker, id=ids[3], customerId=1, product="JUMPERS", quantity=1, price=1)
-    outcomes = [await deployment.outcome(worker, id_) for id_ in (ids[0], later["id"])]
+    outcomes = [await deployment.outcome(worker, id_) for id_ in (ids[0], ids[2], later["id"])]
 
-    assert [o["state"] for o in outcomes] == ["VALIDATED", "VALIDATED"]
+    assert [o["state"] for o in outcomes] == ["VALIDATED"] * 3
 
     async def set_aside():
-        found = [dict(r.headers) for r in await deployment.records(ORDERS.dead_letters)]
-        return found if len(found) >= 2 else None
+        return [(dict(r.headers), r.value) for r in await deployment.records(ORDERS.dead_letters)]
 
-    # One after the other, while other orders go on.
-    letters = await until(set_aside, "both set aside")
-    assert [(h["partition"], h["offset"]) for h in letters] == [(b"0", b"1"), (b"0", b"2")]
-    assert all([b"UTF-8" in h["error"] for h in letters])
+    [(headers, value)] = await until(set_aside, "set aside")
+    assert (headers["partition"], headers["offset"], headers["\\xff\\xfe"]) == (b"0", b"1", b"1")
+    assert b"UTF-8" in headers["error"]
+    assert b"redrive" in headers["error"]
+    assert b'"id":"%b"' % ids[1].encode() in value
     report = await audit(deployment.settings())
-    assert (report.violations, report.counts["VALIDATED"], report.counts["unreadable"]) == ([], 2, 2)
+    assert (report.violations, report.counts["VALIDATED"], report.counts["unreadable"]) == ([], 3, 1)
+
+    assert len((await redrive(deployment.settings(), ORDERS.name, lambda letter: True)).written) == 1
+    assert (await deployment.outcome(worker, ids[1]))["state"] == "VALIDATED"
