@@ -4,7 +4,7 @@ WORKDIR /src
 RUN python -m venv /opt/orders
 COPY requirements.lock ./
 RUN /opt/orders/bin/pip install --require-hashes --requirement requirements.lock
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY schemas schemas
 COPY runtime runtime
 COPY orders_service orders_service

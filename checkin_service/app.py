@@ -31,4 +31,5 @@ def build(settings: Settings) -> Hosted:
         openapi=http.openapi,
         database=database,
         outbox=outbox,
+        port=settings.checkin_port,
     )

@@ -1,5 +1,6 @@
 """`POST /api/SOA/home/checkin`, and what became of one."""
 
+import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from runtime.http.openapi import body, problems, schemas_of
 from schemas.api import Checkin, InvalidParam, NewCheckin
 
 PATH = "/api/SOA/home/checkin"
+_UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 
 
 def routes(check_ins: CheckIns, zone: ZoneInfo) -> Callable[[Host], Iterable[web.RouteDef]]:
@@ -42,14 +44,21 @@ def routes(check_ins: CheckIns, zone: ZoneInfo) -> Callable[[Host], Iterable[web
 
 
 def instant(local: datetime, zone: ZoneInfo) -> datetime:
-    """The moment, UTC, at which clocks in `zone` show `local`; the first of two. Raises `Refused` (400) if none did."""
+    """The moment, UTC, at which clocks in `zone` show `local`; the first of two, unless it names its offset.
+
+    Raises `Refused` (400) if no clock showed it.
+    """
+    if local.tzinfo is not None:
+        return local.astimezone(UTC)
     try:
         moment = local.replace(tzinfo=zone).astimezone(UTC)
         if moment.astimezone(zone).replace(tzinfo=None) == local:
             return moment
     except OverflowError:
         pass
-    fault = InvalidParam(name="checkinDate", reason=f"must be a time that clocks in {zone.key} show")
+    fault = InvalidParam(
+        name="checkinDate", reason=f"must be a time that clocks in {zone.key} show, or name its offset"
+    )
     raise Refused(400, f"{fault.name} {fault.reason}.", errors=[fault])
 
 
@@ -59,11 +68,11 @@ def _differs(new: NewCheckin, kept: Checkin, name: str) -> bool:
 
 
 def _event_id_of(request: web.Request) -> uuid.UUID:
-    try:
-        return uuid.UUID(request.match_info["eventId"])
-    except ValueError:
+    text = request.match_info["eventId"]
+    if not re.fullmatch(_UUID, text):  # Python also reads braces, underscores and what has no hyphens
         fault = InvalidParam(name="eventId", reason="must be a UUID, as the check-in was answered with")
-        raise Refused(400, f"{fault.name} {fault.reason}.", errors=[fault]) from None
+        raise Refused(400, f"{fault.name} {fault.reason}.", errors=[fault])
+    return uuid.UUID(text)
 
 
 def openapi() -> Mapping[str, Any]:

@@ -88,7 +88,7 @@ class Api:
                 timeout=total,
             ) as answer:
                 content = await answer.read()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:  # the last: what is no URL
             raise Unreachable(str(error) or type(error).__name__) from error
         if answer.status >= 400:
             raise Refusal(_problem(answer, content))

@@ -1,6 +1,10 @@
 """The `orders` command."""
 
+import sys
+from typing import Any
+
 import click
+from pydantic import ValidationError
 
 from ecosystem.commands.asyncapi import asyncapi
 from ecosystem.commands.audit import audit
@@ -17,9 +21,41 @@ from ecosystem.commands.stock import stock
 from ecosystem.commands.tail import tail
 from ecosystem.commands.topics import topics
 from ecosystem.commands.up import up
+from ecosystem.output import CLOSED_PIPE, OutputError, guarded
+from ecosystem.rows import faults_of
+from runtime.settings import Settings
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Main(click.Group):
+    """Ends every command in the same way when its output cannot be written: see `ecosystem/output.py`."""
+
+    def main(self, *args: Any, **more: Any) -> Any:
+        with guarded() as output:
+            try:
+                try:
+                    return super().main(*args, **more)
+                finally:
+                    sys.stdout.flush()
+            except ValidationError as error:
+                if error.title != Settings.__name__:
+                    raise
+                for name, reason in faults_of(error):
+                    click.echo(f"Error: the environment variable {name.upper()} {reason}", err=True)
+                sys.exit(2)
+            except UnicodeEncodeError as error:  # an argument of bytes that are no text, as far as it came
+                click.echo(f"Error: {error.object!a} is no text in UTF-8", err=True)
+                sys.exit(2)
+            except OutputError:
+                pass
+            finally:
+                if output.closed:
+                    sys.exit(CLOSED_PIPE)
+                if output.failure is not None:
+                    click.echo(f"Error: cannot write to standard output: {output.failure.strerror}", err=True)
+                    sys.exit(1)
+
+
+@click.group(cls=_Main, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="faust-orders")
 def main() -> None:
     """Order validation on Kafka: run it, drive it, look at it.

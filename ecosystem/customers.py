@@ -26,6 +26,12 @@ def _one_line(text: str) -> str:
     return text
 
 
+def _text(text: str) -> str:
+    if not all(c.isprintable() or c in "\r\n\t" for c in text):
+        raise PydanticCustomError("text", "must be text without control characters")
+    return text
+
+
 _Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_line)]
 
 
@@ -37,7 +43,7 @@ class NewCustomer(Customer):
     first_name: _Name
     last_name: _Name
     email: Annotated[str, Field(max_length=254), AfterValidator(_addressable)]  # the length: RFC 5321, 4.5.3.1.3
-    address: str = Field(min_length=1, max_length=1000)
+    address: Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_text)]
     level: CustomerLevel = CustomerLevel.BRONZE
 
 

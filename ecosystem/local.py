@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from dataclasses import dataclass
+from decimal import Decimal
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -17,7 +18,7 @@ from ecosystem.api import ProductsApi
 from ecosystem.children import Children
 from ecosystem.firsts import Firsts
 from ecosystem.groups import behind
-from ecosystem.health import is_ready
+from ecosystem.health import answering, is_ready
 from ecosystem.kafka import Cluster
 from ecosystem.layout import Planned, plan
 from ecosystem.locks import exclusive
@@ -106,10 +107,12 @@ class Local:
             self._mail = stack.enter_context(MailSink(self._data / "mail", self._firsts.delivered))
         if missing := {name: url for name, url in DATABASES.items() if url not in os.environ}:
             self._postgres = stack.enter_context(Postgres(self._data / "postgres", port=PORT))
-            self._databases = {url: self._postgres.database(name) for name, url in missing.items()}
+            ours = {url: self._postgres.database(name) for name, url in missing.items()}
+            # PGSSLMODE of the user is meant for other servers.
+            self._databases = {url: f"{database}?sslmode=disable" for url, database in ours.items()}
         servers = self._settings.kafka_bootstrap_servers
         urls = {service: self._urls(service) for service in NAMES}
-        stack.enter_context(running.announced(Running(os.getpid(), servers, urls)))
+        stack.enter_context(running.announced(Running(os.getpid(), servers, urls, self._settings.currency)))
         stack.callback(self._stop_children)
         for worker in self._workers:
             self._start_worker(worker)
@@ -120,7 +123,7 @@ class Local:
             self._perform(self._until_sample_is_known())
         self._welcome(time.monotonic() - began)
         if self._wish.rate:
-            options = ["--rate", str(self._wish.rate), "--every", "60"]
+            options = ["--rate", f"{Decimal(str(self._wish.rate)):f}", "--every", "60"]
             options += [part for url in urls["orders"] for part in ("--url", url)]
             for service in ("fulfilment", "checkin", "portal", "products"):
                 options += [f"--{service}-url", urls[service][0]]
@@ -198,10 +201,17 @@ class Local:
     def _url(self, service: str) -> str:
         return self._urls(service)[0]
 
+    def _checkin_url(self) -> str:
+        """On the port where clients expect the service, if a worker of ours has it."""
+        port = self._settings.checkin_port
+        ours = port and answering(f"http://127.0.0.1:{port}") in self._urls("checkin")
+        return f"http://localhost:{port}" if ours else self._url("checkin")
+
     def _welcome(self, seconds: float) -> None:
         log = f", log in {self._data / 'kafka' / '1' / 'kafka.log'}" if self._kafka else ""
         found = {
             "orders": f"{self._url('orders')}/v1/orders",
+            "check-ins": f"{self._checkin_url()}/api/SOA/home/checkin",
             "docs": f"{self._url('orders')}/docs",
             "metrics": f"{self._url('orders')}/metrics",
             "Kafka": f"{self._settings.kafka_bootstrap_servers}{log}",

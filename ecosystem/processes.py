@@ -17,6 +17,7 @@ def spawn(
     command: Sequence[str | Path],
     output: int | IO[Any],
     env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
 ) -> subprocess.Popen[bytes]:
     """Starts a child in a process group of its own, so that Ctrl-C reaches only us and we stop it in order.
 
@@ -30,6 +31,7 @@ def spawn(
         stdout=output,
         stderr=subprocess.STDOUT,
         env=env,
+        cwd=cwd,
         start_new_session=True,
         preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509 - calls nothing that takes a lock
     )

@@ -13,7 +13,7 @@ from ecosystem.api import ProductsApi, Refusal, Unreachable
 from ecosystem.rows import Form
 from runtime.backoff import Backoff
 from schemas.api import NewProduct, ProductState
-from schemas.identifiers import Code, Name
+from schemas.identifiers import Code, Composed, Name
 from schemas.wire import Message, Money
 
 _AT_ONCE = 16
@@ -25,7 +25,7 @@ class ProductRow(Message):
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
 
-    code: Code
+    code: Annotated[Code, Composed]
     name: Name
     price: Annotated[Money, Field(ge=0)]
 

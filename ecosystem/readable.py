@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.text import Text
 
+from runtime.partitioning import partition_of
 from runtime.records import Record
 from schemas.messages import (
     CheckinRejected,
@@ -22,21 +23,25 @@ from schemas.messages import (
     ProductEvent,
     StockLevel,
 )
+from schemas.money import format_amount
 from schemas.topics import CATALOGUE, DEAD_LETTERS
 
-_SAY: dict[type, Callable[[Any], str]] = {
-    Order: lambda o: (
-        f"{o.state} customer {o.customer_id}: {o.quantity} × {o.product} at {o.price}{_why(*o.reasons or ())}"
+_PRICED: dict[type, Callable[[Any, str], str]] = {
+    Order: lambda o, ccy: (
+        f"{o.state} customer {o.customer_id}: {o.quantity} × {o.product} at {format_amount(o.price, ccy)}"
+        f"{_why(*o.reasons or ())}"
     ),
+    Payment: lambda p, _: f"{format_amount(p.amount, p.ccy)} for order {p.order_id}",
+    ProductEvent: lambda p, ccy: f"{p.kind} version {p.version}: {p.name} at {format_amount(p.price, ccy)}",
+}
+_SAY: dict[type, Callable[[Any], str]] = {
     OrderValidation: lambda v: f"{v.check_type} {v.validation_result}{_why(v.reason)}",
     StockLevel: lambda s: f"{s.count} pieces",
-    Payment: lambda p: f"{p.amount} {p.ccy} for order {p.order_id}",
     Customer: lambda c: f"{c.first_name} {c.last_name} <{c.email}>, {c.level}",
     OrderEnriched: lambda o: f"customer {o.customer_id}, {o.customer_level}",
     HomeCheckin: lambda c: f"{c.event_type} {c.event_id}: {c.staff_code} at line {c.internet_no}, {c.job_status}",
     CheckinRejected: lambda c: f"REJECTED check-in {c.event_id}{_why(c.reason)}",
     Fulfilled: lambda _: "FULFILLED",
-    ProductEvent: lambda p: f"{p.kind} version {p.version}: {p.name} at {p.price}",
     ProductAlert: lambda a: f"{a.kind} in version {a.version} ({a.reason})",
 }
 _MODELS = {topic.name: topic.model for topic in CATALOGUE}
@@ -45,17 +50,26 @@ _BAD, _GOOD = ("FAILED", "REJECTED", "FAIL", "ERROR"), ("VALIDATED", "SHIPPED", 
 _SIGNALS = dict.fromkeys(_BAD, "red") | dict.fromkeys(_GOOD, "green")
 
 
-def line(record: Record) -> Text:
-    """Time (UTC), topic, key, content, and where it stands."""
+def line(record: Record, partitions: int | None = None, currency: str = "EUR") -> Text:
+    """Time (UTC), topic, key, content, and where it stands.
+
+    `partitions`: with how many the topics were made; a record in another partition than its key's is marked then.
+    Prices are in `currency`.
+    """
     at = moment(record.timestamp_ms)
     key = "-" if record.key is None else printable(record.key.decode(errors="replace"))
     text = Text(f"{record.timestamp_ms} ms " if at is None else f"{at:%H:%M:%S}.{at.microsecond // 1000:03} ", "dim")
     text.append(f"{record.topic:<20} ", "red" if record.topic.endswith(DEAD_LETTERS) else _colour(record.topic))
     text.append(f"{key}  ")
-    said = Text(content(record), "" if record.fault is None else "red")
+    said = Text(content(record, currency), "" if record.fault is None else "red")
     for word, colour in _SIGNALS.items():
         said.highlight_regex(rf"\b{word}\b", colour)
-    return text.append_text(said).append(f"  {record.partition}@{record.offset}", "dim")
+    text.append_text(said).append(f"  {record.partition}@{record.offset}", "dim")
+    if partitions is not None and record.fault is None and record.topic in _MODELS and record.key is not None:
+        belongs = partition_of(record.key, partitions)
+        if belongs != record.partition:
+            text.append(f"  misplaced: belongs in partition {belongs}", "red")
+    return text
 
 
 def moment(ms: int) -> datetime | None:
@@ -66,7 +80,7 @@ def moment(ms: int) -> datetime | None:
         return None
 
 
-def content(record: Record) -> str:
+def content(record: Record, currency: str = "EUR") -> str:
     """What a message says, on one line; one of no model of the catalogue as its JSON, or as it stands."""
     if record.fault is not None:
         return printable(f"unreadable: {record.fault}")
@@ -77,7 +91,8 @@ def content(record: Record) -> str:
         return printable(f"{headers.get('service')}: {headers.get('error')} | {_raw(record.value)}")
     try:
         message = _MODELS[record.topic].from_json(record.value)
-        return printable(_SAY[type(message)](message))
+        priced = _PRICED.get(type(message))
+        return printable(priced(message, currency) if priced else _SAY[type(message)](message))
     except (KeyError, ValueError):
         return printable(_raw(record.value))
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import heapq
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
+from statistics import mode
 from types import TracebackType
 from typing import Self
 
@@ -10,6 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from runtime.kafka import Names
+from runtime.provision import public_topics
 from runtime.records import Record
 from runtime.settings import Settings
 
@@ -31,6 +34,7 @@ class Reader:
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=self._settings.kafka_bootstrap_servers,
             enable_auto_commit=False,
+            auto_offset_reset="earliest",  # where retention overtakes it: the default is to pass over all there is
             isolation_level="read_committed",
         )
         await self._consumer.start()
@@ -74,6 +78,15 @@ async def keys(settings: Settings, topic: str) -> set[bytes]:
     async with Reader(settings, [topic]) as reader:
         records = reader.records(from_beginning=True, follow=False, stop=asyncio.Event())
         return {record.key async for record in records if record.key is not None}
+
+
+async def partition_count(settings: Settings) -> int:
+    """How many partitions the topics of the deployment were made with, by which its workers look for keys.
+
+    That of most topics: an operator may have given one of them more since. `settings.partitions` if there is none yet.
+    """
+    counts = Counter(tp.topic for tp in await partitions_of(settings, public_topics()))
+    return mode(sorted(counts.values())) if counts else settings.partitions
 
 
 async def partitions_of(settings: Settings, topics: Iterable[str]) -> list[TopicPartition]:

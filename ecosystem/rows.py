@@ -1,15 +1,20 @@
 """Messages as people write them down, in CSV: read row by row, and what is wrong is told with file, line and field."""
 
+import codecs
 import csv
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
+from functools import partial
 from pathlib import Path
-from typing import Generic, TextIO, TypeVar
+from typing import Any, BinaryIO, Generic, TextIO, TypeVar, cast
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from schemas.numbers import decimal, whole
 from schemas.wire import Message
 
 M = TypeVar("M", bound=Message)
@@ -22,8 +27,10 @@ _ADVICE = {
     "string_too_short": "must not be empty",
     "string_too_long": "must have at most {max_length} characters",
     "string_unicode": "must be UTF-8",
-    "int_parsing": "must be a whole number such as 15",
-    "decimal_parsing": "must be an amount such as 9.90",
+    "value_error": "{error}",
+    "decimal_max_places": "must have at most {decimal_places} digits after the point",
+    "decimal_max_digits": "must have at most {max_digits} digits in all",
+    "decimal_whole_digits": "must have at most {whole_digits} digits before the point",
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
     "enum": "must be {expected}",
@@ -55,14 +62,32 @@ class BadFile(Exception):
 def faults_of(error: ValidationError) -> list[tuple[str, str]]:
     """Each field at fault, as its column is called, with what to do about it."""
     details = error.errors(include_url=False, include_input=False)
-    return [(str(detail["loc"][0]), _advice(detail)) for detail in details]
+    return [(str(detail["loc"][0]) if detail["loc"] else "", _advice(detail)) for detail in details]
+
+
+_MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_SEPARATORS = {";": "';'", "\t": "tabs", "|": "'|'"}
+"""What other programs call CSV, too: spreadsheets where the comma is in numbers."""
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[TextIO]:
-    """A CSV file in UTF-8. Bytes that are none become surrogates, which pydantic refuses: such a fault has a line."""
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        yield file
+    """A CSV file, as `text_of` reads it."""
+    with path.open("rb") as file:
+        yield text_of(file)
+
+
+def text_of(file: BinaryIO) -> TextIO:
+    """The text of a file in UTF-8, or in UTF-16 if it begins with a byte order mark.
+
+    Bytes that are no UTF-8 become surrogates, which pydantic refuses: such a fault has a line.
+    """
+    reader = cast("io.BufferedReader", file)
+    start = reader.peek(3)[:3]
+    encoding = next((name for mark, name in _MARKS.items() if start.startswith(mark)), "utf-8")
+    if encoding == "utf-8":
+        return io.TextIOWrapper(reader, "utf-8-sig", errors="surrogateescape", newline="")
+    return io.TextIOWrapper(reader, encoding, newline="")
 
 
 class Form(Generic[M]):
@@ -77,6 +102,12 @@ class Form(Generic[M]):
     def __init__(self, model: type[M], key: str, what: str) -> None:
         self.columns = tuple(str(field.alias) for field in model.model_fields.values())
         self._needed = tuple(str(field.alias) for field in model.model_fields.values() if field.is_required())
+        readers: dict[Any, Any] = {int: whole, Decimal: partial(decimal, noun="an amount")}
+        self._numbers = {
+            str(field.alias): readers[field.annotation]
+            for field in model.model_fields.values()
+            if field.annotation in readers
+        }
         self._model = model
         self._key = key
         self._what = what
@@ -91,7 +122,10 @@ class Form(Generic[M]):
             for row in () if wrong else reader:
                 yield from self._row(row, reader.line_num, seen)
         except csv.Error as error:
-            yield Fault(reader.reader.line_num, "row", f"is no CSV: {error}")
+            hint = "; is the quote missing that ends a text?" if "limit" in str(error) else ""
+            yield Fault(reader.reader.line_num, "row", f"is no CSV: {error}{hint}")
+        except UnicodeDecodeError as error:
+            yield Fault(reader.reader.line_num + 1, "row", f"must be {error.encoding.upper()}: {error.reason}")
 
     def all(self, name: str, lines: Iterable[str]) -> list[M]:
         """All rows. Raises `BadFile` with all that is wrong; `name` is the file's."""
@@ -106,24 +140,49 @@ class Form(Generic[M]):
         return found
 
     def _header(self, names: Sequence[str]) -> Iterator[Fault]:
+        hint = f"the first line names the columns, {','.join(self.columns)}"
+        other = next(
+            (mark for mark in _SEPARATORS if len(names) == 1 and set(names[0].split(mark)) >= {*self._needed}), ""
+        )
+        if other:
+            hint = f"the columns are separated by {_SEPARATORS[other]}; separate them by commas"
         for name in self._needed:
             if name not in names:
-                yield Fault(1, name, f"is missing: the first line names the columns, {','.join(self.columns)}")
-        for number, name in enumerate(names):
+                yield Fault(1, name, f"is missing: {hint}")
+        for number, name in enumerate(() if other else names):
             if name not in self.columns:
                 yield Fault(1, repr(name), f"is no column: there are {', '.join(self.columns)}")
             elif name in names[:number]:
                 yield Fault(1, name, "is there twice")
 
     def _row(self, row: dict[str, str | None], line: int, seen: dict[str, int]) -> Iterator[M | Fault]:
+        if not any(value and "".join(value).strip() for value in row.values()):
+            return  # spreadsheets end a file with rows of commas
         if None in row:
-            yield Fault(line, "row", "has more values than the first line has columns: put those with commas in quotes")
+            yield Fault(
+                line,
+                "row",
+                "has more values than the first line has columns: put text with commas in quotes, write 9.90 for 9,90",
+            )
             return
-        given = {name: value for name, value in row.items() if value is not None and (value or name in self._needed)}
+        given: dict[str, Any] = {}
+        faults = list[Fault]()
+        for name, value in row.items():
+            if value is None or not (value or name in self._needed):
+                continue
+            try:
+                read = self._numbers.get(name)
+                given[name] = value if read is None else read(value.strip(" "))
+            except ValueError as error:
+                given[name] = None
+                faults.append(Fault(line, name, str(error)))
         try:
-            found = self._model.model_validate_strings(given)
+            found = self._model.model_validate(given)
         except ValidationError as error:
-            yield from (Fault(line, field, reason) for field, reason in faults_of(error))
+            known = {fault.field for fault in faults}
+            faults += [Fault(line, field, reason) for field, reason in faults_of(error) if field not in known]
+        if faults:
+            yield from faults
             return
         if (before := seen.setdefault(str(getattr(found, self._key)), line)) != line:
             yield Fault(line, self._key, f"is that of line {before}: each {self._what} once")

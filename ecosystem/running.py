@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,12 +22,13 @@ def data_dir() -> Path:
 class Running:
     """What is up: the process that holds it together, the brokers, and where each service answers.
 
-    `urls` maps the name of a service to the base URLs of the workers that run it.
+    `urls` maps the name of a service to the base URLs of the workers that run it, `currency` is that of orders.
     """
 
     pid: int
     bootstrap_servers: str
     urls: Mapping[str, tuple[str, ...]]
+    currency: str = "EUR"
 
 
 @contextmanager
@@ -47,9 +48,10 @@ def find() -> Running | None:
     """What `orders up` runs on this directory's data; `None` if it does not run."""
     try:
         fields = json.loads(_path().read_text())
-        os.kill(fields["pid"], 0)  # one that was killed could not take its note back
+        with suppress(PermissionError):  # it runs, as another user
+            os.kill(fields["pid"], 0)  # one that was killed could not take its note back
         urls = {service: tuple(found) for service, found in fields["urls"].items()}
-        return Running(fields["pid"], fields["bootstrap_servers"], urls)
+        return Running(fields["pid"], fields["bootstrap_servers"], urls, fields.get("currency", "EUR"))
     except (OSError, ValueError, KeyError, AttributeError):
         return None
 
@@ -61,6 +63,14 @@ def settings(bootstrap: str | None = None) -> Settings:
     if "KAFKA_BOOTSTRAP_SERVERS" not in os.environ and (running := find()):
         return Settings(kafka_bootstrap_servers=running.bootstrap_servers)
     return Settings()
+
+
+def currency() -> str:
+    """The currency of orders: `CURRENCY` from the environment, else that of what runs here."""
+    if "CURRENCY" in os.environ:
+        return Settings().currency
+    running = find()
+    return running.currency if running else Settings().currency
 
 
 def urls(service: str) -> tuple[str, ...]:

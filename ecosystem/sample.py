@@ -114,9 +114,9 @@ def certain_to_fail(order: Order) -> bool:
     return order.quantity <= 0 or unknown(order)
 
 
-def payment(order_id: str, amount: Decimal, number: int = 1) -> Payment:
+def payment(order_id: str, amount: Decimal, number: int = 1, currency: str = "EUR") -> Payment:
     """The payment of that number for an order, always under the same id."""
-    return Payment(id=f"p{number}-{order_id}", order_id=order_id, ccy="EUR", amount=amount)
+    return Payment(id=f"p{number}-{order_id}", order_id=order_id, ccy=currency, amount=amount)
 
 
 def check_in(order_no: str, at: datetime) -> NewCheckin:

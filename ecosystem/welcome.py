@@ -1,6 +1,7 @@
 """What `orders up` says when it is ready: where everything is, and how to bring an order of one's own to SHIPPED."""
 
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ def command() -> str:
     script = Path(sys.executable).with_name("orders")
     if shutil.which("orders") or not script.exists():
         return "orders"
-    return os.path.relpath(script)
+    return shlex.quote(os.path.relpath(script))
 
 
 def places(found: Mapping[str, str]) -> str:
@@ -30,7 +31,7 @@ def walk(url: Callable[[str], str], letters: Path | None) -> str:
         url: gives the base URL of a service.
         letters: the folder they come to, if it is ours.
     """
-    look = f"\n  grep -l 'X-Order-Id: my-order' {letters}/*" if letters else ""
+    look = f"\n  grep -l 'X-Order-Id: my-order' {shlex.quote(str(letters))}/*" if letters else ""
     return f"""\
 An order of your own, all the way to SHIPPED:
 

@@ -43,11 +43,10 @@ class Writer:
     async def write(self, topic: Topic[M], values: Iterable[M]) -> None:
         """Returns when every in-sync replica has all of them."""
         name = self._settings.topic_prefix + topic.name
-        count = len(await self._producer.partitions_for(name))
         acks: list[asyncio.Future[object]] = []
         for value in values:
             key = topic.key(value).encode()
-            partition = partition_of(key, count)
+            partition = partition_of(key, self._settings.partitions)
             acks.append(await self._producer.send(name, value.to_json(), key=key, partition=partition))
             if len(acks) == _AT_ONCE:
                 await asyncio.gather(*acks)

@@ -2,13 +2,14 @@
 
 from datetime import timedelta
 
-from email_service.state import CUSTOMERS, JOINS, SENT, WAITING, Addressed, Letter, Waiting
+from email_service.state import CUSTOMERS, QUEUE, SENT, WAITING, Addressed, Letter, Queued
+from runtime.queues import SLICE
 from runtime.service import Context, Effect
 from schemas.messages import Customer, CustomerLevel, OrderEnriched
 from schemas.topics import BY_LEVEL, ORDERS_ENRICHED
 
-_CUSTOMER = "customer/"
-"""What timers of customers start with: those of the joins' memory are numbers of hours."""
+_CUSTOMER, _DELIVER = "customer/", "deliver/"
+"""What timers start with: of customers who are waited for, of queues that are being delivered, from a number on."""
 
 UNKNOWN_LEVEL = "unknown level"
 """Counted: an order of a customer whose level is none that exists."""
@@ -35,13 +36,8 @@ class Addressing:
         """A customer, new or changed: what waits for them goes out."""
         key = str(customer.id)
         ctx.put(CUSTOMERS, key, customer)
-        waiting = ctx.get(WAITING, key)
-        if waiting is not None:
-            if not self.repeats:
-                ctx.delete(WAITING, key)
-                ctx.wake(_CUSTOMER + key, None)
-            for letter in waiting.letters:
-                self._deliver(letter, customer, ctx)
+        self._migrate(key, ctx)
+        self._deliver_queue(key, 0, ctx)
 
     def on_customer_gone(self, key: str, ctx: Context) -> None:
         """A tombstone: the customer is to be forgotten."""
@@ -50,38 +46,90 @@ class Addressing:
     def on_letter(self, letter: Letter, ctx: Context) -> None:
         """A letter that is due."""
         key = str(letter.order.customer_id)
-        customer = ctx.get(CUSTOMERS, key)
-        if customer is not None:
+        self._migrate(key, ctx)
+        customer, waiting = ctx.get(CUSTOMERS, key), QUEUE.numbers(ctx, key)
+        if customer is not None and (self.repeats or not waiting):
             self._deliver(letter, customer, ctx)
             return
-        waiting = ctx.get(WAITING, key) or Waiting(letters=(), until=())
-        if letter in waiting.letters:
-            return
-        waiting = Waiting(letters=(*waiting.letters, letter), until=(*waiting.until, ctx.now + self.window))
-        ctx.put(WAITING, key, waiting)
-        ctx.wake(_CUSTOMER + key, min(waiting.until))
+        until = ctx.now + self.window
+        QUEUE.append(ctx, key, _id(letter), Queued(letter=letter, until=until))  # behind those that go out, perhaps
+        if not waiting:
+            ctx.wake(_CUSTOMER + key, until)
 
-    def on_wake(self, timer: str, ctx: Context) -> None:
-        """Letters have waited long enough for a customer; or an hour's joins are to be forgotten."""
-        if not timer.startswith(_CUSTOMER):
-            JOINS.forget(timer, ctx)
-            if self.repeats:
-                SENT.forget(timer, ctx)
+    def on_wake(self, timer: str, ctx: Context) -> bool:
+        """Letters have waited long enough for a customer, or more of them go out. Returns whether it was about that."""
+        if timer.startswith(_CUSTOMER):
+            self._give_up(timer.removeprefix(_CUSTOMER), ctx)
+        elif timer.startswith(_DELIVER):
+            number, _, key = timer.removeprefix(_DELIVER).partition("/")
+            self._deliver_queue(key, int(number), ctx)
+        else:
+            return False
+        return True
+
+    def _give_up(self, key: str, ctx: Context) -> None:
+        self._migrate(key, ctx)
+        known = ctx.get(CUSTOMERS, key) is not None
+        if known and not self.repeats:
+            self._deliver_queue(key, 0, ctx)
             return
-        key = timer.removeprefix(_CUSTOMER)
-        waiting = ctx.get(WAITING, key)
-        if waiting is None:
-            return
-        left = [(x, until) for x, until in zip(waiting.letters, waiting.until, strict=True) if until > ctx.now]
-        if ctx.get(CUSTOMERS, key) is None:  # else they have gone out
-            for _ in range(len(waiting.letters) - len(left)):
+        for number in QUEUE.numbers(ctx, key)[:SLICE]:
+            queued = QUEUE.get(ctx, key, number)
+            if queued is not None and queued.until > ctx.now:
+                break
+            if queued is not None and not known:  # else it has gone out
                 ctx.count(UNKNOWN_CUSTOMER)
-        if not left:
-            ctx.delete(WAITING, key)
+            QUEUE.remove(ctx, key, number)
+            QUEUE.advance(ctx, key, number + 1)
+        self._wait(key, ctx)
+
+    def _deliver_queue(self, key: str, begin: int, ctx: Context) -> None:
+        """Sends the letters of a slice of the queue, from a number on, and asks to be woken for the next one.
+
+        Each slice has a timer of its own: at least once, one is withdrawn after all that it had sent is durable.
+        """
+        customer, numbers = ctx.get(CUSTOMERS, key), QUEUE.numbers(ctx, key)
+        if customer is None:  # deleted meanwhile
+            self._wait(key, ctx)
             return
-        letters, until = zip(*left, strict=True)
-        ctx.put(WAITING, key, Waiting(letters=letters, until=until))
-        ctx.wake(timer, min(until))
+        begin = max(begin, numbers.start)
+        end = min(begin + SLICE, numbers.stop)
+        for number in range(begin, end):
+            queued = QUEUE.get(ctx, key, number)
+            if queued is not None:
+                self._deliver(queued.letter, customer, ctx)
+            if not self.repeats:
+                QUEUE.remove(ctx, key, number)
+        if not self.repeats:
+            QUEUE.advance(ctx, key, end)
+        if end < numbers.stop:
+            ctx.wake(f"{_DELIVER}{end}/{key}", ctx.now)
+        elif numbers and not self.repeats:
+            ctx.wake(_CUSTOMER + key, None)
+
+    def _migrate(self, key: str, ctx: Context) -> None:
+        """Moves letters from the one row that earlier versions kept, which the broker took: it has a megabyte at most.
+
+        At least once, the row goes no earlier than its letters: they may have to be moved again.
+        """
+        row = ctx.get(WAITING, key)
+        if row is None:
+            return
+        for letter, until in zip(row.letters, row.until, strict=True):
+            if not self.repeats or until > ctx.now:
+                QUEUE.append(ctx, key, _id(letter), Queued(letter=letter, until=until))
+        if not self.repeats or max(row.until) <= ctx.now:
+            ctx.delete(WAITING, key)
+
+    def _wait(self, key: str, ctx: Context) -> None:
+        """Asks to be woken when the first letter of the queue has waited long enough."""
+        for number in QUEUE.numbers(ctx, key)[:SLICE]:
+            queued = QUEUE.get(ctx, key, number)
+            if queued is not None:
+                ctx.wake(_CUSTOMER + key, max(queued.until, ctx.now))
+                return
+        if QUEUE.numbers(ctx, key):
+            ctx.wake(_CUSTOMER + key, ctx.now)
 
     def _deliver(self, letter: Letter, customer: Customer, ctx: Context) -> None:
         order = letter.order
@@ -94,6 +142,10 @@ class Addressing:
         name = f"{order.id}/{letter.kind}"
         if not self.repeats or SENT.first(ctx, name):
             ctx.perform(self.send, name, Addressed(letter=letter, customer=customer))
+
+
+def _id(letter: Letter) -> str:
+    return f"{letter.kind or ''}/{letter.order.id}"
 
 
 def _level(customer: Customer, ctx: Context) -> CustomerLevel:

@@ -5,10 +5,11 @@ from datetime import timedelta
 from email_service.address import Addressing
 from email_service.compose import compose
 from email_service.join import LETTERS_BY_CUSTOMER, PAYMENTS_BY_ORDER, Joining, route
-from email_service.state import CUSTOMERS, JOINS, SENT, WAITING, Addressed
+from email_service.state import CUSTOMERS, JOINS, PAYMENT_ROWS, QUEUE, SENT, WAITING, Addressed
+from runtime.envelope import domain_of
 from runtime.hosting import Hosted
 from runtime.post_office import PostOffice
-from runtime.service import Effect, Input, Service
+from runtime.service import Context, Effect, Input, Service
 from runtime.settings import Settings
 from schemas import topics
 from schemas.topics import BY_LEVEL, ORDERS, ORDERS_ENRICHED, PAYMENTS
@@ -19,11 +20,22 @@ def build(settings: Settings) -> Hosted:
     office, window = PostOffice(settings), timedelta(seconds=settings.email_window_s)
 
     async def post(key: str, addressed: Addressed) -> None:
-        await office.send(key, compose(addressed, settings.mail_from))
+        await office.send(key, compose(addressed, settings.mail_from, settings.currency))
 
-    send = Effect("letter", Addressed, post)
+    def domain(addressed: Addressed) -> str:
+        return domain_of(addressed.customer.email)
+
+    send = Effect("letter", Addressed, post, destination=domain, at_once=PostOffice.AT_ONCE)
     repeats = settings.at_least_once
-    joining, addressing = Joining(window, repeats=repeats), Addressing(window, send, repeats=repeats)
+    joining = Joining(settings.currency, timedelta(days=settings.email_unpaid_days), repeats=repeats)
+    addressing = Addressing(window, send, repeats=repeats)
+
+    def on_wake(timer: str, ctx: Context) -> None:
+        if not addressing.on_wake(timer, ctx):
+            joining.forget(timer, ctx)
+            if repeats:
+                SENT.forget(timer, ctx)
+
     return Hosted(
         Service(
             name="email",
@@ -35,8 +47,15 @@ def build(settings: Settings) -> Hosted:
                 Input(topics.CUSTOMERS, addressing.on_customer, on_tombstone=addressing.on_customer_gone),
             ),
             outputs=(PAYMENTS_BY_ORDER, LETTERS_BY_CUSTOMER, ORDERS_ENRICHED, *BY_LEVEL.values()),
-            tables=(*JOINS.tables, CUSTOMERS, WAITING, *(SENT.tables if repeats else ())),
-            on_wake=addressing.on_wake,
+            tables=(
+                *JOINS.tables,
+                *PAYMENT_ROWS.tables,
+                CUSTOMERS,
+                QUEUE.table,
+                WAITING,
+                *(SENT.tables if repeats else ()),
+            ),
+            on_wake=on_wake,
             effects=(send,),
         ),
         lifespan=office.opened,

@@ -1,14 +1,18 @@
 """Letters as they go out: subject, text and HTML from templates, and an identity that stays the same."""
 
 import uuid
+from datetime import datetime
+from decimal import Decimal
 from email.message import EmailMessage
-from email.utils import parseaddr
+from functools import partial
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from email_service.state import Addressed, Kind
+from email_service.state import Addressed, Kind, Letter
+from runtime.mail import compose_email, domain_of
 from runtime.service import RefusedForGood
 from schemas.addresses import address
+from schemas.money import format_amount
 
 _TEMPLATES = Environment(
     loader=PackageLoader("email_service"),
@@ -30,22 +34,43 @@ def message_id(order_id: str, kind: Kind, domain: str) -> str:
     return f"<{uuid.uuid5(_LETTERS, f'{kind}/{order_id}')}@{domain}>"
 
 
-def compose(addressed: Addressed, sender: str) -> EmailMessage:
+def compose(addressed: Addressed, sender: str, currency: str = "EUR") -> EmailMessage:
     """The letter. Raises `RefusedForGood` if it has no kind or its customer no address to write to."""
     letter, customer = addressed.letter, addressed.customer
     if letter.kind is None:
         raise RefusedForGood("the letter has no kind")
-    message = EmailMessage()
+    known = {
+        "order": letter.order,
+        "customer": customer,
+        "money": partial(format_amount, currency=currency),
+        "paid": _paid(letter, currency),
+        "payment": letter.payment,
+        "payments": letter.payments or int(letter.payment is not None),
+    }
     try:
-        message["To"] = address(customer.email, f"{customer.first_name} {customer.last_name}".strip())
-        message["From"] = sender
-        message["Subject"] = _SUBJECTS[letter.kind].format(id=letter.order.id)
+        return compose_email(
+            to=address(customer.email),
+            name=f"{customer.first_name} {customer.last_name}",
+            sender=sender,
+            subject=_SUBJECTS[letter.kind].format(id=letter.order.id),
+            at=_date(letter),
+            message_id=message_id(letter.order.id, letter.kind, domain_of(sender)),
+            headers={"X-Order-Id": letter.order.id},
+            text=_TEMPLATES.get_template(f"{letter.kind}.txt").render(known),
+            html=_TEMPLATES.get_template(f"{letter.kind}.html").render(known),
+        )
     except ValueError as error:
         raise RefusedForGood(f"no letter can be addressed to customer {customer.id}: {error}") from None
-    message["Message-ID"] = message_id(letter.order.id, letter.kind, parseaddr(sender)[1].partition("@")[2])
-    message["X-Order-Id"] = letter.order.id
-    message["Auto-Submitted"] = "auto-generated"  # RFC 3834: nobody's holiday notice is to answer it
-    known = {"order": letter.order, "payment": letter.payment, "customer": customer}
-    message.set_content(_TEMPLATES.get_template(f"{letter.kind}.txt").render(known))
-    message.add_alternative(_TEMPLATES.get_template(f"{letter.kind}.html").render(known), subtype="html")
-    return message
+
+
+def _paid(letter: Letter, currency: str) -> str:
+    """What was paid. A letter of an earlier version has the payment alone, in whatever currency."""
+    if letter.paid is None and letter.payment is not None:
+        return format_amount(letter.payment.amount, letter.payment.ccy)
+    return format_amount(letter.paid or Decimal(), currency)
+
+
+def _date(letter: Letter) -> datetime:
+    """When the letter became due. One of an earlier version does not know: then when its order was made, which at least
+    stays the same however often it is sent."""
+    return letter.at or letter.order.created_at

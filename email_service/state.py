@@ -1,11 +1,16 @@
 """What the email service holds: the join of each order, its customers, and the letters that wait for one."""
 
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 
+from pydantic import Field
+
 from runtime.memory import Memory, Remembered, Seen
+from runtime.queues import Queue
 from runtime.service import Table
 from schemas.messages import Customer, Order, Payment
+from schemas.payments import Counted, Paid
 from schemas.wire import Message
 
 
@@ -18,14 +23,19 @@ class Kind(StrEnum):
 
 
 class Letter(Message):
-    """A letter that is due: what it tells of which order, and the payment if it tells of one.
+    """A letter that is due: what it tells of which order, since when, and what was paid if it tells of that.
 
-    Without a kind there is nothing to tell: the order is only to be enriched with its customer.
+    Without a kind there is nothing to tell: the order is only to be enriched with its customer. `payment` is the one
+    that made the order paid, `paid` the sum and `payments` the number of all of them. Letters of earlier versions have
+    neither `at` nor `paid`.
     """
 
     kind: Kind | None = None
     order: Order
+    at: datetime | None = None
     payment: Payment | None = None
+    paid: Decimal | None = None
+    payments: int = 0
 
 
 class Addressed(Message):
@@ -36,24 +46,53 @@ class Addressed(Message):
 
 
 class Join(Remembered):
-    """Order and payment, whichever has come, when each did, and which letters followed."""
+    """An order and what was paid for it, whichever came first, when each did, and which letters followed.
+
+    `payment` is the one that made the order paid; until then the last one that counts. `since` is when the row was
+    made. Rows of earlier versions have neither `since` nor `paid`, and of all payments only the last one.
+    """
 
     order: Order | None = None
     validated_at: datetime | None = None
     payment: Payment | None = None
-    paid_at: datetime | None = None
+    paid: Paid = Field(default_factory=Paid)
+    failed: bool = False
+    since: datetime | None = None
     told: tuple[Kind, ...] = ()
+
+    @property
+    def open(self) -> bool:
+        """Whether its order may still be confirmed."""
+        known = self.validated_at is not None or self.payment is not None
+        return known and not self.failed and not {Kind.VALIDATED, Kind.FAILED} & {*self.told}
+
+
+class PaymentRow(Remembered, Counted):
+    """A payment that is part of the sums of its order's join."""
+
+    order_id: str
+
+
+class Queued(Message):
+    """A letter that waits for its customer, until when."""
+
+    letter: Letter
+    until: datetime
 
 
 class Waiting(Message):
-    """Letters to a customer who is not known yet, each with the time it waits until."""
+    """Letters to a customer who is not known yet, as earlier versions kept them: all in one row."""
 
     letters: tuple[Letter, ...]
     until: tuple[datetime, ...]
 
 
 JOINS = Memory("email-joins", Join)
+PAYMENT_ROWS = Memory("email-payments", PaymentRow)
 CUSTOMERS = Table("email-customers", Customer)
+QUEUE = Queue("email-queue", Queued)
+"""By customer id."""
 WAITING = Table("email-waiting", Waiting)
+"""Read, and moved to the queue when its customer is heard of; never written."""
 SENT = Seen("email-sent")
 """At least once alone: which letters were asked to be sent, by order and kind."""

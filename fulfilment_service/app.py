@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from fulfilment_service import http
 from fulfilment_service.gate import PAYMENTS_BY_ORDER, Gate, route
-from fulfilment_service.state import PROGRESS, SEEN
+from fulfilment_service.state import CHECK_INS, PAYMENTS_COUNTED, PROGRESS, SEEN
 from runtime.hosting import Hosted
 from runtime.service import Input, Service
 from runtime.settings import Settings
@@ -18,6 +18,7 @@ def build(settings: Settings) -> Hosted:
     gate = Gate(
         needs,
         timedelta(seconds=settings.checkin_patience_s),
+        settings.currency,
         repeats=settings.at_least_once,
     )
     return Hosted(
@@ -30,9 +31,9 @@ def build(settings: Settings) -> Hosted:
                 Input(HOME_CHECKINS, gate.on_check_in),
             ),
             outputs=(PAYMENTS_BY_ORDER, FULFILMENTS, CHECKIN_REJECTIONS),
-            tables=(PROGRESS, *SEEN.tables),
+            tables=(PROGRESS, PAYMENTS_COUNTED, CHECK_INS.table, *SEEN.tables),
             on_wake=gate.on_wake,
         ),
-        routes=http.routes(needs),
+        routes=http.routes(needs, settings.currency),
         openapi=http.openapi,
     )

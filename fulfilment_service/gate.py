@@ -1,21 +1,28 @@
 """The gate: several events, in whatever order they come, all of which must have happened. Pure."""
 
-from collections.abc import Iterable
 from datetime import timedelta
-from decimal import Decimal
 
-from fulfilment_service.state import PROGRESS, SEEN, Progress
+from fulfilment_service.state import CHECK_INS, PAYMENTS_COUNTED, PROGRESS, SEEN, Progress, WaitingCheckin
 from runtime.memory import KEPT
+from runtime.queues import SLICE
 from runtime.service import Context
 from schemas.messages import CheckinRejected, Fulfilled, HomeCheckin, Need, Order, OrderState, Payment
+from schemas.payments import payment_key
 from schemas.topics import CHECKIN_REJECTIONS, FULFILMENTS, PAYMENTS, repartition
 
 PAYMENTS_BY_ORDER = repartition("fulfilment", PAYMENTS, "order", lambda p: p.order_id)
 
+OTHER_CURRENCY = "payment in another currency"
+"""Counted: a payment that pays nothing, for it is not in the currency of orders."""
+PAYMENT_DIFFERS = "payment differs"
+"""Counted: a payment that came again under its id and said something else. The first one stays."""
+
 _NOTHING = Progress()
 _HAS_FAILED, _NOT_KNOWN = "the order has failed", "there is no such order"
-_ORDER, _REJECTED = "order/", "rejected/"
-"""What timers start with: of orders that are waited for, of rejections that are kept. Others are numbers of hours."""
+_ACCEPTED = frozenset({OrderState.VALIDATED, OrderState.SHIPPED})
+_ORDER, _ANSWER, _REJECTED = "order/", "answer/", "rejected/"
+"""What timers start with: of orders that are waited for, of check-ins that are being answered for, from a number on,
+and of rejections that are kept. Others are numbers of hours."""
 
 
 def route(payment: Payment, ctx: Context) -> None:
@@ -23,11 +30,11 @@ def route(payment: Payment, ctx: Context) -> None:
     ctx.send(PAYMENTS_BY_ORDER, payment)
 
 
-def missing(progress: Progress, needs: tuple[Need, ...]) -> tuple[Need, ...]:
+def missing(progress: Progress, needs: tuple[Need, ...], currency: str) -> tuple[Need, ...]:
     """Which of the needed events have not happened yet."""
     happened = {
-        Need.VALIDATED: progress.state in {OrderState.VALIDATED, OrderState.SHIPPED},
-        Need.PAID: progress.value is not None and sum(progress.paid.values(), Decimal()) >= progress.value,
+        Need.VALIDATED: progress.state in _ACCEPTED,
+        Need.PAID: progress.value is not None and progress.sum(currency) >= progress.value,
         Need.CHECKED_IN: progress.checked_in,
     }
     return tuple(need for need in needs if not happened[need])
@@ -39,42 +46,49 @@ class Gate:
     Arguments:
         needs: what has to happen, each once.
         patience: how long a check-in waits for its order to become known.
+        currency: the one that orders are in.
         repeats: whether what was seen before is answered again: at least once, a crash may have come between the row
-            that tells of an answer and the answer. Then the row keeps what was rejected, too.
+            that tells of an answer and the answer. Then what was rejected is kept for a while, too.
     """
 
-    def __init__(self, needs: tuple[Need, ...], patience: timedelta, *, repeats: bool = False) -> None:
+    def __init__(self, needs: tuple[Need, ...], patience: timedelta, currency: str, *, repeats: bool = False) -> None:
         self.needs = needs
         self.patience = patience
+        self.currency = currency
         self.repeats = repeats
 
     def on_order(self, order: Order, ctx: Context) -> None:
         """An order and the state it has come to. Check-ins that waited for it are answered for."""
-        progress = ctx.get(PROGRESS, order.id) or _NOTHING
+        progress = self._progress(order.id, ctx)
         known = progress.state
         if known is not None and (known.decided or not order.state.decided) and order.state is not OrderState.SHIPPED:
             self._repeat(order, progress, ctx)
             return  # seen before, or overtaken
         progress = progress.model_copy(update={"state": order.state, "value": order.value})
         ctx.wake(_ORDER + order.id, None)
+        if order.state in _ACCEPTED and _somebody_waits(order.id, ctx):
+            progress = progress.model_copy(update={"checked_in": True})
         if order.state is OrderState.SHIPPED:
             ctx.put(PROGRESS, order.id, progress)  # it is the answer to what was announced here
-            return
-        _send(progress.rejected, ctx)  # by a wish that is withdrawn now
-        if order.state is OrderState.FAILED:
-            progress = self._reject(progress, _HAS_FAILED, ctx)
-        elif order.state.decided and progress.check_ins:
-            progress = progress.model_copy(update={"check_ins": (), "checked_in": True})
-        self._weigh(order.id, progress, ctx)
+        else:
+            self._weigh(order.id, progress, ctx)
+        self._answer(order.id, 0, ctx)
 
     def on_payment(self, payment: Payment, ctx: Context) -> None:
         """A payment: of several, the sum counts."""
-        progress = ctx.get(PROGRESS, payment.order_id) or _NOTHING
-        if payment.id not in progress.paid:
-            paid = {**progress.paid, payment.id: payment.amount}
-            self._weigh(payment.order_id, progress.model_copy(update={"paid": paid}), ctx)
-        else:
+        progress, key = self._progress(payment.order_id, ctx), payment_key(payment.order_id, payment.id)
+        row = ctx.get(PAYMENTS_COUNTED, key)
+        if progress.received.includes(payment.id, row):
+            if row is not None and row.differs(payment):
+                ctx.count(PAYMENT_DIFFERS)
+            ctx.put(PAYMENTS_COUNTED, key, row or progress.received.row(payment))
             self._announce_again(payment.order_id, progress, ctx)
+            return
+        if payment.ccy != self.currency:
+            ctx.count(OTHER_CURRENCY)
+        received = progress.received.plus(payment, self.currency, repeats=self.repeats)
+        ctx.put(PAYMENTS_COUNTED, key, received.row(payment))
+        self._weigh(payment.order_id, progress.model_copy(update={"received": received}), ctx)
 
     def on_check_in(self, check_in: HomeCheckin, ctx: Context) -> None:
         """A check-in: taken if its order is on its way, rejected if it failed, kept as long as nobody can tell.
@@ -84,59 +98,144 @@ class Gate:
         if not SEEN.first(ctx, check_in.event_id) and not self.repeats:
             return
         order_id = check_in.order_no
-        progress = ctx.get(PROGRESS, order_id) or _NOTHING
-        rejected = [r for r in progress.rejected if r.event_id == check_in.event_id]
-        if rejected:
-            _send(rejected, ctx)
-        elif progress.state in {OrderState.VALIDATED, OrderState.SHIPPED}:
+        progress = self._progress(order_id, ctx)
+        known = CHECK_INS.find(ctx, order_id, check_in.event_id)
+        if known is not None and known[1].reason is not None:
+            _send(order_id, known[1], ctx)
+        elif progress.state in _ACCEPTED:
             self._announce_again(order_id, progress, ctx)
             self._weigh(order_id, progress.model_copy(update={"checked_in": True}), ctx)
         elif progress.state is OrderState.FAILED:
-            _send([_rejection(check_in, _HAS_FAILED)], ctx)
-        elif check_in.event_id not in {c.event_id for c in progress.check_ins}:
-            if progress.state is None and not progress.check_ins:
+            _send(order_id, WaitingCheckin(event_id=check_in.event_id, reason=_HAS_FAILED), ctx)
+        elif CHECK_INS.append(ctx, order_id, check_in.event_id, WaitingCheckin(event_id=check_in.event_id)):
+            if progress.state is None and not progress.waiting:
                 ctx.wake(_ORDER + order_id, ctx.now + self.patience)
-            ctx.put(PROGRESS, order_id, progress.model_copy(update={"check_ins": (*progress.check_ins, check_in)}))
+            ctx.put(PROGRESS, order_id, progress.model_copy(update={"waiting": progress.waiting + 1}))
 
     def on_wake(self, timer: str, ctx: Context) -> None:
-        """Check-ins have waited long enough for their order; or what was kept for a while is to be forgotten."""
+        """Check-ins have waited long enough for their order, or are being answered for; or what was kept for a while is
+        to be forgotten."""
         if timer.startswith(_ORDER):
             order_id = timer.removeprefix(_ORDER)
-            progress = ctx.get(PROGRESS, order_id)
-            if progress is not None and progress.state is None:
-                _send(progress.rejected, ctx)  # woken again, after a crash
-                progress = self._reject(progress, _NOT_KNOWN, ctx)
-                if progress.rejected:
-                    ctx.wake(_REJECTED + order_id, ctx.now + KEPT)
-                _keep(order_id, progress, ctx)
+            if self._progress(order_id, ctx).state is None:
+                self._answer(order_id, 0, ctx)
+        elif timer.startswith(_ANSWER):
+            number, _, order_id = timer.removeprefix(_ANSWER).partition("/")
+            self._answer(order_id, int(number), ctx)
         elif timer.startswith(_REJECTED):
-            order_id = timer.removeprefix(_REJECTED)
-            progress = ctx.get(PROGRESS, order_id) or _NOTHING
-            _keep(order_id, progress.model_copy(update={"rejected": ()}), ctx)
+            self._forget(timer.removeprefix(_REJECTED), ctx)
         else:
             SEEN.forget(timer, ctx)
 
     def _weigh(self, order_id: str, progress: Progress, ctx: Context) -> None:
-        if not progress.fulfilled and progress.state is OrderState.VALIDATED and not missing(progress, self.needs):
+        due = not progress.fulfilled and progress.state is OrderState.VALIDATED
+        if due and not missing(progress, self.needs, self.currency):
             progress = progress.model_copy(update={"fulfilled": True})
             ctx.send(FULFILMENTS, Fulfilled(order_id=order_id))
         ctx.put(PROGRESS, order_id, progress)
 
-    def _reject(self, progress: Progress, reason: str, ctx: Context) -> Progress:
-        rejected = [_rejection(check_in, reason) for check_in in progress.check_ins]
-        _send(rejected, ctx)
-        kept = (*progress.rejected, *rejected) if self.repeats else ()
-        return progress.model_copy(update={"check_ins": (), "rejected": kept})
+    def _answer(self, order_id: str, begin: int, ctx: Context) -> None:
+        """Answers for a slice of the check-ins that wait, from a number on, and asks to be woken for the next one.
+
+        Each slice has a timer of its own: at least once, one is withdrawn after all that it had sent is durable.
+        """
+        numbers = CHECK_INS.numbers(ctx, order_id)
+        progress = ctx.get(PROGRESS, order_id) or _NOTHING
+        if not numbers or (progress.state is OrderState.CREATED and not self.repeats):
+            return  # nobody waits, or nobody can tell yet
+        begin = max(begin, numbers.start)
+        end, answered = min(begin + SLICE, numbers.stop), 0
+        for number in range(begin, end):
+            answered += self._answer_one(order_id, number, progress.state, ctx)
+        if begin == numbers.start:
+            CHECK_INS.advance(ctx, order_id, end)
+        if end < numbers.stop:
+            ctx.wake(f"{_ANSWER}{end}/{order_id}", ctx.now)
+        if self.repeats and progress.state is not OrderState.CREATED:
+            ctx.wake(_REJECTED + order_id, ctx.now + KEPT)
+        _keep(order_id, progress.model_copy(update={"waiting": max(progress.waiting - answered, 0)}), ctx)
+
+    def _answer_one(self, order_id: str, number: int, state: OrderState | None, ctx: Context) -> bool:
+        """Returns whether the check-in of this number had waited, and does no more."""
+        waiting = CHECK_INS.get(ctx, order_id, number)
+        if waiting is None:
+            return False
+        if waiting.reason is not None:
+            _send(order_id, waiting, ctx)
+            return False
+        if state is OrderState.CREATED:
+            return False
+        if state in _ACCEPTED:
+            if not self.repeats:  # else the row of the order, which says so, may be missing still
+                CHECK_INS.remove(ctx, order_id, number)
+            return True
+        reason = _HAS_FAILED if state is OrderState.FAILED else _NOT_KNOWN
+        rejected = waiting.model_copy(update={"reason": reason})
+        _send(order_id, rejected, ctx)
+        if self.repeats:
+            CHECK_INS.replace(ctx, order_id, number, rejected)
+        else:
+            CHECK_INS.remove(ctx, order_id, number)
+        return True
+
+    def _forget(self, order_id: str, ctx: Context) -> None:
+        """Forgets a slice of the check-ins that were kept though they are answered for."""
+        numbers, progress = CHECK_INS.numbers(ctx, order_id), ctx.get(PROGRESS, order_id)
+        accepted = progress is not None and progress.state in _ACCEPTED
+        for number in numbers[:SLICE]:
+            waiting = CHECK_INS.get(ctx, order_id, number)
+            if waiting is not None and waiting.reason is None and not accepted:
+                break
+            CHECK_INS.remove(ctx, order_id, number)
+            CHECK_INS.advance(ctx, order_id, number + 1)
+        else:
+            if len(numbers) > SLICE:
+                ctx.wake(_REJECTED + order_id, ctx.now)
+
+    def _progress(self, order_id: str, ctx: Context) -> Progress:
+        """The row of an order. What earlier versions kept in it moves to where it is kept now.
+
+        All of it at once: the broker took the row, so it has a megabyte at most.
+        """
+        progress = ctx.get(PROGRESS, order_id) or _NOTHING
+        if not (progress.paid or progress.check_ins or progress.rejected):
+            return progress
+        received = progress.received
+        for id_, amount in progress.paid.items():
+            payment = Payment(id=id_, order_id=order_id, ccy=self.currency, amount=amount)
+            received = received.plus(payment, self.currency, repeats=self.repeats)
+            ctx.put(PAYMENTS_COUNTED, payment_key(order_id, id_), received.row(payment))
+        for rejected in progress.rejected:
+            CHECK_INS.append(
+                ctx,
+                order_id,
+                rejected.event_id,
+                WaitingCheckin(event_id=rejected.event_id, reason=rejected.reason),
+            )
+        for check_in in progress.check_ins:
+            CHECK_INS.append(ctx, order_id, check_in.event_id, WaitingCheckin(event_id=check_in.event_id))
+        waiting = progress.waiting + len(progress.check_ins)
+        moved = {"received": received, "waiting": waiting, "paid": {}, "check_ins": (), "rejected": ()}
+        progress = progress.model_copy(update=moved)
+        ctx.put(PROGRESS, order_id, progress)
+        return progress
 
     def _repeat(self, order: Order, progress: Progress, ctx: Context) -> None:
         """An order is seen again in the state it has come to, or in the one before."""
         if self.repeats and order.state in {progress.state, OrderState.VALIDATED}:
-            _send(progress.rejected, ctx)
+            self._answer(order.id, 0, ctx)
             self._announce_again(order.id, progress, ctx)
 
     def _announce_again(self, order_id: str, progress: Progress, ctx: Context) -> None:
         if self.repeats and progress.fulfilled:
             ctx.send(FULFILMENTS, Fulfilled(order_id=order_id))
+
+
+def _somebody_waits(order_id: str, ctx: Context) -> bool:
+    """Whether there is a check-in that was not rejected: it is at the end."""
+    numbers = CHECK_INS.numbers(ctx, order_id)
+    last = CHECK_INS.get(ctx, order_id, numbers[-1]) if numbers else None
+    return last is not None and last.reason is None
 
 
 def _keep(order_id: str, progress: Progress, ctx: Context) -> None:
@@ -146,10 +245,6 @@ def _keep(order_id: str, progress: Progress, ctx: Context) -> None:
         ctx.put(PROGRESS, order_id, progress)
 
 
-def _rejection(check_in: HomeCheckin, reason: str) -> CheckinRejected:
-    return CheckinRejected(event_id=check_in.event_id, order_no=check_in.order_no, reason=reason)
-
-
-def _send(rejections: Iterable[CheckinRejected], ctx: Context) -> None:
-    for rejection in rejections:
-        ctx.send(CHECKIN_REJECTIONS, rejection)
+def _send(order_id: str, rejected: WaitingCheckin, ctx: Context) -> None:
+    reason = rejected.reason or _NOT_KNOWN
+    ctx.send(CHECKIN_REJECTIONS, CheckinRejected(event_id=rejected.event_id, order_no=order_id, reason=reason))

@@ -1,7 +1,6 @@
 """`GET /v1/orders/{id}/fulfilment`: what has happened for an order, and what is still missing."""
 
 from collections.abc import Callable, Iterable, Mapping
-from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -18,13 +17,13 @@ from schemas.api import FulfilmentStatus
 from schemas.messages import Need
 
 
-def routes(needs: tuple[Need, ...]) -> Callable[[Host], Iterable[web.RouteDef]]:
-    """The route, for a gate with these needs."""
+def routes(needs: tuple[Need, ...], currency: str) -> Callable[[Host], Iterable[web.RouteDef]]:
+    """The route, for a gate with these needs and orders in this currency."""
 
     def of(host: Host) -> Iterable[web.RouteDef]:
         async def status(request: web.Request) -> web.StreamResponse:
             order_id, deadline = order_id_of(request), deadline_of(request)
-            look = partial(_status, host, order_id, needs)
+            look = partial(_status, host, order_id, needs, currency)
             return await at_owner(request, host, PROGRESS, order_id, deadline, look)
 
         return (web.get("/v1/orders/{id:[^/]+}/fulfilment", status),)
@@ -32,7 +31,7 @@ def routes(needs: tuple[Need, ...]) -> Callable[[Host], Iterable[web.RouteDef]]:
     return of
 
 
-async def _status(host: Host, order_id: str, needs: tuple[Need, ...]) -> web.Response:
+async def _status(host: Host, order_id: str, needs: tuple[Need, ...], currency: str) -> web.Response:
     progress = host.read(PROGRESS, order_id)
     if progress is None:
         raise Refused(404, f"Nothing has happened for an order {order_id!r} (yet).")
@@ -41,10 +40,13 @@ async def _status(host: Host, order_id: str, needs: tuple[Need, ...]) -> web.Res
             order_id=order_id,
             fulfilled=progress.fulfilled,
             needed=needs,
-            missing=missing(progress, needs),
+            missing=missing(progress, needs, currency),
             state=progress.state,
             value=progress.value,
-            paid=sum(progress.paid.values(), Decimal()),
+            currency=currency,
+            paid=progress.sum(currency),
+            other_currencies=progress.received.others(currency),
+            ignored_payments=progress.received.ignored,
         )
     )
 

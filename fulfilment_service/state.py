@@ -1,31 +1,50 @@
-"""What the fulfilment service holds: one row an order, for what has happened and what it is still waiting for."""
+"""What the fulfilment service holds: of each order what has happened, its payments, and check-ins that wait for it."""
 
 from decimal import Decimal
 
 from pydantic import Field
 
 from runtime.memory import Seen
+from runtime.queues import Queue
 from runtime.service import Table
 from schemas.messages import CheckinRejected, HomeCheckin, OrderState
+from schemas.payments import Counted, Paid
 from schemas.wire import Message, Money
 
 
 class Progress(Message):
-    """How far an order has come, with its `value` to the last digit.
+    """How far an order has come, with its `value` to the last digit. Of a bounded size, whatever comes for the order.
 
-    `paid` maps payment ids to amounts: a payment that is seen again counts once. `check_ins` are those that nobody has
-    answered for yet: of an order that is still unknown, or not decided. `rejected` is what was told of others, where it
-    may have to be told again.
+    `received` is what was paid. `waiting` counts the check-ins that nobody has answered for yet: of an order that is
+    still unknown, or not decided. In rows of earlier versions the payments themselves are in `paid`, by id, and
+    check-ins in `check_ins` and `rejected`; they are moved when the order is heard of.
     """
 
     state: OrderState | None = None
     value: Decimal | None = None
+    received: Paid = Field(default_factory=Paid)
     paid: dict[str, Money] = Field(default_factory=dict)
     checked_in: bool = False
+    waiting: int = 0
     check_ins: tuple[HomeCheckin, ...] = ()
     rejected: tuple[CheckinRejected, ...] = ()
     fulfilled: bool = False
 
+    def sum(self, currency: str) -> Decimal:
+        """What was paid in the currency of orders."""
+        return self.received.sum(currency) + sum(self.paid.values(), Decimal())
+
+
+class WaitingCheckin(Message):
+    """A check-in that waits for its order; with a reason, one that was rejected for it and may have to be again."""
+
+    event_id: str
+    reason: str | None = None
+
 
 PROGRESS = Table("fulfilment-progress", Progress)
+PAYMENTS_COUNTED = Table("fulfilment-payments", Counted)
+"""By order and payment: one that comes again counts once. Kept as long as the rows of orders: for ever."""
+CHECK_INS = Queue("fulfilment-check-ins", WaitingCheckin)
+"""By order."""
 SEEN = Seen("fulfilment-seen-check-ins")

@@ -14,7 +14,7 @@ from runtime.http.answers import Refused, answer
 from runtime.http.inputs import deadline_of, message_of
 from runtime.http.routing import at_owner
 from schemas.api import InvalidParam, NewOrder
-from schemas.identifiers import new_order_id, order_id_for
+from schemas.identifiers import is_composed, new_order_id, order_id_for
 from schemas.messages import Order
 from schemas.topics import ORDERS
 
@@ -62,8 +62,9 @@ def _id_from(request: web.Request) -> str | None:
     key = request.headers.get(IDEMPOTENCY_KEY)
     if key is None:
         return None
-    if not key or not key.isprintable():
-        fault = InvalidParam(name=IDEMPOTENCY_KEY, reason="must be printable UTF-8 text, a UUID for example")
+    if not key or not key.isprintable() or not is_composed(key):
+        reason = "must be printable UTF-8 text in Unicode form NFC, a UUID for example"
+        fault = InvalidParam(name=IDEMPOTENCY_KEY, reason=reason)
         raise Refused(400, f"The header {IDEMPOTENCY_KEY} {fault.reason}.", errors=[fault])
     return order_id_for(key)
 

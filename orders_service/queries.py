@@ -11,6 +11,7 @@ from runtime.http.answers import Refused, answer, problem_as, title_of
 from runtime.http.inputs import Deadline, deadline_of, order_id_of
 from runtime.http.routing import at_owner, not_here, served_by_standby
 from schemas.api import OrderOutcome, Problem, Verdict
+from schemas.identifiers import is_composed
 from schemas.messages import OrderState
 
 
@@ -83,7 +84,8 @@ class Queries:
 
 
 def _unknown(order_id: str) -> Refused:
-    return Refused(404, f"There is no order {order_id!r} (yet). A larger timeout waits for it.")
+    form = "" if is_composed(order_id) else " The id is not in Unicode form NFC, in which orders are posted."
+    return Refused(404, f"There is no order {order_id!r} (yet). A larger timeout waits for it.{form}")
 
 
 def _undecided(outcome: OrderOutcome) -> Undecided:

@@ -4,8 +4,11 @@ from runtime.service import Context, Table
 from schemas.api import CheckinState, PortalCheckin, PortalCheckins
 from schemas.messages import CheckinRejected, HomeCheckin
 
-MOST = 100
-"""Check-ins of an order that are shown: the last ones."""
+MOST = 20
+"""Check-ins of an order that are shown: the last ones. Each more of them is written again with each that comes."""
+
+_SHOWN = 256
+"""Characters of a field that are shown. Over HTTP there are 64 at most; other producers know no bound."""
 
 CHECK_INS_VIEW = Table("portal-check-ins", PortalCheckins)
 
@@ -13,14 +16,15 @@ CHECK_INS_VIEW = Table("portal-check-ins", PortalCheckins)
 def on_check_in(check_in: HomeCheckin, ctx: Context) -> None:
     """A check-in. What is known of its rejection stays."""
     known = _known(check_in.order_no, check_in.event_id, ctx)
-    said = {name: getattr(check_in, name) for name in ("internet_no", "staff_code", "job_status", "checkin_date")}
+    said = {name: getattr(check_in, name)[:_SHOWN] for name in ("internet_no", "staff_code", "job_status")}
+    said["checkin_date"] = check_in.checkin_date
     _put(check_in.order_no, known.model_copy(update=said), ctx)
 
 
 def on_rejected(rejected: CheckinRejected, ctx: Context) -> None:
     """A rejection, of a check-in that is known or will be."""
     known = _known(rejected.order_no, rejected.event_id, ctx)
-    told = {"status": CheckinState.REJECTED, "reason": rejected.reason}
+    told = {"status": CheckinState.REJECTED, "reason": rejected.reason[:_SHOWN]}
     _put(rejected.order_no, known.model_copy(update=told), ctx)
 
 
@@ -33,4 +37,6 @@ def _known(order_no: str, event_id: str, ctx: Context) -> PortalCheckin:
 def _put(order_no: str, check_in: PortalCheckin, ctx: Context) -> None:
     row = ctx.get(CHECK_INS_VIEW, order_no) or PortalCheckins(order_no=order_no)
     by_id = {c.event_id: c for c in row.check_ins} | {check_in.event_id: check_in}
-    ctx.put(CHECK_INS_VIEW, order_no, PortalCheckins(order_no=order_no, check_ins=tuple(by_id.values())[-MOST:]))
+    earlier = row.earlier + max(len(by_id) - MOST, 0)
+    shown = PortalCheckins(order_no=order_no, check_ins=tuple(by_id.values())[-MOST:], earlier=earlier)
+    ctx.put(CHECK_INS_VIEW, order_no, shown)

@@ -15,6 +15,7 @@ from runtime.http.answers import Refused, answer
 from runtime.http.inputs import code_of, message_of
 from runtime.http.openapi import CODE, body, problems, schemas_of
 from schemas.api import InvalidParam, NewProduct, Product, ProductContent, ProductState
+from schemas.identifiers import is_composed
 
 PATH = "/v1/products"
 _TAG = r'(W/)?"[!#-~]*"'
@@ -70,7 +71,8 @@ def _shown(product: Product, status: int = 200, headers: Mapping[str, str] | Non
 
 def _known(code: str, product: Product | None) -> Product:
     if product is None:
-        raise Refused(404, f"There is no product {code!r}.")
+        form = "" if is_composed(code) else " The code is not in Unicode form NFC, in which products are offered."
+        raise Refused(404, f"There is no product {code!r}.{form}")
     return product
 
 
@@ -83,7 +85,7 @@ def _expected(request: web.Request) -> Expected:
         fault = InvalidParam(name="If-Match", reason='must be the ETag of the product in its quotes, such as "3"')
         raise Refused(400, f"{fault.name} {fault.reason}.", errors=[fault])
     # Weak ones, and text that is no version of ours, are versions that no product has.
-    return {int(version) for version in re.findall(r'(?<!W/)"([0-9]{1,19})"', header)}
+    return {int(version) for version in re.findall(r'(?<!W/)"(0|[1-9][0-9]{0,18})"', header)}
 
 
 def openapi() -> Mapping[str, Any]:

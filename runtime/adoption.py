@@ -55,9 +55,9 @@ async def _adopt(settings: Settings, plan: Plan, lost: LostRecords) -> None:
     names = Names(settings.topic_prefix)
     async with _admin(settings) as admin:
         related = await _related(admin, names, plan)
-        if not related - {plan.group}:
-            return
-        if plan.group in related and (await _describe(admin, names.group(plan.group)))[1]:
+        members = await _members(admin, names.group(plan.group)) if plan.group in related else []
+        _refuse_beside_earlier(names.group(plan.group), members)
+        if members or not related - {plan.group}:
             return  # who runs in it adopted before it joined
         for name in sorted(related - {plan.group}):
             await _refuse_if_running(admin, names, plan, name)
@@ -121,14 +121,34 @@ async def _describe(admin: AIOKafkaAdminClient, group: str) -> tuple[str, list[A
     return state, members
 
 
+async def _members(admin: AIOKafkaAdminClient, group: str) -> list[Any]:
+    """The members of a group, with what they say of themselves, which is told between rebalances only."""
+    state, members = await _describe(admin, group)
+    while state in {"PreparingRebalance", "CompletingRebalance"}:
+        await asyncio.sleep(_POLL_S)
+        state, members = await _describe(admin, group)
+    return members
+
+
+def _refuse_beside_earlier(group: str, members: Collection[Any]) -> None:
+    """Raises `CompositionInUse` if a member is of a version that drops from rows what it does not know.
+
+    It would write back the row of an order without the payments that this version has counted in it.
+    """
+    earlier = [m for m in members if not internals.tells_instance(m[3])]
+    if earlier:
+        raise CompositionInUse(
+            f"{len(earlier)} member(s) of group {group} are of an earlier version, which would lose payments and "
+            "check-ins that this version has counted: stop them first (one that was killed is forgotten after its "
+            "SESSION_TIMEOUT_S)"
+        )
+
+
 async def _refuse_if_running(admin: AIOKafkaAdminClient, names: Names, plan: Plan, name: str) -> None:
     """Raises `CompositionInUse` if the group has members that read what the services they share with the plan read."""
     shared = {s.name: s for s in plan.services if s.name in services_of(name)}
     topics = {names.topic(t.name) for s in shared.values() for t in s.topics}
-    state, members = await _describe(admin, names.group(name))
-    while state in {"PreparingRebalance", "CompletingRebalance"}:  # what members read is told between rebalances only
-        await asyncio.sleep(_POLL_S)
-        state, members = await _describe(admin, names.group(name))
+    members = await _members(admin, names.group(name))
     # With a prefix that starts like ours, another deployment's groups look like ours. Their topics do not.
     running = [m for m in members if not topics.isdisjoint(internals.subscription(m[3]))]
     if running:

@@ -56,6 +56,8 @@ class App(faust.App):
         """Base URL of the worker that owns a partition, as the group last agreed."""
         self.standbys: dict[int, list[URL]] = {}
         """Those of the workers that keep copies of it."""
+        self.refused = ""
+        """Why the group gives this worker nothing, if it does not for a reason."""
         self.takes = self.channel(maxsize=1)
         self.agent(self.takes, name="loop")(self._decide)
 
@@ -71,6 +73,11 @@ class App(faust.App):
     def assigned(self) -> set[int]:
         """Called when the group has agreed anew on who owns what; returns what this worker is standby of."""
         self.owners, self.standbys = self.assignor.owners(), self.assignor.standbys()
+        before, self.refused = self.refused, self.assignor.refused or ""
+        if self.refused and self.refused != before:
+            log.error("worker refused by its group reason=%s", self.refused)
+        elif before and not self.refused:
+            log.info("worker accepted by its group")
         return {tp.partition for tp in self.assignor.assigned_standbys()}
 
     async def on_start(self) -> None:

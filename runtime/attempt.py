@@ -1,4 +1,4 @@
-"""An effect being done: tried again and again, until the other side has taken it or refuses it for good."""
+"""An attempt at a side effect, in a task of its own; and the repetition of what must succeed in the end."""
 
 import asyncio
 import logging
@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from runtime.backoff import Backoff
-from runtime.service import Effect, Pending, RefusedForGood
+from runtime.service import Effect, NotTaken, Pending, RefusedForGood
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +35,13 @@ def irrevocable() -> Iterator[None]:
 
 
 class Attempt:
-    """Does an effect until it is done, in a task of its own.
+    """Does an effect once, in a task of its own.
 
     Arguments:
         effect: what is done.
         key: under which it was asked for.
         pending: its row.
-        ended: called when it is done, and when it was cancelled.
+        ended: called when it is done, has failed, and when it was cancelled.
     """
 
     def __init__(self, effect: Effect[Any], key: str, pending: Pending, ended: Callable[["Attempt"], None]) -> None:
@@ -52,6 +52,8 @@ class Attempt:
         """Whether the other side has taken it, or refused it for good."""
         self.refused: str | None = None
         """Why it was refused for good."""
+        self.failure: Exception | None = None
+        """Why it is to be tried again."""
         self.irrevocable = False
         """Whether it must not be cancelled now."""
         self.task = asyncio.create_task(self._run(), name=f"effect {effect.name}")
@@ -59,15 +61,26 @@ class Attempt:
 
     async def _run(self) -> None:
         _CURRENT.set(self)
-        await until_done(self.effect.name, self._perform)
-        self.done = True
+        try:
+            await self._perform()
+        except Exception as error:  # whatever it is, it must be done: it is tried again
+            self.failure = error
+        else:
+            self.done = True
 
     async def _perform(self) -> None:
         try:
             await self.effect.perform(self.key, self.effect.model.from_json(self.pending.payload))
         except RefusedForGood as error:
-            log.warning("effect refused effect=%s reason=%s", self.effect.name, error)
-            self.refused = str(error)
+            self.refused, self.failure = str(error), error
+
+
+def summary(error: BaseException) -> str:
+    """What went wrong, for logs and `/readyz`: nothing of what the message says, which may name somebody."""
+    if isinstance(error, NotTaken):
+        return error.summary
+    number = f" {error.errno}" if isinstance(error, OSError) and error.errno is not None else ""
+    return f"{type(error).__name__}{number}"
 
 
 async def until_done(name: str, what: Callable[[], Awaitable[None]]) -> None:

@@ -12,8 +12,10 @@ from runtime.dead_letters import dead_letter, describe
 from runtime.limits import Limits
 from runtime.overlay import Announced, Batch, Turn
 from runtime.ownership import bucket_of
+from runtime.partitioning import MisplacedError, check_partition
 from runtime.plan import Plan
 from runtime.records import CONSUMED_BY, MADE_AT, NO_TIMESTAMP, NOWHERE, Header, Record, Taken, TopicPartition, Write
+from runtime.remedies import remedy_for_key, remedy_for_value, with_remedy
 from runtime.service import OnKey, Service
 from runtime.state import Store
 from runtime.timers import Due
@@ -61,6 +63,8 @@ class Decider:
         self.store = store
         self._limits = Limits() if limits is None else limits
         self._mark: tuple[Header, ...] = ((CONSUMED_BY, plan.group.encode()),)
+        self._told: set[str] = set()
+        """Topics of which the log has told that records are misplaced: once, as a foreign producer may write many."""
 
     def decide(
         self,
@@ -99,24 +103,52 @@ class Decider:
                 raise ValueError(record.fault)  # noqa: TRY301
             time = _time(record, topic, batch.now)
             if record.value is None:
-                subject, processors = self._tombstone(record)
+                subject, processors = self._tombstone(record, topic)
             else:
-                subject = topic.model.from_json(record.value)
-                key = topic.key(subject)
-                if record.key != key.encode():
-                    raise ValueError(f"the message's key is not that of its value, which belongs under {key!r}")  # noqa: TRY301
+                subject = self._message(record, topic, record.value)
+            assert record.key is not None
+            if not topic.pinned:
+                check_partition(record.key, record.partition, self.partitions)
+            elif record.partition >= self.partitions:
+                raise ValueError(f"partition {record.partition} has no state: write to 0 to {self.partitions - 1}")  # noqa: TRY301
         except (ValueError, OverflowError) as error:
             services = ",".join(s.name for s, _ in self.plan.processors[record.topic])
-            self._reject(batch, record, services, describe(error))
+            self._reject(batch, record, services, str(error))
+            if isinstance(error, MisplacedError) and record.topic not in self._told:
+                self._told.add(record.topic)
+                where = record.topic, record.partition, record.offset
+                log.warning("record misplaced topic=%s partition=%d offset=%d error=%s", *where, error)
             return None
         return Work(record.topic, record.partition, time, subject, processors, 0, record)
 
-    def _tombstone(self, record: Record) -> tuple[str, tuple[tuple[Service, OnKey], ...]]:
+    @staticmethod
+    def _message(record: Record, topic: Topic[Any], value: bytes) -> Message:
+        """The message, under its own key. Raises `ValueError` with the cause and the remedy."""
+        try:
+            message: Message = topic.model.from_json(value)
+        except ValueError as error:
+            raise ValueError(with_remedy(describe(error), remedy_for_value(value, topic))) from None
+        key = topic.key(message)
+        if record.key != key.encode():
+            cause = f"the message's key is not that of its value, which belongs under {key!r}"
+            raise ValueError(with_remedy(cause, remedy_for_key(record, key, topic)))
+        return message
+
+    def _tombstone(self, record: Record, topic: Topic[Any]) -> tuple[str, tuple[tuple[Service, OnKey], ...]]:
         """The key, and who takes it. Raises `ValueError` if nobody does, or if there is no readable key."""
         takers = self.plan.tombstones.get(record.topic)
-        if not takers or record.key is None:
-            raise ValueError("the message has no value (a tombstone)")
-        return record.key.decode(), takers
+        if not takers:
+            raise ValueError(
+                f"the message has no value (a tombstone); {topic.name} takes none: write the JSON as value"
+            )
+        if record.key is None:
+            raise ValueError("the message has no value (a tombstone), and no key that would say what it deletes")
+        try:
+            return record.key.decode(), takers
+        except UnicodeDecodeError:
+            raise ValueError(
+                "the message has no value (a tombstone); its key is no UTF-8 text: nothing has it"
+            ) from None
 
     def _follow(self, batch: Batch, work: list[Work], fuses: Fuses) -> None:
         """Decides the messages in `work`, and those that follow and stay here, in the order they were sent."""
@@ -189,7 +221,9 @@ class Decider:
     def _reject(self, batch: Batch, record: Record, services: str, error: str) -> None:
         batch.dead_letters += 1
         most = self._limits.most(record.topic + DEAD_LETTERS)
-        batch.announcements.append(dead_letter(record, services, error, batch.now, most))
+        letter = dead_letter(record, services, error, batch.now, most)
+        # A topic may have been given more partitions than its dead letters have.
+        batch.announcements.append(letter._replace(partition=letter.partition % self.partitions))
 
     def _attempt(self, turn: Turn, service: Service, what: str, call: Callable[[], None]) -> str | None:
         """Runs a processor and keeps what it decided; or tells what is wrong: one bad message stops nothing."""

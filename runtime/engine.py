@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Any, TypeVar
 
+from runtime.attempts import LONGEST_PAUSE_S, TIMEOUT_S
 from runtime.calls import Asked, Calls, NotHere
 from runtime.checkpoint import Checkpoint, Refused, Unsettled, lasting
 from runtime.effects import Effects
@@ -47,6 +48,8 @@ class Engine:
         limits: how large a message each topic takes, as the checkpoint's producers learn it.
         copies: keeps copies of what other workers own.
         lost: what `logs` find to be gone.
+        effect_timeout_s: seconds after which a side effect that fails is a dead letter.
+        effect_pause_s: seconds, the longest pause between two attempts of one.
     """
 
     MOST_FAILURES = 5
@@ -70,6 +73,8 @@ class Engine:
         copies: Copies | None = None,
         limits: Limits | None = None,
         lost: LostRecords | None = None,
+        effect_timeout_s: float = TIMEOUT_S,
+        effect_pause_s: float = LONGEST_PAUSE_S,
     ) -> None:
         self._plan = plan
         self._partitions = partitions
@@ -81,7 +86,7 @@ class Engine:
         self._lessons = 0
         timers = Timers(plan)
         self.calls = Calls()
-        self.effects = Effects(plan, self._call)
+        self.effects = Effects(plan, self._call, clock=clock, timeout_s=effect_timeout_s, longest_s=effect_pause_s)
         self.taking = Taking(
             client, self.calls, plan.group, ownership, timers, session_timeout_s, clock, self._lost, lost
         )
@@ -99,7 +104,18 @@ class Engine:
             self._limits,
         )
         self.handover = Handover(
-            plan, ownership, stores, timers, self.effects, watches, logs, self.taking, metrics, failed, copies
+            plan,
+            ownership,
+            stores,
+            timers,
+            self.effects,
+            watches,
+            logs,
+            self.taking,
+            metrics,
+            failed,
+            copies,
+            partitions,
         )
 
     async def revoked(self, for_effects_s: float = float("inf")) -> None:

@@ -61,8 +61,10 @@ class Handover:
         metrics: LoopMetrics,
         failed: Callable[[BaseException], None],
         copies: Copies | None = None,
+        partitions: int | None = None,
     ) -> None:
         self._plan = plan
+        self._partitions = partitions
         self._ownership = ownership
         self._stores = stores
         self._timers = timers
@@ -143,11 +145,15 @@ class Handover:
         before = self._membership
         if (membership.member_id, membership.generation) != (before.member_id, before.generation + 1):
             return set()
-        return {tp.partition for tp in assigned} & {tp.partition for tp in self._assigned}
+        return self._numbers(assigned) & self._numbers(self._assigned)
+
+    def _numbers(self, assigned: Collection[TopicPartition]) -> set[int]:
+        """The partitions that have state: not those that one topic was given later, where no key belongs."""
+        return {tp.partition for tp in assigned if self._partitions is None or tp.partition < self._partitions}
 
     def _leave(self) -> None:
         if self._taken_over and self._copies is not None:
-            self._copies.were_owned({tp.partition for tp in self._assigned})
+            self._copies.were_owned(self._numbers(self._assigned))
         self._taken_over = False
 
     async def _cancel(self) -> None:
@@ -178,7 +184,13 @@ class Handover:
 
     async def _take_over(self) -> None:
         start = elapsed_s()
-        partitions = {tp.partition for tp in self._assigned}
+        partitions = self._numbers(self._assigned)
+        if beyond := {tp.topic for tp in self._assigned if tp.partition not in partitions}:
+            log.error(
+                "topics have more partitions than PARTITIONS, records in those are set aside topics=%s PARTITIONS=%s",
+                ",".join(sorted(beyond)),
+                self._partitions,
+            )
         self._stores.keep(self._standby.union(partitions))
         if self._assigned:
             failpoints.reach("handover.begun")

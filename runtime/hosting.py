@@ -9,7 +9,7 @@ from aiohttp import web
 from yarl import URL
 
 from runtime.calls import NotHere, Unavailable
-from runtime.service import Context, Service, Table
+from runtime.service import Context, Outage, Service, Table
 from runtime.settings import Settings
 from runtime.watch import Watch
 from schemas.topics import Topic
@@ -29,7 +29,7 @@ class NoDatabase(Exception):
     """A service needs a database, and the settings name none."""
 
 
-class DatabaseAway(Exception):
+class DatabaseAway(Outage):
     """The service's database did not do what it was asked for, for no fault of ours: it may be asked again."""
 
 
@@ -111,3 +111,5 @@ class Hosted:
     """Its own, if it has one: opened, migrated and waited for by the worker."""
     outbox: "Outbox | None" = None
     """In that database, relayed to Kafka by the worker."""
+    port: int = 0
+    """Where its clients expect it: the worker listens there as well, if it can; 0 for no such port."""

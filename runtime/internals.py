@@ -13,6 +13,7 @@ Tested against `TESTED`; a test fails when another version is installed, so that
 import asyncio
 import base64
 import contextlib
+import json
 import logging
 import time
 from collections import defaultdict
@@ -230,6 +231,14 @@ def subscription(metadata: bytes) -> list[str]:
     """The topics that a member of a group reads, from its metadata as a description of the group tells it."""
     topics: list[str] = ConsumerProtocolMemberMetadata.decode(metadata).subscription
     return topics
+
+
+def tells_instance(metadata: bytes) -> bool:
+    """Whether a member of a group names its process, as workers do since rows of orders have sums of payments."""
+    try:
+        return bool(json.loads(ConsumerProtocolMemberMetadata.decode(metadata).user_data).get("instance"))
+    except (ValueError, AttributeError):
+        return False
 
 
 def rejoin(consumer: AIOKafkaConsumer) -> None:

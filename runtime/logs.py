@@ -13,6 +13,27 @@ _NOISY = ("faust", "mode", "asyncio", "aiohttp", "runtime.app", "runtime.transpo
 _ALARMING = ("aiokafka",)
 
 
+class Sparingly:
+    """Lets a few lines through in a while, so that a thousand failures do not make a thousand lines."""
+
+    LINES, WITHIN_S = 5, 60.0
+
+    def __init__(self) -> None:
+        self._since = float("-inf")
+        self._lines = self._left_out = 0
+
+    def permit(self, now: float) -> int | None:
+        """`None`: not to be logged. Else how many were left out before it. `now`: seconds of any clock."""
+        if now - self._since >= self.WITHIN_S:
+            self._since, self._lines = now, 0
+        if self._lines >= self.LINES:
+            self._left_out += 1
+            return None
+        self._lines += 1
+        left_out, self._left_out = self._left_out, 0
+        return left_out
+
+
 class JsonFormatter(logging.Formatter):
     """A line of JSON: time, level, logger, event, and the traceback if there is one."""
 

@@ -88,8 +88,9 @@ class Loop:
             except (Refused, Unsettled) as error:
                 self._give_up(error, len(taken.records), epoch)
                 return False
-            if epoch == self._ownership.epoch and not self._checkpoint.fenced and self._overtaken(rows, ends):
-                self._give_up(Unsettled("another worker has written to its changelogs"), len(taken.records), epoch)
+            if epoch == self._ownership.epoch and self._overtaken(rows, ends):
+                why = "its changelogs hold more than its stores, or were made anew"
+                self._give_up(Unsettled(why), len(taken.records), epoch)
                 return False
             self.failures = 0
             committed = perf_counter()
@@ -120,14 +121,17 @@ class Loop:
         return self._decider.decide(taken, due, now, self._ownership.fuses)
 
     def _overtaken(self, rows: dict[TablePartition, dict[bytes, bytes | None]], ends: Ends) -> bool:
-        """Whether a changelog holds rows that are not in the store, before those of this batch or between them.
+        """Whether a changelog holds rows that are not in the store, before those of this batch or between them; or was
+        made anew, and lacks what is in the store.
 
-        Applied all the same, the batch would have the store pass over them for good.
+        Applied all the same, the batch would have the store pass over them for good, or hide that they are gone.
+        Between the rows of a fenced checkpoint are markers, and nobody else's rows.
         """
         for (table, partition), changed in rows.items():
             offset = self._ownership.store(table, partition).offset
             known = -1 if offset is None else offset
-            if ends[TopicPartition(self._plan.tables[table].changelog, partition)] != known + len(changed):
+            end, expected = ends[TopicPartition(self._plan.tables[table].changelog, partition)], known + len(changed)
+            if end < expected or (end > expected and not self._checkpoint.fenced):
                 return True
         return False
 

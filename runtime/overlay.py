@@ -71,7 +71,10 @@ class Turn:
     def perform(self, effect: Effect[M], key: str, payload: M) -> None:
         if effect not in self._service.effects:
             raise ValueError(f"service {self._service.name!r} must list effect {effect.name!r} among its effects")
-        self.writes[self._service.pending.name, key] = Pending(effect=effect.name, payload=payload.to_json())
+        raw, known = payload.to_json(), self.get(self._service.pending, key)
+        if known is None or (known.effect, known.payload) != (effect.name, raw):  # else it has been asked for already
+            pending = Pending(effect=effect.name, payload=raw, since=self.now)
+            self.writes[self._service.pending.name, key] = pending
 
     def set_aside(self, key: str, pending: Pending, reason: str) -> None:
         """Writes an effect that will never be done to the dead letters of its service."""

@@ -1,68 +1,64 @@
-"""Sending letters by SMTP: one connection, used again for letters that follow soon, made anew when it breaks."""
+"""Sending letters by SMTP: a few connections, used again for letters that follow soon, made anew when they break."""
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.message import EmailMessage
-from typing import Any
 
-import aiosmtplib
-
-from runtime.attempt import irrevocable
 from runtime.clock import elapsed_s
+from runtime.envelope import Envelope
 from runtime.hosting import Host
-from runtime.service import RefusedForGood
-from runtime.settings import Settings, SmtpSecurity
+from runtime.service import NotTaken, Outage, RefusedForGood
+from runtime.settings import Settings
+from runtime.smtp import Connection, connect, host_name
 
 log = logging.getLogger(__name__)
 
 
-class _Client(aiosmtplib.SMTP):
-    """Patient from where a letter might be sent twice."""
-
-    TAKEN_S = 600.0
-    """RFC 5321, 4.5.3.2.6: so long may a server take to answer for a letter. Who gives up before sends it twice."""
-
-    async def data(self, message: str | bytes, /, *, timeout: Any = None) -> aiosmtplib.SMTPResponse:
-        with irrevocable():
-            return await super().data(message, timeout=self.TAKEN_S)
-
-
 class PostOffice:
-    """Sends letters through the SMTP server of the settings, one after the other. Its `send` is what an effect does."""
+    """Sends letters through the SMTP server of the settings. Its `send` is what an effect does."""
 
+    AT_ONCE = 4
+    """Letters at a time. Providers let a client have 5 to 20 connections, all its workers together."""
+    CONNECTIONS = 2 * AT_ONCE
+    """At the most, with those that take long: see `runtime/attempts.py`."""
     IDLE_S = 30.0
     """After which an unused connection is not trusted any more; servers close them after minutes."""
+    FEWER_S = 60.0
+    """For so long it makes do with the connections it has, after the server did not take one more."""
+    TRUSTED_S = 3600.0
+    """For so long after the server took a recipient, its policy is not held to refuse all of them."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._client: aiosmtplib.SMTP | None = None
-        self._turn = asyncio.Lock()
-        self._used = 0.0
+        self._idle: list[Connection] = []
+        self._open = 0
+        self._most = self.CONNECTIONS
+        self._fewer_until = 0.0
+        self._freed = asyncio.Event()
+        self._accepted_at = float("-inf")
+        self._name: str | None = None
 
     async def send(self, key: str, message: EmailMessage) -> None:
-        """Returns when the server has taken the letter, which has sender, recipients and Message-ID.
+        """Returns when the server has taken the letter, which has a sender, a Message-ID and one recipient.
 
-        Raises `RefusedForGood` if it never will (a reply of 500 and above to recipient or letter: RFC 5321, 4.2.1; an
-        address that it does not take), and whatever else goes wrong, to be tried again.
+        Raises `RefusedForGood` if it never will; `PutOff` if it does not take this one now; `Outage` if it takes none.
         """
-        async with self._turn:
+        envelope = Envelope.of(message)
+        while True:
+            connection = await self._connection()
+            used_before = connection.letters > 0
             try:
-                await self._deliver(message)
-            except aiosmtplib.SMTPRecipientsRefused as refused:
-                codes = [error.code for error in refused.recipients]
-                if min(codes) >= 500:
-                    raise RefusedForGood(refused.recipients[0].message) from None
+                await self._send(connection, envelope)
+            except NotTaken:
+                if used_before and connection.dropped:
+                    continue  # it had been open for too long, or others were refused on it: that says nothing of this
                 raise
-            except aiosmtplib.SMTPDataError as error:
-                if error.code >= 500:
-                    raise RefusedForGood(error.message) from None
-                raise
-            except BaseException:
-                await self._hang_up()  # in the middle of something, perhaps
-                raise
-        log.debug("letter sent key=%s", key)
+            finally:
+                self._give_back(connection)
+            log.debug("letter sent key=%s", key)
+            return
 
     @asynccontextmanager
     async def opened(self, _: Host) -> AsyncIterator[None]:
@@ -70,36 +66,74 @@ class PostOffice:
         try:
             yield
         finally:
-            await self._hang_up()
+            for connection in self._idle:
+                connection.close()
+            self._open -= len(self._idle)
+            self._idle.clear()
 
-    async def _deliver(self, message: EmailMessage) -> None:
-        if elapsed_s() - self._used > self.IDLE_S:
-            await self._hang_up()
-        if self._client is None or not self._client.is_connected:
-            self._client = await self._connect()
-        self._used = elapsed_s()
+    async def _send(self, connection: Connection, envelope: Envelope) -> None:
+        utf8, eight_bit = envelope.needs_utf8, connection.offers("8BITMIME")
+        if utf8 and not connection.offers("SMTPUTF8"):
+            raise RefusedForGood("an address beyond ASCII, and the server does not know SMTPUTF8", "no SMTPUTF8")
+        content, most = envelope.content(utf8=utf8, eight_bit=eight_bit), connection.most_bytes
+        if most is not None and len(content) > most:
+            raise RefusedForGood(f"the letter has {len(content)} bytes, the server takes {most}", "too large")
+        options = [f"SIZE={len(content)}"] if connection.offers("SIZE") else []
+        options += ["BODY=8BITMIME"] if eight_bit else []
+        options += ["SMTPUTF8"] if utf8 else []
+        trusted = elapsed_s() - self._accepted_at < self.TRUSTED_S
         try:
-            await self._client.send_message(message)
-        except aiosmtplib.SMTPNotSupported as error:  # an address beyond ASCII, a server without SMTPUTF8 (RFC 6531)
-            raise RefusedForGood(str(error)) from None
+            await connection.send(envelope.sender, envelope.recipient, content, options, trusted=trusted)
+        finally:
+            if connection.accepted:
+                self._accepted_at = elapsed_s()
 
-    async def _connect(self) -> aiosmtplib.SMTP:
-        settings = self._settings
-        password = settings.smtp_password if settings.smtp_user else None
-        client = _Client(
-            hostname=settings.smtp_host,
-            port=settings.smtp_port,
-            username=settings.smtp_user or None,
-            password=password.get_secret_value() if password else None,
-            use_tls=settings.smtp_security is SmtpSecurity.TLS,
-            start_tls=settings.smtp_security is SmtpSecurity.STARTTLS,
-            cert_bundle=str(settings.smtp_ca_file) if settings.smtp_ca_file else None,
-            timeout=settings.smtp_timeout_s,
-        )
-        await client.connect()
-        return client
+    async def _connection(self) -> Connection:
+        """One that is open, or a new one, or the next that is given back. Raises `Outage`."""
+        while True:
+            try:
+                async with asyncio.timeout(self._settings.smtp_timeout_s):
+                    while not self._any():
+                        self._freed.clear()
+                        await self._freed.wait()
+            except TimeoutError:
+                raise Outage("all connections are taken", "no connection free") from None
+            if self._idle:
+                return self._idle.pop()
+            self._open += 1
+            try:
+                return await self._new()
+            except BaseException as error:
+                self._close(None)
+                if not isinstance(error, Outage) or not self._open:
+                    raise
+                self._most, self._fewer_until = self._open, elapsed_s() + self.FEWER_S
 
-    async def _hang_up(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
+    def _any(self) -> bool:
+        """Whether there is one to use, or there may be one more."""
+        now = elapsed_s()
+        for connection in [c for c in self._idle if not c.usable or now - c.used_at > self.IDLE_S]:
+            self._idle.remove(connection)
+            self._close(connection)
+        if now >= self._fewer_until:
+            self._most = self.CONNECTIONS
+        return bool(self._idle) or self._open < self._most
+
+    async def _new(self) -> Connection:
+        if self._name is None:
+            self._name = await asyncio.to_thread(host_name)  # may ask the DNS
+        return await connect(self._settings, self._name)
+
+    def _give_back(self, connection: Connection) -> None:
+        if connection.usable:
+            connection.used_at = elapsed_s()
+            self._idle.append(connection)
+            self._freed.set()
+        else:
+            self._close(connection)
+
+    def _close(self, connection: Connection | None) -> None:
+        if connection is not None:
+            connection.close()
+        self._open -= 1
+        self._freed.set()

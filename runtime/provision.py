@@ -52,7 +52,8 @@ def _with_dead_letters(wanted: Iterable[Topic]) -> dict[str, dict[str, str]]:  #
 async def ensure_topics(settings: Settings, wanted: Wanted) -> None:
     """Creates the topics that are missing, and returns when every partition of each has a leader.
 
-    Raises `WrongPartitions` for a topic that exists with another number of partitions than `settings.partitions`.
+    Raises `WrongPartitions` for a topic that exists with another number of partitions than `settings.partitions`. Only
+    a topic that was given more of them since, as its dead letters show, is read on: see `runtime.assignor`.
     """
     names = Names(settings.topic_prefix)
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers, request_timeout_ms=30_000)
@@ -93,9 +94,18 @@ async def _check(admin: AIOKafkaAdminClient, wanted: list[str], partitions: int)
         await asyncio.sleep(0.1)
     else:
         raise KafkaError(f"topics without a leader after 10 s: {', '.join(waiting)}")
-    for topic in described:
-        if len(topic["partitions"]) != partitions:
+    counts = {topic["topic"]: len(topic["partitions"]) for topic in described}
+    for name, count in counts.items():
+        if count > partitions == counts.get(name + topics.DEAD_LETTERS):
+            log.error(
+                "topic was given more partitions than it was made with topic=%s partitions=%d PARTITIONS=%d remedy=%s",
+                name,
+                count,
+                partitions,
+                f"its producers must place records by murmur2 of the key modulo {partitions}; others are set aside",
+            )
+        elif count != partitions:
             raise WrongPartitions(
-                f"topic {topic['topic']} has {len(topic['partitions'])} partitions, PARTITIONS says {partitions}: "
+                f"topic {name} has {count} partitions, PARTITIONS says {partitions}: "
                 "set PARTITIONS to what exists, for all workers alike"
             )

@@ -79,6 +79,7 @@ class Logs:
         lost: told of positions that the broker no longer has.
         changelogs: of the tables whose partitions are taken over along with the inputs.
         notes: what is to be committed with an offset of each partition. Set here at each takeover.
+        partitions: how many the changelogs have; an input may have been given more.
     """
 
     POLL_S = 0.05
@@ -89,12 +90,14 @@ class Logs:
         lost: LostRecords | None = None,
         changelogs: Collection[str] = (),
         notes: dict[TopicPartition, str] | None = None,
+        partitions: int | None = None,
     ) -> None:
         self._broker = broker
         self._notes = {} if notes is None else notes
         self._anew: set[TopicPartition] = set()
         self._lost = LostRecords() if lost is None else lost
         self._changelogs = changelogs
+        self._partitions = partitions
 
     async def committed(self, partitions: Collection[TopicPartition]) -> Offsets:
         """Where to read on: behind what the group committed, or at the start of the log.
@@ -140,6 +143,8 @@ class Logs:
         """Partitions without any committed offset though there is state: the group was away for longer than its offsets
         are kept, or they were deleted."""
         bare = {tp.partition for tp in offsets} - {tp.partition for tp, at in offsets.items() if at is not None}
+        if self._partitions is not None:
+            bare = {p for p in bare if p < self._partitions}
         asked = [TopicPartition(changelog, p) for changelog in self._changelogs for p in sorted(bare)]
         if not asked:
             return set()

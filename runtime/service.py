@@ -43,6 +43,8 @@ class Pending(Message):
 
     effect: str
     payload: bytes
+    since: datetime | None = None
+    """When it was asked for, UTC. Rows of earlier versions do not have it."""
 
 
 class Refused(Message):
@@ -53,8 +55,32 @@ class Refused(Message):
     payload: bytes
 
 
-class RefusedForGood(Exception):
-    """An effect that will never be taken, however often it is tried: an address that does not exist, say."""
+class NotTaken(Exception):
+    """The other side did not take a side effect.
+
+    Arguments:
+        reason: what went wrong, for the dead letter; may hold personal data.
+        summary: the same for logs and `/readyz`, without personal data: step and code. Default: the error's name.
+    """
+
+    def __init__(self, reason: str, summary: str | None = None) -> None:
+        super().__init__(reason)
+        self.summary = summary or type(self).__name__
+
+
+class RefusedForGood(NotTaken):
+    """A side effect that will never be taken, however often it is tried: an address that does not exist, say."""
+
+
+class PutOff(NotTaken):
+    """A side effect that is not taken now. Others to the same destination may fare the same; all others do not."""
+
+
+class Outage(NotTaken):
+    """The other side takes nothing now: it is away, or does not let us in. All side effects of the kind wait."""
+
+    longest_pause_s = 5.0
+    """Seconds, the most between two looks at whether it is back: a connection refused costs nobody anything."""
 
 
 class Context(Protocol):
@@ -109,8 +135,14 @@ class Effect(Generic[M]):
     """Something a service does outside Kafka: a letter, a row in a database.
 
     `perform` is given the key and the payload. It may be called again for what it has done already, and is to tell the
-    other side by the key. It raises `RefusedForGood`, or anything else to be tried again. How it ended is decided like
-    a message, with `on_done`, or with `on_refused` and the reason.
+    other side by the key. It raises `RefusedForGood`; `Outage` if others would fare the same; or anything else to be
+    tried again. How it ended is decided like a message, with `on_done`, or with `on_refused` and the reason, which is
+    also that it could not be done within `SIDE_EFFECT_TIMEOUT_S`.
+
+    `destination` names for a payload what may fail by itself: the domain of an address, say. Where several of a
+    destination have failed in a row, the others of it wait until one of them succeeds. Without it each key is one.
+
+    `at_once` is how many of it a worker does at a time.
     """
 
     name: str
@@ -118,6 +150,8 @@ class Effect(Generic[M]):
     perform: Callable[[str, M], Awaitable[None]]
     on_done: Processor[M] | None = None
     on_refused: Callable[[M, str, Context], None] | None = None
+    destination: Callable[[M], str] | None = None
+    at_once: int = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +184,7 @@ class Service:
         object.__setattr__(self, "timers", Table(f"{self.name}-timers", Wake))
         object.__setattr__(self, "pending", Table(f"{self.name}-effects", Pending))
         # Nobody writes to it but who redrives its dead letters.
-        redone = Topic(f"{self.name}-effects", Refused, lambda r: r.key, "operator", FORTNIGHT)
+        redone = Topic(f"{self.name}-effects", Refused, lambda r: r.key, "operator", FORTNIGHT, pinned=True)
         object.__setattr__(self, "redone", redone)
         if self.effects:
             object.__setattr__(self, "inputs", (*self.inputs, Input(redone, self._redo)))

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from yarl import URL
 
 from runtime import failpoints
+from schemas import numbers
 from schemas.addresses import address, mailbox
+from schemas.money import currency
 
 
 class Guarantee(StrEnum):
@@ -78,6 +80,11 @@ class Settings(BaseSettings):
     batch_limit: int = Field(default=2000, ge=1, description="Most records a batch takes")
     produce_timeout_s: float = Field(default=10.0, gt=0, description="After which an unacknowledged POST answers 503")
 
+    currency: str = Field(
+        default="EUR",
+        description="ISO 4217 code of the currency that all orders are in; payments in others do not count",
+    )
+
     required_checks: Annotated[tuple[str, ...], NoDecode] = Field(
         default=("FRAUD_CHECK", "INVENTORY_CHECK", "ORDER_DETAILS_CHECK"),
         description="Checks an order must pass, comma separated",
@@ -102,6 +109,12 @@ class Settings(BaseSettings):
     checkin_database_url: SecretStr | None = Field(
         default=None, description="`postgresql://user:password@host:port/database`, of the check-in service alone"
     )
+    checkin_port: int = Field(
+        default=3000,
+        ge=0,
+        le=65535,
+        description="Where the check-in service listens as well, if it is free and HTTP_PORT is not 0; 0 for nowhere",
+    )
     checkin_time_zone: str = Field(default="Asia/Bangkok", description="Of the times in check-ins; an IANA name")
 
     products_database_url: SecretStr | None = Field(default=None, description="Of the product service alone")
@@ -118,11 +131,26 @@ class Settings(BaseSettings):
         description="Addresses that get a letter for each change of a product and each alert, comma separated",
     )
 
+    side_effect_timeout_s: float = Field(
+        default=3 * 24 * 3600.0,
+        gt=0,
+        description="After which an e-mail, or a row in a database, that cannot be done is a dead letter",
+    )
+    side_effect_longest_pause_s: float = Field(
+        default=900.0, ge=1, description="Longest pause between two attempts at an e-mail, or at a row in a database"
+    )
+
     email_window_s: float = Field(
         default=60.0,
         gt=0,
         le=7 * 24 * 3600,
-        description="How far apart an order, its payment and its customer may come",
+        description="How long e-mails wait for a customer who is not known yet",
+    )
+    email_unpaid_days: float = Field(
+        default=90.0,
+        ge=7,
+        le=3650,
+        description="How long an order that is not paid in full can still be confirmed by e-mail",
     )
     mail_from: str = Field(default="Orders <orders@example.com>", description="Sender of letters")
     smtp_host: str = "127.0.0.1"
@@ -139,6 +167,16 @@ class Settings(BaseSettings):
     fail_points: Annotated[tuple[failpoints.Trigger, ...], NoDecode] = Field(
         default=(), description="For tests: steps at which to crash or fall silent, see `runtime/failpoints.py`"
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, str) or info.field_name is None:
+            return value
+        kind = cls.model_fields[info.field_name].annotation
+        if kind is int:
+            return numbers.whole(value)
+        return numbers.decimal(value) if kind is float else value
 
     @field_validator("required_checks", "fulfilment_needs", "worker_keys", "product_notifications_to", mode="before")
     @classmethod
@@ -162,6 +200,22 @@ class Settings(BaseSettings):
             mailbox(value)
         except ValueError:
             raise ValueError(f"{value!r} is no address such as Orders <orders@example.com>") from None
+        return value
+
+    @field_validator("currency")
+    @classmethod
+    def _currency(cls, value: str) -> str:
+        return currency(value)
+
+    @field_validator("advertised_url")
+    @classmethod
+    def _url(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        url = URL(value)
+        more = url.path.strip("/") or url.query_string or url.fragment or url.user or url.password
+        if url.scheme not in {"http", "https"} or not url.host or more:
+            raise ValueError(f"{value!r} is no base URL such as http://orders-1:8080")
         return value
 
     @field_validator("checkin_time_zone")

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiohttp import web
@@ -34,11 +35,14 @@ from runtime.patience import Patience
 from runtime.plan import Plan
 from runtime.producers import Idempotent, Transactional
 from runtime.provision import ensure_topics, topics_of
+from runtime.reachability import network_identity
 from runtime.records import TopicPartition
 from runtime.restore import Logs
 from runtime.rocks import RocksStores
 from runtime.service import Context, Table
 from runtime.settings import OnLostRecords, Settings
+from runtime.side_effect_metrics import METRICS as SIDE_EFFECTS
+from runtime.side_effect_metrics import shown
 from runtime.standby import Follower
 from runtime.watch import Watch, Watches
 from runtime.watchdog import Watchdog
@@ -55,6 +59,9 @@ RESTORE_BYTES, FOLLOW_BYTES = 64 * 1024 * 1024, 16 * 1024 * 1024
 
 LEAST_BYTES = 64 * 1024
 """Of each partition all the same, for a request to be worth its while."""
+
+_IPV6 = {"127.0.0.1": ("::1",), "localhost": ("::1",), "0.0.0.0": ("::",)}  # noqa: S104
+"""By the host of IPv4: what `localhost` may mean to a client, who perhaps tries no second address."""
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
@@ -84,6 +91,8 @@ class Worker:
         self._ownership = Ownership()
         self._watches = Watches()
         self._ended = asyncio.Event()
+        self.network = network_identity()
+        """Of this host, to the others of the group."""
         self._url: URL | None = None
         self._open = False
         self._app: App | None = None
@@ -142,7 +151,8 @@ class Worker:
         broker = KafkaBroker(settings, plan.group, partition_bytes=max(LEAST_BYTES, RESTORE_BYTES // stores_in_all))
         self._at_stop(broker.stop)
         notes: dict[TopicPartition, str] = {}
-        logs = Logs(broker, lost, [table.changelog for table in plan.tables.values()], notes)
+        changelogs = [table.changelog for table in plan.tables.values()]
+        logs = Logs(broker, lost, changelogs, notes, settings.partitions)
         # A topic just made is known before its leaders serve: whoever asks them too early waits out a back-off.
         await logs.ends([TopicPartition(topic, p) for topic in topics_of(plan) for p in range(settings.partitions)])
         self._member = member = KafkaMember(settings, plan, notes)
@@ -171,9 +181,15 @@ class Worker:
             limits=self._limits,
             copies=self._copies,
             lost=lost,
+            effect_timeout_s=settings.side_effect_timeout_s,
+            effect_pause_s=settings.side_effect_longest_pause_s,
         )
+        SIDE_EFFECTS.watch(engine.effects)
+        self._later(partial(SIDE_EFFECTS.leave, engine.effects))
         self._app = app = App(settings, plan.group, engine, member, self.url)
+        app.assignor.made_with = settings.partitions
         app.assignor.found(plan.consumed, on_disk)
+        app.assignor.network = self.network
         self._later(self._ownership.lose)  # also if what follows was cut short: no batch is applied any more
         self._at_stop(engine.stop)
         self._at_stop(app.stop, self.LEAVE_S)
@@ -255,7 +271,9 @@ class Worker:
         """Base URL of the worker that owns the key's partition, as the group last agreed; may be this one."""
         if self._app is None:
             return None
-        return self._app.owners.get(partition_of(key.encode(), self.settings.partitions))
+        owner = self._app.owners.get(partition_of(key.encode(), self.settings.partitions))
+        # Of two workers of one URL the refused one is not the owner: it must not take itself for it.
+        return owner.with_fragment("accepted") if owner is not None and self._app.refused else owner
 
     def standbys(self, key: str) -> Sequence[URL]:
         """Base URLs of the workers that keep copies of the key's partition, as the group last agreed."""
@@ -273,13 +291,16 @@ class Worker:
         """`ready` once the partitions the group gave this worker are taken over."""
         stalled = self._watchdog.report() if self._watchdog is not None else []
         return {
-            "ready": self._open and self._running and not self.stopping and not stalled,
+            "ready": self._open and self._running and not self.stopping and not stalled and not self._refused,
             "services": [s.name for s in self.plan.services],
+            "url": str(self._url or ""),
+            "refused": self._refused,
             "partitions": sorted({tp.partition for tp in self._ownership.partitions}),
             "takeover": dict(self._engine.handover.progress) if self._app is not None else {},
             "standby": self._copies.lag if self._app is not None else {},
             "stalled": stalled,
             # Told, but not decisive: the other services of the worker go on, and every worker would be unready at once.
+            "side_effects": shown(self._engine.effects) if self._app is not None else {},
             "databases": {database.service: database.away or "open" for database in self._databases},
         }
 
@@ -287,6 +308,11 @@ class Worker:
     def _running(self) -> bool:
         """Whether it has taken over what it is to; a worker that consumes nothing has nothing to take over."""
         return self._ownership.running or not self.plan.consumed
+
+    @property
+    def _refused(self) -> str:
+        """Why the group gives this worker nothing; empty if it does not refuse it."""
+        return "" if self._app is None else self._app.refused
 
     @property
     def _databases(self) -> "list[Database]":
@@ -324,6 +350,22 @@ class Worker:
         await web.TCPSite(self._runner, self.settings.http_host, self.settings.http_port, backlog=1024).start()
         port: int = self._runner.addresses[0][1]
         self._url = self.settings.base_url(port)
+        if self.settings.http_port:  # one that is to have any port, as in tests, must not take one of a name
+            for wanted in {h.port for h in self._hosted} - {0, port}:
+                await self._serve_also(wanted)
+
+    async def _serve_also(self, port: int) -> None:
+        """Listens on the port of a service, too; on IPv6 as well where the host has one address of each kind."""
+        host = self.settings.http_host
+        for name in (host, *_IPV6.get(host, ())):
+            try:
+                await web.TCPSite(self._runner, name, port, backlog=1024).start()
+            except OSError as error:
+                if name == host:
+                    log.warning("port not taken port=%d error=%s; the services answer at %s", port, error, self.url)
+                    return
+                log.debug("no IPv6 port=%d error=%s", port, error)
+        log.info("listens as well port=%d", port)
 
     async def _reach_broker(self) -> None:
         """Waits for the broker, and makes the topics that are missing there."""

@@ -5,7 +5,7 @@ Python's own parser is asked. On some of what is no address it stumbles, and wit
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from email.errors import MessageError
+from email.errors import InvalidHeaderDefect, MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 
@@ -25,6 +25,9 @@ def mailbox(said: str) -> Address:
     with _stumbling(said):
         message["From"] = said
         [found] = message["From"].addresses
+        for defect in message["From"].defects:  # newer releases note some that older ones stumble on
+            if isinstance(defect, InvalidHeaderDefect):
+                raise defect
     return address(found.addr_spec, found.display_name)
 
 

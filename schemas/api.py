@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, StrictFloat, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from schemas.identifiers import Code, Name, OrderId
+from schemas.identifiers import Code, Composed, Name, OrderId
 from schemas.messages import CheckType, Need, Order, OrderState, ProductEvent, ValidationResult
 from schemas.wire import Int64, Message, Money, Quantity, Total, example
 
@@ -39,9 +39,11 @@ class NewOrder(Message):
 
     model_config = example(id="my-order", customerId=15, product="UNDERPANTS", quantity=3, price=5.00)
 
-    id: OrderId | None = Field(default=None, description="Chosen by the client, who may then repeat the request safely")
+    id: Annotated[OrderId, Composed] | None = Field(
+        default=None, description="Chosen by the client, who may then repeat the request safely"
+    )
     customer_id: Annotated[Int64, Whole]
-    product: str = Field(max_length=256)
+    product: Annotated[str, Field(max_length=256), Composed]
     quantity: Annotated[Quantity, Whole]
     price: Annotated[Money, BeforeValidator(_no_text), _price(-_MOST)] = Field(description="Of one piece")
 
@@ -73,14 +75,23 @@ class FulfilmentStatus(Message):
     needed: tuple[Need, ...]
     missing: tuple[Need, ...]
     state: OrderState | None = Field(default=None, description="Missing as long as the order itself is not known")
+    currency: str = Field(default="EUR", description="Of `value` and `paid`")
     value: Total | None = None
-    paid: Total
+    paid: Total = Field(description="Sum of the payments in the order's currency, each counted once")
+    other_currencies: dict[str, Total] = Field(
+        default_factory=dict, description="What was paid in other currencies, and pays nothing; of 20 at most"
+    )
+    ignored_payments: int = Field(default=0, description="How many payments were in other currencies")
 
 
 def _local_time(value: object) -> datetime:
     if isinstance(value, str) and re.fullmatch(_LOCAL_TIME, value):
-        return datetime.strptime(value, "%Y-%m-%d %H:%M:%S")  # noqa: DTZ007 - the service knows the zone
+        return datetime.fromisoformat(value)
     raise PydanticCustomError("local_time", "must be a date and time from 1970 to 2099, such as 2021-03-18 10:13:43")
+
+
+def _written(local: datetime) -> str:
+    return local.isoformat(" ")
 
 
 # Every day there is and no other, so that documents can say it too. Of these years every fourth is a leap year.
@@ -88,14 +99,24 @@ _DAY = (
     r"(?:(?:19[7-9]|20[0-9])[0-9]-(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)"
     r"|(?:0[13578]|1[02])-31)|(?:19(?:[79][26]|8[048])|20(?:[02468][048]|[13579][26]))-02-29)"
 )
-_LOCAL_TIME = rf"{_DAY} (?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
+_OFFSET = r"(?:[+-](?:0[0-9]|1[0-4]):[0-5][0-9])?"
+_LOCAL_TIME = rf"{_DAY} (?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]{_OFFSET}"
 LocalTime = Annotated[
     datetime,
     PlainValidator(_local_time),
-    PlainSerializer(lambda local: f"{local:%Y-%m-%d %H:%M:%S}", return_type=str, when_used="json"),
-    WithJsonSchema({"type": "string", "pattern": f"^{_LOCAL_TIME}$", "examples": ["2021-03-18 10:13:43"]}),
+    PlainSerializer(_written, return_type=str, when_used="json"),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "description": "As clocks of the service's time zone (CHECKIN_TIME_ZONE) show it. Where they are put back "
+            "and show it twice, the first moment is meant; an offset from UTC tells which. One that they never "
+            "show, because they are put forward over it, is refused",
+            "pattern": f"^{_LOCAL_TIME}$",
+            "examples": ["2021-03-18 10:13:43", "2026-10-25 02:30:00+01:00"],
+        }
+    ),
 ]
-"""A date and time of day as a clock on the wall shows it, 1970 to 2099."""
+"""A date and time of day as a clock on the wall shows it, 1970 to 2099; with or without its offset from UTC."""
 
 Latitude = Annotated[StrictFloat, Field(ge=-90, le=90, allow_inf_nan=False)]
 Longitude = Annotated[StrictFloat, Field(ge=-180, le=180, allow_inf_nan=False)]
@@ -114,10 +135,10 @@ class NewCheckin(Message):
         checkinDate="2021-03-18 10:13:43",
     )
 
-    internet_no: Code
-    order_no: OrderId
-    staff_code: Code
-    job_status: Code
+    internet_no: Annotated[Code, Composed]
+    order_no: Annotated[OrderId, Composed]
+    staff_code: Annotated[Code, Composed]
+    job_status: Annotated[Code, Composed]
     checkin_latitude: Latitude
     checkin_longitude: Longitude
     checkin_date: LocalTime
@@ -160,6 +181,7 @@ class PortalCheckins(Message):
 
     order_no: OrderId
     check_ins: tuple[PortalCheckin, ...] = ()
+    earlier: int = Field(default=0, description="How many check-ins came before these and are no longer shown")
 
 
 class ProductContent(Message):
@@ -176,7 +198,7 @@ class NewProduct(ProductContent):
 
     model_config = example(code="UNDERPANTS", name="Underpants, blue", price=5.00)
 
-    code: Code
+    code: Annotated[Code, Composed]
 
 
 class ProductState(StrEnum):

@@ -3,6 +3,7 @@
 import os
 import re
 import time
+import unicodedata
 import uuid
 from typing import Annotated
 
@@ -34,6 +35,21 @@ def _printable(text: str) -> str:
     if text != text.strip():
         raise ValueError("an id must not start or end with white space")
     return text
+
+
+def is_composed(text: str) -> bool:
+    """Whether a text is in Unicode normalization form C: of all ways to write the same characters the usual one."""
+    return text.isascii() or unicodedata.is_normalized("NFC", text)
+
+
+def _composed(text: str) -> str:
+    if not is_composed(text):
+        raise ValueError(f"must be in Unicode form NFC: write {unicodedata.normalize('NFC', text)!a}")
+    return text
+
+
+Composed = AfterValidator(_composed)
+"""For names that a client gives or refers to. What is on topics may be in any form (decision 27)."""
 
 
 def _schema(max_length: int) -> WithJsonSchema:

@@ -6,6 +6,7 @@ from enum import StrEnum
 from pydantic import AwareDatetime, Field
 
 from schemas.identifiers import Code, OrderId
+from schemas.money import CurrencyCode
 from schemas.wire import Int64, Message, Money, Quantity, Timestamp
 
 
@@ -78,11 +79,11 @@ class StockLevel(Message):
 
 
 class Payment(Message):
-    """Topic `payments`, keyed by payment id."""
+    """Topic `payments`, keyed by payment id. What it pays, and whether it counts, is said in `schemas/payments.py`."""
 
     id: str
     order_id: OrderId
-    ccy: str = Field(min_length=3, max_length=3)
+    ccy: CurrencyCode = Field(min_length=3, max_length=3)
     amount: Money
 
 

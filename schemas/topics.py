@@ -56,6 +56,9 @@ class Topic(Generic[M]):
 
     `internal` topics carry the repartitioned input of their only writer: nobody else reads them, so what their writer
     decides at once in the same batch is never written to them.
+
+    `pinned` topics carry records about state that is partitioned by another key: each stands in the partition of that
+    state, whatever its own key.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Topic(Generic[M]):
     writer: str
     kept: Kept
     internal: bool = False
+    pinned: bool = False
 
     @property
     def dead_letters(self) -> str:

@@ -8,6 +8,9 @@ import shutil
 import hypothesis  # imported here, not by its plugin as the run ends: there CPython 3.11 may fail (gh-106905)
 import pytest
 
+# Tests run many workers at once, and leave alone whatever listens on a port of a name.
+os.environ.setdefault("CHECKIN_PORT", "0")
+
 # How long an example takes says something about the machine, and nothing about what is tested.
 hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("untimed")

@@ -26,6 +26,8 @@ class Mailbox:
 
     def __init__(self) -> None:
         self.letters = []
+        self.recipients = []
+        """Of each letter, by its envelope."""
         self.refuse = {}
         self.busy = 0
         self.slow_s = 0.0
@@ -47,6 +49,7 @@ class Mailbox:
         if self.busy:
             self.busy -= 1
             return "451 try again"
+        self.recipients.append(envelope.rcpt_tos)
         self.letters.append(message_from_bytes(envelope.content, policy=policy.default))
         await asyncio.sleep(self.slow_s)
         return "250 taken"

@@ -1,6 +1,8 @@
 """Reading delivered letters from a Maildir, as the mail server of `orders up` keeps them."""
 
 from collections.abc import Iterator
+from email.errors import HeaderParseError
+from email.header import decode_header, make_header
 from email.message import Message
 from email.parser import BytesHeaderParser
 from pathlib import Path
@@ -43,10 +45,19 @@ def letters(folder: Path, began_ms: int) -> Iterator[tuple[bytes, Fact] | None]:
 
 
 def _of(headers: Message) -> tuple[Source, str, str] | None:
-    order_id, event_id, to = (str(headers.get(name, "")).strip() for name in ("X-Order-Id", "X-Event-Id", "To"))
+    order_id, event_id, to = (_said(headers, name) for name in ("X-Order-Id", "X-Event-Id", "To"))
     id_ = str(headers.get("Message-ID", "")).strip().partition("@")[0] + "@"
     if event_id and notices.message_id(event_id, to, "").startswith(id_):
         return Source.NOTICES_MAIL, event_id, to
     kinds = (kind for kind in Kind if message_id(order_id, kind, "").startswith(id_))
     kind = next(kinds, None)
     return None if kind is None else (Source.MAIL, order_id, kind)
+
+
+def _said(headers: Message, name: str) -> str:
+    """A header decoded (RFC 2047): an id may be any text."""
+    value = str(headers.get(name, ""))
+    try:
+        return str(make_header(decode_header(value))).strip()
+    except (HeaderParseError, LookupError, UnicodeError):  # somebody else's
+        return value.strip()

@@ -131,6 +131,9 @@ SUBSCRIBERS: Mapping[Source, tuple[str, Table[Any]]] = {
 MESSAGES = frozenset(_PUBLIC)
 """Sources that are public topics: what cannot be read there is a dead letter, and no fault of who keeps state."""
 
+REFUSALS = frozenset({Source.REFUSED, Source.NOTICES_REFUSED})
+"""Sources that are topics of dead letters."""
+
 _TABLES: Mapping[Source, str] = {
     Source.VIEW: ORDERS_VIEW.changelog,
     Source.TIMERS: "orders" + TIMERS_CHANGELOG,

@@ -10,9 +10,12 @@ from datetime import timedelta
 
 from ecosystem.audit.facts import LEVELS, MODELS, Fact, Source
 from ecosystem.audit.history import History, Seen, facts_of
+from ecosystem.audit.payments import payments_of
 from ecosystem.audit.report import SKEW_MS, Kind, Rules, Violation
 from email_service.state import Kind as Letter
+from runtime.memory import KEPT
 from schemas.messages import Customer, CustomerLevel, Order, OrderEnriched, OrderState
+from schemas.money import format_amount
 
 Customers = Callable[[int], Sequence[Fact]]
 """Gives all that is known of a customer."""
@@ -149,10 +152,11 @@ def _letter(order: History, kind: Letter, known: _Known, rules: Rules, counts: C
         return
     records = facts_of(order.posts[:1], order.finals, rows, refused, mail)
     if rows or mail or refused:
-        payable = order.of(Source.PAYMENTS) or not rules.complete(Source.PAYMENTS, SKEW_MS)
-        if announced is None or (kind is Letter.VALIDATED and not payable):
-            why = f"it never was {_TOLD[kind]}" if announced is None else "nobody paid"
-            yield Violation(Kind.LETTER_WRONG, order.id, f"there is a letter {kind}, and {why}", records)
+        if announced is None:
+            says = f"there is a letter {kind}, and it never was {_TOLD[kind]}"
+            yield Violation(Kind.LETTER_WRONG, order.id, says, records)
+        elif kind is Letter.VALIDATED and (fault := _unpaid(order, announced.message, rules)) is not None:
+            yield Violation(*fault, [*records, *facts_of(order.of(Source.PAYMENTS))])
         elif not mail and not refused and rows and rows[-1].message is None and Source.MAIL in rules.seen:
             says = f"its letter {kind} is done with, and was not delivered"
             yield Violation(Kind.LETTER_LOST, order.id, says, records)
@@ -173,13 +177,26 @@ def _letter(order: History, kind: Letter, known: _Known, rules: Rules, counts: C
 
 def _due(order: History, kind: Letter, announced: Seen[Order] | None, known: _Known, rules: Rules) -> int | None:
     """From when on a letter is due; `None` if it is not, or nobody can tell."""
-    if announced is None or not known.in_time(announced.fact.time_ms):
+    if announced is None:
         return None
-    time_ms = announced.fact.time_ms
-    if kind is not Letter.VALIDATED:
-        return max(time_ms, known.since_ms or 0)
-    paid_ms = [seen.fact.time_ms for seen in order.of(Source.PAYMENTS)]
-    within_ms = rules.window / timedelta(milliseconds=1) - SKEW_MS
-    if not paid_ms or any(abs(ms - time_ms) > within_ms for ms in paid_ms):
-        return None  # of several the last one counts, until one has met its order
-    return max(time_ms, known.since_ms or 0, *paid_ms)
+    due_ms = announced.fact.time_ms
+    if kind is Letter.VALIDATED:
+        payments = payments_of(order, rules)
+        kept_ms = (rules.unpaid - KEPT) / timedelta(milliseconds=1)
+        apart_ms = (abs(seen.fact.time_ms - due_ms) for seen in order.of(Source.PAYMENTS))
+        paid = payments.paid.covers(announced.message.value, rules.currency)
+        if not paid or not payments.steady or max(apart_ms, default=0) > kept_ms:
+            return None
+        due_ms = max(due_ms, payments.last_ms)
+    return max(due_ms, known.since_ms or 0) if known.in_time(due_ms) else None
+
+
+def _unpaid(order: History, validated: Order, rules: Rules) -> tuple[Kind, str, str] | None:
+    """What is wrong with the confirmation of an order: it was not paid, by the sum that fulfilment goes by, too."""
+    payments = payments_of(order, rules)
+    if not payments.whole or not payments.steady or payments.paid.covers(validated.value, rules.currency):
+        return None
+    if not order.of(Source.PAYMENTS):
+        return Kind.LETTER_WRONG, order.id, f"there is a letter {Letter.VALIDATED}, and nobody paid"
+    paid, value = (format_amount(a, rules.currency) for a in (payments.paid.sum(rules.currency), validated.value))
+    return Kind.CONFIRMED_UNPAID, order.id, f"it was confirmed, and its payments come to {paid} of {value}"

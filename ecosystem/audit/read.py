@@ -3,17 +3,22 @@
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
+from statistics import mode
 from types import TracebackType
 from typing import Self
 
 from aiokafka import TopicPartition as Physical
 
 from ecosystem.audit.cut import Span, spans
-from ecosystem.audit.facts import MESSAGES, TOPICS, Fact, Group, Source, placed
-from ecosystem.audit.report import AuditError
+from ecosystem.audit.facts import MESSAGES, REFUSALS, TOPICS, Fact, Group, Source, placed
+from ecosystem.audit.report import AuditError, Misplaced
+from ecosystem.dead_letters.letter import Letter
 from ecosystem.reader import partitions_of
 from runtime import internals, kafka
 from runtime.kafka import Names
+from runtime.partitioning import MisplacedError, check_partition, partition_of
+from runtime.records import Record
+from runtime.service import Refused
 from runtime.settings import Guarantee, Settings
 from runtime.unpacker import FetchedRecord
 
@@ -25,10 +30,22 @@ MOST_FAULTS = 100
 
 _LEAST = 64 * 1024
 _PAUSE_S = {Guarantee.EXACTLY_ONCE: 0.0, Guarantee.AT_LEAST_ONCE: 2.0}
+_SHOWN_MISPLACED = 5
+"""Misplaced records of a topic that are shown: they have one cause, its producer."""
+
 _MARGIN_MS = 60_000
 """How much earlier than the orders that follow from them other records are read: clocks differ."""
 
 Advanced = Callable[[int], None]
+
+
+def _check_refusal(source: Source, r: FetchedRecord) -> None:
+    """Raises `ValueError` if a record is not the dead letter of a side effect that was refused for good.
+
+    Others may write to topics of dead letters, and a message that is no side effect becomes a dead letter there too.
+    """
+    Letter.of(Record(TOPICS[source], r.partition, r.offset, r.timestamp, r.key, r.value, r.headers))
+    Refused.from_json(r.value or b"")
 
 
 class Topics:
@@ -51,6 +68,11 @@ class Topics:
         self.spans: Mapping[Physical, Span] = {}
         self.first_ms: dict[Physical, int] = {}
         self.unreadable = 0
+        self.partitions = settings.partitions
+        """With how many the topics were made: those of most of them. One may have been given more since."""
+        self.misplaced = 0
+        self.misplaced_shown: list[Misplaced] = []
+        """The first ones of each topic: memory is bounded, whatever others write."""
         """Messages, of public topics."""
         self.faults: list[str] = []
         """Where the first of those stand that could not be made out at all, and why."""
@@ -65,7 +87,8 @@ class Topics:
                 f"there is no topic {self._names.topic(TOPICS[Source.ORDERS])!r} at "
                 f"{self._settings.kafka_bootstrap_servers}: is TOPIC_PREFIX right?"
             )
-        most = max(len(tps) for tps in self.sources.values())
+        counts = sorted(len(tps) for tps in self.sources.values())
+        most, self.partitions = counts[-1], mode(counts)
         self._consumer = kafka.lone_consumer(self._settings, max(_LEAST, BUFFER // most))
         async with AsyncExitStack() as opened:
             opened.push_async_callback(self._consumer.stop)
@@ -115,7 +138,11 @@ class Topics:
                         if r.fault is not None and self._is_missed(source, r):
                             continue
                         self.first_ms.setdefault(tp, r.timestamp)
+                        if self._is_misplaced(source, r):
+                            continue
                         try:
+                            if source in REFUSALS:
+                                _check_refusal(source, r)
                             key, about = placed(source, r.key or b"\xff", r.value)
                         except ValueError:
                             self.unreadable += 1
@@ -130,6 +157,23 @@ class Topics:
                         del todo[tp]
                         consumer.pause(tp)
         consumer.unsubscribe()
+
+    def _is_misplaced(self, source: Source, record: FetchedRecord) -> bool:
+        """Whether a record stands in another partition than its key's, as the services would say, who set it aside."""
+        if source not in MESSAGES or record.key is None:
+            return False
+        try:
+            check_partition(record.key, record.partition, self.partitions)
+        except MisplacedError as error:
+            topic = TOPICS[source]
+            self.misplaced += 1
+            if sum(one.topic == topic for one in self.misplaced_shown) < _SHOWN_MISPLACED:
+                key = record.key.decode(errors="backslashreplace")
+                belongs = partition_of(record.key, self.partitions)
+                found = Misplaced(topic, record.partition, record.offset, key, belongs, str(error))
+                self.misplaced_shown.append(found)
+            return True
+        return False
 
     def _is_missed(self, source: Source, r: FetchedRecord) -> bool:
         """Whether a record with a fault tells nothing. Notes where it stands, and why."""

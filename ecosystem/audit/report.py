@@ -63,6 +63,7 @@ class Kind(StrEnum):
     LETTER_MISSING = "letter-missing"
     LETTER_TWICE = "letter-twice"
     LETTER_WRONG = "letter-wrong"
+    CONFIRMED_UNPAID = "confirmed-unpaid"
     LETTER_LOST = "letter-lost"
     VERSIONS_DIFFER = "product-versions"
     CHANGE_DIFFERS = "change-differs"
@@ -100,6 +101,19 @@ class Violation(NamedTuple):
         if self.kind in OF_EVENTS:
             return "event"
         return "product" if self.kind in OF_PRODUCTS else "order"
+
+
+class Misplaced(NamedTuple):
+    """A record that stands in another partition than its key's: every service sets it aside. No broken promise."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: str
+    belongs: int
+    """Partition of the key."""
+    says: str
+    """Both numbers, and what to do about it."""
 
 
 OF_PRODUCTS = frozenset(
@@ -152,7 +166,9 @@ class Rules:
         now_ms: when the audit began.
         needs: what has to happen before an order is shipped.
         patience: how long a check-in waits for its order.
-        window: how far apart an order, its payment and its customer may come for a letter.
+        window: how long a letter waits for its customer.
+        currency: the one that orders are in.
+        unpaid: how long an order that is not paid in full can still be confirmed.
         price_drop: share of its price that a product may lose in one change.
         changes: how many changes of a product there may be within `changes_window`.
         changes_window: of time.
@@ -170,6 +186,8 @@ class Rules:
     needs: tuple[Need, ...] = tuple(Need)
     patience: timedelta = timedelta(seconds=60)
     window: timedelta = timedelta(seconds=60)
+    currency: str = "EUR"
+    unpaid: timedelta = timedelta(days=90)
     price_drop: Decimal = Decimal("0.9")
     changes: int = 10
     changes_window: timedelta = timedelta(seconds=60)
@@ -191,12 +209,18 @@ class Rules:
 
 @dataclass
 class Report:
-    """The outcome. `kept` bounds the violations of one kind that are kept with their records; all are counted."""
+    """The outcome. `kept` bounds the violations of one kind that are kept with their records; all are counted.
+
+    `currency` is that of the prices in records.
+    """
 
     kept: int = 100
+    currency: str = "EUR"
     counts: Counter[str] = field(default_factory=Counter)
     found: Counter[Kind] = field(default_factory=Counter)
     violations: list[Violation] = field(default_factory=list)
+    misplaced: list[Misplaced] = field(default_factory=list)
+    """The first ones of each topic; all are counted."""
     missing: tuple[str, ...] = ()
     """Topics that do not exist, and what they would have told is not checked."""
     absent: tuple[str, ...] = ()

@@ -73,7 +73,7 @@ async def audit(
         known = f"there are {', '.join(CheckType)} and {', '.join(Need)}"
         raise AuditError(f"REQUIRED_CHECKS or FULFILMENT_NEEDS: {error}, {known}") from error
     now_ms = int(datetime.now(UTC).timestamp() * 1000)
-    report = Report(kept)
+    report = Report(kept, settings.currency)
     databases = _databases(settings)
     with Sorted(folder) as facts:
         progress("reading databases", 0, 1)
@@ -95,6 +95,8 @@ async def audit(
                 needs=needs,
                 patience=timedelta(seconds=settings.checkin_patience_s),
                 window=timedelta(seconds=settings.email_window_s),
+                currency=settings.currency,
+                unpaid=timedelta(days=settings.email_unpaid_days),
                 price_drop=Decimal(str(settings.product_price_drop_limit)),
                 changes=settings.product_changes_limit,
                 changes_window=timedelta(seconds=settings.product_changes_window_s),
@@ -109,6 +111,8 @@ async def audit(
         await lost.look(settings, since, report)
         await judge(facts, rules, report, progress)
     report.counts["unreadable"] += topics.unreadable
+    report.counts["misplaced"] += topics.misplaced
+    report.misplaced = topics.misplaced_shown
     report.unreadable = topics.faults
     for place, cause in topics.lost_rows:
         report.add(Violation(Kind.UNREADABLE_RECORD, place, cause))

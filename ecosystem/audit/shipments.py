@@ -1,15 +1,17 @@
 """The promise about shipments: an order is shipped once, after all that has to happen before, and then surely."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from decimal import Decimal
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from ecosystem.audit.facts import Fact, Source
 from ecosystem.audit.history import History, Seen, facts_of
-from ecosystem.audit.report import SKEW_MS, Kind, Rules, Violation
+from ecosystem.audit.payments import Payments, payments_of
+from ecosystem.audit.report import Kind, Rules, Violation
 from fulfilment_service.state import Progress
-from schemas.messages import Fulfilled, HomeCheckin, Need, Order, OrderState, Payment
+from schemas.messages import Fulfilled, HomeCheckin, Need, Order, OrderState
+from schemas.money import format_amount
+from schemas.payments import CURRENCIES_SHOWN
 
 
 class _Happened(NamedTuple):
@@ -17,15 +19,17 @@ class _Happened(NamedTuple):
 
     order: Order
     row: Progress | None
-    paid: Mapping[str, Decimal]
+    payments: Payments
     accepted: tuple[Seen[HomeCheckin], ...]
 
-    def missing(self, states: frozenset[OrderState], needs: tuple[Need, ...]) -> tuple[Need, ...]:
+    def missing(self, states: frozenset[OrderState], needs: tuple[Need, ...], currency: str) -> tuple[Need, ...]:
         """Which of the needed events did not happen."""
-        paid = {**self.paid, **(self.row.paid if self.row else {})}
+        paid = self.payments.paid.sum(currency)
+        if self.row is not None and not self.payments.whole:
+            paid = max(paid, self.row.sum(currency))
         happened = {
             Need.VALIDATED: OrderState.VALIDATED in states,
-            Need.PAID: sum(paid.values(), Decimal()) >= self.order.value,
+            Need.PAID: paid >= self.order.value,
             Need.CHECKED_IN: bool(self.accepted) or (self.row is not None and self.row.checked_in),
         }
         return tuple(need for need in needs if not happened[need])
@@ -47,7 +51,7 @@ def judge(order: History, rules: Rules, counts: Counter[str]) -> Iterator[Violat
         if fulfilled and not rules.partial:
             yield Violation(Kind.SHIPPED_WITHOUT, order.id, "fulfilled, but never posted", facts_of(fulfilled))
         return
-    happened = _happened(order, order.posted.message)
+    happened = _happened(order, order.posted.message, rules)
     if order.agreed or not order.finals:
         yield from _too_early(order, happened, fulfilled, rules)
         yield from _too_late(order, happened, fulfilled, rules, counts)
@@ -62,10 +66,8 @@ def accepted(order: History) -> tuple[Seen[HomeCheckin], ...]:
     return tuple(seen for id_, seen in first.items() if id_ not in rejected)
 
 
-def _happened(order: History, posted: Order) -> _Happened:
-    payments: list[Seen[Payment]] = order.of(Source.PAYMENTS)
-    paid = {seen.message.id: seen.message.amount for seen in reversed(payments)}
-    return _Happened(posted, order.row(Source.PROGRESS), paid, accepted(order))
+def _happened(order: History, posted: Order, rules: Rules) -> _Happened:
+    return _Happened(posted, order.row(Source.PROGRESS), payments_of(order, rules), accepted(order))
 
 
 def _too_early(
@@ -74,9 +76,10 @@ def _too_early(
     shipped = order.came_to(OrderState.SHIPPED)
     if not fulfilled and shipped is None:
         return
-    faults = [f"{need} did not happen" for need in happened.missing(order.states, (Need.VALIDATED, *rules.needs))]
-    if min(happened.paid.values(), default=Decimal()) < 0:
-        faults = [fault for fault in faults if not fault.startswith(Need.PAID)]  # it may have been enough for a while
+    missing = happened.missing(order.states, (Need.VALIDATED, *rules.needs), rules.currency)
+    if not happened.payments.steady:
+        missing = tuple(need for need in missing if need is not Need.PAID)  # it may have been enough for a while
+    faults = [f"{need} did not happen{_short(need, happened, rules)}" for need in missing]
     posted = order.posts[0].fact
     if not fulfilled and shipped and rules.complete(Source.FULFILMENTS, posted.time_ms, posted.partition):
         faults.append("fulfilment never said so")
@@ -93,7 +96,7 @@ def _too_late(
         return
     if fulfilled:
         kind, says, due_ms = Kind.NOT_SHIPPED, "fulfilled, and never SHIPPED", fulfilled[0].fact.time_ms
-    elif not happened.missing(order.states, rules.needs) and min(happened.paid.values(), default=Decimal()) >= 0:
+    elif not happened.missing(order.states, rules.needs, rules.currency) and happened.payments.steady:
         events = facts_of(order.finals, order.of(Source.PAYMENTS), happened.accepted)
         kind, due_ms = Kind.NOT_FULFILLED, max(fact.time_ms for fact in events)
         says = f"{', '.join(rules.needs)}: all that is needed has happened, and it was never announced as fulfilled"
@@ -112,27 +115,48 @@ def _fault(order: History, happened: _Happened, fulfilled: list[Seen[Fulfilled]]
     if not events or not rules.overdue(max(fact.time_ms for fact in events)):
         return None
     if row is None:
-        needed = happened.paid or happened.accepted or fulfilled
+        needed = order.of(Source.PAYMENTS) or happened.accepted or fulfilled
         return "the fulfilment service does not know of its payments and check-ins" if needed else None
     since_ms = order.posts[0].fact.time_ms
     state = order.finals[-1].message.state if order.finals else OrderState.CREATED
     if row.state is not state:
         return f"{state}, and the fulfilment service has it as {row.state}"
     if row.value != happened.order.value:
-        return f"worth {happened.order.value}, and the fulfilment service has {row.value}"
-    lost = [id_ for id_, amount in happened.paid.items() if row.paid.get(id_) != amount]
-    if lost:
-        return f"the fulfilment service does not have payment {lost[0]} as it was made"
-    made_up = row.paid.keys() - happened.paid.keys()
-    if made_up and rules.complete(Source.PAYMENTS, SKEW_MS):  # some may have come long before the order
-        return f"the fulfilment service has payment {min(made_up)}, which was not made"
-    if row.check_ins and order.finals:
+        worth, known = format_amount(happened.order.value, rules.currency), "nothing"
+        if row.value is not None:
+            known = format_amount(row.value, rules.currency)
+        return f"worth {worth}, and the fulfilment service has {known}"
+    if (fault := _sum_differs(row, happened.payments, rules)) is not None:
+        return fault
+    if (row.check_ins or row.waiting) and order.finals:
         return "decided, and check-ins still wait for that"
     if happened.accepted and order.finals and OrderState.FAILED not in order.states and not row.checked_in:
         return "the fulfilment service does not have its check-in"
     if row.fulfilled is not bool(fulfilled) and rules.complete(Source.FULFILMENTS, since_ms):
         return f"the fulfilment service has fulfilled={row.fulfilled}, and announced it {len(fulfilled)} times"
     return None
+
+
+def _sum_differs(row: Progress, payments: Payments, rules: Rules) -> str | None:
+    """What is wrong with the sums of an order's row. Some of its payments may have been removed since."""
+    for currency, paid in payments.paid.sums.items():
+        known = row.sum(currency) if currency == rules.currency else row.received.sum(currency)
+        kept = currency == rules.currency or len(payments.paid.sums) < CURRENCIES_SHOWN
+        if kept and (known != paid if payments.whole else known < paid and payments.steady):
+            has, came = format_amount(known, currency), format_amount(paid, currency)
+            return f"the fulfilment service has {has} paid, and payments come to {came}"
+    known = row.sum(rules.currency)
+    if payments.whole and not payments.paid.sums and known:
+        return f"the fulfilment service has {format_amount(known, rules.currency)} paid, and nobody paid"
+    return None
+
+
+def _short(need: Need, happened: _Happened, rules: Rules) -> str:
+    """What is missing of the value of an order that is not paid."""
+    if need is not Need.PAID:
+        return ""
+    paid, value = happened.payments.paid.sum(rules.currency), happened.order.value
+    return f" ({format_amount(paid, rules.currency)} of {format_amount(value, rules.currency)})"
 
 
 def _evidence(order: History) -> list[Fact]:

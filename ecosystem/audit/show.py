@@ -28,6 +28,7 @@ _COUNTS = {
     "late verdicts": "late verdicts, which changed nothing",
     "verdicts on nothing": "verdicts on orders never posted",
     "unreadable": "messages that cannot be read",
+    "misplaced": "messages in another partition than their key's, as shown above: dead letters",
     "products": "products",
     "reserved": "pieces reserved",
     "moving products": "products that changed while the ends were being found",
@@ -75,13 +76,16 @@ _ALWAYS = ("orders", "VALIDATED", "FAILED", "open", "verdicts", "late verdicts",
 
 
 def show(report: Report, console: Console) -> None:
-    """Violations with their records, then counts, then what could not be checked, then the verdict."""
+    """Violations with their records, misplaced messages, counts, what could not be checked, then the verdict."""
     for violation in report.violations:
         console.print(Text.assemble((violation.kind, "red"), f"  {violation.of} {violation.subject}: {violation.says}"))
         for fact in violation.records:
-            console.print(Text(f"    {_line(fact)}", "dim"), soft_wrap=True)
+            console.print(Text(f"    {_line(fact, report.currency)}", "dim"), soft_wrap=True)
     if hidden := report.found.total() - len(report.violations):
         console.print(f"{hidden} more violations, of kinds shown above")
+    for one in report.misplaced:
+        where = f"  {one.topic} {one.partition}@{one.offset}: {one.says}"
+        console.print(Text.assemble(("misplaced", "yellow"), where), soft_wrap=True)
     for said in report.unreadable:
         console.print(Text(f"unreadable: {readable.printable(said)}", "red"), soft_wrap=True)
     for name, words in _COUNTS.items():
@@ -103,14 +107,15 @@ def as_json(report: Report) -> str:
             "ok": report.ok,
             "counts": {name.replace(" ", "_").lower(): report.counts[name] for name in _COUNTS},
             "not_checked": list(_unchecked(report)),
+            "misplaced": [one._asdict() for one in report.misplaced],
             "unreadable": list(report.unreadable),
             "violations_by_kind": dict(report.found),
-            "violations": [_violation(violation) for violation in report.violations],
+            "violations": [_violation(violation, report.currency) for violation in report.violations],
         }
     )
 
 
-def _violation(violation: Violation) -> dict[str, Any]:
+def _violation(violation: Violation, currency: str) -> dict[str, Any]:
     return {
         "kind": violation.kind,
         violation.of: violation.subject,
@@ -121,7 +126,7 @@ def _violation(violation: Violation) -> dict[str, Any]:
                 "partition": fact.partition,
                 "offset": fact.offset,
                 "time": _time(fact),
-                "says": _says(fact),
+                "says": _says(fact, currency),
             }
             for fact in violation.records
         ],
@@ -139,13 +144,13 @@ def _unchecked(report: Report) -> Iterator[str]:
     yield from report.unasked
 
 
-def _line(fact: Fact) -> str:
-    return f"{NAMES[fact.source]} {fact.partition}@{fact.offset}  {_time(fact)}  {_says(fact)}"
+def _line(fact: Fact, currency: str) -> str:
+    return f"{NAMES[fact.source]} {fact.partition}@{fact.offset}  {_time(fact)}  {_says(fact, currency)}"
 
 
-def _says(fact: Fact) -> str:
+def _says(fact: Fact, currency: str) -> str:
     record = Record(NAMES[fact.source], fact.partition, fact.offset, fact.time_ms, None, fact.value)
-    return readable.content(record)
+    return readable.content(record, currency)
 
 
 def _time(fact: Fact) -> str:

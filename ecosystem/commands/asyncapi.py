@@ -9,10 +9,10 @@ from ecosystem import services
 
 @click.command()
 def asyncapi() -> None:
-    """Print the AsyncAPI document of all services: topics, messages, and who sends and receives them.
+    """Print topics and messages of all services as AsyncAPI.
 
-    Brokers, prefix, partitions and replicas are those of the environment. Workers serve it at /asyncapi.json,
-    for the services they run.
+    The document also says who sends and who receives each message. Brokers, prefix, partitions and replicas are those
+    of the environment. Workers serve it at /asyncapi.json, for the services they run.
 
     \b
     orders asyncapi > docs/asyncapi.json

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from ecosystem import running
-from ecosystem.commands.shared import bootstrap_option, perform
+from ecosystem.commands.shared import Real, Whole, bootstrap_option, perform
 from runtime.settings import Guarantee
 
 
@@ -31,12 +31,8 @@ class _Since(click.ParamType):
     type=click.Choice([g.value for g in Guarantee]),
     help="What was promised  [default: PROCESSING_GUARANTEE, exactly_once]",
 )
-@click.option(
-    "--grace", type=click.FloatRange(0), default=30.0, show_default=True, metavar="S", help="How late things may be"
-)
-@click.option(
-    "--limit", type=click.IntRange(1), default=100, show_default=True, help="Violations of one kind shown in full"
-)
+@click.option("--grace", type=Real(0), default=30.0, show_default=True, metavar="S", help="How late things may be")
+@click.option("--limit", type=Whole(1), default=100, show_default=True, help="Violations of one kind shown in full")
 @click.option("--json", "json_", is_flag=True, help="One JSON object, and no progress")
 @click.option(
     "--temp",
@@ -59,9 +55,11 @@ def audit(
     mail: Path | None,
     bootstrap: str | None,
 ) -> None:
-    """Prove from the topics that every acknowledged order reached exactly one final state, that its stock was reserved
-    once and given back once if it failed, that it was shipped once, its check-ins answered for and its letters asked
-    for once, and that each change of a product was announced once; or show which did not, with the records that say so.
+    """Prove from the topics that every promise was kept.
+
+    That is: that every acknowledged order reached exactly one final state, that its stock was reserved once and given
+    back once if it failed, that it was shipped once, its check-ins answered for and its letters asked for once, and
+    that each change of a product was announced once; or show which did not, with the records that say so.
 
     Reads what is committed, up to the ends found at the start, and writes nothing; the services may go on meanwhile.
     Exit code 0: no violation. 1: some. 2: it could not be done. Reads TOPIC_PREFIX, REQUIRED_CHECKS,
@@ -79,7 +77,8 @@ def audit(
     settings = running.settings(bootstrap)
     console = Console(highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=json_) as bar:
+    errors = Console(stderr=True)
+    with Progress(*columns, console=errors, transient=True, disable=json_ or not errors.is_terminal) as bar:
         task = bar.add_task("connecting")
         report = perform(
             auditing.audit(

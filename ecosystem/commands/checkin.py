@@ -9,7 +9,7 @@ from rich.console import Console
 
 from ecosystem import running
 from ecosystem.api import CheckinApi
-from ecosystem.commands.shared import perform, service_url_option
+from ecosystem.commands.shared import Real, perform, service_url_option
 from runtime.dead_letters import describe
 from schemas.api import NewCheckin
 
@@ -19,9 +19,13 @@ from schemas.api import NewCheckin
 @click.option("--internet", default="8850049302", show_default=True, help="Number of the line")
 @click.option("--staff", default="cs_eng_ftth", show_default=True, help="Who is there")
 @click.option("--status", default="homecheckedin", show_default=True, help="Of the job")
-@click.option("--latitude", type=float, default=13.7827811, show_default=True)
-@click.option("--longitude", type=float, default=100.5465937, show_default=True)
-@click.option("--at", metavar="'YYYY-MM-DD HH:MM:SS'", help="When, in CHECKIN_TIME_ZONE  [default: now]")
+@click.option("--latitude", type=Real(), default=13.7827811, show_default=True)
+@click.option("--longitude", type=Real(), default=100.5465937, show_default=True)
+@click.option(
+    "--at",
+    metavar="'YYYY-MM-DD HH:MM:SS'",
+    help="When, in CHECKIN_TIME_ZONE, or with an offset such as +07:00  [default: now]",
+)
 @service_url_option("checkin")
 def checkin(
     order_no: str, internet: str, staff: str, status: str, latitude: float, longitude: float, at: str | None, url: str
@@ -41,7 +45,7 @@ def checkin(
             job_status=status,
             checkin_latitude=latitude,
             checkin_longitude=longitude,
-            checkin_date=at or datetime.now(zone).strftime("%Y-%m-%d %H:%M:%S"),
+            checkin_date=at or datetime.now(zone).isoformat(" ", "seconds"),
         )
     except ValidationError as error:
         raise click.UsageError(describe(error)) from error

@@ -6,7 +6,7 @@ import click
 from pydantic import ValidationError
 
 from ecosystem import running
-from ecosystem.commands.shared import perform
+from ecosystem.commands.shared import Whole, perform
 from ecosystem.customers import FORM, NewCustomer, check, read
 from ecosystem.rows import BadFile, faults_of
 from ecosystem.writer import Writer
@@ -20,22 +20,24 @@ def customers() -> None:
 
 
 @customers.command()
-@click.argument("id_", metavar="ID", type=int)
+@click.argument("id_", metavar="ID", type=Whole())
 @click.option("--first-name", required=True)
 @click.option("--last-name", required=True)
 @click.option("--email", required=True, help="Where letters about orders go")
 @click.option("--address", required=True, help="Where parcels go")
-@click.option("--level", type=click.Choice(list(CustomerLevel)), default=CustomerLevel.BRONZE, show_default=True)
-def add(id_: int, first_name: str, last_name: str, email: str, address: str, level: CustomerLevel) -> None:
+@click.option(
+    "--level", type=click.Choice([level.value for level in CustomerLevel]), default="bronze", show_default=True
+)
+def add(id_: int, first_name: str, last_name: str, email: str, address: str, level: str) -> None:
     """Announce the customer ID, new or changed.
 
     \b
-    orders customers add 15 --first-name Franz --last-name Kafka --email franz@example.org \\
-      --address "Oppelthaus, Praha" --level gold
+    orders customers add 15 --first-name Franz --last-name Kafka \\
+      --email franz@example.org --address "Oppelthaus, Praha" --level gold
     """
     try:
         customer = NewCustomer(
-            id=id_, first_name=first_name, last_name=last_name, email=email, address=address, level=level
+            id=id_, first_name=first_name, last_name=last_name, email=email, address=address, level=CustomerLevel(level)
         )
     except ValidationError as error:
         raise click.UsageError("; ".join(f"{field} {reason}" for field, reason in faults_of(error))) from error
@@ -50,8 +52,10 @@ def add(id_: int, first_name: str, last_name: str, email: str, address: str, lev
 
 @customers.command(
     "import",
-    help=f"""Announce the customers of a CSV file in UTF-8, whose first line names the columns:
-    {",".join(FORM.columns)}. The level may be left out.
+    help=f"""Announce the customers of a CSV file.
+
+    The file is in UTF-8, and its first line names the columns: {",".join(FORM.columns)}.
+    The level may be left out.
 
     All rows are checked first. If any is wrong, each fault is told and nothing is written.
 

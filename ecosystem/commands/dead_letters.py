@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ecosystem import readable, running
-from ecosystem.commands.shared import bootstrap_option, perform
+from ecosystem.commands.shared import Whole, bootstrap_option, perform
 from runtime.settings import Settings
 from schemas.topics import DEAD_LETTERS
 
@@ -27,7 +27,7 @@ class _Place(click.ParamType):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         if isinstance(value, tuple):
             return value
-        found = re.fullmatch(r"(\d{1,9})@(\d{1,18})", str(value))
+        found = re.fullmatch(r"([0-9]{1,9})@([0-9]{1,18})", str(value))
         if not found:
             self.fail(f"{value!r} is not a place such as 2@17, partition and offset, as `list` shows it", param, ctx)
         return int(found[1]), int(found[2])
@@ -35,16 +35,18 @@ class _Place(click.ParamType):
 
 @click.group("dead-letters")
 def dead_letters() -> None:
-    """Messages that a service could not process: list them, look at one, write them back."""
+    """List, show and write back what could not be processed."""
 
 
 @dead_letters.command("list")
 @click.argument("topics", nargs=-1, metavar="[TOPIC...]")
-@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Shown of each topic, the latest")
+@click.option("--limit", type=Whole(1), default=20, show_default=True, help="Shown of each topic, the latest")
 @click.option("--json", "json_", is_flag=True, help="All of them, a JSON object a line")
 @bootstrap_option
 def list_(topics: tuple[str, ...], limit: int, json_: bool, bootstrap: str | None) -> None:
-    """Count dead letters by topic, and show the latest: place, time, service that failed, error, key.
+    """Count dead letters by topic, and show the latest.
+
+    A line has the place, the time, the service that failed, its error and the key.
 
     \b
     orders dead-letters list
@@ -97,7 +99,9 @@ def list_(topics: tuple[str, ...], limit: int, json_: bool, bootstrap: str | Non
 @click.option("--json", "json_", is_flag=True, help="One JSON object, key and value in hexadecimal")
 @bootstrap_option
 def show(topic: str, place: tuple[int, int], json_: bool, bootstrap: str | None) -> None:
-    """Show the dead letter of TOPIC at PARTITION@OFFSET: its headers, and the message as it was.
+    """Show the dead letter of TOPIC at PARTITION@OFFSET.
+
+    Shows its headers, and the message as it was.
 
     \b
     orders dead-letters show orders 2@17
@@ -125,19 +129,27 @@ def show(topic: str, place: tuple[int, int], json_: bool, bootstrap: str | None)
 @click.argument("places", type=_Place(), nargs=-1, metavar="[PARTITION@OFFSET...]")
 @click.option("--all", "all_", is_flag=True, help="All that are there now")
 @click.option("--service", help="Of these only those that this service failed on")
+@click.option("--overwrite", is_flag=True, help="Also those that replace a newer record of their key")
 @bootstrap_option
 def redrive(
-    topic: str, places: tuple[tuple[int, int], ...], all_: bool, service: str | None, bootstrap: str | None
+    topic: str,
+    places: tuple[tuple[int, int], ...],
+    all_: bool,
+    service: str | None,
+    overwrite: bool,
+    bootstrap: str | None,
 ) -> None:
-    """Write dead letters of TOPIC back to it as they were: key, value, headers, partition.
+    """Write dead letters of TOPIC back to it.
 
-    Each is written back once, however often this is run, by however many people, and wherever it was interrupted. One
-    that fails again comes back as a new dead letter.
+    They are written as they were: key, value, headers, partition. A record that was set aside because it stood in
+    another partition than its key's is written to the right one. Each is written back once, however often this is run,
+    by however many people, and wherever it was interrupted. One that fails again comes back as a new dead letter.
 
     Mend the cause first. Every service that reads the topic reads the message again, not only the one that failed on
-    it. What they decided about an order they know by its id, for seven days, and say again; an older order, or a count
-    of stock that a newer one has replaced since, is better not written back. A letter that was cut because the message
-    was too large cannot be written back, nor one that stands for records that are gone.
+    it. What they decided about an order they know by its id, for seven days, and say again; an older order is better
+    not written back. Of warehouse-inventory and customers the last record of a key counts: a letter that would replace
+    a newer record is left alone and shown. A letter that was cut because the message was too large cannot be written
+    back, nor one that stands for records that are gone.
 
     \b
     orders dead-letters redrive orders 2@17 0@3
@@ -154,7 +166,11 @@ def redrive(
         named = all_ or letter.where[1:] in places
         return named and (service is None or service in letter.service.split(","))
 
-    outcome = perform(redriving.redrive(settings, name, wanted), bootstrap=bootstrap, refusals=(redriving.Superseded,))
+    outcome = perform(
+        redriving.redrive(settings, name, wanted, overwrite=overwrite),
+        bootstrap=bootstrap,
+        refusals=(redriving.Superseded,),
+    )
     sys.exit(0 if _tell(outcome, places) else 1)
 
 
@@ -166,12 +182,16 @@ def _tell(outcome: "Outcome", places: tuple[tuple[int, int], ...]) -> bool:
         click.echo(f"{where} was written back before, {_when(note)}")
     for where, reason in outcome.refused.items():
         click.echo(f"{where} cannot be written back: {reason}", err=True)
-    met = {where[1:] for found in (outcome.written, outcome.before, outcome.refused) for where in found}
+    for where, reason in outcome.replaced.items():
+        click.echo(f"{where} is left alone: {reason}", err=bool(places))
+    found = (outcome.written, outcome.before, outcome.refused, outcome.replaced)
+    met = {where[1:] for some in found for where in some}
     absent = [place for place in places if place not in met]
     for partition, offset in absent:
         click.echo(f"no such dead letter: {partition}@{offset}", err=True)
-    click.echo(f"{len(outcome.written)} written back, {len(outcome.before)} were before")
-    return not outcome.refused and not absent
+    left = f", {len(outcome.replaced)} left alone" if outcome.replaced else ""
+    click.echo(f"{len(outcome.written)} written back, {len(outcome.before)} were before{left}")
+    return not outcome.refused and not absent and not (places and outcome.replaced)
 
 
 def _known(settings: Settings, wanted: tuple[str, ...]) -> list[str]:

@@ -13,7 +13,7 @@ import click
 
 from ecosystem import running
 from ecosystem.api import Api, CheckinApi, FulfilmentApi, OrdersApi, PortalApi, ProductsApi, Unreachable
-from ecosystem.commands.shared import perform, service_url_option
+from ecosystem.commands.shared import Real, Whole, perform, service_url_option
 from ecosystem.drive.clients import CheckInDesk, Clients
 from ecosystem.drive.driver import Driver
 from ecosystem.writer import Writer
@@ -22,11 +22,9 @@ A = TypeVar("A", bound=Api)
 
 
 @click.command()
-@click.option(
-    "--rate", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True, help="Orders a second"
-)
-@click.option("--count", type=click.IntRange(1), help="Orders in all  [default: until Ctrl-C]")
-@click.option("--seed", type=int, help="The same customers, products, payments and so on each time (ids are new)")
+@click.option("--rate", type=Real(min=0, min_open=True), default=10.0, show_default=True, help="Orders a second")
+@click.option("--count", type=Whole(1), help="Orders in all  [default: until Ctrl-C]")
+@click.option("--seed", type=Whole(), help="The same customers, products, payments and so on each time (ids are new)")
 @click.option("--payments/--no-payments", default=True, help="Announce payments  [default: payments]")
 @click.option("--checkins/--no-checkins", default=True, help="Check in for most orders  [default: checkins]")
 @click.option(
@@ -40,9 +38,7 @@ A = TypeVar("A", bound=Api)
     default=True,
     help="Change prices now and then, withdraw a product, order it in vain and offer it again  [default: products]",
 )
-@click.option(
-    "--every", type=click.FloatRange(1), default=10.0, show_default=True, metavar="S", help="How often to report"
-)
+@click.option("--every", type=Real(1), default=10.0, show_default=True, metavar="S", help="How often to report")
 @click.option(
     "--url",
     "urls",
@@ -71,12 +67,13 @@ def generate(
     portal_url: str,
     products_url: str,
 ) -> None:
-    """Post sample orders, pay and check in for them, and read all of it back.
+    """Drive the services with sample orders; check all answers.
 
-    Most orders are paid at once; some late, in two parts, before they are posted, or never. For most somebody checks
-    in, for some that failed too. What is to follow is waited for: the outcome, SHIPPED if all has happened, what is
-    missing if not, the rejection of check-ins that were in vain. Meanwhile prices change, and a product is withdrawn,
-    ordered until that fails for it, and offered again. Such orders are not in the --count.
+    Posts orders, pays and checks in for them, and reads all of it back. Most orders are paid at once; some late, in
+    two parts, before they are posted, or never. For most somebody checks in, for some that failed too. What is to
+    follow is waited for: the outcome, SHIPPED if all has happened, what is missing if not, the rejection of check-ins
+    that were in vain. Meanwhile prices change, and a product is withdrawn, ordered until that fails for it, and
+    offered again. Such orders are not in the --count.
 
     Orders are posted to the workers in turn and read from the next one. Ends with a tally, and with exit code 1 if
     anything that was read did not fit what was written.
@@ -116,7 +113,7 @@ def generate(
             if products:
                 shelves = await client(ProductsApi, products_url, "products", "--no-products")
             driver = Driver(
-                Clients(orders, writer, desk, fulfilment, shelves),
+                Clients(orders, writer, desk, fulfilment, shelves, running.currency()),
                 Random(seed),
                 lambda text: click.echo(f"MISMATCH {text}", err=True),
                 ghosts=count is None if ghosts is None else ghosts,

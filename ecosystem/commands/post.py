@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from ecosystem.api import OrdersApi
-from ecosystem.commands.shared import AMOUNT, TIMEOUT_MS, perform, url_option
+from ecosystem.commands.shared import AMOUNT, TIMEOUT_MS, Whole, perform, url_option
 from ecosystem.commands.show import print_order, print_outcome
 from runtime.dead_letters import describe
 from schemas.api import NewOrder
@@ -17,9 +17,9 @@ from schemas.api import NewOrder
 @click.option(
     "--id", "order_id", help="Your own id: the same order again under it is safe [default: the server makes one]"
 )
-@click.option("--customer", type=int, default=1, show_default=True)
+@click.option("--customer", type=Whole(), default=1, show_default=True)
 @click.option("--product", default="mug", show_default=True)
-@click.option("--quantity", type=int, default=1, show_default=True)
+@click.option("--quantity", type=Whole(), default=1, show_default=True)
 @click.option("--price", type=AMOUNT, default="12.00", show_default=True, help="Of one piece")
 @click.option("--wait/--no-wait", default=True, help="Wait until the order is VALIDATED or FAILED  [default: wait]")
 @click.option("--timeout", type=TIMEOUT_MS, default=10_000, show_default=True, metavar="MS", help="How long to wait")

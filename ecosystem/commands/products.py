@@ -2,18 +2,20 @@
 
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
-from typing import TextIO
+from typing import BinaryIO
 
 import click
 from pydantic import ValidationError
 from rich.console import Console
 
+from ecosystem import running
 from ecosystem.api import ProductsApi
 from ecosystem.commands.shared import AMOUNT, perform, service_url_option
 from ecosystem.products import offer, read
-from ecosystem.rows import BadFile
+from ecosystem.rows import BadFile, text_of
 from runtime.dead_letters import describe
 from schemas.api import NewProduct, Product, ProductContent
+from schemas.money import plain_amount
 
 _url_option = service_url_option("products")
 
@@ -48,9 +50,9 @@ def add(code: str, name: str, price: Decimal, url: str) -> None:
 @click.option("--price", type=AMOUNT, help="Of one piece  [default: as it is]")
 @_url_option
 def change(code: str, name: str | None, price: Decimal | None, url: str) -> None:
-    """Change name or price of the product CODE; one that was withdrawn is offered again.
+    """Change name or price of the product CODE.
 
-    Refused if somebody else changes it in the same moment.
+    One that was withdrawn is offered again. Refused if somebody else changes it in the same moment.
 
     \b
     orders products change mug --price 11.50
@@ -94,20 +96,21 @@ def show(code: str, url: str) -> None:
 
 
 @products.command("import")
-@click.argument("file", metavar="CSV", type=click.File(encoding="utf-8-sig", errors="surrogateescape"))
+@click.argument("file", metavar="CSV", type=click.File("rb"))
 @click.option("--only-new", is_flag=True, help="Leave those as they are that are there with another name or price")
 @_url_option
-def import_(file: TextIO, only_new: bool, url: str) -> None:
-    """Offer the products of a CSV file in UTF-8 (`-`: the input); line 1 names the columns code, name and price.
+def import_(file: BinaryIO, only_new: bool, url: str) -> None:
+    """Offer the products of a CSV file (`-`: the input).
 
-    Products that are there already are changed where they differ. What was withdrawn stays withdrawn.
+    The file is in UTF-8, and its first line names the columns: code,name,price. Products that are there already are
+    changed where they differ. What was withdrawn stays withdrawn.
 
     \b
     orders products import products.csv
     orders products import --only-new - < products.csv
     """
     try:
-        found = read(file.name, file)
+        found = read(file.name, text_of(file))
     except BadFile as error:
         raise click.ClickException(f"Nothing was offered.\n{error}") from error
 
@@ -127,5 +130,6 @@ def _show(url: str, ask: Callable[[ProductsApi], Awaitable[Product]]) -> None:
             return await ask(api)
 
     product = perform(asked(), url)
-    said = f"{product.code}  {product.name}  {product.price:.2f}  {product.state}  version {product.version}"
+    price = plain_amount(product.price, running.currency())
+    said = f"{product.code}  {product.name}  {price}  {product.state}  version {product.version}"
     Console().print(said, markup=False, highlight=False, soft_wrap=True)

@@ -5,13 +5,14 @@ import sys
 import click
 
 from ecosystem import running, services
+from ecosystem.commands.shared import Whole
 
 
 @click.command()
 @click.argument("names", metavar="SERVICE...", nargs=-1, required=True, type=click.Choice(services.NAMES))
 @click.option(
     "--port",
-    type=click.IntRange(0, 65_535),
+    type=Whole(0, 65_535),
     help="HTTP port; 0 for any that is free [default: HTTP_PORT, 8080; 3000 for checkin alone]",
 )
 def run(names: tuple[str, ...], port: int | None) -> None:

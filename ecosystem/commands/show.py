@@ -3,20 +3,23 @@
 from rich.console import Console
 from rich.text import Text
 
+from ecosystem.running import currency
 from schemas.api import OrderOutcome
 from schemas.messages import Order, OrderState, ValidationResult
+from schemas.money import format_amount
 
 _STATES = {OrderState.CREATED: "cyan", OrderState.FAILED: "red"}
 _RESULTS = {ValidationResult.PASS: "green", ValidationResult.FAIL: "red", ValidationResult.ERROR: "yellow"}
 
 
 def order_line(order: Order) -> Text:
-    """One line."""
+    """One line, its price in the currency of what runs here."""
+    price = format_amount(order.price, currency())
     return Text.assemble(
         order.id,
         "  ",
         (order.state, _STATES.get(order.state, "green")),
-        f"  customer {order.customer_id}: {order.quantity} × {order.product} at {order.price}",
+        f"  customer {order.customer_id}: {order.quantity} × {order.product} at {price}",
     )
 
 

@@ -3,7 +3,7 @@
 import click
 
 from ecosystem import running
-from ecosystem.commands.shared import perform
+from ecosystem.commands.shared import NAME, Whole, perform
 from ecosystem.writer import Writer
 from schemas.messages import StockLevel
 from schemas.topics import WAREHOUSE_INVENTORY
@@ -15,10 +15,12 @@ def stock() -> None:
 
 
 @stock.command("set")
-@click.argument("product")
-@click.argument("count", type=click.IntRange(0, 2**53))
+@click.argument("product", type=NAME)
+@click.argument("count", type=Whole(0, 2**53))
 def set_count(product: str, count: int) -> None:
-    """Announce that the warehouse holds COUNT pieces of PRODUCT, reserved ones included.
+    """Announce that the warehouse holds COUNT of PRODUCT.
+
+    The count includes pieces that are reserved.
 
     \b
     orders stock set mug 250

@@ -9,7 +9,7 @@ from schemas.topics import CATALOGUE, Kept
 
 @click.command()
 def topics() -> None:
-    """List the topics: what they carry, under which key, who writes them and how long they are kept.
+    """List the topics, with key, value, writer and retention.
 
     Each has a companion `<topic>.dead-letters`, which takes what could not be read.
     """

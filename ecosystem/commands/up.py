@@ -8,7 +8,8 @@ from types import FrameType
 import click
 from rich.console import Console
 
-from ecosystem.commands.shared import perform
+from ecosystem import running
+from ecosystem.commands.shared import Real, Whole, perform
 from ecosystem.kafka import KafkaError
 from ecosystem.local import Failed, Local, Wish
 from ecosystem.locks import Held
@@ -20,17 +21,15 @@ _ASKS_TO_STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @click.command()
 @click.option("--apart", is_flag=True, help="A process for each service, instead of all services in one")
-@click.option("--workers", type=click.IntRange(1, 16), default=1, show_default=True, help="How many of each process")
-@click.option("--port", type=click.IntRange(1, 65_000), default=8080, show_default=True, help="First HTTP port")
+@click.option("--workers", type=Whole(1, 16), default=1, show_default=True, help="How many of each process")
+@click.option("--port", type=Whole(1, 65_000), default=8080, show_default=True, help="First HTTP port")
 @click.option("--fresh", is_flag=True, help="Throw away the data of earlier runs first")
 @click.option(
     "--sample/--no-sample", default=True, help="Announce sample products, stock and customers  [default: sample]"
 )
-@click.option(
-    "--rate", type=click.FloatRange(0), default=0.0, show_default=True, help="Sample orders a second, each checked"
-)
+@click.option("--rate", type=Real(0), default=0.0, show_default=True, help="Sample orders a second, each checked")
 def up(apart: bool, workers: int, port: int, fresh: bool, sample: bool, rate: float) -> None:
-    """Start everything on this machine, and stop it all with Ctrl-C.
+    """Start everything on this machine; Ctrl-C stops it.
 
     Kafka comes along (fetched at the first start, about 40 MB; no Docker, no Java), unless KAFKA_BOOTSTRAP_SERVERS
     names one. Data, logs and state are kept under .data (or ORDERS_DATA), and found again by the next run.
@@ -39,9 +38,9 @@ def up(apart: bool, workers: int, port: int, fresh: bool, sample: bool, rate: fl
     first stopped. If that was in the middle of its work it does not start, and says who has to catch up first.
 
     \b
-    orders up --rate 1              all services in one process, and an order every second
-    orders up --workers 2           two of them, sharing the partitions: ports 8080 and 8081
-    orders up --apart --fresh       a process for each service, on new data
+    orders up --rate 1           all services in one process, an order a second
+    orders up --workers 2        two of them, on the ports 8080 and 8081
+    orders up --apart --fresh    a process for each service, on new data
     """
     own_kafka = "KAFKA_BOOTSTRAP_SERVERS" not in os.environ
     if fresh and not own_kafka:
@@ -65,6 +64,13 @@ def up(apart: bool, workers: int, port: int, fresh: bool, sample: bool, rate: fl
         sys.exit(1)
     except (NoFreePort, KafkaError, PostgresError) as error:
         raise click.ClickException(str(error)) from error
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise click.ClickException(
+            f"{error.filename}: {error.strerror}. What runs here is kept in {running.data_dir().absolute()}: "
+            "set ORDERS_DATA to a folder that you own."
+        ) from error
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -6,7 +6,7 @@ other one is refused at its next step.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -15,13 +15,16 @@ from aiokafka.errors import ProducerFenced
 from aiokafka.structs import RecordMetadata
 
 from ecosystem.dead_letters.letter import Letter, Where
+from ecosystem.dead_letters.newer import Newer
 from ecosystem.dead_letters.read import REDRIVEN, Redriven, key_of, letters, redriven
+from ecosystem.reader import partition_count
 from runtime import internals, kafka
 from runtime.kafka import Names
-from runtime.partitioning import partition_of
+from runtime.partitioning import partition_of, tells_misplaced
 from runtime.provision import ensure_topics
 from runtime.records import Header
 from runtime.settings import Settings
+from schemas.topics import CATALOGUE
 
 TRANSACTIONAL_ID = "dead-letters-redrive"
 
@@ -44,13 +47,19 @@ class Outcome:
     written: dict[Where, Redriven] = field(default_factory=dict)
     before: dict[Where, Redriven] = field(default_factory=dict)
     refused: dict[Where, str] = field(default_factory=dict)
+    replaced: dict[Where, str] = field(default_factory=dict)
+    """Left alone: a newer record of the same key of a compacted topic, and which one."""
 
 
-async def redrive(settings: Settings, topic: str, wanted: Callable[[Letter], bool]) -> Outcome:
+async def redrive(
+    settings: Settings, topic: str, wanted: Callable[[Letter], bool], *, overwrite: bool = False
+) -> Outcome:
     """Writes those letters of `topic` back that are there now, are wanted, and were not written back before.
 
-    Key, value and headers are those of the message, and so is the partition. May be repeated after any end, and run by
-    several people at once.
+    Of letters about one record, by several services that run apart, one is written back: all of them read it again.
+    Key, value and headers are those of the message, and so is the partition; only what was set aside because it stood
+    in another partition than its key's goes to the right one. May be repeated after any end, and run by several people
+    at once. With `overwrite` also letters of which a compacted topic has a newer record.
 
     Raises:
         Superseded: another one has begun meanwhile.
@@ -62,21 +71,32 @@ async def redrive(settings: Settings, topic: str, wanted: Callable[[Letter], boo
     await internals.start(producer)  # from here on nobody else's transaction is open
     try:
         done = await redriven(settings)
-        partitions = len(await producer.partitions_for(settings.topic_prefix + topic))
+        there = len(await producer.partitions_for(settings.topic_prefix + topic))
+        partitions = await partition_count(settings)
+        newer: Newer | None = None
+        if any(one.name == topic and one.kept.compacted for one in CATALOGUE):
+            left = _left(settings, topic, wanted, done)
+            newer = await Newer.of(settings, topic, left, partitions, overwrite=overwrite)
+        first, twins = await _records_done(settings, topic, done), list[tuple[Where, Where]]()
         batch: list[Letter] = []
-        async for letter in letters(settings, [topic]):
-            if not isinstance(letter, Letter) or not wanted(letter):
-                continue
+        async for letter in _wanted(settings, topic, wanted):
             if letter.where in done:
                 outcome.before[letter.where] = done[letter.where]
-            elif reason := _refusal(letter, partitions):
+            elif reason := _refusal(letter, there):
                 outcome.refused[letter.where] = reason
+            elif (record := _record(letter)) is not None and record in first:
+                twins.append((letter.where, first[record]))
+            elif newer is not None and (reason := newer.than(letter)):
+                outcome.replaced[letter.where] = reason
             else:
                 batch.append(letter)
+                if record is not None:
+                    first[record] = letter.where
             if len(batch) == _AT_ONCE or sum(len(one.value or b"") for one in batch) > _BYTES_AT_ONCE:
-                await _write(producer, settings, batch, outcome)
+                await _write(producer, settings, batch, partitions, outcome)
                 batch = []
-        await _write(producer, settings, batch, outcome)
+        await _write(producer, settings, batch, partitions, outcome)
+        outcome.before |= {twin: outcome.written.get(one) or done[one] for twin, one in twins}
     except ProducerFenced as error:
         raise Superseded(
             f"somebody else has begun to redrive; {len(outcome.written)} were written back until then. "
@@ -85,6 +105,43 @@ async def redrive(settings: Settings, topic: str, wanted: Callable[[Letter], boo
     finally:
         await internals.end(producer)
     return outcome
+
+
+_Record = tuple[int, int, bytes | None, int]
+"""Where the record of a dead letter stood, its key, and the hash of its value, for a topic made anew has its offsets
+anew."""
+
+
+def _record(letter: Letter) -> _Record | None:
+    """Which record it is about; `None` if that never stood anywhere."""
+    if letter.from_offset < 0:
+        return None
+    return letter.from_partition, letter.from_offset, letter.key, hash(letter.value)
+
+
+async def _records_done(settings: Settings, topic: str, done: Mapping[Where, Redriven]) -> dict[_Record, Where]:
+    """The records that were written back, each with a letter about it of which there is a note."""
+    result: dict[_Record, Where] = {}
+    if any(where.topic == topic for where in done):
+        async for letter in _wanted(settings, topic, lambda letter: letter.where in done):
+            if (record := _record(letter)) is not None:
+                result[record] = letter.where
+    return result
+
+
+async def _wanted(settings: Settings, topic: str, wanted: Callable[[Letter], bool]) -> AsyncIterator[Letter]:
+    async for letter in letters(settings, [topic]):
+        if isinstance(letter, Letter) and wanted(letter):
+            yield letter
+
+
+async def _left(
+    settings: Settings, topic: str, wanted: Callable[[Letter], bool], done: Mapping[Where, Redriven]
+) -> AsyncIterator[Letter]:
+    """Those that may be written back."""
+    async for letter in _wanted(settings, topic, wanted):
+        if letter.where not in done and letter.cut is None:
+            yield letter
 
 
 def _refusal(letter: Letter, partitions: int) -> str | None:
@@ -98,7 +155,16 @@ def _refusal(letter: Letter, partitions: int) -> str | None:
     return None
 
 
-async def _write(producer: AIOKafkaProducer, settings: Settings, batch: Sequence[Letter], outcome: Outcome) -> None:
+def _partition(letter: Letter, partitions: int) -> int:
+    """Where it is written to: whence it is, or where its key belongs if that was what was wrong with it."""
+    if letter.key is not None and tells_misplaced(letter.error):
+        return partition_of(letter.key, partitions)
+    return letter.from_partition
+
+
+async def _write(
+    producer: AIOKafkaProducer, settings: Settings, batch: Sequence[Letter], partitions: int, outcome: Outcome
+) -> None:
     """Messages and notes in one transaction."""
     if not batch:
         return
@@ -107,18 +173,18 @@ async def _write(producer: AIOKafkaProducer, settings: Settings, batch: Sequence
     await producer.begin_transaction()
     sent = await _send(
         producer,
-        [(names.topic(one.where.topic), one.from_partition, one.key, one.value, one.headers) for one in batch],
+        [(names.topic(one.where.topic), _partition(one, partitions), one.key, one.value, one.headers) for one in batch],
     )
     notes = {
-        one.where: Redriven(partition=one.from_partition, offset=offset, at=at)
+        one.where: Redriven(partition=_partition(one, partitions), offset=offset, at=at)
         for one, offset in zip(batch, sent, strict=True)
     }
     topic = names.topic(REDRIVEN)
-    partitions = len(await producer.partitions_for(topic))
+    of_notes = len(await producer.partitions_for(topic))
     await _send(
         producer,
         [
-            (topic, partition_of(key := key_of(where), partitions), key, note.to_json(), ())
+            (topic, partition_of(key := key_of(where), of_notes), key, note.to_json(), ())
             for where, note in notes.items()
         ],
     )

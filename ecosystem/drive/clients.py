@@ -33,3 +33,5 @@ class Clients:
     """Asked whether an order is shipped, if it is paid or checked in for at all."""
     products: ProductsApi | None = None
     """Changes products."""
+    currency: str = "EUR"
+    """Of payments."""

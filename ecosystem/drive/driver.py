@@ -66,7 +66,7 @@ class Driver:
                 except Stopped:
                     break
                 await room.acquire()
-                number, planned = self.tally.posted, script(self.tally.posted, self._random)
+                number, planned = self.tally.posted, script(self.tally.posted, self._random, self._clients.currency)
                 self.tally.posted += 1
                 way = Way(number, planned, self._clients, patience, self.tally)
                 name = str(planned.order.id)

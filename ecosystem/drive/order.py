@@ -68,7 +68,7 @@ class Way:
             if (part.after_s < 0) is before:
                 if not before:
                     await self._patience.rest(began + part.after_s - time.monotonic())
-                payment = sample.payment(self._id, amount, number)
+                payment = sample.payment(self._id, amount, number, self._script.currency)
                 await self._patience.request("payment", partial(writer.write, PAYMENTS, [payment]))
 
     async def _check_in(self, order_no: str | None = None) -> Checkin:

@@ -8,6 +8,7 @@ from random import Random
 from ecosystem import sample
 from schemas.api import NewOrder
 from schemas.messages import OrderState
+from schemas.money import digits
 
 
 class CheckInAt(Enum):
@@ -44,20 +45,21 @@ class Script:
     instalments: tuple[Instalment, ...] = ()
     check_in: CheckInAt | None = None
     ghost: bool = False
+    currency: str = "EUR"
 
     @property
     def amounts(self) -> tuple[Decimal, ...]:
-        """What each instalment comes to: whole cents, the last one what is left of the order's value."""
+        """What each instalment comes to: in whole units of the currency, the last one what is left of the value."""
         value = self.order.quantity * self.order.price
-        amounts = [(value * part.share).quantize(_CENT) for part in self.instalments[:-1]]
+        unit = Decimal(1).scaleb(-digits(self.currency))
+        amounts = [(value * part.share).quantize(unit) for part in self.instalments[:-1]]
         return (*amounts, value - sum(amounts, Decimal())) if self.instalments else ()
 
 
-_CENT = Decimal("0.01")
 _WHOLE = (Instalment(Decimal(1), 0),)
 
 
-def script(number: int, random: Random) -> Script:
+def script(number: int, random: Random, currency: str = "EUR") -> Script:
     """The script of the order of a number, from 0.
 
     The first one goes all the way, the second fails and is checked in for in vain, with the third comes a ghost: so
@@ -67,12 +69,12 @@ def script(number: int, random: Random) -> Script:
     ghost = random.randrange(50) == 0
     match number:
         case 0:
-            return Script(sample.sound(order), _WHOLE, CheckInAt.VALIDATED)
+            return Script(sample.sound(order), _WHOLE, CheckInAt.VALIDATED, currency=currency)
         case 1:
-            return Script(sample.doomed(order), _WHOLE, CheckInAt.DECIDED)
+            return Script(sample.doomed(order), _WHOLE, CheckInAt.DECIDED, currency=currency)
         case 2:
-            return Script(order, _WHOLE, check_in, ghost=True)
-    return Script(order, instalments, check_in, ghost)
+            return Script(order, _WHOLE, check_in, True, currency)
+    return Script(order, instalments, check_in, ghost, currency)
 
 
 def _instalments(random: Random) -> tuple[Instalment, ...]:

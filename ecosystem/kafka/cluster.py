@@ -76,7 +76,7 @@ class Cluster:
 
     def start(self) -> Self:
         """Returns once all nodes serve."""
-        jars = ensure_jars(self._console)
+        jars = ensure_jars(self._console, self.home.parent / "cache")
         try:
             self._held.enter_context(exclusive(self.home / "lock"))
         except Held as held:
@@ -145,7 +145,7 @@ class Cluster:
         cluster_id = self._cluster_id()
         self.nodes = {n: Node(self.home / str(n), java_command, p.broker) for n, p in ports.items()}
         for n, node in self.nodes.items():
-            node.configure(server_properties(n, ports, node.data, self._properties), cluster_id)
+            node.configure(server_properties(n, ports, self._properties), cluster_id)
 
     def _cluster_id(self) -> str:
         """Of the data if there is any: a node refuses to start under another."""

@@ -1,8 +1,12 @@
 """What a broker of ours is told: server.properties and the JVM's options."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+DATA = "data"
+"""The folder of a node's data, below that in which it runs."""
 
 _SMALL = {
     "auto.create.topics.enable": "false",  # topics are made from the catalogue, with the settings given there
@@ -46,8 +50,12 @@ class Listener:
     advertised: int
 
 
-def server_properties(node: int, ports: Mapping[int, Ports], data: Path, extra: Mapping[str, str]) -> str:
-    """server.properties of one node (1, 2, ...) of the cluster whose nodes listen at `ports`. `extra` wins."""
+def server_properties(node: int, ports: Mapping[int, Ports], extra: Mapping[str, str]) -> str:
+    """server.properties of one node (1, 2, ...) of the cluster whose nodes listen at `ports`. `extra` wins.
+
+    Where the data are is said relative to the folder that the node runs in: an absolute path may have commas, which
+    divide this list, and what a properties file takes for an escape or for Latin-1.
+    """
     copies = 3 if len(ports) >= 3 else 1
     in_sync = 2 if copies == 3 else 1
     others = ports[node].others
@@ -63,7 +71,7 @@ def server_properties(node: int, ports: Mapping[int, Ports], data: Path, extra: 
         "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in listening),
         "inter.broker.listener.name": "PLAINTEXT",
         "controller.listener.names": "CONTROLLER",
-        "log.dirs": str(data.resolve()),
+        "log.dirs": DATA,
         "default.replication.factor": str(copies),
         "min.insync.replicas": str(in_sync),
         "offsets.topic.replication.factor": str(copies),
@@ -97,3 +105,9 @@ def java(jars: Sequence[Path], heap_mb: int) -> list[str]:
         "-cp",
         ":".join(map(str, jars)),
     ]
+
+
+def environment() -> dict[str, str]:
+    """Ours for a JVM: it reads names of files in UTF-8, and no options that the user has for other programs."""
+    others = ("JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH")
+    return {name: value for name, value in os.environ.items() if name not in others} | {"LC_ALL": "C.UTF-8"}

@@ -1,4 +1,4 @@
-"""Fetches Kafka's jars from Maven Central, once, into the user's cache.
+"""Fetches Kafka's jars from Maven Central, once, into the user's cache, or beside the data where there is none.
 
 A jar is there when its SHA-256 is the pinned one. That is looked at on every start (0.1 s), so a cache that was cut
 short or changed mends itself. jgo knows where Maven Central is and talks to it; what it brings is taken over by a
@@ -23,11 +23,31 @@ _TIMEOUT_S = 30
 _AT_ONCE = 8
 
 
-def cache_dir() -> Path:
-    """`FAUST_ORDERS_CACHE`, or `faust-orders` in the user's cache directory."""
+def cache_dir(spare: Path) -> Path:
+    """`FAUST_ORDERS_CACHE`, or `faust-orders` in the user's cache directory, or `spare` where the user has none.
+
+    Users without a home, or with one they cannot write to, are those of services and containers.
+    """
+    *caches, last = _caches(spare)
+    return next((folder for folder in caches if _writable(folder)), last)
+
+
+def _caches(spare: Path) -> tuple[Path, ...]:
     if own := os.environ.get("FAUST_ORDERS_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "faust-orders"
+        return (Path(own).absolute(),)
+    try:
+        user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # neither HOME nor the list of users names a home
+        return (spare.absolute(),)
+    return (user.absolute() / "faust-orders", spare.absolute())
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)
 
 
 def jar_name(coordinate: str) -> str:
@@ -36,13 +56,23 @@ def jar_name(coordinate: str) -> str:
     return f"{artifact}-{version}.jar"
 
 
-def ensure_jars(console: Console) -> list[Path]:
-    """The class path of a broker, fetched if need be. Raises `KafkaError` when that is impossible, with what to do."""
-    home = cache_dir() / f"kafka-{VERSION}"
+def ensure_jars(console: Console, spare: Path) -> list[Path]:
+    """The class path of a broker, fetched if need be, into `spare` for a user without a cache directory.
+
+    Raises `KafkaError` when that is impossible, with what to do.
+    """
+    name = f"kafka-{VERSION}"
+    whole = (folder / name for folder in _caches(spare) if not _missing(folder / name))  # also one we cannot write to
+    home = next(whole, None) or cache_dir(spare) / name
     if _missing(home):
-        with exclusive(home / ".lock", wait=True):
-            if missing := _missing(home):  # another process may have fetched them while we waited
-                _fetch(missing, home, console)
+        try:
+            with exclusive(home / ".lock", wait=True):
+                if missing := _missing(home):  # another process may have fetched them while we waited
+                    _fetch(missing, home, console)
+        except OSError as error:
+            raise KafkaError(
+                f"Kafka's jars cannot be kept in {home}: {error.strerror}. Name another folder: FAUST_ORDERS_CACHE."
+            ) from error
     return [home / jar_name(coordinate) for coordinate in JARS]
 
 
@@ -54,7 +84,7 @@ def _sha256(path: Path) -> str | None:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
+    except OSError:
         return None
 
 

@@ -1,14 +1,17 @@
 """One broker: its files, its process, and whether it serves."""
 
+import shutil
 import subprocess
 import time
 from pathlib import Path
 
 from ecosystem import processes
+from ecosystem.kafka.config import DATA, environment
 from ecosystem.kafka.errors import KafkaError
 from ecosystem.ports import is_open
 
 _POLL_S = 0.02
+_PROPERTIES = "server.properties"
 
 
 class Node:
@@ -22,7 +25,7 @@ class Node:
 
     @property
     def data(self) -> Path:
-        return self.home / "data"
+        return self.home / DATA
 
     @property
     def log(self) -> Path:
@@ -45,12 +48,25 @@ class Node:
     def configure(self, properties: str, cluster_id: str) -> None:
         """Writes the configuration, and formats the data directory if it is new. Raises `KafkaError`."""
         self.home.mkdir(parents=True, exist_ok=True)
-        path = self.home / "server.properties"
-        path.write_text(properties)
+        (self.home / _PROPERTIES).write_text(properties)
         if (self.data / "meta.properties").exists():
             return
-        command = [*self._java, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", f"--config={path}"]
-        done = subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        command = [
+            *self._java,
+            "kafka.tools.StorageTool",
+            "format",
+            f"--cluster-id={cluster_id}",
+            f"--config={_PROPERTIES}",
+        ]
+        done = subprocess.run(
+            command,
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            env=environment(),
+            cwd=self.home,
+        )
         if done.returncode:
             raise KafkaError(f"Could not format {self.data}:\n{done.stdout.strip()}")
 
@@ -59,8 +75,15 @@ class Node:
         if self.log.exists():
             self.log.replace(self.home / "kafka.log.1")
         with self.log.open("wb") as log:
-            command = [*self._java, "kafka.Kafka", str(self.home / "server.properties")]
-            self._process = processes.spawn(command, log)
+            command = [*self._java, f"-Djava.io.tmpdir={self._emptied_tmp()}", "kafka.Kafka", _PROPERTIES]
+            self._process = processes.spawn(command, log, environment(), self.home)
+
+    def _emptied_tmp(self) -> Path:
+        """Where codecs lay down their libraries: programs from the system's folder may be barred, and pile up there."""
+        tmp = self.home.absolute() / "tmp"
+        shutil.rmtree(tmp, ignore_errors=True)
+        tmp.mkdir()
+        return tmp
 
     def wait_until_open(self, deadline: float) -> None:
         """Returns when the node takes connections, which a broker does once it has joined its cluster.

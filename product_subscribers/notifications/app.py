@@ -2,6 +2,7 @@
 
 from product_subscribers.notifications.letters import Notifying, compose
 from product_subscribers.notifications.state import TOLD, Notice
+from runtime.envelope import domain_of
 from runtime.hosting import Hosted
 from runtime.post_office import PostOffice
 from runtime.service import Effect, Input, Service
@@ -16,8 +17,11 @@ def build(settings: Settings) -> Hosted:
     async def post(key: str, notice: Notice) -> None:
         await office.send(key, compose(notice, settings.mail_from))
 
-    send = Effect("notice", Notice, post)
-    notifying = Notifying(settings.product_notifications_to, send)
+    def domain(notice: Notice) -> str:
+        return domain_of(notice.to)
+
+    send = Effect("notice", Notice, post, destination=domain, at_once=PostOffice.AT_ONCE)
+    notifying = Notifying(settings.product_notifications_to, send, settings.currency)
     return Hosted(
         Service(
             name="product-notifications",

@@ -1,14 +1,17 @@
 """Which letters follow from a change of a product or an alert, and what they say. Pure."""
 
+import re
 import uuid
 from datetime import UTC, datetime
 from email.message import EmailMessage
-from email.utils import parseaddr
 
 from product_subscribers.notifications.state import TOLD, Notice
+from runtime.mail import compose_email, domain_of
 from runtime.service import Context, Effect, RefusedForGood
 from runtime.versions import Versioned
+from schemas.addresses import address
 from schemas.messages import ProductAlert, ProductAlertKind, ProductEvent
+from schemas.money import format_amount
 
 _LETTERS = uuid.UUID("8f4d0a5e-2c6b-5f19-9d3a-7b1e4c8a6d52")
 _SUSPICIONS = {
@@ -23,11 +26,13 @@ class Notifying:
     Arguments:
         to: addresses.
         send: the effect that sends one.
+        currency: of prices.
     """
 
-    def __init__(self, to: tuple[str, ...], send: Effect[Notice]) -> None:
+    def __init__(self, to: tuple[str, ...], send: Effect[Notice], currency: str) -> None:
         self.to = to
         self.send = send
+        self.currency = currency
 
     def on_change(self, event: ProductEvent, ctx: Context) -> None:
         """A change of a product."""
@@ -35,18 +40,20 @@ class Notifying:
             return  # Nothing is lost by that: at least once, the wish to send is durable before it.
         TOLD.put(ctx, event.code, Versioned(version=event.version))
         subject = f"Product {event.code}: {event.kind.lower()}"
-        text = f"{event.name}\n\nPrice    {event.price:.2f}\n{_which(event.version, event.at)}"
-        self._tell(event.event_id, subject, text, ctx)
+        text = (
+            f"{event.name}\n\nPrice    {format_amount(event.price, self.currency)}\n{_which(event.version, event.at)}"
+        )
+        self._tell(event.event_id, subject, text, event.at, ctx)
 
     def on_alert(self, alert: ProductAlert, ctx: Context) -> None:
         """A change that is suspicious."""
         subject = f"Product {alert.code}: {_SUSPICIONS[alert.kind]}"
         text = f"{alert.reason}\n\n{_which(alert.version, alert.at)}"
-        self._tell(alert.event_id, subject, text, ctx)
+        self._tell(alert.event_id, subject, text, alert.at, ctx)
 
-    def _tell(self, event_id: str, subject: str, text: str, ctx: Context) -> None:
+    def _tell(self, event_id: str, subject: str, text: str, at: datetime, ctx: Context) -> None:
         for to in self.to:
-            notice = Notice(event_id=event_id, to=to, subject=subject, text=text)
+            notice = Notice(event_id=event_id, to=to, subject=subject, text=text, at=at)
             ctx.perform(self.send, f"{event_id}/{to}", notice)
 
 
@@ -61,15 +68,26 @@ def _which(version: int, at: datetime) -> str:
 
 def compose(notice: Notice, sender: str) -> EmailMessage:
     """The letter as it goes out. Raises `RefusedForGood` if it cannot be one."""
-    message = EmailMessage()
     try:
-        message["To"] = notice.to
-        message["From"] = sender
-        message["Subject"] = notice.subject
+        return compose_email(
+            to=address(notice.to),
+            name="",
+            sender=sender,
+            subject=notice.subject,
+            at=_date(notice),
+            message_id=message_id(notice.event_id, notice.to, domain_of(sender)),
+            headers={"X-Event-Id": notice.event_id},
+            text=notice.text,
+        )
     except ValueError as error:
         raise RefusedForGood(f"no letter can be made of it: {error}") from None
-    message["Message-ID"] = message_id(notice.event_id, notice.to, parseaddr(sender)[1].partition("@")[2])
-    message["X-Event-Id"] = notice.event_id
-    message["Auto-Submitted"] = "auto-generated"  # RFC 3834: nobody's holiday notice is to answer it
-    message.set_content(notice.text)
-    return message
+
+
+def _date(notice: Notice) -> datetime:
+    """When what it tells of happened. A notice of an earlier version says so in its text alone."""
+    if notice.at is not None:
+        return notice.at
+    said = re.search(r"^Since    (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC$", notice.text, re.MULTILINE)
+    if said is None:
+        return datetime(1970, 1, 1, tzinfo=UTC)
+    return datetime.strptime(said[1], "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)

@@ -17,6 +17,7 @@ def build(settings: Settings) -> Hosted:
         Decimal(str(settings.product_price_drop_limit)),
         settings.product_changes_limit,
         timedelta(seconds=settings.product_changes_window_s),
+        settings.currency,
         repeats=settings.at_least_once,
     )
     return Hosted(

@@ -8,6 +8,7 @@ from decimal import Decimal
 from product_subscribers.security.state import WATCHED, Watched
 from runtime.service import Context
 from schemas.messages import ProductAlert, ProductAlertKind, ProductEvent
+from schemas.money import plain_amount
 from schemas.topics import PRODUCT_ALERTS
 
 _ALERTS = uuid.UUID("0d0c2c43-9a53-5b0d-8c7e-6f1b8f3c9a21")
@@ -24,13 +25,17 @@ class Guard:
         drop: share of its price that a product may lose in one change.
         changes: how many changes of a product there may be within `window`.
         window: of time.
+        currency: of prices.
         repeats: whether alerts of a change that comes again are sent again: at least once, they may be missing.
     """
 
-    def __init__(self, drop: Decimal, changes: int, window: timedelta, *, repeats: bool = False) -> None:
+    def __init__(
+        self, drop: Decimal, changes: int, window: timedelta, currency: str = "EUR", *, repeats: bool = False
+    ) -> None:
         self.drop = drop
         self.changes = changes
         self.window = window
+        self.currency = currency
         self.repeats = repeats
 
     def on_change(self, event: ProductEvent, ctx: Context) -> None:
@@ -44,7 +49,8 @@ class Guard:
         too_many = len(recent) > self.changes
         alerts = []
         if before is not None and self.dropped(before.price, event.price):
-            reason = f"the price fell from {before.price:.2f} to {event.price:.2f}, by more than {_percent(self.drop)}"
+            was, is_ = (plain_amount(price, self.currency) for price in (before.price, event.price))
+            reason = f"the price fell from {was} to {is_}, by more than {_percent(self.drop)}"
             alerts.append(_alert(ProductAlertKind.PRICE_DROP, reason, event))
         if too_many and not (before is not None and before.too_many):
             reason = f"more than {self.changes} changes within {self.window.total_seconds():g} s"

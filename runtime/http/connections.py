@@ -1,7 +1,7 @@
 """The lowest layer: connections, and what is said to those who do not speak HTTP.
 
-The only place that reaches into aiohttp beyond its documented interface: `RequestHandler.handle_error`, and the call by
-which `web.Server` makes one for each connection.
+The only place that reaches into aiohttp beyond its documented interface: `RequestHandler.handle_error` and its
+`log_exception`, and the call by which `web.Server` makes one for each connection.
 """
 
 import asyncio
@@ -11,12 +11,16 @@ import socket
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from runtime.clock import elapsed_s
 from runtime.http.answers import problem
 from runtime.http.problems import unexpected
 
 log = logging.getLogger(__name__)
+
+
+_OF_CLIENTS = (web.RequestPayloadError, HttpProcessingError, ConnectionError)
 
 
 class _Connection(web.RequestHandler):
@@ -44,10 +48,19 @@ class _Connection(web.RequestHandler):
         response.force_close()
         return response
 
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """Called for what nobody handled; the rest of a body that nobody reads may be malformed, too."""
+        if isinstance(kw.get("exc_info"), _OF_CLIENTS):
+            log.debug("The rest of a request is malformed", exc_info=kw["exc_info"])
+        else:
+            super().log_exception(*args, **kw)
+
 
 class _Server(web.Server):
     def __call__(self) -> web.RequestHandler:
-        return _Connection(self, loop=asyncio.get_running_loop(), access_log=_access_log())  # type: ignore[arg-type]
+        loop = asyncio.get_running_loop()
+        # `decoding` unpacks bodies, and refuses what is not whole.
+        return _Connection(self, loop=loop, access_log=_access_log(), auto_decompress=False)  # type: ignore[arg-type]
 
 
 class _Queue:

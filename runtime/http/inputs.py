@@ -7,6 +7,7 @@ from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
 
 from runtime.http.answers import Refused
+from runtime.http.decoding import TooLong, decoded
 from runtime.http.faults import refuse
 from schemas.api import InvalidParam
 from schemas.identifiers import Code, OrderId
@@ -69,13 +70,15 @@ def code_of(request: web.Request, name: str = "code") -> str:
 
 
 async def body_of(request: web.Request) -> bytes:
-    """The whole body. Raises `Refused` (413) as soon as it is known to be larger than the worker takes."""
+    """The whole body, unpacked. Raises `Refused`: 413 as soon as it is known to be larger than the worker takes."""
     limit = request.client_max_size
     if (request.content_length or 0) > limit:
         raise too_large(limit)
     try:
-        return await request.read()
-    except web.HTTPRequestEntityTooLarge:
+        body = await request.read()
+        encoding = request.headers.get("Content-Encoding")
+        return body if encoding is None else decoded(body, encoding, limit)
+    except (web.HTTPRequestEntityTooLarge, TooLong):
         raise too_large(limit) from None
 
 

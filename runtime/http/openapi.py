@@ -69,7 +69,8 @@ def document(hosted: Iterable[Hosted]) -> dict[str, Any]:
         "info": {
             "title": "Faust Orders",
             "version": version("faust-orders"),
-            "description": "Any worker answers for any order. Errors are problems as in RFC 9457.",
+            "description": "Any worker answers for any order. Names that a client gives or refers to are "
+            "in Unicode form NFC. Errors are problems as in RFC 9457.",
         },
         "paths": {path: _everywhere(operations) for path, operations in paths.items()},
         "components": {"schemas": schemas},

@@ -59,7 +59,7 @@ class Errands(Load):
         await asyncio.sleep(after_s)
         value = max(order["quantity"] * order["price"], 1)
         for number, amount in enumerate([value / 2] * 2 if halves else [value]):
-            payment = Payment(id=f"p{number}-{order['id']}", order_id=order["id"], ccy="CZK", amount=amount)
+            payment = Payment(id=f"p{number}-{order['id']}", order_id=order["id"], ccy="EUR", amount=amount)
             await self._fleet.deployment.send(PAYMENTS, payment)
             self.done["payments"] += 1
 

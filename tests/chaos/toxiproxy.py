@@ -18,6 +18,7 @@ from ecosystem import processes
 from ecosystem.kafka.install import cache_dir
 from ecosystem.locks import exclusive
 from ecosystem.ports import free_ports
+from ecosystem.running import data_dir
 
 VERSION = "v2.5.0"
 _MODULE = f"github.com/Shopify/toxiproxy/v2/cmd/server@{VERSION}"
@@ -32,7 +33,7 @@ def installed() -> Path:
     """The server: from PATH, or built from source into the project's cache, once. Raises `NotInstalled`."""
     if found := shutil.which("toxiproxy-server"):
         return Path(found)
-    folder = cache_dir() / f"toxiproxy-{VERSION}"
+    folder = cache_dir(data_dir() / "cache") / f"toxiproxy-{VERSION}"
     with exclusive(folder / ".lock", wait=True):
         if not (folder / "server").exists():
             go = shutil.which("go") or shutil.which("/usr/local/go/bin/go")

@@ -1,5 +1,6 @@
 """Loaded by Schemathesis: what its cases are changed in before they are sent, and why."""
 
+import unicodedata
 from typing import Any
 
 import schemathesis
@@ -18,7 +19,7 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
         # Taken for sound, though it is not: for an If-Match with a pattern, the phase of coverage makes none that is.
         case.headers.pop("If-Match", None)
     if isinstance(case.body, dict):
-        case.body = {name: _decimal(value) for name, value in case.body.items()}
+        case.body = {name: _sound(value) for name, value in case.body.items()}
 
 
 def _wait_briefly(case: Any) -> None:
@@ -28,8 +29,13 @@ def _wait_briefly(case: Any) -> None:
         case.query["timeout"] = _LONGEST_WAIT_MS
 
 
-def _decimal(value: Any) -> Any:
-    """A multiple of 0.0001 as people write it: made by multiplying doubles, it comes as 0.30000000000000004."""
+def _sound(value: Any) -> Any:
+    """What no schema can say: the Unicode form of a name, and a multiple of 0.0001 as people write it.
+
+    Made by multiplying doubles, it comes as 0.30000000000000004.
+    """
+    if isinstance(value, str):
+        return unicodedata.normalize("NFC", value)
     if isinstance(value, float):
         rounded = round(value, 4)
         return rounded if abs(value - rounded) <= 1e-12 * max(1.0, abs(value)) else value

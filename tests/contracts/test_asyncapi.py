@@ -108,7 +108,7 @@ async def everything_happens(deployment, workers):
     await deployment.send_raw(CUSTOMERS.name, b"16", None)
     await deployment.send_raw(ORDERS.name, b"nonsense", NONSENSE)
     orders = one_in_each("sound-")
-    parts = [Payment(id=id_, order_id=orders[0], ccy="CZK", amount=3.75) for id_ in one_in_each("p-")]
+    parts = [Payment(id=id_, order_id=orders[0], ccy="EUR", amount=3.75) for id_ in one_in_each("p-")]
     await deployment.send(PAYMENTS, *parts)
     for id_ in orders:
         order = {"id": id_, "customerId": 15, "product": "JUMPERS", "quantity": 3, "price": 5}

@@ -75,7 +75,7 @@ async def test_an_order_that_is_validated_paid_and_checked_in_is_shipped(deploym
     await deployment.stock(JUMPERS=10)
     order = {"id": "5960915_106347524.2", "customerId": 1, "product": "JUMPERS", "quantity": 2, "price": 5}
     assert (await deployment.post(workers["orders"], **order))[0] == 201
-    await deployment.send(PAYMENTS, Payment(id="p1", order_id=order["id"], ccy="THB", amount=10))
+    await deployment.send(PAYMENTS, Payment(id="p1", order_id=order["id"], ccy="EUR", amount=10))
     status, taken = await check_in(deployment, workers["checkin"], order["id"])
     assert status == 201
 

@@ -9,9 +9,12 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
+from aiokafka import TopicPartition as Physical
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from ecosystem.ports import free_ports, is_open
 from ecosystem.sample import stock
+from schemas.messages import Order
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, WAREHOUSE_INVENTORY
 from tests.workers import PATIENCE_S, Remote, until
 
@@ -182,6 +185,72 @@ async def test_generate_posts_orders_and_finds_what_became_of_them(deployment, e
     posted = {o.id for o in await deployment.values(ORDERS)}
     assert len(posted) == 20
     assert {o.id for o in await deployment.values(ORDERS) if o.state.decided} == posted
+
+
+async def posted_and_all_but_the_last_removed(deployment, *ids):
+    """Orders of which only the last one of each partition is still there; returns those, and the others."""
+    last = {}
+    for id_ in ids:
+        value = Order(id=id_, customer_id=1, product="mug", quantity=1, price=1).to_json()
+        sent = await deployment.send_raw(ORDERS.name, id_.encode(), value)
+        last[sent.partition] = id_, sent.offset
+    client = AIOKafkaAdminClient(bootstrap_servers=deployment.servers)
+    await client.start()
+    try:
+        await client.delete_records(
+            {Physical(deployment.prefix + ORDERS.name, p): RecordsToDelete(offset) for p, (_, offset) in last.items()}
+        )
+    finally:
+        await client.close()
+    left = {id_ for id_, _ in last.values()}
+    return left, set(ids) - left
+
+
+@pytest.mark.parametrize("on_lost_records", ["continue", "stop"])
+async def test_a_worker_that_slept_while_records_were_removed_says_so(deployment, environment, on_lost_records):
+    environment = environment | {"ON_LOST_RECORDS": on_lost_records, "SESSION_TIMEOUT_S": "30"}
+    log = deployment.folder / "log"
+    with log.open("wb") as stderr:
+        process = await orders(environment, "run", *CORE, stderr=stderr)
+    worker = Remote(f"http://127.0.0.1:{environment['HTTP_PORT']}")
+
+    async def ready():
+        assert process.returncode is None, "ended"
+        try:
+            return (await deployment.ask(worker, "GET", "/readyz")).status == 200
+        except aiohttp.ClientError:
+            return False
+
+    try:
+        await until(ready, "ready")
+        await deployment.send(WAREHOUSE_INVENTORY, *stock())
+        await deployment.send_raw(
+            ORDERS.name, b"first", Order(id="first", customer_id=1, product="mug", quantity=1, price=1).to_json()
+        )
+        await deployment.outcome(worker, "first")
+        process.send_signal(signal.SIGSTOP)
+        left, gone = await posted_and_all_but_the_last_removed(deployment, *(f"late-{n}" for n in range(60)))
+        process.send_signal(signal.SIGCONT)
+        if on_lost_records == "stop":
+            assert await ended(process) == 1
+            again = await orders(environment, "run", *CORE, stderr=asyncio.subprocess.PIPE)
+            _, said = await again.communicate()
+            assert again.returncode == 1
+            assert b"To go on without these records set ON_LOST_RECORDS=continue" in said
+            assert b"Traceback" not in said
+        else:
+            for id_ in left:
+                await deployment.outcome(worker, id_)
+            await until(ready, "ready again")
+            metrics = (await deployment.ask(worker, "GET", "/metrics")).body.decode()
+            assert 'faust_orders_lost_records_total{topic="orders"}' in metrics
+            seen = {o.id for o in await deployment.values(ORDERS)}
+            assert gone - seen, "some may have been on their way when it fell asleep"
+        assert "records lost topic=orders" in log.read_text()
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
 
 
 async def every_order_decided(deployment):

@@ -6,10 +6,12 @@ import secrets
 import shutil
 import time
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from email import message_from_bytes
 
 import asyncpg
 import pytest
+from aiokafka import AIOKafkaProducer
 from click.testing import CliRunner
 from pydantic import SecretStr
 
@@ -22,6 +24,10 @@ from fulfilment_service.state import PROGRESS
 from portal_service.view import CHECK_INS_VIEW
 from product_subscribers.monitoring.counts import ALL
 from runtime import internals, kafka
+from runtime.dead_letters import LOST_UNTIL, dead_letter
+from runtime.lost import Cause, Loss, Path
+from runtime.provision import ensure_topics
+from runtime.records import Record
 from runtime.service import Pending, Table
 from runtime.settings import Guarantee
 from schemas.api import CheckinState
@@ -35,6 +41,7 @@ from schemas.messages import (
     StockLevel,
     ValidationResult,
 )
+from schemas.payments import Paid
 from schemas.topics import CUSTOMERS, ORDER_VALIDATIONS, ORDERS_ENRICHED, PAYMENTS, WAREHOUSE_INVENTORY
 from tests import topics
 from tests.workers import Deployment, until
@@ -102,7 +109,7 @@ async def business(deployment, worker, around, mail, settings):
     await order(deployment, worker, "shipped", product="TAMPER", quantity=2)
     await order(deployment, worker, "paid", product="TAMPER")
     for number, (order_id, amount) in enumerate((("shipped", 1), ("shipped", 1), ("paid", 5))):
-        await deployment.send(PAYMENTS, Payment(id=f"p{number}", order_id=order_id, ccy="CZK", amount=amount))
+        await deployment.send(PAYMENTS, Payment(id=f"p{number}", order_id=order_id, ccy="EUR", amount=amount))
     # An order that fulfilment did not know in time would be none.
     await deployment.caught_up("orders", "fraud", "inventory", "details", "+".join(sorted(AROUND)))
     for order_id in ("shipped", "dear", "mug-0", "nowhere"):
@@ -432,7 +439,21 @@ def shipped_without_a_check_in(logs):
 def shipped_without_enough(logs):
     [payment] = logs.of(Source.PAYMENTS, "p0")
     logs.drop(payment)
-    logs.change(logs.of(Source.PROGRESS, "shipped")[-1], paid={"p1": payment.message.amount})
+    logs.change(logs.of(Source.PROGRESS, "shipped")[-1], received=Paid().plus(payment.message, "EUR"))
+
+
+def shipped_for_another_currency(logs):
+    """It is as if fulfilment had taken one for the other."""
+    [payment] = logs.of(Source.PAYMENTS, "p0")
+    logs.change(payment, ccy="IDR")
+
+
+def confirmed_too_early(logs):
+    """Before it was paid in full, to which it never came."""
+    [payment] = logs.of(Source.PAYMENTS, "p2")
+    part = payment.message.model_copy(update={"amount": Decimal("0.5")})
+    logs.change(payment, amount=part.amount)
+    logs.change(logs.of(Source.PROGRESS, "paid")[-1], received=Paid().plus(part, "EUR"))
 
 
 def never_fulfilled(logs):
@@ -454,8 +475,8 @@ def never_shipped(logs):
 
 
 def payment_not_in_the_row(logs):
-    [row] = logs.of(Source.PROGRESS, "shipped")[-1:]
-    logs.change(row, paid={"p0": row.message.paid["p0"]})
+    [payment] = logs.of(Source.PAYMENTS, "p0")
+    logs.change(logs.of(Source.PROGRESS, "shipped")[-1], received=Paid().plus(payment.message, "EUR"))
 
 
 def no_row_of_a_payment(logs):
@@ -680,7 +701,13 @@ DOCTORED_AROUND = [
     (fulfilled_twice, "shipped", {Kind.FULFILLED_TWICE}),
     (shipped_by_nobody, "shipped", {Kind.SHIPPED_WITHOUT}),
     (shipped_without_a_check_in, "shipped", {Kind.SHIPPED_WITHOUT}),
-    (shipped_without_enough, "shipped", {Kind.SHIPPED_WITHOUT}),
+    (shipped_without_enough, "shipped", {Kind.SHIPPED_WITHOUT, Kind.CONFIRMED_UNPAID}),
+    (
+        shipped_for_another_currency,
+        "shipped",
+        {Kind.SHIPPED_WITHOUT, Kind.CONFIRMED_UNPAID, Kind.PROGRESS_DIFFERS},
+    ),
+    (confirmed_too_early, "paid", {Kind.CONFIRMED_UNPAID}),
     (never_fulfilled, "paid", {Kind.NOT_FULFILLED}),
     (never_shipped, "shipped", {Kind.NOT_SHIPPED}),
     (payment_not_in_the_row, "shipped", {Kind.PROGRESS_DIFFERS}),
@@ -891,9 +918,58 @@ async def test_a_letter_about_a_product_that_was_not_delivered_is_missed(kafka, 
     assert [(v.kind, v.subject) for v in report.violations] == [(Kind.NOTICE_LOST, change.message.event_id)]
 
 
+async def test_what_others_write_among_the_dead_letters_of_emails_is_no_email(kafka, day):
+    settings = await topics.write(kafka, day.records)
+    junk = Record("", 0, 7, 0, b"dear/failed", b"{}", ())
+    effects = ("email-effects", "product-notifications-effects")
+    letters = [dead_letter(junk._replace(topic=topic), "email", "it is broken", datetime.now(UTC)) for topic in effects]
+    await ensure_topics(settings, {letter.topic: {} for letter in letters})
+    before = (await audit(settings, grace=AT_ONCE)).counts
+    async with AIOKafkaProducer(bootstrap_servers=kafka) as producer:
+        for letter in letters:
+            for headers in (list(letter.headers), [], [("error", None)]):
+                topic = settings.topic_prefix + letter.topic
+                await producer.send_and_wait(topic, letter.value, letter.key, partition=0, headers=headers)
+
+    report = await audit(settings, grace=AT_ONCE)
+
+    assert report.violations == []
+    assert report.counts["unreadable"] - before["unreadable"] == 6
+    assert report.counts["letters refused"] == before["letters refused"]
+
+
+async def test_records_that_were_lost_are_found_once_and_may_be_what_else_is_wrong_comes_from(kafka, day):
+    logs = day.copy()
+    stuck(logs)
+    settings = await topics.write(kafka, logs.records)
+    [order, *_] = logs.of(Source.ORDERS, "open")
+    loss = Loss("order-validations", order.partition, 5, 9, Path.INPUT, Cause.REMOVED)
+    gone = dead_letter(loss.record(), "orders", loss.says, datetime.now(UTC))
+    other = Record("order-validations", order.partition, 3, 0, b"k", b"v", ((LOST_UNTIL, b"4"),))
+    await ensure_topics(settings, {gone.topic: {}})
+    async with AIOKafkaProducer(bootstrap_servers=kafka) as producer:
+        # At least once it may be written again; and what somebody else wrote with that header is no range.
+        for letter in (gone, gone, dead_letter(other, "orders", "it is broken", datetime.now(UTC))):
+            topic, headers = settings.topic_prefix + letter.topic, list(letter.headers)
+            await producer.send_and_wait(topic, letter.value, letter.key, partition=letter.partition, headers=headers)
+
+    report = await audit(settings, grace=AT_ONCE)
+
+    [lost, missed] = report.violations
+    assert (lost.kind, lost.of, lost.subject) == (
+        Kind.RECORDS_LOST,
+        "partition",
+        f"order-validations[{order.partition}]",
+    )
+    assert "records 5 to 8 were removed" in lost.says
+    assert "4 offsets; noticed by orders" in lost.says
+    assert (missed.kind, missed.subject) == (Kind.STUCK, "open")
+    assert missed.says.endswith("records of its partition were lost, see records-lost")
+
+
 def test_every_kind_is_tried():
     tried = {kind for _, _, kinds in DOCTORED + DOCTORED_AROUND for kind in kinds}
-    tried |= {Kind.LETTER_LOST, Kind.NOTICE_LOST, *(kind for _, kind in ABOUT_EVENTS)}
+    tried |= {Kind.LETTER_LOST, Kind.NOTICE_LOST, Kind.RECORDS_LOST, *(kind for _, kind in ABOUT_EVENTS)}
     tried |= {kind for *_, kinds, _ in [*WITH_DATABASE, *WITH_PRODUCTS] for kind in kinds}
     assert tried == set(Kind)
 

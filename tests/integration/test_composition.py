@@ -8,9 +8,11 @@ from math import inf
 
 import pytest
 from aiokafka import TopicPartition as Physical
+from faust.assignor.partition_assignor import PartitionAssignor
 
 from ecosystem.services import CORE, build
 from runtime.adoption import CompositionInUse
+from runtime.assignor import Assignor
 from runtime.records import CONSUMED_BY
 from runtime.worker import Worker
 from schemas.messages import Order, OrderState
@@ -198,6 +200,18 @@ async def test_a_service_that_runs_in_one_worker_does_not_start_in_another(deplo
     assert b"worker cannot start: details runs already" in said
     await deployment.start("fraud", "details", name="w1")  # another worker of the same is welcome
     await deployment.start("orders", "inventory", name="w2")  # so are those who share nothing with it
+
+
+async def test_a_worker_does_not_start_beside_one_of_an_earlier_version(deployment, monkeypatch):
+    with monkeypatch.context() as earlier:
+        earlier.setattr(Assignor, "_metadata", PartitionAssignor._metadata)
+        await deployment.start("fraud", "details")
+        said = await refused(deployment, "fraud", "details")
+    assert said.startswith(f"1 member(s) of group {deployment.prefix}details+fraud are of an earlier version")
+
+    await stop_all(deployment)
+    await deployment.start("fraud", "details")
+    await deployment.start("fraud", "details", name="w1")
 
 
 async def test_services_that_never_ran_read_from_the_beginning(deployment):

@@ -54,6 +54,21 @@ async def test_what_was_acknowledged_survives_a_kill(cluster):
     assert await read(cluster.bootstrap_servers, "topic", 2) == [b"before", b"after"]
 
 
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+async def test_a_folder_may_have_any_name_in_any_locale(tmp_path, monkeypatch, locale):
+    monkeypatch.setenv("LC_ALL", locale)
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Xmx1m")  # of the user, for something else
+    home = tmp_path / 'a "shop\'s" bücher, 日本 $HOME: 1=2 #! \\u0041 %s'
+    for value in (b"first", b"second"):
+        with Cluster(home, heap_mb=256) as cluster:
+            if value == b"first":
+                await create(cluster.bootstrap_servers, "topic")
+            await write(cluster.bootstrap_servers, "topic", value)
+            assert (await read(cluster.bootstrap_servers, "topic", 1))[0] == b"first"
+    assert (home / "1" / "data" / "topic-0").is_dir()
+    assert list(tmp_path.iterdir()) == [home]
+
+
 async def test_a_later_cluster_on_other_ports_finds_the_data(tmp_path):
     with Cluster(tmp_path, heap_mb=256) as first:
         await create(first.bootstrap_servers, "topic")

@@ -24,6 +24,7 @@ from runtime.broker import KafkaBroker
 from runtime.checkpoint import ExactlyOnce, Unsettled
 from runtime.lost import Cause, LostRecords, Path, RecordsLost
 from runtime.metrics import LoopMetrics
+from runtime.partitioning import partition_of
 from runtime.plan import Plan
 from runtime.service import Input, Service, Table
 from runtime.standby import Follower
@@ -289,22 +290,44 @@ async def test_an_input_that_was_made_anew_is_read_from_its_start(deployment, ca
     before = await read_up_to(deployment, group)
     await made_anew(deployment, ORDERS.name, FOR_EVER.config())
     ids = [f"n{n}" for n in range(300 if grown else 4)]
-
-    async def sent():  # the producer has the old topic in mind for a while
-        try:
-            async with asyncio.timeout(5):
-                return await posted(deployment, ids[0])
-        except (KafkaError, TimeoutError):
-            return None
-
-    await until(sent, "written anew", every=0.2)
-    await posted(deployment, *ids[1:])
+    await until(lambda: anew(deployment), "written anew", every=0.2)
+    await posted(deployment, *ids)
     worker = await deployment.start()
     await decided(deployment, worker, *ids)
 
     assert {m.split("cause=")[1].split()[0] for m in told(caplog)} == {Cause.RECREATED}
     assert await gone(deployment) == [(ORDERS.name, p, 0, 0) for p in sorted(before)]
     assert len(told(caplog)) == len(before)
+
+
+@pytest.mark.parametrize(("topic", "config"), [(ORDERS.name, FOR_EVER.config()), (ORDERS_VIEW.changelog, CHANGELOG)])
+async def test_a_running_worker_tells_that_a_topic_was_made_anew_and_goes_on(deployment, caplog, topic, config):
+    worker = await deployment.start()
+    await deployment.stock(JUMPERS=1000)
+    await posted(deployment, *IDS[:8])
+    await decided(deployment, worker, *IDS[:8])
+    await deployment.caught_up(worker.plan.group)
+
+    await made_anew(deployment, topic, config)
+    await until(lambda: anew(deployment), "written anew", every=0.2)
+    await until(lambda: worker.readiness()["ready"], "ready")
+    await decided(deployment, worker, "anew")
+
+    async def all_told():
+        return {one[:2] for one in await gone(deployment)} >= {(topic, partition_of(b"anew", 4))}
+
+    await until(all_told, "told", every=0.5)
+    assert any(f"topic={topic} " in message and "cause=recreated" in message for message in told(caplog))
+    assert worker.failure is None
+
+
+async def anew(deployment):
+    """Whether an order could be written: the producer has a topic that is gone in mind for a while."""
+    try:
+        async with asyncio.timeout(5):
+            return await posted(deployment, "anew")
+    except (KafkaError, TimeoutError):
+        return None
 
 
 @pytest.mark.parametrize("disk", ["its own", "another"])

@@ -1,9 +1,28 @@
 """The project's own PostgreSQL: data outlives it, databases do not meet."""
 
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
 import asyncpg
+import psutil
 import pytest
 
+from ecosystem import postgres as postgres_module
+from ecosystem import postgres_programs, unprivileged
 from ecosystem.postgres import Postgres, PostgresError
+from ecosystem.postgres_programs import programs
+
+ROOT = os.geteuid() == 0
+WAYS = ["setpriv"] if ROOT else []
+if ROOT and not subprocess.run(["unshare", "--user", "true"], stderr=subprocess.DEVNULL).returncode:  # not in Docker
+    WAYS.append("unshare")
+ODD = 'a "shop\'s" bücher, $HOME `=#\\u0041'
 
 
 async def ask(url, statement):
@@ -49,3 +68,127 @@ def test_two_do_not_run_on_the_same_data(tmp_path, postgres):
 def test_a_name_that_is_none_is_refused(postgres):
     with pytest.raises(ValueError, match="no name"):
         postgres.database("a; DROP TABLE b")
+
+
+def wheel_copied_to(folder):
+    """The programs of PostgreSQL, as pip would have installed them there."""
+    wheel = programs().parent.parent
+    for part in (wheel, wheel.with_name(f"{wheel.name}.libs")):
+        shutil.copytree(part, folder / part.name, ignore=shutil.ignore_patterns("include", "pginstall"))
+    return folder / programs().relative_to(wheel.parent)
+
+
+def only(monkeypatch, way):
+    ways = [found for found in unprivileged._ways() if found.prefix[0] == way]
+    monkeypatch.setattr(unprivileged, "_ways", lambda: iter(ways))
+
+
+@pytest.fixture
+def open_folder():
+    """A folder that everybody may enter, unlike those of pytest."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        path.chmod(0o755)
+        yield path
+
+
+@pytest.mark.parametrize("way", WAYS or [None])
+async def test_programs_and_data_may_lie_where_only_we_may_enter(open_folder, monkeypatch, way):
+    private = open_folder / ODD
+    private.mkdir(mode=0o700)
+    found = wheel_copied_to(private)
+    for module in (postgres_module, postgres_programs):
+        monkeypatch.setattr(module, "programs", lambda: found)
+    if way:
+        only(monkeypatch, way)
+    with Postgres(private / "home") as server:
+        assert await ask(server.database("shop"), "SELECT current_user") == "shop"
+    assert private.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(len(WAYS) < 2, reason="asks to be root where user namespaces are allowed")
+@pytest.mark.parametrize("way", WAYS)
+async def test_data_of_a_server_that_was_another_user_are_taken_over(tmp_path, monkeypatch, way):
+    both = list(unprivileged._ways())
+    other = next(found for found in both if found.prefix[0] != way)
+    monkeypatch.setattr(unprivileged, "_ways", lambda: iter([other]))
+    with Postgres(tmp_path / "home") as server:
+        await ask(server.database("shop"), "CREATE TABLE kept AS SELECT 42 AS answer")
+    monkeypatch.setattr(unprivileged, "_ways", lambda: iter([found for found in both if found is not other]))
+    with Postgres(tmp_path / "home") as server:
+        assert await ask(server.database("shop"), "SELECT answer FROM kept") == 42
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_server_ends_with_whoever_started_it(tmp_path, way):
+    script = (
+        "import os, sys; from pathlib import Path; from ecosystem import unprivileged; "
+        "from ecosystem.postgres import Postgres; ways = list(unprivileged._ways()); "
+        f"unprivileged._ways = lambda: (found for found in ways if found.prefix[0] == {way!r}); "
+        "server = Postgres(Path(sys.argv[1])).start(); print(server.pid, flush=True); os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, tmp_path / "home"], stdout=subprocess.PIPE, text=True)
+    server = int(done.stdout)
+    deadline = time.monotonic() + 30
+    while psutil.pid_exists(server) and psutil.Process(server).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, "the server outlived its owner"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_data_and_password_are_kept_from_other_users(open_folder, monkeypatch, way):
+    only(monkeypatch, way)
+    with Postgres(open_folder / "home") as server:
+        server.database("shop")
+        secret = [server.home / "password", server.home / "data" / "postgresql.auto.conf", server.log]
+        others = [pwd.getpwnam("nobody").pw_uid, 4711]
+        readable = [
+            (user, path.name)
+            for user in others
+            for path in secret
+            if subprocess.run(["cat", path], user=user, group=user, extra_groups=[], capture_output=True).returncode
+            == 0
+        ]
+    assert not readable
+
+
+def test_our_files_are_kept_from_other_users_whoever_we_are(postgres):
+    assert postgres.home.stat().st_mode & 0o077 == 0
+    assert (postgres.home / "password").stat().st_mode & 0o077 == 0
+
+
+def test_what_initdb_began_before_a_kill_is_begun_again(tmp_path):
+    begun = tmp_path / "home" / "data.new"
+    begun.mkdir(parents=True)
+    (begun / "PG_VERSION").write_text("18\n")
+    with Postgres(tmp_path / "home") as server:
+        assert server.database("shop")
+
+
+def test_settings_of_the_user_for_other_servers_do_not_count(tmp_path, monkeypatch):
+    monkeypatch.setenv("PGSSLMODE", "require")
+    monkeypatch.setenv("PGOPTIONS", "-c no_such_setting=1")
+    with Postgres(tmp_path / "home") as server:
+        assert server.database("shop")
+
+
+@pytest.mark.skipif("unshare" not in WAYS, reason="asks to be root where user namespaces are allowed")
+def test_a_user_who_is_not_in_the_list_of_users_may_start_it(tmp_path):
+    """As in a container that is started with a number for its user."""
+    with pytest.raises(KeyError):
+        pwd.getpwuid(4711)
+    script = (
+        "import os, sys; from pathlib import Path; from ecosystem.postgres import Postgres; "
+        "assert os.geteuid() == 4711; server = Postgres(Path(sys.argv[1])).start(); "
+        "server.database('shop'); server.stop(); print('served')"
+    )
+    user = ["unshare", "--user", "--map-user=4711", "--map-group=4711"]
+    done = subprocess.run([*user, sys.executable, "-c", script, tmp_path / "home"], capture_output=True, text=True)
+    assert done.stdout == "served\n", done.stderr
+
+
+@pytest.mark.skipif(not ROOT, reason="asks to be root")
+def test_where_root_has_no_way_the_remedy_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(unprivileged, "_ways", lambda: iter([unprivileged.Identity(("false",), 0, 0)]))
+    with pytest.raises(PostgresError, match=r"(?s)does not run as root.*CHECKIN_DATABASE_URL"):
+        Postgres(tmp_path / "home").start()

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 import pytest
 from click.testing import CliRunner
@@ -48,6 +49,12 @@ async def letters(deployment):
             headers=list(write.headers),
         )
     return deployment
+
+
+async def set_aside(deployment, record, service):
+    write = dead_letter(record, service, "it is broken", datetime.now(UTC))
+    topic, headers = deployment.prefix + write.topic, list(write.headers)
+    await deployment.producer.send_and_wait(topic, write.value, write.key, partition=write.partition, headers=headers)
 
 
 async def written(deployment):
@@ -103,6 +110,29 @@ async def second(producer):
 AIOKafkaProducer.commit_transaction = second
 asyncio.run(redrive.redrive(Settings(), "orders", lambda letter: True))
 """
+
+
+async def test_a_record_that_services_apart_have_set_aside_each_is_written_back_once(deployment):
+    settings = deployment.settings()
+    await ensure_topics(settings, public_topics())
+    services = ("orders", "fraud", "details")
+    same = [Record("orders", 1, n, 0, b"k", b"v", ()) for n in range(3)]
+    for service in services:
+        for record in same:
+            await set_aside(deployment, record, service)
+
+    first = await redrive(settings, "orders", lambda letter: letter.from_offset == 0)
+    rest = await redrive(settings, "orders", everything)
+    again = await redrive(settings, "orders", everything)
+
+    assert [(len(o.written), len(o.before)) for o in (first, rest, again)] == [(1, 2), (2, 7), (0, 9)]
+    assert await written(deployment) == [(1, b"k", b"v", ())] * 3
+
+    # The topic was made anew: another record at that offset. And what was fused never had one.
+    anew, fused = same[0]._replace(value=b"w"), same[0]._replace(offset=-1)
+    for record in (anew, fused, fused):
+        await set_aside(deployment, record, "orders")
+    assert len((await redrive(settings, "orders", everything)).written) == 3
 
 
 @pytest.mark.parametrize(("moment", "left"), [("before", 15), ("after", 10)])

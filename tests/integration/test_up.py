@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ecosystem.ports import is_open
+from ecosystem.ports import free_ports, is_open
 
 HTTP_PORTS = range(10_000, 19_000)
 """First ports, below those that tests choose for themselves."""
@@ -174,7 +174,9 @@ def typed(command, data, *expected):
 
 
 @pytest.mark.parametrize("how", [[], ["--apart"]], ids=["composed", "apart"])
-def test_orders_get_to_shipped_by_themselves_and_by_the_commands_it_prints(tmp_path, how):
+def test_orders_get_to_shipped_by_themselves_and_by_the_commands_it_prints(tmp_path, how, monkeypatch):
+    [checkin_port] = free_ports(1)
+    monkeypatch.setenv("CHECKIN_PORT", str(checkin_port))
     with up(tmp_path, "--rate", "1", *how) as running:
         children = children_of(running)
         running.heard("The messages as they go by")
@@ -186,6 +188,11 @@ def test_orders_get_to_shipped_by_themselves_and_by_the_commands_it_prints(tmp_p
         assert re.search("Missing before it is shipped: CHECKED_IN|fulfilment has not seen it yet", paid)
         typed(fulfilment, tmp_path, '"missing":["CHECKED_IN"]')
         typed(check_in, tmp_path, '"status":"CREATED"')
+        there = running.heard(r"check-ins +(http://localhost:\d+/api/SOA/home/checkin)\n")[1]
+        assert there == f"http://localhost:{checkin_port}/api/SOA/home/checkin"
+        for family in ("-4", "-6"):
+            again = re.sub("http://[^ ]+", there, check_in).replace("curl", f"curl {family}")
+            typed(again, tmp_path, '"status":"CREATED"')
         typed(fulfilment, tmp_path, '"fulfilled":true', '"missing":[]')
         typed(get, tmp_path, '"state":"SHIPPED"')
         typed(f"{letters} | wc -l", tmp_path, "2")
@@ -233,3 +240,18 @@ def test_two_that_are_started_in_the_same_moment_do_not_meet(tmp_path):
         )
         assert "of-two" not in orders(tmp_path / "one", "get", "of-two", "--timeout", "0").stdout
     assert (one.process.returncode, two.process.returncode) == (0, 0)
+
+
+@pytest.mark.parametrize("last", [b"", b"Ready after"], ids=["head -1", "when it is ready"])
+def test_it_stops_it_all_once_nobody_reads_what_it_says(tmp_path, last):
+    command = [sys.executable, "-m", "ecosystem.cli", "up", "--no-sample", "--port", str(random.choice(HTTP_PORTS))]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env={**environment(tmp_path), "PYTHONUNBUFFERED": "1"}, **pipes) as process:
+        while last not in process.stdout.readline():
+            assert process.poll() is None
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.stdout.close()
+        assert process.wait(PATIENCE_S) == 141
+        assert process.stderr.read() == b""
+        assert not alive(children)
+    assert not (tmp_path / "running.json").exists()

@@ -8,7 +8,7 @@ from unittest.mock import patch
 import fulfilment_service.app
 from fulfilment_service.gate import Gate
 from orders_service.place import place
-from runtime.attempt import Attempt
+from runtime.attempt import _CURRENT, Attempt, until_done
 from runtime.checkpoint import AtLeastOnce, ExactlyOnce, Unsettled, _in_time
 from runtime.effects import Effects
 from runtime.engine import Engine
@@ -271,7 +271,7 @@ def effect_noted_before_it_is_done():
         yield
 
 
-@planted()
+@planted(near=1700)
 def effects_cut_off():
     """Partitions go at once, whatever is being done outside: their next owner does it again."""
 
@@ -284,6 +284,19 @@ def effects_cut_off():
 
     suspend = Effects.suspend
     with patch.object(Effects, "finish", not_waited_for), patch.object(Effects, "suspend", cut_off):
+        yield
+
+
+@planted()
+def effects_wait_in_their_places():
+    """What failed is tried again where it is, and holds a place all the while."""
+
+    async def stay(self):
+        _CURRENT.set(self)
+        await until_done(self.effect.name, self._perform)
+        self.done = True
+
+    with patch.object(Attempt, "_run", stay):
         yield
 
 

@@ -1,26 +1,36 @@
 """A service with an effect: of each order that is decided it tells somebody outside Kafka, who is not always there."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from random import Random
 
 from runtime.attempt import irrevocable
 from runtime.hosting import Hosted
-from runtime.service import Effect, Input, RefusedForGood, Service
+from runtime.service import Effect, Input, PutOff, RefusedForGood, Service
 from schemas.messages import Order
 from schemas.topics import ORDERS
 from tests.simulation.clock import PROCESS
+from tests.simulation.schedule import CUSTOMERS
+
+DEAD_UNTIL_S = 30.0
 
 
 class Outside:
     """What is outside Kafka: it takes time, fails now and then, and refuses some for good.
 
-    What was begun takes effect although its process crashes meanwhile, or not.
+    What was begun takes effect although its process crashes meanwhile, or not. In every other world it puts off all
+    that is for one customer, until `DEAD_UNTIL_S`.
     """
 
-    def __init__(self, random):
+    def __init__(self, random, dead):
         self.done = Counter()
         """How often each key was taken, by key and state."""
+        self.by = defaultdict(set)
+        """By key and state: the processes that had it taken."""
+        self.first = {}
+        """When each key was taken first."""
+        self.dead = dead
+        """The customer for whom nothing is taken; `None` if there is none."""
         self._random = random
 
     def refuses(self, key):
@@ -32,8 +42,13 @@ class Outside:
             raise OSError("nobody is there")
         if self.refuses(key):
             raise RefusedForGood("no")
+        now = PROCESS.get().loop.now
+        if order.customer_id == self.dead and now < DEAD_UNTIL_S:
+            raise PutOff("not now")
         with irrevocable():
             self.done[key, order.state] += 1
+            self.by[key, order.state].add(PROCESS.get().name)
+            self.first.setdefault(key, now)
             await asyncio.sleep(0.02 * self._random.random())
 
 
@@ -41,7 +56,7 @@ async def _take(key, order):
     await PROCESS.get().loop.outside.take(key, order)
 
 
-TELLING = Effect("telling", Order, _take)
+TELLING = Effect("telling", Order, _take, destination=lambda order: str(order.customer_id), at_once=2)
 
 
 def _on_order(order, ctx):
@@ -54,4 +69,5 @@ def build(settings):
 
 
 def outside(seed):
-    return Outside(Random(f"{seed} outside"))
+    dead = Random(f"{seed} dead").choice((None, None, None, *range(CUSTOMERS)))
+    return Outside(Random(f"{seed} outside"), dead)

@@ -178,6 +178,7 @@ class SimulatedWorker:
             failed=fail,
             copies=copies,
             lost=lost,
+            effect_pause_s=5.0,  # a world ends a minute after its last fault
         )
         await member.start(engine)
         takes = asyncio.Queue(maxsize=1)

@@ -58,6 +58,22 @@ class Shop:
         return self.topology.row(STOCK, product).reserved
 
 
+def logged(topology, monkeypatch):
+    """The sizes of the rows that each batch changes, by batch."""
+    batches = []
+    for worker in topology.workers:
+        decide = worker.decider.decide
+
+        def decided(*arguments, decide=decide):
+            batch = decide(*arguments)
+            rows = [row for changed in batch.rows().values() for row in changed.items()]
+            batches.append([len(key) + len(value or b"") for key, value in rows])
+            return batch
+
+        monkeypatch.setattr(worker.decider, "decide", decided)
+    return batches
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _products_unknown():
     """No product is announced to the core alone."""

@@ -135,7 +135,7 @@ ORDER = st.integers(0, 7)
 EVENTS = st.one_of(
     st.tuples(st.just("burst"), st.lists(ORDER, min_size=1, max_size=8)),
     st.tuples(st.just("place"), ORDER),
-    st.tuples(st.just("pay"), st.tuples(ORDER, st.sampled_from((1, 10_000)))),
+    st.tuples(st.just("pay"), st.tuples(ORDER, st.sampled_from((1, 10_000)), st.sampled_from(("EUR", "EUR", "IDR")))),
     st.tuples(st.just("check in"), ORDER),
     st.tuples(st.just("fulfil"), ORDER),
     st.tuples(st.just("customer"), st.tuples(st.integers(1, 2), st.sampled_from(("gold", "silver", "amber")))),
@@ -148,8 +148,8 @@ EVENTS = st.one_of(
 )
 
 
-def payment(n, amount):
-    return Payment(id=f"p{n}-{amount}", order_id=f"o{n}", ccy="CZK", amount=amount)
+def payment(n, amount, ccy="EUR"):
+    return Payment(id=f"p{n}-{amount}-{ccy}", order_id=f"o{n}", ccy=ccy, amount=amount)
 
 
 def customer(number, level):

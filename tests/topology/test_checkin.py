@@ -52,6 +52,7 @@ def test_the_portal_shows_the_last_check_ins_of_each_order(topology):
     for n in range(MOST + 5):
         topology.send(HOME_CHECKINS, checked_in(f"c{n}"))
     assert [id_ for id_, *_ in shown(topology)] == [f"c{n}" for n in range(5, MOST + 5)]
+    assert topology.row(CHECK_INS_VIEW, "o1").earlier == 5
     assert shown(topology, "o2") == [("other", "CREATED", None, "cs_eng_ftth")]
 
 

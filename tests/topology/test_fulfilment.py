@@ -9,18 +9,22 @@ import pytest
 from samples import checked_in
 
 import fulfilment_service.app
-from fulfilment_service.state import PROGRESS
+from fulfilment_service.state import CHECK_INS, PROGRESS, Progress
+from runtime.partitioning import partition_of
+from runtime.queues import SLICE
+from runtime.service import Wake
 from runtime.settings import Settings
 from runtime.testing import Topology
 from schemas.api import FulfilmentStatus
 from schemas.messages import OrderState, Payment
+from schemas.payments import CURRENCIES_SHOWN, RECENT, Paid, payment_key
 from schemas.topics import CHECKIN_REJECTIONS, FULFILMENTS, HOME_CHECKINS, ORDERS, PAYMENTS
-from tests.topology.conftest import CORE, Shop
+from tests.topology.conftest import CORE, Shop, logged
 from validators.inventory.state import RESERVATIONS, STOCK
 
 
-def paid(amount, id_="p1", order_id="o1") -> Payment:
-    return Payment(id=id_, order_id=order_id, ccy="CZK", amount=amount)
+def paid(amount, id_="p1", order_id="o1", ccy="EUR") -> Payment:
+    return Payment(id=id_, order_id=order_id, ccy=ccy, amount=amount)
 
 
 @pytest.fixture(params=[False, True], ids=["composed", "apart"])
@@ -145,7 +149,158 @@ def test_an_order_may_be_worth_more_than_an_amount_has_digits(shop):
 
     assert progress.value == Decimal(99999999999999900000)
     status = FulfilmentStatus(
-        order_id="o1", fulfilled=False, needed=(), missing=(), value=progress.value, paid=sum(progress.paid.values())
+        order_id="o1", fulfilled=False, needed=(), missing=(), value=progress.value, paid=progress.sum("EUR")
     )
     assert json.loads(status.to_json())["paid"] == pytest.approx(3e11)
     assert shop.topology.records(ORDERS.dead_letters) == []
+
+
+@pytest.mark.parametrize(
+    ("payments", "state"),
+    [
+        ([paid(14, ccy="IDR"), paid(1, "p2")], "VALIDATED"),
+        ([paid(15, ccy="eur")], "SHIPPED"),
+        ([paid(8), paid(15)], "VALIDATED"),  # the first one of an id counts
+        ([paid(-5), paid(15, "p2")], "VALIDATED"),
+        ([paid(-5), paid(15, "p2"), paid(5, "p3")], "SHIPPED"),
+    ],
+)
+def test_an_order_is_paid_by_its_distinct_payments_in_its_currency(shop, payments, state):
+    happen(shop, "order", "check-in")
+    shop.topology.send(PAYMENTS, *payments)
+
+    assert shop.outcome("o1").state == state
+
+
+def test_the_currency_is_a_setting(open_shop):
+    shop = open_shop(currency="KWD")
+    shop.stock(JUMPERS=10)
+    happen(shop, "order", "check-in", "payment")
+    assert shop.outcome("o1").state is OrderState.VALIDATED
+    shop.topology.send(PAYMENTS, paid(15, "p2", ccy="KWD"))
+    assert shop.outcome("o1").state is OrderState.SHIPPED
+
+
+def test_what_is_paid_in_other_currencies_is_kept_apart_and_bounded(shop):
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    codes = [f"X{a}{b}" for a in letters[:2] for b in letters]
+    shop.topology.send(PAYMENTS, *(paid(2, f"p-{code}", ccy=code) for code in codes), paid(3, "p1"), paid(3, "p2"))
+    received = shop.topology.row(PROGRESS, "o1").received
+
+    assert (received.sum("EUR"), received.counted, received.ignored) == (6, 2, 52)
+    assert len(received.others("EUR")) in {CURRENCIES_SHOWN - 1, CURRENCIES_SHOWN}
+    assert {*received.others("EUR").values()} == {2}
+
+
+def rows(shop, table) -> int:
+    [worker] = [worker for worker in shop.topology.workers if table.name in worker.plan.tables]
+    return sum(len(worker.stores.open(table.name, partition).rows) for partition in range(shop.topology.partitions))
+
+
+@pytest.mark.parametrize("what", ["payments", "check-ins"])
+def test_what_comes_for_one_order_costs_the_same_each_however_much_it_is(monkeypatch, what):
+    many = 1000
+    topology = Topology(fulfilment_service.app.build(Settings()).service)
+    batches = logged(topology, monkeypatch)
+    for n in range(many):
+        if what == "payments":
+            topology.send(PAYMENTS, paid(1, f"p{n:04}"))
+        else:
+            topology.send(HOME_CHECKINS, checked_in(f"c{n:04}"))
+    sizes = [sum(batch) for batch in batches if batch]
+
+    assert max(sizes[many // 2 :]) < 1.1 * max(sizes[: many // 2]) < 1000
+
+
+@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
+@pytest.mark.parametrize("then", ["nothing", "FAILED", "VALIDATED", "CREATED"])
+def test_many_check_ins_are_answered_for_in_slices(monkeypatch, guarantee, then):
+    many = 1000
+    topology = Topology(fulfilment_service.app.build(Settings(processing_guarantee=guarantee)).service)
+    shop = Shop(topology)
+    for n in range(many):
+        topology.send(HOME_CHECKINS, checked_in(f"c{n:04}"))
+    batches = logged(topology, monkeypatch)
+    if then != "nothing":
+        shop.post(
+            shop.order("o1", product="JUMPERS", quantity=3, price=5).model_copy(update={"state": OrderState(then)})
+        )
+    topology.advance(timedelta(seconds=60))
+
+    reasons = {"nothing": "there is no such order", "FAILED": "the order has failed"}
+    if then in reasons:
+        assert rejected(shop) == {f"c{n:04}": reasons[then] for n in range(many)}
+        assert guarantee == "at_least_once" or len(topology.values(CHECKIN_REJECTIONS)) == many
+    else:
+        assert rejected(shop) == {}
+    progress = topology.row(PROGRESS, "o1") or Progress()
+    assert (progress.waiting, progress.checked_in) == (many * (then == "CREATED"), then == "VALIDATED")
+    assert max(map(len, batches)) <= 6 * SLICE + 10
+
+    if guarantee == "at_least_once" and then in reasons:
+        topology.send(HOME_CHECKINS, checked_in("c0500"))  # it may be that nobody heard of it
+        assert len(topology.values(CHECKIN_REJECTIONS)) == many + 1
+    topology.advance(timedelta(days=8))
+    assert rows(shop, CHECK_INS.table) == (2 * many + 1 if then == "CREATED" else 0)
+    if then == "CREATED":
+        shop.post(
+            shop.order("o1", product="JUMPERS", quantity=3, price=5).model_copy(update={"state": OrderState.FAILED})
+        )
+        assert len(rejected(shop)) == many
+
+
+OLD = {
+    "paid": {"p1": 10, "p2": 4},
+    "checkIns": [checked_in().model_dump(mode="json", by_alias=True)],
+}
+
+
+@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
+@pytest.mark.parametrize("then", ["VALIDATED", "FAILED", "nothing"])
+def test_what_an_earlier_version_kept_in_one_row_is_not_lost(guarantee, then):
+    topology = Topology(fulfilment_service.app.build(Settings(processing_guarantee=guarantee)).service)
+    shop, [worker] = Shop(topology), topology.workers
+    partition = partition_of(b"o1", topology.partitions)
+    worker.stores.open(PROGRESS.name, partition).apply({b"o1": json.dumps(OLD).encode()}, 0)
+    timers = {b"order/o1": Wake(at=topology.now + timedelta(seconds=60)).to_json()}
+    worker.stores.open("fulfilment-timers", partition).apply(timers, 0)
+    worker.timers.apply("fulfilment-timers", partition, timers)
+    assert topology.row(PROGRESS, "o1").sum("EUR") == 14
+
+    if then != "nothing":
+        shop.post(
+            shop.order("o1", product="JUMPERS", quantity=3, price=5).model_copy(update={"state": OrderState(then)})
+        )
+    topology.send(PAYMENTS, paid(4, "p2"))  # again
+    assert topology.values(FULFILMENTS) == []
+    topology.send(PAYMENTS, paid(1, "p3"))
+    topology.advance(timedelta(seconds=61))
+
+    assert topology.row(PROGRESS, "o1").sum("EUR") == 15
+    assert len(topology.values(FULFILMENTS)) == (then == "VALIDATED")
+    reasons = {"FAILED": "the order has failed", "nothing": "there is no such order"}
+    assert rejected(shop) == ({"c1": reasons[then]} if then in reasons else {})
+
+
+def test_payments_whose_ids_look_like_others_are_told_apart():
+    keys = [("a", "b/c"), ("a/b", "c"), ("1/a", "b"), ("1", "a/b"), ("11", "a"), ("1", "1/a")]
+    assert len({payment_key(*key) for key in keys}) == len(keys)
+
+
+def test_a_payment_is_included_once_whatever_part_of_it_became_durable():
+    """At least once: the sum without the row, the row without the sum, in whatever order it is read again."""
+    a, b = paid(1, "a"), paid(2, "b")
+    none = Paid()
+    with_a = none.plus(a, "EUR", repeats=True)
+    row_a = with_a.row(a)
+    assert with_a.includes("a", None)
+    assert not none.includes("a", row_a)
+    with_b = none.plus(b, "EUR", repeats=True)
+    assert not with_b.includes("a", row_a)
+    both = with_b.plus(a, "EUR", repeats=True)
+    for n in range(2 * RECENT):
+        both = both.plus(paid(1, f"x{n}"), "EUR", repeats=True)
+        assert both.includes("a", with_b.plus(a, "EUR").row(a))
+    assert both.sum("EUR") == 3 + 2 * RECENT
+    assert len(both.recent) == RECENT
+    assert Paid(sums={"EUR": 1}, counted=1).includes("a", row_a)  # of a worker that was exactly once until then

@@ -4,6 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
+from faust.assignor.client_assignment import ClientAssignment
+from faust.assignor.partition_assignor import PartitionAssignor
 from yarl import URL
 
 from runtime.assignor import Assignor
@@ -19,14 +21,14 @@ def assignor(name, replicas=1):
     return Assignor(SimpleNamespace(tables=nothing, conf=conf, tracer=None, sensors=sensors), replicas=replicas)
 
 
-def rebalance(members, topics=TOPICS):
+def rebalance(members, topics=TOPICS, cluster=CLUSTER):
     """One generation: all tell what they have, the first one places, and all are told."""
     topics = topics if isinstance(topics, dict) else dict.fromkeys(members, topics)
     joined = {
         name: ConsumerProtocolMemberMetadata.decode(members[name].metadata(topics[name]).encode()) for name in members
     }
     leader = next(iter(members.values()))
-    told = leader.assign(CLUSTER, joined)
+    told = leader.assign(cluster, joined)
     for name, assignment in told.items():
         members[name].on_assignment(assignment)
     return {name: {topic: sorted(numbers) for topic, numbers in told[name].assignment} for name in members}
@@ -82,3 +84,104 @@ def test_members_that_read_different_topics_are_each_given_only_what_they_read(r
     assert set(given["b"]) <= {"t-orders"}
     assert sorted(p for g in given.values() for p in g.get("t-orders", ())) == [0, 1, 2, 3]
     assert given["a"]["t-validations"] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("subscription", [TOPICS, {"a": TOPICS, "b": {"t-orders"}}], ids=["alike", "in an upgrade"])
+def test_of_a_topic_that_was_given_more_partitions_owners_stay_and_the_others_are_read_too(subscription):
+    raised = {"t-orders": set(range(10)), "t-validations": {0, 1, 2, 3}}
+    members = {name: assignor(name) for name in "ab"}
+    for member in members.values():
+        member.made_with = 4
+    before = rebalance(members, subscription)
+    cluster = SimpleNamespace(partitions_for_topic=raised.get, topics=lambda: TOPICS)
+    given = rebalance(members, subscription, cluster)
+
+    for name, topics in given.items():
+        assert [p for p in topics.get("t-orders", ()) if p < 4] == before[name].get("t-orders", [])
+        assert topics.get("t-validations", []) == before[name].get("t-validations", [])
+    read = sorted(p for topics in given.values() for p in topics["t-orders"])
+    if subscription is TOPICS:
+        assert read == list(range(10))
+        assert all(p % 4 in topics["t-orders"] for topics in given.values() for p in topics["t-orders"])
+        assert set(members["a"].owners()) == {0, 1, 2, 3}
+    assert rebalance(members, subscription, cluster) == given
+
+
+class Earlier(Assignor):
+    """A member of a version that says nothing of itself and knows nothing of refusals."""
+
+    _metadata = PartitionAssignor._metadata
+    on_assignment = PartitionAssignor.on_assignment
+    _get_client_metadata = PartitionAssignor._get_client_metadata
+
+    def _perform_assignment(self, cluster, member_metadata):
+        clients = {member: self._get_client_metadata(metadata) for member, metadata in member_metadata.items()}
+        self._update_member_urls(clients)
+        partitions = dict(zip(clients, ([0, 1], [2, 3]), strict=True))
+        given = {
+            m: ClientAssignment(actives=dict.fromkeys(TOPICS, p), standbys={t: [] for t in TOPICS})
+            for m, p in partitions.items()
+        }
+        told = {self._member_urls[m]: dict.fromkeys(TOPICS, p) for m, p in partitions.items()}
+        return self._protocol_assignments(given, {}, told, dict.fromkeys(TOPICS, 0))
+
+
+def partitions_of(given):
+    return {name: topics["t-orders"] for name, topics in given.items()}
+
+
+def test_the_second_of_one_url_is_given_nothing_and_told_why_until_the_first_is_gone():
+    members = {name: assignor("same") for name in "ab"}
+    members["b"]._since += 1
+    for _ in range(3):  # no rebalance changes it
+        assert partitions_of(rebalance(members)) == {"a": [0, 1, 2, 3], "b": []}
+        assert (members["a"].refused, "http://same, too: set ADVERTISED_URL" in members["b"].refused) == ("", True)
+        assert members["b"].owners() == dict.fromkeys(range(4), URL("http://same"))
+        assert members["b"].assigned_standbys() == set()
+        members = dict(reversed(members.items()))  # whoever leads
+    members["c"] = assignor("other")
+    given = partitions_of(rebalance(members))
+    assert (len(given["a"]), given["b"], len(given["c"])) == (2, [], 2)
+    del members["a"]
+    rebalance(members)
+    assert members["b"].refused == ""
+    assert {len(p) for p in partitions_of(rebalance(members)).values()} == {2}
+
+
+def test_who_has_the_url_keeps_it_though_another_one_started_before():
+    members = {"a": assignor("same")}
+    rebalance(members)
+    members["b"] = assignor("same")
+    members["b"]._since = members["a"]._since - 3600
+    assert partitions_of(rebalance(members)) == {"a": [0, 1, 2, 3], "b": []}
+
+
+def test_a_url_that_means_each_host_itself_is_refused_in_a_group_of_several():
+    members = {"a": assignor("127.0.0.1:1"), "b": assignor("0.0.0.0:2")}
+    rebalance(members)
+    assert [m.refused for m in members.values()] == ["", ""], "on one host they reach each other"
+    members["c"] = assignor("0.0.0.0:3")
+    members["c"].network = "another host"
+    given = partitions_of(rebalance(members))
+    assert (len(given["a"]), len(given["b"]), given["c"]) == (2, 2, [])
+    assert "other hosts cannot reach http://0.0.0.0:3: set ADVERTISED_URL" in members["c"].refused
+    members["d"] = assignor("orders-4:8080")
+    members["d"].network = "another host"
+    assert partitions_of(rebalance(members)) == {"a": [], "b": [], "c": [], "d": [0, 1, 2, 3]}
+    assert members["d"].refused == ""
+
+
+@pytest.mark.parametrize("leader", ["a", "b"])
+@pytest.mark.parametrize("names", [("old", "new"), ("same", "same")])
+def test_members_of_an_earlier_version_are_understood_and_understand(leader, names):
+    def make(kind, name):
+        made = assignor(name)
+        made.__class__ = kind
+        return made
+
+    members = {"a": make(Earlier, names[0]), "b": make(Assignor, names[1])}
+    given = partitions_of(rebalance(dict(sorted(members.items(), key=lambda item: item[0] != leader))))
+    refuses = leader == "b" and names == ("same", "same")
+    assert given == ({"a": [0, 1, 2, 3], "b": []} if refuses else given)
+    assert sorted(given["a"] + given["b"]) == [0, 1, 2, 3]
+    assert bool(members["b"].refused) == refuses

@@ -13,7 +13,7 @@ from ecosystem.audit.report import Kind, Report, Rules, Violation
 from ecosystem.audit.sort import Sorted
 from fulfilment_service.state import Progress
 from orders_service.state import OrderView
-from runtime.service import Wake
+from runtime.service import Pending, Wake
 from schemas.api import CheckinState, PortalCheckin, PortalCheckins, Verdict
 from schemas.messages import (
     CheckinRejected,
@@ -21,11 +21,13 @@ from schemas.messages import (
     Customer,
     Fulfilled,
     Need,
+    OrderEnriched,
     OrderState,
     Payment,
     StockLevel,
     ValidationResult,
 )
+from schemas.payments import Paid
 from validators.inventory.state import Reservation, Stock
 
 NOW_MS = 1_000_000_000
@@ -315,7 +317,7 @@ def fulfilled(ago_s, *, announced=True, shipped=False):
     return log
 
 
-PAYMENT = Payment(id="p1", order_id="o1", ccy="CZK", amount=5)
+PAYMENT = Payment(id="p1", order_id="o1", ccy="EUR", amount=5)
 CHECK_IN = checked_in()
 REJECTION = CheckinRejected(event_id="c1", order_no="o1", reason="there is no such order")
 
@@ -392,8 +394,8 @@ def letters(ago_s, paid_ago_s, customer_ago_s, **changes):
         (100, 100, 1000, [Kind.NOT_ENRICHED, Kind.LETTER_MISSING]),
         (20, 20, 1000, []),  # in time still
         (100, 46, 1000, [Kind.NOT_ENRICHED, Kind.LETTER_MISSING]),
-        (100, 38, 1000, [Kind.NOT_ENRICHED]),  # at about the end of the window
-        (100, 165, 1000, [Kind.NOT_ENRICHED]),
+        (100, 38, 1000, [Kind.NOT_ENRICHED, Kind.LETTER_MISSING]),  # however far apart
+        (100, 165, 1000, [Kind.NOT_ENRICHED, Kind.LETTER_MISSING]),
         (100, 100, 46, [Kind.NOT_ENRICHED, Kind.LETTER_MISSING]),  # a customer who came later, but in time
         (100, 100, 38, []),
         (100, 100, None, []),
@@ -402,6 +404,59 @@ def letters(ago_s, paid_ago_s, customer_ago_s, **changes):
 def test_which_letters_are_due(ago_s, paid_ago_s, customer_ago_s, kinds):
     assert letters(ago_s, paid_ago_s, customer_ago_s) == kinds
     assert letters(ago_s, paid_ago_s, customer_ago_s, seen=frozenset(CORE)) == []
+
+
+@pytest.mark.parametrize(
+    ("payments", "confirmed", "kinds"),
+    [
+        ([(1, "EUR")], True, [Kind.CONFIRMED_UNPAID]),
+        ([(1, "EUR")], False, []),
+        ([(1, "EUR"), (23, "IDR")], True, [Kind.CONFIRMED_UNPAID]),
+        ([(1, "EUR"), (4, "EUR")], True, []),
+        ([(1, "EUR"), (4, "EUR")], False, [Kind.LETTER_MISSING]),
+        ([], True, [Kind.LETTER_WRONG]),
+        ([(9, "EUR"), (-5, "EUR")], True, []),  # it may have been enough for a while
+    ],
+)
+def test_an_order_is_confirmed_if_it_is_paid_in_its_currency(payments, confirmed, kinds):
+    log, paid = validated(100), Paid()
+    for n, (amount, ccy) in enumerate(payments):
+        payment = Payment(id=f"p{n}", order_id="o1", ccy=ccy, amount=amount)
+        log.add(Source.PAYMENTS, payment, 90)
+        paid = paid.plus(payment, "EUR")
+    log.add(Source.PROGRESS, Progress(state=OrderState.VALIDATED, value=5, received=paid))
+    enriched = OrderEnriched(id="o1", customer_id=1, customer_level="bronze")
+    log.add(Source.ENRICHED, enriched).add(Source.BRONZE, enriched)
+    if confirmed:
+        log.add(Source.LETTERS, Pending(effect="letter", payload=b""), 80)
+        log.facts[-1] = log.facts[-1]._replace(about="validated")
+    said = {"first_name": "F", "last_name": "K", "email": "f@example.org", "address": "Praha"}
+    facts = [Fact(Source.CUSTOMERS, 0, 0, NOW_MS - 1_000_000, False, Customer(id=1, **said).to_json())]
+    assert log.judge(AROUND, facts)[0] == kinds
+
+
+@pytest.mark.parametrize(
+    ("row", "kinds"),
+    [
+        ({"received": Paid(sums={"EUR": 5, "IDR": 9}, counted=1, ignored=1)}, []),
+        ({"received": Paid(sums={"EUR": 4, "IDR": 9}, counted=1, ignored=1)}, [Kind.PROGRESS_DIFFERS]),
+        ({"received": Paid(sums={"EUR": 5, "IDR": 8}, counted=1, ignored=1)}, [Kind.PROGRESS_DIFFERS]),
+        ({"received": Paid(sums={"EUR": 14}, counted=2)}, [Kind.PROGRESS_DIFFERS]),  # all of it taken for euros
+    ],
+)
+def test_sums_of_payments_are_those_of_their_currencies(row, kinds):
+    log = validated(100).add(Source.PAYMENTS, PAYMENT, 90)
+    log.add(Source.PAYMENTS, PAYMENT.model_copy(update={"id": "p2", "ccy": "IDR", "amount": 9}), 90)
+    log.add(Source.PROGRESS, Progress(state=OrderState.VALIDATED, value=5, **row))
+    assert log.judge(replace(AROUND, seen=AROUND.seen - {Source.LETTERS}))[0] == kinds
+
+
+def test_an_order_that_is_not_paid_in_its_currency_must_not_be_shipped():
+    log = fulfilled(31, shipped=True)
+    [payment] = [n for n, fact in enumerate(log.facts) if fact.source is Source.PAYMENTS]
+    idr = PAYMENT.model_copy(update={"ccy": "IDR"}).to_json()
+    log.facts[payment] = log.facts[payment]._replace(value=idr)
+    assert log.judge(AROUND)[0] == [Kind.SHIPPED_WITHOUT, Kind.PROGRESS_DIFFERS]
 
 
 # What stands under it

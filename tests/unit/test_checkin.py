@@ -52,6 +52,15 @@ def test_the_body_is_read_and_written_as_it_is():
         ("checkinDate", "2100-01-01 00:00:00", "from 1970 to 2099"),
         ("checkinDate", "2021-03-18 24:00:00", "such as 2021-03-18 10:13:43"),
         ("checkinDate", "2021-03-18 10:13:43\n", "such as 2021-03-18 10:13:43"),
+        ("checkinDate", "2021-03-18 10:13:60", "such as 2021-03-18 10:13:43"),
+        ("checkinDate", "21-03-18 10:13:43", "such as 2021-03-18 10:13:43"),
+        ("checkinDate", "0000-01-01 00:00:00", "from 1970 to 2099"),
+        ("checkinDate", "9999-12-31 23:59:59", "from 1970 to 2099"),
+        ("checkinDate", "2021-03-18 10:13", "such as 2021-03-18 10:13:43"),
+        ("checkinDate", "2021-03-18 10:13:43+7", "such as 2021-03-18 10:13:43"),
+        ("checkinDate", "2021-03-18 10:13:43+24:00", "such as 2021-03-18 10:13:43"),
+        ("checkinDate", "2021-03-18 10:13:43 Asia/Bangkok", "such as 2021-03-18 10:13:43"),
+        ("checkinDate", " 2021-03-18 10:13:43", "such as 2021-03-18 10:13:43"),
         ("checkinDate", "2021-02-30 10:13:43", "such as 2021-03-18 10:13:43"),
         ("checkinDate", "٢٠٢١-03-18 10:13:43", "such as 2021-03-18 10:13:43"),
         ("checkinDate", 1616037223, "such as 2021-03-18 10:13:43"),
@@ -85,6 +94,28 @@ def test_times_are_of_the_zone():
 def test_of_two_moments_the_first_counts():
     twice = datetime(2021, 10, 31, 2, 30)  # noqa: DTZ001
     assert instant(twice, ZoneInfo("Europe/Prague")) == datetime(2021, 10, 31, 0, 30, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "utc"),
+    [
+        ("2026-10-25 02:30:00", "00:30"),  # in Berlin, where clocks show it twice
+        ("2026-10-25 02:30:00+02:00", "00:30"),
+        ("2026-10-25 02:30:00+01:00", "01:30"),
+        ("2026-10-25 01:30:00+00:00", "01:30"),
+        ("2026-10-25 09:30:00+08:00", "01:30"),
+    ],
+)
+def test_an_offset_tells_which_moment_is_meant(text, utc):
+    new = read(checkinDate=text)
+    assert instant(new.checkin_date, ZoneInfo("Europe/Berlin")).isoformat() == f"2026-10-25T{utc}:00+00:00"
+    assert new.model_dump(by_alias=True, mode="json")["checkinDate"] == text
+    assert NewCheckin.from_json(new.to_json()) == new
+
+
+def test_a_time_that_clocks_skip_may_be_named_by_its_offset():
+    local = read(checkinDate="2026-03-29 02:30:00+01:00").checkin_date
+    assert instant(local, ZoneInfo("Europe/Berlin")) == datetime(2026, 3, 29, 1, 30, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(

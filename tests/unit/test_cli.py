@@ -2,12 +2,15 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
 
 from ecosystem.cli import main
 from ecosystem.ports import free_ports
+from ecosystem.welcome import walk
 
 
 @pytest.fixture
@@ -88,6 +91,7 @@ def test_nobody_there(orders, command):
         (["tail", "--no-follow"], 1),
         (["pay", "x", "--amount", "1", "--no-wait"], 1),
         (["customers", "add", "15", *named, "--email", "franz@example.org"], 1),
+        (["customers", "add", "15", *named, "--email", "franz@example.org", "--level", "gold"], 1),
         (["dead-letters", "list"], 1),
         (["dead-letters", "redrive", "orders", "--all"], 1),
         (["audit"], 2),
@@ -139,3 +143,32 @@ def test_the_catalogue(orders):
     lines = orders("topics").output.splitlines()
     assert lines[1].split() == ["orders", "id", "Order", "orders", "for", "ever"]
     assert lines[2].split() == ["order-validations", "orderId", "OrderValidation", "validators", "7", "days"]
+
+
+def test_data_that_cannot_be_kept_are_told_with_the_remedy():
+    command = [sys.executable, "-m", "ecosystem.cli", "up"]
+    environment = {**os.environ, "ORDERS_DATA": "/proc/nowhere"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "/proc/nowhere: No such file or directory" in done.stderr
+    assert "set ORDERS_DATA" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_another_user_runs_is_found(orders, tmp_path, monkeypatch):
+    def kill(pid, number):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", kill)
+    note = {"pid": 1, "bootstrap_servers": "127.0.0.1:1", "urls": {"orders": ["http://127.0.0.1:1"]}}
+    (tmp_path / "running.json").write_text(json.dumps(note))
+    assert "Nobody answers at http://127.0.0.1:1 " in orders("post").output
+
+
+def test_commands_for_a_shell_go_through_folders_of_any_name(tmp_path):
+    letters = tmp_path / "the shop's $1, mail"
+    letters.mkdir()
+    (letters / "1").write_text("X-Order-Id: my-order\n")
+    look = next(line for line in walk("http://127.0.0.1/{}".format, letters).splitlines() if "grep" in line)
+    found = subprocess.run(look, shell=True, capture_output=True, text=True)
+    assert found.stdout == f"{letters}/1\n"

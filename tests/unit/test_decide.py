@@ -303,7 +303,7 @@ def test_who_fails_when_woken_leaves_nothing_behind_and_is_woken_again():
 
 def test_a_processor_sees_the_time_its_message_was_written_and_the_time_the_batch_was_taken():
     seen = []
-    topology = Topology(keeper(lambda o, ctx: seen.append((ctx.time, ctx.now))))
+    topology = Topology(keeper(lambda o, ctx: seen.append((ctx.time, ctx.now))), partitions=1)
     written = topology.now
     topology.write(Write("orders", 0, b"o1", order().to_json()))
     topology.advance(timedelta(hours=1))

@@ -1,39 +1,51 @@
 """Effects: done after the commit, once a row, again until done, in whatever order they fail."""
 
 import asyncio
+import logging
+from datetime import UTC, datetime, timedelta
 
 import pytest
+import uvloop
+from prometheus_client import CollectorRegistry
 
 from runtime import attempt
+from runtime.attempts import Attempts
 from runtime.calls import Asked, NotHere
 from runtime.effects import Effects
 from runtime.plan import Plan
-from runtime.service import Effect, Pending, RefusedForGood, Service
+from runtime.service import Effect, Pending, PutOff, RefusedForGood, Service
+from runtime.side_effect_metrics import SideEffectMetrics, shown
 from runtime.state import MemoryStore
 from schemas.messages import StockLevel
+
+METRICS = SideEffectMetrics(CollectorRegistry())
 
 
 class Shelf:
     """The other side of an effect, a service that has it, and the loop as far as effects see it."""
 
-    def __init__(self, monkeypatch) -> None:
+    def __init__(self, monkeypatch, at_once=16, timeout_s=3600.0) -> None:
         monkeypatch.setattr(attempt, "FIRST_PAUSE_S", 0.001)
+        monkeypatch.setattr(Attempts, "FIRST_S", 0.001)
         self.done: list[str] = []
         self.ended: list[str] = []
         self.fate: list[Exception] = []
         self.begun: list[str] = []
+        self.dead: set[str] = set()
         self.gate = asyncio.Event()
         self.gate.set()
         self.answer = asyncio.Event()
         self.answer.set()
-        effect = Effect("put", StockLevel, self._perform, self._on_done, self._on_refused)
+        effect = Effect("put", StockLevel, self._perform, self._on_done, self._on_refused, at_once=at_once)
         self.service = Service("keeper", (), (), effects=(effect,))
-        self.effects = Effects(Plan((self.service,)), self._decided)
+        self.effects = Effects(Plan((self.service,)), self._decided, timeout_s=timeout_s, metrics=METRICS)
         self.store = MemoryStore()
         self.refusals = 0
 
     async def _perform(self, key, level):
         self.begun.append(key)
+        if key in self.dead:
+            raise PutOff(f"{key} is dead", "PUT 450")
         await self.gate.wait()
         if self.fate:
             raise self.fate.pop(0)
@@ -69,9 +81,9 @@ class Shelf:
     def ask(self, key, count):
         self.apply({key.encode(): self.row(count)})
 
-    def row(self, count):
+    def row(self, count, since=None):
         payload = StockLevel(product="mug", count=count).to_json()
-        return Pending(effect="put", payload=payload).to_json()
+        return Pending(effect="put", payload=payload, since=since).to_json()
 
     def apply(self, rows):
         self.store.apply(rows, 0)
@@ -99,6 +111,14 @@ async def shelf(monkeypatch):
     await shelf.effects.stop()
 
 
+@pytest.fixture
+async def narrow(monkeypatch):
+    """Two at a time."""
+    shelf = Shelf(monkeypatch, at_once=2)
+    yield shelf
+    await shelf.effects.stop()
+
+
 async def test_an_effect_is_done_and_what_follows_is_decided(shelf):
     shelf.ask("mug", 1)
     await shelf.idle()
@@ -112,6 +132,20 @@ async def test_one_that_fails_is_tried_again(shelf):
     await shelf.idle()
 
     assert shelf.done == ["mug=1"]
+
+
+def test_many_that_fail_are_tried_again_on_the_event_loop_of_a_worker(monkeypatch):
+    async def fail_and_succeed():
+        shelf = Shelf(monkeypatch)
+        shelf.fate = [OSError("the other side is away") for _ in range(400)]
+        for number in range(100):
+            shelf.ask(f"{number}", number)
+            await asyncio.sleep(0)
+        await shelf.idle()
+        await shelf.effects.stop()
+        return len(shelf.done)
+
+    assert uvloop.run(fail_and_succeed()) == 100  # it has no `TimerHandle` for what is due within a millisecond
 
 
 async def test_one_that_is_refused_for_good_does_not_hold_up_others(shelf):
@@ -173,8 +207,8 @@ async def test_whoever_takes_over_does_what_was_not_done(shelf):
     assert shelf.done == ["mug=1"]
 
 
-async def test_what_is_irrevocable_is_waited_for_and_noted_and_nothing_else_is_begun(shelf, monkeypatch):
-    monkeypatch.setattr(Effects, "AT_ONCE", 2)
+async def test_what_is_irrevocable_is_waited_for_and_noted_and_nothing_else_is_begun(narrow):
+    shelf = narrow
     shelf.answer.clear()
     shelf.ask("mug", 1)
     await shelf.taken(1)
@@ -297,8 +331,8 @@ async def test_what_no_service_here_can_do_is_left_alone_and_holds_nobody_up(she
     assert b"mug" in shelf.store.rows
 
 
-async def test_no_more_than_so_many_at_once(shelf, monkeypatch):
-    monkeypatch.setattr(Effects, "AT_ONCE", 2)
+async def test_no_more_than_so_many_at_once(narrow):
+    shelf = narrow
     shelf.gate.clear()
     for n in range(5):
         shelf.ask(f"mug{n}", n)
@@ -318,7 +352,7 @@ async def test_a_side_that_does_not_answer_holds_up_its_own_service_only(shelf):
     other = Service("other", (), (), effects=(Effect("take", StockLevel, perform),))
     shelf.effects = Effects(Plan((shelf.service, other)), shelf._decided)
     shelf.gate.clear()
-    for n in range(2 * Effects.AT_ONCE):
+    for n in range(32):
         shelf.ask(f"mug{n}", n)
     payload = StockLevel(product="mug", count=1).to_json()
     shelf.effects.apply(other.pending.name, 0, {b"cup": Pending(effect="take", payload=payload).to_json()})
@@ -327,4 +361,94 @@ async def test_a_side_that_does_not_answer_holds_up_its_own_service_only(shelf):
             await asyncio.sleep(0.001)
 
     assert (set(done), shelf.done) == ({"cup"}, [])
-    assert len(shelf.effects._doing) <= Effects.AT_ONCE + 1
+    assert len(shelf.effects._doing) <= 17
+
+
+async def test_any_number_that_fail_hold_up_nobody_else_and_are_seen(shelf, caplog):
+    shelf.dead = {f"dead{n}@example.org" for n in range(500)}
+    with caplog.at_level(logging.WARNING, "runtime"):
+        for n, key in enumerate(sorted(shelf.dead)):
+            shelf.ask(key, n)
+        for n in range(50):
+            shelf.ask(f"mug{n}", n)
+        await shelf.taken(50)
+        async with asyncio.timeout(60):
+            while len(shelf.effects) > 500 or shelf.effects._noting or not shelf.dead <= set(shelf.begun):
+                await asyncio.sleep(0.001)
+
+    seen = shown(shelf.effects)["keeper"]
+    assert seen["waiting"] + seen["running"] == 500
+    assert seen["last_error"] == "PUT 450"
+    assert len(caplog.records) <= 5
+    assert "@" not in caplog.text
+
+
+@pytest.mark.parametrize("age_s", [None, 0, 10**6])
+async def test_what_fails_until_its_time_is_over_is_set_aside_with_its_last_error(monkeypatch, age_s):
+    shelf = Shelf(monkeypatch, timeout_s=0.2)
+    shelf.dead = {"mug"}
+    since = None if age_s is None else datetime.now(UTC) - timedelta(seconds=age_s)
+    shelf.apply({b"mug": shelf.row(1, since)})
+    shelf.ask("cup", 2)
+    await shelf.idle()
+
+    assert shelf.ended[-2:] == [
+        "set aside mug: not done within 0.2 s: mug is dead",
+        "refused 1: not done within 0.2 s: mug is dead",
+    ]
+    assert shelf.begun.count("mug") > 1, "it is tried before, however old it is"
+    await shelf.effects.stop()
+
+
+async def test_what_waits_for_others_of_its_destination_is_set_aside_untried_when_its_time_is_over(monkeypatch):
+    shelf = Shelf(monkeypatch, timeout_s=1)
+    monkeypatch.setattr(Attempts, "FIRST_S", 100.0)
+    effect = Effect("put", StockLevel, shelf._perform, destination=lambda level: level.product)
+    shelf.service = Service("keeper", (), (), effects=(effect,))
+    shelf.effects = Effects(Plan((shelf.service,)), shelf._decided, timeout_s=1, metrics=METRICS)
+    shelf.dead = {f"mug{n}" for n in range(50)}
+    for n in range(50):
+        shelf.ask(f"mug{n}", n)
+    await shelf.idle()
+
+    assert len(shelf.begun) <= 16 + Attempts.MOST_FAILURES
+    assert {told.partition(": ")[2] for told in shelf.ended} >= {"not done within 1 s: PUT 450"}
+    assert len(shelf.ended) == 50
+    await shelf.effects.stop()
+
+
+async def test_one_that_is_replaced_after_it_failed_is_tried_at_once(shelf, monkeypatch):
+    monkeypatch.setattr(Attempts, "FIRST_S", 1000.0)
+    shelf.fate = [OSError()]
+    shelf.ask("mug", 1)
+    async with asyncio.timeout(60):
+        while not shelf.begun:
+            await asyncio.sleep(0.001)
+    shelf.ask("mug", 2)
+    await shelf.idle()
+
+    assert shelf.done == ["mug=2"]
+
+
+async def test_what_cannot_be_read_is_set_aside_when_its_time_is_over(monkeypatch):
+    shelf = Shelf(monkeypatch, timeout_s=0.05)
+    shelf.apply({b"mug": Pending(effect="put", payload=b"{}").to_json()})
+    await shelf.idle()
+
+    assert [told.partition(":")[0] for told in shelf.ended] == ["set aside mug"]
+    await shelf.effects.stop()
+
+
+async def test_a_takeover_does_not_begin_all_failures_anew(shelf, monkeypatch):
+    monkeypatch.setattr(Attempts, "FIRST_S", 1000.0)
+    shelf.dead = {"mug"}
+    shelf.ask("mug", 1)
+    async with asyncio.timeout(60):
+        while shelf.effects._doing or not shelf.begun:
+            await asyncio.sleep(0.001)
+    for stays in (True, False):
+        shelf.effects.suspend()
+        shelf.effects.keep({0} if stays else ())
+        shelf.load()
+        await asyncio.sleep(0.01)
+        assert len(shelf.begun) == (1 if stays else 2)

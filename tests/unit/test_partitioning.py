@@ -1,4 +1,5 @@
 import pytest
+from aiokafka.partitioner import murmur2
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +20,11 @@ KAFKAS_OWN = {
 @pytest.mark.parametrize("partitions", [1, 4, 7, 1000, 2**31])
 def test_a_key_lives_where_kafkas_own_clients_put_it(key, hash_, partitions):
     assert partition_of(key, partitions) == (hash_ & 0x7FFFFFFF) % partitions
+
+
+@given(st.binary(max_size=300))
+def test_every_key_lives_where_aiokafka_puts_it(key):
+    assert partition_of(key, 2**31) == murmur2(key) & 0x7FFFFFFF
 
 
 @given(st.binary(max_size=64), st.integers(1, 1000))

@@ -1,49 +1,144 @@
-"""Letters that a server has no way to take."""
+"""Letters over a few connections: used again, made anew, and shared among letters."""
 
+import asyncio
+import logging
+from email import message_from_bytes, policy
 from email.message import EmailMessage
 
 import pytest
-from aiosmtpd.controller import Controller
+from smtp_script import CUT, HANG, Script
 
-from ecosystem.ports import free_ports
+from runtime.envelope import domain_of
 from runtime.post_office import PostOffice
-from runtime.service import RefusedForGood
+from runtime.service import NotTaken, RefusedForGood
 from runtime.settings import Settings
+from runtime.smtp import Connection
 
 
-class Sink:
-    def __init__(self):
-        self.taken = []
-
-    async def handle_DATA(self, server, session, envelope):  # noqa: N802
-        self.taken += envelope.rcpt_tos
-        return "250 OK"
-
-
-@pytest.fixture
-def sink():
-    return Sink()
+def letter(to="franz@example.org", sender="orders@example.com", text="Hello"):
+    message = EmailMessage()
+    message["From"], message["To"] = sender, to
+    message["Message-ID"] = f"<1@{sender.partition('@')[2]}>"
+    message.set_content(text)
+    return message
 
 
 @pytest.fixture
-def port(sink):
-    """Of a real server that knows ASCII addresses only."""
-    [port] = free_ports(1)
-    controller = Controller(sink, hostname="127.0.0.1", port=port, enable_SMTPUTF8=False, ready_timeout=60)
-    controller.start()
-    yield port
-    controller.stop()
+async def script():
+    return Script()
 
 
-async def test_an_address_beyond_ascii_is_refused_for_good_by_a_server_that_knows_none(sink, port):
-    office = PostOffice(Settings(smtp_port=port))
-    letters = {}
-    for to in ("max@bücher.example", "franz@example.org"):
-        letters[to] = EmailMessage()
-        letters[to]["From"], letters[to]["To"] = "orders@example.com", to
-        letters[to].set_content("Hello")
-    async with office.opened(None):
-        with pytest.raises(RefusedForGood, match="SMTPUTF8"):
-            await office.send("k", letters["max@bücher.example"])
-        await office.send("k", letters["franz@example.org"])
-    assert sink.taken == ["franz@example.org"]
+@pytest.fixture
+async def office(script):
+    async with script.serving() as port:
+        office = PostOffice(Settings(smtp_port=port, smtp_timeout_s=60))
+        async with office.opened(None):
+            yield office
+
+
+async def test_letters_one_after_the_other_share_a_connection(office, script):
+    for n in range(20):
+        await office.send("k", letter(f"x{n}@example.org"))
+
+    assert (len(script.letters), script.connections) == (20, 1)
+
+
+async def test_letters_at_a_time_have_a_few(office, script):
+    await asyncio.gather(*(office.send("k", letter(f"x{n}@example.org")) for n in range(50)))
+
+    assert len(script.letters) == 50
+    assert script.connections <= PostOffice.CONNECTIONS
+
+
+async def test_one_without_answer_does_not_hold_up_others(office, script):
+    script.answers = {"RCPT": lambda command: HANG if "slow" in command else None}
+    stuck = asyncio.create_task(office.send("k", letter("slow@example.org")))
+    for n in range(20):
+        await office.send("k", letter(f"x{n}@example.org"))
+
+    assert not stuck.done()
+    stuck.cancel()
+
+
+@pytest.mark.parametrize("most", [1, 2])
+async def test_a_server_that_takes_few_connections_gets_all_letters_over_those(office, script, most):
+    script.most_connections = most
+    await office.send("k", letter())  # else all of them come at once, and some find that there is none yet
+    await asyncio.gather(*(office.send("k", letter(f"x{n}@example.org")) for n in range(30)))
+
+    assert len(script.letters) == 31
+
+
+async def test_a_connection_that_the_server_closed_meanwhile_is_made_anew(office, script):
+    await office.send("k", letter())
+    script.answers = {"MAIL": lambda _: next(answers, None)}
+    answers = iter([CUT, None, "421 4.4.2 idle for too long", None])
+    await office.send("k", letter())
+    await office.send("k", letter())
+
+    assert (len(script.letters), script.connections) == (3, 3)
+
+
+async def test_a_connection_on_which_several_were_refused_is_given_up(office, script):
+    script.answers = {"RCPT": lambda command: "550 5.1.1 nobody" if "nobody" in command else None}
+    for _ in range(Connection.MOST_REFUSED):
+        with pytest.raises(RefusedForGood, match="nobody"):
+            await office.send("k", letter("nobody@example.org"))
+    await office.send("k", letter())
+
+    assert (len(script.letters), script.connections) == (1, 2)
+
+
+async def test_a_letter_to_nobody_or_to_several_is_refused(office, script):
+    several = letter()
+    several["Cc"] = "mallory@example.net"
+    for message in (several, letter("")):
+        with pytest.raises(RefusedForGood, match="one of each"):
+            await office.send("k", message)
+    assert script.commands == []
+
+
+async def test_what_arrives_is_what_was_written_for_every_kind_of_server(office, script):
+    text = "Grüße\n.\n..\n.dot\n" + "end\n" * 3
+    for offers in (None, "250 nothing"):  # 8BITMIME and SMTPUTF8, or neither
+        script.answers = {} if offers is None else {"EHLO": offers}
+        await office.send("k", letter("max@bücher.example", "orders@läden.example", text))
+        async with office.opened(None):
+            pass
+    for to, content in script.letters:
+        raw = content.removesuffix(b".\r\n").replace(b"\r\n..", b"\r\n.")
+        message = message_from_bytes(raw, policy=policy.default)
+        assert to == message["To"].addresses[0].addr_spec == "max@xn--bcher-kva.example"
+        assert message["From"].addresses[0].addr_spec == "orders@xn--lden-loa.example"
+        assert message["Message-ID"] == "<1@xn--lden-loa.example>"
+        assert message.get_content().replace("\r\n", "\n") == text
+    assert not script.letters[0][1].isascii()
+    assert script.letters[1][1].isascii()
+
+
+@pytest.mark.parametrize("domain", ["a" * 64 + "ü.example", "ü" * 300])
+async def test_a_domain_that_cannot_be_one_is_refused(office, domain):
+    with pytest.raises(RefusedForGood, match="domain"):
+        await office.send("k", letter(f"x@{domain}"))
+
+
+async def test_what_logs_and_readiness_say_names_nobody(office, script, caplog):
+    script.answers = {"RCPT": "450 4.1.2 <franz@example.org>: Franz's domain is not found"}
+    with caplog.at_level(logging.DEBUG, "runtime"), pytest.raises(NotTaken) as caught:
+        await office.send("k", letter())
+
+    assert caught.value.summary == "RCPT 450 4.1.2"
+    assert "ranz" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("address", "domain"),
+    [
+        ("franz@Example.ORG", "example.org"),
+        ('"a@b"@example.org.', "example.org"),
+        ("nobody", "nobody"),
+        ("", ""),
+    ],
+)
+def test_the_domain_of_an_address(address, domain):
+    assert domain_of(address) == domain

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ecosystem.readable import content, line
+from runtime.partitioning import partition_of
 from runtime.records import Record
 from schemas.topics import CATALOGUE, DEAD_LETTERS, ORDERS
 
@@ -37,14 +38,14 @@ def test_each_message_of_the_catalogue_has_a_line_of_its_own(topic):
                 b'{"id":"o1","customerId":7,"state":"FAILED","product":"mug","quantity":2,"price":12.5,'
                 b'"createdAt":"2020-01-01T12:00:00Z","reasons":["no stock","no such customer"]}'
             ),
-            "FAILED customer 7: 2 × mug at 12.5 (no stock; no such customer)",
+            "FAILED customer 7: 2 × mug at 12.50 EUR (no stock; no such customer)",
         ),
         (
             "order-validations",
             b'{"orderId":"o1","checkType":"FRAUD_CHECK","validationResult":"PASS"}',
             "FRAUD_CHECK PASS",
         ),
-        ("payments", b'{"id":"p1","orderId":"o1","ccy":"EUR","amount":25}', "25 EUR for order o1"),
+        ("payments", b'{"id":"p1","orderId":"o1","ccy":"EUR","amount":25}', "25.00 EUR for order o1"),
         (
             "customers",
             b'{"id":7,"firstName":"Franz","lastName":"Kafka","email":"f@example.org","address":"Praha","level":"gold"}',
@@ -71,3 +72,17 @@ def test_a_dead_letter_says_who_failed_and_why():
 def test_a_line_has_time_topic_key_content_and_place():
     written = line(record("fulfilments", b'{"orderId":"o1"}', key=b"o\n1")).plain
     assert written.split() == ["12:26:40.123", "fulfilments", r"o\n1", "FULFILLED", "3@14"]
+
+
+@pytest.mark.parametrize("milliseconds", [-1, 0, 1_600_000_000, 2**62, -(2**62)])
+def test_a_record_of_any_time_has_a_line(milliseconds):
+    assert "3@14" in line(record("orders", b"?")._replace(timestamp_ms=milliseconds)).plain
+
+
+def test_a_record_in_another_partition_than_its_keys_is_marked():
+    belongs = partition_of(b"k", 8)
+    there = record("orders", golden(ORDERS.model))
+    assert f"misplaced: belongs in partition {belongs}" in line(there._replace(partition=(belongs + 1) % 8), 8).plain
+    assert "misplaced" not in line(there._replace(partition=belongs), 8).plain
+    assert "misplaced" not in line(there._replace(key=None), 8).plain
+    assert "misplaced" not in line(record("orders" + DEAD_LETTERS, b"?", b"o"), 8).plain

@@ -33,6 +33,7 @@ from runtime.http import metrics as http_metrics
 from runtime.http.openapi import document
 from runtime.metrics import LoopMetrics
 from runtime.settings import Settings
+from runtime.side_effect_metrics import SideEffectMetrics
 from schemas.messages import Customer
 
 ROOT = Path(__file__).parents[2]
@@ -100,6 +101,7 @@ def test_readme_names_every_make_target():
 def test_operations_lists_every_metric_with_its_type():
     registry = CollectorRegistry()
     LoopMetrics(registry)
+    SideEffectMetrics(registry)
     of_process = [http_metrics._SECONDS, http_metrics._IN_FLIGHT, http_metrics._TASKS, http_metrics._BLOCKS]
     of_process += [outbox._PUBLISHED, outbox._SET_ASIDE, outbox._DELAY]
     families = [*registry.collect(), *(family for metric in of_process for family in metric.collect())]

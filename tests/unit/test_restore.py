@@ -18,6 +18,10 @@ PAID, STOCKED = TopicPartition("payments", 0), TopicPartition("warehouse-invento
 ROWS, TIMERS = TopicPartition("keeper-changelog", 0), TopicPartition("keeper-timers-changelog", 0)
 
 
+def row(offset):
+    return SimpleNamespace(last_offset=None, fault=None, offset=offset, key=b"%d" % offset, value=b"v")
+
+
 class Broker:
     """Implements `runtime.restore.Broker`: logs that begin and end as the test says."""
 
@@ -60,7 +64,7 @@ class Broker:
             for tp, position in at.items():
                 end = self.bounds[tp][1]
                 if position < end:
-                    found[tp] = [SimpleNamespace(offset=o, key=b"%d" % o, value=b"v") for o in range(position, end)]
+                    found[tp] = [row(offset) for offset in range(position, end)]
                     at[tp] = end
             return found
 

@@ -8,6 +8,7 @@ import pytest
 from aiokafka.errors import KafkaConnectionError, OffsetOutOfRangeError
 from prometheus_client import CollectorRegistry
 
+from runtime.lost import LostRecords
 from runtime.metrics import LoopMetrics
 from runtime.plan import Plan
 from runtime.records import TopicPartition
@@ -193,6 +194,30 @@ async def test_a_changelog_that_begins_anew_is_followed_from_its_start(broker, f
     broker.reset(LEVELS, 0)
     broker.write(LEVELS, 0, (b"z", b"9"))
     await until(lambda: copy(follower) == {b"z": b"9"})
+
+
+async def test_what_a_copy_s_changelog_no_longer_has_is_told(broker, follower, caplog):
+    broker.write(LEVELS, 0, *[(key, b"1") for key in SIX])
+    broker.starts[TopicPartition(LEVELS.changelog, 0)] = 3
+    follower.follow({0})
+    await until(lambda: follower.lag == {0: 0})
+    [told] = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert f"records lost topic={LEVELS.changelog} partition=0 first=0 last=2 count=3 path=standby" in told
+
+
+async def test_a_copy_that_is_to_stop_at_a_loss_ends_the_worker_and_keeps_what_it_has(broker):
+    failures = []
+    lost = LostRecords(LoopMetrics(CollectorRegistry()), stop=True, failed=failures.append)
+    confirmed = asyncio.get_running_loop().time
+    follower = Follower(Plan((KEEPER,)), MemoryStores(), broker, LoopMetrics(CollectorRegistry()), confirmed, lost)
+    follower._stores.open(LEVELS.name, 0).apply({b"gone": b"1"}, 0)
+    broker.write(LEVELS, 0, *[(key, b"1") for key in SIX])
+    broker.starts[TopicPartition(LEVELS.changelog, 0)] = 3
+    follower.follow({0})
+    await until(lambda: failures)
+    await follower.stop()
+    assert "ON_LOST_RECORDS=continue" in str(failures[0])
+    assert copy(follower) == {b"gone": b"1"}
 
 
 async def test_a_copy_that_lacks_what_is_no_longer_kept_is_rebuilt(broker, follower):

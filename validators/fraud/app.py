@@ -13,7 +13,8 @@ from validators.fraud.state import CUSTOMERS, JUDGED
 
 def build(settings: Settings) -> Hosted:
     """The service, with its gap and its limit."""
-    judge = Judge(gap=timedelta(seconds=settings.fraud_session_gap_s), limit=Decimal(str(settings.fraud_limit)))
+    gap, limit = timedelta(seconds=settings.fraud_session_gap_s), Decimal(str(settings.fraud_limit))
+    judge = Judge(gap, limit, settings.currency)
     return Hosted(
         Service(
             name="fraud",

@@ -10,6 +10,7 @@ from decimal import Decimal
 
 from runtime.service import Context
 from schemas.messages import CheckType, Order, OrderState
+from schemas.money import plain_amount
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, repartition
 from validators.fraud.sessions import join
 from validators.fraud.state import CUSTOMERS, JUDGED, Customer, Judged
@@ -38,11 +39,13 @@ class Judge:
     Arguments:
         gap: silence, in the time of the orders, that ends a session.
         limit: total at which a session's orders fail.
+        currency: of both.
     """
 
-    def __init__(self, gap: timedelta, limit: Decimal) -> None:
+    def __init__(self, gap: timedelta, limit: Decimal, currency: str = "EUR") -> None:
         self.gap = gap
         self.limit = limit
+        self.currency = currency
 
     def on_order(self, order: Order, ctx: Context) -> None:
         """Judges an order, or repeats what was said of it when it was first seen."""
@@ -55,9 +58,8 @@ class Judge:
         session, sessions = join(customer.sessions if customer else (), order.created_at, worth(order), self.gap)
         refusal = None
         if session.total >= self.limit:
-            refusal = (
-                f"the customer's orders of this session come to {session.total:.2f}, the limit is {self.limit:.2f}"
-            )
+            total, limit = (plain_amount(amount, self.currency) for amount in (session.total, self.limit))
+            refusal = f"the customer's orders of this session come to {total}, the limit is {limit}"
         ctx.put(CUSTOMERS, key, Customer(sessions=tuple(sessions[-SESSIONS_KEPT:]), last_order=order.id))
         return JUDGED.remember(ctx, order.id, Judged(customer=key, refusal=refusal))
 

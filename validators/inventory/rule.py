@@ -2,6 +2,7 @@
 
 from runtime.memory import KEPT
 from runtime.service import Context
+from schemas.identifiers import is_composed
 from schemas.messages import CheckType, Order, OrderState, StockLevel
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, repartition
 from validators.inventory.state import OFFERS, RESERVATIONS, STOCK, Reservation, Stock
@@ -48,6 +49,8 @@ def on_order(order: Order, ctx: Context) -> None:
 
 def on_stock(level: StockLevel, ctx: Context) -> None:
     """The warehouse counted. Reservations stand, even where the count has fallen below them."""
+    if not is_composed(level.product):
+        ctx.count("stock not in NFC")  # orders that come by HTTP cannot name it
     stock = ctx.get(STOCK, level.product) or _NOTHING
     ctx.put(STOCK, level.product, Stock(count=level.count, reserved=stock.reserved))
 

@@ -1,0 +1,1 @@
+"""Records as other producers write them: the producers, and what becomes of each record here."""

@@ -1,0 +1,113 @@
+"""An SMTP server that follows a script: it answers each step as a test has it, or cuts, stalls and babbles."""
+
+import asyncio
+import ssl
+from collections import Counter, defaultdict
+from contextlib import asynccontextmanager
+
+CUT = "<cut>"
+"""Closes the connection without an answer."""
+HANG = "<hang>"
+"""Never answers."""
+
+PLAIN = "250-script.example\r\n250-8BITMIME\r\n250-SIZE 100000\r\n250 SMTPUTF8"
+
+
+class Script:
+    """How the server answers.
+
+    `answers` has for a step (`banner`, `EHLO`, `MAIL`, `RCPT`, `DATA`, `content`, …) what it answers: a text, or a
+    function of the whole command. Steps that are not named are answered as a good server does.
+    """
+
+    def __init__(self, answers=None, *, tls=None, most_connections=1000):
+        self.answers = dict(answers or {})
+        self.tls = tls
+        self.most_connections = most_connections
+        self.commands = []
+        self.attempts = Counter()
+        """RCPT commands by recipient."""
+        self.letters = []
+        """Pairs of recipient and content."""
+        self.open = self.connections = self.most_open = 0
+        self.failures = defaultdict(list)
+        self._tasks = set()
+        self._over = asyncio.Event()
+
+    @property
+    def recipients(self):
+        return [to for to, _ in self.letters]
+
+    @asynccontextmanager
+    async def serving(self, port=0):
+        """Serves on the loopback interface; gives the port."""
+        server = await asyncio.start_server(self._serve, "127.0.0.1", port)
+        try:
+            yield server.sockets[0].getsockname()[1]
+        finally:
+            server.close()
+            self._over.set()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader, writer):
+        self._tasks.add(asyncio.current_task())
+        self.open += 1
+        self.connections += 1
+        self.most_open = max(self.most_open, self.open)
+        try:
+            await self._talk(reader, writer)
+        except (ConnectionError, EOFError, ssl.SSLError, asyncio.CancelledError):
+            pass
+        finally:
+            self.open -= 1
+            self._tasks.discard(asyncio.current_task())
+            writer.close()
+
+    async def _talk(self, reader, writer):
+        if self.open > self.most_connections:
+            await self._answer(writer, "banner", "", "421 4.7.0 too many connections")
+            return
+        if not await self._answer(writer, "banner", "", "220 script.example ESMTP"):
+            return
+        to = ""
+        while line := (await reader.readline()).decode():
+            command = line.strip()
+            self.commands.append(command)
+            verb = command.split(" ")[0].split(":")[0].upper()
+            good = {"EHLO": PLAIN, "DATA": "354 go ahead", "QUIT": "221 bye", "STARTTLS": "220 go ahead"}
+            if verb == "AUTH":
+                good["AUTH"] = "235 welcome"
+            if verb == "RCPT":
+                to = command.partition("<")[2].rpartition(">")[0]
+                self.attempts[to] += 1
+            said = await self._answer(writer, verb, command, good.get(verb, "250 OK"))
+            if said is None or verb == "QUIT":
+                return
+            if verb == "STARTTLS" and said.startswith("220") and self.tls is not None:
+                await writer.start_tls(self.tls)
+            if verb == "DATA" and said.startswith("3"):
+                content = await reader.readuntil(b"\r\n.\r\n")
+                said = await self._answer(writer, "content", to, "250 2.0.0 taken")
+                if said is None:
+                    return
+                if said.startswith("2"):
+                    self.letters.append((to, content))
+
+    async def _answer(self, writer, step, command, good):
+        """What was said; `None` when the connection is to be closed."""
+        said = self.answers.get(step, good)
+        if callable(said):
+            said = said(command)
+            if asyncio.iscoroutine(said):
+                said = await said
+            said = good if said is None else said
+        if said == HANG:
+            await self._over.wait()
+            return None
+        if said == CUT:
+            return None
+        writer.write(said.encode() + b"\r\n")
+        await writer.drain()
+        return None if said.startswith("421") else said

@@ -1,0 +1,319 @@
+"""What is attempted next, over days of virtual time: nothing that fails or takes long holds up anything else."""
+
+import heapq
+import itertools
+from collections import Counter
+
+import pytest
+
+from runtime.attempts import Attempts
+from runtime.lanes import Row
+
+DAY_S = 24 * 3600.0
+OK, PUT_OFF, OUTAGE, LOCKED_OUT = "ok", "put off", "outage", "locked out"
+OUTAGE_PAUSE_S = {OUTAGE: 5.0, LOCKED_OUT: 60.0}
+
+
+class Outside:
+    """The other side and the caller of `Attempts`, in virtual time.
+
+    `does` gives for an attempt, by its key and time, how many seconds it takes and how it ends.
+    """
+
+    def __init__(self, does, *, places=4, destination=lambda key: key.partition("@")[2], **limits):
+        self.attempts = Attempts("test", places, **limits)
+        self.does = does
+        self.destination = destination
+        self.now = 0.0
+        self.asked = {}
+        self.done = {}
+        self.dead = {}
+        self.tries = Counter()
+        self.most = 0
+        self._events = []
+        self._order = itertools.count()
+
+    def ask(self, *keys, age_s=0.0):
+        for key in keys:
+            self.asked[key] = self.now
+            self._add(key, self.now - age_s)
+
+    def _add(self, key, asked_at):
+        self.attempts.add(Row(0, "t", key), self.destination(key), asked_at, self.now)
+
+    def run(self, seconds):
+        """Lets so much time pass."""
+        end = self.now + seconds
+        while True:
+            for row, reason in self.attempts.over(self.now):
+                self.dead[row.key] = (self.now, reason)
+                self._at(self.now + 0.01, row, None)
+            while (row := self.attempts.begin(self.now)) is not None:
+                self.tries[row.key] += 1
+                takes_s, ends = self.does(row.key, self.now)
+                self._at(self.now + takes_s, row, ends)
+            self.most = max(self.most, len(self.attempts.running))
+            wake = self.attempts.wake_at(self.now)
+            times = [e[0] for e in self._events[:1]] + ([] if wake is None else [wake])
+            if not times or min(times) > end:
+                self.now = end
+                return
+            assert min(times) > self.now or self._events[0][0] <= self.now, "it would turn without end"
+            self.now = max(self.now, min(times))
+            while self._events and self._events[0][0] <= self.now:
+                _, _, row, ends = heapq.heappop(self._events)
+                self._end(row, ends)
+
+    def _at(self, when, row, ends):
+        heapq.heappush(self._events, (when, next(self._order), row, ends))
+
+    def _end(self, row, ends):
+        asked = self.attempts._running[row].asked_at
+        again = False
+        if ends == OK:
+            self.attempts.succeeded(row, self.now)
+            self.done[row.key] = self.now
+        elif ends is not None:
+            again = not self.attempts.failed(row, ends, self.now, OUTAGE_PAUSE_S.get(ends))
+            if not again:
+                self.dead[row.key] = (self.now, ends)
+        self.attempts.ended(row, self.now)
+        if again:
+            self._add(row.key, asked)
+        else:
+            self.attempts.remove(row)
+
+    def delay(self, keys):
+        """The longest that any of these waited; infinite if one waits still."""
+        return max(self.done.get(key, float("inf")) - self.asked[key] for key in keys)
+
+    def tried(self, keys):
+        return sum(self.tries[key] for key in keys)
+
+
+def at(domain, count=1000, name="x"):
+    return [f"{name}{n}@{domain}" for n in range(count)]
+
+
+GOOD = [f"good{n}@good{n % 10}.example" for n in range(50)]
+
+
+def bad_is(ends, takes_s=0.01):
+    """Who has `bad` in the address fares like this; all others are taken in 20 ms."""
+    return lambda key, now: (takes_s, ends) if "bad" in key else (0.02, OK)
+
+
+@pytest.mark.parametrize("first", ["before", "after they have failed", "after an hour"])
+def test_a_thousand_for_one_dead_domain_cost_a_handful_of_attempts_and_nobody_any_time(first):
+    outside, dead = Outside(bad_is(PUT_OFF)), at("bad.example")
+    outside.ask(*dead)
+    outside.run({"before": 0, "after they have failed": 10, "after an hour": 3600}[first])
+    before = outside.tried(dead)
+    outside.ask(*GOOD)
+    outside.run(60)
+
+    assert outside.delay(GOOD) < 1
+    assert outside.tried(dead) - before < 20
+    assert outside.tried(dead) < 20 + outside.now / 15
+
+
+def test_a_thousand_dead_domains_of_one_each_cost_nobody_any_time():
+    outside = Outside(bad_is(PUT_OFF))
+    outside.ask(*(f"x@bad{n}.example" for n in range(1000)))
+    outside.run(600)
+    for _ in range(60):
+        good = [f"{outside.now}{key}" for key in GOOD]
+        outside.ask(*good)
+        outside.run(10)
+
+        assert outside.delay(good) < 1
+
+
+def test_bad_recipients_delay_good_ones_of_their_own_domain_by_seconds():
+    outside = Outside(bad_is(PUT_OFF))
+    outside.ask(*at("large.example", 1000, "bad"))
+    outside.run(3600)
+    good = at("large.example", 50, "good")
+    outside.ask(*good)
+    outside.run(120)
+
+    assert outside.delay(good) < Attempts.LANE_S + 2
+
+
+@pytest.mark.parametrize("takes_s", [4, 60, 600])
+@pytest.mark.parametrize("domains", [1, 2])
+def test_domains_that_take_their_time_take_nobody_elses(takes_s, domains):
+    outside = Outside(bad_is(OK, takes_s))
+    for n in range(domains):
+        outside.ask(*at(f"bad{n}.example", 1000))
+    outside.run(1000)
+    good = [*GOOD, *at("fine.example", 20)]
+    outside.ask(*good)
+    outside.run(100)
+
+    assert outside.delay(good) < (45 if takes_s == 4 else 6)  # at 4 s nobody is slow: it is a matter of turns
+    assert outside.most <= 8
+
+
+def test_one_letter_without_answer_does_not_hold_up_its_domain():
+    outside = Outside(bad_is(PUT_OFF, 600))
+    outside.ask("bad@large.example", *at("large.example", 100, "good"))
+    outside.run(60)
+
+    assert outside.delay(at("large.example", 100, "good")) < 5
+
+
+@pytest.mark.parametrize("away_s", [30, 7200, 2 * DAY_S])
+def test_while_the_other_side_is_away_it_is_looked_for_and_then_all_goes_at_once(away_s):
+    outside = Outside(lambda key, now: (0.01, OUTAGE if now < away_s else OK))
+    keys = [*at("a.example", 500), *at("b.example", 500)]
+    outside.ask(*keys)
+    outside.run(away_s)
+    assert outside.tried(keys) < 20 + away_s / 2.5
+    outside.run(20)
+
+    assert len(outside.done) == 1000
+
+
+def test_attempts_without_answer_to_as_many_domains_as_there_are_places_hold_up_nobody():
+    outside = Outside(bad_is(PUT_OFF, 600))
+    outside.ask(*(f"x@bad{n}.example" for n in range(4)))
+    outside.run(30)
+    outside.ask(*GOOD)
+    outside.run(30)
+
+    assert outside.delay(GOOD) < 1
+
+
+def test_what_is_tried_again_leaves_half_of_the_places_to_what_was_never_tried():
+    outside = Outside(bad_is(PUT_OFF, 4))
+    outside.ask(*(f"x@bad{n}.example" for n in range(200)))
+    outside.run(400)
+    for n in range(100):
+        outside.ask(f"good{n}@good.example")
+        outside.run(3)
+
+        assert outside.delay([f"good{n}@good.example"]) < 1
+
+
+@pytest.mark.parametrize("ends", [OUTAGE, PUT_OFF])
+def test_one_that_fails_while_others_succeed_is_tried_more_and_more_rarely(ends):
+    outside = Outside(bad_is(ends), destination=lambda key: "same")
+    outside.ask(*at("large.example", 20, "bad"))
+    for n in range(7200):
+        outside.ask(f"good{n}")
+        outside.run(1)
+
+    assert outside.tried(at("large.example", 20, "bad")) < 20 * 25
+
+
+@pytest.mark.parametrize("ends", [LOCKED_OUT, PUT_OFF])
+def test_what_failed_with_the_others_goes_as_soon_as_one_of_them_does(ends):
+    outside = Outside(lambda key, now: (0.01, ends if now < 7200 else OK))
+    outside.ask(*at("a.example", 20))
+    outside.run(7200 + 1000)
+
+    assert len(outside.done) == 20
+    assert max(outside.done.values()) - min(outside.done.values()) < 1
+
+
+def test_one_that_always_looks_like_an_outage_is_found_out():
+    outside = Outside(bad_is(OUTAGE), destination=lambda key: None, places=16)
+    outside.ask(*at("bad.example"))
+    outside.run(3600)
+    good = [f"{key} {n}" for n in range(20) for key in GOOD]
+    outside.ask(*good)
+    outside.run(60)
+
+    assert outside.delay(good) < 10
+    assert len(outside.done) == len(good)
+
+
+@pytest.mark.parametrize("destination", [None, "its own", "with others that succeed"])
+def test_pauses_of_one_that_fails_grow_and_what_is_over_is_told(destination):
+    of = {None: lambda key: None, "its own": lambda key: key}.get(destination, lambda key: "same")
+    outside = Outside(bad_is(PUT_OFF), destination=of, timeout_s=3 * DAY_S)
+    outside.ask("bad")
+    for n in range(3 * 24 - 1):
+        outside.ask(f"good{n}")
+        outside.run(3600)
+        assert outside.delay([f"good{n}"]) < 40
+    assert outside.dead == {}
+    outside.run(3600 + 1000)
+
+    assert 290 < outside.tries["bad"] < 700
+    assert [key for key, _ in outside.dead.items()] == ["bad"]
+
+
+@pytest.mark.parametrize("ends", [PUT_OFF, OUTAGE])
+def test_all_of_a_thousand_are_given_up_when_their_time_is_over_and_not_before(ends):
+    outside, dead = Outside(bad_is(ends), timeout_s=3 * DAY_S), at("bad.example")
+    outside.ask(*dead)
+    outside.run(3 * DAY_S - 1)
+    assert outside.dead == {}
+    outside.run(1000)
+
+    assert set(outside.dead) == set(dead)
+    assert {reason for _, reason in outside.dead.values()} == {ends}
+    assert outside.tried(dead) < 3 * DAY_S / 2
+
+
+def test_what_is_too_old_as_it_comes_is_tried_first():
+    outside = Outside(lambda key, now: (0.01, OUTAGE if now < 30 else OK))
+    outside.ask(*at("fine.example", 100), age_s=10 * DAY_S)
+    outside.run(60)
+
+    assert (len(outside.done), outside.dead) == (100, {})
+
+
+def test_a_domain_that_is_back_gets_all_of_its_own_soon():
+    outside = Outside(lambda key, now: (0.01, PUT_OFF if "bad" in key and now < 7200 else OK))
+    outside.ask(*at("bad.example"))
+    outside.run(7200)
+    outside.run(60)
+
+    assert len(outside.done) == 1000
+
+
+def test_destinations_take_turns():
+    outside = Outside(bad_is(OK))
+    outside.ask(*at("many.example"), "one@few.example")
+    outside.run(0.5)
+
+    assert outside.delay(["one@few.example"]) < 0.1
+
+
+def test_a_rebalance_does_not_begin_all_anew():
+    outside, dead = Outside(bad_is(PUT_OFF)), at("bad.example")
+    outside.ask(*dead)
+    outside.run(600)
+    before = outside.tried(dead)
+    for _ in range(50):
+        outside.attempts.clear()
+        outside.ask(*dead)
+        outside.run(1)
+
+    assert outside.tried(dead) - before < 20
+
+
+def test_what_is_remembered_of_destinations_stays_bounded():
+    outside = Outside(bad_is(OK))
+    for n in range(0, 5000, 50):
+        outside.ask(*(f"x@d{m}.example" for m in range(n, n + 50)))
+        outside.run(5)
+
+    assert len(outside.done) == 5000
+    assert len(outside.attempts._lanes) <= 2 * Attempts.MOST_LANES
+
+
+def test_one_that_is_removed_is_not_attempted():
+    outside = Outside(bad_is(PUT_OFF))
+    outside.ask("bad@bad.example", "good@good.example")
+    outside.attempts.remove(Row(0, "t", "good@good.example"))
+    outside.run(1)
+    outside.attempts.remove(Row(0, "t", "bad@bad.example"))
+    tries = outside.tries.copy()
+    outside.run(3600)
+
+    assert outside.tries == tries == Counter({"bad@bad.example": tries["bad@bad.example"]})
+    assert len(outside.attempts) == 0

@@ -1,0 +1,31 @@
+"""The document about foreign records and the cases that are tried on a broker are one table."""
+
+import re
+from pathlib import Path
+
+from tests.foreign.cases import CASES, Elsewhere, PassedOver, Refused, SetAside
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "foreign-records.md"
+ROWS = dict(re.findall(r"^\| `(.+?)` \| .+ \| (.+) \|$", DOCUMENT.read_text(), re.MULTILINE))
+
+
+def test_each_line_of_the_document_has_a_case_and_each_case_a_line():
+    assert ROWS.keys() == CASES.keys()
+
+
+def test_each_line_says_what_the_case_expects():
+    for name, said in ROWS.items():
+        outcome = CASES[name].outcome
+        if isinstance(outcome, SetAside):
+            assert said.startswith("set aside"), name
+        elif isinstance(outcome, Refused):
+            assert said.startswith("the broker refuses it"), name
+        elif isinstance(outcome, PassedOver):
+            assert re.match("passed over|not read|neither processed nor set aside", said), name
+        elif not isinstance(outcome, Elsewhere):
+            assert said.startswith("processed"), name
+
+
+def test_each_case_but_those_shown_elsewhere_is_written_by_a_client_of_another_make():
+    for name, case in CASES.items():
+        assert isinstance(case.outcome, Elsewhere) or (case.writer and case.record), name

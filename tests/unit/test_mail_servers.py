@@ -1,0 +1,187 @@
+"""What mail servers answer, and what follows: each line of docs/mail-servers.md, against a server that says just that."""
+
+import re
+import ssl
+from dataclasses import dataclass, field
+from email.message import EmailMessage
+from pathlib import Path
+
+import pytest
+import trustme
+from smtp_script import CUT, HANG, Script
+
+from runtime.mail_replies import Misconfigured
+from runtime.post_office import PostOffice
+from runtime.service import NotTaken, Outage, PutOff, RefusedForGood
+from runtime.settings import Settings
+from runtime.smtp import Connection
+
+# ruff: noqa: E501 - each line of the document on a line
+
+DOC = Path(__file__).parents[2] / "docs" / "mail-servers.md"
+SOON_S = 0.3
+"""For servers that do not answer; all others have a minute."""
+
+FOLLOWS = {
+    RefusedForGood: "dead letter",
+    Misconfigured: "all wait, somebody has to mend it",
+    Outage: "all wait",
+    PutOff: "put off",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A line of the document: at a step the server does something, and this follows."""
+
+    step: str
+    does: str
+    follows: str
+    script: dict = field(default_factory=dict)
+    summary: str = ""
+    """What logs and `/readyz` say of it."""
+    slow: bool = False
+    settings: dict = field(default_factory=dict)
+    tls: str = ""
+    to: str = "franz@example.org"
+    trusted: bool = True
+    """Whether it took a letter before."""
+    heard: str = ""
+    """A command that the server has heard."""
+
+
+def ehlo(*extensions):
+    return "\r\n".join(["250-script.example", *(f"250-{e}" for e in extensions), "250 HELP"])
+
+
+MEND = FOLLOWS[Misconfigured]
+LOGIN = {"smtp_user": "shop", "smtp_password": "secret"}
+WITH_AUTH = {"EHLO": ehlo("AUTH PLAIN LOGIN")}
+TLS = {"smtp_security": "starttls", "smtp_host": "localhost"}
+
+CASES = [
+    Case("connect", "nobody listens", "all wait", summary="connect failed", settings={"smtp_port": 1}),
+    Case("connect", "no such host", "all wait", summary="connect failed", settings={"smtp_host": "no.such.invalid"}),
+    Case("banner", "220 in several lines", "sent", {"banner": "220-Welcome\r\n220-to\r\n220 script.example"}),
+    Case("banner", "421 too many connections, or shutting down", "all wait", {"banner": "421 4.3.2 no"}, "connect 421 4.3.2"),
+    Case("banner", "554 no service here", MEND, {"banner": "554 5.3.2 no"}, "connect 554 5.3.2"),
+    Case("banner", "cut", "all wait", {"banner": CUT}, "connect failed"),
+    Case("banner", "none in `SMTP_TIMEOUT_S`", "all wait", {"banner": HANG}, "connect timeout", slow=True),
+    Case("banner", "not SMTP (HTTP, SSH, TLS)", "all wait", {"banner": "SSH-2.0-OpenSSH_9.2"}, "connect bad reply"),
+    Case("EHLO", "refused with 5xx: HELO follows", "sent", {"EHLO": "502 5.5.1 unknown"}, heard="HELO"),
+    Case("EHLO", "refused with 5xx, and HELO too", MEND, {"EHLO": "550 no", "HELO": "550 5.7.1 no"}, "EHLO 550 5.7.1"),
+    Case("EHLO", "4xx", "all wait", {"EHLO": "451 4.3.0 later"}, "EHLO 451 4.3.0"),
+    Case("EHLO", "cut", "all wait", {"EHLO": CUT}, "EHLO connection lost"),
+    Case("EHLO", "no answer", "all wait", {"EHLO": HANG}, "EHLO timeout", slow=True),
+    Case("EHLO", "garbage", "all wait", {"EHLO": "hello yourself"}, "EHLO bad reply"),
+    Case("EHLO", "no PIPELINING, SIZE, 8BITMIME: not needed", "sent", {"EHLO": ehlo()}),
+    Case("STARTTLS", "not offered, though `SMTP_SECURITY=starttls`", MEND, {}, "STARTTLS not offered", settings=TLS),
+    Case("STARTTLS", "454 not now", "all wait", {"EHLO": ehlo("STARTTLS"), "STARTTLS": "454 4.7.0 no"}, "STARTTLS 454 4.7.0", settings=TLS),
+    Case("STARTTLS", "a certificate nobody vouches for", MEND, {"EHLO": ehlo("STARTTLS")}, "STARTTLS certificate", settings=TLS, tls="unknown"),
+    Case("STARTTLS", "a certificate of `SMTP_CA_FILE`", "sent", {"EHLO": ehlo("STARTTLS")}, settings=TLS, tls="known"),
+    Case("STARTTLS", "cut", "all wait", {"EHLO": ehlo("STARTTLS"), "STARTTLS": CUT}, "STARTTLS connection lost", settings=TLS),
+    Case("AUTH", "not offered, though `SMTP_USER` is set", MEND, {}, "AUTH SMTPException", settings=LOGIN),
+    Case("AUTH", "535 wrong name or password", MEND, {**WITH_AUTH, "AUTH": "535 5.7.8 no"}, "AUTH 535 5.7.8", settings=LOGIN),
+    Case("AUTH", "534 another way to log in is wanted", MEND, {**WITH_AUTH, "AUTH": "534 5.7.9 no"}, "AUTH 534 5.7.9", settings=LOGIN),
+    Case("AUTH", "454 not now", "all wait", {**WITH_AUTH, "AUTH": "454 4.7.0 later"}, "AUTH 454 4.7.0", settings=LOGIN),
+    Case("AUTH", "cut", "all wait", {**WITH_AUTH, "AUTH": CUT}, "AUTH connection lost", settings=LOGIN),
+    Case("MAIL", "450, 451, 452 (no room)", "all wait", {"MAIL": "452 4.3.1 disk full"}, "MAIL 452 4.3.1"),
+    Case("MAIL", "421", "all wait", {"MAIL": "421 4.3.2 shutting down"}, "MAIL 421 4.3.2", trusted=False),
+    Case("MAIL", "550, 553, 554: the sender is refused", MEND, {"MAIL": "550 5.1.8 sender rejected"}, "MAIL 550 5.1.8"),
+    Case("MAIL", "530: log in, or encrypt, first", MEND, {"MAIL": "530 5.7.0 log in first"}, "MAIL 530 5.7.0"),
+    Case("MAIL", "552: the letter is too large", "dead letter", {"MAIL": "552 5.3.4 too large"}, "MAIL 552 5.3.4"),
+    Case("MAIL", "its SIZE is smaller than the letter", "dead letter", {"EHLO": ehlo("SIZE 100")}, "too large"),
+    Case("MAIL", "SIZE without a number, or 0: no limit", "sent", {"EHLO": ehlo("SIZE 0")}, heard="SIZE="),
+    Case("MAIL", "cut", "all wait", {"MAIL": CUT}, "MAIL connection lost", trusted=False),
+    Case("MAIL", "no answer", "all wait", {"MAIL": HANG}, "MAIL timeout", slow=True),
+    Case("MAIL", "garbage", "all wait", {"MAIL": "two hundred and fifty"}, "MAIL bad reply"),
+    Case("RCPT", "250 in several lines, 251, 252", "sent", {"RCPT": "251-will\r\n251 forward"}),
+    Case("RCPT", "450: greylisting, or its domain does not answer", "put off", {"RCPT": "450 4.7.1 greylisted"}, "RCPT 450 4.7.1"),
+    Case("RCPT", "451, 452: no room, too many", "put off", {"RCPT": "452 4.2.2 mailbox full"}, "RCPT 452 4.2.2"),
+    Case("RCPT", "421", "put off", {"RCPT": "421 4.4.5 too busy"}, "RCPT 421 4.4.5", trusted=False),
+    Case("RCPT", "550, 551, 553: no such recipient", "dead letter", {"RCPT": "550 5.1.1 no such user"}, "RCPT 550 5.1.1"),
+    Case("RCPT", "5xx 5.7.x by its policy, after it took others within the hour", "dead letter", {"RCPT": "554 5.7.1 blocked"}, "RCPT 554 5.7.1"),
+    Case("RCPT", "5xx 5.7.x by its policy (relaying denied), before it took any", MEND, {"RCPT": "554 5.7.1 denied"}, "RCPT 554 5.7.1", trusted=False),
+    Case("RCPT", "530: log in first", MEND, {"RCPT": "530 5.7.0 log in first"}, "RCPT 530 5.7.0"),
+    Case("RCPT", "503: out of order", MEND, {"RCPT": "503 5.5.1 MAIL first"}, "RCPT 503 5.5.1"),
+    Case("RCPT", "cut", "put off", {"RCPT": CUT}, "RCPT connection lost", trusted=False),
+    Case("RCPT", "no answer", "put off", {"RCPT": HANG}, "RCPT timeout", slow=True),
+    Case("RCPT", "garbage", "put off", {"RCPT": "999 what"}, "RCPT bad reply"),
+    Case("RCPT", "no SMTPUTF8, and an address beyond ASCII before the @", "dead letter", {"EHLO": ehlo()}, "no SMTPUTF8", to="jürgen@example.org"),
+    Case("RCPT", "no SMTPUTF8, and a domain beyond ASCII", "sent", {"EHLO": ehlo()}, to="max@bücher.example", heard="<max@xn--bcher-kva.example>"),
+    Case("RCPT", "SMTPUTF8, and an address beyond ASCII", "sent", {}, to="jürgen@bücher.example", heard="<jürgen@xn--bcher-kva.example>"),
+    Case("RCPT", "553 5.6.7: an address beyond ASCII all the same", "dead letter", {"RCPT": "553 5.6.7 ASCII only"}, "RCPT 553 5.6.7", to="jürgen@example.org"),
+    Case("DATA", "450, 451", "put off", {"DATA": "451 4.3.0 later"}, "DATA 451 4.3.0"),
+    Case("DATA", "554 no valid recipients", "dead letter", {"DATA": "554 5.5.1 none"}, "DATA 554 5.5.1"),
+    Case("DATA", "250 instead of 354", "put off", {"DATA": "250 thanks"}, "DATA bad reply"),
+    Case("DATA", "421", "put off", {"DATA": "421 4.3.2 shutting down"}, "DATA 421 4.3.2", trusted=False),
+    Case("DATA", "cut", "put off", {"DATA": CUT}, "DATA connection lost", trusted=False),
+    Case("DATA", "no answer in `SMTP_TIMEOUT_S`", "put off", {"DATA": HANG}, "DATA timeout", slow=True),
+    Case("content", "another 2xx than 250", "sent", {"content": "252 probably"}),
+    Case("content", "451, 452", "put off", {"content": "451 4.3.0 later"}, "DATA 451 4.3.0"),
+    Case("content", "550, 554: spam, a virus", "dead letter", {"content": "554 5.7.1 spam"}, "DATA 554 5.7.1"),
+    Case("content", "552: too large", "dead letter", {"content": "552 5.3.4 too large"}, "DATA 552 5.3.4"),
+    Case("content", "cut: it may have it, and gets it again", "put off", {"content": CUT}, "DATA connection lost"),
+    Case("content", "no answer in ten minutes: the same", "put off", {"content": HANG}, "DATA timeout", slow=True),
+    Case("RSET", "refused: the connection is not used again", "put off", {"RCPT": "450 4.2.0 later", "RSET": "502 what"}, "RCPT 450 4.2.0"),
+    Case("any", "an endless reply", "put off", {"RCPT": "250-" + "x" * 40_000}, "RCPT bad reply"),
+]  # fmt: skip
+
+
+def letter(to):
+    message = EmailMessage()
+    message["From"], message["To"], message["Subject"] = "Orders <orders@example.com>", to, "Your order"
+    message["Message-ID"] = "<1@example.com>"
+    message.set_content("Grüße\n.\n..dots\n" + "long " * 30)
+    return message
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return trustme.CA()
+
+
+def server_of(case, authority):
+    if not case.tls:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    (authority if case.tls == "known" else trustme.CA()).issue_cert("localhost").configure_cert(context)
+    return context
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.step}: {case.does}")
+async def test_what_follows_from_what_a_server_does(case, authority, tmp_path, monkeypatch):
+    monkeypatch.setattr(Connection, "TAKEN_S", SOON_S if case.slow else 60)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    script = Script(tls=server_of(case, authority))
+    async with script.serving() as port:
+        settings = {"smtp_port": port, "smtp_ca_file": tmp_path / "ca.pem", **case.settings}
+        office = PostOffice(Settings(smtp_timeout_s=SOON_S if case.slow else 60, **settings))
+        early = case.trusted and not case.settings and not {"banner", "EHLO"} & case.script.keys()
+        if early:
+            await office.send("before", letter("before@example.org"))
+        script.answers = case.script
+        if case.follows == "sent":
+            await office.send("k", letter(case.to))
+            assert script.recipients[early:] != []
+        else:
+            with pytest.raises(NotTaken) as caught:
+                await office.send("k", letter(case.to))
+            assert (FOLLOWS[caught.type], caught.value.summary) == (case.follows, case.summary)
+        assert not case.heard or any(case.heard in command for command in script.commands)
+
+        if not case.settings:  # and the next letter goes, over a connection that is in order
+            script.answers = {}
+            script.letters.clear()
+            if "EHLO" in case.script:  # what it said holds for the connection
+                office = PostOffice(Settings(smtp_port=port))
+            await office.send("k2", letter("next@example.org"))
+            assert script.recipients == ["next@example.org"]
+        async with office.opened(None):
+            pass
+
+
+def test_the_document_has_each_line_and_no_other():
+    line = r"^\| (\w+) \| (.+?) \| (sent|put off|dead letter|all wait[^|]*?) \|"
+    rows = re.findall(line, DOC.read_text("utf-8"), re.MULTILINE)
+    assert rows == [(case.step, case.does, case.follows) for case in CASES]
