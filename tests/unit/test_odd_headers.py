@@ -1,6 +1,7 @@
 """Headers and timestamps of any value are borne alike by workers, dead letters, `orders tail` and the audit."""
 
 import itertools
+from datetime import UTC, datetime
 
 import pytest
 from samples import NOON, order
@@ -9,6 +10,7 @@ from ecosystem.dead_letters.letter import Letter, NoLetter
 from ecosystem.readable import content, line, moment
 from runtime.adoption import _mark
 from runtime.dead_letters import LOST_UNTIL, dead_letter
+from runtime.decide import _time
 from runtime.records import CONSUMED_BY, EVENT_ID, MADE_AT, NO_TIMESTAMP, Record, Write
 from runtime.service import Input, Service, Table
 from runtime.testing import Topology
@@ -16,17 +18,9 @@ from schemas.messages import Order
 from schemas.topics import ORDERS, repartition
 
 SEEN = Table("keeper-seen", Order)
-TIMES = Table("keeper-times", Order)
 BY_PRODUCT = repartition("keeper", ORDERS, "product", lambda o: o.product)
-ODD = (
-    ("null", None),
-    ("", b""),
-    ("twice", b"1"),
-    ("twice", None),
-    (EVENT_ID, None),
-    (CONSUMED_BY, None),
-    ("\n", b"\xff"),
-)
+NULLS = ("null", None), ("twice", b"1"), ("twice", None), (EVENT_ID, None), (CONSUMED_BY, None)
+ODD = (*NULLS, ("", b""), ("\n", b"\xff"))
 
 
 def keeper(topic, times):
@@ -69,18 +63,27 @@ def test_a_time_in_a_header_that_is_none_is_set_aside_with_the_remedy(made):
 
 
 @pytest.mark.parametrize(
-    "ms", [NO_TIMESTAMP, -5, 0, 1_700_000_000, 1_700_000_000_000, 9_400_000_000_000_000, -(10**17)]
+    ("ms", "time"),
+    [
+        (NO_TIMESTAMP, NOON),
+        (-5, datetime(1969, 12, 31, 23, 59, 59, 995_000, UTC)),
+        (1_700_000_000, datetime(1970, 1, 20, 16, 13, 20, tzinfo=UTC)),  # seconds: nobody can tell
+        (1_700_000_000_000, datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)),
+        (9_400_000_000_000_000, None),
+        (-(10**17), None),
+        (2**63 - 1, None),
+    ],
 )
-def test_a_message_of_any_time_is_decided_or_set_aside_and_shown(ms):
-    times = []
-    topology = Topology(keeper(ORDERS, times), partitions=1)
-    topology.logs if hasattr(topology, "logs") else None
+def test_a_message_of_any_time_is_shown_and_one_that_no_calendar_has_is_set_aside(ms, time):
     record = Record("orders", 0, 5, ms, b"o1", order("o1").to_json())
-
     said = line(record).plain
-
     assert said.endswith("0@5")
-    assert (moment(ms) is None) == (f"{ms} ms" in said)
+    assert (f"{ms} ms" in said) == (moment(ms) is None) == (time is None)
+    if time is None:
+        with pytest.raises(ValueError, match=f"timestamp is {ms}, which is no time"):
+            _time(record, ORDERS, NOON)
+    else:
+        assert _time(record, ORDERS, NOON) == time
 
 
 def test_null_and_repeated_headers_come_back_from_a_dead_letter_as_they_were():
@@ -96,9 +99,8 @@ def test_null_and_repeated_headers_come_back_from_a_dead_letter_as_they_were():
 
 @pytest.mark.parametrize("topic", ["orders", "orders.dead-letters", "elsewhere"])
 def test_a_line_bears_odd_headers_and_faults(topic):
-    for headers, fault in itertools.product(
-        ((), ODD, (("service", None), ("error", None))), (None, "damaged\n\x1b[2J")
-    ):
+    some = (), ODD, (("service", None), ("error", None))
+    for headers, fault in itertools.product(some, (None, "damaged\n\x1b[2J")):
         said = line(Record(topic, 0, 5, 0, b"\xff\n", b"\x00\xff", headers, fault)).plain
         assert said.isprintable()
         assert ("unreadable: damaged" in said) == (fault is not None)
