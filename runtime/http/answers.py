@@ -33,11 +33,14 @@ def problem(
     instance: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> web.Response:
-    """A problem of the type `about:blank`: its title is the phrase of its status."""
+    """A problem of the type `about:blank`: its title is the phrase of its status.
+
+    `detail` may quote a request. aiohttp makes surrogates of bytes that are no UTF-8; JSON has no surrogates.
+    """
     body = Problem(
         title=title_of(status),
         status=status,
-        detail=detail,
+        detail=None if detail is None else detail.encode(errors="backslashreplace").decode(),
         instance=instance,
         errors=tuple(errors) if errors is not None else None,
     )

@@ -1,7 +1,8 @@
 """The lowest layer: connections, and what is said to those who do not speak HTTP.
 
 The only place that reaches into aiohttp beyond its documented interface: `RequestHandler.handle_error` and its
-`log_exception`, and the call by which `web.Server` makes one for each connection.
+`log_exception`, what `RequestHandler.data_received` leaves behind, and the call by which `web.Server` makes one for each
+connection.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
+from aiohttp.web_protocol import _ErrInfo
 
 from runtime.clock import elapsed_s
 from runtime.http.answers import problem
@@ -27,6 +29,15 @@ class _Connection(web.RequestHandler):
     """Answers what is no request with a problem; aiohttp itself would use text or HTML."""
 
     __slots__ = ()
+
+    def data_received(self, data: bytes) -> None:
+        """Ends a body whose framing turns out to be malformed: aiohttp lets the handler wait for the rest for ever."""
+        open_body = self._current_request and self._current_request.content
+        super().data_received(data)
+        for message, body in self._messages:
+            if isinstance(message, _ErrInfo) and open_body is not None and not open_body.is_eof():
+                open_body.set_exception(web.RequestPayloadError(message.message))
+            open_body = body
 
     def handle_error(
         self,

@@ -57,6 +57,8 @@ ANSWERED: dict[str, tuple[bytes, set[int]]] = {
     "deflate, cut": (encoded(zlib.compress(ORDER_JSON)[:-5], b"deflate"), {400}),
     "br": (encoded(b"\x0b\x02\x80{}\x03", b"br"), {400, 415}),
     "zstd": (encoded(b"(\xb5/\xfd\x04\0\x11\0\0{}", b"zstd"), {400, 415}),
+    "an encoding of raw bytes": (encoded(ORDER_JSON, b"\xff"), {415}),
+    "a type of raw bytes": (POST.replace(b"application/json", b"\xff;=") + b"Content-Length: 2\r\n\r\n{}", {415}),
     "an unknown encoding": (encoded(ORDER_JSON, b"rot13"), {415}),
     "two encodings": (encoded(GZIP, b"gzip, gzip"), {415}),
     "a bomb": (encoded(gzip.compress(b" " * 50_000_000), b"gzip"), {413}),
@@ -190,6 +192,21 @@ async def test_it_is_answered_with_a_problem_and_not_logged(worker: Running, unh
     async with worker.get("/healthz") as answer:
         assert answer.status == 200
     gc.collect()  # whoever is collected with an exception that nobody asked for says so then
+    assert unhandled() == []
+
+
+@pytest.mark.parametrize("rest", [b"x\r\n{}\r\n", b"-1\r\n", b"2\r\n{}}}", b"\0"])
+async def test_a_body_that_turns_malformed_later_is_answered(worker: Running, unhandled: Any, rest: bytes) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", worker.host.url.port)
+    async with asyncio.timeout(5):
+        writer.write(chunked(b"2\r\n{}\r\n"))
+        await asyncio.sleep(0.1)  # the handler has the request, and waits for its body
+        writer.write(rest)
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.read()  # until the worker closes: where the next request would begin is unknown
+    writer.close()
+    assert (int(head.split()[1]), PROBLEM.encode() in head) == (400, True)
+    gc.collect()
     assert unhandled() == []
 
 
