@@ -32,7 +32,7 @@ class _Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Ends a body whose framing turns out to be malformed: aiohttp lets the handler wait for the rest for ever."""
-        open_body = self._current_request and self._current_request.content
+        open_body = None if self._current_request is None else self._current_request.content
         super().data_received(data)
         for message, body in self._messages:
             if isinstance(message, _ErrInfo) and open_body is not None and not open_body.is_eof():
