@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import uvloop
 from aiokafka.errors import KafkaError
 
-from runtime import failpoints, garbage
+from runtime import failpoints, garbage, open_files
 from runtime.adoption import CompositionInUse
 from runtime.hosting import Hosted, NoDatabase
 from runtime.identity import StateDirInUse
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 def run(hosted: Sequence[Hosted], settings: Settings) -> int:
     """Runs a worker until SIGTERM or SIGINT. Returns the exit code: 0, or 1 when it could not go on."""
     configure(settings)
+    open_files.raise_limit()
     failpoints.arm(settings.fail_points)
     return uvloop.run(_run_and_end(hosted, settings))
 

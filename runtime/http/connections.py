@@ -1,8 +1,8 @@
 """The lowest layer: connections, and what is said to those who do not speak HTTP.
 
 The only place that reaches into aiohttp beyond its documented interface: `RequestHandler.handle_error` and its
-`log_exception`, what `RequestHandler.data_received` leaves behind, and the call by which `web.Server` makes one for each
-connection.
+`log_exception`, what `RequestHandler.data_received` leaves behind, and the call by which `web.Server` makes one for
+each connection.
 """
 
 import asyncio
