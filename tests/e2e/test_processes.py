@@ -42,20 +42,22 @@ async def running(deployment, environment):
     process = await orders(environment, "run", *CORE)
     worker = Remote(f"http://127.0.0.1:{environment['HTTP_PORT']}")
 
-    async def ready():
-        assert process.returncode is None, "ended before it was ready"
-        try:
-            return (await deployment.ask(worker, "GET", "/readyz")).status == 200
-        except aiohttp.ClientError:
-            return False
-
     try:
-        await until(ready, "ready")
+        await until(lambda: is_ready(deployment, worker, process), "ready")
         yield process, worker
     finally:
         if process.returncode is None:
             process.kill()
         await process.wait()
+
+
+async def is_ready(deployment, worker, process):
+    """Whether a worker is ready; one that has ended fails the test."""
+    assert process.returncode is None, "ended before it was ready"
+    try:
+        return (await deployment.ask(worker, "GET", "/readyz")).status == 200
+    except aiohttp.ClientError:
+        return False
 
 
 async def orders(environment, *arguments, **pipes):
@@ -214,12 +216,8 @@ async def test_a_worker_that_slept_while_records_were_removed_says_so(deployment
         process = await orders(environment, "run", *CORE, stderr=stderr)
     worker = Remote(f"http://127.0.0.1:{environment['HTTP_PORT']}")
 
-    async def ready():
-        assert process.returncode is None, "ended"
-        try:
-            return (await deployment.ask(worker, "GET", "/readyz")).status == 200
-        except aiohttp.ClientError:
-            return False
+    def ready():
+        return is_ready(deployment, worker, process)
 
     try:
         await until(ready, "ready")

@@ -12,8 +12,8 @@ from tests.foreign.record import Foreign, Place, WriteError
 _NUMBERS = itertools.count(1)
 
 
-class Librdkafka:
-    """`tests.foreign.record.Writer`."""
+class _Blocking:
+    """`tests.foreign.record.Writer`, by a client that blocks."""
 
     def __init__(self, servers: str) -> None:
         self._servers = servers
@@ -23,6 +23,13 @@ class Librdkafka:
 
     async def stop(self) -> None:
         pass
+
+    def _write(self, record: Foreign) -> Place:
+        raise NotImplementedError
+
+
+class Librdkafka(_Blocking):
+    """librdkafka, by confluent-kafka."""
 
     def _write(self, record: Foreign) -> Place:
         config = {
@@ -63,17 +70,8 @@ class Librdkafka:
         return Place(message.partition(), message.offset())
 
 
-class KafkaPython:
-    """`tests.foreign.record.Writer`."""
-
-    def __init__(self, servers: str) -> None:
-        self._servers = servers
-
-    async def write(self, record: Foreign) -> Place:
-        return await asyncio.to_thread(self._write, record)
-
-    async def stop(self) -> None:
-        pass
+class KafkaPython(_Blocking):
+    """kafka-python, which is written in Python alone."""
 
     def _write(self, record: Foreign) -> Place:
         producer = KafkaProducer(
