@@ -12,7 +12,8 @@ log = logging.getLogger(__name__)
 def raise_limit() -> None:
     """Raises the soft limit to the hard one: most systems start an ordinary user's programs with 1,024.
 
-    That is for programs that call `select`, of which this is none (systemd, "File Descriptor Limits").
+    That is for programs that call `select` on high descriptors (systemd, "File Descriptor Limits"). The output of
+    commands calls it on standard output and error alone, whose numbers are 1 and 2.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:

@@ -54,8 +54,9 @@ def add(id_: int, first_name: str, last_name: str, email: str, address: str, lev
     "import",
     help=f"""Announce the customers of a CSV file.
 
-    The file is in UTF-8, and its first line names the columns: {",".join(FORM.columns)}.
-    The level may be left out.
+    The file is in UTF-8, or in UTF-16 with a byte order mark. Its first line names the columns:
+    {",".join(FORM.columns)}. The level may be left out.
+    The file is read twice: a pipe cannot be imported.
 
     All rows are checked first. If any is wrong, each fault is told and nothing is written.
 
