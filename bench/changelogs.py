@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from ecosystem.services import CORE, build
-from runtime.limits import Limits
-from runtime.partitioning import partition_of
-from runtime.plan import Plan
-from runtime.producers import Transactional
-from runtime.provision import ensure_topics, topics_of
-from runtime.records import Write
-from runtime.settings import Settings
+from runtime.common.partitioning import partition_of
+from runtime.common.settings import Settings
+from runtime.kafka.producers import Transactional
+from runtime.kafka.topics import ensure_topics, topics_of
+from runtime.model.limits import Limits
+from runtime.model.records import Write
+from runtime.model.topology import Plan
 from runtime.testing import Topology
 from schemas.identifiers import new_order_id
 from schemas.messages import Order, StockLevel

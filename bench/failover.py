@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from statistics import quantiles
 
-from ecosystem.kafka import Cluster
+from ecosystem.embedded.kafka import Cluster
 from schemas.messages import StockLevel
 from schemas.topics import WAREHOUSE_INVENTORY
 from tests.chaos.fleet import CORE, SESSION_S, Fleet

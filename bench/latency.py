@@ -19,17 +19,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ecosystem.children import Children
-from ecosystem.health import is_ready
-from ecosystem.kafka import Cluster
-from ecosystem.layout import plan
-from ecosystem.mail import MailSink
-from ecosystem.ports import free_ports
-from ecosystem.postgres import Postgres
-from ecosystem.sample import customers
+from ecosystem.cli.up.children import Children
+from ecosystem.cli.up.layout import plan
+from ecosystem.clients.health import is_ready
+from ecosystem.clients.writer import Writer
+from ecosystem.embedded.kafka import Cluster
+from ecosystem.embedded.mail_server import MailSink
+from ecosystem.embedded.ports import free_ports
+from ecosystem.embedded.postgres import Postgres
+from ecosystem.loadgen.sample import customers
 from ecosystem.services import CORE, DATABASES, NAMES
-from ecosystem.writer import Writer
-from runtime.settings import Settings
+from runtime.common.settings import Settings
 from schemas.messages import StockLevel
 from schemas.topics import CUSTOMERS, WAREHOUSE_INVENTORY
 

@@ -22,10 +22,10 @@ import aiohttp
 import psutil
 
 from bench.changelogs import Changelogs
-from ecosystem.kafka import Cluster
-from ecosystem.ports import free_ports
+from ecosystem.embedded.kafka import Cluster
+from ecosystem.embedded.ports import free_ports
 from ecosystem.services import CORE
-from runtime.settings import Settings
+from runtime.common.settings import Settings
 
 EVERY_S = 0.25
 MIB = 1024 * 1024

@@ -30,12 +30,12 @@ import psutil
 from rich.console import Console
 
 from bench.latency import announce_stock
-from ecosystem.children import Children
-from ecosystem.health import is_ready
-from ecosystem.kafka import Cluster
-from ecosystem.layout import plan
-from ecosystem.ports import free_ports
-from runtime.settings import Settings
+from ecosystem.cli.up.children import Children
+from ecosystem.cli.up.layout import plan
+from ecosystem.clients.health import is_ready
+from ecosystem.embedded.kafka import Cluster
+from ecosystem.embedded.ports import free_ports
+from runtime.common.settings import Settings
 
 MIB = 1024 * 1024
 

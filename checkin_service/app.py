@@ -6,11 +6,11 @@ from checkin_service import http
 from checkin_service.compensation import compensating
 from checkin_service.models import OUTBOX
 from checkin_service.store import CheckIns
-from runtime.database import Database
+from runtime.common.settings import Settings
+from runtime.database.outbox import Outbox
+from runtime.database.pool import Database
 from runtime.hosting import Hosted
-from runtime.outbox import Outbox
-from runtime.service import Input, Service
-from runtime.settings import Settings
+from runtime.model.service import Input, Service
 from schemas.topics import CHECKIN_REJECTIONS, HOME_CHECKINS
 
 

@@ -1,7 +1,7 @@
 """Compensation: a check-in that counts for nothing is rejected here as well."""
 
 from checkin_service.store import CheckIns
-from runtime.service import Context, Effect, Processor
+from runtime.model.service import Context, Effect, Processor
 from schemas.messages import CheckinRejected
 
 

@@ -2,7 +2,7 @@
 
 from sqlalchemy import Column, DateTime, Double, MetaData, Table, Text, UniqueConstraint, Uuid, func
 
-from runtime.outbox import outbox_table
+from runtime.database.outbox import outbox_table
 
 MODELS = MetaData()
 

@@ -9,9 +9,9 @@ from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from checkin_service.models import CHECK_INS
-from runtime.database import Database
-from runtime.outbox import Outbox
-from runtime.service import RefusedForGood
+from runtime.database.outbox import Outbox
+from runtime.database.pool import Database
+from runtime.model.service import RefusedForGood
 from schemas.api import Checkin, CheckinState, NewCheckin
 from schemas.identifiers import new_event_id
 from schemas.messages import CheckinRejected, HomeCheckin

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from importlib import import_module
 
+from runtime.common.settings import Settings
 from runtime.hosting import Hosted
-from runtime.settings import Settings
 
 _BUILDERS = {
     "orders": "orders_service.app",

@@ -3,8 +3,8 @@
 from datetime import timedelta
 
 from email_service.state import CUSTOMERS, QUEUE, SENT, WAITING, Addressed, Letter, Queued
-from runtime.queues import SLICE
-from runtime.service import Context, Effect
+from runtime.model.service import Context, Effect
+from runtime.state.queues import SLICE
 from schemas.messages import Customer, CustomerLevel, OrderEnriched
 from schemas.topics import BY_LEVEL, ORDERS_ENRICHED
 

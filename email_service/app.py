@@ -6,11 +6,11 @@ from email_service.address import Addressing
 from email_service.compose import compose
 from email_service.join import LETTERS_BY_CUSTOMER, PAYMENTS_BY_ORDER, Joining, route
 from email_service.state import CUSTOMERS, JOINS, PAYMENT_ROWS, QUEUE, SENT, WAITING, Addressed
-from runtime.envelope import domain_of
+from runtime.common.settings import Settings
 from runtime.hosting import Hosted
-from runtime.post_office import PostOffice
-from runtime.service import Context, Effect, Input, Service
-from runtime.settings import Settings
+from runtime.mail.envelope import domain_of
+from runtime.mail.mailer import PostOffice
+from runtime.model.service import Context, Effect, Input, Service
 from schemas import topics
 from schemas.topics import BY_LEVEL, ORDERS, ORDERS_ENRICHED, PAYMENTS
 

@@ -9,8 +9,8 @@ from functools import partial
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from email_service.state import Addressed, Kind, Letter
-from runtime.mail import compose_email, domain_of
-from runtime.service import RefusedForGood
+from runtime.mail.message import compose_email, domain_of
+from runtime.model.service import RefusedForGood
 from schemas.addresses import address
 from schemas.money import format_amount
 

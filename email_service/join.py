@@ -3,8 +3,8 @@
 from datetime import datetime, timedelta
 
 from email_service.state import JOINS, PAYMENT_ROWS, Join, Kind, Letter, PaymentRow
-from runtime.memory import KEPT
-from runtime.service import Context
+from runtime.model.service import Context
+from runtime.state.ttl_table import KEPT
 from schemas.messages import Order, OrderState, Payment
 from schemas.payments import payment_key
 from schemas.topics import DAY, PAYMENTS, Topic, repartition

@@ -6,9 +6,9 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from runtime.memory import Memory, Remembered, Seen
-from runtime.queues import Queue
-from runtime.service import Table
+from runtime.model.service import Table
+from runtime.state.queues import Queue
+from runtime.state.ttl_table import Memory, Remembered, Seen
 from schemas.messages import Customer, Order, Payment
 from schemas.payments import Counted, Paid
 from schemas.wire import Message

@@ -9,7 +9,7 @@
 [Greeting(order_id='o-1', text='Thank you, customer 7')]
 """
 
-from runtime.service import Context, Input, Service, Table
+from runtime.model.service import Context, Input, Service, Table
 from schemas.messages import Order, OrderState
 from schemas.topics import ORDERS, WEEK, Topic
 from schemas.wire import Message

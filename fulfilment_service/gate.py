@@ -3,9 +3,9 @@
 from datetime import timedelta
 
 from fulfilment_service.state import CHECK_INS, PAYMENTS_COUNTED, PROGRESS, SEEN, Progress, WaitingCheckin
-from runtime.memory import KEPT
-from runtime.queues import SLICE
-from runtime.service import Context
+from runtime.model.service import Context
+from runtime.state.queues import SLICE
+from runtime.state.ttl_table import KEPT
 from schemas.messages import CheckinRejected, Fulfilled, HomeCheckin, Need, Order, OrderState, Payment
 from schemas.payments import payment_key
 from schemas.topics import CHECKIN_REJECTIONS, FULFILMENTS, PAYMENTS, repartition

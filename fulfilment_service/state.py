@@ -4,9 +4,9 @@ from decimal import Decimal
 
 from pydantic import Field
 
-from runtime.memory import Seen
-from runtime.queues import Queue
-from runtime.service import Table
+from runtime.model.service import Table
+from runtime.state.queues import Queue
+from runtime.state.ttl_table import Seen
 from schemas.messages import CheckinRejected, HomeCheckin, OrderState
 from schemas.payments import Counted, Paid
 from schemas.wire import Message, Money

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from orders_service.state import ORDERS_VIEW, OrderView
-from runtime.service import Context
+from runtime.model.service import Context
 from schemas.api import Verdict
 from schemas.messages import CheckType, Fulfilled, Order, OrderState, OrderValidation, ValidationResult
 from schemas.topics import ORDERS

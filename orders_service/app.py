@@ -5,9 +5,9 @@ from datetime import timedelta
 from orders_service import http
 from orders_service.aggregate import Gathering
 from orders_service.state import ORDERS_VIEW
+from runtime.common.settings import Settings
 from runtime.hosting import Hosted
-from runtime.service import Input, Service
-from runtime.settings import Settings
+from runtime.model.service import Input, Service
 from schemas.messages import CheckType
 from schemas.topics import FULFILMENTS, ORDER_VALIDATIONS, ORDERS
 

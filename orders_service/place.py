@@ -1,7 +1,7 @@
 """Placing an order: the first of an id is written, what comes under that id later is compared with it. Pure."""
 
 from orders_service.state import ORDERS_VIEW
-from runtime.service import Context
+from runtime.model.service import Context
 from schemas.messages import Order, OrderState
 from schemas.topics import ORDERS
 

@@ -1,6 +1,6 @@
 """What the orders service holds: one row an order, from its first verdict or message on, for ever."""
 
-from runtime.service import Table
+from runtime.model.service import Table
 from schemas.api import OrderOutcome, Verdict
 from schemas.messages import CheckType, Order
 from schemas.wire import Message

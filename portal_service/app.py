@@ -2,9 +2,9 @@
 
 from portal_service import http
 from portal_service.view import CHECK_INS_VIEW, on_check_in, on_rejected
+from runtime.common.settings import Settings
 from runtime.hosting import Hosted
-from runtime.service import Input, Service
-from runtime.settings import Settings
+from runtime.model.service import Input, Service
 from schemas.topics import CHECKIN_REJECTIONS, HOME_CHECKINS
 
 

@@ -1,6 +1,6 @@
 """The check-ins of each order, whichever of a check-in and its rejection is seen first, and however often. Pure."""
 
-from runtime.service import Context, Table
+from runtime.model.service import Context, Table
 from schemas.api import CheckinState, PortalCheckin, PortalCheckins
 from schemas.messages import CheckinRejected, HomeCheckin
 

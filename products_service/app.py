@@ -3,11 +3,11 @@
 from products_service import http
 from products_service.models import OUTBOX
 from products_service.store import Products
-from runtime.database import Database
+from runtime.common.settings import Settings
+from runtime.database.outbox import Outbox
+from runtime.database.pool import Database
 from runtime.hosting import Hosted
-from runtime.outbox import Outbox
-from runtime.service import Service
-from runtime.settings import Settings
+from runtime.model.service import Service
 from schemas.topics import PRODUCTS
 
 

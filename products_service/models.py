@@ -2,7 +2,7 @@
 
 from sqlalchemy import BigInteger, Column, DateTime, MetaData, Numeric, Table, Text, func
 
-from runtime.outbox import outbox_table
+from runtime.database.outbox import outbox_table
 
 MODELS = MetaData()
 

@@ -9,8 +9,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from products_service.models import PRODUCTS
-from runtime.database import Database
-from runtime.outbox import Outbox
+from runtime.database.outbox import Outbox
+from runtime.database.pool import Database
 from schemas import topics
 from schemas.api import NewProduct, Product, ProductState
 from schemas.identifiers import new_event_id

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from aiohttp import web
 from yarl import URL
 
-from runtime.calls import NotHere, Unavailable
-from runtime.service import Context, Outage, Service, Table
-from runtime.settings import Settings
-from runtime.watch import Watch
+from runtime.common.settings import Settings
+from runtime.model.commands import NotHere, Unavailable
+from runtime.model.service import Context, Outage, Service, Table
+from runtime.model.watch import Watch
 from schemas.topics import Topic
 from schemas.wire import Message
 
 if TYPE_CHECKING:
-    from runtime.database import Database  # SQLAlchemy takes its time: not for workers without a database
-    from runtime.outbox import Outbox
+    from runtime.database.outbox import Outbox
+    from runtime.database.pool import Database  # SQLAlchemy takes its time: not for workers without a database
 
 __all__ = ["Copy", "DatabaseAway", "Host", "Hosted", "NoDatabase", "NotHere", "Unavailable"]
 

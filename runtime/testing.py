@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
 
-from runtime.calls import Call
-from runtime.decide import Decider
-from runtime.partitioning import partition_of
-from runtime.plan import Plan
-from runtime.records import CONSUMED_BY, Header, Membership, Record, Taken, TopicPartition, Write
-from runtime.service import Context, Effect, Pending, Service, Table
-from runtime.state import MemoryStores
-from runtime.timers import Due, Timers
+from runtime.common.partitioning import partition_of
+from runtime.loop.process import Decider
+from runtime.loop.timers import Due, Timers
+from runtime.model.commands import Call
+from runtime.model.records import CONSUMED_BY, Header, Membership, Record, Taken, TopicPartition, Write
+from runtime.model.service import Context, Effect, Pending, Service, Table
+from runtime.model.topology import Plan
+from runtime.state.stores import MemoryStores
 from schemas.topics import Topic
 from schemas.wire import Message
 

@@ -22,7 +22,7 @@ def kafka(tmp_path_factory):
     if servers := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
         yield servers
         return
-    from ecosystem.kafka import Cluster
+    from ecosystem.embedded.kafka import Cluster
 
     home = tmp_path_factory.mktemp("kafka")
     with Cluster(home) as cluster:
@@ -34,7 +34,7 @@ def kafka(tmp_path_factory):
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory):
     """A real PostgreSQL, fresh, for the whole run."""
-    from ecosystem.postgres import Postgres
+    from ecosystem.embedded.postgres import Postgres
 
     with Postgres(tmp_path_factory.mktemp("postgres")) as server:
         yield server

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from runtime.hosting import Hosted
-from runtime.service import Input
+from runtime.model.service import Input
 
 
 class Decisions(Counter[tuple[str, str, str]]):

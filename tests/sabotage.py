@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ecosystem.cli import main
+from ecosystem.cli.main import main
 from orders_service.aggregate import Gathering
-from runtime.checkpoint import ExactlyOnce
-from runtime.internals import FencedProducer
-from runtime.member import KafkaMember
+from runtime.kafka.aiokafka_internals import FencedProducer
+from runtime.kafka.group_consumer import KafkaMember
+from runtime.loop.checkpoint import ExactlyOnce
 
 
 def starve() -> None:

@@ -12,12 +12,12 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 
 from ecosystem.audit.facts import CORE, MODELS, TOPICS, Fact, Source, placed
+from ecosystem.audit.reading.sort import Sorted
 from ecosystem.audit.report import Report, Rules
 from ecosystem.audit.run import judge
-from ecosystem.audit.sort import Sorted
-from runtime.partitioning import partition_of
-from runtime.provision import ensure_topics
-from runtime.settings import Settings
+from runtime.common.partitioning import partition_of
+from runtime.common.settings import Settings
+from runtime.kafka.topics import ensure_topics
 from schemas.messages import CheckType
 from tests.workers import Deployment
 

@@ -20,13 +20,13 @@ from prometheus_client import CollectorRegistry
 from yarl import URL
 
 from ecosystem.services import CORE, build
-from runtime import internals
+from runtime.common.partitioning import partition_of
+from runtime.common.settings import Settings
 from runtime.hosting import Hosted, NotHere
-from runtime.metrics import LoopMetrics
-from runtime.partitioning import partition_of
-from runtime.plan import Plan
-from runtime.settings import Settings
-from runtime.worker import Worker
+from runtime.kafka import aiokafka_internals
+from runtime.metrics.loop import LoopMetrics
+from runtime.model.topology import Plan
+from runtime.worker.worker import Worker
 from schemas.messages import StockLevel
 from schemas.topics import WAREHOUSE_INVENTORY
 from validators.inventory.state import STOCK
@@ -65,7 +65,7 @@ class Answer(NamedTuple):
 
 
 async def _settled(consumer: AIOKafkaConsumer, ends: Mapping[Physical, int]) -> bool:
-    stable = await internals.log_ends(consumer, ends, committed=True)
+    stable = await aiokafka_internals.log_ends(consumer, ends, committed=True)
     return all(stable[tp] >= end for tp, end in ends.items())
 
 
@@ -235,7 +235,7 @@ class Deployment:
         async with self.consumer(committed=committed) as consumer:
             tps = [Physical(self.prefix + topic, p) for p in range(partitions)]
             consumer.assign(tps)
-            ends = await internals.log_ends(consumer, tps, committed=False)
+            ends = await aiokafka_internals.log_ends(consumer, tps, committed=False)
             if committed:
                 # Its writer knows of a commit a moment before the markers make it readable for others.
                 await until(lambda: _settled(consumer, ends), f"no transaction open on {topic}")
@@ -279,7 +279,7 @@ class Deployment:
             read = {group: await self.progress(group) for group in groups}
             # After that: what a group has written by then, another one has not read.
             async with self.consumer(committed=False) as consumer:
-                ends = await internals.log_ends(consumer, topics, committed=False)
+                ends = await aiokafka_internals.log_ends(consumer, topics, committed=False)
             return {
                 group: [tp for tp in tps if (read[group][tp][0] if tp in read[group] else 0) < ends[tp]]
                 for group, tps in inputs.items()

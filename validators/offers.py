@@ -1,7 +1,7 @@
 """Which products are on offer, as a validator knows it from the product service's events."""
 
-from runtime.service import Context, Table
-from runtime.versions import Versioned, Versions
+from runtime.model.service import Context, Table
+from runtime.state.versions import Versioned, Versions
 from schemas.messages import ProductEvent, ProductEventKind
 
 

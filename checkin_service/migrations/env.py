@@ -1,6 +1,6 @@
 """Run by Alembic."""
 
 from checkin_service.models import MODELS
-from runtime import migrations
+from runtime.database import migrations
 
 migrations.run(MODELS)

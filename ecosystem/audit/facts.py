@@ -12,7 +12,7 @@ from portal_service.view import CHECK_INS_VIEW
 from product_subscribers.monitoring.state import COUNTED, TOTALS
 from product_subscribers.notifications.state import TOLD
 from product_subscribers.security.state import WATCHED
-from runtime.service import EFFECTS_CHANGELOG, TIMERS_CHANGELOG, Pending, Refused, Table, Wake
+from runtime.model.service import EFFECTS_CHANGELOG, TIMERS_CHANGELOG, Pending, Refused, Table, Wake
 from schemas import topics
 from schemas.messages import CustomerLevel, ProductEvent
 from schemas.topics import DEAD_LETTERS, Topic

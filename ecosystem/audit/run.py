@@ -10,13 +10,14 @@ from typing import NamedTuple
 
 from pydantic import SecretStr
 
-from ecosystem.audit import catalogue, database, delivered, lost, notices, orders, products
 from ecosystem.audit.facts import CORE, SERVICES, TOPICS, Fact, Source
-from ecosystem.audit.read import Topics
+from ecosystem.audit.judging import lost, notices, orders, products, stock
+from ecosystem.audit.judging.totals import Sums
+from ecosystem.audit.reading import database, maildir
+from ecosystem.audit.reading.sort import Sorted
+from ecosystem.audit.reading.topics import Topics
 from ecosystem.audit.report import AuditError, Kind, Report, Rules, Violation
-from ecosystem.audit.sort import Sorted
-from ecosystem.audit.totals import Sums
-from runtime.settings import Guarantee, Settings
+from runtime.common.settings import Guarantee, Settings
 from schemas.messages import CheckType, Need
 
 GRACE = timedelta(seconds=30)
@@ -157,7 +158,7 @@ async def _read_rows(reach: _Reach, source: Source | None, facts: Sorted) -> Non
 
 
 async def _read_mail(folder: Path, began_ms: int, facts: Sorted, report: Report) -> None:
-    for number, found in enumerate(delivered.letters(folder, began_ms)):
+    for number, found in enumerate(maildir.letters(folder, began_ms)):
         if found is None:
             report.counts["letters of others"] += 1
         else:
@@ -199,7 +200,7 @@ async def judge(facts: Sorted, rules: Rules, report: Report, progress: Progress 
         facts.add(event_id.encode(), fact._replace(source=Source.TOLD_OF))
 
     for code, of_code in facts.codes():
-        for violation in catalogue.judge(code, of_code, rules, report.counts, sums, told):
+        for violation in products.judge(code, of_code, rules, report.counts, sums, told):
             report.add(violation)
         await asyncio.sleep(0)
     for violation in sums.judge(facts.of_shop(), rules, report.counts):
@@ -213,7 +214,7 @@ async def judge(facts: Sorted, rules: Rules, report: Report, progress: Progress 
     for product in facts.products():
         of: Callable[[Source], Iterator[Fact]] = partial(facts.of_product, product)
         streams = of(Source.WAREHOUSE), of(Source.STOCK), of(Source.HELD)
-        for violation in products.judge(product, *streams, rules, report.counts, of(Source.SENT_OFF)):
+        for violation in stock.judge(product, *streams, rules, report.counts, of(Source.SENT_OFF)):
             report.add(violation)
         await asyncio.sleep(0)
     progress("judging orders", size, size)

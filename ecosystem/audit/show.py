@@ -7,10 +7,10 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from ecosystem import readable
 from ecosystem.audit.facts import NAMES, Fact
 from ecosystem.audit.report import Report, Violation
-from runtime.records import Record
+from ecosystem.clients import readable
+from runtime.model.records import Record
 
 _COUNTS = {
     "orders": "orders posted",

@@ -3,9 +3,9 @@
 from product_subscribers.monitoring import http
 from product_subscribers.monitoring.counts import PRODUCTS_BY_SHOP, on_change, route
 from product_subscribers.monitoring.state import COUNTED, TOTALS
+from runtime.common.settings import Settings
 from runtime.hosting import Hosted
-from runtime.service import Input, Service
-from runtime.settings import Settings
+from runtime.model.service import Input, Service
 from schemas.topics import PRODUCTS
 
 

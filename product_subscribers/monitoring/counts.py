@@ -1,7 +1,7 @@
 """Totals over all products: their changes meet under one key, in the partition that has the totals. Pure."""
 
 from product_subscribers.monitoring.state import COUNTED, TOTALS, Counted
-from runtime.service import Context
+from runtime.model.service import Context
 from schemas.api import ProductTotals
 from schemas.messages import ProductEvent, ProductEventKind
 from schemas.topics import PRODUCTS, repartition

@@ -1,7 +1,7 @@
 """What monitoring holds: the totals, and of each product what they have counted last. All of it in one partition."""
 
-from runtime.service import Table
-from runtime.versions import Versioned, Versions
+from runtime.model.service import Table
+from runtime.state.versions import Versioned, Versions
 from schemas.api import ProductTotals
 
 

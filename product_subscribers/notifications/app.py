@@ -2,11 +2,11 @@
 
 from product_subscribers.notifications.letters import Notifying, compose
 from product_subscribers.notifications.state import TOLD, Notice
-from runtime.envelope import domain_of
+from runtime.common.settings import Settings
 from runtime.hosting import Hosted
-from runtime.post_office import PostOffice
-from runtime.service import Effect, Input, Service
-from runtime.settings import Settings
+from runtime.mail.envelope import domain_of
+from runtime.mail.mailer import PostOffice
+from runtime.model.service import Effect, Input, Service
 from schemas.topics import PRODUCT_ALERTS, PRODUCTS
 
 

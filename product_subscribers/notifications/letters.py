@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from email.message import EmailMessage
 
 from product_subscribers.notifications.state import TOLD, Notice
-from runtime.mail import compose_email, domain_of
-from runtime.service import Context, Effect, RefusedForGood
-from runtime.versions import Versioned
+from runtime.mail.message import compose_email, domain_of
+from runtime.model.service import Context, Effect, RefusedForGood
+from runtime.state.versions import Versioned
 from schemas.addresses import address
 from schemas.messages import ProductAlert, ProductAlertKind, ProductEvent
 from schemas.money import format_amount

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from runtime.versions import Versioned, Versions
+from runtime.state.versions import Versioned, Versions
 from schemas.wire import Message
 
 

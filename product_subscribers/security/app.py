@@ -5,9 +5,9 @@ from decimal import Decimal
 
 from product_subscribers.security.rule import Guard
 from product_subscribers.security.state import WATCHED
+from runtime.common.settings import Settings
 from runtime.hosting import Hosted
-from runtime.service import Input, Service
-from runtime.settings import Settings
+from runtime.model.service import Input, Service
 from schemas.topics import PRODUCT_ALERTS, PRODUCTS
 
 

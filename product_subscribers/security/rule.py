@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from product_subscribers.security.state import WATCHED, Watched
-from runtime.service import Context
+from runtime.model.service import Context
 from schemas.messages import ProductAlert, ProductAlertKind, ProductEvent
 from schemas.money import plain_amount
 from schemas.topics import PRODUCT_ALERTS

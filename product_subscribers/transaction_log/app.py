@@ -2,10 +2,10 @@
 
 from product_subscribers.transaction_log import http
 from product_subscribers.transaction_log.store import Log
-from runtime.database import Database
+from runtime.common.settings import Settings
+from runtime.database.pool import Database
 from runtime.hosting import Hosted
-from runtime.service import Context, Effect, Input, Service
-from runtime.settings import Settings
+from runtime.model.service import Context, Effect, Input, Service
 from schemas.messages import ProductEvent
 from schemas.topics import PRODUCTS
 

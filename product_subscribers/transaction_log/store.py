@@ -6,8 +6,8 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 
 from product_subscribers.transaction_log.models import PRODUCT_LOG
-from runtime.database import Database
-from runtime.service import RefusedForGood
+from runtime.database.pool import Database
+from runtime.model.service import RefusedForGood
 from schemas.messages import ProductEvent
 
 MOST = 1000

@@ -15,7 +15,7 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError
 from aiohttp.web_protocol import _ErrInfo
 
-from runtime.clock import elapsed_s
+from runtime.common.clock import elapsed_s
 from runtime.http.answers import problem
 from runtime.http.problems import unexpected
 

@@ -8,8 +8,8 @@ from aiohttp import web
 from prometheus_client import REGISTRY
 from prometheus_client.exposition import choose_encoder
 
-from runtime.asyncapi import document as asyncapi_document
 from runtime.hosting import Host, Hosted
+from runtime.http.asyncapi import document as asyncapi_document
 from runtime.http.openapi import document
 
 # The page needs nothing from elsewhere, and so is allowed nothing.

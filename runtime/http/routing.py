@@ -14,7 +14,7 @@ from runtime.http.answers import RETRY, Refused
 from runtime.http.forwarding import NOT_HERE, READ_FROM, SERVED_BY, ask_standby, forward
 from runtime.http.inputs import Deadline
 from runtime.http.signatures import FORWARDED_BY
-from runtime.service import Table
+from runtime.model.service import Table
 
 Answer = Callable[[], Awaitable[web.StreamResponse]]
 FromCopy = Callable[[], web.StreamResponse | None]

@@ -12,8 +12,8 @@ from typing import Any, Self
 from aiokafka import TopicPartition as Physical
 
 from ecosystem.audit import Kind, audit
-from runtime import internals
-from runtime.settings import Guarantee
+from runtime.common.settings import Guarantee
+from runtime.kafka import aiokafka_internals
 from schemas.messages import Order, OrderState
 from schemas.topics import ORDERS
 from tests.chaos.load import Load
@@ -96,7 +96,7 @@ class Books:
     async def _read_on(self) -> int:
         """Reads to the end of what is committed. Returns how many messages there were."""
         count = 0
-        ends = await internals.log_ends(self._consumer, self._tps, committed=True)
+        ends = await aiokafka_internals.log_ends(self._consumer, self._tps, committed=True)
         while any([await self._consumer.position(tp) < end for tp, end in ends.items()]):
             for records in (await self._consumer.getmany(timeout_ms=200)).values():
                 for record in records:

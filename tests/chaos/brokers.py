@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ecosystem.kafka import Cluster
-from ecosystem.ports import free_ports
+from ecosystem.embedded.kafka import Cluster
+from ecosystem.embedded.ports import free_ports
 from tests.chaos.toxiproxy import NotInstalled, Toxiproxy, installed
 
 

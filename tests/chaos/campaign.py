@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from runtime.settings import Guarantee
+from runtime.common.settings import Guarantee
 from tests.chaos.books import Books, Violations
 from tests.chaos.brokers import Brokers
 from tests.chaos.faults import Faults, schedule

@@ -16,8 +16,8 @@ from typing import Any, Self
 
 import aiohttp
 
-from ecosystem import processes
-from ecosystem.ports import free_ports
+from ecosystem.embedded import processes
+from ecosystem.embedded.ports import free_ports
 from tests.chaos.brokers import Lane
 from tests.workers import Deployment
 

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from ecosystem import audit as auditing
 from ecosystem.audit import Kind
 from ecosystem.services import NAMES
-from runtime.settings import Guarantee, Settings
+from runtime.common.settings import Guarantee, Settings
 from schemas.messages import OrderState
 from schemas.topics import ORDERS
 from tests.chaos.books import STUCK_S, Violations

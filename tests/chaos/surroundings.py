@@ -10,9 +10,9 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Self
 
-from ecosystem import processes
-from ecosystem.ports import free_ports
-from ecosystem.postgres import Postgres
+from ecosystem.embedded import processes
+from ecosystem.embedded.ports import free_ports
+from ecosystem.embedded.postgres import Postgres
 from ecosystem.services import DATABASES
 
 _TAKES_MAIL_S = 120.0

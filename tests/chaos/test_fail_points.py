@@ -10,8 +10,8 @@ import signal
 from collections.abc import AsyncIterator, Iterable
 from itertools import count
 
-from runtime.failpoints import POINTS
-from runtime.settings import Guarantee
+from runtime.common.failpoints import POINTS
+from runtime.common.settings import Guarantee
 from tests.chaos.books import Books
 from tests.chaos.fleet import CORE, Fleet, Process
 from tests.chaos.load import Load

@@ -6,7 +6,7 @@ from time import monotonic
 
 import pytest
 
-from ecosystem.ports import free_ports
+from ecosystem.embedded.ports import free_ports
 from tests.chaos.toxiproxy import NotInstalled, Toxiproxy, installed
 from tests.workers import PATIENCE_S, until
 

@@ -14,11 +14,11 @@ from typing import Any, Self
 
 import aiohttp
 
-from ecosystem import processes
-from ecosystem.kafka.install import cache_dir
-from ecosystem.locks import exclusive
-from ecosystem.ports import free_ports
-from ecosystem.running import data_dir
+from ecosystem.cli.running import data_dir
+from ecosystem.embedded import processes
+from ecosystem.embedded.kafka.install import cache_dir
+from ecosystem.embedded.locks import exclusive
+from ecosystem.embedded.ports import free_ports
 
 VERSION = "v2.5.0"
 _MODULE = f"github.com/Shopify/toxiproxy/v2/cmd/server@{VERSION}"

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
-from ecosystem.ports import free_ports
+from ecosystem.embedded.ports import free_ports
 from ecosystem.services import NAMES
-from runtime.settings import Settings
+from runtime.common.settings import Settings
 from tests.workers import Deployment, Remote
 
 ROOT = Path(__file__).parents[2]

@@ -9,9 +9,9 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from jsonschema import Draft7Validator
 
 from ecosystem.services import NAMES, build
-from runtime.asyncapi import document
-from runtime.partitioning import partition_of
-from runtime.provision import ensure_topics, public_topics
+from runtime.common.partitioning import partition_of
+from runtime.http.asyncapi import document
+from runtime.kafka.topics import ensure_topics, public_topics
 from schemas.messages import Customer, CustomerLevel, Payment
 from schemas.topics import CATALOGUE, CUSTOMERS, ORDERS, PAYMENTS
 from tests.contracts.fuzzing import databases

@@ -7,11 +7,11 @@ import secrets
 import pytest
 
 from ecosystem.services import NAMES, build
+from runtime.common.settings import Settings
 from runtime.hosting import Hosted
 from runtime.http.openapi import document
 from runtime.http.server import application
 from runtime.http.signatures import FORWARDED_BY
-from runtime.settings import Settings
 from schemas.topics import DEAD_LETTERS
 from tests.contracts.fuzzing import all_services, databases, fuzz
 from tests.workers import Deployment

@@ -12,10 +12,10 @@ import aiohttp
 import asyncpg
 import pytest
 
-from ecosystem.ports import free_ports
-from ecosystem.postgres import Postgres
+from ecosystem.embedded.ports import free_ports
+from ecosystem.embedded.postgres import Postgres
 from ecosystem.services import CORE
-from runtime.outbox import EVENT_ID
+from runtime.database.outbox import EVENT_ID
 from schemas.messages import Payment
 from schemas.topics import HOME_CHECKINS, PAYMENTS
 from tests.workers import PATIENCE_S, Remote, until

@@ -9,8 +9,8 @@ from aiokafka import TopicPartition as Physical
 from aiokafka.record.util import calc_crc32c
 
 from ecosystem.audit import audit
-from ecosystem.dead_letters.redrive import redrive
-from runtime.partitioning import partition_of
+from ecosystem.clients.dead_letters.redrive import redrive
+from runtime.common.partitioning import partition_of
 from schemas.messages import CheckType, Order, OrderValidation, StockLevel, ValidationResult
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, WAREHOUSE_INVENTORY
 from tests.workers import until

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from ecosystem import sample
-from ecosystem.api import ProductsApi
-from ecosystem.products import offer
+from ecosystem.cli.products import offer
+from ecosystem.clients.api import ProductsApi
+from ecosystem.loadgen import sample
 from ecosystem.services import CORE
 from schemas.messages import OrderState, ProductEventKind
 from schemas.topics import CHECKIN_REJECTIONS, ORDERS, PAYMENTS, PRODUCTS

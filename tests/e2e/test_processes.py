@@ -12,8 +12,8 @@ import pytest
 from aiokafka import TopicPartition as Physical
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
-from ecosystem.ports import free_ports, is_open
-from ecosystem.sample import stock
+from ecosystem.embedded.ports import free_ports, is_open
+from ecosystem.loadgen.sample import stock
 from schemas.messages import Order
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, WAREHOUSE_INVENTORY
 from tests.workers import PATIENCE_S, Remote, until

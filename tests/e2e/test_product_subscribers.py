@@ -10,7 +10,7 @@ import aiohttp
 import asyncpg
 import pytest
 
-from ecosystem.ports import free_ports
+from ecosystem.embedded.ports import free_ports
 from schemas.messages import ProductAlertKind
 from schemas.topics import PRODUCT_ALERTS, PRODUCTS
 from tests.letters import Mailbox, serving

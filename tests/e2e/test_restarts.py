@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from runtime.watch import Watches
+from runtime.model.watch import Watches
 from schemas.topics import ORDER_VALIDATIONS, ORDERS
 from tests.workers import until
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from runtime.partitioning import partition_of
+from runtime.common.partitioning import partition_of
 from schemas.messages import Customer, Order, OrderValidation, Payment, StockLevel
 from schemas.topics import CUSTOMERS, ORDER_VALIDATIONS, ORDERS, PAYMENTS, WAREHOUSE_INVENTORY
 from tests.foreign.record import Foreign

@@ -10,9 +10,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from jgo.maven import MavenContext
 from rich.console import Console as Terminal
 
-from ecosystem.kafka.install import cache_dir, ensure_jars
-from ecosystem.kafka.jars import VERSION
-from ecosystem.running import data_dir
+from ecosystem.cli.running import data_dir
+from ecosystem.embedded.kafka.install import cache_dir, ensure_jars
+from ecosystem.embedded.kafka.jars import VERSION
 from tests.foreign.cases import PARTITIONS
 from tests.foreign.record import Foreign, Place, WriteError
 

@@ -2,7 +2,7 @@
 
 import logging
 
-from ecosystem.ports import free_ports
+from ecosystem.embedded.ports import free_ports
 from tests.workers import until
 
 ORDER = {"customerId": 1, "product": "JUMPERS", "quantity": 1, "price": 5}
@@ -44,7 +44,7 @@ async def test_the_second_worker_of_one_url_is_not_ready_until_the_first_has_gon
 
 async def test_a_url_of_this_host_alone_is_refused_in_a_group_of_several_hosts(deployment, monkeypatch):
     first = await deployment.start(http_host="0.0.0.0")
-    monkeypatch.setattr("runtime.worker.network_identity", lambda: "another host")
+    monkeypatch.setattr("runtime.worker.worker.network_identity", lambda: "another host")
     second = await deployment.start(name="w1", http_host="0.0.0.0", ready=False)
     await until(lambda: second.readiness()["refused"], "refused")
     assert "other hosts cannot reach http://0.0.0.0:" in second.readiness()["refused"]

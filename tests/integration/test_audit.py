@@ -17,19 +17,19 @@ from pydantic import SecretStr
 
 from ecosystem.audit import AuditError, Kind, audit
 from ecosystem.audit.facts import SUBSCRIBERS, TOPICS, Source
-from ecosystem.cli import main
-from ecosystem.mail import MailSink
+from ecosystem.cli.main import main
+from ecosystem.embedded.mail_server import MailSink
 from ecosystem.services import CORE, DATABASES, NAMES
 from fulfilment_service.state import PROGRESS
 from portal_service.view import CHECK_INS_VIEW
 from product_subscribers.monitoring.counts import ALL
-from runtime import internals, kafka
-from runtime.dead_letters import LOST_UNTIL, dead_letter
-from runtime.lost import Cause, Loss, Path
-from runtime.provision import ensure_topics
-from runtime.records import Record
-from runtime.service import Pending, Table
-from runtime.settings import Guarantee
+from runtime.common.settings import Guarantee
+from runtime.data_loss.losses import Cause, Loss, Path
+from runtime.kafka import aiokafka_internals, clients
+from runtime.kafka.topics import ensure_topics
+from runtime.model.dead_letters import LOST_UNTIL, dead_letter
+from runtime.model.records import Record
+from runtime.model.service import Pending, Table
 from schemas.api import CheckinState
 from schemas.messages import (
     CheckinRejected,
@@ -1035,14 +1035,14 @@ async def test_what_is_written_in_one_transaction_is_seen_together(kafka, day, m
     """Its first record is there when the ends are looked for, its second one comes after that."""
     settings = await topics.write(kafka, day.records)
     looking = asyncio.Event()
-    log_ends = internals.log_ends
+    log_ends = aiokafka_internals.log_ends
 
     async def told(consumer, partitions, *, committed):
         if committed:  # the ends are found: it waits until they are stable
             looking.set()
         return await log_ends(consumer, partitions, committed=committed)
 
-    monkeypatch.setattr(internals, "log_ends", told)
+    monkeypatch.setattr(aiokafka_internals, "log_ends", told)
     logs = day.copy()
     final = final_of(logs, "open").saying(state=OrderState.FAILED)
     [row] = logs.of(Source.VIEW, "open")[-1:]
@@ -1080,7 +1080,7 @@ async def test_while_orders_are_decided_nothing_is_mistaken_for_a_violation(depl
             await asyncio.sleep(0.05)
         return count
 
-    clients = [asyncio.create_task(client(number)) for number in range(4)]
+    kafka = [asyncio.create_task(client(number)) for number in range(4)]
     try:
         for _ in range(4):
             # With grace: a FAILED order's pieces may have to be given back by the other worker.
@@ -1088,7 +1088,7 @@ async def test_while_orders_are_decided_nothing_is_mistaken_for_a_violation(depl
             assert report.violations == []
     finally:
         stop.set()
-        counts = await asyncio.gather(*clients)
+        counts = await asyncio.gather(*kafka)
     await deployment.caught_up("details+fraud+inventory+orders")
 
     async def settled():
@@ -1137,4 +1137,4 @@ async def test_the_command(kafka, day, monkeypatch):
 
 def kafka_writer(settings):
     patient = settings.model_copy(update={"transaction_timeout_s": 600})
-    return kafka.transactional_producer(patient, f"{settings.topic_prefix}test-{time.time_ns()}")
+    return clients.transactional_producer(patient, f"{settings.topic_prefix}test-{time.time_ns()}")

@@ -17,7 +17,7 @@ NOW_MS = 1_700_000_000_000
 
 RUN = """
 import json, resource, sys
-from ecosystem.cli import main
+from ecosystem.cli.main import main
 try:
     main(["audit", "--json"])
 except SystemExit as end:

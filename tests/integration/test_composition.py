@@ -11,10 +11,10 @@ from aiokafka import TopicPartition as Physical
 from faust.assignor.partition_assignor import PartitionAssignor
 
 from ecosystem.services import CORE, build
-from runtime.adoption import CompositionInUse
-from runtime.assignor import Assignor
-from runtime.records import CONSUMED_BY
-from runtime.worker import Worker
+from runtime.faust_adapter.assignor import Assignor
+from runtime.group.offset_migration import CompositionInUse
+from runtime.model.records import CONSUMED_BY
+from runtime.worker.worker import Worker
 from schemas.messages import Order, OrderState
 from schemas.topics import ORDERS
 from tests.recording import Decisions

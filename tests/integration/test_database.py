@@ -11,10 +11,10 @@ from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
-from ecosystem.postgres import Postgres
-from runtime.database import Database, alembic_config
+from ecosystem.embedded.postgres import Postgres
+from runtime.common.settings import Settings
+from runtime.database.pool import Database, alembic_config
 from runtime.hosting import DatabaseAway, NoDatabase
-from runtime.settings import Settings
 from tests.workers import PATIENCE_S, until
 
 MIGRATIONS = {

@@ -9,11 +9,11 @@ import trustme
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult
 
-from ecosystem.dead_letters.redrive import redrive
-from ecosystem.ports import free_ports
+from ecosystem.clients.dead_letters.redrive import redrive
+from ecosystem.embedded.ports import free_ports
 from email_service.compose import message_id
 from email_service.state import Kind
-from runtime.post_office import PostOffice
+from runtime.mail.mailer import PostOffice
 from schemas.messages import Customer, Order, OrderState, Payment
 from schemas.topics import BY_LEVEL, CUSTOMERS, ORDERS, ORDERS_ENRICHED, PAYMENTS, CustomerLevel
 from tests.letters import READY_S, Mailbox, serving

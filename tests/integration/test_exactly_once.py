@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from runtime.internals import FencedProducer
-from runtime.records import CONSUMED_BY
+from runtime.kafka.aiokafka_internals import FencedProducer
+from runtime.model.records import CONSUMED_BY
 from schemas.messages import Order, OrderState
 from schemas.topics import ORDER_VALIDATIONS, ORDERS
 from tests.recording import Decisions

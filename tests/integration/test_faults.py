@@ -5,10 +5,10 @@ import asyncio
 import pytest
 from aiokafka.errors import OutOfOrderSequenceNumber
 
-from runtime.checkpoint import Refused
 from runtime.hosting import Unavailable
-from runtime.provision import ensure_topics
-from runtime.records import Membership
+from runtime.kafka.topics import ensure_topics
+from runtime.loop.checkpoint import Refused
+from runtime.model.records import Membership
 from schemas.messages import Order, OrderState
 from schemas.topics import ORDERS
 from tests.workers import PATIENCE_S, until
@@ -117,7 +117,7 @@ async def test_a_worker_that_does_not_hear_the_broker_is_not_ready_until_it_does
 
     worker._engine.handover.again = notice
     with monkeypatch.context() as deaf:
-        deaf.setattr("runtime.internals.silence", lambda _: float("inf"))
+        deaf.setattr("runtime.kafka.aiokafka_internals.silence", lambda _: float("inf"))
         async with asyncio.timeout(PATIENCE_S):
             await noticed.wait()
         assert not worker.readiness()["ready"]

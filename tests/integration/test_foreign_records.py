@@ -16,9 +16,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from email_service.state import CUSTOMERS as ADDRESSES
-from runtime.dead_letters import MAX_BYTES, REASON
 from runtime.hosting import NotHere
-from runtime.records import TopicPartition
+from runtime.model.dead_letters import MAX_BYTES, REASON
+from runtime.model.records import TopicPartition
 from schemas.topics import CATALOGUE, DEAD_LETTERS
 from tests.commands import orders
 from tests.foreign import franz

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from ecosystem.groups import behind
+from ecosystem.clients.groups import behind
 from schemas.messages import StockLevel
 from schemas.topics import ORDERS, PRODUCTS, WAREHOUSE_INVENTORY
 from tests.workers import until

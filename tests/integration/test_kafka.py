@@ -12,8 +12,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.client import AIOKafkaClient
 
-from ecosystem.kafka import Cluster, KafkaError
-from ecosystem.ports import free_ports, is_open
+from ecosystem.embedded.kafka import Cluster, KafkaError
+from ecosystem.embedded.ports import free_ports, is_open
 
 
 async def create(servers, topic, copies=1):
@@ -115,7 +115,7 @@ def lives(process):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only the Linux kernel kills children with their parent")
 def test_the_broker_dies_with_its_parent(tmp_path):
-    code = "import sys, time, pathlib; from ecosystem.kafka import Cluster\n"
+    code = "import sys, time, pathlib; from ecosystem.embedded.kafka import Cluster\n"
     code += "c = Cluster(pathlib.Path(sys.argv[1]), heap_mb=256).start(); print(c.pid(1), flush=True); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE) as parent:
         pid = int(parent.stdout.readline())

@@ -16,19 +16,19 @@ from click.testing import CliRunner
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from ecosystem.audit import Kind, audit
-from ecosystem.cli import main
-from ecosystem.dead_letters import read
-from ecosystem.kafka import Cluster
+from ecosystem.cli.main import main
+from ecosystem.clients.dead_letters import read
+from ecosystem.embedded.kafka import Cluster
 from orders_service.state import ORDERS_VIEW
-from runtime.broker import KafkaBroker
-from runtime.checkpoint import ExactlyOnce, Unsettled
-from runtime.lost import Cause, LostRecords, Path, RecordsLost
-from runtime.metrics import LoopMetrics
-from runtime.partitioning import partition_of
-from runtime.plan import Plan
-from runtime.service import Input, Service, Table
-from runtime.standby import Follower
-from runtime.state import MemoryStores
+from runtime.common.partitioning import partition_of
+from runtime.data_loss.losses import Cause, LostRecords, Path, RecordsLost
+from runtime.kafka.log_reader import KafkaBroker
+from runtime.loop.checkpoint import ExactlyOnce, Unsettled
+from runtime.loop.standby import Follower
+from runtime.metrics.loop import LoopMetrics
+from runtime.model.service import Input, Service, Table
+from runtime.model.topology import Plan
+from runtime.state.stores import MemoryStores
 from schemas.messages import Order, StockLevel
 from schemas.topics import FOR_EVER, ORDERS, WAREHOUSE_INVENTORY
 from tests.workers import Deployment, until

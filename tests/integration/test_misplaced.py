@@ -9,10 +9,10 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from confluent_kafka import Producer
 
 from ecosystem.audit import audit
-from ecosystem.dead_letters import read
-from ecosystem.dead_letters.redrive import redrive
-from runtime.partitioning import partition_of
-from runtime.provision import WrongPartitions, ensure_topics, public_topics
+from ecosystem.clients.dead_letters import read
+from ecosystem.clients.dead_letters.redrive import redrive
+from runtime.common.partitioning import partition_of
+from runtime.kafka.topics import WrongPartitions, ensure_topics, public_topics
 from schemas.messages import Customer, StockLevel
 from schemas.topics import CUSTOMERS, WAREHOUSE_INVENTORY
 from tests.commands import orders

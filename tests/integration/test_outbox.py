@@ -10,10 +10,10 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from checkin_service.models import OUTBOX
-from runtime.database import Database
+from runtime.common.settings import Settings
+from runtime.database.outbox import EVENT_ID, MOST_BYTES, Outbox
+from runtime.database.pool import Database
 from runtime.hosting import DatabaseAway, Unavailable
-from runtime.outbox import EVENT_ID, MOST_BYTES, Outbox
-from runtime.settings import Settings
 from schemas.messages import CheckinRejected
 from schemas.topics import CHECKIN_REJECTIONS
 from tests.workers import PATIENCE_S, until

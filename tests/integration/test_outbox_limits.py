@@ -8,12 +8,12 @@ from aiokafka.errors import MessageSizeTooLargeError
 from prometheus_client import REGISTRY
 from sqlalchemy import text
 
-from ecosystem.dead_letters import read
-from ecosystem.dead_letters.redrive import redrive
-from runtime.announcer import Announcer
-from runtime.outbox import EVENT_ID
-from runtime.patience import Patience
-from runtime.provision import ensure_topics
+from ecosystem.clients.dead_letters import read
+from ecosystem.clients.dead_letters.redrive import redrive
+from runtime.common.deadlines import Patience
+from runtime.database.outbox import EVENT_ID
+from runtime.kafka.publisher import Announcer
+from runtime.kafka.topics import ensure_topics
 from schemas.messages import CheckinRejected
 from schemas.topics import CHECKIN_REJECTIONS
 from tests.integration.test_outbox import outboxes

@@ -13,10 +13,10 @@ import asyncpg
 import psutil
 import pytest
 
-from ecosystem import postgres as postgres_module
-from ecosystem import postgres_programs, unprivileged
-from ecosystem.postgres import Postgres, PostgresError
-from ecosystem.postgres_programs import programs
+from ecosystem.embedded import postgres as postgres_module
+from ecosystem.embedded import postgres_programs, unprivileged
+from ecosystem.embedded.postgres import Postgres, PostgresError
+from ecosystem.embedded.postgres_programs import programs
 
 ROOT = os.geteuid() == 0
 WAYS = ["setpriv"] if ROOT else []
@@ -123,7 +123,7 @@ async def test_data_of_a_server_that_was_another_user_are_taken_over(tmp_path, m
 def test_a_server_ends_with_whoever_started_it(tmp_path, way):
     script = (
         "import os, sys; from pathlib import Path; from ecosystem import unprivileged; "
-        "from ecosystem.postgres import Postgres; ways = list(unprivileged._ways()); "
+        "from ecosystem.embedded.postgres import Postgres; ways = list(unprivileged._ways()); "
         f"unprivileged._ways = lambda: (found for found in ways if found.prefix[0] == {way!r}); "
         "server = Postgres(Path(sys.argv[1])).start(); print(server.pid, flush=True); os.kill(os.getpid(), 9)"
     )
@@ -178,7 +178,7 @@ def test_a_user_who_is_not_in_the_list_of_users_may_start_it(tmp_path):
     with pytest.raises(KeyError):
         pwd.getpwuid(4711)
     script = (
-        "import os, sys; from pathlib import Path; from ecosystem.postgres import Postgres; "
+        "import os, sys; from pathlib import Path; from ecosystem.embedded.postgres import Postgres; "
         "assert os.geteuid() == 4711; server = Postgres(Path(sys.argv[1])).start(); "
         "server.database('shop'); server.stop(); print('served')"
     )

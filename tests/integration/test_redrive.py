@@ -14,13 +14,13 @@ import pytest
 from click.testing import CliRunner
 
 from ecosystem.audit import audit
-from ecosystem.cli import main
-from ecosystem.dead_letters import read
-from ecosystem.dead_letters import redrive as redriving
-from ecosystem.dead_letters.redrive import Superseded, redrive
-from runtime.dead_letters import dead_letter
-from runtime.provision import ensure_topics, public_topics
-from runtime.records import Record
+from ecosystem.cli.main import main
+from ecosystem.clients.dead_letters import read
+from ecosystem.clients.dead_letters import redrive as redriving
+from ecosystem.clients.dead_letters.redrive import Superseded, redrive
+from runtime.kafka.topics import ensure_topics, public_topics
+from runtime.model.dead_letters import dead_letter
+from runtime.model.records import Record
 from schemas.messages import Order
 from schemas.topics import ORDERS
 from tests.workers import until
@@ -88,8 +88,8 @@ async def test_each_is_written_back_once_as_it_was(letters):
 CRASH = """
 import asyncio, os, signal, sys
 from aiokafka import AIOKafkaProducer
-from ecosystem.dead_letters import redrive
-from runtime.settings import Settings
+from ecosystem.clients.dead_letters import redrive
+from runtime.common.settings import Settings
 
 async def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -8,8 +8,8 @@ import re
 import pytest
 from smtp_script import HANG, Script
 
-from ecosystem.dead_letters.redrive import redrive
-from runtime.attempts import Attempts
+from ecosystem.clients.dead_letters.redrive import redrive
+from runtime.side_effects.scheduler import Attempts
 from schemas.messages import Customer, Order, OrderState
 from schemas.topics import CUSTOMERS, ORDERS
 from tests.workers import until

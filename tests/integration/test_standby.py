@@ -7,12 +7,12 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from prometheus_client import CollectorRegistry
 
 from orders_service.state import ORDERS_VIEW
-from runtime.broker import KafkaBroker
-from runtime.metrics import LoopMetrics
-from runtime.plan import Plan
-from runtime.service import Input, Service, Table
-from runtime.standby import Follower
-from runtime.state import MemoryStores
+from runtime.kafka.log_reader import KafkaBroker
+from runtime.loop.standby import Follower
+from runtime.metrics.loop import LoopMetrics
+from runtime.model.service import Input, Service, Table
+from runtime.model.topology import Plan
+from runtime.state.stores import MemoryStores
 from schemas.messages import StockLevel
 from schemas.topics import WAREHOUSE_INVENTORY
 from tests.workers import until

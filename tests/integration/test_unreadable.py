@@ -13,20 +13,20 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.record.util import calc_crc32c
 from prometheus_client import CollectorRegistry
 
-from ecosystem import reader
 from ecosystem.audit import Kind, audit
-from ecosystem.dead_letters.redrive import redrive
-from ecosystem.kafka import Cluster
+from ecosystem.clients import reader
+from ecosystem.clients.dead_letters.redrive import redrive
+from ecosystem.embedded.kafka import Cluster
 from orders_service.state import ORDERS_VIEW
-from runtime.broker import KafkaBroker
-from runtime.lost import Cause, LostRecords, RecordsLost
-from runtime.metrics import LoopMetrics
-from runtime.partitioning import partition_of
-from runtime.plan import Plan
-from runtime.provision import ensure_topics, topics_of
-from runtime.service import Input, Service, Table
-from runtime.standby import Follower
-from runtime.state import MemoryStores
+from runtime.common.partitioning import partition_of
+from runtime.data_loss.losses import Cause, LostRecords, RecordsLost
+from runtime.kafka.log_reader import KafkaBroker
+from runtime.kafka.topics import ensure_topics, topics_of
+from runtime.loop.standby import Follower
+from runtime.metrics.loop import LoopMetrics
+from runtime.model.service import Input, Service, Table
+from runtime.model.topology import Plan
+from runtime.state.stores import MemoryStores
 from schemas.messages import Order, StockLevel
 from schemas.topics import ORDERS, WAREHOUSE_INVENTORY
 from tests.workers import Deployment, until

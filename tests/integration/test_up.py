@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ecosystem.ports import free_ports, is_open
+from ecosystem.embedded.ports import free_ports, is_open
 
 HTTP_PORTS = range(10_000, 19_000)
 """First ports, below those that tests choose for themselves."""
@@ -244,7 +244,15 @@ def test_two_that_are_started_in_the_same_moment_do_not_meet(tmp_path):
 
 @pytest.mark.parametrize("last", [b"", b"Ready after"], ids=["head -1", "when it is ready"])
 def test_it_stops_it_all_once_nobody_reads_what_it_says(tmp_path, last):
-    command = [sys.executable, "-m", "ecosystem.cli", "up", "--no-sample", "--port", str(random.choice(HTTP_PORTS))]
+    command = [
+        sys.executable,
+        "-m",
+        "ecosystem.cli",
+        "up",
+        "--no-sample",
+        "--port",
+        str(random.choice(HTTP_PORTS)),
+    ]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, env={**environment(tmp_path), "PYTHONUNBUFFERED": "1"}, **pipes) as process:
         while last not in process.stdout.readline():

@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 
-from ecosystem.kafka import Cluster
-from ecosystem.ports import free_ports
+from ecosystem.embedded.kafka import Cluster
+from ecosystem.embedded.ports import free_ports
 from schemas.messages import CheckType, Order, OrderValidation, ValidationResult
 from schemas.topics import ORDER_VALIDATIONS, ORDERS
 from tests.workers import PATIENCE_S, Deployment, Remote, until

@@ -4,7 +4,7 @@ from zlib import crc32
 
 from aiokafka.errors import InvalidTxnState, NotEnoughReplicasError
 
-from runtime.records import TopicPartition
+from runtime.model.records import TopicPartition
 from tests.simulation.group import Group
 from tests.simulation.log import PartitionLog
 from tests.simulation.network import Pending

@@ -8,18 +8,18 @@ from unittest.mock import patch
 import fulfilment_service.app
 from fulfilment_service.gate import Gate
 from orders_service.place import place
-from runtime.attempt import _CURRENT, Attempt, until_done
-from runtime.checkpoint import AtLeastOnce, ExactlyOnce, Unsettled, _in_time
-from runtime.effects import Effects
-from runtime.engine import Engine
-from runtime.handover import Handover
-from runtime.loop import Loop
-from runtime.memory import Memory
-from runtime.overlay import Batch
-from runtime.restore import Logs
-from runtime.service import TIMERS_CHANGELOG
-from runtime.taking import Taking
-from runtime.timers import Timers
+from runtime.loop.checkpoint import AtLeastOnce, ExactlyOnce, Unsettled, _in_time
+from runtime.loop.engine import Engine
+from runtime.loop.loop import Loop
+from runtime.loop.overlay import Batch
+from runtime.loop.poller import Taking
+from runtime.loop.rebalance import Handover
+from runtime.loop.timers import Timers
+from runtime.model.service import TIMERS_CHANGELOG
+from runtime.side_effects.attempt import _CURRENT, Attempt, until_done
+from runtime.side_effects.dispatcher import Effects
+from runtime.state.restore import Logs
+from runtime.state.ttl_table import Memory
 from tests.simulation import world
 from tests.simulation.group import Group
 from tests.simulation.producer import SimulatedProducer

@@ -4,9 +4,9 @@ import asyncio
 from collections import Counter, defaultdict
 from random import Random
 
-from runtime.attempt import irrevocable
 from runtime.hosting import Hosted
-from runtime.service import Effect, Input, PutOff, RefusedForGood, Service
+from runtime.model.service import Effect, Input, PutOff, RefusedForGood, Service
+from runtime.side_effects.attempt import irrevocable
 from schemas.messages import Order
 from schemas.topics import ORDERS
 from tests.simulation.clock import PROCESS

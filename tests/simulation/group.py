@@ -5,7 +5,7 @@ As Apache Kafka's classic protocol: a member joins, the leader hands in the assi
 
 from aiokafka.errors import IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError
 
-from runtime.internals import Fenced
+from runtime.kafka.aiokafka_internals import Fenced
 from tests.simulation.network import Pending
 
 EMPTY, PREPARING, COMPLETING, STABLE = "empty", "preparing", "completing", "stable"

@@ -4,8 +4,8 @@ from collections import Counter, defaultdict
 from decimal import Decimal
 
 from orders_service.state import ORDERS_VIEW
-from runtime.dead_letters import DEAD_LETTERS
-from runtime.service import Refused
+from runtime.model.dead_letters import DEAD_LETTERS
+from runtime.model.service import Refused
 from schemas.messages import (
     CheckinRejected,
     CheckType,

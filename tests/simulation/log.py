@@ -8,7 +8,7 @@ COMMITTED, OPEN, ABORTED, MARKER, COMPACTED = "committed", "open", "aborted", "m
 
 
 class Entry(NamedTuple):
-    """A record or a marker. The fields of a record are those of `runtime.records.Record`."""
+    """A record or a marker. The fields of a record are those of `runtime.model.records.Record`."""
 
     offset: int
     timestamp_ms: int

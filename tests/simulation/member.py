@@ -10,9 +10,9 @@ from aiokafka.errors import (
     UnknownMemberIdError,
 )
 
-from runtime.internals import Fenced
-from runtime.records import Membership, TopicPartition
-from runtime.taking import OutOfRange
+from runtime.kafka.aiokafka_internals import Fenced
+from runtime.loop.poller import OutOfRange
+from runtime.model.records import Membership, TopicPartition
 from tests.simulation.network import Channel
 
 BACKOFF_S = 0.05
@@ -33,7 +33,7 @@ class Message:
 
 
 class SimulatedMember:
-    """Implements `runtime.taking.Client`.
+    """Implements `runtime.loop.poller.Client`.
 
     Arguments:
         engine: hears of rebalances: `revoked` before the member joins, `assigned` once it has its partitions.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from aiokafka.errors import KafkaConnectionError, KafkaError, RequestTimedOutError
 
-from runtime.internals import Fenced
+from runtime.kafka.aiokafka_internals import Fenced
 
 REQUEST_TIMEOUT_S = 4.0
 

@@ -4,14 +4,14 @@ import asyncio
 
 from aiokafka.errors import ConcurrentTransactions, KafkaError, ProducerClosed, UnknownError
 
-from runtime.records import TopicPartition
+from runtime.model.records import TopicPartition
 from tests.simulation.network import Channel
 
 BACKOFF_S = 0.02
 
 
 class SimulatedProducer:
-    """Implements `runtime.checkpoint.Producer`.
+    """Implements `runtime.loop.checkpoint.Producer`.
 
     What it is told to do goes on in the background when the caller no longer waits, as aiokafka's sender does, until
     the producer is ended; a request that is on its way lands all the same.
@@ -97,7 +97,7 @@ class SimulatedProducer:
 
 
 class SimulatedTransactionalProducer(SimulatedProducer):
-    """Implements `runtime.checkpoint.TransactionalProducer`."""
+    """Implements `runtime.loop.checkpoint.TransactionalProducer`."""
 
     def __init__(self, process, network, broker, group, transactional_id, timeout_s):
         super().__init__(process, network, broker)

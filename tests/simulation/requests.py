@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from aiokafka.errors import KafkaError
 
-from runtime.log_ids import Commit
+from runtime.model.log_ids import Commit
 from tests.simulation.group import UnstableOffsets
 from tests.simulation.network import Channel
 
@@ -13,7 +13,7 @@ POLL_S = 0.05
 
 
 class SimulatedRequests:
-    """Implements `runtime.restore.Broker`."""
+    """Implements `runtime.state.restore.Broker`."""
 
     def __init__(self, process, network, broker, group, rows_at_once):
         self._network = network
@@ -88,7 +88,7 @@ class SimulatedRequests:
 
 
 class _Reading:
-    """Implements `runtime.restore.Reading`."""
+    """Implements `runtime.state.restore.Reading`."""
 
     def __init__(self, requests, positions):
         self._requests = requests

@@ -9,10 +9,10 @@ from unittest.mock import patch
 
 import pytest
 
-from runtime.dead_letters import LOST_UNTIL
-from runtime.decide import Decider
-from runtime.records import CONSUMED_BY
-from runtime.restore import Logs
+from runtime.loop.process import Decider
+from runtime.model.dead_letters import LOST_UNTIL
+from runtime.model.records import CONSUMED_BY
+from runtime.state.restore import Logs
 from schemas.topics import DEAD_LETTERS
 from tests.simulation.schedule import LAST_FAULT_S, Event, draw
 from tests.simulation.world import World
@@ -117,7 +117,7 @@ def test_records_passed_over_in_silence_are_found():
 
 def test_ranges_told_outside_of_the_batch_that_passes_over_them_are_found():
     """As if the dead letter were written each time the loss is found."""
-    from runtime.lost import LostRecords
+    from runtime.data_loss.losses import LostRecords
 
     report = LostRecords.report
     everything = defaultdict(list)

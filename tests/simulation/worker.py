@@ -12,17 +12,17 @@ import orders_service.app
 import validators.details.app
 import validators.fraud.app
 import validators.inventory.app
-from runtime.checkpoint import AtLeastOnce, ExactlyOnce
-from runtime.engine import Engine
-from runtime.lost import LostRecords
-from runtime.metrics import LoopMetrics
-from runtime.ownership import Ownership
-from runtime.plan import Plan
-from runtime.restore import Logs
-from runtime.settings import Guarantee, Settings, UnknownProducts
-from runtime.standby import Follower
-from runtime.state import MemoryStores
-from runtime.watch import Watches
+from runtime.common.settings import Guarantee, Settings, UnknownProducts
+from runtime.data_loss.losses import LostRecords
+from runtime.loop.checkpoint import AtLeastOnce, ExactlyOnce
+from runtime.loop.engine import Engine
+from runtime.loop.ownership import Ownership
+from runtime.loop.standby import Follower
+from runtime.metrics.loop import LoopMetrics
+from runtime.model.topology import Plan
+from runtime.model.watch import Watches
+from runtime.state.restore import Logs
+from runtime.state.stores import MemoryStores
 from tests.simulation import courier
 from tests.simulation.broker import Broker
 from tests.simulation.clock import Process
@@ -141,7 +141,7 @@ class SimulatedWorker:
         )
 
     async def _main(self, process, stopping, ownership):
-        """As `runtime.worker.Worker` and `runtime.app.App` put it together, and take it apart."""
+        """As `runtime.worker.worker.Worker` and `runtime.faust_adapter.app.App` put it together, and take it apart."""
         failed = asyncio.get_running_loop().create_future()
 
         def fail(error):
@@ -202,7 +202,7 @@ class SimulatedWorker:
         self.ended(self, error)
 
     async def _drain(self, engine, takes):
-        """As `runtime.transport.Consumer` does it."""
+        """As `runtime.faust_adapter.transport.Consumer` does it."""
         taking = engine.taking
         while True:
             take = await taking.next()
@@ -212,6 +212,6 @@ class SimulatedWorker:
                 taking.decided()
 
     async def _decide(self, engine, takes):
-        """As the agent of `runtime.app.App` does it."""
+        """As the agent of `runtime.faust_adapter.app.App` does it."""
         while True:
             await engine.step(await takes.get())

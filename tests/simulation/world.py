@@ -10,9 +10,9 @@ from aiokafka.errors import KafkaError
 
 from orders_service.place import place
 from orders_service.state import ORDERS_VIEW
-from runtime.calls import NotHere, Unavailable
-from runtime.partitioning import partition_of
-from runtime.records import Write
+from runtime.common.partitioning import partition_of
+from runtime.model.commands import NotHere, Unavailable
+from runtime.model.records import Write
 from schemas.messages import HomeCheckin, Order, Payment, StockLevel
 from schemas.topics import HOME_CHECKINS, ORDERS, PAYMENTS, WAREHOUSE_INVENTORY
 from tests.simulation import courier

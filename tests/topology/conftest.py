@@ -10,7 +10,7 @@ import validators.details.app
 import validators.fraud.app
 import validators.inventory.app
 from orders_service.state import ORDERS_VIEW
-from runtime.settings import Settings
+from runtime.common.settings import Settings
 from runtime.testing import Topology
 from schemas.api import OrderOutcome
 from schemas.messages import CheckType, Order, StockLevel

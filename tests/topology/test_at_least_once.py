@@ -7,10 +7,10 @@ from samples import checked_in
 
 import email_service.app
 import fulfilment_service.app
-from runtime.service import EFFECTS_CHANGELOG, TIMERS_CHANGELOG
-from runtime.settings import Guarantee, Settings
+from runtime.common.settings import Guarantee, Settings
+from runtime.loop.timers import Timers
+from runtime.model.service import EFFECTS_CHANGELOG, TIMERS_CHANGELOG
 from runtime.testing import Topology
-from runtime.timers import Timers
 from schemas.messages import Customer, Payment
 from schemas.topics import CUSTOMERS, HOME_CHECKINS, PAYMENTS
 from tests.topology.conftest import CORE, Shop
@@ -21,7 +21,7 @@ TIMERS, EFFECTS = (changelog.removesuffix("-changelog") for changelog in (TIMERS
 
 
 class Interrupted(Topology):
-    """Its workers commit as `runtime.checkpoint.AtLeastOnce` does, and one crashes in the commit of batch `crash_in`.
+    """Its workers commit as `runtime.loop.checkpoint.AtLeastOnce` does, and one crashes in the commit of batch `crash_in`.
 
     Arguments:
         after: what is durable by then: `wishes`, `some state` (wishes and one table), `state`, `announcements`.

@@ -17,16 +17,16 @@ import product_subscribers.monitoring.app
 import product_subscribers.notifications.app
 import product_subscribers.security.app
 from ecosystem.audit.facts import TOPICS, Fact, Source, placed
+from ecosystem.audit.reading.sort import Sorted
 from ecosystem.audit.report import Kind, Report, Rules
 from ecosystem.audit.run import judge
-from ecosystem.audit.sort import Sorted
 from orders_service.place import place
 from orders_service.state import ORDERS_VIEW
 from runtime import testing
-from runtime.partitioning import partition_of
-from runtime.records import Write
-from runtime.settings import Settings
-from runtime.state import MemoryStore, MemoryStores
+from runtime.common.partitioning import partition_of
+from runtime.common.settings import Settings
+from runtime.model.records import Write
+from runtime.state.stores import MemoryStore, MemoryStores
 from runtime.testing import Topology
 from schemas.messages import CheckType, Customer, Payment, ProductEvent, ProductEventKind
 from schemas.topics import CUSTOMERS, HOME_CHECKINS, ORDERS, PAYMENTS, WAREHOUSE_INVENTORY

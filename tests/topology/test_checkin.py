@@ -7,7 +7,7 @@ import checkin_service.app
 import fulfilment_service.app
 import portal_service.app
 from portal_service.view import CHECK_INS_VIEW, MOST
-from runtime.settings import Settings
+from runtime.common.settings import Settings
 from runtime.testing import Topology
 from schemas.messages import CheckinRejected
 from schemas.topics import CHECKIN_REJECTIONS, HOME_CHECKINS

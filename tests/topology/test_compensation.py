@@ -7,7 +7,7 @@ import pytest
 from samples import DETAILS, FRAUD, INVENTORY, verdict
 
 from orders_service.state import ORDERS_VIEW
-from runtime.settings import Settings
+from runtime.common.settings import Settings
 from runtime.testing import Topology
 from schemas.messages import OrderState
 from schemas.topics import ORDER_VALIDATIONS, ORDERS

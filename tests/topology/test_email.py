@@ -9,11 +9,11 @@ from samples import order
 from email_service.app import build
 from email_service.compose import compose
 from email_service.state import JOINS, PAYMENT_ROWS, QUEUE, WAITING, Kind, Letter, Waiting
-from runtime.partitioning import partition_of
-from runtime.queues import SLICE
-from runtime.records import TopicPartition, Write
-from runtime.service import Wake
-from runtime.settings import Settings
+from runtime.common.partitioning import partition_of
+from runtime.common.settings import Settings
+from runtime.model.records import TopicPartition, Write
+from runtime.model.service import Wake
+from runtime.state.queues import SLICE
 from runtime.testing import Topology
 from schemas.messages import Customer, Order, OrderState, Payment
 from schemas.topics import BY_LEVEL, CUSTOMERS, ORDERS, ORDERS_ENRICHED, PAYMENTS

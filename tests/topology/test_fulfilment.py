@@ -10,10 +10,10 @@ from samples import checked_in
 
 import fulfilment_service.app
 from fulfilment_service.state import CHECK_INS, PROGRESS, Progress
-from runtime.partitioning import partition_of
-from runtime.queues import SLICE
-from runtime.service import Wake
-from runtime.settings import Settings
+from runtime.common.partitioning import partition_of
+from runtime.common.settings import Settings
+from runtime.model.service import Wake
+from runtime.state.queues import SLICE
 from runtime.testing import Topology
 from schemas.api import FulfilmentStatus
 from schemas.messages import OrderState, Payment

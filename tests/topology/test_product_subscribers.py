@@ -17,8 +17,8 @@ from product_subscribers.monitoring.state import TOTALS
 from product_subscribers.notifications.letters import compose
 from product_subscribers.notifications.state import Notice
 from product_subscribers.security.state import WATCHED
-from runtime.service import RefusedForGood
-from runtime.settings import Settings
+from runtime.common.settings import Settings
+from runtime.model.service import RefusedForGood
 from runtime.testing import Topology
 from schemas.messages import ProductAlertKind, ProductEvent, ProductEventKind
 from schemas.topics import PRODUCT_ALERTS, PRODUCTS

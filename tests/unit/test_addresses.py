@@ -6,8 +6,8 @@ from samples import order
 
 from email_service.compose import compose
 from email_service.state import Addressed, Kind, Letter
-from runtime.service import RefusedForGood
-from runtime.settings import Settings
+from runtime.common.settings import Settings
+from runtime.model.service import RefusedForGood
 from schemas.addresses import address
 from schemas.messages import Customer
 

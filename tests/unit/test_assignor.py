@@ -8,7 +8,7 @@ from faust.assignor.client_assignment import ClientAssignment
 from faust.assignor.partition_assignor import PartitionAssignor
 from yarl import URL
 
-from runtime.assignor import Assignor
+from runtime.faust_adapter.assignor import Assignor
 
 TOPICS = {"t-orders", "t-validations"}
 CLUSTER = SimpleNamespace(partitions_for_topic=lambda _: {0, 1, 2, 3}, topics=lambda: TOPICS)

@@ -12,12 +12,12 @@ import pytest
 from click.testing import CliRunner
 from jsonschema import Draft7Validator
 
-from ecosystem.cli import main
+from ecosystem.cli.main import main
 from ecosystem.services import NAMES, build
-from runtime.asyncapi import document
-from runtime.plan import Plan
-from runtime.provision import topics_of
-from runtime.settings import Settings
+from runtime.common.settings import Settings
+from runtime.http.asyncapi import document
+from runtime.kafka.topics import topics_of
+from runtime.model.topology import Plan
 from schemas.topics import CATALOGUE
 
 HERE = Path(__file__).parent

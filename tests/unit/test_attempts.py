@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from runtime.attempts import Attempts
-from runtime.lanes import Row
+from runtime.side_effects.lanes import Row
+from runtime.side_effects.scheduler import Attempts
 
 DAY_S = 24 * 3600.0
 OK, PUT_OFF, OUTAGE, LOCKED_OUT = "ok", "put off", "outage", "locked out"

@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from samples import DETAILS, FRAUD, INVENTORY, checked_in, order, verdict
 
-from ecosystem.audit import orders, products
 from ecosystem.audit.facts import CORE, TOPICS, Fact, Source, pack, unpack
+from ecosystem.audit.judging import orders
+from ecosystem.audit.reading.sort import Sorted
 from ecosystem.audit.report import Kind, Report, Rules, Violation
-from ecosystem.audit.sort import Sorted
 from fulfilment_service.state import Progress
 from orders_service.state import OrderView
-from runtime.service import Pending, Wake
+from runtime.model.service import Pending, Wake
 from schemas.api import CheckinState, PortalCheckin, PortalCheckins, Verdict
 from schemas.messages import (
     CheckinRejected,
@@ -212,7 +212,7 @@ def changes(*by):
 def judged(stock, held, warehouse=()):
     levels = stream(Source.WAREHOUSE, *[StockLevel(product="P", count=c) for c in warehouse])
     counts = Counter()
-    return [v.kind for v in products.judge("P", levels, stock, held, RULES, counts)], counts
+    return [v.kind for v in stock.judge("P", levels, stock, held, RULES, counts)], counts
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def counted(stock, shipped_ago_s=(), announced_ago_s=LONG_AGO):
     level = Fact(Source.WAREHOUSE, 0, 0, at_ms, False, StockLevel(product="P", count=9).to_json())
     sent = [Fact(Source.SENT_OFF, 0, n, NOW_MS - int(s * 1000), False, b"1") for n, s in enumerate(shipped_ago_s)]
     row = Fact(Source.STOCK, 0, 0, NOW_MS - 1, False, Stock(count=stock).to_json())
-    return [v.kind for v in products.judge("P", [level], [row], [], RULES, Counter(), sent)]
+    return [v.kind for v in stock.judge("P", [level], [row], [], RULES, Counter(), sent)]
 
 
 @pytest.mark.parametrize(

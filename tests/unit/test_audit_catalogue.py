@@ -7,13 +7,13 @@ from decimal import Decimal
 
 import pytest
 
-from ecosystem.audit import catalogue
 from ecosystem.audit.facts import SUBSCRIBERS, TOPICS, Fact, Source
+from ecosystem.audit.judging import products
 from ecosystem.audit.report import Kind, Rules
 from ecosystem.audit.rows import ProductRow
 from product_subscribers.monitoring.state import Counted
 from product_subscribers.security.state import Watched
-from runtime.versions import Versioned
+from runtime.state.versions import Versioned
 from schemas.api import ProductState
 from schemas.messages import CheckType, ProductAlert, ProductAlertKind, ProductEvent, ProductEventKind
 from validators.offers import Offer
@@ -85,7 +85,7 @@ class Shop:
     def judge(self, rules=RULES):
         counts = Counter()
         facts = sorted(self.facts, key=lambda fact: fact.source)
-        return [v.kind for v in catalogue.judge("P", facts, rules, counts)], counts
+        return [v.kind for v in products.judge("P", facts, rules, counts)], counts
 
 
 def sound(*events):

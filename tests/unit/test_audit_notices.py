@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from ecosystem.audit import notices
 from ecosystem.audit.facts import TOPICS, Fact, Source
+from ecosystem.audit.judging import notices
 from ecosystem.audit.report import Kind, Rules
 from schemas.messages import CheckType
 

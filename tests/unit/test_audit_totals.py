@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from ecosystem.audit.facts import TOPICS, Fact, Source
-from ecosystem.audit.history import Seen
+from ecosystem.audit.judging.history import Seen
+from ecosystem.audit.judging.totals import Sums
 from ecosystem.audit.report import Kind, Rules
-from ecosystem.audit.totals import Sums
 from schemas.api import ProductTotals
 from schemas.messages import CheckType, ProductEvent
 

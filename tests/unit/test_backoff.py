@@ -2,7 +2,7 @@
 
 import asyncio
 
-from runtime.backoff import Backoff
+from runtime.common.backoff import Backoff
 
 
 async def test_pauses_double_up_to_the_longest_and_begin_anew_after_a_success(monkeypatch):

@@ -2,8 +2,8 @@ import asyncio
 
 import pytest
 
-from runtime.calls import Asked, Calls, NotHere, Unavailable
-from runtime.service import Service
+from runtime.model.commands import Asked, Calls, NotHere, Unavailable
+from runtime.model.service import Service
 
 SERVICE = Service("keeper", (), ())
 

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 from checkin_service.http import instant
 from ecosystem import services
-from ecosystem.cli import main
+from ecosystem.cli.main import main
+from runtime.common.settings import Settings
 from runtime.http.answers import Refused
 from runtime.http.faults import refuse
-from runtime.settings import Settings
 from schemas.api import NewCheckin
 
 BODY = {
@@ -156,7 +156,7 @@ def test_the_check_in_service_alone_has_a_port_of_its_own():
 def test_it_listens_where_it_is_told_to(arguments, environment, port, monkeypatch):
     monkeypatch.delenv("HTTP_PORT", raising=False)
     ran = []
-    monkeypatch.setattr("runtime.process.run", lambda _, settings: ran.append(settings.http_port) or 0)
+    monkeypatch.setattr("runtime.worker.process.run", lambda _, settings: ran.append(settings.http_port) or 0)
     result = CliRunner().invoke(main, ["run", *arguments], env=environment)
     assert (result.exit_code, ran) == (0, [port]), result.output
 

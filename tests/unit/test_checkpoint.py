@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, RequestTimedOutError
 
-from runtime.checkpoint import AtLeastOnce, Refused, Unsettled
-from runtime.records import Membership, TopicPartition, Write, Writes
+from runtime.loop.checkpoint import AtLeastOnce, Refused, Unsettled
+from runtime.model.records import Membership, TopicPartition, Write, Writes
 
 ME = Membership(1, "me")
 

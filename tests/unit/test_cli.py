@@ -8,9 +8,9 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from ecosystem.cli import main
-from ecosystem.ports import free_ports
-from ecosystem.welcome import walk
+from ecosystem.cli.main import main
+from ecosystem.cli.up.welcome import walk
+from ecosystem.embedded.ports import free_ports
 
 
 @pytest.fixture

@@ -10,16 +10,16 @@ import pytest
 from aiokafka.errors import KafkaError
 from prometheus_client import CollectorRegistry
 
-from runtime.checkpoint import AtLeastOnce, ExactlyOnce, Refused, Unsettled, lasting
-from runtime.engine import Engine
-from runtime.internals import Fenced
-from runtime.metrics import LoopMetrics
-from runtime.ownership import Ownership
-from runtime.plan import Plan
-from runtime.records import Membership, Record, Taken, TopicPartition, Write, Writes
-from runtime.state import MemoryStores
-from runtime.taking import Take
-from runtime.watch import Watches
+from runtime.kafka.aiokafka_internals import Fenced
+from runtime.loop.checkpoint import AtLeastOnce, ExactlyOnce, Refused, Unsettled, lasting
+from runtime.loop.engine import Engine
+from runtime.loop.ownership import Ownership
+from runtime.loop.poller import Take
+from runtime.metrics.loop import LoopMetrics
+from runtime.model.records import Membership, Record, Taken, TopicPartition, Write, Writes
+from runtime.model.topology import Plan
+from runtime.model.watch import Watches
+from runtime.state.stores import MemoryStores
 from schemas.messages import StockLevel
 from tests.unit.test_handover import KEEPER, LEVELS, TP
 

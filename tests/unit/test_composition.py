@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.composition import Cut, Group, Torn, furthest, furthest_behind, outdated, services_of
-from runtime.records import TopicPartition
+from runtime.group.composition import Cut, Group, Torn, furthest, furthest_behind, outdated, services_of
+from runtime.model.records import TopicPartition
 
 TP, OTHER = TopicPartition("orders", 0), TopicPartition("order-validations", 0)
 

@@ -5,8 +5,8 @@ import io
 
 import pytest
 
-from ecosystem.customers import FORM, check, read
-from ecosystem.rows import MOST_SHOWN, BadFile
+from ecosystem.cli.customers import FORM, check, read
+from ecosystem.cli.rows import MOST_SHOWN, BadFile
 
 HEADER = ",".join(FORM.columns)
 SOUND = '15,Franz,Kafka,franz@example.org,"Oppelthaus, Praha",gold'

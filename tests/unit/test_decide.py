@@ -5,9 +5,9 @@ from datetime import timedelta
 import pytest
 from samples import NOON, order
 
-from runtime.decide import MAX_DEPTH, WAKE_AGAIN
-from runtime.records import CONSUMED_BY, MADE_AT, Write
-from runtime.service import Input, Service, Table
+from runtime.loop.process import MAX_DEPTH, WAKE_AGAIN
+from runtime.model.records import CONSUMED_BY, MADE_AT, Write
+from runtime.model.service import Input, Service, Table
 from runtime.testing import Topology
 from schemas.messages import Order, StockLevel
 from schemas.topics import ORDERS, ORDERS_ENRICHED, WAREHOUSE_INVENTORY, repartition

@@ -9,14 +9,13 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from ecosystem import sample
-from ecosystem.api import Refusal, Unreachable
-from ecosystem.drive import products
-from ecosystem.drive.clients import CheckInDesk, Clients
-from ecosystem.drive.driver import Driver
-from ecosystem.drive.patience import Mismatch, Patience
-from ecosystem.drive.script import CheckInAt, script
-from ecosystem.drive.tally import Tally
+from ecosystem.clients.api import Refusal, Unreachable
+from ecosystem.loadgen import products, sample
+from ecosystem.loadgen.clients import CheckInDesk, Clients
+from ecosystem.loadgen.driver import Driver
+from ecosystem.loadgen.patience import Mismatch, Patience
+from ecosystem.loadgen.script import CheckInAt, script
+from ecosystem.loadgen.tally import Tally
 from schemas.api import (
     Checkin,
     CheckinState,

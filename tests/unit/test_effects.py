@@ -8,14 +8,14 @@ import pytest
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from runtime import attempt
-from runtime.attempts import Attempts
-from runtime.calls import Asked, NotHere
-from runtime.effects import Effects
-from runtime.plan import Plan
-from runtime.service import Effect, Pending, PutOff, RefusedForGood, Service
-from runtime.side_effect_metrics import SideEffectMetrics, shown
-from runtime.state import MemoryStore
+from runtime.metrics.side_effects import SideEffectMetrics, shown
+from runtime.model.commands import Asked, NotHere
+from runtime.model.service import Effect, Pending, PutOff, RefusedForGood, Service
+from runtime.model.topology import Plan
+from runtime.side_effects import attempt
+from runtime.side_effects.dispatcher import Effects
+from runtime.side_effects.scheduler import Attempts
+from runtime.state.stores import MemoryStore
 from schemas.messages import StockLevel
 
 METRICS = SideEffectMetrics(CollectorRegistry())

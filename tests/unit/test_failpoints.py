@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from runtime import failpoints
-from runtime.failpoints import POINTS, Trigger, parse
-from runtime.settings import Settings
+from runtime.common import failpoints
+from runtime.common.failpoints import POINTS, Trigger, parse
+from runtime.common.settings import Settings
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_every_point_is_reached_somewhere_and_no_other():
     root = Path(__file__).parents[2]
     called = {
         point
-        for path in sorted((root / "runtime").glob("*.py"))
+        for path in sorted((root / "runtime").rglob("*.py"))
         for point in re.findall(r'failpoints\.reach\("([^"]+)"\)', path.read_text())
     }
     assert called == set(POINTS)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ecosystem import firsts
-from ecosystem.mail import MailSink
+from ecosystem.cli.up import firsts
+from ecosystem.embedded.mail_server import MailSink
 from email_service.compose import compose
 from email_service.state import Addressed, Kind, Letter
 from schemas.messages import Customer, Order, OrderState, Payment

@@ -7,11 +7,11 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecosystem import products
-from ecosystem.cli import main
-from ecosystem.rows import BadFile
+from ecosystem.cli import products
+from ecosystem.cli.main import main
+from ecosystem.cli.rows import BadFile
+from runtime.common.settings import Settings
 from runtime.http.faults import refuse
-from runtime.settings import Settings
 from runtime.testing import Topology
 from schemas.api import NewCheckin, NewOrder, NewProduct
 from schemas.identifiers import is_composed

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from samples import NOON, order
 
-from runtime.memory import KEPT
-from runtime.settings import Settings
+from runtime.common.settings import Settings
+from runtime.state.ttl_table import KEPT
 from runtime.testing import Topology
 from schemas.topics import ORDER_VALIDATIONS, ORDERS
 from validators.fraud.app import build

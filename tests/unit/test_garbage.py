@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-from runtime import garbage
+from runtime.worker import gc_tuning
 
 
 @pytest.fixture(autouse=True)
@@ -31,14 +31,14 @@ def searched(thing):
 def test_what_is_there_is_left_out_of_searches_and_what_comes_later_is_not():
     stays = Node()
     assert searched(stays)
-    garbage.spare_what_stays()
+    gc_tuning.spare_what_stays()
     later = Node()
     assert not searched(stays)
     assert searched(later)
 
 
 def test_a_cycle_that_goes_later_is_found():
-    garbage.spare_what_stays()
+    gc_tuning.spare_what_stays()
     gone = weakref.ref(Node())
     gc.collect()
     assert gone() is None
@@ -46,21 +46,21 @@ def test_a_cycle_that_goes_later_is_found():
 
 def test_a_cycle_that_has_gone_already_is_not_kept_for_good():
     gone = weakref.ref(Node())
-    garbage.spare_what_stays()
+    gc_tuning.spare_what_stays()
     assert gone() is None
 
 
 def test_the_youngest_are_searched_less_often_and_the_oldest_as_ever():
     _, middle, oldest = gc.get_threshold()
-    garbage.spare_what_stays()
-    assert gc.get_threshold() == (garbage.YOUNG, middle, oldest)
+    gc_tuning.spare_what_stays()
+    assert gc.get_threshold() == (gc_tuning.YOUNG, middle, oldest)
 
 
 def test_a_process_spares_what_its_worker_holds_once_that_has_started():
     script = textwrap.dedent("""
         import asyncio, gc
-        from runtime import process
-        from runtime.settings import Settings
+        from runtime.worker import process
+        from runtime.common.settings import Settings
 
         class Worker:
             failure = None

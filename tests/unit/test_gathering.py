@@ -8,7 +8,7 @@ from samples import DETAILS, FRAUD, INVENTORY, order, verdict
 from orders_service.aggregate import ORPHANS_KEPT
 from orders_service.app import build
 from orders_service.state import ORDERS_VIEW, OrderView
-from runtime.settings import Settings
+from runtime.common.settings import Settings
 from runtime.testing import Topology
 from schemas.messages import Order, OrderState
 from schemas.topics import ORDER_VALIDATIONS, ORDERS

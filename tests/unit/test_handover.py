@@ -6,18 +6,18 @@ from datetime import UTC, datetime
 import pytest
 from prometheus_client import CollectorRegistry
 
-from runtime.checkpoint import Refused, Unsettled
-from runtime.effects import Effects
-from runtime.handover import Handover
-from runtime.loop import Loop
-from runtime.metrics import LoopMetrics
-from runtime.ownership import Ownership
-from runtime.plan import Plan
-from runtime.records import Membership, Record, Taken, TopicPartition, Write
-from runtime.service import Input, Service, Table
-from runtime.state import MemoryStores
-from runtime.timers import Timers
-from runtime.watch import Watches
+from runtime.loop.checkpoint import Refused, Unsettled
+from runtime.loop.loop import Loop
+from runtime.loop.ownership import Ownership
+from runtime.loop.rebalance import Handover
+from runtime.loop.timers import Timers
+from runtime.metrics.loop import LoopMetrics
+from runtime.model.records import Membership, Record, Taken, TopicPartition, Write
+from runtime.model.service import Input, Service, Table
+from runtime.model.topology import Plan
+from runtime.model.watch import Watches
+from runtime.side_effects.dispatcher import Effects
+from runtime.state.stores import MemoryStores
 from schemas.messages import StockLevel
 from schemas.topics import WAREHOUSE_INVENTORY
 

@@ -3,7 +3,7 @@
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
-from ecosystem.health import is_ready
+from ecosystem.clients.health import is_ready
 
 
 class Ready(BaseHTTPRequestHandler):

@@ -4,7 +4,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from ecosystem.cli import main
+from ecosystem.cli.main import main
 
 
 def tree(command=main, path=()):

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from samples import order
 
-from runtime.memory import KEPT
-from runtime.settings import Settings
+from runtime.common.settings import Settings
+from runtime.state.ttl_table import KEPT
 from runtime.testing import Topology
 from schemas.messages import OrderState, StockLevel
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, WAREHOUSE_INVENTORY

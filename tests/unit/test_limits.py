@@ -3,13 +3,13 @@
 import pytest
 from samples import NOON, order
 
-from runtime.dead_letters import dead_letter
-from runtime.decide import Decider
-from runtime.limits import Limits, TooLarge
-from runtime.plan import Plan
-from runtime.records import Membership, Record, Taken, TopicPartition, Write
-from runtime.service import Input, Service, Table
-from runtime.state import MemoryStores
+from runtime.loop.process import Decider
+from runtime.model.dead_letters import dead_letter
+from runtime.model.limits import Limits, TooLarge
+from runtime.model.records import Membership, Record, Taken, TopicPartition, Write
+from runtime.model.service import Input, Service, Table
+from runtime.model.topology import Plan
+from runtime.state.stores import MemoryStores
 from schemas.messages import Order, StockLevel
 from schemas.topics import ORDERS, WAREHOUSE_INVENTORY
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.log_ids import Note, differ, latest
-from runtime.records import TopicPartition
+from runtime.model.log_ids import Note, differ, latest
+from runtime.model.records import TopicPartition
 
 IDS = {"payments": "here/P1", "a-changelog": "here/A1", "b-changelog": "here/B1"}
 NAMES = st.text("abc-", min_size=1, max_size=12)

@@ -5,10 +5,10 @@ import logging
 import pytest
 from prometheus_client import CollectorRegistry
 
-from runtime.dead_letters import LOST_UNTIL
-from runtime.lost import Cause, LostRecords, Path, RecordsLost
-from runtime.metrics import LoopMetrics
-from runtime.records import TopicPartition
+from runtime.data_loss.losses import Cause, LostRecords, Path, RecordsLost
+from runtime.metrics.loop import LoopMetrics
+from runtime.model.dead_letters import LOST_UNTIL
+from runtime.model.records import TopicPartition
 
 
 @pytest.fixture

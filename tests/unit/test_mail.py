@@ -10,8 +10,8 @@ from aiosmtplib.email import extract_recipients, extract_sender, flatten_message
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from runtime.envelope import Envelope
-from runtime.mail import compose_email, domain_of
+from runtime.mail.envelope import Envelope
+from runtime.mail.message import compose_email, domain_of
 from schemas.addresses import address
 
 AT = datetime(2026, 11, 28, 10, 30, 25, 123456, timezone(timedelta(hours=7)))

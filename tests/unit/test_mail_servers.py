@@ -10,11 +10,11 @@ import pytest
 import trustme
 from smtp_script import CUT, HANG, Script
 
-from runtime.mail_replies import Misconfigured
-from runtime.post_office import PostOffice
-from runtime.service import NotTaken, Outage, PutOff, RefusedForGood
-from runtime.settings import Settings
-from runtime.smtp import Connection
+from runtime.common.settings import Settings
+from runtime.mail.connections import Connection
+from runtime.mail.mailer import PostOffice
+from runtime.mail.replies import Misconfigured
+from runtime.model.service import NotTaken, Outage, PutOff, RefusedForGood
 
 # ruff: noqa: E501 - each line of the document on a line
 

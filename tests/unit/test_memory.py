@@ -3,8 +3,8 @@ from datetime import timedelta
 import pytest
 from samples import NOON, order
 
-from runtime.memory import KEPT, STEP, Memory, Remembered, Seen
-from runtime.service import Input, Service
+from runtime.model.service import Input, Service
+from runtime.state.ttl_table import KEPT, STEP, Memory, Remembered, Seen
 from runtime.testing import Topology
 from schemas.topics import ORDERS
 

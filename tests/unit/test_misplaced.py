@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from samples import order
 
-from runtime.partitioning import MisplacedError, check_partition, partition_of, tells_misplaced
-from runtime.records import Write
-from runtime.service import Effect, Input, Refused, Service, Table
+from runtime.common.partitioning import MisplacedError, check_partition, partition_of, tells_misplaced
+from runtime.model.records import Write
+from runtime.model.service import Effect, Input, Refused, Service, Table
 from runtime.testing import Topology
 from schemas.messages import StockLevel
 from schemas.topics import ORDERS, WAREHOUSE_INVENTORY, repartition

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from runtime.settings import Settings
+from runtime.common.settings import Settings
 from schemas.messages import Payment
 from schemas.money import format_amount, plain_amount
 

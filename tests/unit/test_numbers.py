@@ -9,11 +9,11 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecosystem import customers, products
-from ecosystem.cli import main
-from ecosystem.commands.shared import Real, Whole
-from ecosystem.rows import BadFile, text_of
-from runtime.settings import Settings
+from ecosystem.cli import customers, products
+from ecosystem.cli.commands.shared import Real, Whole
+from ecosystem.cli.main import main
+from ecosystem.cli.rows import BadFile, text_of
+from runtime.common.settings import Settings
 from schemas.numbers import decimal, whole
 from tests.unit.test_help import COMMANDS
 

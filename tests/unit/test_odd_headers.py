@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 import pytest
 from samples import NOON, order
 
-from ecosystem.dead_letters.letter import Letter, NoLetter
-from ecosystem.readable import content, line, moment
-from runtime.adoption import _mark
-from runtime.dead_letters import LOST_UNTIL, dead_letter
-from runtime.decide import _time
-from runtime.records import CONSUMED_BY, EVENT_ID, MADE_AT, NO_TIMESTAMP, Record, Write
-from runtime.service import Input, Service, Table
+from ecosystem.clients.dead_letters.letter import Letter, NoLetter
+from ecosystem.clients.readable import content, line, moment
+from runtime.group.offset_migration import _mark
+from runtime.loop.process import _time
+from runtime.model.dead_letters import LOST_UNTIL, dead_letter
+from runtime.model.records import CONSUMED_BY, EVENT_ID, MADE_AT, NO_TIMESTAMP, Record, Write
+from runtime.model.service import Input, Service, Table
 from runtime.testing import Topology
 from schemas.messages import Order
 from schemas.topics import ORDERS, repartition

@@ -8,7 +8,7 @@ import pytest
 
 _ASK = """
 import logging, resource
-from runtime import open_files
+from runtime.worker import open_files
 logging.basicConfig()
 open_files.raise_limit()
 print(*resource.getrlimit(resource.RLIMIT_NOFILE))
@@ -29,13 +29,13 @@ def test_the_soft_limit_is_raised_to_the_hard_one(soft: int, hard: int, warned: 
 
 
 def test_a_worker_raises_it_before_it_opens_its_state(monkeypatch: pytest.MonkeyPatch) -> None:
-    from runtime import process
-    from runtime.settings import Settings
+    from runtime.common.settings import Settings
+    from runtime.worker import process
 
     def raised() -> None:
         raise InterruptedError
 
-    monkeypatch.setattr("runtime.open_files.raise_limit", raised)
+    monkeypatch.setattr("runtime.worker.open_files.raise_limit", raised)
     monkeypatch.setattr(process, "configure", lambda settings: None)
     with pytest.raises(InterruptedError):
         process.run((), Settings())

@@ -7,16 +7,16 @@ import pytest
 from prometheus_client import CollectorRegistry
 from samples import NOON
 
-from runtime.effects import Effects
-from runtime.loop import Loop
-from runtime.metrics import LoopMetrics
-from runtime.ownership import Ownership
-from runtime.plan import Plan
-from runtime.records import CONSUMED_BY, Membership, Record, Taken, TopicPartition, Write
-from runtime.service import Input, Service, Table
-from runtime.state import MemoryStores
-from runtime.timers import Timers
-from runtime.watch import Watches
+from runtime.loop.loop import Loop
+from runtime.loop.ownership import Ownership
+from runtime.loop.timers import Timers
+from runtime.metrics.loop import LoopMetrics
+from runtime.model.records import CONSUMED_BY, Membership, Record, Taken, TopicPartition, Write
+from runtime.model.service import Input, Service, Table
+from runtime.model.topology import Plan
+from runtime.model.watch import Watches
+from runtime.side_effects.dispatcher import Effects
+from runtime.state.stores import MemoryStores
 from schemas.messages import CheckinRejected
 from schemas.topics import CHECKIN_REJECTIONS, DAY, Topic
 
@@ -132,10 +132,10 @@ async def test_other_keys_do_not_wait_for_it():
 
 
 async def test_within_a_batch_what_goes_by_the_broker_is_not_overtaken_either(monkeypatch):
-    monkeypatch.setattr("runtime.decide.MAX_DEPTH", 1)
+    monkeypatch.setattr("runtime.loop.process.MAX_DEPTH", 1)
     worker = Worker()
     await worker.send(say("1"))
-    monkeypatch.setattr("runtime.decide.MAX_DEPTH", 32)
+    monkeypatch.setattr("runtime.loop.process.MAX_DEPTH", 32)
     await worker.send(say("2"), say("3"))
     assert worker.heard() is None
     await worker.read(NEXT_TP, 3)

@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ecosystem.commands.shared import _of_network
-from ecosystem.output import Output, _wrapped
+from ecosystem.cli.commands.shared import _of_network
+from ecosystem.cli.output import Output, _wrapped
 from tests.unit.test_help import COMMANDS
 
 PATIENCE_S = 120
@@ -22,7 +22,7 @@ def follow():
 
     import click
 
-    from ecosystem.cli import _Main
+    from ecosystem.cli.main import _Main
 
     @click.group(cls=_Main)
     def main():
@@ -49,7 +49,7 @@ def each():
     """
     import tempfile
 
-    from ecosystem.cli import main
+    from ecosystem.cli.main import main
 
     reading, writing = os.pipe()
     os.close(reading)

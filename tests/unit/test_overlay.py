@@ -1,10 +1,10 @@
 import pytest
 from samples import NOON, order
 
-from runtime.overlay import Batch, Turn
-from runtime.plan import Plan
-from runtime.service import Service, Table
-from runtime.state import MemoryStores
+from runtime.loop.overlay import Batch, Turn
+from runtime.model.service import Service, Table
+from runtime.model.topology import Plan
+from runtime.state.stores import MemoryStores
 from schemas.messages import Order
 
 TABLE = Table("keeper-seen", Order)

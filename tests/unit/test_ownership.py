@@ -1,5 +1,5 @@
-from runtime.ownership import Ownership, bucket_of
-from runtime.records import Membership, TopicPartition
+from runtime.loop.ownership import Ownership, bucket_of
+from runtime.model.records import Membership, TopicPartition
 from schemas.topics import ORDERS
 
 

@@ -3,7 +3,7 @@ from aiokafka.partitioner import murmur2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.partitioning import partition_of
+from runtime.common.partitioning import partition_of
 
 # What Kafka's own UtilsTest.testMurmur2 holds.
 KAFKAS_OWN = {

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from runtime.patience import Patience
+from runtime.common.deadlines import Patience
 
 
 async def _wait(patience):

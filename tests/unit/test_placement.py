@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from runtime.placement import Share, place
+from runtime.group.placement import Share, place
 
 NAMES = st.sampled_from("abcdefg")
 

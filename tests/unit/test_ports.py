@@ -9,11 +9,11 @@ from contextlib import ExitStack
 
 import pytest
 
-from ecosystem.ports import NoFreePort, claimed, free_ports, is_free, is_open
+from ecosystem.embedded.ports import NoFreePort, claimed, free_ports, is_free, is_open
 
 CLAIMS = """
 import sys
-from ecosystem.ports import claimed
+from ecosystem.embedded.ports import claimed
 sys.stdin.readline()
 with claimed(3, int(sys.argv[1])) as ports:
     print(*ports, flush=True)

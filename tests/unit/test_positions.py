@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.lost import Cause
-from runtime.positions import Gone, Position, of_input, of_store
+from runtime.data_loss.losses import Cause
+from runtime.data_loss.positions import Gone, Position, of_input, of_store
 
 OFFSETS = st.integers(0, 50)
 

@@ -8,11 +8,11 @@ from email.message import EmailMessage
 import pytest
 from smtp_script import CUT, HANG, Script
 
-from runtime.envelope import domain_of
-from runtime.post_office import PostOffice
-from runtime.service import NotTaken, RefusedForGood
-from runtime.settings import Settings
-from runtime.smtp import Connection
+from runtime.common.settings import Settings
+from runtime.mail.connections import Connection
+from runtime.mail.envelope import domain_of
+from runtime.mail.mailer import PostOffice
+from runtime.model.service import NotTaken, RefusedForGood
 
 
 def letter(to="franz@example.org", sender="orders@example.com", text="Hello"):

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ecosystem.products import read
-from ecosystem.rows import BadFile
+from ecosystem.cli.products import read
+from ecosystem.cli.rows import BadFile
 from products_service.rules import Stale, Withdrawn, changed, withdrawn
 from runtime.http.faults import refuse
 from schemas.api import NewProduct, Product, ProductContent, ProductState

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from runtime.pulse import Pulse
+from runtime.health.pulse import Pulse
 
 
 class Quick(Pulse):
@@ -59,7 +59,7 @@ async def test_time_in_which_the_process_was_stopped_does_not_count(ended, monke
         hours.append(len(hours) * 3600.0)
         return hours[-1]
 
-    monkeypatch.setattr("runtime.pulse.monotonic", hour_by_hour)
+    monkeypatch.setattr("runtime.health.pulse.monotonic", hour_by_hour)
     pulse = Quick(30, ended.append)
     pulse.start()
     while len(hours) < 5:
@@ -70,7 +70,7 @@ async def test_time_in_which_the_process_was_stopped_does_not_count(ended, monke
 
 SILENCED = """
     import asyncio, logging, os, sys, threading, time
-    from runtime.pulse import Pulse
+    from runtime.health.pulse import Pulse
     Pulse.STEP_S = 0.05
     read, write = os.pipe()
     logging.basicConfig(stream=os.fdopen(write, "w"))

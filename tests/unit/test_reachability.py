@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.reachability import Claim, _is_local, network_identity, refusals
-from runtime.settings import Settings
+from runtime.common.settings import Settings
+from runtime.group.reachability import Claim, _is_local, network_identity, refusals
 
 URLS = ("http://a:1", "http://b:1", "http://127.0.0.1:1", "http://0.0.0.0:1", "http://[::]:2", "http://localhost:1")
 CLAIMS = st.lists(

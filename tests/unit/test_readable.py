@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ecosystem.readable import content, line
-from runtime.partitioning import partition_of
-from runtime.records import Record
+from ecosystem.clients.readable import content, line
+from runtime.common.partitioning import partition_of
+from runtime.model.records import Record
 from schemas.topics import CATALOGUE, DEAD_LETTERS, ORDERS
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -25,7 +25,9 @@ def golden(model):
 @pytest.mark.parametrize("topic", CATALOGUE, ids=lambda topic: topic.name)
 def test_each_message_of_the_catalogue_has_a_line_of_its_own(topic):
     said = content(record(topic.name, golden(topic.model)))
-    assert not said.startswith("{"), f"{topic.model.__name__} is shown as JSON: give it a line in ecosystem/readable.py"
+    assert not said.startswith("{"), (
+        f"{topic.model.__name__} is shown as JSON: give it a line in ecosystem/clients/readable.py"
+    )
     assert said.isprintable()
 
 

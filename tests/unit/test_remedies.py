@@ -6,9 +6,9 @@ import json
 import pytest
 from samples import order
 
-from runtime.dead_letters import REASON
-from runtime.remedies import with_remedy
-from runtime.service import Input, Service
+from runtime.model.dead_letters import REASON
+from runtime.model.remedies import with_remedy
+from runtime.model.service import Input, Service
 from runtime.testing import Topology
 from schemas.messages import Customer, CustomerLevel
 from schemas.topics import CUSTOMERS, ORDERS

@@ -21,19 +21,20 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from prometheus_client import CollectorRegistry
 
-from ecosystem import sample, welcome
-from ecosystem.cli import main
-from ecosystem.customers import read as read_customers
-from ecosystem.kafka.jars import VERSION
-from ecosystem.postgres import VERSION as POSTGRES
-from ecosystem.products import read as read_products
+from ecosystem.cli.customers import read as read_customers
+from ecosystem.cli.main import main
+from ecosystem.cli.products import read as read_products
+from ecosystem.cli.up import welcome
+from ecosystem.embedded.kafka.jars import VERSION
+from ecosystem.embedded.postgres import VERSION as POSTGRES
+from ecosystem.loadgen import sample
 from ecosystem.services import CORE, NAMES, build
-from runtime import outbox
+from runtime.common.settings import Settings
+from runtime.database import outbox
 from runtime.http import metrics as http_metrics
 from runtime.http.openapi import document
-from runtime.metrics import LoopMetrics
-from runtime.settings import Settings
-from runtime.side_effect_metrics import SideEffectMetrics
+from runtime.metrics.loop import LoopMetrics
+from runtime.metrics.side_effects import SideEffectMetrics
 from schemas.messages import Customer
 
 ROOT = Path(__file__).parents[2]

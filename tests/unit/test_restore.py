@@ -6,13 +6,13 @@ from types import SimpleNamespace
 import pytest
 from prometheus_client import CollectorRegistry
 
-from runtime import restore
-from runtime.log_ids import Commit
-from runtime.lost import Cause, LostRecords, Path, RecordsLost
-from runtime.metrics import LoopMetrics
-from runtime.records import TopicPartition
-from runtime.restore import Logs
-from runtime.state import MemoryStore
+from runtime.data_loss.losses import Cause, LostRecords, Path, RecordsLost
+from runtime.metrics.loop import LoopMetrics
+from runtime.model.log_ids import Commit
+from runtime.model.records import TopicPartition
+from runtime.state import restore
+from runtime.state.restore import Logs
+from runtime.state.stores import MemoryStore
 
 PAID, STOCKED = TopicPartition("payments", 0), TopicPartition("warehouse-inventory", 0)
 ROWS, TIMERS = TopicPartition("keeper-changelog", 0), TopicPartition("keeper-timers-changelog", 0)
@@ -23,7 +23,7 @@ def row(offset):
 
 
 class Broker:
-    """Implements `runtime.restore.Broker`: logs that begin and end as the test says."""
+    """Implements `runtime.state.restore.Broker`: logs that begin and end as the test says."""
 
     def __init__(self):
         self.offsets = {}

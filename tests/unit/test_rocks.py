@@ -2,8 +2,8 @@ import time
 
 import pytest
 
-from runtime.rocks import STALE_AFTER_S, RocksStore, RocksStores
-from runtime.state import StateError
+from runtime.state.rocks import STALE_AFTER_S, RocksStore, RocksStores
+from runtime.state.stores import StateError
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_store_that_slept_longer_than_tombstones_are_kept_is_rebuilt(stores, m
     stores.open("t", 0).apply({b"a": b"1"}, 5)
     stores.close()
     later = time.time() + STALE_AFTER_S + 1
-    monkeypatch.setattr("runtime.rocks.time.time", lambda: later)
+    monkeypatch.setattr("runtime.state.rocks.time.time", lambda: later)
 
     assert stores.open("t", 0).offset is None
     assert not stores.open("t", 0).stale
@@ -72,7 +72,7 @@ def test_a_store_that_was_cut_off_while_open_says_that_it_is_stale(stores, monke
     store.apply({b"a": b"1"}, 5)
     assert not store.stale
     later = time.time() + STALE_AFTER_S + 1
-    monkeypatch.setattr("runtime.rocks.time.time", lambda: later)
+    monkeypatch.setattr("runtime.state.rocks.time.time", lambda: later)
 
     assert store.stale
 
@@ -81,7 +81,7 @@ def test_a_store_that_is_kept_complete_is_not_stale_though_nothing_changes_in_it
     stores.open("t", 0).apply({b"a": b"1"}, 5)
     now = time.time()
     for hours in range(1, 30):
-        monkeypatch.setattr("runtime.rocks.time.time", lambda hours=hours: now + 3600 * hours)
+        monkeypatch.setattr("runtime.state.rocks.time.time", lambda hours=hours: now + 3600 * hours)
         stores.open("t", 0).is_complete(5)
     stores.close()
 

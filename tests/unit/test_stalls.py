@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.records import TopicPartition
-from runtime.stalls import PATIENCE, Glance, Stalls
+from runtime.health.stalls import PATIENCE, Glance, Stalls
+from runtime.model.records import TopicPartition
 
 LIMIT, TICK = 60.0, 5.0
 A, B = TopicPartition("orders", 0), TopicPartition("orders", 1)

@@ -8,13 +8,13 @@ import pytest
 from aiokafka.errors import KafkaConnectionError, OffsetOutOfRangeError
 from prometheus_client import CollectorRegistry
 
-from runtime.lost import LostRecords
-from runtime.metrics import LoopMetrics
-from runtime.plan import Plan
-from runtime.records import TopicPartition
-from runtime.service import Input, Service, Table
-from runtime.standby import Follower
-from runtime.state import MemoryStore, MemoryStores
+from runtime.data_loss.losses import LostRecords
+from runtime.loop.standby import Follower
+from runtime.metrics.loop import LoopMetrics
+from runtime.model.records import TopicPartition
+from runtime.model.service import Input, Service, Table
+from runtime.model.topology import Plan
+from runtime.state.stores import MemoryStore, MemoryStores
 from schemas.messages import StockLevel
 from schemas.topics import WAREHOUSE_INVENTORY
 

@@ -5,12 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from samples import NOON
 
-from runtime.ownership import Ownership
-from runtime.plan import Plan
-from runtime.records import Membership, TopicPartition
-from runtime.service import Service, Wake
-from runtime.state import MemoryStore
-from runtime.timers import Timers
+from runtime.loop.ownership import Ownership
+from runtime.loop.timers import Timers
+from runtime.model.records import Membership, TopicPartition
+from runtime.model.service import Service, Wake
+from runtime.model.topology import Plan
+from runtime.state.stores import MemoryStore
 
 SECOND = timedelta(seconds=1)
 SERVICE = Service("keeper", (), (), on_wake=lambda key, ctx: None)

@@ -11,9 +11,9 @@ from aiokafka.consumer import fetcher
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime import decompression, kafka
-from runtime.dead_letters import LOST_UNTIL
-from runtime.unpacker import MOST_SINGLY, FetchedBatches, TolerantRecords
+from runtime.kafka import clients, decompression
+from runtime.kafka.unpacker import MOST_SINGLY, FetchedBatches, TolerantRecords
+from runtime.model.dead_letters import LOST_UNTIL
 from tests.batches import BEGUN_MS, CODECS, HEAD, batch, flipped, legacy, marker, of_codec, replaced, signed
 
 THREE = [(b"a", b"1"), (b"b", b"2"), (b"c", b"3")]
@@ -59,7 +59,7 @@ def missed(records):
 
 
 def test_every_consumer_of_ours_unpacks_with_it():
-    assert kafka.TopicPartition
+    assert clients.TopicPartition
     assert (fetcher.PartitionRecords, fetcher.MemoryRecords) == (TolerantRecords, FetchedBatches)
 
 

@@ -1,8 +1,8 @@
 """The details validator: consumes products and orders by product, holds its verdicts, and gives them."""
 
+from runtime.common.settings import Settings
 from runtime.hosting import Hosted
-from runtime.service import Input, Service
-from runtime.settings import Settings
+from runtime.model.service import Input, Service
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, PRODUCTS
 from validators.details.rule import ORDERS_BY_PRODUCT, Judge, on_wake, route
 from validators.details.state import JUDGED, OFFERS

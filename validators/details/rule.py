@@ -1,7 +1,7 @@
 """The order in itself: is everything there, does it make sense, and is there such a product?"""
 
-from runtime.service import Context
-from runtime.settings import UnknownProducts
+from runtime.common.settings import UnknownProducts
+from runtime.model.service import Context
 from schemas.messages import CheckType, Order, OrderState
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, repartition
 from validators.details.state import JUDGED, OFFERS, Judged

@@ -1,6 +1,6 @@
 """What the details validator holds: which products are on offer, and for a while its verdict on each order."""
 
-from runtime.memory import Memory, Remembered
+from runtime.state.ttl_table import Memory, Remembered
 from validators.offers import Offers
 
 

@@ -3,9 +3,9 @@
 from datetime import timedelta
 from decimal import Decimal
 
+from runtime.common.settings import Settings
 from runtime.hosting import Hosted
-from runtime.service import Input, Service
-from runtime.settings import Settings
+from runtime.model.service import Input, Service
 from schemas.topics import ORDER_VALIDATIONS, ORDERS
 from validators.fraud.rule import ORDERS_BY_CUSTOMER, Judge, route
 from validators.fraud.state import CUSTOMERS, JUDGED

@@ -8,7 +8,7 @@ its own time.
 from datetime import timedelta
 from decimal import Decimal
 
-from runtime.service import Context
+from runtime.model.service import Context
 from schemas.messages import CheckType, Order, OrderState
 from schemas.money import plain_amount
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, repartition

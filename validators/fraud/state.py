@@ -1,7 +1,7 @@
 """What the fraud validator holds: the sessions of each customer, and for a while its verdict on each order."""
 
-from runtime.memory import Memory, Remembered
-from runtime.service import Table
+from runtime.model.service import Table
+from runtime.state.ttl_table import Memory, Remembered
 from schemas.wire import Message
 from validators.fraud.sessions import Session
 

@@ -1,8 +1,8 @@
 """The inventory validator: consumes stock, products and orders by product, holds reservations, produces verdicts."""
 
+from runtime.common.settings import Settings
 from runtime.hosting import Hosted
-from runtime.service import Input, Service
-from runtime.settings import Settings
+from runtime.model.service import Input, Service
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, PRODUCTS, WAREHOUSE_INVENTORY
 from validators.inventory import rule
 from validators.inventory.state import OFFERS, RESERVATIONS, STOCK

@@ -1,7 +1,7 @@
 """Inventory: an order passes if enough is in stock and not reserved, and then holds its pieces until it fails."""
 
-from runtime.memory import KEPT
-from runtime.service import Context
+from runtime.model.service import Context
+from runtime.state.ttl_table import KEPT
 from schemas.identifiers import is_composed
 from schemas.messages import CheckType, Order, OrderState, StockLevel
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, repartition

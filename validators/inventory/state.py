@@ -1,7 +1,7 @@
 """What the inventory validator holds: stock and offer of each product, and a reservation for each order."""
 
-from runtime.memory import Memory, Remembered
-from runtime.service import Table
+from runtime.model.service import Table
+from runtime.state.ttl_table import Memory, Remembered
 from schemas.wire import Message
 from validators.offers import Offers
 

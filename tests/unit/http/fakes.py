@@ -11,12 +11,12 @@ from yarl import URL
 
 from orders_service.http import openapi, routes
 from orders_service.state import ORDERS_VIEW, OrderView
+from runtime.common.settings import Settings
 from runtime.hosting import Copy, Hosted, NotHere, Unavailable
 from runtime.http.connections import Runner
 from runtime.http.server import application
-from runtime.service import Service, Table
-from runtime.settings import Settings
-from runtime.watch import Watch, Watches
+from runtime.model.service import Service, Table
+from runtime.model.watch import Watch, Watches
 from schemas.messages import Order, OrderState
 from schemas.topics import Topic
 

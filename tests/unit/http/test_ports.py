@@ -8,9 +8,9 @@ from dataclasses import replace
 import aiohttp
 import pytest
 
-from ecosystem.ports import free_ports
-from runtime.settings import Settings
-from runtime.worker import Worker
+from ecosystem.embedded.ports import free_ports
+from runtime.common.settings import Settings
+from runtime.worker.worker import Worker
 from tests.unit.http.fakes import HOSTED
 
 

@@ -293,7 +293,7 @@ def signed(cluster: Cluster) -> Any:
     """The headers a worker would send with `GET /v1/orders/o-1?timeout=0`."""
 
     def make(*keys: str, method: str = "GET", target: str = "/v1/orders/o-1?timeout=0") -> dict[str, str]:
-        from runtime.settings import Settings
+        from runtime.common.settings import Settings
 
         return marked(Settings(worker_keys=keys).worker_keys, URL("http://elsewhere:1"), method, target)
 

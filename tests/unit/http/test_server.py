@@ -11,10 +11,10 @@ from openapi_spec_validator import validate
 from prometheus_client import REGISTRY
 
 from orders_service.state import OrderView
+from runtime.common.settings import Settings
 from runtime.hosting import Hosted, NotHere, Unavailable
 from runtime.http.openapi import document
 from runtime.http.server import application
-from runtime.settings import Settings
 from schemas.messages import Order
 from tests.unit.http.fakes import HOSTED, ORDER, SERVICE, Cluster, FakeHost, Running, running, until
 

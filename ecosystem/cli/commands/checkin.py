@@ -1,0 +1,58 @@
+"""`orders checkin`: report from the spot."""
+
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+import click
+from pydantic import ValidationError
+from rich.console import Console
+
+from ecosystem.cli import running
+from ecosystem.cli.commands.shared import Real, perform, service_url_option
+from ecosystem.clients.api import CheckinApi
+from runtime.model.dead_letters import describe
+from schemas.api import NewCheckin
+
+
+@click.command()
+@click.argument("order_no")
+@click.option("--internet", default="8850049302", show_default=True, help="Number of the line")
+@click.option("--staff", default="cs_eng_ftth", show_default=True, help="Who is there")
+@click.option("--status", default="homecheckedin", show_default=True, help="Of the job")
+@click.option("--latitude", type=Real(), default=13.7827811, show_default=True)
+@click.option("--longitude", type=Real(), default=100.5465937, show_default=True)
+@click.option(
+    "--at",
+    metavar="'YYYY-MM-DD HH:MM:SS'",
+    help="When, in CHECKIN_TIME_ZONE, or with an offset such as +07:00  [default: now]",
+)
+@service_url_option("checkin")
+def checkin(
+    order_no: str, internet: str, staff: str, status: str, latitude: float, longitude: float, at: str | None, url: str
+) -> None:
+    """Report that a technician is on the spot for ORDER_NO.
+
+    \b
+    orders checkin my-order
+    orders checkin my-order --staff T-1000 --at "2021-03-18 10:13:43"
+    """
+    zone = ZoneInfo(running.settings().checkin_time_zone)
+    try:
+        new = NewCheckin(
+            internet_no=internet,
+            order_no=order_no,
+            staff_code=staff,
+            job_status=status,
+            checkin_latitude=latitude,
+            checkin_longitude=longitude,
+            checkin_date=at or datetime.now(zone).isoformat(" ", "seconds"),
+        )
+    except ValidationError as error:
+        raise click.UsageError(describe(error)) from error
+
+    async def report() -> None:
+        async with CheckinApi(url) as api:
+            taken = await api.post(new)
+        Console().print(f"{taken.status} {taken.event_id}", markup=False, highlight=False)
+
+    perform(report(), url)

@@ -1,0 +1,80 @@
+"""`orders customers`: what the customer database would say."""
+
+from pathlib import Path
+
+import click
+from pydantic import ValidationError
+
+from ecosystem.cli import running
+from ecosystem.cli.commands.shared import Whole, perform
+from ecosystem.cli.customers import FORM, NewCustomer, check, read
+from ecosystem.cli.rows import BadFile, faults_of
+from ecosystem.clients.writer import Writer
+from schemas.messages import CustomerLevel
+from schemas.topics import CUSTOMERS
+
+
+@click.group()
+def customers() -> None:
+    """Announce customers, as the customer database does. The same id again replaces what was said before."""
+
+
+@customers.command()
+@click.argument("id_", metavar="ID", type=Whole())
+@click.option("--first-name", required=True)
+@click.option("--last-name", required=True)
+@click.option("--email", required=True, help="Where letters about orders go")
+@click.option("--address", required=True, help="Where parcels go")
+@click.option(
+    "--level", type=click.Choice([level.value for level in CustomerLevel]), default="bronze", show_default=True
+)
+def add(id_: int, first_name: str, last_name: str, email: str, address: str, level: str) -> None:
+    """Announce the customer ID, new or changed.
+
+    \b
+    orders customers add 15 --first-name Franz --last-name Kafka \\
+      --email franz@example.org --address "Oppelthaus, Praha" --level gold
+    """
+    try:
+        customer = NewCustomer(
+            id=id_, first_name=first_name, last_name=last_name, email=email, address=address, level=CustomerLevel(level)
+        )
+    except ValidationError as error:
+        raise click.UsageError("; ".join(f"{field} {reason}" for field, reason in faults_of(error))) from error
+
+    async def write() -> None:
+        async with Writer(running.settings()) as writer:
+            await writer.write(CUSTOMERS, [customer])
+
+    perform(write())
+    click.echo(f"{customer.id}: {customer.first_name} {customer.last_name} <{customer.email}>, {customer.level}")
+
+
+@customers.command(
+    "import",
+    help=f"""Announce the customers of a CSV file.
+
+    The file is in UTF-8, or in UTF-16 with a byte order mark. Its first line names the columns:
+    {",".join(FORM.columns)}. The level may be left out.
+    The file is read twice: a pipe cannot be imported.
+
+    All rows are checked first. If any is wrong, each fault is told and nothing is written.
+
+    \b
+    orders customers import customers.csv
+    """,
+)
+@click.argument("file", metavar="CSV", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def import_(file: Path) -> None:
+    """Checks the whole file, then writes it."""
+    try:
+        count = check(file)
+    except BadFile as error:
+        raise click.ClickException(f"Nothing was written.\n{error}") from error
+
+    async def write() -> None:
+        async with Writer(running.settings()) as writer:
+            await writer.write(CUSTOMERS, read(file))
+
+    perform(write(), refusals=(BadFile,))
+    click.echo(f"{count} customers")

@@ -1,0 +1,130 @@
+"""`orders pay`: what the payment side would say."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from decimal import Decimal
+from functools import partial
+
+import click
+from pydantic import ValidationError
+from rich.console import Console
+
+from ecosystem.cli import running
+from ecosystem.cli.commands.shared import AMOUNT, NAME, TIMEOUT_MS, perform, service_url_option
+from ecosystem.clients.api import FulfilmentApi, Refusal
+from ecosystem.clients.writer import Writer
+from runtime.model.dead_letters import describe
+from schemas.api import FulfilmentStatus
+from schemas.identifiers import new_event_id
+from schemas.messages import OrderState, Payment
+from schemas.money import format_amount
+from schemas.topics import PAYMENTS
+
+_POLL_S = 0.1
+
+
+class _NothingToPay(Exception):
+    """Nobody can say what is missing of the order's value."""
+
+
+@click.command()
+@click.argument("order_id", metavar="ORDER_ID", type=NAME)
+@click.option("--amount", type=AMOUNT, help="How much  [default: what is missing of the order's value]")
+@click.option("--ccy", help="Currency of the payment, three letters  [default: that of orders]")
+@click.option("--wait/--no-wait", default=True, help="Wait until fulfilment has seen it  [default: wait]")
+@click.option("--timeout", type=TIMEOUT_MS, default=10_000, show_default=True, metavar="MS", help="How long to wait")
+@service_url_option("fulfilment")
+def pay(order_id: str, amount: Decimal | None, ccy: str | None, wait: bool, timeout: int, url: str) -> None:
+    """Announce a payment for ORDER_ID.
+
+    Shows what is still missing before the order is shipped.
+
+    An order may be paid in parts, and before it is posted; then the amount has to be named. A payment in another
+    currency than that of orders pays nothing.
+
+    \b
+    orders pay my-order
+    orders pay my-order --amount 10 --ccy THB
+    """
+    if amount is not None and amount <= 0:
+        raise click.UsageError("--amount must be more than 0")
+
+    async def settle() -> None:
+        console = Console(highlight=False)
+        async with AsyncExitStack() as opened:
+            api = await opened.enter_async_context(FulfilmentApi(url))
+            before = await _status(api, order_id) if wait or amount is None else None
+            of_orders = before.currency if before else running.currency()
+            due = _due(order_id, before, ccy) if amount is None else amount
+            if due <= 0:
+                console.print(f"{order_id} is paid already", markup=False, soft_wrap=True)
+                return
+            payment = Payment(id=f"p-{new_event_id()}", order_id=order_id, ccy=ccy or of_orders, amount=due)
+            writer = await opened.enter_async_context(Writer(running.settings()))
+            await writer.write(PAYMENTS, [payment])
+            said = f"{format_amount(due, payment.ccy)} for {order_id}, payment {payment.id}"
+            console.print(said, markup=False, soft_wrap=True)
+            if wait:
+                seen = await _seen(api, order_id, partial(_counts, payment, before), timeout)
+                console.print(_said(seen, payment), markup=False, soft_wrap=True)
+
+    try:
+        perform(settle(), url, refusals=(_NothingToPay,))
+    except ValidationError as error:
+        raise click.UsageError(describe(error)) from error
+
+
+async def _status(api: FulfilmentApi, order_id: str) -> FulfilmentStatus | None:
+    try:
+        return await api.status(order_id, 0)
+    except Refusal as refusal:
+        if refusal.status != 404:
+            raise
+        return None
+
+
+def _due(order_id: str, status: FulfilmentStatus | None, ccy: str | None) -> Decimal:
+    if status is None or status.value is None:
+        raise _NothingToPay(f"There is no order {order_id!r} (yet). To pay for it all the same, name an --amount.")
+    if status.state is OrderState.FAILED:
+        raise _NothingToPay(f"{order_id} has FAILED: nothing is due. To pay all the same, name an --amount.")
+    if ccy is not None and ccy.upper() != status.currency:
+        missing = format_amount(status.value - status.paid, status.currency)
+        raise _NothingToPay(f"{order_id} lacks {missing}; a payment in {ccy} does not count. Name an --amount for one.")
+    return status.value - status.paid
+
+
+def _counts(payment: Payment, before: FulfilmentStatus | None, now: FulfilmentStatus) -> bool:
+    """Whether fulfilment has seen the payment."""
+    if payment.ccy != now.currency:
+        return now.ignored_payments > (before.ignored_payments if before else 0)
+    return now.paid >= payment.amount + (before.paid if before else 0)
+
+
+async def _seen(
+    api: FulfilmentApi, order_id: str, counts: Callable[[FulfilmentStatus], bool], timeout_ms: int
+) -> FulfilmentStatus | None:
+    """How the order stands once fulfilment has seen the payment; `None` if it does not in time."""
+    deadline = time.monotonic() + timeout_ms / 1000
+    while True:
+        status = await _status(api, order_id)
+        if status is not None and counts(status):
+            return status
+        if time.monotonic() > deadline:
+            return None
+        await asyncio.sleep(_POLL_S)
+
+
+def _said(status: FulfilmentStatus | None, payment: Payment) -> str:
+    if status is None:
+        return "The payment is written; fulfilment has not seen it yet."
+    if payment.ccy != status.currency:
+        return f"It does not count: orders are in {status.currency}. {_missing(status)}"
+    return _missing(status)
+
+
+def _missing(status: FulfilmentStatus) -> str:
+    missing = ", ".join(status.missing)
+    return f"Missing before it is shipped: {missing}" if missing else "Nothing is missing: it is shipped."

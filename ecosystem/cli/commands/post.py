@@ -1,0 +1,49 @@
+"""`orders post`: place one order."""
+
+from decimal import Decimal
+
+import click
+from pydantic import ValidationError
+from rich.console import Console
+
+from ecosystem.cli.commands.shared import AMOUNT, TIMEOUT_MS, Whole, perform, url_option
+from ecosystem.cli.commands.show import print_order, print_outcome
+from ecosystem.clients.api import OrdersApi
+from runtime.model.dead_letters import describe
+from schemas.api import NewOrder
+
+
+@click.command()
+@click.option(
+    "--id", "order_id", help="Your own id: the same order again under it is safe [default: the server makes one]"
+)
+@click.option("--customer", type=Whole(), default=1, show_default=True)
+@click.option("--product", default="mug", show_default=True)
+@click.option("--quantity", type=Whole(), default=1, show_default=True)
+@click.option("--price", type=AMOUNT, default="12.00", show_default=True, help="Of one piece")
+@click.option("--wait/--no-wait", default=True, help="Wait until the order is VALIDATED or FAILED  [default: wait]")
+@click.option("--timeout", type=TIMEOUT_MS, default=10_000, show_default=True, metavar="MS", help="How long to wait")
+@url_option
+def post(
+    order_id: str | None, customer: int, product: str, quantity: int, price: Decimal, wait: bool, timeout: int, url: str
+) -> None:
+    """Place an order, and see what becomes of it.
+
+    \b
+    orders post --product mug --quantity 2
+    orders post --id my-order --customer 7 --product grinder --price 89
+    """
+    try:
+        new = NewOrder(id=order_id, customer_id=customer, product=product, quantity=quantity, price=price)
+    except ValidationError as error:
+        raise click.UsageError(describe(error)) from error
+
+    async def place() -> None:
+        console = Console()
+        async with OrdersApi(url) as api:
+            order = await api.post(new)
+            print_order(console, order)
+            if wait:
+                print_outcome(console, await api.validated(order.id, timeout))
+
+    perform(place(), url)

@@ -1,0 +1,34 @@
+"""`orders stock`: what the warehouse would say."""
+
+import click
+
+from ecosystem.cli import running
+from ecosystem.cli.commands.shared import NAME, Whole, perform
+from ecosystem.clients.writer import Writer
+from schemas.messages import StockLevel
+from schemas.topics import WAREHOUSE_INVENTORY
+
+
+@click.group()
+def stock() -> None:
+    """Announce stock, as the warehouse does."""
+
+
+@stock.command("set")
+@click.argument("product", type=NAME)
+@click.argument("count", type=Whole(0, 2**53))
+def set_count(product: str, count: int) -> None:
+    """Announce that the warehouse holds COUNT of PRODUCT.
+
+    The count includes pieces that are reserved.
+
+    \b
+    orders stock set mug 250
+    """
+
+    async def write() -> None:
+        async with Writer(running.settings()) as writer:
+            await writer.write(WAREHOUSE_INVENTORY, [StockLevel(product=product, count=count)])
+
+    perform(write())
+    click.echo(f"{product}: {count}")

@@ -1,0 +1,52 @@
+"""`orders tail`: the messages as they go by."""
+
+import asyncio
+import signal
+
+import click
+from rich.console import Console
+
+from ecosystem.cli import running
+from ecosystem.cli.commands.shared import perform
+from ecosystem.clients.readable import line
+from ecosystem.clients.reader import Reader, partition_count
+from runtime.kafka.topics import public_topics
+
+
+@click.command()
+@click.argument("topics", nargs=-1, metavar="[TOPIC...]")
+@click.option("--from-beginning", is_flag=True, help="Start with the oldest message instead of the next one")
+@click.option("--follow/--no-follow", default=True, help="Go on with what comes  [default: follow]")
+def tail(topics: tuple[str, ...], from_beginning: bool, follow: bool) -> None:
+    """Show messages as they go by, a line each.
+
+    A line has time, topic, what the message says, partition and offset. Without TOPICs: all of the catalogue (see
+    `orders topics`), and the dead letters. By its name any topic is shown, changelogs and internal ones too: as JSON.
+    Only what is committed is shown. A record in another partition than its key's is marked: no service looks for it
+    there.
+
+    \b
+    orders tail
+    orders tail orders order-validations --from-beginning
+    orders tail orders-view-changelog
+    orders tail orders.dead-letters --no-follow            all there are, then end
+    """
+    known = public_topics()
+
+    async def show() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        console, settings, currency = Console(highlight=False), running.settings(), running.currency()
+        async with Reader(settings, topics or tuple(known)) as reader:
+            if unknown := [topic for topic in topics if topic not in known and topic not in reader.found]:
+                raise click.ClickException(f"no such topic: {', '.join(unknown)}. There are: {', '.join(known)}")
+            if not reader.found:
+                raise click.ClickException(
+                    "none of these topics exists yet: they are made when the first worker starts"
+                )
+            partitions = await partition_count(settings)
+            async for record in reader.records(from_beginning or not follow, follow, stop):
+                console.print(line(record, partitions, currency), soft_wrap=True)
+
+    perform(show())

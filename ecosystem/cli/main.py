@@ -1,0 +1,92 @@
+"""The `orders` command."""
+
+import sys
+from typing import Any
+
+import click
+from pydantic import ValidationError
+
+from ecosystem.cli.commands.asyncapi import asyncapi
+from ecosystem.cli.commands.audit import audit
+from ecosystem.cli.commands.checkin import checkin
+from ecosystem.cli.commands.customers import customers
+from ecosystem.cli.commands.dead_letters import dead_letters
+from ecosystem.cli.commands.generate import generate
+from ecosystem.cli.commands.get import get
+from ecosystem.cli.commands.pay import pay
+from ecosystem.cli.commands.post import post
+from ecosystem.cli.commands.products import products
+from ecosystem.cli.commands.run import run
+from ecosystem.cli.commands.stock import stock
+from ecosystem.cli.commands.tail import tail
+from ecosystem.cli.commands.topics import topics
+from ecosystem.cli.commands.up import up
+from ecosystem.cli.output import CLOSED_PIPE, OutputError, guarded
+from ecosystem.cli.rows import faults_of
+from runtime.common.settings import Settings
+
+
+class _Main(click.Group):
+    """Ends every command in the same way when its output cannot be written: see `ecosystem/cli/output.py`."""
+
+    def main(self, *args: Any, **more: Any) -> Any:
+        with guarded() as output:
+            try:
+                try:
+                    return super().main(*args, **more)
+                finally:
+                    sys.stdout.flush()
+            except ValidationError as error:
+                if error.title != Settings.__name__:
+                    raise
+                for name, reason in faults_of(error):
+                    click.echo(f"Error: the environment variable {name.upper()} {reason}", err=True)
+                sys.exit(2)
+            except UnicodeEncodeError as error:  # an argument of bytes that are no text, as far as it came
+                click.echo(f"Error: {error.object!a} is no text in UTF-8", err=True)
+                sys.exit(2)
+            except OutputError:
+                pass
+            finally:
+                if output.closed:
+                    sys.exit(CLOSED_PIPE)
+                if output.failure is not None:
+                    click.echo(f"Error: cannot write to standard output: {output.failure.strerror}", err=True)
+                    sys.exit(1)
+
+
+@click.group(cls=_Main, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="faust-orders")
+def main() -> None:
+    """Order validation on Kafka: run it, drive it, look at it.
+
+    \b
+    orders up                        all of it on this machine, Kafka included
+    orders post --product mug        place an order and see what becomes of it
+    orders pay my-order              pay it; with `orders checkin` it is shipped
+    orders tail                      watch the messages go by
+
+    Settings come from the environment (KAFKA_BOOTSTRAP_SERVERS, HTTP_PORT, STATE_DIR, ...). Without them every
+    command finds what `orders up` started from the same directory.
+    """
+
+
+_COMMANDS = (
+    up,
+    run,
+    post,
+    get,
+    pay,
+    checkin,
+    stock,
+    products,
+    customers,
+    generate,
+    tail,
+    topics,
+    asyncapi,
+    audit,
+    dead_letters,
+)
+for _command in _COMMANDS:
+    main.add_command(_command)

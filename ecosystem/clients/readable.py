@@ -1,0 +1,121 @@
+"""A message as one line for people."""
+
+import json
+import zlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.text import Text
+
+from runtime.common.partitioning import partition_of
+from runtime.model.records import Record
+from schemas.messages import (
+    CheckinRejected,
+    Customer,
+    Fulfilled,
+    HomeCheckin,
+    Order,
+    OrderEnriched,
+    OrderValidation,
+    Payment,
+    ProductAlert,
+    ProductEvent,
+    StockLevel,
+)
+from schemas.money import format_amount
+from schemas.topics import CATALOGUE, DEAD_LETTERS
+
+_PRICED: dict[type, Callable[[Any, str], str]] = {
+    Order: lambda o, ccy: (
+        f"{o.state} customer {o.customer_id}: {o.quantity} × {o.product} at {format_amount(o.price, ccy)}"
+        f"{_why(*o.reasons or ())}"
+    ),
+    Payment: lambda p, _: f"{format_amount(p.amount, p.ccy)} for order {p.order_id}",
+    ProductEvent: lambda p, ccy: f"{p.kind} version {p.version}: {p.name} at {format_amount(p.price, ccy)}",
+}
+_SAY: dict[type, Callable[[Any], str]] = {
+    OrderValidation: lambda v: f"{v.check_type} {v.validation_result}{_why(v.reason)}",
+    StockLevel: lambda s: f"{s.count} pieces",
+    Customer: lambda c: f"{c.first_name} {c.last_name} <{c.email}>, {c.level}",
+    OrderEnriched: lambda o: f"customer {o.customer_id}, {o.customer_level}",
+    HomeCheckin: lambda c: f"{c.event_type} {c.event_id}: {c.staff_code} at line {c.internet_no}, {c.job_status}",
+    CheckinRejected: lambda c: f"REJECTED check-in {c.event_id}{_why(c.reason)}",
+    Fulfilled: lambda _: "FULFILLED",
+    ProductAlert: lambda a: f"{a.kind} in version {a.version} ({a.reason})",
+}
+_MODELS = {topic.name: topic.model for topic in CATALOGUE}
+_COLOURS = ("cyan", "green", "yellow", "blue", "magenta", "bright_cyan", "bright_green", "bright_yellow")
+_BAD, _GOOD = ("FAILED", "REJECTED", "FAIL", "ERROR"), ("VALIDATED", "SHIPPED", "FULFILLED", "PASS")
+_SIGNALS = dict.fromkeys(_BAD, "red") | dict.fromkeys(_GOOD, "green")
+
+
+def line(record: Record, partitions: int | None = None, currency: str = "EUR") -> Text:
+    """Time (UTC), topic, key, content, and where it stands.
+
+    `partitions`: with how many the topics were made; a record in another partition than its key's is marked then.
+    Prices are in `currency`.
+    """
+    at = moment(record.timestamp_ms)
+    key = "-" if record.key is None else printable(record.key.decode(errors="replace"))
+    text = Text(f"{record.timestamp_ms} ms " if at is None else f"{at:%H:%M:%S}.{at.microsecond // 1000:03} ", "dim")
+    text.append(f"{record.topic:<20} ", "red" if record.topic.endswith(DEAD_LETTERS) else _colour(record.topic))
+    text.append(f"{key}  ")
+    said = Text(content(record, currency), "" if record.fault is None else "red")
+    for word, colour in _SIGNALS.items():
+        said.highlight_regex(rf"\b{word}\b", colour)
+    text.append_text(said).append(f"  {record.partition}@{record.offset}", "dim")
+    if partitions is not None and record.fault is None and record.topic in _MODELS and record.key is not None:
+        belongs = partition_of(record.key, partitions)
+        if belongs != record.partition:
+            text.append(f"  misplaced: belongs in partition {belongs}", "red")
+    return text
+
+
+def moment(ms: int) -> datetime | None:
+    """The time of a message, UTC; `None` if its writer gave it one that no calendar has."""
+    try:
+        return datetime.fromtimestamp(ms / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def content(record: Record, currency: str = "EUR") -> str:
+    """What a message says, on one line; one of no model of the catalogue as its JSON, or as it stands."""
+    if record.fault is not None:
+        return printable(f"unreadable: {record.fault}")
+    if record.value is None:
+        return "(deleted)"
+    if record.topic.endswith(DEAD_LETTERS):
+        headers = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
+        return printable(f"{headers.get('service')}: {headers.get('error')} | {_raw(record.value)}")
+    try:
+        message = _MODELS[record.topic].from_json(record.value)
+        priced = _PRICED.get(type(message))
+        return printable(priced(message, currency) if priced else _SAY[type(message)](message))
+    except (KeyError, ValueError):
+        return printable(_raw(record.value))
+
+
+def _raw(value: bytes) -> str:
+    text = value.decode(errors="replace")
+    try:
+        return text if text.isprintable() else json.dumps(json.loads(text), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _why(*reasons: str | None) -> str:
+    said = "; ".join(filter(None, reasons))
+    return f" ({said})" if said else ""
+
+
+def printable(text: str) -> str:
+    """Without what moves a terminal's cursor: line breaks and control characters as their escapes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _colour(topic: str) -> str:
+    return _COLOURS[zlib.crc32(topic.encode()) % len(_COLOURS)]  # the same one in every run

@@ -1,0 +1,54 @@
+"""Writing messages of the catalogue to Kafka, as the outside world of the services does."""
+
+import asyncio
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Self, TypeVar
+
+from aiokafka import AIOKafkaProducer
+
+from runtime.common.partitioning import partition_of
+from runtime.common.settings import Settings
+from runtime.kafka.topics import ensure_topics, public_topics
+from schemas.topics import Topic
+from schemas.wire import Message
+
+M = TypeVar("M", bound=Message)
+
+_AT_ONCE = 1000
+
+
+class Writer:
+    """Makes the catalogue's topics if they are missing, then writes: acks=all, idempotent, murmur2 on the key.
+
+    Entering raises `aiokafka.errors.KafkaError` when no broker answers.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    async def __aenter__(self) -> Self:
+        await ensure_topics(self._settings, public_topics())
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=self._settings.kafka_bootstrap_servers, acks="all", enable_idempotence=True
+        )
+        await self._producer.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._producer.stop()
+
+    async def write(self, topic: Topic[M], values: Iterable[M]) -> None:
+        """Returns when every in-sync replica has all of them."""
+        name = self._settings.topic_prefix + topic.name
+        acks: list[asyncio.Future[object]] = []
+        for value in values:
+            key = topic.key(value).encode()
+            partition = partition_of(key, self._settings.partitions)
+            acks.append(await self._producer.send(name, value.to_json(), key=key, partition=partition))
+            if len(acks) == _AT_ONCE:
+                await asyncio.gather(*acks)
+                acks.clear()
+        await asyncio.gather(*acks)

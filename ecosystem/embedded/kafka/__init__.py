@@ -1,0 +1,6 @@
+"""The project's own Apache Kafka: the real broker, without Docker and without an installed Java."""
+
+from ecosystem.embedded.kafka.cluster import Cluster
+from ecosystem.embedded.kafka.errors import KafkaError
+
+__all__ = ["Cluster", "KafkaError"]

@@ -1,6 +1,0 @@
-"""The project's own Apache Kafka: the real broker, without Docker and without an installed Java."""
-
-from ecosystem.kafka.cluster import Cluster
-from ecosystem.kafka.errors import KafkaError
-
-__all__ = ["Cluster", "KafkaError"]

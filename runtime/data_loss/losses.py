@@ -1,0 +1,197 @@
+"""Records that the broker no longer has when a worker comes to read them: told once, counted, or the end of the worker.
+
+Retention, DeleteRecords, a topic that was deleted and made anew, and a log that was truncated (unclean leader election)
+all leave a position that the broker does not know any more. Whoever finds one reports it here before it reads on
+elsewhere.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+from enum import StrEnum
+
+from runtime.metrics.loop import METRICS, LoopMetrics
+from runtime.model.dead_letters import LOST_UNTIL
+from runtime.model.records import Record, TopicPartition
+
+log = logging.getLogger(__name__)
+
+
+class Path(StrEnum):
+    """What reads the records that are gone."""
+
+    INPUT = "input"
+    CHANGELOG = "changelog"
+    STANDBY = "standby"
+
+
+class Cause(StrEnum):
+    """Why they are gone, as far as the broker's answers tell."""
+
+    REMOVED = "removed"
+    """The log begins behind the position: retention or DeleteRecords."""
+    CUT_OFF = "cut-off"
+    """The log ends before the position: the topic was deleted and made anew, or truncated."""
+    RECREATED = "recreated"
+    """The topic is not the one that was read: it was deleted and made anew."""
+    OFFSETS_GONE = "offsets-gone"
+    """The group's committed offsets are gone, and the log begins behind offset 0: what was read before is unknown."""
+    UNREADABLE = "unreadable"
+    """The records are there, but cannot be made out."""
+
+
+REMEDIES = {
+    Cause.REMOVED: "keep the topic for longer (retention.ms) than a worker may be away or behind",
+    Cause.CUT_OFF: "was the topic deleted, or unclean.leader.election.enable set?",
+    Cause.RECREATED: "delete no topic that services still read",
+    Cause.OFFSETS_GONE: "keep offsets for longer (offsets.retention.minutes) than a group may be away",
+    Cause.UNREADABLE: "look for damaged disks, and for producers that are not Kafka's",
+}
+"""What to look at, by cause."""
+
+_ANEW = "and what followed in the old log was never read; reading began again at the start"
+SAYS = {
+    Cause.REMOVED: "records {first} to {last} were removed (retention or DeleteRecords) before they were read",
+    Cause.CUT_OFF: "offsets {first} to {last} are gone: the topic was deleted and made anew, or truncated, " + _ANEW,
+    Cause.RECREATED: "offsets {first} to {last} are gone: the topic was deleted and made anew, " + _ANEW,
+    Cause.OFFSETS_GONE: "records {first} to {last} were removed, and the committed offsets that would tell how many of "
+    "them had been read have expired",
+    Cause.UNREADABLE: "records {first} to {last} cannot be made out",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A range of offsets, `end` not included, of which the records are gone; transaction markers may be among them.
+
+    With `end` at `first`, nobody knows how far it went.
+    """
+
+    topic: str
+    partition: int
+    first: int
+    end: int
+    path: Path
+    cause: Cause
+
+    @property
+    def count(self) -> int:
+        """Offsets: as many records at most."""
+        return max(1, self.end - self.first)
+
+    @property
+    def last(self) -> str:
+        """The last of these offsets, if that is known."""
+        return str(self.end - 1) if self.end > self.first else "unknown"
+
+    def record(self) -> Record:
+        """What stands for these records in a batch, which sets it aside as a dead letter."""
+        bounds = ((LOST_UNTIL, str(self.end).encode()),)
+        return Record(self.topic, self.partition, self.first, 0, None, None, bounds, fault=self.says)
+
+    @property
+    def says(self) -> str:
+        """What happened, as a dead letter tells it."""
+        return SAYS[self.cause].format(first=self.first, last=self.last)
+
+    def __str__(self) -> str:
+        return (
+            f"records lost: topic {self.topic} partition {self.partition} offsets {self.first} to {self.last} "
+            f"({self.path}, {self.cause})"
+        )
+
+
+class RecordsLost(Exception):
+    """Records are lost, and the worker is to end rather than go on without them (`ON_LOST_RECORDS=stop`)."""
+
+    def __init__(self, loss: Loss) -> None:
+        super().__init__(
+            f"{loss}. Nothing was passed over. Check: {REMEDIES[loss.cause]}. "
+            "To go on without these records set ON_LOST_RECORDS=continue"
+        )
+        self.loss = loss
+
+
+class LostRecords:
+    """Reports losses: an ERROR in the log and a count, once for each range.
+
+    Arguments:
+        metrics: counts offsets lost, by topic.
+        stop: whether a loss ends the worker.
+        failed: called with `RecordsLost` then, before it is raised.
+        keep: makes the loss of a changelog or a copy durable, for the audit. That of an input is a dead letter, written
+            in one transaction with the positions that pass over it.
+    """
+
+    def __init__(
+        self,
+        metrics: LoopMetrics = METRICS,
+        *,
+        stop: bool = False,
+        failed: Callable[[BaseException], None] = lambda error: None,
+        keep: Callable[[Loss], Awaitable[None]] | None = None,
+    ) -> None:
+        self._metrics = metrics
+        self._stop = stop
+        self._failed = failed
+        self._keep = keep
+        self._known: dict[tuple[str, int, Path], tuple[int, int]] = {}
+        """The range reported last: a takeover that is repeated finds it again, perhaps grown."""
+        self.begun: set[TopicPartition] = set()
+        """Inputs of which the group has committed nothing yet. That they begin where they do is committed with the next
+        batch, or else nobody could tell what is removed before the first record is read."""
+        self._open: dict[TopicPartition, Loss] = {}
+        self._to_keep: list[Loss] = []
+
+    def report(self, topic: str, partition: int, first: int, end: int, where: Path, cause: Cause) -> Loss:
+        """Reports that offsets from `first` up to, not including, `end` are gone. Raises `RecordsLost` if that is to
+        end the worker.
+
+        Before anything is read behind the loss of a changelog or a copy, `kept` is to be awaited.
+        """
+        loss = Loss(topic, partition, first, end, where, cause)
+        place = topic, partition, where
+        before = self._known.get(place)
+        if before != (first, end):
+            self._known[place] = first, end
+            log.error(
+                "records lost topic=%s partition=%d first=%d last=%s count=%d path=%s cause=%s remedy=%r",
+                topic,
+                partition,
+                first,
+                loss.last,
+                loss.count,
+                where,
+                cause,
+                REMEDIES[cause],
+            )
+            grown = before is not None and before[0] == first and before[1] < end
+            self._metrics.lost(topic, end - before[1] if before is not None and grown else loss.count)
+        if self._stop:
+            error = RecordsLost(loss)
+            self._failed(error)
+            raise error
+        if where is Path.INPUT:
+            self._open[TopicPartition(topic, partition)] = loss
+        elif before != (first, end):
+            self._to_keep.append(loss)
+        return loss
+
+    async def kept(self) -> None:
+        """Returns once what was reported of changelogs and copies is durable. Raises what keeps it from being so."""
+        while self._to_keep and self._keep is not None:
+            loss = self._to_keep[0]
+            await self._keep(loss)
+            if loss in self._to_keep:
+                self._to_keep.remove(loss)
+
+    def forget(self) -> None:
+        """All positions are looked at anew: what `take` would have given is given up."""
+        self._open.clear()
+        self.begun.clear()
+
+    def take(self, owned: Collection[TopicPartition]) -> list[Loss]:
+        """The losses of inputs that no batch has passed over yet, each once: if that batch fails, the partitions are
+        taken over anew, and the loss is found again."""
+        found, self._open = self._open, {}
+        return [loss for tp, loss in found.items() if tp in owned]

@@ -1,0 +1,1 @@
+"""PostgreSQL for services that keep a database: pool, migrations, outbox."""

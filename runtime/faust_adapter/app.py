@@ -1,0 +1,94 @@
+"""The Faust app of a worker: one agent, whose stream is everything its services consume, and which is the loop."""
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import faust
+from faust.app.base import BootStrategy
+from yarl import URL
+
+from runtime.common.settings import Settings
+from runtime.faust_adapter.assignor import Assignor
+from runtime.faust_adapter.transport import Consumer, Transport
+from runtime.kafka.clients import Names
+from runtime.kafka.group_consumer import KafkaMember
+from runtime.loop.engine import Engine
+
+log = logging.getLogger(__name__)
+
+
+class Boot(BootStrategy):
+    """Which of Faust's services a worker starts: consumer, agent, fetcher.
+
+    Not its producer (the checkpoint has transactional ones), not its tables and their recovery (state and handover are
+    the runtime's), not its conductor (there is one stream) and not its web server (aiohttp serves before Kafka is up).
+    """
+
+    def server(self) -> Iterable[Any]:
+        return [self.app.consumer, *self.agents(), self.app._fetcher]  # noqa: SLF001
+
+
+class App(faust.App):
+    """A worker's Faust app."""
+
+    BootStrategy = Boot
+
+    EFFECTS_S = 1.0
+    """At a stop, effects in hand may take so long once more: the group is to be left in time, too."""
+
+    def __init__(self, settings: Settings, group: str, engine: Engine, member: KafkaMember, url: URL) -> None:
+        super().__init__(
+            Names(settings.topic_prefix).group(group),
+            broker=[f"kafka://{server.strip()}" for server in settings.kafka_bootstrap_servers.split(",")],
+            canonical_url=str(url),  # the assignor tells it to the other members: routing goes by it
+            datadir=str(settings.state_dir / "faust"),
+            store="memory://",
+            web_enabled=False,
+            topic_disable_leader=True,
+            table_standby_replicas=settings.standby_replicas,
+            PartitionAssignor=Assignor,
+            autodiscover=False,
+        )
+        self._engine = engine
+        self._member = member
+        self.owners: dict[int, URL] = {}
+        """Base URL of the worker that owns a partition, as the group last agreed."""
+        self.standbys: dict[int, list[URL]] = {}
+        """Those of the workers that keep copies of it."""
+        self.refused = ""
+        """Why the group gives this worker nothing, if it does not for a reason."""
+        self.takes = self.channel(maxsize=1)
+        self.agent(self.takes, name="loop")(self._decide)
+
+    async def _decide(self, stream: Any) -> None:
+        """The agent: one go of the loop for each take."""
+        async for take in stream:
+            try:
+                await self._engine.step(take)
+            except Exception as error:  # a fault of ours: nothing of the batch was acknowledged, so stop and say why
+                log.exception("loop failed")
+                await self.crash(error)
+
+    def assigned(self) -> set[int]:
+        """Called when the group has agreed anew on who owns what; returns what this worker is standby of."""
+        self.owners, self.standbys = self.assignor.owners(), self.assignor.standbys()
+        before, self.refused = self.refused, self.assignor.refused or ""
+        if self.refused and self.refused != before:
+            log.error("worker refused by its group reason=%s", self.refused)
+        elif before and not self.refused:
+            log.info("worker accepted by its group")
+        return {tp.partition for tp in self.assignor.assigned_standbys()}
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        self.flow_control.resume()  # Faust opens its queues at the end of its own recovery, which is not used
+
+    def _new_transport(self) -> Transport:
+        return Transport(self.conf.broker, app=self, loop=self.loop)
+
+    def _new_consumer(self) -> Consumer:
+        return Consumer(self, self.takes, self._engine, self._member, beacon=self.beacon, loop=self.loop)
+
+    async def _stop_consumer(self) -> None:
+        await self._engine.revoked(self.EFFECTS_S)

@@ -1,0 +1,90 @@
+"""Faust's transport with a consumer of our own: it takes everything that waits in one go, in the worker's own thread.
+
+Faust's driver runs its consumer in a thread of its own and makes two tasks a message. Here one go of the loop makes one
+fetch: what waits becomes one `Take`, which is put on the channel that the worker's agent reads.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiokafka import ConsumerRebalanceListener
+from aiokafka import TopicPartition as Physical
+from faust.transport import base
+from mode import Service
+
+from runtime.kafka.group_consumer import KafkaMember
+from runtime.loop.engine import Engine
+
+log = logging.getLogger("runtime.consumer")  # mode writes of its services' coming and going under the module's name
+
+
+class Consumer(Service, ConsumerRebalanceListener):
+    """The worker's consumer as a service of Faust: it feeds the agent, and hears of rebalances."""
+
+    def __init__(self, app: Any, channel: Any, engine: Engine, member: KafkaMember, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._app = app
+        self._channel = channel
+        self._engine = engine
+        self._member = member
+        self._unacked_messages: set[Any] = set()  # looked at by Faust's streams; takes are not acked one by one
+
+    async def on_task_error(self, error: BaseException) -> None:
+        """Called by Faust when an agent failed: nothing to commit, the batch was not."""
+        log.error("agent failed error=%r", error)
+
+    async def on_start(self) -> None:
+        await self._member.start(self._app.assignor, self)
+
+    async def on_stop(self) -> None:
+        await self._engine.taking.stop()
+        await self._member.stop()
+
+    def assignment(self) -> set[Physical]:
+        """Asked by Faust: the partitions the group has given this worker."""
+        return self._member.assignment()
+
+    async def on_partitions_revoked(self, revoked: Collection[Physical]) -> None:
+        async with self._or_crash():
+            await self._engine.revoked()
+
+    async def on_partitions_assigned(self, assigned: Collection[Physical]) -> None:
+        async with self._or_crash():
+            membership = self._member.membership()
+            partitions, standby = {tp.partition for tp in assigned}, self._app.assigned()
+            log.info(
+                "assigned generation=%d partitions=%s standby=%s",
+                membership.generation,
+                sorted(partitions),
+                sorted(standby),
+            )
+            await self._engine.assigned([self._member.partition(tp) for tp in assigned], membership, standby)
+
+    @asynccontextmanager
+    async def _or_crash(self) -> AsyncIterator[None]:
+        """aiokafka would log what fails here, and go on with a worker that never takes over."""
+        try:
+            yield
+        except Exception as error:
+            log.exception("rebalance failed")
+            await self.crash(error)
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        """Called by Faust's fetcher service: takes, hands over, waits until the loop is through, takes again."""
+        taking = self._engine.taking
+        while not (self.should_stop or fetcher.should_stop):
+            take = await taking.next()
+            if take is not None:
+                await self._channel.put(take)
+                await take.done
+                taking.decided()
+
+
+class Transport(base.Transport):
+    """Faust's transport, of which only the fetcher service is used as it is."""
+
+    driver_version = "faust-orders"
+    default_port = 9092
+    Consumer = Consumer

@@ -1,0 +1,1 @@
+"""Stall detection: partitions, commits and event loops that make no progress."""

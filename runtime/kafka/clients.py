@@ -1,0 +1,111 @@
+"""Connections to the broker: how every client of ours is set up, and the names topics and groups have there."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import TopicPartition as Physical
+
+from runtime.common.settings import Settings
+from runtime.kafka import unpacker
+from runtime.kafka.aiokafka_internals import FencedProducer
+from runtime.model.records import TopicPartition
+
+unpacker.install()
+
+REQUEST_TIMEOUT_MS = 15_000
+_BATCH_BYTES = 512 * 1024  # a transaction's records for one partition leave in one request
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Topics and groups as the broker has them: with the deployment's prefix."""
+
+    prefix: str
+
+    def topic(self, name: str) -> str:
+        return self.prefix + name
+
+    def logical(self, topic: str) -> str:
+        return topic[len(self.prefix) :]
+
+    def physical(self, tp: TopicPartition) -> Physical:
+        return Physical(self.prefix + tp.topic, tp.partition)
+
+    def partition(self, tp: Physical) -> TopicPartition:
+        return TopicPartition(tp.topic[len(self.prefix) :], tp.partition)
+
+    def group(self, name: str) -> str:
+        return self.prefix + name
+
+
+def producer(settings: Settings) -> AIOKafkaProducer:
+    """An idempotent producer that waits for every in-sync replica."""
+    return AIOKafkaProducer(**_producer_options(settings))
+
+
+def transactional_producer(settings: Settings, transactional_id: str) -> FencedProducer:
+    """A producer of transactions. Starting one ends what an earlier one of the same id left open."""
+    return FencedProducer(
+        transactional_id=transactional_id,
+        transaction_timeout_ms=int(settings.transaction_timeout_s * 1000),
+        **_producer_options(settings),
+    )
+
+
+def group_consumer(settings: Settings, group: str, assignor: Any) -> AIOKafkaConsumer:
+    """The consumer of a worker, a member of its group."""
+    return AIOKafkaConsumer(
+        group_id=group,
+        partition_assignment_strategy=[assignor],
+        # The takeover says where to read. A position that the broker no longer has is an error, and not moved unseen.
+        auto_offset_reset="none",
+        session_timeout_ms=int(settings.session_timeout_s * 1000),
+        heartbeat_interval_ms=int(settings.heartbeat_interval_s * 1000),
+        # A takeover may rebuild a large state while nothing is polled: liveness is the heartbeat's and the watchdog's.
+        max_poll_interval_ms=3_600_000,
+        rebalance_timeout_ms=int(settings.session_timeout_s * 1000),
+        max_poll_records=settings.batch_limit,
+        **_consumer_options(settings),
+    )
+
+
+def lone_consumer(settings: Settings, partition_bytes: int = 4 * 1024 * 1024) -> AIOKafkaConsumer:
+    """A consumer of no group. `partition_bytes` bounds what of each partition waits in memory."""
+    return AIOKafkaConsumer(
+        group_id=None,
+        auto_offset_reset="none",
+        max_partition_fetch_bytes=partition_bytes,
+        **_consumer_options(settings),
+    )
+
+
+def outside_consumer(settings: Settings, group: str) -> AIOKafkaConsumer:
+    """A consumer that is no member of its group: it may commit for it as long as the group has none."""
+    return AIOKafkaConsumer(group_id=group, **_consumer_options(settings))
+
+
+def _producer_options(settings: Settings) -> dict[str, Any]:
+    return {
+        "bootstrap_servers": settings.kafka_bootstrap_servers,
+        "acks": "all",
+        "enable_idempotence": True,
+        "linger_ms": 0,
+        "max_batch_size": _BATCH_BYTES,
+        "request_timeout_ms": REQUEST_TIMEOUT_MS,
+        # Also how long a transaction waits for the markers of the one before: short, or every commit pays for it.
+        "retry_backoff_ms": 10,
+        "metadata_max_age_ms": 30_000,
+    }
+
+
+def _consumer_options(settings: Settings) -> dict[str, Any]:
+    return {
+        "bootstrap_servers": settings.kafka_bootstrap_servers,
+        "enable_auto_commit": False,
+        "isolation_level": "read_committed",
+        "fetch_max_wait_ms": 250,
+        "request_timeout_ms": REQUEST_TIMEOUT_MS,
+        "retry_backoff_ms": 50,
+        "metadata_max_age_ms": 30_000,
+    }

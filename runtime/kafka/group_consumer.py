@@ -1,0 +1,114 @@
+"""The consumer of a worker, on Kafka: a member of the group, in the worker's own thread."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
+from aiokafka import TopicPartition as Physical
+from aiokafka.errors import (
+    CommitFailedError,
+    IllegalStateError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+)
+
+from runtime.common.settings import Settings
+from runtime.kafka import aiokafka_internals, clients
+from runtime.kafka.clients import Names
+from runtime.loop.poller import OutOfRange
+from runtime.model.records import Membership, Offsets, TopicPartition
+from runtime.model.topology import Plan
+
+
+class KafkaMember:
+    """`runtime.loop.poller.Client`."""
+
+    def __init__(self, settings: Settings, plan: Plan, notes: Mapping[TopicPartition, str] | None = None) -> None:
+        """`notes`: what is committed along with an offset of each partition."""
+        self._notes = {} if notes is None else notes
+        self._settings = settings
+        self._names = Names(settings.topic_prefix)
+        self._group = self._names.group(plan.group)
+        self._topics = [self._names.topic(name) for name in plan.consumed]
+        self._consumer: AIOKafkaConsumer | None = None
+        self._confirmed = float("-inf")
+
+    async def start(self, assignor: Any, listener: ConsumerRebalanceListener) -> None:
+        """Joins the group. The listener is told of partitions as the broker names them."""
+        self._consumer = clients.group_consumer(self._settings, self._group, assignor)
+        await self._consumer.start()
+        aiokafka_internals.on_confirmed(self._consumer, self._alive)
+        self._consumer.subscribe(self._topics, listener=listener)
+
+    async def stop(self) -> None:
+        """Leaves the group."""
+        if self._consumer is not None:
+            await self._consumer.stop()
+
+    def confirmed(self) -> float:
+        """When the group last confirmed that this worker is its member, by the event loop's clock; at the latest then
+        the broker began to count the session anew."""
+        return self._confirmed
+
+    def assignment(self) -> set[Physical]:
+        """The partitions the group has given this worker."""
+        return set(self._consumer.assignment()) if self._consumer else set()
+
+    def _alive(self, sent_at: float) -> None:
+        self._confirmed = max(self._confirmed, sent_at)
+
+    def membership(self) -> Membership:
+        return aiokafka_internals.membership(self._consumer)
+
+    def partition(self, physical: Physical) -> TopicPartition:
+        return self._names.partition(physical)
+
+    async def fetch(self, timeout_s: float) -> Mapping[TopicPartition, Sequence[Any]]:
+        assert self._consumer is not None
+        try:
+            fetched = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000))
+        except OffsetOutOfRangeError as error:
+            raise OutOfRange(str(error)) from None
+        except NoOffsetForPartitionError:
+            return {}  # it was assigned just now: the takeover says where to read
+        return {self._names.partition(tp): messages for tp, messages in fetched.items()}
+
+    def positions(self) -> Offsets:
+        if self._consumer is None:
+            return {}
+        return {
+            self._names.partition(tp): offset for tp, offset in aiokafka_internals.positions(self._consumer).items()
+        }
+
+    def seek(self, positions: Offsets) -> None:
+        assert self._consumer is not None
+        for tp, offset in positions.items():
+            self._consumer.seek(self._names.physical(tp), offset)
+        self._consumer.resume(*(self._names.physical(tp) for tp in positions))
+
+    def pause(self) -> None:
+        if self._consumer is not None:
+            self._consumer.pause(*self._consumer.assignment())
+
+    def queued(self) -> set[TopicPartition]:
+        """The partitions of which something was fetched and not taken yet."""
+        return (
+            {self._names.partition(tp) for tp in aiokafka_internals.queued(self._consumer)} if self._consumer else set()
+        )
+
+    def silence(self) -> float:
+        if aiokafka_internals.fetching_ended(self._consumer):
+            raise RuntimeError("the consumer has stopped fetching")
+        return aiokafka_internals.silence(self._consumer)
+
+    def rejoin(self) -> None:
+        aiokafka_internals.rejoin(self._consumer)
+
+    async def commit(self, offsets: Offsets) -> None:
+        assert self._consumer is not None
+        try:
+            await self._consumer.commit(
+                {self._names.physical(tp): (offset, self._notes.get(tp, "")) for tp, offset in offsets.items()}
+            )
+        except (CommitFailedError, IllegalStateError) as error:
+            raise aiokafka_internals.Fenced(str(error)) from error

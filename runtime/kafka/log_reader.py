@@ -1,0 +1,99 @@
+"""What a takeover asks of the broker, asked of Kafka; by a consumer of its own, not the group's."""
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer
+
+from runtime.common.settings import Settings
+from runtime.kafka import aiokafka_internals, clients
+from runtime.kafka.clients import Names
+from runtime.model.log_ids import Commit, LogIds
+from runtime.model.records import Offsets, TopicPartition
+
+
+class KafkaBroker:
+    """`runtime.state.restore.Broker`. Connects when it is first asked."""
+
+    def __init__(
+        self, settings: Settings, group: str, most_rows: int = 5000, partition_bytes: int = 4 * 1024 * 1024
+    ) -> None:
+        """Of each partition that is read, up to `partition_bytes` are fetched ahead; `most_rows` are had at a time."""
+        self._most_rows = most_rows
+        self._partition_bytes = partition_bytes
+        self._settings = settings
+        self._names = Names(settings.topic_prefix)
+        self._group = self._names.group(group)
+        self._consumer: AIOKafkaConsumer | None = None
+
+    async def _connected(self) -> AIOKafkaConsumer:
+        if self._consumer is None:
+            consumer = clients.lone_consumer(self._settings, self._partition_bytes)
+            await consumer.start()
+            self._consumer = consumer
+        return self._consumer
+
+    async def stop(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await consumer.stop()
+
+    async def stable_commits(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, Commit | None]:
+        consumer = await self._connected()
+        tps = [self._names.physical(tp) for tp in partitions]
+        commits = await aiokafka_internals.stable_commits(consumer, self._group, tps)
+        return {self._names.partition(tp): commit for tp, commit in commits.items()}
+
+    async def log_ids(self, topics: Collection[str]) -> LogIds:
+        consumer = await self._connected()
+        ids = await aiokafka_internals.topic_ids(consumer, [self._names.topic(topic) for topic in topics])
+        return {self._names.logical(topic): id_ for topic, id_ in ids.items()}
+
+    async def log_starts(self, partitions: Collection[TopicPartition]) -> Offsets:
+        consumer = await self._connected()
+        starts = await aiokafka_internals.log_starts(consumer, [self._names.physical(tp) for tp in partitions])
+        return {self._names.partition(tp): start for tp, start in starts.items()}
+
+    async def log_ends(self, partitions: Collection[TopicPartition], *, committed: bool) -> Offsets:
+        consumer = await self._connected()
+        tps = [self._names.physical(tp) for tp in partitions]
+        ends = await aiokafka_internals.log_ends(consumer, tps, committed=committed)
+        return {self._names.partition(tp): end for tp, end in ends.items()}
+
+    async def ends_now(self, partitions: Collection[TopicPartition], timeout_s: float) -> Offsets:
+        """The last stable offset of each partition whose leader answers in time."""
+        consumer = await self._connected()
+        ends = await aiokafka_internals.ends_now(consumer, [self._names.physical(tp) for tp in partitions], timeout_s)
+        return {self._names.partition(tp): end for tp, end in ends.items()}
+
+    async def coordinated(self, timeout_s: float) -> bool:
+        """Whether the group's coordinator answers in time."""
+        return await aiokafka_internals.coordinated(await self._connected(), self._group, timeout_s)
+
+    @asynccontextmanager
+    async def reading(self, positions: Offsets) -> AsyncIterator["_KafkaReading"]:
+        consumer = await self._connected()
+        consumer.assign([self._names.physical(tp) for tp in positions])
+        try:
+            for tp, offset in positions.items():
+                consumer.seek(self._names.physical(tp), offset)
+            yield _KafkaReading(consumer, self._names, self._most_rows)
+        finally:
+            consumer.unsubscribe()  # or it would go on fetching what nobody reads
+
+
+class _KafkaReading:
+    def __init__(self, consumer: AIOKafkaConsumer, names: Names, most_rows: int) -> None:
+        self._consumer = consumer
+        self._names = names
+        self._most_rows = most_rows
+
+    async def rows(self) -> Mapping[TopicPartition, Sequence[Any]]:
+        fetched = await self._consumer.getmany(timeout_ms=200, max_records=self._most_rows)
+        return {self._names.partition(tp): rows for tp, rows in fetched.items()}
+
+    def positions(self) -> Offsets:
+        return {
+            self._names.partition(tp): offset for tp, offset in aiokafka_internals.positions(self._consumer).items()
+        }

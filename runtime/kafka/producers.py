@@ -1,0 +1,96 @@
+"""The producers of the two checkpoints, on Kafka."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import MessageSizeTooLargeError
+
+from runtime.common.settings import Settings
+from runtime.kafka import aiokafka_internals, clients
+from runtime.kafka.aiokafka_internals import FencedProducer
+from runtime.kafka.clients import Names
+from runtime.model.limits import Limits
+from runtime.model.log_ids import Commit
+from runtime.model.records import Ends, Membership, Offsets, TopicPartition, Write
+
+P = TypeVar("P", bound=AIOKafkaProducer)
+
+
+class _Sending(Generic[P]):
+    """Start, send, end: what both kinds have in common."""
+
+    def __init__(self, producer: P, names: Names, limits: Limits) -> None:
+        self._producer = producer
+        self._names = names
+        self._limits = limits
+
+    async def start(self) -> None:
+        await aiokafka_internals.start(self._producer)
+
+    async def end(self) -> None:
+        await aiokafka_internals.end(self._producer)
+
+    async def send(self, *groups: Sequence[Write]) -> Ends:
+        """Whole batches are handed to aiokafka: a message on its own costs it a future and a look at its metadata."""
+        batches: dict[TopicPartition, list[tuple[Any, list[Write]]]] = {}
+        for writes in groups:
+            for write in writes:
+                topic, partition, key, value, headers = write
+                pending = batches.setdefault(TopicPartition(topic, partition), [])
+                message = {"timestamp": None, "key": key, "value": value, "headers": list(headers)}
+                # None yet, or the last one is full.
+                if not pending or self._limits.singly(topic) or pending[-1][0].append(**message) is None:
+                    pending.append((self._producer.create_batch(), []))
+                    pending[-1][0].append(**message)
+                pending[-1][1].append(write)
+        sent = [(tp, *batch) for tp, pending in batches.items() for batch in pending]
+        acks = [
+            await self._producer.send_batch(batch, self._names.topic(tp.topic), partition=tp.partition)
+            for tp, batch, _ in sent
+        ]
+        if acks:
+            await asyncio.wait(acks, return_when=asyncio.FIRST_EXCEPTION)
+        ends: dict[TopicPartition, int] = {}
+        for (tp, _, writes), ack in zip(sent, acks, strict=True):
+            if ack.done() and isinstance(ack.exception(), MessageSizeTooLargeError):
+                raise self._limits.refused(tp.topic, [w.size for w in writes])
+        for (tp, batch, _), ack in zip(sent, await asyncio.gather(*acks), strict=True):
+            ends[tp] = max(ack.offset + batch.record_count() - 1, ends.get(tp, -1))
+        return ends
+
+
+class Idempotent(_Sending[AIOKafkaProducer]):
+    """`runtime.loop.checkpoint.Producer`: acks=all, idempotent, no transactions."""
+
+    def __init__(self, settings: Settings, limits: Limits) -> None:
+        super().__init__(clients.producer(settings), Names(settings.topic_prefix), limits)
+
+
+class Transactional(_Sending[FencedProducer]):
+    """`runtime.loop.checkpoint.TransactionalProducer`. Offsets go to `group` under the membership they were polled with."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        group: str,
+        transactional_id: str,
+        limits: Limits,
+        notes: Mapping[TopicPartition, str] | None = None,
+    ) -> None:
+        """`notes`: what is committed along with an offset of each partition."""
+        names = Names(settings.topic_prefix)
+        super().__init__(clients.transactional_producer(settings, names.group(transactional_id)), names, limits)
+        self._group = names.group(group)
+        self._notes = {} if notes is None else notes
+
+    async def begin(self) -> None:
+        await self._producer.begin_transaction()
+
+    async def send_offsets(self, offsets: Offsets, membership: Membership) -> None:
+        physical = {self._names.physical(tp): Commit(offset, self._notes.get(tp, "")) for tp, offset in offsets.items()}
+        await self._producer.send_offsets(physical, self._group, membership)
+
+    async def commit(self) -> None:
+        await self._producer.commit_transaction()

@@ -1,0 +1,111 @@
+"""Making topics before anybody subscribes: a consumer would silently never read one that came later."""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from runtime.common.settings import Settings
+from runtime.kafka.clients import Names
+from runtime.model.topology import Plan
+from schemas import topics
+from schemas.topics import Topic
+
+log = logging.getLogger(__name__)
+
+Wanted = Mapping[str, Mapping[str, str]]
+"""Configuration of each topic wanted, by its logical name."""
+
+_CHANGELOG = {
+    "cleanup.policy": "compact",
+    # Small segments are compacted sooner: what a restore reads stays near what is alive.
+    "segment.ms": str(6 * 3600 * 1000),
+    "min.cleanable.dirty.ratio": "0.3",
+}
+
+
+class WrongPartitions(Exception):
+    """A topic exists with another number of partitions, so that keys would live elsewhere than the workers look."""
+
+
+def public_topics() -> dict[str, dict[str, str]]:
+    """The catalogue, with the dead letters of every topic."""
+    return _with_dead_letters(topics.CATALOGUE)
+
+
+def topics_of(plan: Plan) -> dict[str, dict[str, str]]:
+    """All that a worker with these services reads or writes."""
+    changelogs = {table.changelog: dict(_CHANGELOG) for table in plan.tables.values()}
+    return {**_with_dead_letters(plan.topics), **changelogs}
+
+
+def _with_dead_letters(wanted: Iterable[Topic]) -> dict[str, dict[str, str]]:  # type: ignore[type-arg]
+    result: dict[str, dict[str, str]] = {}
+    for topic in wanted:
+        result[topic.name] = topic.kept.config()
+        result[topic.dead_letters] = topics.FORTNIGHT.config()
+    return result
+
+
+async def ensure_topics(settings: Settings, wanted: Wanted) -> None:
+    """Creates the topics that are missing, and returns when every partition of each has a leader.
+
+    Raises `WrongPartitions` for a topic that exists with another number of partitions than `settings.partitions`. Only
+    a topic that was given more of them since, as its dead letters show, is read on (`runtime.faust_adapter.assignor`).
+    """
+    names = Names(settings.topic_prefix)
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers, request_timeout_ms=30_000)
+    await admin.start()
+    try:
+        have = set(await admin.list_topics())
+        missing = [
+            NewTopic(names.topic(name), settings.partitions, settings.replication_factor, topic_configs=dict(config))
+            for name, config in wanted.items()
+            if names.topic(name) not in have
+        ]
+        if missing:
+            await _create(admin, missing)
+        await _check(admin, [names.topic(name) for name in wanted], settings.partitions)
+    finally:
+        await admin.close()
+
+
+async def _create(admin: AIOKafkaAdminClient, missing: list[NewTopic]) -> None:
+    response = await admin.create_topics(missing)
+    for topic, code, *message in response.topic_errors:
+        error = for_code(code)
+        if code and error is not TopicAlreadyExistsError:  # another worker was quicker
+            raise error(f"creating topic {topic}: {message}")
+    log.info("topics created count=%d", len(missing))
+
+
+async def _check(admin: AIOKafkaAdminClient, wanted: list[str], partitions: int) -> None:
+    for _ in range(100):
+        described = await admin.describe_topics(wanted)
+        waiting = [
+            t["topic"]
+            for t in described
+            if t["error_code"] or not t["partitions"] or any(p["leader"] < 0 for p in t["partitions"])
+        ]
+        if not waiting:
+            break
+        await asyncio.sleep(0.1)
+    else:
+        raise KafkaError(f"topics without a leader after 10 s: {', '.join(waiting)}")
+    counts = {topic["topic"]: len(topic["partitions"]) for topic in described}
+    for name, count in counts.items():
+        if count > partitions == counts.get(name + topics.DEAD_LETTERS):
+            log.error(
+                "topic was given more partitions than it was made with topic=%s partitions=%d PARTITIONS=%d remedy=%s",
+                name,
+                count,
+                partitions,
+                f"its producers must place records by murmur2 of the key modulo {partitions}; others are set aside",
+            )
+        elif count != partitions:
+            raise WrongPartitions(
+                f"topic {name} has {count} partitions, PARTITIONS says {partitions}: "
+                "set PARTITIONS to what exists, for all workers alike"
+            )

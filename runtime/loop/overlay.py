@@ -1,0 +1,150 @@
+"""An overlay over the state for one batch: processors read through it and write into it, the stores stay."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple, TypeVar, cast
+
+from runtime.common.partitioning import partition_of
+from runtime.model.dead_letters import dead_letter
+from runtime.model.records import NOWHERE, Record, TopicPartition, Write, Writes
+from runtime.model.service import Effect, Pending, Refused, Service, Table, Wake
+from runtime.model.topology import Plan
+from runtime.state.stores import Store
+from schemas.topics import Topic
+from schemas.wire import Message
+
+M = TypeVar("M", bound=Message)
+TablePartition = tuple[str, int]
+
+
+class Announced(NamedTuple):
+    """A message a processor sent, before anybody read it."""
+
+    topic: Topic[Any]
+    partition: int
+    key: str
+    value: Message
+
+
+class Turn:
+    """One call of one processor. Implements `runtime.model.service.Context`."""
+
+    __slots__ = ("_batch", "_partition", "_service", "aside", "events", "now", "sent", "time", "writes")
+
+    def __init__(self, batch: "Batch", service: Service, partition: int, time: datetime) -> None:
+        self._batch = batch
+        self._service = service
+        self._partition = partition
+        self.time = time
+        self.now = batch.now
+        self.writes: dict[tuple[str, str], Message | None] = {}
+        self.sent: list[Announced] = []
+        self.aside: list[Write] = []
+        self.events: list[str] = []
+
+    def get(self, table: Table[M], key: str) -> M | None:
+        own = (table.name, key)
+        if own in self.writes:
+            return cast("M | None", self.writes[own])
+        return self._batch.read(table, self._partition, key)
+
+    def put(self, table: Table[M], key: str, value: M) -> None:
+        self.writes[table.name, key] = value
+
+    def delete(self, table: Table[M], key: str) -> None:
+        self.writes[table.name, key] = None
+
+    def send(self, topic: Topic[M], value: M) -> None:
+        if topic not in self._service.outputs:
+            raise ValueError(f"service {self._service.name!r} must list topic {topic.name!r} among its outputs")
+        key = topic.key(value)
+        self.sent.append(Announced(topic, partition_of(key.encode(), self._batch.partitions), key, value))
+
+    def count(self, event: str) -> None:
+        self.events.append(event)
+
+    def wake(self, key: str, at: datetime | None) -> None:
+        self.writes[self._service.timers.name, key] = None if at is None else Wake(at=at)
+
+    def perform(self, effect: Effect[M], key: str, payload: M) -> None:
+        if effect not in self._service.effects:
+            raise ValueError(f"service {self._service.name!r} must list effect {effect.name!r} among its effects")
+        raw, known = payload.to_json(), self.get(self._service.pending, key)
+        if known is None or (known.effect, known.payload) != (effect.name, raw):  # else it has been asked for already
+            pending = Pending(effect=effect.name, payload=raw, since=self.now)
+            self.writes[self._service.pending.name, key] = pending
+
+    def set_aside(self, key: str, pending: Pending, reason: str) -> None:
+        """Writes an effect that will never be done to the dead letters of its service."""
+        refused = Refused(key=key, effect=pending.effect, payload=pending.payload)
+        topic, milliseconds = self._service.redone.name, int(self.now.timestamp() * 1000)
+        record = Record(topic, self._partition, NOWHERE, milliseconds, key.encode(), refused.to_json())
+        self.aside.append(dead_letter(record, self._service.name, reason, self.now))
+
+    def keep(self) -> None:
+        """The processor came to its end: what it decided counts."""
+        for (table, key), value in self.writes.items():
+            self._batch.changes.setdefault((table, self._partition), {})[key] = value
+        self._batch.announcements += self.aside
+        self._batch.dead_letters += len(self.aside)
+        for event in self.events:
+            self._batch.events[self._service.name, event] += 1
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one go of the loop decides: nothing of it is visible to anyone before it is committed."""
+
+    plan: Plan
+    partitions: int
+    now: datetime
+    store: Callable[[str, int], Store]
+    changes: dict[TablePartition, dict[str, Message | None]] = field(default_factory=dict)
+    announcements: list[Write] = field(default_factory=list)
+    offsets: dict[TopicPartition, int] = field(default_factory=dict)
+    decided: int = 0
+    fused: int = 0
+    dead_letters: int = 0
+    by_broker: dict[TopicPartition, set[int]] = field(default_factory=dict)
+    """Buckets of the keys of what is sent to consumed topics without being decided here and now."""
+    events: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """By service and what it counted."""
+    _seen: dict[TablePartition, dict[str, Message | None]] = field(default_factory=dict)
+
+    def read(self, table: Table[M], partition: int, key: str) -> M | None:
+        """The row as this batch sees it."""
+        changed = self.changes.get((table.name, partition))
+        if changed is not None and key in changed:
+            return cast("M | None", changed[key])
+        seen = self._seen.setdefault((table.name, partition), {})
+        if key not in seen:
+            raw = self.store(table.name, partition).get(key.encode())
+            seen[key] = None if raw is None else table.model.from_json(raw)
+        return cast("M | None", seen[key])
+
+    def rows(self) -> dict[TablePartition, dict[bytes, bytes | None]]:
+        """Changed rows as the changelogs and the stores take them. A row made and deleted in one batch never was."""
+        result: dict[TablePartition, dict[bytes, bytes | None]] = {}
+        for (table, partition), changed in self.changes.items():
+            store = self.store(table, partition)
+            rows: dict[bytes, bytes | None] = {}
+            for key, value in changed.items():
+                raw = key.encode()
+                if value is not None:
+                    rows[raw] = value.to_json()
+                elif store.get(raw) is not None:
+                    rows[raw] = None
+            if rows:
+                result[table, partition] = rows
+        return result
+
+    def writes(self, rows: dict[TablePartition, dict[bytes, bytes | None]]) -> Writes:
+        """All that has to become durable at once."""
+        changelog = [
+            Write(self.plan.tables[table].changelog, partition, key, value)
+            for (table, partition), changed in rows.items()
+            for key, value in changed.items()
+        ]
+        return Writes(changelog, self.announcements, self.offsets)

@@ -1,0 +1,1 @@
+"""E-mails: composed and sent by SMTP."""

@@ -1,0 +1,1 @@
+"""What services declare, and what passes between broker, loop and HTTP. Pure."""

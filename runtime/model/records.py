@@ -1,0 +1,107 @@
+"""What passes between the broker and the loop: records as they came, writes as they will go."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from runtime.model.commands import Call
+
+Header = tuple[str, bytes | None]
+"""Name and value. The value may be null, the name empty, and there twice: whatever a client writes."""
+
+CONSUMED_BY = "consumed-by"
+"""Header of a message that its writer's group has decided already, in the batch that announced it; value: the group."""
+
+
+MADE_AT = "made-at"
+"""Header of a message on an internal topic: when what it follows from was written, in milliseconds since 1970."""
+
+NOWHERE = -1
+"""Offset of what was never read from a topic: it was decided in the batch that announced it."""
+
+NO_TIMESTAMP = -1
+"""Timestamp of a message whose writer gave it none, as clients of Kafka before 0.10 did."""
+
+EVENT_ID = "event-id"
+"""Header of every message from an outbox: it may be written more than once, and is to count once."""
+
+
+class TopicPartition(NamedTuple):
+    """A partition of a topic by its logical name (without the deployment's prefix)."""
+
+    topic: str
+    partition: int
+
+
+class Record(NamedTuple):
+    """A message as it was read. With a `fault` the message itself could not be made out, at its offset or behind it."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[Header] = ()
+    fault: str | None = None
+
+
+class Write(NamedTuple):
+    """A message to be written. A value of `None` is a tombstone."""
+
+    topic: str
+    partition: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[Header] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of key, value and headers."""
+        return (
+            len(self.key or b"")
+            + len(self.value or b"")
+            + sum(len(name.encode()) + len(text or b"") for name, text in self.headers)
+        )
+
+
+class Membership(NamedTuple):
+    """Who a worker is in its consumer group; the coordinator refuses the offsets of any that is no longer valid."""
+
+    generation: int
+    member_id: str
+
+
+@dataclass(slots=True)
+class Taken:
+    """What a worker takes in one go: every record that was waiting, and how far that brings it in each partition.
+
+    `positions` are the next offsets to read. They also pass over what is not among the records: control records, and
+    messages that carry `consumed-by` of the worker's own group. `calls` come from its HTTP side.
+    """
+
+    records: list[Record]
+    positions: dict[TopicPartition, int]
+    membership: Membership
+    calls: "Sequence[Call[Any]]" = ()
+
+
+Offsets = Mapping[TopicPartition, int]
+"""The next offset to read of each partition."""
+
+Ends = Mapping[TopicPartition, int]
+"""Offset of the last record written to each partition."""
+
+
+@dataclass(slots=True)
+class Writes:
+    """What one batch makes durable, all of it or nothing."""
+
+    changelog: list[Write] = field(default_factory=list)
+    announcements: list[Write] = field(default_factory=list)
+    offsets: Offsets = field(default_factory=dict)
+
+    @property
+    def empty(self) -> bool:
+        return not (self.changelog or self.announcements or self.offsets)

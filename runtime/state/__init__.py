@@ -1,0 +1,1 @@
+"""Tables of services: stores, restore from changelogs, rows that expire."""

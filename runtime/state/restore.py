@@ -1,0 +1,292 @@
+"""What a takeover asks of the broker: where to read on, and the state as the changelogs have it."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from runtime.common.clock import elapsed_s
+from runtime.data_loss import positions
+from runtime.data_loss.losses import Cause, LostRecords, Path
+from runtime.data_loss.positions import Position
+from runtime.model.log_ids import Commit, LogIds, Note, differ, latest
+from runtime.model.records import Offsets, TopicPartition
+from runtime.state.stores import Store
+
+log = logging.getLogger(__name__)
+
+SURE_S = 3.0
+"""Seconds for which a log may seem to end before a position in it: a leader that was just elected does not know at once
+how far its followers are."""
+
+Progress = Callable[[int, int], None]
+"""Told how many records were applied since the last call, and how many offsets are left to read."""
+
+
+class Row(Protocol):
+    """A record of a changelog."""
+
+    @property
+    def key(self) -> bytes | None: ...
+
+    @property
+    def value(self) -> bytes | None: ...
+
+    @property
+    def offset(self) -> int: ...
+
+    @property
+    def last_offset(self) -> int | None:
+        """Of one that cannot be made out, the last offset for which it stands."""
+
+
+class Reading(Protocol):
+    """Partitions being read, committed records only."""
+
+    async def rows(self) -> Mapping[TopicPartition, Sequence[Row]]:
+        """What has come, perhaps nothing. Waits for it, a fraction of a second."""
+
+    def positions(self) -> Offsets:
+        """Next offset to read of each partition: behind the markers of transactions too, which are no records."""
+
+
+class Broker(Protocol):
+    """The requests of a takeover. All wait out what passes by itself, a leader that moves say, and raise `KafkaError`
+    for the rest."""
+
+    async def stable_commits(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, Commit | None]:
+        """What the group committed, `None` for never; waits until no transaction in flight could still move it."""
+
+    async def log_ids(self, topics: Collection[str]) -> LogIds:
+        """The ids of the topics' logs, as far as the broker tells them."""
+
+    async def log_starts(self, partitions: Collection[TopicPartition]) -> Offsets:
+        """The offset of the first record that is still kept."""
+
+    async def log_ends(self, partitions: Collection[TopicPartition], *, committed: bool) -> Offsets:
+        """The offset behind the last record; with `committed`, behind the last before which no transaction is open."""
+
+    def reading(self, positions: Offsets) -> AbstractAsyncContextManager[Reading]:
+        """Reads these partitions from there on."""
+
+
+class Logs:
+    """Offsets and changelogs, as whoever takes partitions over needs them.
+
+    Arguments:
+        broker: asked for all of it.
+        lost: told of positions that the broker no longer has.
+        changelogs: of the tables whose partitions are taken over along with the inputs.
+        notes: what is to be committed with an offset of each partition. Set here at each takeover.
+        partitions: how many the changelogs have; an input may have been given more.
+    """
+
+    POLL_S = 0.05
+
+    def __init__(
+        self,
+        broker: Broker,
+        lost: LostRecords | None = None,
+        changelogs: Collection[str] = (),
+        notes: dict[TopicPartition, str] | None = None,
+        partitions: int | None = None,
+    ) -> None:
+        self._broker = broker
+        self._notes = {} if notes is None else notes
+        self._anew: set[TopicPartition] = set()
+        self._lost = LostRecords() if lost is None else lost
+        self._changelogs = changelogs
+        self._partitions = partitions
+
+    async def committed(self, partitions: Collection[TopicPartition]) -> Offsets:
+        """Where to read on: behind what the group committed, or at the start of the log.
+
+        What lies between the two if the broker no longer has it is reported as lost. Raises `RecordsLost`.
+        """
+        commits = await self._broker.stable_commits(partitions)
+        offsets = {tp: None if commit is None else commit.offset for tp, commit in commits.items()}
+        ids = await self._broker.log_ids({*(tp.topic for tp in partitions), *self._changelogs})
+        noted = {tp: note for tp, commit in commits.items() if commit and (note := Note.read(commit.note))}
+        starts = await self._broker.log_starts(partitions)
+        needed = {tp: offset for tp, offset in offsets.items() if offset is not None}
+        ends = await sure_ends(self._broker, needed, await self._broker.log_ends(partitions, committed=False))
+        known = await self._known(offsets)
+        self._note(partitions, noted, ids)
+        self._lost.forget()
+        result: dict[TopicPartition, int] = {}
+        for tp in partitions:
+            # With a topic, the broker deletes the offsets committed of it.
+            anew = noted[tp].anew(tp.topic, ids) if tp in noted else offsets[tp] is None and tp in self._anew
+            at = positions.of_input(offsets[tp], starts[tp], ends[tp], anew=anew, decided_before=tp.partition in known)
+            _report(self._lost, tp, at, Path.INPUT)
+            if offsets[tp] is None:
+                self._lost.begun.add(tp)
+            result[tp] = at.offset
+        return result
+
+    def _note(self, partitions: Collection[TopicPartition], noted: Mapping[TopicPartition, Note], ids: LogIds) -> None:
+        """Finds the logs that were made anew, and what is to be noted from now on."""
+        last = latest(noted)
+        self._anew = {
+            TopicPartition(topic, partition)
+            for partition, notes in last.items()
+            for topic in set.intersection(*(note.made_anew(ids) for note in notes))
+        }
+        self._notes.clear()
+        for tp in partitions:
+            if tp.topic in ids:
+                turn = max((note.turn for note in last.get(tp.partition, ())), default=0) + 1
+                self._notes[tp] = str(Note.of(turn, tp.topic, ids))
+
+    async def _known(self, offsets: Mapping[TopicPartition, int | None]) -> set[int]:
+        """Partitions without any committed offset though there is state: the group was away for longer than its offsets
+        are kept, or they were deleted."""
+        bare = {tp.partition for tp in offsets} - {tp.partition for tp, at in offsets.items() if at is not None}
+        if self._partitions is not None:
+            bare = {p for p in bare if p < self._partitions}
+        asked = [TopicPartition(changelog, p) for changelog in self._changelogs for p in sorted(bare)]
+        if not asked:
+            return set()
+        ends = await self._broker.log_ends(asked, committed=False)
+        found = {tp.partition for tp, end in ends.items() if end}
+        if found:
+            log.warning(
+                "committed offsets are gone, inputs are read again from their start partitions=%s", sorted(found)
+            )
+        return found
+
+    async def ends(self, partitions: Collection[TopicPartition]) -> Offsets:
+        """The offset behind the last record, whether it is committed or not."""
+        return await self._broker.log_ends(partitions, committed=False)
+
+    async def restore(self, stores: Mapping[TopicPartition, Store], progress: Progress) -> None:
+        """Brings every store, named by its changelog partition, to the end of its changelog.
+
+        Waits until no transaction is open there.
+        """
+        ends = await self._settled_ends(stores)
+        if short(ends, needed := needed_by(stores)):
+            await sure_ends(self._broker, needed, ends)
+            ends = await self._settled_ends(stores)
+        starts = await self._broker.log_starts(stores)
+        ids = await self._broker.log_ids({tp.topic for tp in stores})
+        at = await positions_of(stores, starts, ends, ids, self._lost, Path.CHANGELOG, self._anew)
+        todo = {tp: ends[tp] for tp in stores if at[tp] < ends[tp]}
+        progress(0, sum(end - at[tp] for tp, end in todo.items()))
+        if todo:
+            async with self._broker.reading({tp: at[tp] for tp in todo}) as reading:
+                await self._read(reading, stores, todo, progress)
+        for tp, store in stores.items():
+            if ends[tp]:
+                store.is_complete(ends[tp] - 1)  # markers of transactions end it, and no record tells so
+
+    async def _settled_ends(self, partitions: Collection[TopicPartition]) -> Offsets:
+        """The ends of the changelogs once no transaction is open there: only their owner writes, and that is over."""
+        while True:
+            stable = await self._broker.log_ends(partitions, committed=True)
+            if stable == await self._broker.log_ends(partitions, committed=False):
+                return stable
+            await asyncio.sleep(self.POLL_S)
+
+    async def _read(
+        self, reading: Reading, stores: Mapping[TopicPartition, Store], todo: dict[TopicPartition, int], tell: Progress
+    ) -> None:
+        while todo:
+            applied = 0
+            fetched = await reading.rows()
+            await report_unreadable(fetched, self._lost, Path.CHANGELOG)
+            for tp, rows in fetched.items():
+                apply(stores[tp], rows)
+                applied += len(rows)
+            at = reading.positions()
+            for tp in [tp for tp, end in todo.items() if at[tp] >= end]:
+                del todo[tp]
+            tell(applied, sum(end - at[tp] for tp, end in todo.items()))
+            await asyncio.sleep(0)  # rows that have come already are had without waiting, and others want to run
+
+
+async def report_unreadable(fetched: Mapping[TopicPartition, Sequence[Row]], lost: LostRecords, path: Path) -> None:
+    """Reports the rows that cannot be made out, and returns when that is kept. Raises `RecordsLost`."""
+    for tp, rows in fetched.items():
+        ranges = list[tuple[int, int]]()
+        for row in rows:
+            if row.last_offset is not None:
+                first = ranges.pop()[0] if ranges and ranges[-1][1] == row.offset else row.offset
+                ranges.append((first, row.last_offset + 1))
+        for first, end in ranges:
+            lost.report(*tp, first, end, path, Cause.UNREADABLE)
+        if ranges:
+            await lost.kept()
+
+
+def apply(store: Store, rows: Sequence[Row]) -> None:
+    """Brings a store to the last of these rows of its changelog. One that cannot be made out has no key."""
+    last = rows[-1]
+    behind = last.offset if last.last_offset is None else last.last_offset
+    store.apply({r.key: r.value for r in rows if r.key is not None}, behind)
+
+
+async def positions_of(
+    stores: Mapping[TopicPartition, Store],
+    starts: Offsets,
+    ends: Offsets,
+    ids: LogIds,
+    lost: LostRecords,
+    path: Path,
+    anew: Collection[TopicPartition] = (),
+) -> Offsets:
+    """Where to read on in each store's changelog. Clears stores that cannot be of this changelog.
+
+    `ids` are those of the changelogs; `anew` are the ones that were made anew since the group committed something, as
+    far as the store itself does not know better.
+    What the changelog no longer has is reported as lost, and that is kept, before anything is cleared. Raises
+    `RecordsLost`.
+    """
+    found: dict[TopicPartition, tuple[Position, bool]] = {}
+    for tp, store in stores.items():
+        now = ids.get(tp.topic)
+        known_here = store.log_id is not None and store.log_id == now
+        other = differ(store.log_id, now) or (tp in anew and not known_here)
+        found[tp] = positions.of_store(store.offset, starts[tp], ends[tp], anew=other)
+        _report(lost, tp, found[tp][0], path)
+    await lost.kept()
+    result: dict[TopicPartition, int] = {}
+    for tp, store in stores.items():
+        at, fits = found[tp]
+        if not fits:
+            log.warning("store is not of this changelog, rebuilding changelog=%s partition=%d", tp.topic, tp.partition)
+            store.clear()
+        elif store.stale:
+            log.warning("store is too old, rebuilding changelog=%s partition=%d", tp.topic, tp.partition)
+            store.clear()
+            at = Position(starts[tp])
+        if tp.topic in ids:
+            store.note_log(ids[tp.topic])
+        result[tp] = at.offset
+    return result
+
+
+def needed_by(stores: Mapping[TopicPartition, Store]) -> Offsets:
+    """Where each changelog has to end at the least, by what its store holds."""
+    return {tp: store.offset + 1 for tp, store in stores.items() if store.offset is not None}
+
+
+def short(ends: Offsets, needed: Offsets) -> list[TopicPartition]:
+    """The partitions whose log ends before the offset that is needed."""
+    return [tp for tp, offset in needed.items() if ends[tp] < offset]
+
+
+async def sure_ends(broker: Broker, needed: Offsets, ends: Offsets) -> Offsets:
+    """The ends, asked for again for up to `SURE_S` as long as one is before the offset that is needed."""
+    ends = dict(ends)
+    until = elapsed_s() + SURE_S
+    while (missing := short(ends, needed)) and elapsed_s() < until:
+        await asyncio.sleep(Logs.POLL_S)
+        ends |= await broker.log_ends(missing, committed=False)
+    return ends
+
+
+def _report(lost: LostRecords, tp: TopicPartition, at: Position, path: Path) -> None:
+    if at.gone is not None:
+        lost.report(*tp, at.gone.first, at.gone.end, path, at.gone.cause)

@@ -1,0 +1,194 @@
+"""Stores on disk: one RocksDB per table and partition, small enough for a laptop that holds dozens of them."""
+
+import logging
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from rocksdict import (
+    BlockBasedOptions,
+    Cache,
+    Options,
+    Rdict,
+    WriteBatch,
+)
+
+from runtime.state.stores import Rows, StateError
+
+log = logging.getLogger(__name__)
+
+MIB = 1024 * 1024
+
+STALE_AFTER_S = 12 * 3600
+"""Age at which a store is rebuilt rather than caught up: a changelog keeps tombstones for a day
+(`delete.retention.ms`), and a store that missed one would bring the dead row back."""
+
+FRESH_FOR_S = 600
+"""How often a store in which nothing changes is marked as complete all the same."""
+
+_META = "meta"
+_OFFSET = b"offset"  # value: "<offset> <unix seconds>"
+_LOG_ID = b"log-id"
+
+
+def options(memory_mb: int) -> Options:
+    """Options of one store: `memory_mb` MiB for write buffers and block cache together (RocksDB's own: 2 GiB and more).
+
+    Sizes follow the RocksDB tuning guide: two write buffers, a cache of half the memory with index and filters in it.
+    """
+    block = BlockBasedOptions()
+    block.set_block_cache(Cache(memory_mb * MIB // 2))
+    block.set_cache_index_and_filter_blocks(True)
+    block.set_bloom_filter(10, False)
+    result = Options(raw_mode=True)
+    result.create_if_missing(True)
+    result.create_missing_column_families(True)
+    result.set_block_based_table_factory(block)
+    result.set_write_buffer_size(memory_mb * MIB // 4)
+    result.set_max_write_buffer_number(2)
+    result.set_max_total_wal_size(2 * memory_mb * MIB)
+    result.set_max_background_jobs(2)
+    result.set_keep_log_file_num(2)
+    result.set_max_open_files(64)
+    result.set_stats_dump_period_sec(0)
+    return result
+
+
+class RocksStore:
+    """The rows of one table in one partition. Raises at opening if another process has it open."""
+
+    def __init__(self, path: Path, memory_mb: int) -> None:
+        self._path = path
+        self._memory_mb = memory_mb
+        self._open()
+
+    def _open(self) -> None:
+        self._path.mkdir(parents=True, exist_ok=True)
+        self._db = self._open_database()
+        self._meta = self._db.get_column_family(_META)
+        self._meta_handle = self._db.get_column_family_handle(_META)
+        self._closed = False
+        self._offset, self._written = self._read_offset()
+        log_id = self._meta.get(_LOG_ID)
+        self._log_id = None if log_id is None else log_id.decode()
+        if self.stale:
+            self.clear()
+
+    def _open_database(self) -> Rdict:
+        own = options(self._memory_mb)
+        try:
+            return Rdict(str(self._path), own, column_families={_META: own})
+        except Exception as error:  # rocksdict has one exception for everything
+            if not str(error).startswith("Corruption"):
+                raise StateError(f"{self._path}: {error}") from error
+        log.warning("store is damaged, rebuilding path=%s", self._path)
+        shutil.rmtree(self._path)
+        self._path.mkdir()
+        return Rdict(str(self._path), own, column_families={_META: own})
+
+    def _read_offset(self) -> tuple[int | None, float]:
+        raw = self._meta.get(_OFFSET)
+        if raw is None:
+            return None, 0
+        offset, written = raw.split()
+        return int(offset), float(written)
+
+    @property
+    def offset(self) -> int | None:
+        """Offset of the last changelog record applied; `None` when nothing was."""
+        return self._offset
+
+    @property
+    def log_id(self) -> str | None:
+        """The changelog's id, as it was noted; `None` for a store that was cleared since, or never noted it."""
+        return self._log_id
+
+    def note_log(self, log_id: str) -> None:
+        """Notes of which changelog the store is."""
+        if log_id != self._log_id:
+            batch = WriteBatch(raw_mode=True)
+            batch.put(_LOG_ID, log_id.encode(), self._meta_handle)
+            self._db.write(batch)
+            self._log_id = log_id
+
+    def get(self, key: bytes) -> bytes | None:
+        value: bytes | None = self._db.get(key)
+        return value
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        yield from self._db.items()
+
+    def apply(self, rows: Rows, offset: int) -> None:
+        """Writes rows and offset in one write batch."""
+        batch = WriteBatch(raw_mode=True)
+        for key, value in rows.items():
+            if value is None:
+                batch.delete(key)
+            else:
+                batch.put(key, value)
+        now = time.time()
+        batch.put(_OFFSET, b"%d %d" % (offset, now), self._meta_handle)
+        self._db.write(batch)
+        self._offset, self._written = offset, now
+
+    @property
+    def stale(self) -> bool:
+        """Whether it was last complete, as far as is known, longer ago than its changelog keeps deletions."""
+        return self._offset is not None and time.time() - self._written > STALE_AFTER_S
+
+    def is_complete(self, offset: int) -> None:
+        """Notes that the store holds all that its changelog tells: it is no older than this moment."""
+        if offset != self._offset or time.time() - self._written > FRESH_FOR_S:
+            self.apply({}, offset)
+
+    def clear(self) -> None:
+        """Forgets all rows and the offset."""
+        self._close_database()
+        shutil.rmtree(self._path)
+        self._open()
+
+    def close(self) -> None:
+        """Flushes and closes. Closing twice does nothing."""
+        self._close_database()
+
+    def _close_database(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        del self._meta_handle  # RocksDB keeps its lock while anything refers to it
+        self._meta.close()
+        self._db.close()
+
+
+class RocksStores:
+    """The stores of one worker, below one folder: `<folder>/<table>/<partition>`."""
+
+    def __init__(self, folder: Path, memory_mb: int) -> None:
+        self._folder = folder
+        self._memory_mb = memory_mb
+        self._open: dict[tuple[str, int], RocksStore] = {}
+
+    def open(self, table: str, partition: int) -> RocksStore:
+        store = self._open.get((table, partition))
+        if store is None:
+            path = self._folder / table / str(partition)
+            store = self._open[table, partition] = RocksStore(path, self._memory_mb)
+        return store
+
+    def peek(self, table: str, partition: int) -> RocksStore | None:
+        """The store if it is open."""
+        return self._open.get((table, partition))
+
+    def on_disk(self) -> set[int]:
+        """The partitions of which there is something on disk."""
+        return {int(path.name) for path in self._folder.glob("*/*") if path.name.isdecimal()}
+
+    def keep(self, partitions: frozenset[int]) -> None:
+        """Closes the stores of all other partitions."""
+        for table, partition in list(self._open):
+            if partition not in partitions:
+                self._open.pop((table, partition)).close()
+
+    def close(self) -> None:
+        self.keep(frozenset())

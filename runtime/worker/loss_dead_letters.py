@@ -1,0 +1,36 @@
+"""The durable trace of what a changelog lost: a dead letter of the changelog, for people and for the audit.
+
+Such topics are made when there is something to say: a deployment that loses nothing has none.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from runtime.common.clock import utc_now
+from runtime.common.settings import Settings
+from runtime.data_loss.losses import Loss
+from runtime.kafka.topics import ensure_topics
+from runtime.model.dead_letters import dead_letter
+from runtime.model.records import Write
+from runtime.model.topology import Plan
+from schemas.topics import DEAD_LETTERS, FORTNIGHT
+
+
+class LossLetters:
+    """Writes losses of changelogs to `<changelog>.dead-letters`.
+
+    Arguments:
+        settings: broker and prefix.
+        plan: whose tables these are.
+        write: returns once what it is given is acknowledged.
+    """
+
+    def __init__(self, settings: Settings, plan: Plan, write: Callable[[Sequence[Write]], Awaitable[None]]) -> None:
+        self._settings = settings
+        self._holders = {plan.tables[name].changelog: service.name for name, service in plan.holders.items()}
+        self._write = write
+
+    async def keep(self, loss: Loss) -> None:
+        """Returns once the letter is acknowledged. One may be written twice, by two workers or after a crash."""
+        await ensure_topics(self._settings, {loss.topic + DEAD_LETTERS: FORTNIGHT.config()})
+        record = loss.record()
+        await self._write([dead_letter(record, self._holders.get(loss.topic, ""), loss.says, utc_now())])
