@@ -14,10 +14,10 @@ from runtime.common.partitioning import partition_of
 from runtime.common.settings import Settings
 from runtime.kafka.producers import Transactional
 from runtime.kafka.topics import ensure_topics, topics_of
-from runtime.model.limits import Limits
+from runtime.model.limits import SizeLimits
 from runtime.model.records import Write
-from runtime.model.topology import Plan
-from runtime.testing import Topology
+from runtime.model.topology import Topology
+from runtime.testing import TopologyTestDriver
 from schemas.identifiers import new_order_id
 from schemas.messages import Order, StockLevel
 from schemas.topics import ORDERS, WAREHOUSE_INVENTORY
@@ -34,8 +34,8 @@ class Changelogs:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         services = [hosted.service for hosted in build(CORE, settings)]
-        self.plan = Plan(tuple(services))
-        topology = Topology(*services, partitions=settings.partitions)
+        self.plan = Topology(tuple(services))
+        topology = TopologyTestDriver(*services, partitions=settings.partitions)
         now = topology.now = datetime.now(UTC)  # or what is remembered for a while would be forgotten at once
         products = [f"product-{n}" for n in range(100)]
         topology.send(WAREHOUSE_INVENTORY, *[StockLevel(product=p, count=10**9) for p in products])
@@ -65,7 +65,7 @@ class Changelogs:
         """Writes the rows of so many orders, a transaction for each `batch` of them. Returns some of the ids."""
         await ensure_topics(self._settings, topics_of(self.plan))
         producers = [
-            Transactional(self._settings, self.plan.group, f"changelogs-{n}", Limits()) for n in range(AT_ONCE)
+            Transactional(self._settings, self.plan.group, f"changelogs-{n}", SizeLimits()) for n in range(AT_ONCE)
         ]
         await asyncio.gather(*(producer.start() for producer in producers))
         batches = self._batches(orders, batch)

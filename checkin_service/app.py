@@ -9,18 +9,18 @@ from checkin_service.store import CheckIns
 from runtime.common.settings import Settings
 from runtime.database.outbox import Outbox
 from runtime.database.pool import Database
-from runtime.hosting import Hosted
+from runtime.hosting import ServiceDefinition
 from runtime.model.service import Input, Service
 from schemas.topics import CHECKIN_REJECTIONS, HOME_CHECKINS
 
 
-def build(settings: Settings) -> Hosted:
+def build(settings: Settings) -> ServiceDefinition:
     """The service with its database."""
     database = Database("checkin", settings.checkin_database_url, "checkin_service:migrations", settings)
     outbox = Outbox(database, OUTBOX, settings.produce_timeout_s)
     check_ins = CheckIns(database, outbox)
     reject, on_rejected = compensating(check_ins)
-    return Hosted(
+    return ServiceDefinition(
         Service(
             name="checkin",
             inputs=(Input(CHECKIN_REJECTIONS, on_rejected),),

@@ -1,13 +1,13 @@
 """Compensation: a check-in that counts for nothing is rejected here as well."""
 
 from checkin_service.store import CheckIns
-from runtime.model.service import Context, Effect, Processor
+from runtime.model.service import Context, Processor, SideEffect
 from schemas.messages import CheckinRejected
 
 
-def compensating(check_ins: CheckIns) -> tuple[Effect[CheckinRejected], Processor[CheckinRejected]]:
+def compensating(check_ins: CheckIns) -> tuple[SideEffect[CheckinRejected], Processor[CheckinRejected]]:
     """The effect that rejects a check-in in the database, and the processor that asks for it."""
-    effect = Effect("rejection", CheckinRejected, check_ins.reject)
+    effect = SideEffect("rejection", CheckinRejected, check_ins.reject)
 
     def on_rejected(rejected: CheckinRejected, ctx: Context) -> None:
         ctx.perform(effect, rejected.event_id, rejected)

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from checkin_service.store import CheckIns
 from runtime.hosting import Host
-from runtime.http.answers import Refused, answer
+from runtime.http.answers import HttpProblem, answer
 from runtime.http.inputs import message_of
 from runtime.http.openapi import body, problems, schemas_of
 from schemas.api import Checkin, InvalidParam, NewCheckin
@@ -30,14 +30,14 @@ def routes(check_ins: CheckIns, zone: ZoneInfo) -> Callable[[Host], Iterable[web
         differing = [name for name in ("checkinLatitude", "checkinLongitude") if _differs(new, checkin, name)]
         if differing:
             detail = f"There is this very check-in already, with another {' and '.join(differing)}."
-            raise Refused(409, detail, headers=location)
+            raise HttpProblem(409, detail, headers=location)
         return answer(checkin, 201 if is_new else 200, location)
 
     async def status(request: web.Request) -> web.Response:
         event_id = _event_id_of(request)
         checkin = await check_ins.get(event_id)
         if checkin is None:
-            raise Refused(404, f"There is no check-in {str(event_id)!r}.")
+            raise HttpProblem(404, f"There is no check-in {str(event_id)!r}.")
         return answer(checkin)
 
     return lambda _: (web.post(PATH, take), web.get(f"{PATH}/{{eventId:[^/]+}}", status))
@@ -46,7 +46,7 @@ def routes(check_ins: CheckIns, zone: ZoneInfo) -> Callable[[Host], Iterable[web
 def instant(local: datetime, zone: ZoneInfo) -> datetime:
     """The moment, UTC, at which clocks in `zone` show `local`; the first of two, unless it names its offset.
 
-    Raises `Refused` (400) if no clock showed it.
+    Raises `HttpProblem` (400) if no clock showed it.
     """
     if local.tzinfo is not None:
         return local.astimezone(UTC)
@@ -59,7 +59,7 @@ def instant(local: datetime, zone: ZoneInfo) -> datetime:
     fault = InvalidParam(
         name="checkinDate", reason=f"must be a time that clocks in {zone.key} show, or name its offset"
     )
-    raise Refused(400, f"{fault.name} {fault.reason}.", errors=[fault])
+    raise HttpProblem(400, f"{fault.name} {fault.reason}.", errors=[fault])
 
 
 def _differs(new: NewCheckin, kept: Checkin, name: str) -> bool:
@@ -71,7 +71,7 @@ def _event_id_of(request: web.Request) -> uuid.UUID:
     text = request.match_info["eventId"]
     if not re.fullmatch(_UUID, text):  # Python also reads braces, underscores and what has no hyphens
         fault = InvalidParam(name="eventId", reason="must be a UUID, as the check-in was answered with")
-        raise Refused(400, f"{fault.name} {fault.reason}.", errors=[fault])
+        raise HttpProblem(400, f"{fault.name} {fault.reason}.", errors=[fault])
     return uuid.UUID(text)
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from checkin_service.models import CHECK_INS
 from runtime.database.outbox import Outbox
 from runtime.database.pool import Database
-from runtime.model.service import RefusedForGood
+from runtime.errors import SideEffectRejected
 from schemas.api import Checkin, CheckinState, NewCheckin
 from schemas.identifiers import new_event_id
 from schemas.messages import CheckinRejected, HomeCheckin
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class CheckIns:
-    """The check-ins of a database. All methods raise `DatabaseAway`."""
+    """The check-ins of a database. All methods raise `DatabaseUnavailable`."""
 
     def __init__(self, database: Database, outbox: Outbox) -> None:
         self._database = database
@@ -56,7 +56,7 @@ class CheckIns:
         try:
             id_ = uuid.UUID(event_id)
         except ValueError:
-            raise RefusedForGood("the event id is none of ours: it is no UUID") from None
+            raise SideEffectRejected("the event id is none of ours: it is no UUID") from None
         change = update(CHECK_INS).where(CHECK_INS.c.event_id == id_, CHECK_INS.c.status != CheckinState.REJECTED)
         change = change.values(status=CheckinState.REJECTED, reason=rejected.reason)
         async with self._database.transaction() as connection:

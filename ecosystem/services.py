@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from runtime.common.settings import Settings
-from runtime.hosting import Hosted
+from runtime.hosting import ServiceDefinition
 
 _BUILDERS = {
     "orders": "orders_service.app",
@@ -21,7 +21,8 @@ _BUILDERS = {
     "product-security": "product_subscribers.security.app",
     "product-notifications": "product_subscribers.notifications.app",
 }
-"""Module of each service; its `build(settings)` makes the `Hosted`. Imported only when the service is to run."""
+"""Module of each service; its `build(settings)` makes the `ServiceDefinition`. Imported only when the service is to
+run."""
 
 NAMES = tuple(_BUILDERS)
 CORE = ("orders", "fraud", "inventory", "details")
@@ -43,10 +44,10 @@ def port(names: Sequence[str]) -> int | None:
     return _PORTS.get(names[0]) if len(names) == 1 else None
 
 
-def build(names: Sequence[str], settings: Settings) -> list[Hosted]:
+def build(names: Sequence[str], settings: Settings) -> list[ServiceDefinition]:
     """The services called `names`, each once, ready for a worker. Raises `KeyError` for a name that does not exist."""
-    result: list[Hosted] = []
+    result: list[ServiceDefinition] = []
     for name in dict.fromkeys(names):
-        hosted: Hosted = import_module(_BUILDERS[name]).build(settings)
+        hosted: ServiceDefinition = import_module(_BUILDERS[name]).build(settings)
         result.append(hosted)
     return result

@@ -2,8 +2,8 @@
 
 from datetime import timedelta
 
-from email_service.state import CUSTOMERS, QUEUE, SENT, WAITING, Addressed, Letter, Queued
-from runtime.model.service import Context, Effect
+from email_service.state import CUSTOMERS, QUEUE, SENT, WAITING, AddressedEmail, Email, Queued
+from runtime.model.service import Context, SideEffect
 from runtime.state.queues import SLICE
 from schemas.messages import Customer, CustomerLevel, OrderEnriched
 from schemas.topics import BY_LEVEL, ORDERS_ENRICHED
@@ -17,7 +17,7 @@ UNKNOWN_CUSTOMER = "unknown customer"
 """Counted: a letter given up, for its customer did not become known in time."""
 
 
-class Addressing:
+class CustomerJoin:
     """Sends letters to customers who are known, or become known within `window`.
 
     Arguments:
@@ -27,7 +27,7 @@ class Addressing:
             waited are kept as long as they would have waited, and one that has gone out is remembered.
     """
 
-    def __init__(self, window: timedelta, send: Effect[Addressed], *, repeats: bool = False) -> None:
+    def __init__(self, window: timedelta, send: SideEffect[AddressedEmail], *, repeats: bool = False) -> None:
         self.window = window
         self.send = send
         self.repeats = repeats
@@ -43,7 +43,7 @@ class Addressing:
         """A tombstone: the customer is to be forgotten."""
         ctx.delete(CUSTOMERS, key)
 
-    def on_letter(self, letter: Letter, ctx: Context) -> None:
+    def on_letter(self, letter: Email, ctx: Context) -> None:
         """A letter that is due."""
         key = str(letter.order.customer_id)
         self._migrate(key, ctx)
@@ -56,7 +56,7 @@ class Addressing:
         if not waiting:
             ctx.wake(_CUSTOMER + key, until)
 
-    def on_wake(self, timer: str, ctx: Context) -> bool:
+    def on_timer(self, timer: str, ctx: Context) -> bool:
         """Letters have waited long enough for a customer, or more of them go out. Returns whether it was about that."""
         if timer.startswith(_CUSTOMER):
             self._give_up(timer.removeprefix(_CUSTOMER), ctx)
@@ -131,7 +131,7 @@ class Addressing:
         if QUEUE.numbers(ctx, key):
             ctx.wake(_CUSTOMER + key, ctx.now)
 
-    def _deliver(self, letter: Letter, customer: Customer, ctx: Context) -> None:
+    def _deliver(self, letter: Email, customer: Customer, ctx: Context) -> None:
         order = letter.order
         if letter.kind is None:
             enriched = OrderEnriched(id=order.id, customer_id=order.customer_id, customer_level=customer.level)
@@ -141,10 +141,10 @@ class Addressing:
         # Nothing is lost by that memory: at least once, the wish to send is durable before it.
         name = f"{order.id}/{letter.kind}"
         if not self.repeats or SENT.first(ctx, name):
-            ctx.perform(self.send, name, Addressed(letter=letter, customer=customer))
+            ctx.perform(self.send, name, AddressedEmail(letter=letter, customer=customer))
 
 
-def _id(letter: Letter) -> str:
+def _id(letter: Email) -> str:
     return f"{letter.kind or ''}/{letter.order.id}"
 
 

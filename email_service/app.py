@@ -2,41 +2,41 @@
 
 from datetime import timedelta
 
-from email_service.address import Addressing
+from email_service.address import CustomerJoin
 from email_service.compose import compose
-from email_service.join import LETTERS_BY_CUSTOMER, PAYMENTS_BY_ORDER, Joining, route
-from email_service.state import CUSTOMERS, JOINS, PAYMENT_ROWS, QUEUE, SENT, WAITING, Addressed
+from email_service.join import LETTERS_BY_CUSTOMER, PAYMENTS_BY_ORDER, PaymentJoin, route
+from email_service.state import CUSTOMERS, JOINS, PAYMENT_ROWS, QUEUE, SENT, WAITING, AddressedEmail
 from runtime.common.settings import Settings
-from runtime.hosting import Hosted
+from runtime.hosting import ServiceDefinition
 from runtime.mail.envelope import domain_of
-from runtime.mail.mailer import PostOffice
-from runtime.model.service import Context, Effect, Input, Service
+from runtime.mail.mailer import SmtpMailer
+from runtime.model.service import Context, Input, Service, SideEffect
 from schemas import topics
 from schemas.topics import BY_LEVEL, ORDERS, ORDERS_ENRICHED, PAYMENTS
 
 
-def build(settings: Settings) -> Hosted:
+def build(settings: Settings) -> ServiceDefinition:
     """The service, with its window and its SMTP server."""
-    office, window = PostOffice(settings), timedelta(seconds=settings.email_window_s)
+    office, window = SmtpMailer(settings), timedelta(seconds=settings.email_window_s)
 
-    async def post(key: str, addressed: Addressed) -> None:
+    async def post(key: str, addressed: AddressedEmail) -> None:
         await office.send(key, compose(addressed, settings.mail_from, settings.currency))
 
-    def domain(addressed: Addressed) -> str:
+    def domain(addressed: AddressedEmail) -> str:
         return domain_of(addressed.customer.email)
 
-    send = Effect("letter", Addressed, post, destination=domain, at_once=PostOffice.AT_ONCE)
+    send = SideEffect("letter", AddressedEmail, post, destination=domain, at_once=SmtpMailer.AT_ONCE)
     repeats = settings.at_least_once
-    joining = Joining(settings.currency, timedelta(days=settings.email_unpaid_days), repeats=repeats)
-    addressing = Addressing(window, send, repeats=repeats)
+    joining = PaymentJoin(settings.currency, timedelta(days=settings.email_unpaid_days), repeats=repeats)
+    addressing = CustomerJoin(window, send, repeats=repeats)
 
-    def on_wake(timer: str, ctx: Context) -> None:
-        if not addressing.on_wake(timer, ctx):
+    def on_timer(timer: str, ctx: Context) -> None:
+        if not addressing.on_timer(timer, ctx):
             joining.forget(timer, ctx)
             if repeats:
                 SENT.forget(timer, ctx)
 
-    return Hosted(
+    return ServiceDefinition(
         Service(
             name="email",
             inputs=(
@@ -55,7 +55,7 @@ def build(settings: Settings) -> Hosted:
                 WAITING,
                 *(SENT.tables if repeats else ()),
             ),
-            on_wake=on_wake,
+            on_timer=on_timer,
             effects=(send,),
         ),
         lifespan=office.opened,

@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from email_service.state import JOINS, PAYMENT_ROWS, Join, Kind, Letter, PaymentRow
+from email_service.state import JOINS, PAYMENT_ROWS, Email, EmailKind, Join, PaymentRow
 from runtime.model.service import Context
 from runtime.state.ttl_table import KEPT
 from schemas.messages import Order, OrderState, Payment
@@ -11,7 +11,7 @@ from schemas.topics import DAY, PAYMENTS, Topic, repartition
 
 PAYMENTS_BY_ORDER = repartition("email", PAYMENTS, "order", lambda p: p.order_id)
 LETTERS_BY_CUSTOMER = Topic(
-    "email-letters-by-customer", Letter, lambda letter: str(letter.order.customer_id), "email", DAY, internal=True
+    "email-letters-by-customer", Email, lambda letter: str(letter.order.customer_id), "email", DAY, internal=True
 )
 
 OTHER_CURRENCY = "payment in another currency"
@@ -32,7 +32,7 @@ def route(payment: Payment, ctx: Context) -> None:
     ctx.send(PAYMENTS_BY_ORDER, payment)
 
 
-class Joining:
+class PaymentJoin:
     """Joins orders with their payments: a validated one is confirmed once it is paid in full, however late.
 
     Arguments:
@@ -53,13 +53,13 @@ class Joining:
             return
         join = self._join(order.id, ctx)
         if order.state is OrderState.FAILED:
-            join = self._tell(Kind.FAILED, order, join.model_copy(update={"failed": True}), ctx)
+            join = self._tell(EmailKind.FAILED, order, join.model_copy(update={"failed": True}), ctx)
         elif order.state is OrderState.SHIPPED:
-            join = self._tell(Kind.SHIPPED, order, join, ctx)
+            join = self._tell(EmailKind.SHIPPED, order, join, ctx)
         elif join.validated_at is None or self.repeats:
             if join.validated_at is None:
                 join = join.model_copy(update={"order": order, "validated_at": ctx.time})
-            ctx.send(LETTERS_BY_CUSTOMER, Letter(kind=None, order=order))
+            ctx.send(LETTERS_BY_CUSTOMER, Email(kind=None, order=order))
             join = self._meet(join, ctx)
         ctx.put(JOINS.rows, order.id, join)
 
@@ -69,7 +69,7 @@ class Joining:
         row = PAYMENT_ROWS.get(ctx, key)
         if not join.paid.includes(payment.id, row):
             join = self._add(payment, row, join, ctx)
-            if Kind.VALIDATED not in join.told:
+            if EmailKind.VALIDATED not in join.told:
                 join = self._meet(join, ctx)
         else:
             if row is None:
@@ -118,7 +118,7 @@ class Joining:
         changes: dict[str, object] = {"paid": paid}
         if payment.ccy != self.currency:
             ctx.count(OTHER_CURRENCY)
-        elif Kind.VALIDATED not in join.told:
+        elif EmailKind.VALIDATED not in join.told:
             changes["payment"] = payment
         return join.model_copy(update=changes)
 
@@ -126,13 +126,13 @@ class Joining:
         order = join.order
         if order is None or join.validated_at is None or not join.paid.covers(order.value, self.currency):
             return join
-        return self._tell(Kind.VALIDATED, order, join, ctx)
+        return self._tell(EmailKind.VALIDATED, order, join, ctx)
 
-    def _tell(self, kind: Kind, order: Order, join: Join, ctx: Context) -> Join:
+    def _tell(self, kind: EmailKind, order: Order, join: Join, ctx: Context) -> Join:
         if kind in join.told and not self.repeats:
             return join
-        letter = Letter(kind=kind, order=order, at=_date(ctx))
-        if kind is Kind.VALIDATED:
+        letter = Email(kind=kind, order=order, at=_date(ctx))
+        if kind is EmailKind.VALIDATED:
             paid: dict[str, object] = {"paid": join.paid.sum(self.currency), "payments": join.paid.counted}
             letter = letter.model_copy(update={"payment": join.payment, **paid})
         ctx.send(LETTERS_BY_CUSTOMER, letter)

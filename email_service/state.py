@@ -8,13 +8,13 @@ from pydantic import Field
 
 from runtime.model.service import Table
 from runtime.state.queues import Queue
-from runtime.state.ttl_table import Memory, Remembered, Seen
+from runtime.state.ttl_table import Deduplication, ExpiringRow, TtlTable
 from schemas.messages import Customer, Order, Payment
 from schemas.payments import Counted, Paid
 from schemas.wire import Message
 
 
-class Kind(StrEnum):
+class EmailKind(StrEnum):
     """What a letter tells. There is one of each at most for an order."""
 
     VALIDATED = "validated"
@@ -22,7 +22,7 @@ class Kind(StrEnum):
     SHIPPED = "shipped"
 
 
-class Letter(Message):
+class Email(Message):
     """A letter that is due: what it tells of which order, since when, and what was paid if it tells of that.
 
     Without a kind there is nothing to tell: the order is only to be enriched with its customer. `payment` is the one
@@ -30,7 +30,7 @@ class Letter(Message):
     neither `at` nor `paid`.
     """
 
-    kind: Kind | None = None
+    kind: EmailKind | None = None
     order: Order
     at: datetime | None = None
     payment: Payment | None = None
@@ -38,14 +38,14 @@ class Letter(Message):
     payments: int = 0
 
 
-class Addressed(Message):
+class AddressedEmail(Message):
     """A letter and whom it goes to."""
 
-    letter: Letter
+    letter: Email
     customer: Customer
 
 
-class Join(Remembered):
+class Join(ExpiringRow):
     """An order and what was paid for it, whichever came first, when each did, and which letters followed.
 
     `payment` is the one that made the order paid; until then the last one that counts. `since` is when the row was
@@ -58,16 +58,16 @@ class Join(Remembered):
     paid: Paid = Field(default_factory=Paid)
     failed: bool = False
     since: datetime | None = None
-    told: tuple[Kind, ...] = ()
+    told: tuple[EmailKind, ...] = ()
 
     @property
     def open(self) -> bool:
         """Whether its order may still be confirmed."""
         known = self.validated_at is not None or self.payment is not None
-        return known and not self.failed and not {Kind.VALIDATED, Kind.FAILED} & {*self.told}
+        return known and not self.failed and not {EmailKind.VALIDATED, EmailKind.FAILED} & {*self.told}
 
 
-class PaymentRow(Remembered, Counted):
+class PaymentRow(ExpiringRow, Counted):
     """A payment that is part of the sums of its order's join."""
 
     order_id: str
@@ -76,23 +76,23 @@ class PaymentRow(Remembered, Counted):
 class Queued(Message):
     """A letter that waits for its customer, until when."""
 
-    letter: Letter
+    letter: Email
     until: datetime
 
 
 class Waiting(Message):
     """Letters to a customer who is not known yet, as earlier versions kept them: all in one row."""
 
-    letters: tuple[Letter, ...]
+    letters: tuple[Email, ...]
     until: tuple[datetime, ...]
 
 
-JOINS = Memory("email-joins", Join)
-PAYMENT_ROWS = Memory("email-payments", PaymentRow)
+JOINS = TtlTable("email-joins", Join)
+PAYMENT_ROWS = TtlTable("email-payments", PaymentRow)
 CUSTOMERS = Table("email-customers", Customer)
 QUEUE = Queue("email-queue", Queued)
 """By customer id."""
 WAITING = Table("email-waiting", Waiting)
 """Read, and moved to the queue when its customer is heard of; never written."""
-SENT = Seen("email-sent")
+SENT = Deduplication("email-sent")
 """At least once alone: which letters were asked to be sent, by order and kind."""

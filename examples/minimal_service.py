@@ -1,8 +1,8 @@
 """Greets the customer of each validated order, once: a whole service.
 
 >>> from decimal import Decimal
->>> from runtime.testing import Topology
->>> topology = Topology(SERVICE)
+>>> from runtime.testing import TopologyTestDriver
+>>> topology = TopologyTestDriver(SERVICE)
 >>> order = Order(id="o-1", customer_id=7, product="mug", quantity=1, price=Decimal(12), state=OrderState.VALIDATED)
 >>> topology.send(ORDERS, order, order)
 >>> topology.values(GREETINGS)

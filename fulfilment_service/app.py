@@ -3,25 +3,25 @@
 from datetime import timedelta
 
 from fulfilment_service import http
-from fulfilment_service.gate import PAYMENTS_BY_ORDER, Gate, route
+from fulfilment_service.gate import PAYMENTS_BY_ORDER, FulfilmentGate, route
 from fulfilment_service.state import CHECK_INS, PAYMENTS_COUNTED, PROGRESS, SEEN
 from runtime.common.settings import Settings
-from runtime.hosting import Hosted
+from runtime.hosting import ServiceDefinition
 from runtime.model.service import Input, Service
 from schemas.messages import Need
 from schemas.topics import CHECKIN_REJECTIONS, FULFILMENTS, HOME_CHECKINS, ORDERS, PAYMENTS
 
 
-def build(settings: Settings) -> Hosted:
+def build(settings: Settings) -> ServiceDefinition:
     """The service, with what it needs to ship an order. Raises `ValueError` for a need that is none."""
     needs = tuple(dict.fromkeys(Need(need) for need in settings.fulfilment_needs))
-    gate = Gate(
+    gate = FulfilmentGate(
         needs,
         timedelta(seconds=settings.checkin_patience_s),
         settings.currency,
         repeats=settings.at_least_once,
     )
-    return Hosted(
+    return ServiceDefinition(
         Service(
             name="fulfilment",
             inputs=(
@@ -32,7 +32,7 @@ def build(settings: Settings) -> Hosted:
             ),
             outputs=(PAYMENTS_BY_ORDER, FULFILMENTS, CHECKIN_REJECTIONS),
             tables=(PROGRESS, PAYMENTS_COUNTED, CHECK_INS.table, *SEEN.tables),
-            on_wake=gate.on_wake,
+            on_timer=gate.on_timer,
         ),
         routes=http.routes(needs, settings.currency),
         openapi=http.openapi,

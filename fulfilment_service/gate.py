@@ -40,7 +40,7 @@ def missing(progress: Progress, needs: tuple[Need, ...], currency: str) -> tuple
     return tuple(need for need in needs if not happened[need])
 
 
-class Gate:
+class FulfilmentGate:
     """Announces an order as fulfilled once `needs` are met.
 
     Arguments:
@@ -112,7 +112,7 @@ class Gate:
                 ctx.wake(_ORDER + order_id, ctx.now + self.patience)
             ctx.put(PROGRESS, order_id, progress.model_copy(update={"waiting": progress.waiting + 1}))
 
-    def on_wake(self, timer: str, ctx: Context) -> None:
+    def on_timer(self, timer: str, ctx: Context) -> None:
         """Check-ins have waited long enough for their order, or are being answered for; or what was kept for a while is
         to be forgotten."""
         if timer.startswith(_ORDER):

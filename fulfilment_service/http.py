@@ -9,7 +9,7 @@ from aiohttp import web
 from fulfilment_service.gate import missing
 from fulfilment_service.state import PROGRESS
 from runtime.hosting import Host
-from runtime.http.answers import Refused, answer
+from runtime.http.answers import HttpProblem, answer
 from runtime.http.inputs import deadline_of, order_id_of
 from runtime.http.openapi import ORDER_ID, TIMEOUT, body, problems, schemas_of
 from runtime.http.routing import at_owner
@@ -34,7 +34,7 @@ def routes(needs: tuple[Need, ...], currency: str) -> Callable[[Host], Iterable[
 async def _status(host: Host, order_id: str, needs: tuple[Need, ...], currency: str) -> web.Response:
     progress = host.read(PROGRESS, order_id)
     if progress is None:
-        raise Refused(404, f"Nothing has happened for an order {order_id!r} (yet).")
+        raise HttpProblem(404, f"Nothing has happened for an order {order_id!r} (yet).")
     return answer(
         FulfilmentStatus(
             order_id=order_id,

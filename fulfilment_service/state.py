@@ -6,7 +6,7 @@ from pydantic import Field
 
 from runtime.model.service import Table
 from runtime.state.queues import Queue
-from runtime.state.ttl_table import Seen
+from runtime.state.ttl_table import Deduplication
 from schemas.messages import CheckinRejected, HomeCheckin, OrderState
 from schemas.payments import Counted, Paid
 from schemas.wire import Message, Money
@@ -47,4 +47,4 @@ PAYMENTS_COUNTED = Table("fulfilment-payments", Counted)
 """By order and payment: one that comes again counts once. Kept as long as the rows of orders: for ever."""
 CHECK_INS = Queue("fulfilment-check-ins", WaitingCheckin)
 """By order."""
-SEEN = Seen("fulfilment-seen-check-ins")
+SEEN = Deduplication("fulfilment-seen-check-ins")

@@ -15,7 +15,7 @@ _UNKNOWN = OrderView()
 _ANNOUNCED_HERE = frozenset({OrderState.VALIDATED, OrderState.FAILED})
 
 
-class Gathering:
+class OrderAggregator:
     """The order aggregate.
 
     Arguments:
@@ -75,7 +75,7 @@ class Gathering:
         elif self.repeats and view.order.state is OrderState.SHIPPED:
             ctx.send(ORDERS, view.order)
 
-    def on_wake(self, order_id: str, ctx: Context) -> None:
+    def on_timer(self, order_id: str, ctx: Context) -> None:
         """Time is up: for the missing checks of an order, or for verdicts whose order never came."""
         view = ctx.get(ORDERS_VIEW, order_id)
         if view is None:

@@ -3,23 +3,23 @@
 from datetime import timedelta
 
 from orders_service import http
-from orders_service.aggregate import Gathering
+from orders_service.aggregate import OrderAggregator
 from orders_service.state import ORDERS_VIEW
 from runtime.common.settings import Settings
-from runtime.hosting import Hosted
+from runtime.hosting import ServiceDefinition
 from runtime.model.service import Input, Service
 from schemas.messages import CheckType
 from schemas.topics import FULFILMENTS, ORDER_VALIDATIONS, ORDERS
 
 
-def build(settings: Settings) -> Hosted:
+def build(settings: Settings) -> ServiceDefinition:
     """The service with its settings. Raises `ValueError` if a required check is none that exists."""
-    gathering = Gathering(
+    gathering = OrderAggregator(
         required=tuple(dict.fromkeys(CheckType(check) for check in settings.required_checks)),
         deadline=timedelta(seconds=settings.validation_deadline_s),
         repeats=settings.at_least_once,
     )
-    return Hosted(
+    return ServiceDefinition(
         Service(
             name="orders",
             inputs=(
@@ -29,7 +29,7 @@ def build(settings: Settings) -> Hosted:
             ),
             outputs=(ORDERS,),
             tables=(ORDERS_VIEW,),
-            on_wake=gathering.on_wake,
+            on_timer=gathering.on_timer,
         ),
         routes=http.routes,
         openapi=http.openapi,

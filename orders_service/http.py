@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from aiohttp import web
 
 from orders_service.describe import openapi
-from orders_service.post import Posting
-from orders_service.queries import Queries
+from orders_service.post import OrderEndpoint
+from orders_service.queries import OrderQueries
 from runtime.hosting import Host
 
 __all__ = ["openapi", "routes"]
@@ -17,7 +17,7 @@ _ORDER = "/v1/orders/{id:[^/]+}"
 
 def routes(host: Host) -> Iterable[web.RouteDef]:
     """What the service answers on this worker."""
-    posting, queries = Posting(host), Queries(host)
+    posting, queries = OrderEndpoint(host), OrderQueries(host)
     return (
         web.post("/v1/orders", posting.post),
         web.get(_ORDER, queries.order),

@@ -9,8 +9,9 @@ from aiohttp import web
 
 from orders_service.place import place
 from orders_service.state import ORDERS_VIEW
-from runtime.hosting import Host, NotHere
-from runtime.http.answers import Refused, answer
+from runtime.errors import KeyNotOwned
+from runtime.hosting import Host
+from runtime.http.answers import HttpProblem, answer
 from runtime.http.inputs import deadline_of, message_of
 from runtime.http.routing import at_owner
 from schemas.api import InvalidParam, NewOrder
@@ -21,7 +22,7 @@ from schemas.topics import ORDERS
 IDEMPOTENCY_KEY = "Idempotency-Key"
 
 
-class Posting:
+class OrderEndpoint:
     """Takes orders."""
 
     FRESH_IDS = 64
@@ -42,14 +43,14 @@ class Posting:
         return await at_owner(request, self._host, ORDERS_VIEW, order_id, deadline_of(request), take)
 
     async def _take(self, order: Order) -> web.Response:
-        known = await self._host.transact(ORDERS_VIEW, order.id, partial(place, order, repeats=self._repeats))
+        known = await self._host.submit(ORDERS_VIEW, order.id, partial(place, order, repeats=self._repeats))
         return _created(order) if known is None else _known(order, known)
 
     async def _take_new(self, order: Order) -> web.Response:
         """A fresh id is nobody's yet: while partitions move, it may be written from here, whoever will hold it."""
         try:
             return await self._take(order)
-        except NotHere:
+        except KeyNotOwned:
             await self._host.produce(ORDERS, order)  # once more perhaps: the same order twice is one order
             return _created(order)
 
@@ -65,7 +66,7 @@ def _id_from(request: web.Request) -> str | None:
     if not key or not key.isprintable() or not is_composed(key):
         reason = "must be printable UTF-8 text in Unicode form NFC, a UUID for example"
         fault = InvalidParam(name=IDEMPOTENCY_KEY, reason=reason)
-        raise Refused(400, f"The header {IDEMPOTENCY_KEY} {fault.reason}.", errors=[fault])
+        raise HttpProblem(400, f"The header {IDEMPOTENCY_KEY} {fault.reason}.", errors=[fault])
     return order_id_for(key)
 
 
@@ -89,7 +90,7 @@ def _known(posted: Order, known: Order) -> web.Response:
         return answer(known, 200, _location(known))
     differing = [name for name in ("customerId", "product", "quantity", "price") if _differs(posted, known, name)]
     detail = f"There is an order {known.id!r} already, with another {', '.join(differing)}. Choose another id."
-    raise Refused(409, detail, headers=_location(known))
+    raise HttpProblem(409, detail, headers=_location(known))
 
 
 def _differs(posted: Order, known: Order, name: str) -> bool:

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from orders_service.state import ORDERS_VIEW, OrderView
 from runtime.hosting import Host
-from runtime.http.answers import Refused, answer, problem_as, title_of
+from runtime.http.answers import HttpProblem, answer, problem_as, title_of
 from runtime.http.inputs import Deadline, deadline_of, order_id_of
 from runtime.http.routing import at_owner, not_here, served_by_standby
 from schemas.api import OrderOutcome, Problem, Verdict
@@ -22,7 +22,7 @@ class Undecided(Problem):
     verdicts: tuple[Verdict, ...]
 
 
-class Queries:
+class OrderQueries:
     """Reads from the view of whichever worker holds the order."""
 
     def __init__(self, host: Host) -> None:
@@ -69,7 +69,8 @@ class Queries:
         return answer(copy.row.outcome(), headers=served_by_standby(copy))
 
     async def _look(self, order_id: str, deadline: Deadline, enough: Callable[[OrderView], bool]) -> OrderView | None:
-        """The row once it is enough, or as it is at the deadline. Raises `NotHere`, also when it leaves meanwhile."""
+        """The row once it is enough, or as it is at the deadline. Raises `KeyNotOwned`, also when it leaves
+        meanwhile."""
         with self._host.watch(ORDERS_VIEW, order_id) as watch:
             while True:
                 view = self._host.read(ORDERS_VIEW, order_id)
@@ -83,9 +84,9 @@ class Queries:
                 await watch.wait(remaining)
 
 
-def _unknown(order_id: str) -> Refused:
+def _unknown(order_id: str) -> HttpProblem:
     form = "" if is_composed(order_id) else " The id is not in Unicode form NFC, in which orders are posted."
-    return Refused(404, f"There is no order {order_id!r} (yet). A larger timeout waits for it.{form}")
+    return HttpProblem(404, f"There is no order {order_id!r} (yet). A larger timeout waits for it.{form}")
 
 
 def _undecided(outcome: OrderOutcome) -> Undecided:

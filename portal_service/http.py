@@ -8,7 +8,7 @@ from aiohttp import web
 
 from portal_service.view import CHECK_INS_VIEW
 from runtime.hosting import Host
-from runtime.http.answers import Refused, answer
+from runtime.http.answers import HttpProblem, answer
 from runtime.http.inputs import deadline_of, order_id_of
 from runtime.http.openapi import ORDER_ID, TIMEOUT, body, problems, schemas_of
 from runtime.http.routing import at_owner
@@ -29,7 +29,7 @@ def routes(host: Host) -> Iterable[web.RouteDef]:
 async def _check_ins(host: Host, order_no: str) -> web.Response:
     found = host.read(CHECK_INS_VIEW, order_no)
     if found is None:
-        raise Refused(404, f"Nobody has checked in for an order {order_no!r} (yet).")
+        raise HttpProblem(404, f"Nobody has checked in for an order {order_no!r} (yet).")
     return answer(found)
 
 

@@ -6,16 +6,16 @@ from products_service.store import Products
 from runtime.common.settings import Settings
 from runtime.database.outbox import Outbox
 from runtime.database.pool import Database
-from runtime.hosting import Hosted
+from runtime.hosting import ServiceDefinition
 from runtime.model.service import Service
 from schemas.topics import PRODUCTS
 
 
-def build(settings: Settings) -> Hosted:
+def build(settings: Settings) -> ServiceDefinition:
     """The service with its database."""
     database = Database("products", settings.products_database_url, "products_service:migrations", settings)
     outbox = Outbox(database, OUTBOX, settings.produce_timeout_s)
-    return Hosted(
+    return ServiceDefinition(
         Service(name="products", inputs=(), outputs=(PRODUCTS,)),
         routes=http.routes(Products(database, outbox)),
         openapi=http.openapi,

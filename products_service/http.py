@@ -8,10 +8,10 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from products_service.rules import Expected, Stale, Withdrawn, changed, differing, withdrawn
+from products_service.rules import Expected, StaleVersion, Withdrawn, changed, differing, withdrawn
 from products_service.store import Products
 from runtime.hosting import Host
-from runtime.http.answers import Refused, answer
+from runtime.http.answers import HttpProblem, answer
 from runtime.http.inputs import code_of, message_of
 from runtime.http.openapi import CODE, body, problems, schemas_of
 from schemas.api import InvalidParam, NewProduct, Product, ProductContent, ProductState
@@ -32,10 +32,10 @@ def routes(products: Products) -> Callable[[Host], Iterable[web.RouteDef]]:
         location = {"Location": f"{PATH}/{quote(new.code, safe='')}"}
         if product.state is ProductState.WITHDRAWN:
             detail = f"The product {new.code!r} was withdrawn. To offer it again, PUT it with its ETag as If-Match."
-            raise Refused(409, detail, headers=location)
+            raise HttpProblem(409, detail, headers=location)
         if different := differing(product, new):
             detail = f"There is a product {new.code!r} already, with another {' and another '.join(different)}."
-            raise Refused(409, detail, headers=location)
+            raise HttpProblem(409, detail, headers=location)
         return _shown(product, 201 if is_new else 200, location)
 
     async def look(request: web.Request) -> web.Response:
@@ -54,12 +54,12 @@ def routes(products: Products) -> Callable[[Host], Iterable[web.RouteDef]]:
     async def _changed(code: str, become: Callable[[Product], Product | None]) -> web.Response:
         try:
             return _shown(_known(code, await products.change(code, become)))
-        except Stale:
+        except StaleVersion:
             detail = f"The product {code!r} has another version by now. Look at it, then repeat with its new ETag."
-            raise Refused(412, detail) from None
+            raise HttpProblem(412, detail) from None
         except Withdrawn:
             detail = f"The product {code!r} was withdrawn. To offer it again, repeat with its ETag as If-Match."
-            raise Refused(409, detail) from None
+            raise HttpProblem(409, detail) from None
 
     one = f"{PATH}/{{code:[^/]+}}"
     return lambda _: (web.post(PATH, create), web.get(one, look), web.put(one, change), web.delete(one, withdraw))
@@ -72,7 +72,7 @@ def _shown(product: Product, status: int = 200, headers: Mapping[str, str] | Non
 def _known(code: str, product: Product | None) -> Product:
     if product is None:
         form = "" if is_composed(code) else " The code is not in Unicode form NFC, in which products are offered."
-        raise Refused(404, f"There is no product {code!r}.{form}")
+        raise HttpProblem(404, f"There is no product {code!r}.{form}")
     return product
 
 
@@ -83,7 +83,7 @@ def _expected(request: web.Request) -> Expected:
         return None
     if not re.fullmatch(_IF_MATCH, header):
         fault = InvalidParam(name="If-Match", reason='must be the ETag of the product in its quotes, such as "3"')
-        raise Refused(400, f"{fault.name} {fault.reason}.", errors=[fault])
+        raise HttpProblem(400, f"{fault.name} {fault.reason}.", errors=[fault])
     # Weak ones, and text that is no version of ours, are versions that no product has.
     return {int(version) for version in re.findall(r'(?<!W/)"(0|[1-9][0-9]{0,18})"', header)}
 

@@ -9,7 +9,7 @@ Expected = Collection[int] | None
 """The versions a client has seen, one of which the product must have; `None`: whichever it has."""
 
 
-class Stale(Exception):
+class StaleVersion(Exception):
     """The product has another version than the client has seen."""
 
 
@@ -25,7 +25,7 @@ def differing(product: Product, content: ProductContent) -> list[str]:
 def changed(product: Product, content: ProductContent, expected: Expected) -> Product | None:
     """The next version, on offer with this content; `None` if it is so already: the request is repeated, perhaps.
 
-    Raises `Stale` and `Withdrawn`: a request that was sent before the withdrawal and comes late changes nothing.
+    Raises `StaleVersion` and `Withdrawn`: a request that was sent before the withdrawal and comes late changes nothing.
     """
     if product.state is ProductState.ACTIVE and not differing(product, content):
         return None
@@ -36,7 +36,7 @@ def changed(product: Product, content: ProductContent, expected: Expected) -> Pr
 
 
 def withdrawn(product: Product, expected: Expected) -> Product | None:
-    """The next version, withdrawn; `None` if it is so already. Raises `Stale`."""
+    """The next version, withdrawn; `None` if it is so already. Raises `StaleVersion`."""
     if product.state is ProductState.WITHDRAWN:
         return None
     _see(product, expected)
@@ -45,7 +45,7 @@ def withdrawn(product: Product, expected: Expected) -> Product | None:
 
 def _see(product: Product, expected: Expected) -> None:
     if expected is not None and product.version not in expected:
-        raise Stale
+        raise StaleVersion
 
 
 def _next(product: Product, **changes: str | Decimal) -> Product:

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Products:
-    """The products of a database. All methods raise `DatabaseAway`."""
+    """The products of a database. All methods raise `DatabaseUnavailable`."""
 
     def __init__(self, database: Database, outbox: Outbox) -> None:
         self._database = database

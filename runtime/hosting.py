@@ -9,8 +9,7 @@ from aiohttp import web
 from yarl import URL
 
 from runtime.common.settings import Settings
-from runtime.model.commands import NotHere, Unavailable
-from runtime.model.service import Context, Outage, Service, Table
+from runtime.model.service import Context, Service, Table
 from runtime.model.watch import Watch
 from schemas.topics import Topic
 from schemas.wire import Message
@@ -19,22 +18,12 @@ if TYPE_CHECKING:
     from runtime.database.outbox import Outbox
     from runtime.database.pool import Database  # SQLAlchemy takes its time: not for workers without a database
 
-__all__ = ["Copy", "DatabaseAway", "Host", "Hosted", "NoDatabase", "NotHere", "Unavailable"]
-
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 
 
-class NoDatabase(Exception):
-    """A service needs a database, and the settings name none."""
-
-
-class DatabaseAway(Outage):
-    """The service's database did not do what it was asked for, for no fault of ours: it may be asked again."""
-
-
 @dataclass(frozen=True, slots=True)
-class Copy(Generic[M]):
+class StaleRow(Generic[M]):
     """A row as this worker's copy of it has it: committed, though there may be a later one by now.
 
     `age_s`: for how many seconds the copy may have missed what the owner wrote; `None` while it is being rebuilt.
@@ -50,20 +39,21 @@ class Host(Protocol):
     settings: Settings
 
     def read(self, table: Table[M], key: str) -> M | None:
-        """The committed row of `key`, from this worker's own state. Raises `NotHere`."""
+        """The committed row of `key`, from this worker's own state. Raises `KeyNotOwned`."""
 
     def holds(self, key: str) -> bool:
         """Whether the key's partition is held here, with all that had been written to it before."""
 
-    async def transact(self, table: Table[Any], key: str, decide: Callable[[Context], T]) -> T:
+    async def submit(self, table: Table[Any], key: str, decide: Callable[[Context], T]) -> T:
         """Has `decide` run in the loop, on the state of the key's partition, as a processor of the table's service.
 
-        Returns what it returned once all that it decided is durable, in one batch. Raises what it raised; `NotHere` if
-        the partition is not held here, not settled yet, or has moved meanwhile: it was perhaps decided all the same,
-        so `decide` must bear being run again; `Unavailable` if the broker did not take the batch in time.
+        Returns what it returned once all that it decided is durable, in one batch. Raises what it raised;
+        `KeyNotOwned` if the partition is not held here, not settled yet, or has moved meanwhile: it was perhaps
+        decided all the same, so `decide` must bear being run again; `BrokerUnavailable` if the broker did not take
+        the batch in time.
         """
 
-    def copy(self, table: Table[M], key: str) -> Copy[M] | None:
+    def copy(self, table: Table[M], key: str) -> StaleRow[M] | None:
         """The row of `key` as this worker has it, though it does not own the partition, or not yet; `None` without it.
 
         That there is none here says nothing: the copy may be behind.
@@ -90,14 +80,14 @@ class Host(Protocol):
         """Whether the worker is on its way out: whoever waits is to be answered now."""
 
     async def produce(self, topic: Topic[M], value: M) -> None:
-        """Returns when every in-sync replica has the message (acks=all, idempotent). Raises `Unavailable`."""
+        """Returns when every in-sync replica has the message (acks=all, idempotent). Raises `BrokerUnavailable`."""
 
     def readiness(self) -> Mapping[str, Any]:
         """`ready` (bool) and what it stands on, for `/readyz`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Hosted:
+class ServiceDefinition:
     """A service as it is deployed: its processors, and the routes it answers."""
 
     service: Service

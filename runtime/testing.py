@@ -11,12 +11,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
 
 from runtime.common.partitioning import partition_of
-from runtime.loop.process import Decider
-from runtime.loop.timers import Due, Timers
-from runtime.model.commands import Call
-from runtime.model.records import CONSUMED_BY, Header, Membership, Record, Taken, TopicPartition, Write
-from runtime.model.service import Context, Effect, Pending, Service, Table
-from runtime.model.topology import Plan
+from runtime.loop.process import BatchProcessor
+from runtime.loop.timers import DueTimer, Timers
+from runtime.model.commands import Command
+from runtime.model.records import CONSUMED_BY, Header, Membership, PolledRecords, Record, TopicPartition, Write
+from runtime.model.service import Context, PendingSideEffect, Service, SideEffect, Table
+from runtime.model.topology import Topology
 from runtime.state.stores import MemoryStores
 from schemas.topics import Topic
 from schemas.wire import Message
@@ -28,14 +28,14 @@ T = TypeVar("T")
 _START = datetime(2020, 1, 1, tzinfo=UTC)
 
 
-class Worker:
+class InMemoryWorker:
     """One worker of a topology: a composition of services, its state, and how far it has read."""
 
     def __init__(self, services: Iterable[Service], partitions: int, *, fuse: bool) -> None:
-        self.plan = Plan(tuple(services))
+        self.plan = Topology(tuple(services))
         self.stores = MemoryStores()
         self.timers = Timers(self.plan)
-        self.decider = Decider(self.plan, partitions, self.stores.open)
+        self.decider = BatchProcessor(self.plan, partitions, self.stores.open)
         self.positions: dict[TopicPartition, int] = {}
         self.fuse = fuse
         self.decided = 0
@@ -43,7 +43,7 @@ class Worker:
         """What its services counted, by service and event."""
 
 
-class Topology:
+class TopologyTestDriver:
     """Services wired together through topics in memory. Every call returns when nothing is left to do.
 
     Arguments:
@@ -57,7 +57,7 @@ class Topology:
         self.now = _START
         self.topics: dict[TopicPartition, list[Record]] = {}
         groups = [[s] for s in services] if apart else [list(services)]
-        self.workers = [Worker(group, partitions, fuse=fuse) for group in groups]
+        self.workers = [InMemoryWorker(group, partitions, fuse=fuse) for group in groups]
 
     def send(self, topic: Topic[M], *values: M) -> None:
         """Writes messages as an outsider would, and lets the services react."""
@@ -75,8 +75,8 @@ class Topology:
         """Has `decide` run as an HTTP handler does, by the worker that has the table. Raises what it raises."""
         partition = partition_of(key.encode(), self.partitions)
         worker = next(w for w in self.workers if table.name in w.plan.tables)
-        call = Call(worker.plan.holders[table.name], partition, decide)
-        self._decide(worker, Taken([], {}, Membership(1, "in-memory"), [call]), [])
+        call = Command(worker.plan.holders[table.name], partition, decide)
+        self._decide(worker, PolledRecords([], {}, Membership(1, "in-memory"), [call]), [])
         self.run()
         if isinstance(call.returned, Exception):
             raise call.returned
@@ -107,14 +107,14 @@ class Topology:
                         return table.model.from_json(raw)
         return None
 
-    def pending(self, effect: Effect[M]) -> dict[str, M]:
+    def pending(self, effect: SideEffect[M]) -> dict[str, M]:
         """What an effect is to be done for, by key."""
         found: dict[str, M] = {}
         for worker in self.workers:
             for service in worker.plan.services:
                 for partition in range(self.partitions) if effect in service.effects else ():
                     for key, raw in worker.stores.open(service.pending.name, partition).items():
-                        found[key.decode()] = effect.model.from_json(Pending.from_json(raw).payload)
+                        found[key.decode()] = effect.model.from_json(PendingSideEffect.from_json(raw).payload)
         return found
 
     def write(self, write: Write) -> None:
@@ -128,7 +128,7 @@ class Topology:
         while any([self._step(worker) for worker in self.workers]):
             pass
 
-    def _step(self, worker: Worker) -> bool:
+    def _step(self, worker: InMemoryWorker) -> bool:
         taken = self._take(worker)
         due = worker.timers.due(self.now, limit=1000)
         if not taken.positions and not due:
@@ -136,7 +136,7 @@ class Topology:
         self._decide(worker, taken, due)
         return True
 
-    def _decide(self, worker: Worker, taken: Taken, due: list[Due]) -> None:
+    def _decide(self, worker: InMemoryWorker, taken: PolledRecords, due: list[DueTimer]) -> None:
         batch = worker.decider.decide(taken, due, self.now, lambda *_: worker.fuse)
         worker.decided += batch.decided
         worker.events += batch.events
@@ -149,7 +149,7 @@ class Topology:
             worker.timers.apply(table, partition, changed)
         worker.positions.update(batch.offsets)
 
-    def _take(self, worker: Worker) -> Taken:
+    def _take(self, worker: InMemoryWorker) -> PolledRecords:
         records: list[Record] = []
         positions: dict[TopicPartition, int] = {}
         for tp, log in self.topics.items():
@@ -158,4 +158,4 @@ class Topology:
                 own = (CONSUMED_BY, worker.plan.group.encode())
                 records += [r for r in log[position:] if own not in r.headers]
                 positions[tp] = len(log)
-        return Taken(records, positions, Membership(1, "in-memory"))
+        return PolledRecords(records, positions, Membership(1, "in-memory"))

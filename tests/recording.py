@@ -5,14 +5,14 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from runtime.hosting import Hosted
+from runtime.hosting import ServiceDefinition
 from runtime.model.service import Input
 
 
 class Decisions(Counter[tuple[str, str, str]]):
     """How often each message was decided: by (service, topic, key and content)."""
 
-    def watch(self, hosted: Hosted) -> Hosted:
+    def watch(self, hosted: ServiceDefinition) -> ServiceDefinition:
         """The same service, with its processors counted."""
         service = hosted.service
         inputs = tuple(

@@ -12,15 +12,15 @@ from collections.abc import Callable
 from typing import Any
 
 from ecosystem.cli.main import main
-from orders_service.aggregate import Gathering
+from orders_service.aggregate import OrderAggregator
 from runtime.kafka.aiokafka_internals import FencedProducer
-from runtime.kafka.group_consumer import KafkaMember
+from runtime.kafka.group_consumer import KafkaGroupConsumer
 from runtime.loop.checkpoint import ExactlyOnce
 
 
 def starve() -> None:
     """One partition of the verdicts is never fetched again; all others are."""
-    fetch = KafkaMember.fetch
+    fetch = KafkaGroupConsumer.fetch
 
     async def without_one(self: Any, timeout_s: float) -> Any:
         consumer = self._consumer
@@ -29,7 +29,7 @@ def starve() -> None:
                 consumer.pause(tp)
         return await fetch(self, timeout_s)
 
-    KafkaMember.fetch = without_one  # type: ignore[method-assign]
+    KafkaGroupConsumer.fetch = without_one  # type: ignore[method-assign]
 
 
 def deafen() -> None:
@@ -39,7 +39,7 @@ def deafen() -> None:
         await asyncio.sleep(timeout_s)
         return {}
 
-    KafkaMember.fetch = nothing  # type: ignore[method-assign]
+    KafkaGroupConsumer.fetch = nothing  # type: ignore[method-assign]
 
 
 def hang() -> None:
@@ -74,7 +74,7 @@ KINDS = {function.__name__: function for function in (starve, deafen, hang, bloc
 
 
 def _at_the_first_order(break_it: Callable[[], None]) -> None:
-    on_order, done = Gathering.on_order, []
+    on_order, done = OrderAggregator.on_order, []
 
     def first(self: Any, order: Any, ctx: Any) -> None:
         if not done:
@@ -83,7 +83,7 @@ def _at_the_first_order(break_it: Callable[[], None]) -> None:
             break_it()
         on_order(self, order, ctx)
 
-    Gathering.on_order = first  # type: ignore[method-assign]
+    OrderAggregator.on_order = first  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -22,10 +22,11 @@ from yarl import URL
 from ecosystem.services import CORE, build
 from runtime.common.partitioning import partition_of
 from runtime.common.settings import Settings
-from runtime.hosting import Hosted, NotHere
+from runtime.errors import KeyNotOwned
+from runtime.hosting import ServiceDefinition
 from runtime.kafka import aiokafka_internals
 from runtime.metrics.loop import LoopMetrics
-from runtime.model.topology import Plan
+from runtime.model.topology import Topology
 from runtime.worker.worker import Worker
 from schemas.messages import StockLevel
 from schemas.topics import WAREHOUSE_INVENTORY
@@ -87,7 +88,7 @@ class Restores(LoopMetrics):
 def _stock(worker: Worker, product: str) -> int | None:
     try:
         row = worker.read(STOCK, product)
-    except NotHere:
+    except KeyNotOwned:
         return None
     return None if row is None else row.count
 
@@ -159,7 +160,7 @@ class Deployment:
         *services: str,
         name: str = "w0",
         ready: bool = True,
-        wrap: Callable[[Hosted], Hosted] = lambda hosted: hosted,
+        wrap: Callable[[ServiceDefinition], ServiceDefinition] = lambda hosted: hosted,
         restored: Callable[[int], None] | None = None,
         **changes: Any,
     ) -> Worker:
@@ -293,7 +294,7 @@ class Deployment:
     def _inputs(self, group: str) -> list[Physical]:
         """All partitions that a group reads, also those of which it has never committed anything."""
         settings = self.settings()
-        plan = Plan(tuple(h.service for h in build(group.split("+"), settings)))
+        plan = Topology(tuple(h.service for h in build(group.split("+"), settings)))
         return [Physical(self.prefix + topic, p) for topic in plan.consumed for p in range(settings.partitions)]
 
     @contextlib.asynccontextmanager

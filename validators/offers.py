@@ -1,7 +1,7 @@
 """Which products are on offer, as a validator knows it from the product service's events."""
 
 from runtime.model.service import Context, Table
-from runtime.state.versions import Versioned, Versions
+from runtime.state.versions import Versioned, VersionedTable
 from schemas.messages import ProductEvent, ProductEventKind
 
 
@@ -15,7 +15,7 @@ class Offers:
     """What one validator knows, in a table of its own: it lists `table`, and gives `on_product` what is announced."""
 
     def __init__(self, service: str) -> None:
-        self._versions = Versions(f"{service}-products", Offer)
+        self._versions = VersionedTable(f"{service}-products", Offer)
 
     @property
     def table(self) -> Table[Offer]:

@@ -12,7 +12,14 @@ from portal_service.view import CHECK_INS_VIEW
 from product_subscribers.monitoring.state import COUNTED, TOTALS
 from product_subscribers.notifications.state import TOLD
 from product_subscribers.security.state import WATCHED
-from runtime.model.service import EFFECTS_CHANGELOG, TIMERS_CHANGELOG, Pending, Refused, Table, Wake
+from runtime.model.service import (
+    EFFECTS_CHANGELOG,
+    TIMERS_CHANGELOG,
+    PendingSideEffect,
+    RejectedSideEffect,
+    ScheduledTimer,
+    Table,
+)
 from schemas import topics
 from schemas.messages import CustomerLevel, ProductEvent
 from schemas.topics import DEAD_LETTERS, Topic
@@ -21,7 +28,7 @@ from validators.inventory.state import OFFERS as KNOWN_TO_INVENTORY
 from validators.inventory.state import RESERVATIONS, STOCK
 
 
-class Group(IntEnum):
+class FactGroup(IntEnum):
     """What facts are put together by."""
 
     ORDER = 0
@@ -92,8 +99,8 @@ class Source(IntEnum):
     """Those that were delivered."""
 
     @property
-    def group(self) -> Group:
-        return Group(max(self // 16 - 1, 0))
+    def group(self) -> FactGroup:
+        return FactGroup(max(self // 16 - 1, 0))
 
 
 _PUBLIC: Mapping[Source, Topic[Any]] = {
@@ -179,16 +186,16 @@ CORE: Mapping[Source, str] = {source: name for source, name in TOPICS.items() if
 
 MODELS: Mapping[Source, type[Any]] = {source: topic.model for source, topic in _PUBLIC.items()} | {
     Source.VIEW: ORDERS_VIEW.model,
-    Source.TIMERS: Wake,
+    Source.TIMERS: ScheduledTimer,
     Source.RESERVATIONS: RESERVATIONS.rows.model,
     Source.STOCK: STOCK.model,
     Source.PROGRESS: PROGRESS.model,
     Source.PORTAL: CHECK_INS_VIEW.model,
-    Source.LETTERS: Pending,
-    Source.REFUSED: Refused,
+    Source.LETTERS: PendingSideEffect,
+    Source.REFUSED: RejectedSideEffect,
     Source.TOTALS: TOTALS.model,
-    Source.NOTICES: Pending,
-    Source.NOTICES_REFUSED: Refused,
+    Source.NOTICES: PendingSideEffect,
+    Source.NOTICES_REFUSED: RejectedSideEffect,
     Source.ROWS_BEFORE: CheckinRow,
     Source.ROWS_AFTER: CheckinRow,
     Source.PRODUCTS_BEFORE: ProductRow,

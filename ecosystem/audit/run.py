@@ -131,7 +131,7 @@ class _Reach(NamedTuple):
     """A database that can be read: from where, what, and as which sources, before and after the ends are found."""
 
     url: str
-    look: database.Look
+    look: database.TableQuery
     before: Source | None
     after: Source
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from ecosystem.cli.rows import BadFile, Fault, Form, opened
+from ecosystem.cli.rows import BadFile, CsvError, Form, opened
 from schemas.addresses import address
 from schemas.messages import Customer, CustomerLevel
 
@@ -52,10 +52,10 @@ FORM = Form(NewCustomer, "id", "customer")
 
 def check(path: Path) -> int:
     """How many customers the file holds. Raises `BadFile` with all that is wrong in it, and `OSError`."""
-    count, faults = 0, list[Fault]()
+    count, faults = 0, list[CsvError]()
     with opened(path) as file:
         for row in FORM.rows(file):
-            if isinstance(row, Fault):
+            if isinstance(row, CsvError):
                 faults.append(row)
             else:
                 count += 1
@@ -68,6 +68,6 @@ def read(path: Path) -> Iterator[NewCustomer]:
     """The customers of a file, which has been checked. Raises `BadFile` where it has changed since."""
     with opened(path) as file:
         for row in FORM.rows(file):
-            if isinstance(row, Fault):
+            if isinstance(row, CsvError):
                 raise BadFile(str(path), [row])
             yield row

@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 
 from ecosystem.cli.rows import Form
-from ecosystem.clients.api import ProductsApi, Refusal, Unreachable
+from ecosystem.clients.api import ProductsApi, RequestRejected, Unreachable
 from runtime.common.backoff import Backoff
 from schemas.api import NewProduct, ProductState
 from schemas.identifiers import Code, Composed, Name
@@ -67,8 +67,8 @@ async def offer(
             while True:
                 try:
                     return await _offer(api, new, change=change)
-                except (Unreachable, Refusal) as error:
-                    if (isinstance(error, Refusal) and error.status != 503) or time.monotonic() > deadline:
+                except (Unreachable, RequestRejected) as error:
+                    if (isinstance(error, RequestRejected) and error.status != 503) or time.monotonic() > deadline:
                         raise
                 await backoff.pause()
 
@@ -79,7 +79,7 @@ async def offer(
 async def _offer(api: ProductsApi, new: NewProduct, *, change: bool) -> Outcome:
     try:
         await api.create(new)
-    except Refusal as refusal:
+    except RequestRejected as refusal:
         if refusal.status != 409:
             raise
     else:

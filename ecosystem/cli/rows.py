@@ -39,7 +39,7 @@ _ADVICE = {
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class CsvError:
     """What is wrong in a file: where (the line a row ends in; the field as its column is called) and what to do."""
 
     line: int
@@ -53,7 +53,7 @@ class Fault:
 class BadFile(Exception):
     """A file with faults: a line for each of the first, each with file and line."""
 
-    def __init__(self, name: str, faults: Sequence[Fault]) -> None:
+    def __init__(self, name: str, faults: Sequence[CsvError]) -> None:
         shown = [f"{name}:{fault}" for fault in faults[:MOST_SHOWN]]
         more = [f"and {len(faults) - MOST_SHOWN} more"] if len(faults) > MOST_SHOWN else []
         super().__init__("\n".join([*shown, *more]))
@@ -112,7 +112,7 @@ class Form(Generic[M]):
         self._key = key
         self._what = what
 
-    def rows(self, lines: Iterable[str]) -> Iterator[M | Fault]:
+    def rows(self, lines: Iterable[str]) -> Iterator[M | CsvError]:
         """Each row that is sound, and what is wrong with the others. Nothing is read on if the first line is wrong."""
         reader = csv.DictReader(lines, strict=True, skipinitialspace=True)
         seen = dict[str, int]()
@@ -123,15 +123,15 @@ class Form(Generic[M]):
                 yield from self._row(row, reader.line_num, seen)
         except csv.Error as error:
             hint = "; is the quote missing that ends a text?" if "limit" in str(error) else ""
-            yield Fault(reader.reader.line_num, "row", f"is no CSV: {error}{hint}")
+            yield CsvError(reader.reader.line_num, "row", f"is no CSV: {error}{hint}")
         except UnicodeDecodeError as error:
-            yield Fault(reader.reader.line_num + 1, "row", f"must be {error.encoding.upper()}: {error.reason}")
+            yield CsvError(reader.reader.line_num + 1, "row", f"must be {error.encoding.upper()}: {error.reason}")
 
     def all(self, name: str, lines: Iterable[str]) -> list[M]:
         """All rows. Raises `BadFile` with all that is wrong; `name` is the file's."""
-        found, faults = list[M](), list[Fault]()
+        found, faults = list[M](), list[CsvError]()
         for row in self.rows(lines):
-            if isinstance(row, Fault):
+            if isinstance(row, CsvError):
                 faults.append(row)
             else:
                 found.append(row)
@@ -139,7 +139,7 @@ class Form(Generic[M]):
             raise BadFile(name, faults)
         return found
 
-    def _header(self, names: Sequence[str]) -> Iterator[Fault]:
+    def _header(self, names: Sequence[str]) -> Iterator[CsvError]:
         hint = f"the first line names the columns, {','.join(self.columns)}"
         other = next(
             (mark for mark in _SEPARATORS if len(names) == 1 and set(names[0].split(mark)) >= {*self._needed}), ""
@@ -148,25 +148,25 @@ class Form(Generic[M]):
             hint = f"the columns are separated by {_SEPARATORS[other]}; separate them by commas"
         for name in self._needed:
             if name not in names:
-                yield Fault(1, name, f"is missing: {hint}")
+                yield CsvError(1, name, f"is missing: {hint}")
         for number, name in enumerate(() if other else names):
             if name not in self.columns:
-                yield Fault(1, repr(name), f"is no column: there are {', '.join(self.columns)}")
+                yield CsvError(1, repr(name), f"is no column: there are {', '.join(self.columns)}")
             elif name in names[:number]:
-                yield Fault(1, name, "is there twice")
+                yield CsvError(1, name, "is there twice")
 
-    def _row(self, row: dict[str, str | None], line: int, seen: dict[str, int]) -> Iterator[M | Fault]:
+    def _row(self, row: dict[str, str | None], line: int, seen: dict[str, int]) -> Iterator[M | CsvError]:
         if not any(value and "".join(value).strip() for value in row.values()):
             return  # spreadsheets end a file with rows of commas
         if None in row:
-            yield Fault(
+            yield CsvError(
                 line,
                 "row",
                 "has more values than the first line has columns: put text with commas in quotes, write 9.90 for 9,90",
             )
             return
         given: dict[str, Any] = {}
-        faults = list[Fault]()
+        faults = list[CsvError]()
         for name, value in row.items():
             if value is None or not (value or name in self._needed):
                 continue
@@ -175,17 +175,17 @@ class Form(Generic[M]):
                 given[name] = value if read is None else read(value.strip(" "))
             except ValueError as error:
                 given[name] = None
-                faults.append(Fault(line, name, str(error)))
+                faults.append(CsvError(line, name, str(error)))
         try:
             found = self._model.model_validate(given)
         except ValidationError as error:
             known = {fault.field for fault in faults}
-            faults += [Fault(line, field, reason) for field, reason in faults_of(error) if field not in known]
+            faults += [CsvError(line, field, reason) for field, reason in faults_of(error) if field not in known]
         if faults:
             yield from faults
             return
         if (before := seen.setdefault(str(getattr(found, self._key)), line)) != line:
-            yield Fault(line, self._key, f"is that of line {before}: each {self._what} once")
+            yield CsvError(line, self._key, f"is that of line {before}: each {self._what} once")
         else:
             yield found
 

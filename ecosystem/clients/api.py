@@ -31,7 +31,7 @@ class Unreachable(Exception):
     """Nobody answered, or the connection broke: the request may or may not have been carried out."""
 
 
-class Refusal(Exception):
+class RequestRejected(Exception):
     """The service answered with a problem (RFC 9457)."""
 
     def __init__(self, problem: Problem) -> None:
@@ -46,7 +46,7 @@ class Refusal(Exception):
 
 
 class Api:
-    """A client of one worker. Methods raise `Refusal` or `Unreachable`."""
+    """A client of one worker. Methods raise `RequestRejected` or `Unreachable`."""
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
@@ -64,7 +64,7 @@ class Api:
         """The services of the worker; none if it is not ready. Raises `Unreachable` alone."""
         try:
             return tuple(json.loads(await self._call("GET", "/readyz", 0))["services"])
-        except (Refusal, ValueError, KeyError, TypeError):
+        except (RequestRejected, ValueError, KeyError, TypeError):
             return ()
 
     async def _call(
@@ -91,7 +91,7 @@ class Api:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:  # the last: what is no URL
             raise Unreachable(str(error) or type(error).__name__) from error
         if answer.status >= 400:
-            raise Refusal(_problem(answer, content))
+            raise RequestRejected(_problem(answer, content))
         return content
 
 
@@ -104,11 +104,11 @@ class OrdersApi(Api):
         return Order.from_json(body)
 
     async def get(self, order_id: str, timeout_ms: int) -> Order:
-        """Returns the order as soon as it is there; a `Refusal` of 404 if it does not come in time."""
+        """Returns the order as soon as it is there; a `RequestRejected` of 404 if it does not come in time."""
         return Order.from_json(await self._call("GET", f"/v1/orders/{quote(order_id, safe='')}", timeout_ms))
 
     async def validated(self, order_id: str, timeout_ms: int) -> OrderOutcome:
-        """Returns what became of the order; a `Refusal` of 504 if that is not decided in time."""
+        """Returns what became of the order; a `RequestRejected` of 504 if that is not decided in time."""
         path = f"/v1/orders/{quote(order_id, safe='')}/validated"
         return OrderOutcome.from_json(await self._call("GET", path, timeout_ms))
 
@@ -121,7 +121,7 @@ class CheckinApi(Api):
         return Checkin.from_json(await self._call("POST", "/api/SOA/home/checkin", 10_000, new.to_json()))
 
     async def get(self, event_id: str) -> Checkin:
-        """The check-in and what became of it; a `Refusal` of 404 if there is none."""
+        """The check-in and what became of it; a `RequestRejected` of 404 if there is none."""
         return Checkin.from_json(await self._call("GET", f"/api/SOA/home/checkin/{event_id}", 10_000))
 
 
@@ -129,7 +129,7 @@ class FulfilmentApi(Api):
     """The fulfilment service. Timeouts are milliseconds, 0 = don't wait."""
 
     async def status(self, order_id: str, timeout_ms: int) -> FulfilmentStatus:
-        """What is missing before the order is shipped; a `Refusal` of 404 while nothing has happened for it."""
+        """What is missing before the order is shipped; a `RequestRejected` of 404 while nothing has happened for it."""
         path = f"/v1/orders/{quote(order_id, safe='')}/fulfilment"
         return FulfilmentStatus.from_json(await self._call("GET", path, timeout_ms))
 
@@ -138,7 +138,7 @@ class PortalApi(Api):
     """The portal. Timeouts are milliseconds, 0 = don't wait."""
 
     async def check_ins(self, order_no: str, timeout_ms: int) -> PortalCheckins:
-        """The check-ins of an order; a `Refusal` of 404 while there are none."""
+        """The check-ins of an order; a `RequestRejected` of 404 while there are none."""
         path = f"/v1/portal/checkins/{quote(order_no, safe='')}"
         return PortalCheckins.from_json(await self._call("GET", path, timeout_ms))
 
@@ -147,11 +147,12 @@ class ProductsApi(Api):
     """The product service. Changes that name a `version` are refused (412) if the product has another one by now."""
 
     async def create(self, new: NewProduct) -> Product:
-        """Returns the product once it is kept. This may be repeated; a `Refusal` of 409 if there is another one."""
+        """Returns the product once it is kept. This may be repeated; a `RequestRejected` of 409 if there is another
+        one."""
         return Product.from_json(await self._call("POST", "/v1/products", 10_000, new.to_json()))
 
     async def get(self, code: str) -> Product:
-        """The product, withdrawn ones too; a `Refusal` of 404 if there is none."""
+        """The product, withdrawn ones too; a `RequestRejected` of 404 if there is none."""
         return Product.from_json(await self._call("GET", _product(code), 10_000))
 
     async def change(self, code: str, content: ProductContent, version: int | None = None) -> Product:

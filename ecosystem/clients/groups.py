@@ -9,7 +9,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from ecosystem.clients.reader import partitions_of
 from runtime.common.settings import Settings
 from runtime.kafka import aiokafka_internals, clients
-from runtime.kafka.clients import Names
+from runtime.kafka.clients import KafkaNames
 
 
 async def behind(settings: Settings, groups: Collection[str], topics: Collection[str]) -> list[str]:
@@ -17,7 +17,7 @@ async def behind(settings: Settings, groups: Collection[str], topics: Collection
 
     What a group reads is told by its members: one that has none counts as behind. Raises `KafkaError`.
     """
-    names = Names(settings.topic_prefix)
+    names = KafkaNames(settings.topic_prefix)
     ends = await _ends(settings, topics)
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
     await admin.start()

@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from runtime.common.settings import Settings
-from runtime.kafka.clients import Names
+from runtime.kafka.clients import KafkaNames
 from runtime.kafka.topics import public_topics
 from runtime.model.records import Record
 
@@ -26,7 +26,7 @@ class Reader:
 
     def __init__(self, settings: Settings, topics: Sequence[str]) -> None:
         self.found: list[str] = []
-        self._names = Names(settings.topic_prefix)
+        self._names = KafkaNames(settings.topic_prefix)
         self._topics = topics
         self._settings = settings
 
@@ -91,7 +91,7 @@ async def partition_count(settings: Settings) -> int:
 
 async def partitions_of(settings: Settings, topics: Iterable[str]) -> list[TopicPartition]:
     """The partitions, as the broker names them, of those of the topics (logical names) that exist."""
-    names = Names(settings.topic_prefix)
+    names = KafkaNames(settings.topic_prefix)
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
     await admin.start()
     try:

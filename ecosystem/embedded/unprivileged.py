@@ -29,7 +29,7 @@ class NoWayError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class ProcessIdentity:
     """What to put before a command, and the user and group that must own what the program calls its own."""
 
     prefix: tuple[str, ...]
@@ -37,13 +37,13 @@ class Identity:
     gid: int
 
 
-def identity(program: Path, folder: Path) -> Identity:
+def identity(program: Path, folder: Path) -> ProcessIdentity:
     """Returns how to start `program` on `folder`: as we are, or as another user who can reach both.
 
     The folder is given to that user with all that is in it. Raises `NoWayError`.
     """
     if os.geteuid() != 0 and _is_listed(os.geteuid()):
-        return Identity((), os.geteuid(), os.getegid())
+        return ProcessIdentity((), os.geteuid(), os.getegid())
     causes = []
     for way in _ways():
         if (cause := _obstacle(way, program, folder)) is None:
@@ -64,7 +64,7 @@ def _is_listed(user: int) -> bool:
         return False
 
 
-def _ways() -> Iterator[Identity]:
+def _ways() -> Iterator[ProcessIdentity]:
     try:
         user, group = pwd.getpwnam("nobody").pw_uid, pwd.getpwnam("nobody").pw_gid
     except KeyError:
@@ -72,12 +72,12 @@ def _ways() -> Iterator[Identity]:
     if os.geteuid() == 0:
         change = [f"--reuid={user}", f"--regid={group}", "--clear-groups"]
         reach = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--securebits=+no_setuid_fixup"]
-        yield Identity(("setpriv", *change, *reach, _DEATH, "--"), user, group)
+        yield ProcessIdentity(("setpriv", *change, *reach, _DEATH, "--"), user, group)
     number = [f"--map-user={user}", f"--map-group={group}"]
-    yield Identity(("unshare", "--user", *number, "--", "setpriv", _DEATH, "--"), os.geteuid(), os.getegid())
+    yield ProcessIdentity(("unshare", "--user", *number, "--", "setpriv", _DEATH, "--"), os.geteuid(), os.getegid())
 
 
-def _obstacle(way: Identity, program: Path, folder: Path) -> str | None:
+def _obstacle(way: ProcessIdentity, program: Path, folder: Path) -> str | None:
     """Says what keeps this way from working; `None` if the program and the way to the folder are open to it."""
     try:
         _give(folder, way)
@@ -94,7 +94,7 @@ def _obstacle(way: Identity, program: Path, folder: Path) -> str | None:
     return None
 
 
-def _give(folder: Path, to: Identity) -> None:
+def _give(folder: Path, to: ProcessIdentity) -> None:
     """Changes the owner of a folder and all in it, where they have another one: it was made in the other way."""
     inside = [Path(path) / name for path, folders, files in os.walk(folder) for name in (*folders, *files)]
     for path in (*inside, folder):

@@ -8,8 +8,8 @@ from random import Random
 from typing import Any
 
 from ecosystem.loadgen.clients import Clients
-from ecosystem.loadgen.order import Way
-from ecosystem.loadgen.patience import Mismatch, Patience, Stopped
+from ecosystem.loadgen.order import OrderScenario
+from ecosystem.loadgen.patience import Mismatch, RetryDeadline, Stopped
 from ecosystem.loadgen.products import PAUSE_S, ProductChanges
 from ecosystem.loadgen.script import script
 from ecosystem.loadgen.tally import Tally
@@ -24,7 +24,7 @@ class Driver:
         clients: whom it talks to.
         ghosts: whether somebody checks in for orders that do not exist, too.
         complain: told of every mismatch.
-        patience_s: how long anything may take; see `Patience`.
+        patience_s: how long anything may take; see `RetryDeadline`.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Driver:
 
     async def _order(self, rate: float, count: int | None, stop: asyncio.Event) -> None:
         room = asyncio.Semaphore(_MOST_IN_FLIGHT)
-        patience = Patience(self.tally, stop, self._patience_s)
+        patience = RetryDeadline(self.tally, stop, self._patience_s)
         started = time.monotonic()
         async with asyncio.TaskGroup() as tasks:
             while count is None or self.tally.posted < count:
@@ -68,7 +68,7 @@ class Driver:
                 await room.acquire()
                 number, planned = self.tally.posted, script(self.tally.posted, self._random, self._clients.currency)
                 self.tally.posted += 1
-                way = Way(number, planned, self._clients, patience, self.tally)
+                way = OrderScenario(number, planned, self._clients, patience, self.tally)
                 name = str(planned.order.id)
                 tasks.create_task(self._follow(name, way.walk())).add_done_callback(lambda _: room.release())
                 if planned.ghost and self._ghosts:
@@ -77,7 +77,7 @@ class Driver:
     async def _change_products(self, stop: asyncio.Event) -> None:
         if self._clients.products is None:
             return
-        patience = Patience(self.tally, stop, self._patience_s)
+        patience = RetryDeadline(self.tally, stop, self._patience_s)
         changes = ProductChanges(
             self._clients.products, self._clients.orders, self._random_products, patience, self.tally
         )

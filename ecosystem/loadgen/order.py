@@ -10,7 +10,7 @@ from functools import partial
 from ecosystem.clients.api import FulfilmentApi, OrdersApi
 from ecosystem.loadgen import sample
 from ecosystem.loadgen.clients import CheckInDesk, Clients
-from ecosystem.loadgen.patience import Mismatch, Patience
+from ecosystem.loadgen.patience import Mismatch, RetryDeadline
 from ecosystem.loadgen.script import CheckInAt, Script
 from ecosystem.loadgen.tally import Tally
 from schemas.api import Checkin, CheckinState, FulfilmentStatus, OrderOutcome, PortalCheckins, Verdict
@@ -19,10 +19,10 @@ from schemas.messages import CheckType, Need, Order, OrderState, ValidationResul
 from schemas.topics import PAYMENTS
 
 
-class Way:
+class OrderScenario:
     """Walks one order through. Methods raise `Mismatch` and `Stopped`, in groups where several things go on."""
 
-    def __init__(self, number: int, script: Script, clients: Clients, patience: Patience, tally: Tally) -> None:
+    def __init__(self, number: int, script: Script, clients: Clients, patience: RetryDeadline, tally: Tally) -> None:
         assert script.order.id is not None
         self._id = script.order.id
         self._script = script
@@ -118,7 +118,7 @@ class Way:
             self._tally.states[OrderState.SHIPPED] += 1
 
 
-async def _rejected(check_in: Checkin, desk: CheckInDesk, patience: Patience, longer_s: float = 0) -> None:
+async def _rejected(check_in: Checkin, desk: CheckInDesk, patience: RetryDeadline, longer_s: float = 0) -> None:
     """Compensation has come to an end: the check-in is rejected where it was taken, and where it is shown."""
 
     def enough(found: Checkin) -> bool:
@@ -128,7 +128,7 @@ async def _rejected(check_in: Checkin, desk: CheckInDesk, patience: Patience, lo
     await _shown(check_in, desk, patience, CheckinState.REJECTED)
 
 
-async def _shown(check_in: Checkin, desk: CheckInDesk, patience: Patience, status: CheckinState) -> None:
+async def _shown(check_in: Checkin, desk: CheckInDesk, patience: RetryDeadline, status: CheckinState) -> None:
     def enough(found: PortalCheckins) -> bool:
         return (check_in.event_id, status) in {(c.event_id, c.status) for c in found.check_ins}
 

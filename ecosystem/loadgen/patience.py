@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from aiokafka.errors import KafkaError
 
-from ecosystem.clients.api import Refusal, Unreachable
+from ecosystem.clients.api import RequestRejected, Unreachable
 from ecosystem.loadgen.tally import Tally
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ class Stopped(Exception):
     """The end was asked for while something was still to come."""
 
 
-class Patience:
+class RetryDeadline:
     """How long to wait, and when to give it up: as soon as `stop` is set.
 
     `seconds`: for one request in all, repeated while workers restart or partitions move; for one state to be reached.
@@ -50,7 +50,7 @@ class Patience:
         while True:
             try:
                 return await call()
-            except Refusal as refusal:
+            except RequestRejected as refusal:
                 if refusal.status not in {502, 503, 504} or time.monotonic() > deadline:
                     raise Mismatch(f"{what}: {refusal}") from refusal
             except (Unreachable, KafkaError) as error:
@@ -90,4 +90,4 @@ class Patience:
 
 def refused_with(mismatch: Mismatch, status: int) -> bool:
     """Whether it is the service's own answer, and which."""
-    return isinstance(mismatch.__cause__, Refusal) and mismatch.__cause__.status == status
+    return isinstance(mismatch.__cause__, RequestRejected) and mismatch.__cause__.status == status

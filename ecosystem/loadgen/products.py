@@ -10,7 +10,7 @@ from random import Random
 
 from ecosystem.clients.api import OrdersApi, ProductsApi
 from ecosystem.loadgen import sample
-from ecosystem.loadgen.patience import Mismatch, Patience, refused_with
+from ecosystem.loadgen.patience import Mismatch, RetryDeadline, refused_with
 from ecosystem.loadgen.tally import Tally
 from schemas.api import NewProduct, OrderOutcome, Product, ProductContent, ProductState
 from schemas.messages import OrderState
@@ -25,7 +25,7 @@ class ProductChanges:
     """Changes the sample products, and reads back each change. Somebody else may change them, too."""
 
     def __init__(
-        self, api: ProductsApi, orders: Sequence[OrdersApi], random: Random, patience: Patience, tally: Tally
+        self, api: ProductsApi, orders: Sequence[OrdersApi], random: Random, patience: RetryDeadline, tally: Tally
     ) -> None:
         self._api = api
         self._orders = orders

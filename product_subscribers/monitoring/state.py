@@ -1,7 +1,7 @@
 """What monitoring holds: the totals, and of each product what they have counted last. All of it in one partition."""
 
 from runtime.model.service import Table
-from runtime.state.versions import Versioned, Versions
+from runtime.state.versions import Versioned, VersionedTable
 from schemas.api import ProductTotals
 
 
@@ -11,5 +11,5 @@ class Counted(Versioned):
     on_offer: bool
 
 
-COUNTED = Versions("product-monitoring-counted", Counted)
+COUNTED = VersionedTable("product-monitoring-counted", Counted)
 TOTALS = Table("product-monitoring-totals", ProductTotals)

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 from email.message import EmailMessage
 
 from product_subscribers.notifications.state import TOLD, Notice
+from runtime.errors import SideEffectRejected
 from runtime.mail.message import compose_email, domain_of
-from runtime.model.service import Context, Effect, RefusedForGood
+from runtime.model.service import Context, SideEffect
 from runtime.state.versions import Versioned
 from schemas.addresses import address
 from schemas.messages import ProductAlert, ProductAlertKind, ProductEvent
@@ -20,7 +21,7 @@ _SUSPICIONS = {
 }
 
 
-class Notifying:
+class ProductNotifier:
     """Has a letter sent to each of `to` for each change and each alert.
 
     Arguments:
@@ -29,7 +30,7 @@ class Notifying:
         currency: of prices.
     """
 
-    def __init__(self, to: tuple[str, ...], send: Effect[Notice], currency: str) -> None:
+    def __init__(self, to: tuple[str, ...], send: SideEffect[Notice], currency: str) -> None:
         self.to = to
         self.send = send
         self.currency = currency
@@ -67,7 +68,7 @@ def _which(version: int, at: datetime) -> str:
 
 
 def compose(notice: Notice, sender: str) -> EmailMessage:
-    """The letter as it goes out. Raises `RefusedForGood` if it cannot be one."""
+    """The letter as it goes out. Raises `SideEffectRejected` if it cannot be one."""
     try:
         return compose_email(
             to=address(notice.to),
@@ -80,7 +81,7 @@ def compose(notice: Notice, sender: str) -> EmailMessage:
             text=notice.text,
         )
     except ValueError as error:
-        raise RefusedForGood(f"no letter can be made of it: {error}") from None
+        raise SideEffectRejected(f"no letter can be made of it: {error}") from None
 
 
 def _date(notice: Notice) -> datetime:

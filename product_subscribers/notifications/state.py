@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from runtime.state.versions import Versioned, Versions
+from runtime.state.versions import Versioned, VersionedTable
 from schemas.wire import Message
 
 
@@ -19,4 +19,4 @@ class Notice(Message):
     at: datetime | None = None
 
 
-TOLD = Versions("product-notifications-told", Versioned)
+TOLD = VersionedTable("product-notifications-told", Versioned)

@@ -3,24 +3,24 @@
 from datetime import timedelta
 from decimal import Decimal
 
-from product_subscribers.security.rule import Guard
+from product_subscribers.security.rule import AlertRule
 from product_subscribers.security.state import WATCHED
 from runtime.common.settings import Settings
-from runtime.hosting import Hosted
+from runtime.hosting import ServiceDefinition
 from runtime.model.service import Input, Service
 from schemas.topics import PRODUCT_ALERTS, PRODUCTS
 
 
-def build(settings: Settings) -> Hosted:
+def build(settings: Settings) -> ServiceDefinition:
     """The service, with its limits."""
-    guard = Guard(
+    guard = AlertRule(
         Decimal(str(settings.product_price_drop_limit)),
         settings.product_changes_limit,
         timedelta(seconds=settings.product_changes_window_s),
         settings.currency,
         repeats=settings.at_least_once,
     )
-    return Hosted(
+    return ServiceDefinition(
         Service(
             name="product-security",
             inputs=(Input(PRODUCTS, guard.on_change),),

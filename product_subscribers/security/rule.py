@@ -18,7 +18,7 @@ ALERTS_KEPT = 50
 """Of a product, at least once: more of them in one batch, interrupted by a crash, may be lost."""
 
 
-class Guard:
+class AlertRule:
     """Looks at each change of a product, by the times of the changes.
 
     Arguments:

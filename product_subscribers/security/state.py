@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from runtime.state.versions import Versioned, Versions
+from runtime.state.versions import Versioned, VersionedTable
 from schemas.messages import ProductAlert
 from schemas.wire import Money
 
@@ -19,4 +19,4 @@ class Watched(Versioned):
     alerts: tuple[ProductAlert, ...] = ()
 
 
-WATCHED = Versions("product-security-watched", Watched)
+WATCHED = VersionedTable("product-security-watched", Watched)

@@ -4,23 +4,23 @@ from product_subscribers.transaction_log import http
 from product_subscribers.transaction_log.store import Log
 from runtime.common.settings import Settings
 from runtime.database.pool import Database
-from runtime.hosting import Hosted
-from runtime.model.service import Context, Effect, Input, Service
+from runtime.hosting import ServiceDefinition
+from runtime.model.service import Context, Input, Service, SideEffect
 from schemas.messages import ProductEvent
 from schemas.topics import PRODUCTS
 
 
-def build(settings: Settings) -> Hosted:
+def build(settings: Settings) -> ServiceDefinition:
     """The service with its database."""
     migrations = "product_subscribers.transaction_log:migrations"
     database = Database("product-log", settings.product_log_database_url, migrations, settings)
     log = Log(database)
-    entry = Effect("entry", ProductEvent, log.append)
+    entry = SideEffect("entry", ProductEvent, log.append)
 
     def on_change(event: ProductEvent, ctx: Context) -> None:
         ctx.perform(entry, event.event_id, event)
 
-    return Hosted(
+    return ServiceDefinition(
         Service(name="product-log", inputs=(Input(PRODUCTS, on_change),), outputs=(), effects=(entry,)),
         routes=http.routes(log),
         openapi=http.openapi,

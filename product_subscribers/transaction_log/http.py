@@ -7,7 +7,7 @@ from aiohttp import web
 
 from product_subscribers.transaction_log.store import Log
 from runtime.hosting import Host
-from runtime.http.answers import Refused, answer
+from runtime.http.answers import HttpProblem, answer
 from runtime.http.inputs import code_of
 from runtime.http.openapi import CODE, body, problems, schemas_of
 from schemas.api import ProductLog
@@ -22,7 +22,7 @@ def routes(log: Log) -> Callable[[Host], Iterable[web.RouteDef]]:
         code = code_of(request)
         found = await log.of(code)
         if not found:
-            raise Refused(404, f"Nothing was logged of a product {code!r} (yet).")
+            raise HttpProblem(404, f"Nothing was logged of a product {code!r} (yet).")
         return answer(ProductLog(code=code, entries=found))
 
     return lambda _: (web.get(f"{PATH}/{{code:[^/]+}}", entries),)

@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from product_subscribers.transaction_log.models import PRODUCT_LOG
 from runtime.database.pool import Database
-from runtime.model.service import RefusedForGood
+from runtime.errors import SideEffectRejected
 from schemas.messages import ProductEvent
 
 MOST = 1000
@@ -15,7 +15,7 @@ MOST = 1000
 
 
 class Log:
-    """The log of a database. All methods raise `DatabaseAway`."""
+    """The log of a database. All methods raise `DatabaseUnavailable`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -25,7 +25,7 @@ class Log:
         try:
             id_ = uuid.UUID(event_id)
         except ValueError:
-            raise RefusedForGood("the event id is no UUID") from None
+            raise SideEffectRejected("the event id is no UUID") from None
         row = {**event.model_dump(), "event_id": id_}
         async with self._database.transaction() as connection:
             await connection.execute(insert(PRODUCT_LOG).values(row).on_conflict_do_nothing())

@@ -6,8 +6,11 @@ from contextlib import asynccontextmanager
 
 from runtime.common.clock import elapsed_s
 
+END_S = 3.0
+"""Seconds, the time limit for ending a producer that failed: a broker that is there answers within milliseconds."""
 
-class Patience:
+
+class WaitLimit:
     """A time limit for each of many, which may be cut short for all of them.
 
     Arguments:

@@ -13,7 +13,7 @@ _NOISY = ("faust", "mode", "asyncio", "aiohttp", "runtime.faust_adapter.app", "r
 _ALARMING = ("aiokafka",)
 
 
-class Sparingly:
+class LogRateLimiter:
     """Lets a few lines through in a while, so that a thousand failures do not make a thousand lines."""
 
     LINES, WITHIN_S = 5, 60.0

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
+from runtime.errors import WorkerError
 from runtime.metrics.loop import METRICS, LoopMetrics
 from runtime.model.dead_letters import LOST_UNTIL
 from runtime.model.records import Record, TopicPartition
@@ -17,7 +18,7 @@ from runtime.model.records import Record, TopicPartition
 log = logging.getLogger(__name__)
 
 
-class Path(StrEnum):
+class LossPath(StrEnum):
     """What reads the records that are gone."""
 
     INPUT = "input"
@@ -25,7 +26,7 @@ class Path(StrEnum):
     STANDBY = "standby"
 
 
-class Cause(StrEnum):
+class LossCause(StrEnum):
     """Why they are gone, as far as the broker's answers tell."""
 
     REMOVED = "removed"
@@ -41,22 +42,23 @@ class Cause(StrEnum):
 
 
 REMEDIES = {
-    Cause.REMOVED: "keep the topic for longer (retention.ms) than a worker may be away or behind",
-    Cause.CUT_OFF: "was the topic deleted, or unclean.leader.election.enable set?",
-    Cause.RECREATED: "delete no topic that services still read",
-    Cause.OFFSETS_GONE: "keep offsets for longer (offsets.retention.minutes) than a group may be away",
-    Cause.UNREADABLE: "look for damaged disks, and for producers that are not Kafka's",
+    LossCause.REMOVED: "keep the topic for longer (retention.ms) than a worker may be away or behind",
+    LossCause.CUT_OFF: "was the topic deleted, or unclean.leader.election.enable set?",
+    LossCause.RECREATED: "delete no topic that services still read",
+    LossCause.OFFSETS_GONE: "keep offsets for longer (offsets.retention.minutes) than a group may be away",
+    LossCause.UNREADABLE: "look for damaged disks, and for producers that are not Kafka's",
 }
 """What to look at, by cause."""
 
 _ANEW = "and what followed in the old log was never read; reading began again at the start"
-SAYS = {
-    Cause.REMOVED: "records {first} to {last} were removed (retention or DeleteRecords) before they were read",
-    Cause.CUT_OFF: "offsets {first} to {last} are gone: the topic was deleted and made anew, or truncated, " + _ANEW,
-    Cause.RECREATED: "offsets {first} to {last} are gone: the topic was deleted and made anew, " + _ANEW,
-    Cause.OFFSETS_GONE: "records {first} to {last} were removed, and the committed offsets that would tell how many of "
-    "them had been read have expired",
-    Cause.UNREADABLE: "records {first} to {last} cannot be made out",
+DESCRIPTIONS = {
+    LossCause.REMOVED: "records {first} to {last} were removed (retention or DeleteRecords) before they were read",
+    LossCause.CUT_OFF: "offsets {first} to {last} are gone: the topic was deleted and made anew, or truncated, "
+    + _ANEW,
+    LossCause.RECREATED: "offsets {first} to {last} are gone: the topic was deleted and made anew, " + _ANEW,
+    LossCause.OFFSETS_GONE: "records {first} to {last} were removed, and the committed offsets that would tell how "
+    "many of them had been read have expired",
+    LossCause.UNREADABLE: "records {first} to {last} cannot be made out",
 }
 
 
@@ -71,8 +73,8 @@ class Loss:
     partition: int
     first: int
     end: int
-    path: Path
-    cause: Cause
+    path: LossPath
+    cause: LossCause
 
     @property
     def count(self) -> int:
@@ -92,7 +94,7 @@ class Loss:
     @property
     def says(self) -> str:
         """What happened, as a dead letter tells it."""
-        return SAYS[self.cause].format(first=self.first, last=self.last)
+        return DESCRIPTIONS[self.cause].format(first=self.first, last=self.last)
 
     def __str__(self) -> str:
         return (
@@ -101,7 +103,7 @@ class Loss:
         )
 
 
-class RecordsLost(Exception):
+class RecordsLost(WorkerError):
     """Records are lost, and the worker is to end rather than go on without them (`ON_LOST_RECORDS=stop`)."""
 
     def __init__(self, loss: Loss) -> None:
@@ -112,7 +114,7 @@ class RecordsLost(Exception):
         self.loss = loss
 
 
-class LostRecords:
+class LossReporter:
     """Reports losses: an ERROR in the log and a count, once for each range.
 
     Arguments:
@@ -135,7 +137,7 @@ class LostRecords:
         self._stop = stop
         self._failed = failed
         self._keep = keep
-        self._known: dict[tuple[str, int, Path], tuple[int, int]] = {}
+        self._known: dict[tuple[str, int, LossPath], tuple[int, int]] = {}
         """The range reported last: a takeover that is repeated finds it again, perhaps grown."""
         self.begun: set[TopicPartition] = set()
         """Inputs of which the group has committed nothing yet. That they begin where they do is committed with the next
@@ -143,7 +145,7 @@ class LostRecords:
         self._open: dict[TopicPartition, Loss] = {}
         self._to_keep: list[Loss] = []
 
-    def report(self, topic: str, partition: int, first: int, end: int, where: Path, cause: Cause) -> Loss:
+    def report(self, topic: str, partition: int, first: int, end: int, where: LossPath, cause: LossCause) -> Loss:
         """Reports that offsets from `first` up to, not including, `end` are gone. Raises `RecordsLost` if that is to
         end the worker.
 
@@ -171,7 +173,7 @@ class LostRecords:
             error = RecordsLost(loss)
             self._failed(error)
             raise error
-        if where is Path.INPUT:
+        if where is LossPath.INPUT:
             self._open[TopicPartition(topic, partition)] = loss
         elif before != (first, end):
             self._to_keep.append(loss)

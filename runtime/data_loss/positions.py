@@ -2,23 +2,23 @@
 
 from typing import NamedTuple
 
-from runtime.data_loss.losses import Cause
+from runtime.data_loss.losses import LossCause
 
 
-class Gone(NamedTuple):
+class LostRange(NamedTuple):
     """A range of offsets, `end` not included, that the broker no longer has. With `end` at `first`, nobody knows how
     far it went."""
 
     first: int
     end: int
-    cause: Cause
+    cause: LossCause
 
 
 class Position(NamedTuple):
     """The next offset to read, and what is passed over by going on there."""
 
     offset: int
-    gone: Gone | None = None
+    gone: LostRange | None = None
 
 
 def of_input(
@@ -34,15 +34,15 @@ def of_input(
         decided_before: the group has state, so that it once had committed something.
     """
     if anew:
-        return Position(start, Gone(0, committed or 0, Cause.RECREATED))
+        return Position(start, LostRange(0, committed or 0, LossCause.RECREATED))
     if committed is None:
         # A group that has never read the topic misses nothing that was removed before it came.
-        return Position(start, Gone(0, start, Cause.OFFSETS_GONE) if decided_before and start else None)
+        return Position(start, LostRange(0, start, LossCause.OFFSETS_GONE) if decided_before and start else None)
     if committed < start:
-        return Position(start, Gone(committed, start, Cause.REMOVED))
+        return Position(start, LostRange(committed, start, LossCause.REMOVED))
     if committed > end:
         # Made anew, nothing of it was read; truncated, all of it was. Decided twice is better than never.
-        return Position(start, Gone(end, committed, Cause.CUT_OFF))
+        return Position(start, LostRange(end, committed, LossCause.CUT_OFF))
     return Position(committed)
 
 
@@ -59,9 +59,11 @@ def of_store(applied: int | None, start: int, end: int, *, anew: bool = False) -
         anew: it is another log than the one that held the state.
     """
     if anew:
-        return Position(start, Gone(0, 0 if applied is None else applied + 1, Cause.RECREATED)), applied is None
+        return Position(
+            start, LostRange(0, 0 if applied is None else applied + 1, LossCause.RECREATED)
+        ), applied is None
     if applied is not None and applied >= end:
-        return Position(start, Gone(end, applied + 1, Cause.CUT_OFF)), False
+        return Position(start, LostRange(end, applied + 1, LossCause.CUT_OFF)), False
     if applied is not None and applied >= start - 1:
         return Position(applied + 1), True
-    return Position(start, Gone(0, start, Cause.REMOVED) if start else None), applied is None
+    return Position(start, LostRange(0, start, LossCause.REMOVED) if start else None), applied is None

@@ -40,8 +40,8 @@ from runtime.common.backoff import Backoff
 from runtime.common.clock import elapsed_s
 from runtime.common.partitioning import partition_of
 from runtime.database.pool import Database
+from runtime.errors import BatchTooLarge
 from runtime.model.dead_letters import dead_letter
-from runtime.model.limits import Oversized
 from runtime.model.records import EVENT_ID, Record, Write
 from schemas.identifiers import new_event_id
 from schemas.topics import Topic
@@ -50,8 +50,8 @@ from schemas.wire import Message
 M = TypeVar("M", bound=Message)
 Publish = Callable[[Sequence[Write]], Awaitable[None]]
 """Returns when every in-sync replica has all of them, in this order within each partition. Raises what it will; some of
-them may be written then, but of a partition none without those before it. `Oversized` says that a topic does not take
-what it was sent, and never will as long as it is configured as it is."""
+them may be written then, but of a partition none without those before it. `BatchTooLarge` says that a topic does not
+take what it was sent, and never will as long as it is configured as it is."""
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +164,8 @@ class Outbox:
         A row that its topic will not take goes to that topic's dead letters, and those behind it go on. If they do not
         take it either, it stays in the table, where no relay looks for it: its shard is below 0.
 
-        Raises `DatabaseAway`, `Unavailable`; what was written then is perhaps not marked, and is written again.
+        Raises `DatabaseUnavailable`, `BrokerUnavailable`; what was written then is perhaps not marked, and is written
+        again.
         """
         table = self._table
         async with self.database.transaction(self._timeout_s) as connection:
@@ -200,19 +201,19 @@ class Outbox:
             _DELAY.labels(self.database.service).observe(waited.total_seconds())
         return len(rows)
 
-    async def _publish(self, publish: Publish, rows: Sequence[Any]) -> Oversized | None:
+    async def _publish(self, publish: Publish, rows: Sequence[Any]) -> BatchTooLarge | None:
         """Publishes the first `_most` rows, which become as few as it takes; or tells why not even one can be."""
         while True:
             try:
                 await publish([_write(row) for row in rows[: self._most]])
-            except Oversized as error:
+            except BatchTooLarge as error:
                 if min(self._most, len(rows)) == 1:
                     return error
                 self._most = min(self._most, len(rows)) // 2
             else:
                 return None
 
-    async def _set_aside(self, publish: Publish, row: Any, refused: Oversized, connection: AsyncConnection) -> None:
+    async def _set_aside(self, publish: Publish, row: Any, refused: BatchTooLarge, connection: AsyncConnection) -> None:
         service = self.database.service
         _, _, key, value, headers = _write(row)
         record = Record(row.topic, refused.partition, -1, 0, key, value, headers)
@@ -220,7 +221,7 @@ class Outbox:
         kept = "dead letters"
         try:
             await publish([letter])
-        except Oversized:
+        except BatchTooLarge:
             kept = "outbox"
             aside = update(self._table).where(self._table.c.id == row.id)
             await connection.execute(aside.values(shard=-1 - self._table.c.shard))
@@ -234,7 +235,7 @@ class Outbox:
         )
 
     async def tidy(self) -> None:
-        """Deletes what was published long ago, up to a bound. Raises `DatabaseAway`."""
+        """Deletes what was published long ago, up to a bound. Raises `DatabaseUnavailable`."""
         table = self._table
         old = table.c.published_at < func.now() - self.KEPT
         async with self.database.transaction() as connection:

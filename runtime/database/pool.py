@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from runtime.common.backoff import Backoff
 from runtime.common.settings import Settings
-from runtime.hosting import DatabaseAway, NoDatabase
+from runtime.errors import DatabaseNotConfigured, DatabaseUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -60,11 +60,11 @@ class Database:
     async def opened(self) -> AsyncIterator[None]:
         """Reaches for it in the background, and migrates it, for as long as the block lasts.
 
-        Raises `NoDatabase` if no URL is set. That it is away is no reason not to start: what needs it is refused till
-        then, and the other services of the worker go on.
+        Raises `DatabaseNotConfigured` if no URL is set. That it is away is no reason not to start: what needs it is
+        refused till then, and the other services of the worker go on.
         """
         if self._url is None:
-            raise NoDatabase(
+            raise DatabaseNotConfigured(
                 f"{self.service} needs a database: set {self.service.upper().replace('-', '_')}_DATABASE_URL"
             )
         self._engine = create_async_engine(
@@ -86,11 +86,11 @@ class Database:
     async def transaction(self, timeout_s: float | None = None) -> AsyncIterator[AsyncConnection]:
         """A transaction: committed at the end of the block, rolled back if it raises. Within `timeout_s` seconds.
 
-        Raises `DatabaseAway` if the database cannot be reached, does not answer in time, or gave the transaction up
-        without a fault of ours. It was perhaps committed all the same if that happened at its end.
+        Raises `DatabaseUnavailable` if the database cannot be reached, does not answer in time, or gave the
+        transaction up without a fault of ours. It was perhaps committed all the same if that happened at its end.
         """
         if self.away is not None or self._engine is None:
-            raise DatabaseAway(f"database of {self.service}: {self.away}")
+            raise DatabaseUnavailable(f"database of {self.service}: {self.away}")
         task = asyncio.current_task()
         assert task is not None
         cancels = task.cancelling()
@@ -102,7 +102,7 @@ class Database:
                 raise asyncio.CancelledError from error
             if not _passing(error):
                 raise
-            raise DatabaseAway(f"database of {self.service}: {error!r}") from error
+            raise DatabaseUnavailable(f"database of {self.service}: {error!r}") from error
 
     async def connect(self) -> Any:
         """A connection of its own, asyncpg's, outside of the pool."""

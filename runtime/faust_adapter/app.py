@@ -11,8 +11,8 @@ from yarl import URL
 from runtime.common.settings import Settings
 from runtime.faust_adapter.assignor import Assignor
 from runtime.faust_adapter.transport import Consumer, Transport
-from runtime.kafka.clients import Names
-from runtime.kafka.group_consumer import KafkaMember
+from runtime.kafka.clients import KafkaNames
+from runtime.kafka.group_consumer import KafkaGroupConsumer
 from runtime.loop.engine import Engine
 
 log = logging.getLogger(__name__)
@@ -37,9 +37,9 @@ class App(faust.App):
     EFFECTS_S = 1.0
     """At a stop, effects in hand may take so long once more: the group is to be left in time, too."""
 
-    def __init__(self, settings: Settings, group: str, engine: Engine, member: KafkaMember, url: URL) -> None:
+    def __init__(self, settings: Settings, group: str, engine: Engine, member: KafkaGroupConsumer, url: URL) -> None:
         super().__init__(
-            Names(settings.topic_prefix).group(group),
+            KafkaNames(settings.topic_prefix).group(group),
             broker=[f"kafka://{server.strip()}" for server in settings.kafka_bootstrap_servers.split(",")],
             canonical_url=str(url),  # the assignor tells it to the other members: routing goes by it
             datadir=str(settings.state_dir / "faust"),

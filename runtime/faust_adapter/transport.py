@@ -14,7 +14,7 @@ from aiokafka import TopicPartition as Physical
 from faust.transport import base
 from mode import Service
 
-from runtime.kafka.group_consumer import KafkaMember
+from runtime.kafka.group_consumer import KafkaGroupConsumer
 from runtime.loop.engine import Engine
 
 log = logging.getLogger("runtime.consumer")  # mode writes of its services' coming and going under the module's name
@@ -23,7 +23,7 @@ log = logging.getLogger("runtime.consumer")  # mode writes of its services' comi
 class Consumer(Service, ConsumerRebalanceListener):
     """The worker's consumer as a service of Faust: it feeds the agent, and hears of rebalances."""
 
-    def __init__(self, app: Any, channel: Any, engine: Engine, member: KafkaMember, **kwargs: Any) -> None:
+    def __init__(self, app: Any, channel: Any, engine: Engine, member: KafkaGroupConsumer, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._app = app
         self._channel = channel

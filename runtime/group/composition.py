@@ -7,22 +7,12 @@ A group is named after its composition, so a new composition is a new group, whi
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from runtime.errors import NoCommonOffset
 from runtime.model.records import TopicPartition
 
 
-class Torn(Exception):
-    """No offset of a partition is right for all services of a group.
-
-    `first` is the composition that has to go on alone before.
-    """
-
-    def __init__(self, offset: int, behind: Collection[str], first: str) -> None:
-        super().__init__(f"offset {offset} is still to be decided by {', '.join(sorted(behind))}")
-        self.first = first
-
-
 @dataclass(frozen=True, slots=True)
-class Group:
+class CommittedGroup:
     """A consumer group and what it has committed."""
 
     name: str
@@ -38,18 +28,18 @@ def services_of(group: str) -> frozenset[str]:
     return frozenset(group.split("+"))
 
 
-def furthest(service: str, tp: TopicPartition, groups: Iterable[Group]) -> int:
+def furthest(service: str, tp: TopicPartition, groups: Iterable[CommittedGroup]) -> int:
     """What lies before this offset has been decided by the service, in whichever group it was then."""
     return max((g.committed.get(tp, 0) for g in groups if service in g.services), default=0)
 
 
-def furthest_behind(services: Iterable[str], tp: TopicPartition, groups: Collection[Group]) -> int | None:
+def furthest_behind(services: Iterable[str], tp: TopicPartition, groups: Collection[CommittedGroup]) -> int | None:
     """Where the service stands that is behind the others; `None` if none of them has committed anything."""
     begun = {s for s in services for g in groups if s in g.services and tp in g.committed}
     return min((furthest(s, tp, groups) for s in begun), default=None)
 
 
-def outdated(other: Group, own: Group, readers: Mapping[TopicPartition, Collection[str]]) -> bool:
+def outdated(other: CommittedGroup, own: CommittedGroup, readers: Mapping[TopicPartition, Collection[str]]) -> bool:
     """Whether `own` has run since `other` did, so that it took over from it already.
 
     That is so if it is ahead of it somewhere and behind it nowhere, for who takes over starts nowhere behind. `readers`
@@ -60,7 +50,7 @@ def outdated(other: Group, own: Group, readers: Mapping[TopicPartition, Collecti
     return min(lead, default=0) >= 0 and max(lead, default=0) > 0
 
 
-class Cut:
+class ResumePoint:
     """Finds the offset at which all services of a group can go on in a partition.
 
     Before it everything is decided by all of them, from there on nothing by any, but for what the group itself has
@@ -90,7 +80,7 @@ class Cut:
         return self.end if self._first_open is None else self._first_open
 
     def see(self, offset: int, mark: str | None) -> None:
-        """Takes in the next message, with the group that marked it as decided. Raises `Torn`."""
+        """Takes in the next message, with the group that marked it as decided. Raises `NoCommonOffset`."""
         if mark == self._group or offset >= self.end:
             return
         marked = services_of(mark) if mark is not None else frozenset()
@@ -98,6 +88,6 @@ class Cut:
         if behind and self._first_open is None:
             self._first_open = offset
         if behind and len(behind) < len(self._positions):
-            raise Torn(offset, behind, "+".join(sorted(behind)))
+            raise NoCommonOffset(offset, behind, "+".join(sorted(behind)))
         if not behind and self._first_open is not None and mark is not None:
-            raise Torn(self._first_open, self._positions.keys(), mark)
+            raise NoCommonOffset(self._first_open, self._positions.keys(), mark)

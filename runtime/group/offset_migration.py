@@ -15,12 +15,13 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import CommitFailedError, KafkaError, for_code
 
 from runtime.common.settings import Settings
-from runtime.data_loss.losses import Cause, LostRecords, Path
-from runtime.group.composition import Cut, Group, Torn, furthest, furthest_behind, outdated, services_of
+from runtime.data_loss.losses import LossCause, LossPath, LossReporter
+from runtime.errors import CompositionInUse, NoCommonOffset
+from runtime.group.composition import CommittedGroup, ResumePoint, furthest, furthest_behind, outdated, services_of
 from runtime.kafka import aiokafka_internals, clients
-from runtime.kafka.clients import Names
+from runtime.kafka.clients import KafkaNames
 from runtime.model.records import CONSUMED_BY, Header, TopicPartition
-from runtime.model.topology import Plan
+from runtime.model.topology import Topology
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +29,7 @@ _RETRY_S = 0.5
 _POLL_S = 0.05
 
 
-class CompositionInUse(Exception):
-    """Services of this worker run in another composition, or stopped there where this one cannot go on."""
-
-
-async def adopt(settings: Settings, plan: Plan, lost: LostRecords) -> None:
+async def migrate_offsets(settings: Settings, plan: Topology, lost: LossReporter) -> None:
     """Makes the worker's group go on where other compositions of its services stopped. To be awaited before it joins.
 
     Does nothing if there are none, or if the group is running. Waits until transactions of others in flight are over.
@@ -51,8 +48,8 @@ async def adopt(settings: Settings, plan: Plan, lost: LostRecords) -> None:
             return
 
 
-async def _adopt(settings: Settings, plan: Plan, lost: LostRecords) -> None:
-    names = Names(settings.topic_prefix)
+async def _adopt(settings: Settings, plan: Topology, lost: LossReporter) -> None:
+    names = KafkaNames(settings.topic_prefix)
     async with _admin(settings) as admin:
         related = await _related(admin, names, plan)
         members = await _members(admin, names.group(plan.group)) if plan.group in related else []
@@ -65,7 +62,9 @@ async def _adopt(settings: Settings, plan: Plan, lost: LostRecords) -> None:
     await consumer.start()
     try:
         readers = _readers(plan, settings.partitions)
-        groups = [Group(name, await _committed(consumer, names, name, readers)) for name in related | {plan.group}]
+        groups = [
+            CommittedGroup(name, await _committed(consumer, names, name, readers)) for name in related | {plan.group}
+        ]
         own = next(g for g in groups if g.name == plan.group)
         # A group that has committed nothing here has decided nothing here; it may be of another deployment.
         others = [g for g in groups if g is not own and g.committed and not outdated(g, own, readers)]
@@ -80,7 +79,7 @@ async def _adopt(settings: Settings, plan: Plan, lost: LostRecords) -> None:
         log.info("adopted from=%s partitions=%d", [g.name for g in others], len(ahead))
 
 
-def _readers(plan: Plan, partitions: int) -> dict[TopicPartition, frozenset[str]]:
+def _readers(plan: Topology, partitions: int) -> dict[TopicPartition, frozenset[str]]:
     """The services that read each partition."""
     return {
         TopicPartition(topic, p): frozenset(s.name for s in plan.services if any(t.name == topic for t in s.topics))
@@ -101,7 +100,7 @@ async def _admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
         await admin.close()
 
 
-async def _related(admin: AIOKafkaAdminClient, names: Names, plan: Plan) -> set[str]:
+async def _related(admin: AIOKafkaAdminClient, names: KafkaNames, plan: Topology) -> set[str]:
     """The groups that, by their names, share a service with the plan; its own among them if it exists."""
     services = {s.name for s in plan.services}
     groups = [
@@ -144,7 +143,7 @@ def _refuse_beside_earlier(group: str, members: Collection[Any]) -> None:
         )
 
 
-async def _refuse_if_running(admin: AIOKafkaAdminClient, names: Names, plan: Plan, name: str) -> None:
+async def _refuse_if_running(admin: AIOKafkaAdminClient, names: KafkaNames, plan: Topology, name: str) -> None:
     """Raises `CompositionInUse` if the group has members that read what the services they share with the plan read."""
     shared = {s.name: s for s in plan.services if s.name in services_of(name)}
     topics = {names.topic(t.name) for s in shared.values() for t in s.topics}
@@ -159,7 +158,7 @@ async def _refuse_if_running(admin: AIOKafkaAdminClient, names: Names, plan: Pla
 
 
 async def _committed(
-    consumer: AIOKafkaConsumer, names: Names, group: str, tps: Collection[TopicPartition]
+    consumer: AIOKafkaConsumer, names: KafkaNames, group: str, tps: Collection[TopicPartition]
 ) -> dict[TopicPartition, int]:
     found = await aiokafka_internals.stable_offsets(consumer, names.group(group), [names.physical(tp) for tp in tps])
     return {names.partition(tp): offset for tp, offset in found.items() if offset is not None}
@@ -167,23 +166,23 @@ async def _committed(
 
 async def _goes_on_at(
     consumer: AIOKafkaConsumer,
-    names: Names,
-    own: Group,
-    others: list[Group],
+    names: KafkaNames,
+    own: CommittedGroup,
+    others: list[CommittedGroup],
     readers: Mapping[TopicPartition, Collection[str]],
-    lost: LostRecords,
+    lost: LossReporter,
 ) -> dict[TopicPartition, int]:
     """Where `own` goes on in what it shares with the others, if anybody has begun. Raises `CompositionInUse`."""
     shared = frozenset[str]().union(*(g.services for g in others))
     read = {names.physical(tp): services for tp, services in readers.items() if not shared.isdisjoint(services)}
     starts = await aiokafka_internals.log_starts(consumer, read)
     ends = await aiokafka_internals.log_ends(consumer, read, committed=False)
-    cuts: dict[TopicPartition, Cut] = {}
+    cuts: dict[TopicPartition, ResumePoint] = {}
     for physical, services in read.items():
         tp = names.partition(physical)
         # What retention removed is nobody's to decide any more.
         positions = {s: max(furthest(s, tp, [own, *others]), starts[physical]) for s in services}
-        cuts[tp] = Cut(own.name, positions, ends[physical])
+        cuts[tp] = ResumePoint(own.name, positions, ends[physical])
     await _see_tails(consumer, names, own.name, {tp: cut for tp, cut in cuts.items() if cut.start < cut.end})
     result: dict[TopicPartition, int] = {}
     for tp, cut in cuts.items():
@@ -194,11 +193,13 @@ async def _goes_on_at(
         elif cut.offset:
             result[tp] = cut.offset
             if behind is not None and behind < start:
-                lost.report(*tp, behind, start, Path.INPUT, Cause.REMOVED)
+                lost.report(*tp, behind, start, LossPath.INPUT, LossCause.REMOVED)
     return result
 
 
-async def _see_tails(consumer: AIOKafkaConsumer, names: Names, own: str, cuts: Mapping[TopicPartition, Cut]) -> None:
+async def _see_tails(
+    consumer: AIOKafkaConsumer, names: KafkaNames, own: str, cuts: Mapping[TopicPartition, ResumePoint]
+) -> None:
     """Shows each cut what lies between its start and its end. Raises `CompositionInUse`."""
     todo = {names.physical(tp): cut for tp, cut in cuts.items()}
     while todo:
@@ -217,7 +218,7 @@ async def _see_tails(consumer: AIOKafkaConsumer, names: Names, own: str, cuts: M
                     cut.see(record.offset, _mark(record.headers))
                     if record.last_offset is not None:  # nobody can tell whether it was marked
                         cut.see(record.last_offset, None)
-            except Torn as torn:
+            except NoCommonOffset as torn:
                 raise CompositionInUse(
                     f"{own} cannot go on where its services stopped, for they stopped at different places: in "
                     f"{tp.topic}[{tp.partition}], which ends at {cut.end}, {torn}, while others have decided it or "
@@ -231,7 +232,7 @@ def _mark(headers: Iterable[Header]) -> str | None:
     return next(((value or b"").decode(errors="replace") for name, value in headers if name == CONSUMED_BY), None)
 
 
-async def _commit(settings: Settings, names: Names, group: str, offsets: Mapping[TopicPartition, int]) -> None:
+async def _commit(settings: Settings, names: KafkaNames, group: str, offsets: Mapping[TopicPartition, int]) -> None:
     consumer = clients.outside_consumer(settings, names.group(group))
     await consumer.start()
     try:

@@ -13,7 +13,7 @@ what it is asked."""
 _READER, _TAKEOVER = "reader", "takeover"
 
 
-class Glance(NamedTuple):
+class Sample(NamedTuple):
     """A worker at one moment.
 
     A partition whose end could not be asked is missing in `ends`: its broker is away, and nobody is to blame here.
@@ -88,7 +88,7 @@ class Stalls:
     most_s: float
     _clocks: dict[Hashable, _Clock] = field(default_factory=dict)
 
-    def look(self, glance: Glance) -> list[Stall]:
+    def look(self, glance: Sample) -> list[Stall]:
         """What stands still for longer than half the limit, what is over first."""
         elapsed = min(glance.elapsed_s, self.most_s)
         if not glance.reachable:
@@ -108,7 +108,7 @@ class Stalls:
             (stall for stall in found if stall is not None), key=lambda stall: (not stall.over, -stall.seconds)
         )
 
-    def _run(self, subject: Hashable, mark: Hashable, glance: Glance, elapsed: float) -> Stall | None:
+    def _run(self, subject: Hashable, mark: Hashable, glance: Sample, elapsed: float) -> Stall | None:
         clock, total = self._clocks.get(subject), sum(glance.positions.values())
         if clock is None or clock.mark != mark:
             self._clocks[subject] = _Clock(mark, glance.failures, total)

@@ -5,17 +5,14 @@ import logging
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
-from runtime.health.stalls import Glance, Stall, Stalls
+from runtime.errors import WorkerStalled
+from runtime.health.stalls import Sample, Stall, Stalls
 from runtime.loop.engine import Engine
 from runtime.loop.ownership import Ownership
 from runtime.metrics.loop import LoopMetrics
 from runtime.model.records import Offsets, TopicPartition
 
 log = logging.getLogger(__name__)
-
-
-class Stuck(Exception):
-    """Something stands still for too long although there is something to do. A worker that starts anew may get on."""
 
 
 class Probe(Protocol):
@@ -34,7 +31,7 @@ class Watchdog:
     Arguments:
         queued: the partitions of which the consumer holds something that was not taken yet.
         limit_s: how long anything may stand still. Half of it makes the worker unready, all of it ends it.
-        failed: called with `Stuck`, once.
+        failed: called with `WorkerStalled`, once.
     """
 
     def __init__(
@@ -71,7 +68,7 @@ class Watchdog:
                 log.exception("watchdog failed")
                 continue
             if self.stalls and self.stalls[0].over:
-                self._failed(Stuck(str(self.stalls[0])))
+                self._failed(WorkerStalled(str(self.stalls[0])))
                 return
 
     def report(self) -> list[dict[str, Any]]:
@@ -89,7 +86,7 @@ class Watchdog:
             for stall in self.stalls
         ]
 
-    async def _glance(self, elapsed: float) -> Glance:
+    async def _glance(self, elapsed: float) -> Sample:
         engine, ownership = self._engine, self._ownership
         owned = ownership.partitions
         reachable, ends = await asyncio.gather(
@@ -98,7 +95,7 @@ class Watchdog:
         # Positions after the ends: what was decided meanwhile is not behind.
         positions = {tp: at for tp, at in ownership.positions.items() if tp in ownership.partitions}
         self._metrics.lag(positions, ends)
-        return Glance(
+        return Sample(
             elapsed,
             reachable,
             engine.taking.turns,

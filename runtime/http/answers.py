@@ -55,7 +55,7 @@ def title_of(status: int) -> str:
         return "Error"
 
 
-class Refused(Exception):
+class HttpProblem(Exception):
     """Ends a request with a problem, from however deep in its handling."""
 
     def __init__(

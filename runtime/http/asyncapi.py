@@ -10,10 +10,10 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from runtime.common.settings import Settings
-from runtime.hosting import Hosted
+from runtime.hosting import ServiceDefinition
 from runtime.kafka.topics import public_topics, topics_of
 from runtime.model.records import CONSUMED_BY, EVENT_ID, MADE_AT
-from runtime.model.topology import Plan
+from runtime.model.topology import Topology
 from schemas.topics import CATALOGUE, Topic
 
 _SCHEMAS = "#/components/schemas/"
@@ -40,7 +40,7 @@ _REASON = {
 _CUT = {"cut": _NUMBER | {"description": "Bytes it had, if it was too large to be kept whole"}}
 
 
-def document(hosted: Iterable[Hosted], settings: Settings, *, catalogue: bool = False) -> dict[str, Any]:
+def document(hosted: Iterable[ServiceDefinition], settings: Settings, *, catalogue: bool = False) -> dict[str, Any]:
     """The document of these services.
 
     Arguments:
@@ -49,7 +49,7 @@ def document(hosted: Iterable[Hosted], settings: Settings, *, catalogue: bool = 
         catalogue: whether the public topics that none of them touches are in it as well.
     """
     parts = tuple(hosted)
-    plan = Plan(tuple(h.service for h in parts))
+    plan = Topology(tuple(h.service for h in parts))
     topics = {t.name: t for t in (*(CATALOGUE if catalogue else ()), *plan.topics)}
     made = {**(public_topics() if catalogue else {}), **topics_of(plan)}
     relayed = {topic.name for h in parts if h.outbox is not None for topic in h.service.outputs}
@@ -147,7 +147,7 @@ def _summary(topic: Topic[Any]) -> str:
     return f"Internal to its writer. {said}" if topic.internal else said
 
 
-def _headers(topic: Topic[Any], plan: Plan, relayed: Container[str]) -> dict[str, Any]:
+def _headers(topic: Topic[Any], plan: Topology, relayed: Container[str]) -> dict[str, Any]:
     """What is relayed may be written again; what a processor sends may be decided at once, and is marked if public.
 
     What comes to an internal topic was not decided at once, and tells when it was made.
@@ -184,7 +184,7 @@ def _of(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Mapping[str, A
     return schemas[schema["$ref"].removeprefix(_SCHEMAS)] if "$ref" in schema else schema
 
 
-def _operations(hosted: Iterable[Hosted], channels: Mapping[str, Any]) -> dict[str, Any]:
+def _operations(hosted: Iterable[ServiceDefinition], channels: Mapping[str, Any]) -> dict[str, Any]:
     operations: dict[str, Any] = {}
     for service in (h.service for h in hosted):
         failing = [topic.dead_letters for topic in service.topics]

@@ -2,7 +2,7 @@
 
 import zlib
 
-from runtime.http.answers import Refused
+from runtime.http.answers import HttpProblem
 
 _ACCEPTED = "gzip, deflate"
 _GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
@@ -10,14 +10,14 @@ _DEFLATE = 8
 """In the lower half of zlib's first byte (RFC 1950, 2.2)."""
 
 
-class TooLong(Exception):
+class BodyTooLong(Exception):
     """The body is longer than it may be, once it is unpacked."""
 
 
 def decoded(body: bytes, encoding: str, limit: int) -> bytes:
     """The body as it was before it was packed; `encoding` is what Content-Encoding says.
 
-    Raises `Refused` (415, 400) and `TooLong`, without having unpacked more than `limit` bytes.
+    Raises `HttpProblem` (415, 400) and `BodyTooLong`, without having unpacked more than `limit` bytes.
     """
     match encoding.strip().lower():
         case "" | "identity":
@@ -29,11 +29,11 @@ def decoded(body: bytes, encoding: str, limit: int) -> bytes:
             bits = _ZLIB if body[:1] and body[0] & 0xF == _DEFLATE else _RAW
         case _:
             detail = f"The Content-Encoding {encoding!r} is not read here. Send the body as it is, or as gzip."
-            raise Refused(415, detail, headers={"Accept-Encoding": _ACCEPTED})
+            raise HttpProblem(415, detail, headers={"Accept-Encoding": _ACCEPTED})
     try:
         return _unpacked(body, bits, limit)
     except zlib.error as error:
-        raise Refused(400, f"The request body is not {encoding}, as its Content-Encoding says: {error}.") from None
+        raise HttpProblem(400, f"The request body is not {encoding}, as its Content-Encoding says: {error}.") from None
 
 
 def _unpacked(body: bytes, bits: int, limit: int) -> bytes:
@@ -42,7 +42,7 @@ def _unpacked(body: bytes, bits: int, limit: int) -> bytes:
         packed = zlib.decompressobj(bits)
         whole += packed.decompress(body, limit + 1 - len(whole))
         if len(whole) > limit:
-            raise TooLong
+            raise BodyTooLong
         if not packed.eof:
             raise zlib.error("it is cut off")
         body = packed.unused_data

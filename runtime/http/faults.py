@@ -3,7 +3,7 @@
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from runtime.http.answers import Refused
+from runtime.http.answers import HttpProblem
 from schemas.api import InvalidParam
 
 # By pydantic's type of error; the names in braces are of its context. Others go through in pydantic's own words.
@@ -27,11 +27,11 @@ _ADVICE = {
 }
 
 
-def refuse(error: ValidationError) -> Refused:
+def refuse(error: ValidationError) -> HttpProblem:
     """A 400 that names every field at fault, as the client wrote it; `body` stands for the body as a whole."""
     details = error.errors(include_url=False, include_input=False)
     faults = [InvalidParam(name=".".join(map(str, d["loc"])) or "body", reason=_advice(d)) for d in details]
-    return Refused(400, "; ".join(f"{fault.name} {fault.reason}" for fault in faults) + ".", errors=faults)
+    return HttpProblem(400, "; ".join(f"{fault.name} {fault.reason}" for fault in faults) + ".", errors=faults)
 
 
 def _advice(detail: ErrorDetails) -> str:

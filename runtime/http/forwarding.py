@@ -9,7 +9,7 @@ from aiohttp import web
 from yarl import URL
 
 from runtime.hosting import Host
-from runtime.http.answers import Refused
+from runtime.http.answers import HttpProblem
 from runtime.http.inputs import Deadline, body_of
 from runtime.http.signatures import marked
 
@@ -97,7 +97,7 @@ async def ask_standby(request: web.Request, host: Host, standby: URL) -> web.Res
         answered = await _call(
             request, host, standby, _target(request, 0), None, _STANDBY_S, headers={READ_FROM: "standby"}
         )
-    except (aiohttp.ClientError, TimeoutError, Refused) as error:
+    except (aiohttp.ClientError, TimeoutError, HttpProblem) as error:
         log.debug("No answer from %s: %r", standby, error)
         return None
     return answered if answered is not None and answered.status == 200 else None
@@ -131,6 +131,6 @@ async def _call(
             return None
         if answered.status == 401:
             log.error("%s refuses this worker's signature: their WORKER_KEYS differ, or their clocks", to.origin())
-            raise Refused(502, "The worker that holds this key refuses the signature of this one.")
+            raise HttpProblem(502, "The worker that holds this key refuses the signature of this one.")
         kept = {name: value for name in _ANSWER_HEADERS if (value := answered.headers.get(name)) is not None}
         return web.Response(status=answered.status, body=await answered.read(), headers=kept)

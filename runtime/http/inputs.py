@@ -6,8 +6,8 @@ from typing import TypeVar
 from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
 
-from runtime.http.answers import Refused
-from runtime.http.decoding import TooLong, decoded
+from runtime.http.answers import HttpProblem
+from runtime.http.decoding import BodyTooLong, decoded
 from runtime.http.faults import refuse
 from schemas.api import InvalidParam
 from schemas.identifiers import Code, OrderId
@@ -42,7 +42,7 @@ def deadline_of(request: web.Request) -> Deadline:
         return Deadline(DEFAULT_TIMEOUT_MS / 1000)
     if not (text.isascii() and text.isdigit()):
         reason = f"must be a whole number of milliseconds, 0 to {MAX_TIMEOUT_MS}, such as timeout=5000"
-        raise Refused(
+        raise HttpProblem(
             400, "The query parameter 'timeout' is not a time.", errors=[InvalidParam(name="timeout", reason=reason)]
         )
     # The length first: Python refuses to read a number of thousands of digits.
@@ -51,7 +51,7 @@ def deadline_of(request: web.Request) -> Deadline:
 
 
 def order_id_of(request: web.Request, name: str = "id") -> str:
-    """The order id in the path, as `name`. Raises `Refused` (400) if no order can have it."""
+    """The order id in the path, as `name`. Raises `HttpProblem` (400) if no order can have it."""
     return _named(request, name, _ORDER_ID, "No order can have this id")
 
 
@@ -61,16 +61,16 @@ def _named(request: web.Request, name: str, allowed: TypeAdapter[str], complaint
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Value error, ")
         fault = InvalidParam(name=name, reason=reason)
-        raise Refused(400, f"{complaint}: {reason}.", errors=[fault]) from None
+        raise HttpProblem(400, f"{complaint}: {reason}.", errors=[fault]) from None
 
 
 def code_of(request: web.Request, name: str = "code") -> str:
-    """The code in the path, as `name`. Raises `Refused` (400) if nothing can have it."""
+    """The code in the path, as `name`. Raises `HttpProblem` (400) if nothing can have it."""
     return _named(request, name, _CODE, "Nothing can have this code")
 
 
 async def body_of(request: web.Request) -> bytes:
-    """The whole body, unpacked. Raises `Refused`: 413 as soon as it is known to be larger than the worker takes."""
+    """The whole body, unpacked. Raises `HttpProblem`: 413 as soon as it is known to be larger than the worker takes."""
     limit = request.client_max_size
     if (request.content_length or 0) > limit:
         raise too_large(limit)
@@ -78,16 +78,17 @@ async def body_of(request: web.Request) -> bytes:
         body = await request.read()
         encoding = request.headers.get("Content-Encoding")
         return body if encoding is None else decoded(body, encoding, limit)
-    except (web.HTTPRequestEntityTooLarge, TooLong):
+    except (web.HTTPRequestEntityTooLarge, BodyTooLong):
         raise too_large(limit) from None
 
 
 async def message_of(request: web.Request, model: type[M]) -> M:
-    """The body as a message. Raises `Refused`: 415 for what is no JSON, 413, 400 for what is wrong, field by field."""
+    """The body as a message. Raises `HttpProblem`: 415 for what is no JSON, 413, 400 for what is wrong, field by
+    field."""
     content_type = request.headers.get("Content-Type")
     if not is_json(content_type):
         detail = f"The body must be application/json, not {content_type}."
-        raise Refused(415, detail, headers={"Accept-Post": "application/json"})
+        raise HttpProblem(415, detail, headers={"Accept-Post": "application/json"})
     body = await body_of(request)
     try:
         return model.from_json(body)
@@ -95,9 +96,9 @@ async def message_of(request: web.Request, model: type[M]) -> M:
         raise refuse(error) from None
 
 
-def too_large(limit: int) -> Refused:
+def too_large(limit: int) -> HttpProblem:
     """Refuses a body of more than `limit` bytes."""
-    return Refused(413, f"The request body is larger than {limit} bytes, the most this server takes.")
+    return HttpProblem(413, f"The request body is larger than {limit} bytes, the most this server takes.")
 
 
 def is_json(content_type: str | None) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
-from runtime.hosting import Hosted
+from runtime.hosting import ServiceDefinition
 from runtime.http.answers import title_of
 from schemas.api import Problem
 from schemas.identifiers import Code, OrderId
@@ -55,7 +55,7 @@ def problems(*statuses: int) -> dict[str, Any]:
     return {str(s): {"description": title_of(s), **body(Problem, "application/problem+json")} for s in statuses}
 
 
-def document(hosted: Iterable[Hosted]) -> dict[str, Any]:
+def document(hosted: Iterable[ServiceDefinition]) -> dict[str, Any]:
     """The whole document. Raises `ValueError` if two services describe the same path or schema differently."""
     paths: dict[str, Any] = {}
     _merge(paths, _OPERATIONAL)

@@ -8,7 +8,7 @@ from aiohttp import web
 from prometheus_client import REGISTRY
 from prometheus_client.exposition import choose_encoder
 
-from runtime.hosting import Host, Hosted
+from runtime.hosting import Host, ServiceDefinition
 from runtime.http.asyncapi import document as asyncapi_document
 from runtime.http.openapi import document
 
@@ -22,7 +22,7 @@ _DOCS_HEADERS = {
 }
 
 
-def operational_routes(host: Host, hosted: Sequence[Hosted]) -> Iterable[web.RouteDef]:
+def operational_routes(host: Host, hosted: Sequence[ServiceDefinition]) -> Iterable[web.RouteDef]:
     """What is asked of any worker, whatever runs there; and nothing where a browser looks for an icon."""
     openapi = _json(document(hosted))
     asyncapi = _json(asyncapi_document(hosted, host.settings))

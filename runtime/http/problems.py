@@ -6,8 +6,8 @@ import uuid
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from runtime.hosting import DatabaseAway, NotHere, Unavailable
-from runtime.http.answers import RETRY, Refused, problem
+from runtime.errors import BrokerUnavailable, DatabaseUnavailable, KeyNotOwned
+from runtime.http.answers import RETRY, HttpProblem, problem
 
 log = logging.getLogger(__name__)
 
@@ -20,15 +20,15 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     """Turns what is raised into `application/problem+json`; what nobody expected becomes a 500 with an id."""
     try:
         return await handler(request)
-    except Refused as refused:
+    except HttpProblem as refused:
         return refused.response()
     except web.HTTPException as error:
         return from_aiohttp(request, error)
-    except Unavailable:
+    except BrokerUnavailable:
         return problem(503, "Kafka did not take the message in time. Repeat the request.", headers=RETRY)
-    except NotHere:
+    except KeyNotOwned:
         return problem(503, "The worker that holds this key is changing. Repeat the request.", headers=RETRY)
-    except DatabaseAway as error:
+    except DatabaseUnavailable as error:
         log.warning("request refused path=%s error=%s", request.path, error)
         return problem(503, "The database did not answer in time. Repeat the request.", headers=RETRY)
     except web.RequestPayloadError as error:

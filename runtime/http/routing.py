@@ -9,8 +9,9 @@ from typing import Any
 
 from aiohttp import web
 
-from runtime.hosting import Copy, Host, NotHere
-from runtime.http.answers import RETRY, Refused
+from runtime.errors import KeyNotOwned
+from runtime.hosting import Host, StaleRow
+from runtime.http.answers import RETRY, HttpProblem
 from runtime.http.forwarding import NOT_HERE, READ_FROM, SERVED_BY, ask_standby, forward
 from runtime.http.inputs import Deadline
 from runtime.http.signatures import FORWARDED_BY
@@ -25,12 +26,12 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.25
 _FIRST_ASKING_S, _LONGEST_ASKING_S = 0.5, 4.0
 
 
-def not_here(detail: str) -> Refused:
+def not_here(detail: str) -> HttpProblem:
     """A 503 that says that the key is not here: whoever forwarded the request may put it to another worker."""
-    return Refused(503, detail, headers={**RETRY, NOT_HERE: "1"})
+    return HttpProblem(503, detail, headers={**RETRY, NOT_HERE: "1"})
 
 
-def served_by_standby(copy: Copy[Any]) -> dict[str, str]:
+def served_by_standby(copy: StaleRow[Any]) -> dict[str, str]:
     """The headers of an answer from a copy; `Age` in whole seconds, as in RFC 9111, if it is known."""
     return {SERVED_BY: "standby"} | ({} if copy.age_s is None else {"Age": str(int(copy.age_s))})
 
@@ -46,8 +47,8 @@ async def at_owner(
 ) -> web.StreamResponse:
     """The answer of the worker that owns `key`: `answer()` here, or what the owner answers to the same request.
 
-    `answer` raises `NotHere` if the partition is not here (any more), and bears being tried again. A request that was
-    forwarded is never forwarded again. Raises `Refused` (503) if nobody could answer until the deadline.
+    `answer` raises `KeyNotOwned` if the partition is not here (any more), and bears being tried again. A request that
+    was forwarded is never forwarded again. Raises `HttpProblem` (503) if nobody could answer until the deadline.
 
     With `from_copy`, for reads: what this worker's copy of the state answers, `None` if it has no right answer. It is
     asked, and then that of another standby, as long as the owner does not answer.
@@ -82,7 +83,7 @@ async def _attempt(
     if owner is not None and owner == host.url:
         try:
             return await answer()
-        except NotHere:
+        except KeyNotOwned:
             pass  # on its way here, or just gone
     elif FORWARDED_BY in request.headers:
         raise not_here("This worker does not hold the key. It was sent here by another one that thought so.")

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from aiohttp import HttpVersion11, web
 
-from runtime.hosting import Host, Hosted
+from runtime.hosting import Host, ServiceDefinition
 from runtime.http.admission import admission, prepare
 from runtime.http.answers import problem
 from runtime.http.forwarding import client
@@ -15,7 +15,7 @@ from runtime.http.problems import problems
 from runtime.http.signatures import guard
 
 
-def application(host: Host, hosted: Sequence[Hosted]) -> web.Application:
+def application(host: Host, hosted: Sequence[ServiceDefinition]) -> web.Application:
     """The application of a worker that runs these services; to be run by `connections.Runner`.
 
     Raises `ValueError` if the services' parts of the OpenAPI document contradict each other.

@@ -10,7 +10,7 @@ from aiohttp.typedefs import Handler, Middleware
 from pydantic import SecretStr
 from yarl import URL
 
-from runtime.http.answers import Refused
+from runtime.http.answers import HttpProblem
 
 FORWARDED_BY = "X-Forwarded-By"
 SIGNED_AT = "X-Forwarded-At"
@@ -46,7 +46,7 @@ def guard(keys: Sequence[SecretStr]) -> Middleware:
     @web.middleware
     async def signatures(request: web.Request, handler: Handler) -> web.StreamResponse:
         if FORWARDED_BY in request.headers and not verified(keys, request):
-            raise Refused(
+            raise HttpProblem(
                 401,
                 f"{FORWARDED_BY} is for calls between workers, and this one is not signed with a key of theirs.",
                 headers={"WWW-Authenticate": "Worker-Signature"},

@@ -31,6 +31,8 @@ from aiokafka.protocol.offset import OffsetRequest
 
 from runtime.common import failpoints
 from runtime.common.clock import elapsed_s
+from runtime.common.deadlines import END_S
+from runtime.errors import MemberFenced
 from runtime.kafka.protocol import Metadata, OffsetFetch, TxnOffsetCommit
 from runtime.model.log_ids import Commit
 from runtime.model.records import Membership
@@ -39,19 +41,12 @@ log = logging.getLogger(__name__)
 
 TESTED = {"aiokafka": "0.14.0", "faust-streaming": "0.15.3"}
 
-END_S = 3.0
-"""How long ending what failed may take."""
-
 # Error codes of the Kafka protocol (kafka.apache.org/protocol, Error Codes).
 _FENCED = {22: "ILLEGAL_GENERATION", 25: "UNKNOWN_MEMBER_ID", 27: "REBALANCE_IN_PROGRESS", 82: "FENCED_INSTANCE_ID"}
 _UNSTABLE_OFFSET_COMMIT = 88
 _MEMBER = {0, 27}  # a rebalance that has begun takes nothing from a member before it has joined again
 _READ_UNCOMMITTED, _READ_COMMITTED = 0, 1
 _LATEST, _EARLIEST = -1, -2
-
-
-class Fenced(Exception):
-    """The group's coordinator no longer knows this worker as the owner of its partitions."""
 
 
 class _FencedHandler(TxnOffsetCommitHandler):
@@ -80,7 +75,7 @@ class _FencedHandler(TxnOffsetCommitHandler):
         fenced = codes & _FENCED.keys()
         if fenced:
             names = ", ".join(_FENCED[code] for code in fenced)
-            self._sender._txn_manager.error_transaction(Fenced(names))
+            self._sender._txn_manager.error_transaction(MemberFenced(names))
             return None
         errors = [(topic[0], [(partition[0], partition[1]) for partition in topic[1]]) for topic in response.errors]
         backoff: float | None = super().handle_response(_Errors(errors))
@@ -132,7 +127,7 @@ class FencedProducer(AIOKafkaProducer):
         )
 
     async def send_offsets(self, offsets: Mapping[Any, Commit], group: str, membership: Membership) -> None:
-        """Adds the offsets to the transaction under the membership they were taken with. Raises `Fenced`."""
+        """Adds the offsets to the transaction under the membership they were taken with. Raises `MemberFenced`."""
         self._sender.membership = membership
         await self.send_offsets_to_transaction(offsets, group)
 

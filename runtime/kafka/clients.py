@@ -18,7 +18,7 @@ _BATCH_BYTES = 512 * 1024  # a transaction's records for one partition leave in 
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class KafkaNames:
     """Topics and groups as the broker has them: with the deployment's prefix."""
 
     prefix: str

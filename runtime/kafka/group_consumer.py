@@ -13,21 +13,21 @@ from aiokafka.errors import (
 )
 
 from runtime.common.settings import Settings
+from runtime.errors import MemberFenced, PositionOutOfRange
 from runtime.kafka import aiokafka_internals, clients
-from runtime.kafka.clients import Names
-from runtime.loop.poller import OutOfRange
+from runtime.kafka.clients import KafkaNames
 from runtime.model.records import Membership, Offsets, TopicPartition
-from runtime.model.topology import Plan
+from runtime.model.topology import Topology
 
 
-class KafkaMember:
-    """`runtime.loop.poller.Client`."""
+class KafkaGroupConsumer:
+    """`runtime.loop.poller.GroupConsumer`."""
 
-    def __init__(self, settings: Settings, plan: Plan, notes: Mapping[TopicPartition, str] | None = None) -> None:
+    def __init__(self, settings: Settings, plan: Topology, notes: Mapping[TopicPartition, str] | None = None) -> None:
         """`notes`: what is committed along with an offset of each partition."""
         self._notes = {} if notes is None else notes
         self._settings = settings
-        self._names = Names(settings.topic_prefix)
+        self._names = KafkaNames(settings.topic_prefix)
         self._group = self._names.group(plan.group)
         self._topics = [self._names.topic(name) for name in plan.consumed]
         self._consumer: AIOKafkaConsumer | None = None
@@ -68,7 +68,7 @@ class KafkaMember:
         try:
             fetched = await self._consumer.getmany(timeout_ms=int(timeout_s * 1000))
         except OffsetOutOfRangeError as error:
-            raise OutOfRange(str(error)) from None
+            raise PositionOutOfRange(str(error)) from None
         except NoOffsetForPartitionError:
             return {}  # it was assigned just now: the takeover says where to read
         return {self._names.partition(tp): messages for tp, messages in fetched.items()}
@@ -111,4 +111,4 @@ class KafkaMember:
                 {self._names.physical(tp): (offset, self._notes.get(tp, "")) for tp, offset in offsets.items()}
             )
         except (CommitFailedError, IllegalStateError) as error:
-            raise aiokafka_internals.Fenced(str(error)) from error
+            raise MemberFenced(str(error)) from error

@@ -8,13 +8,13 @@ from aiokafka import AIOKafkaConsumer
 
 from runtime.common.settings import Settings
 from runtime.kafka import aiokafka_internals, clients
-from runtime.kafka.clients import Names
+from runtime.kafka.clients import KafkaNames
 from runtime.model.log_ids import Commit, LogIds
 from runtime.model.records import Offsets, TopicPartition
 
 
-class KafkaBroker:
-    """`runtime.state.restore.Broker`. Connects when it is first asked."""
+class KafkaLogReader:
+    """`runtime.state.restore.LogReader`. Connects when it is first asked."""
 
     def __init__(
         self, settings: Settings, group: str, most_rows: int = 5000, partition_bytes: int = 4 * 1024 * 1024
@@ -23,7 +23,7 @@ class KafkaBroker:
         self._most_rows = most_rows
         self._partition_bytes = partition_bytes
         self._settings = settings
-        self._names = Names(settings.topic_prefix)
+        self._names = KafkaNames(settings.topic_prefix)
         self._group = self._names.group(group)
         self._consumer: AIOKafkaConsumer | None = None
 
@@ -84,7 +84,7 @@ class KafkaBroker:
 
 
 class _KafkaReading:
-    def __init__(self, consumer: AIOKafkaConsumer, names: Names, most_rows: int) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer, names: KafkaNames, most_rows: int) -> None:
         self._consumer = consumer
         self._names = names
         self._most_rows = most_rows

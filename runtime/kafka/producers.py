@@ -10,10 +10,10 @@ from aiokafka.errors import MessageSizeTooLargeError
 from runtime.common.settings import Settings
 from runtime.kafka import aiokafka_internals, clients
 from runtime.kafka.aiokafka_internals import FencedProducer
-from runtime.kafka.clients import Names
-from runtime.model.limits import Limits
+from runtime.kafka.clients import KafkaNames
+from runtime.model.limits import SizeLimits
 from runtime.model.log_ids import Commit
-from runtime.model.records import Ends, Membership, Offsets, TopicPartition, Write
+from runtime.model.records import LastOffsets, Membership, Offsets, TopicPartition, Write
 
 P = TypeVar("P", bound=AIOKafkaProducer)
 
@@ -21,7 +21,7 @@ P = TypeVar("P", bound=AIOKafkaProducer)
 class _Sending(Generic[P]):
     """Start, send, end: what both kinds have in common."""
 
-    def __init__(self, producer: P, names: Names, limits: Limits) -> None:
+    def __init__(self, producer: P, names: KafkaNames, limits: SizeLimits) -> None:
         self._producer = producer
         self._names = names
         self._limits = limits
@@ -32,7 +32,7 @@ class _Sending(Generic[P]):
     async def end(self) -> None:
         await aiokafka_internals.end(self._producer)
 
-    async def send(self, *groups: Sequence[Write]) -> Ends:
+    async def send(self, *groups: Sequence[Write]) -> LastOffsets:
         """Whole batches are handed to aiokafka: a message on its own costs it a future and a look at its metadata."""
         batches: dict[TopicPartition, list[tuple[Any, list[Write]]]] = {}
         for writes in groups:
@@ -64,23 +64,24 @@ class _Sending(Generic[P]):
 class Idempotent(_Sending[AIOKafkaProducer]):
     """`runtime.loop.checkpoint.Producer`: acks=all, idempotent, no transactions."""
 
-    def __init__(self, settings: Settings, limits: Limits) -> None:
-        super().__init__(clients.producer(settings), Names(settings.topic_prefix), limits)
+    def __init__(self, settings: Settings, limits: SizeLimits) -> None:
+        super().__init__(clients.producer(settings), KafkaNames(settings.topic_prefix), limits)
 
 
 class Transactional(_Sending[FencedProducer]):
-    """`runtime.loop.checkpoint.TransactionalProducer`. Offsets go to `group` under the membership they were polled with."""
+    """`runtime.loop.checkpoint.TransactionalProducer`. Offsets go to `group` under the membership they were polled
+    with."""
 
     def __init__(
         self,
         settings: Settings,
         group: str,
         transactional_id: str,
-        limits: Limits,
+        limits: SizeLimits,
         notes: Mapping[TopicPartition, str] | None = None,
     ) -> None:
         """`notes`: what is committed along with an offset of each partition."""
-        names = Names(settings.topic_prefix)
+        names = KafkaNames(settings.topic_prefix)
         super().__init__(clients.transactional_producer(settings, names.group(transactional_id)), names, limits)
         self._group = names.group(group)
         self._notes = {} if notes is None else notes

@@ -9,13 +9,12 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
-from runtime.common.deadlines import Patience
+from runtime.common.deadlines import WaitLimit
 from runtime.common.partitioning import partition_of
 from runtime.common.settings import Settings
-from runtime.hosting import Unavailable
+from runtime.errors import BatchTooLarge, BrokerUnavailable
 from runtime.kafka import aiokafka_internals, clients
-from runtime.kafka.clients import Names
-from runtime.model.limits import Oversized
+from runtime.kafka.clients import KafkaNames
 from runtime.model.records import Write
 from schemas.topics import Topic
 from schemas.wire import Message
@@ -23,7 +22,7 @@ from schemas.wire import Message
 log = logging.getLogger(__name__)
 
 
-class Announcer:
+class Publisher:
     """An idempotent producer that is replaced when it has broken for good.
 
     No more than `MOST` messages, of no more than about `MOST_BYTES` together, wait for the broker at a time: a broker
@@ -36,9 +35,9 @@ class Announcer:
     MOST = 10_000
     MOST_BYTES = 32 * 1024 * 1024
 
-    def __init__(self, settings: Settings, patience: Patience) -> None:
+    def __init__(self, settings: Settings, patience: WaitLimit) -> None:
         self._settings = settings
-        self._names = Names(settings.topic_prefix)
+        self._names = KafkaNames(settings.topic_prefix)
         self._producer: AIOKafkaProducer | None = None
         self._broken = False
         self._replacing = asyncio.Lock()
@@ -57,9 +56,9 @@ class Announcer:
             await aiokafka_internals.end(producer)
 
     async def write(self, topic: Topic[Any], value: Message) -> None:
-        """Returns when the message is acknowledged. Raises `Unavailable`."""
+        """Returns when the message is acknowledged. Raises `BrokerUnavailable`."""
         if self._waiting >= self.MOST or self._waiting_bytes >= self.MOST_BYTES:
-            raise Unavailable(f"topic {topic.name}: {self._waiting} messages wait for the broker already")
+            raise BrokerUnavailable(f"topic {topic.name}: {self._waiting} messages wait for the broker already")
         key, raw = topic.key(value).encode(), value.to_json()
         self._waiting += 1
         self._waiting_bytes += len(raw)
@@ -75,8 +74,8 @@ class Announcer:
         """Returns when all are acknowledged, in this order within each partition, which goes by the key.
 
         What goes to a partition is one batch: all of it is written, or nothing. Raises `ValueError` if it is too much
-        for that, `Oversized` if it is so for its topic, and `Unavailable`; batches of other partitions may be written
-        then.
+        for that, `BatchTooLarge` if it is so for its topic, and `BrokerUnavailable`; batches of other partitions may
+        be written then.
         """
         async with self._in_time(f"{len(writes)} messages") as producer:
             await self._write_batches(producer, writes)
@@ -95,25 +94,25 @@ class Announcer:
         # All of them: what is still on its way when this returns might be written behind what is sent next.
         for (topic, partition), ack in zip(batches, await asyncio.gather(*acks, return_exceptions=True), strict=True):
             if isinstance(ack, MessageSizeTooLargeError):
-                raise Oversized(topic, partition)
+                raise BatchTooLarge(topic, partition)
             if isinstance(ack, BaseException):
                 raise ack
 
     @asynccontextmanager
     async def _in_time(self, what: str) -> AsyncIterator[AIOKafkaProducer]:
-        """A producer that works, to have `what` acknowledged within the block. Raises `Unavailable`."""
+        """A producer that works, to have `what` acknowledged within the block. Raises `BrokerUnavailable`."""
         try:
             async with self._patience.limit():
                 producer = await self._working()
                 try:
                     yield producer
-                except (KafkaError, Oversized):
+                except (KafkaError, BatchTooLarge):
                     # What was refused leaves a gap in the sequence of its partition, which refuses all that follow.
                     if self._producer is producer:
                         self._broken = True
                     raise
         except (KafkaError, TimeoutError) as error:
-            raise Unavailable(f"{what}: {error!r}") from error
+            raise BrokerUnavailable(f"{what}: {error!r}") from error
 
     @property
     def _useless(self) -> bool:

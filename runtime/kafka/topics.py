@@ -8,8 +8,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from runtime.common.settings import Settings
-from runtime.kafka.clients import Names
-from runtime.model.topology import Plan
+from runtime.errors import PartitionCountMismatch
+from runtime.kafka.clients import KafkaNames
+from runtime.model.topology import Topology
 from schemas import topics
 from schemas.topics import Topic
 
@@ -26,16 +27,12 @@ _CHANGELOG = {
 }
 
 
-class WrongPartitions(Exception):
-    """A topic exists with another number of partitions, so that keys would live elsewhere than the workers look."""
-
-
 def public_topics() -> dict[str, dict[str, str]]:
     """The catalogue, with the dead letters of every topic."""
     return _with_dead_letters(topics.CATALOGUE)
 
 
-def topics_of(plan: Plan) -> dict[str, dict[str, str]]:
+def topics_of(plan: Topology) -> dict[str, dict[str, str]]:
     """All that a worker with these services reads or writes."""
     changelogs = {table.changelog: dict(_CHANGELOG) for table in plan.tables.values()}
     return {**_with_dead_letters(plan.topics), **changelogs}
@@ -52,10 +49,11 @@ def _with_dead_letters(wanted: Iterable[Topic]) -> dict[str, dict[str, str]]:  #
 async def ensure_topics(settings: Settings, wanted: Wanted) -> None:
     """Creates the topics that are missing, and returns when every partition of each has a leader.
 
-    Raises `WrongPartitions` for a topic that exists with another number of partitions than `settings.partitions`. Only
-    a topic that was given more of them since, as its dead letters show, is read on (`runtime.faust_adapter.assignor`).
+    Raises `PartitionCountMismatch` for a topic that exists with another number of partitions than
+    `settings.partitions`. Only a topic that was given more of them since, as its dead letters show, is read on
+    (`runtime.faust_adapter.assignor`).
     """
-    names = Names(settings.topic_prefix)
+    names = KafkaNames(settings.topic_prefix)
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers, request_timeout_ms=30_000)
     await admin.start()
     try:
@@ -105,7 +103,7 @@ async def _check(admin: AIOKafkaAdminClient, wanted: list[str], partitions: int)
                 f"its producers must place records by murmur2 of the key modulo {partitions}; others are set aside",
             )
         elif count != partitions:
-            raise WrongPartitions(
+            raise PartitionCountMismatch(
                 f"topic {name} has {count} partitions, PARTITIONS says {partitions}: "
                 "set PARTITIONS to what exists, for all workers alike"
             )

@@ -9,8 +9,9 @@ from typing import Protocol
 from aiokafka.errors import KafkaError, KafkaTimeoutError, ProducerClosed, UnknownError
 
 from runtime.common import failpoints
-from runtime.kafka.aiokafka_internals import END_S, Fenced
-from runtime.model.records import Ends, Membership, Offsets, Write, Writes
+from runtime.common.deadlines import END_S
+from runtime.errors import CommitFenced, CommitInDoubt, MemberFenced
+from runtime.model.records import LastOffsets, Membership, Offsets, Write, Writes
 from runtime.model.service import EFFECTS_CHANGELOG, TIMERS_CHANGELOG
 
 log = logging.getLogger(__name__)
@@ -31,14 +32,6 @@ def lasting(error: BaseException | None) -> bool:
     return isinstance(error, KafkaError) and not error.retriable and not isinstance(error, _PASSING)
 
 
-class Refused(Exception):
-    """The batch was taken by a worker that no longer owns its partitions: nothing of it is visible, nor will be."""
-
-
-class Unsettled(Exception):
-    """Whether the batch took effect is not known here. What the broker holds tells: take the partitions over again."""
-
-
 class Checkpoint(Protocol):
     """Makes batches durable. After a failure nothing of it is left open: the next commit may follow at once.
 
@@ -50,8 +43,8 @@ class Checkpoint(Protocol):
 
     async def start(self) -> None: ...
 
-    async def commit(self, writes: Writes, membership: Membership) -> Ends:
-        """Returns once all of `writes` is durable. Raises `Refused` or `Unsettled`."""
+    async def commit(self, writes: Writes, membership: Membership) -> LastOffsets:
+        """Returns once all of `writes` is durable. Raises `CommitFenced` or `CommitInDoubt`."""
 
     async def flush(self) -> None:
         """Before partitions go: waits for what `commit` has left to follow, if it leaves anything."""
@@ -65,7 +58,7 @@ class Producer(Protocol):
     async def start(self) -> None:
         """Leaves nothing behind if it fails."""
 
-    async def send(self, *groups: Sequence[Write]) -> Ends:
+    async def send(self, *groups: Sequence[Write]) -> LastOffsets:
         """Returns once every in-sync replica has all of it, in the order given within each partition."""
 
     async def end(self) -> None:
@@ -78,7 +71,7 @@ class TransactionalProducer(Producer, Protocol):
     async def begin(self) -> None: ...
 
     async def send_offsets(self, offsets: Offsets, membership: Membership) -> None:
-        """Adds offsets to the transaction. Raises `Fenced` if the membership they were taken with is over."""
+        """Adds offsets to the transaction. Raises `MemberFenced` if the membership they were taken with is over."""
 
     async def commit(self) -> None: ...
 
@@ -106,7 +99,7 @@ class ExactlyOnce:
     async def start(self) -> None:
         await asyncio.gather(*(self._producer(turn) for turn in range(self.PRODUCERS)))
 
-    async def commit(self, writes: Writes, membership: Membership) -> Ends:
+    async def commit(self, writes: Writes, membership: Membership) -> LastOffsets:
         if not writes.offsets:
             raise ValueError("a batch without offsets cannot be fenced")
         self._turn = turn = (self._turn + 1) % self.PRODUCERS
@@ -171,7 +164,7 @@ class AtLeastOnce:
 
     Arguments:
         new_producer: makes the producer.
-        commit_offsets: commits offsets for the group; raises `Fenced`.
+        commit_offsets: commits offsets for the group; raises `MemberFenced`.
         timeout_s: after which a commit counts as failed.
         is_member: whether the group may still count this worker among its members, as far as the worker can know.
     """
@@ -196,7 +189,7 @@ class AtLeastOnce:
     async def start(self) -> None:
         await self._working()
 
-    async def commit(self, writes: Writes, membership: Membership) -> Ends:
+    async def commit(self, writes: Writes, membership: Membership) -> LastOffsets:
         wished = [w for w in writes.changelog if w.topic.endswith(_WISHES)]
         wishes, withdrawn = [w for w in wished if w.value is not None], [w for w in wished if w.value is None]
         state = [w for w in writes.changelog if not w.topic.endswith(_WISHES)]
@@ -219,11 +212,11 @@ class AtLeastOnce:
                 await self.stop()
         return ends
 
-    async def _send(self, writes: Sequence[Write]) -> Ends:
+    async def _send(self, writes: Sequence[Write]) -> LastOffsets:
         """Nothing refuses a worker that was paused past its session, so it asks itself, as late as it can."""
         producer = await self._working()
         if not self._is_member():
-            raise Fenced("the group has not confirmed for a session that this worker is its member")
+            raise MemberFenced("the group has not confirmed for a session that this worker is its member")
         return await producer.send(writes)
 
     async def _keep_offsets(self, offsets: Offsets) -> None:
@@ -241,7 +234,7 @@ class AtLeastOnce:
         try:
             async with asyncio.timeout(END_S):
                 await self._offsets_committed()
-        except (Fenced, *_BROKER_ERRORS) as error:
+        except (MemberFenced, *_BROKER_ERRORS) as error:
             log.warning("offsets not committed, the last batch will be decided again error=%r", error)
 
     async def _offsets_committed(self) -> None:
@@ -266,11 +259,11 @@ class AtLeastOnce:
 
 @asynccontextmanager
 async def _in_time(timeout_s: float) -> AsyncIterator[None]:
-    """Bounds a commit, and tells by `Refused` or `Unsettled` how one that failed is to be taken."""
+    """Bounds a commit, and tells by `CommitFenced` or `CommitInDoubt` how one that failed is to be taken."""
     try:
         async with asyncio.timeout(timeout_s):
             yield
-    except Fenced as error:
-        raise Refused(str(error)) from error
+    except MemberFenced as error:
+        raise CommitFenced(str(error)) from error
     except _BROKER_ERRORS as error:
-        raise Unsettled(repr(error)) from error
+        raise CommitInDoubt(repr(error)) from error

@@ -8,23 +8,24 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from runtime.common.partitioning import partition_of
-from runtime.data_loss.losses import LostRecords
-from runtime.loop.checkpoint import Checkpoint, Refused, Unsettled, lasting
+from runtime.data_loss.losses import LossReporter
+from runtime.errors import CommitFenced, CommitInDoubt, KeyNotOwned
+from runtime.loop.checkpoint import Checkpoint, lasting
 from runtime.loop.loop import Loop
 from runtime.loop.ownership import Ownership
-from runtime.loop.poller import Client, Take, Taking
-from runtime.loop.rebalance import Copies, Handover
+from runtime.loop.poller import GroupConsumer, PolledBatch, Poller
+from runtime.loop.rebalance import Rebalance, Standbys
 from runtime.loop.timers import Timers
 from runtime.metrics.loop import LoopMetrics
-from runtime.model.commands import Asked, Calls, NotHere
-from runtime.model.limits import Limits
+from runtime.model.commands import CommandQueue, PendingCommand
+from runtime.model.limits import SizeLimits
 from runtime.model.records import Membership, TopicPartition
 from runtime.model.service import Context, Service, Table
-from runtime.model.topology import Plan
+from runtime.model.topology import Topology
 from runtime.model.watch import Watches
-from runtime.side_effects.dispatcher import Effects
+from runtime.side_effects.dispatcher import SideEffects
 from runtime.side_effects.scheduler import LONGEST_PAUSE_S, TIMEOUT_S
-from runtime.state.restore import Logs
+from runtime.state.restore import Restorer
 from runtime.state.stores import Stores
 
 T = TypeVar("T")
@@ -57,22 +58,22 @@ class Engine:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: Topology,
         *,
         partitions: int,
         session_timeout_s: float,
         ownership: Ownership,
         watches: Watches,
         stores: Stores,
-        logs: Logs,
+        logs: Restorer,
         checkpoint: Checkpoint,
-        client: Client,
+        client: GroupConsumer,
         clock: Callable[[], datetime],
         metrics: LoopMetrics,
         failed: Callable[[BaseException], None],
-        copies: Copies | None = None,
-        limits: Limits | None = None,
-        lost: LostRecords | None = None,
+        copies: Standbys | None = None,
+        limits: SizeLimits | None = None,
+        lost: LossReporter | None = None,
         effect_timeout_s: float = TIMEOUT_S,
         effect_pause_s: float = LONGEST_PAUSE_S,
     ) -> None:
@@ -82,12 +83,12 @@ class Engine:
         self._client = client
         self._session_timeout_s = session_timeout_s
         self._failed = failed
-        self._limits = Limits() if limits is None else limits
+        self._limits = SizeLimits() if limits is None else limits
         self._lessons = 0
         timers = Timers(plan)
-        self.calls = Calls()
-        self.effects = Effects(plan, self._call, clock=clock, timeout_s=effect_timeout_s, longest_s=effect_pause_s)
-        self.taking = Taking(
+        self.calls = CommandQueue()
+        self.effects = SideEffects(plan, self._call, clock=clock, timeout_s=effect_timeout_s, longest_s=effect_pause_s)
+        self.taking = Poller(
             client, self.calls, plan.group, ownership, timers, session_timeout_s, clock, self._lost, lost
         )
         self.loop = Loop(
@@ -103,7 +104,7 @@ class Engine:
             metrics,
             self._limits,
         )
-        self.handover = Handover(
+        self.handover = Rebalance(
             plan,
             ownership,
             stores,
@@ -133,7 +134,7 @@ class Engine:
         """The group has given partitions: all that this worker is to own from now on, and to be standby of."""
         await self.handover.take_over(partitions, membership, standby)
 
-    async def step(self, take: Take) -> None:
+    async def step(self, take: PolledBatch) -> None:
         """One go of the loop. Raises what is a fault of ours: nothing of the batch was acknowledged."""
         try:
             if await self.loop.step(take.taken, take.epoch):
@@ -145,15 +146,15 @@ class Engine:
             if not take.done.done():
                 take.done.set_result(None)
 
-    async def transact(self, table: Table[Any], key: str, decide: Callable[[Context], T]) -> T:
+    async def submit(self, table: Table[Any], key: str, decide: Callable[[Context], T]) -> T:
         """Has `decide` run in the loop, and returns what it returned. See `runtime.hosting.Host`."""
         partition = partition_of(key.encode(), self._partitions)
         return await self._call(self._plan.holders[table.name], partition, decide).answer
 
-    def _call(self, service: Service, partition: int, decide: Callable[[Context], T]) -> Asked[T]:
+    def _call(self, service: Service, partition: int, decide: Callable[[Context], T]) -> PendingCommand[T]:
         if not self._ownership.settled(partition):
-            raise NotHere(f"partition {partition} of {service.name}")
-        call = Asked(service, partition, decide)
+            raise KeyNotOwned(f"partition {partition} of {service.name}")
+        call = PendingCommand(service, partition, decide)
         self.calls.put(call)
         return call
 
@@ -163,9 +164,9 @@ class Engine:
         await self.effects.stop()
         await self.handover.stop()
 
-    def _given_up(self, error: Refused | Unsettled) -> None:
+    def _given_up(self, error: CommitFenced | CommitInDoubt) -> None:
         failures = self.loop.failures
-        if isinstance(error, Refused):
+        if isinstance(error, CommitFenced):
             self.taking.hold()
             self.effects.suspend()
             self.effects.keep(())  # others have had a session's time to begin the same

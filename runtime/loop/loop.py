@@ -7,17 +7,18 @@ from datetime import datetime
 from time import perf_counter
 
 from runtime.common import failpoints
-from runtime.loop.checkpoint import Checkpoint, Refused, Unsettled
-from runtime.loop.overlay import Batch, TablePartition
+from runtime.errors import CommitFenced, CommitInDoubt
+from runtime.loop.checkpoint import Checkpoint
+from runtime.loop.overlay import BatchOverlay, TablePartition
 from runtime.loop.ownership import Ownership
-from runtime.loop.process import Decider
+from runtime.loop.process import BatchProcessor
 from runtime.loop.timers import Timers
 from runtime.metrics.loop import LoopMetrics
-from runtime.model.limits import Limits
-from runtime.model.records import Ends, Taken, TopicPartition
-from runtime.model.topology import Plan
+from runtime.model.limits import SizeLimits
+from runtime.model.records import LastOffsets, PolledRecords, TopicPartition
+from runtime.model.topology import Topology
 from runtime.model.watch import Watches
-from runtime.side_effects.dispatcher import Effects
+from runtime.side_effects.dispatcher import SideEffects
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,8 @@ class Loop:
         effects: what is done outside Kafka once it is committed.
         watches: who waits for rows to change.
         clock: the time, UTC.
-        given_up: called with `Refused` or `Unsettled` when a batch was given up; it must see to a new takeover.
+        given_up: called with `CommitFenced` or `CommitInDoubt` when a batch was given up; it must see to a new
+            takeover.
         limits: how large a message each topic takes.
     """
 
@@ -42,20 +44,20 @@ class Loop:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: Topology,
         partitions: int,
         ownership: Ownership,
         checkpoint: Checkpoint,
         timers: Timers,
-        effects: Effects,
+        effects: SideEffects,
         watches: Watches,
         clock: Callable[[], datetime],
-        given_up: Callable[[Refused | Unsettled], None],
+        given_up: Callable[[CommitFenced | CommitInDoubt], None],
         metrics: LoopMetrics,
-        limits: Limits | None = None,
+        limits: SizeLimits | None = None,
     ) -> None:
         self._plan = plan
-        self._decider = Decider(plan, partitions, ownership.store, limits)
+        self._decider = BatchProcessor(plan, partitions, ownership.store, limits)
         self._ownership = ownership
         self._checkpoint = checkpoint
         self._timers = timers
@@ -69,7 +71,7 @@ class Loop:
         self.turn = asyncio.Lock()
         """Held while a batch is in hand: who takes partitions away waits for it."""
 
-    async def step(self, taken: Taken, epoch: int) -> bool:
+    async def step(self, taken: PolledRecords, epoch: int) -> bool:
         """One go: returns whether it took effect. What was taken in another epoch is dropped: whoever owns it now reads
         it again."""
         async with self.turn:
@@ -85,12 +87,12 @@ class Loop:
             failpoints.reach("batch.decided")
             try:
                 ends = await self._checkpoint.commit(writes, taken.membership)
-            except (Refused, Unsettled) as error:
+            except (CommitFenced, CommitInDoubt) as error:
                 self._give_up(error, len(taken.records), epoch)
                 return False
             if epoch == self._ownership.epoch and self._overtaken(rows, ends):
                 why = "its changelogs hold more than its stores, or were made anew"
-                self._give_up(Unsettled(why), len(taken.records), epoch)
+                self._give_up(CommitInDoubt(why), len(taken.records), epoch)
                 return False
             self.failures = 0
             committed = perf_counter()
@@ -100,12 +102,12 @@ class Loop:
             self._metrics.batch(batch, len(taken.records), decided - start, committed - decided)
             return True
 
-    def _give_up(self, error: Refused | Unsettled, records: int, epoch: int) -> None:
+    def _give_up(self, error: CommitFenced | CommitInDoubt, records: int, epoch: int) -> None:
         """Nothing is decided until partitions are taken over anew: later offsets would pass over this batch's."""
-        kind = type(error).__name__.lower()
+        kind = "in_doubt" if isinstance(error, CommitInDoubt) else "fenced"
         log.warning("batch given up kind=%s reason=%s records=%d", kind, error, records)
         self._metrics.given_up(kind)
-        self.failures += isinstance(error, Unsettled)
+        self.failures += isinstance(error, CommitInDoubt)
         if epoch == self._ownership.epoch:
             self._ownership.lose()
             self._given_up(error)
@@ -115,12 +117,12 @@ class Loop:
         async with self.turn:
             await self._checkpoint.flush()
 
-    def _decide(self, taken: Taken) -> Batch:
+    def _decide(self, taken: PolledRecords) -> BatchOverlay:
         now = self._clock()
         due = self._timers.due(now, self.TIMERS_A_BATCH)
         return self._decider.decide(taken, due, now, self._ownership.fuses)
 
-    def _overtaken(self, rows: dict[TablePartition, dict[bytes, bytes | None]], ends: Ends) -> bool:
+    def _overtaken(self, rows: dict[TablePartition, dict[bytes, bytes | None]], ends: LastOffsets) -> bool:
         """Whether a changelog holds rows that are not in the store, before those of this batch or between them; or was
         made anew, and lacks what is in the store.
 
@@ -135,7 +137,9 @@ class Loop:
                 return True
         return False
 
-    def _apply(self, batch: Batch, rows: dict[TablePartition, dict[bytes, bytes | None]], ends: Ends) -> None:
+    def _apply(
+        self, batch: BatchOverlay, rows: dict[TablePartition, dict[bytes, bytes | None]], ends: LastOffsets
+    ) -> None:
         """RocksDB is never ahead of the changelog, and never behind what waiters are told."""
         for (table, partition), changed in rows.items():
             changelog = TopicPartition(self._plan.tables[table].changelog, partition)

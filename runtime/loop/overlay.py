@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Any, NamedTuple, TypeVar, cast
 
 from runtime.common.partitioning import partition_of
-from runtime.model.dead_letters import dead_letter
+from runtime.model import dead_letters
 from runtime.model.records import NOWHERE, Record, TopicPartition, Write, Writes
-from runtime.model.service import Effect, Pending, Refused, Service, Table, Wake
-from runtime.model.topology import Plan
+from runtime.model.service import PendingSideEffect, RejectedSideEffect, ScheduledTimer, Service, SideEffect, Table
+from runtime.model.topology import Topology
 from runtime.state.stores import Store
 from schemas.topics import Topic
 from schemas.wire import Message
@@ -19,7 +19,7 @@ M = TypeVar("M", bound=Message)
 TablePartition = tuple[str, int]
 
 
-class Announced(NamedTuple):
+class OutputRecord(NamedTuple):
     """A message a processor sent, before anybody read it."""
 
     topic: Topic[Any]
@@ -28,19 +28,19 @@ class Announced(NamedTuple):
     value: Message
 
 
-class Turn:
+class ProcessorContext:
     """One call of one processor. Implements `runtime.model.service.Context`."""
 
     __slots__ = ("_batch", "_partition", "_service", "aside", "events", "now", "sent", "time", "writes")
 
-    def __init__(self, batch: "Batch", service: Service, partition: int, time: datetime) -> None:
+    def __init__(self, batch: "BatchOverlay", service: Service, partition: int, time: datetime) -> None:
         self._batch = batch
         self._service = service
         self._partition = partition
         self.time = time
         self.now = batch.now
         self.writes: dict[tuple[str, str], Message | None] = {}
-        self.sent: list[Announced] = []
+        self.sent: list[OutputRecord] = []
         self.aside: list[Write] = []
         self.events: list[str] = []
 
@@ -60,28 +60,28 @@ class Turn:
         if topic not in self._service.outputs:
             raise ValueError(f"service {self._service.name!r} must list topic {topic.name!r} among its outputs")
         key = topic.key(value)
-        self.sent.append(Announced(topic, partition_of(key.encode(), self._batch.partitions), key, value))
+        self.sent.append(OutputRecord(topic, partition_of(key.encode(), self._batch.partitions), key, value))
 
     def count(self, event: str) -> None:
         self.events.append(event)
 
     def wake(self, key: str, at: datetime | None) -> None:
-        self.writes[self._service.timers.name, key] = None if at is None else Wake(at=at)
+        self.writes[self._service.timers.name, key] = None if at is None else ScheduledTimer(at=at)
 
-    def perform(self, effect: Effect[M], key: str, payload: M) -> None:
+    def perform(self, effect: SideEffect[M], key: str, payload: M) -> None:
         if effect not in self._service.effects:
             raise ValueError(f"service {self._service.name!r} must list effect {effect.name!r} among its effects")
         raw, known = payload.to_json(), self.get(self._service.pending, key)
         if known is None or (known.effect, known.payload) != (effect.name, raw):  # else it has been asked for already
-            pending = Pending(effect=effect.name, payload=raw, since=self.now)
+            pending = PendingSideEffect(effect=effect.name, payload=raw, since=self.now)
             self.writes[self._service.pending.name, key] = pending
 
-    def set_aside(self, key: str, pending: Pending, reason: str) -> None:
+    def dead_letter(self, key: str, pending: PendingSideEffect, reason: str) -> None:
         """Writes an effect that will never be done to the dead letters of its service."""
-        refused = Refused(key=key, effect=pending.effect, payload=pending.payload)
+        refused = RejectedSideEffect(key=key, effect=pending.effect, payload=pending.payload)
         topic, milliseconds = self._service.redone.name, int(self.now.timestamp() * 1000)
         record = Record(topic, self._partition, NOWHERE, milliseconds, key.encode(), refused.to_json())
-        self.aside.append(dead_letter(record, self._service.name, reason, self.now))
+        self.aside.append(dead_letters.dead_letter(record, self._service.name, reason, self.now))
 
     def keep(self) -> None:
         """The processor came to its end: what it decided counts."""
@@ -94,10 +94,10 @@ class Turn:
 
 
 @dataclass(slots=True)
-class Batch:
+class BatchOverlay:
     """What one go of the loop decides: nothing of it is visible to anyone before it is committed."""
 
-    plan: Plan
+    plan: Topology
     partitions: int
     now: datetime
     store: Callable[[str, int], Store]

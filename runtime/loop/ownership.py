@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Iterable, Mapping
 
+from runtime.errors import PartitionNotOwned
 from runtime.model.records import Membership, TopicPartition
 from runtime.state.stores import Store
 
@@ -16,10 +17,6 @@ BUCKETS = 1024
 def bucket_of(key: str) -> int:
     """Keys of one bucket wait for each other."""
     return zlib.crc32(key.encode()) % BUCKETS
-
-
-class NotOwned(Exception):
-    """The partition is not this worker's, or not yet."""
 
 
 class Ownership:
@@ -71,11 +68,11 @@ class Ownership:
         self._stores = dict(stores)
 
     def store(self, table: str, partition: int) -> Store:
-        """The store of an owned table and partition. Raises `NotOwned`."""
+        """The store of an owned table and partition. Raises `PartitionNotOwned`."""
         try:
             return self._stores[table, partition]
         except KeyError:
-            raise NotOwned(f"{table}[{partition}]") from None
+            raise PartitionNotOwned(f"{table}[{partition}]") from None
 
     def owns(self, partition: int) -> bool:
         """Whether this partition of the topics is owned, and with it that of the stores."""

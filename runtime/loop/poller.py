@@ -9,26 +9,27 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from runtime.common.clock import elapsed_s
-from runtime.data_loss.losses import Loss, LostRecords
+from runtime.data_loss.losses import Loss, LossReporter
+from runtime.errors import PositionOutOfRange
 from runtime.loop.ownership import Ownership
 from runtime.loop.timers import Timers
-from runtime.model.commands import Asked, Calls
-from runtime.model.records import CONSUMED_BY, Header, Offsets, Record, Taken, TopicPartition
+from runtime.model.commands import CommandQueue, PendingCommand
+from runtime.model.records import CONSUMED_BY, Header, Offsets, PolledRecords, Record, TopicPartition
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class Take:
+class PolledBatch:
     """What was taken, in which epoch of ownership, and a future that is done when the loop is through with it."""
 
-    taken: Taken
+    taken: PolledRecords
     epoch: int
-    calls: list[Asked[Any]]
+    calls: list[PendingCommand[Any]]
     done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
-class Message(Protocol):
+class FetchedMessage(Protocol):
     """A message as the client has it."""
 
     @property
@@ -52,15 +53,11 @@ class Message(Protocol):
         """Why it could not be made out, and what to do; `None` for almost all."""
 
 
-class OutOfRange(Exception):
-    """The broker no longer has, or does not have any more, what comes next in a partition."""
-
-
-class Client(Protocol):
+class GroupConsumer(Protocol):
     """The consumer, a member of its group. What it reads is committed."""
 
-    async def fetch(self, timeout_s: float) -> Mapping[TopicPartition, Sequence[Message]]:
-        """What waits, or what comes first within the time. Raises `OutOfRange`, and what ends the consumer."""
+    async def fetch(self, timeout_s: float) -> Mapping[TopicPartition, Sequence[FetchedMessage]]:
+        """What waits, or what comes first within the time. Raises `PositionOutOfRange`, and what ends the consumer."""
 
     def positions(self) -> Offsets:
         """Next offset to read of each partition that has one: behind control records too."""
@@ -81,8 +78,8 @@ class Client(Protocol):
         """Commits offsets outside of transactions. Raises `Fenced`."""
 
 
-class Taking:
-    """Takes what waits. The side of the consumer that a handover directs (`runtime.loop.rebalance.Reader`).
+class Poller:
+    """Takes what waits. The side of the consumer that a handover directs (`runtime.loop.rebalance.PollingControl`).
 
     Arguments:
         client: the consumer.
@@ -103,15 +100,15 @@ class Taking:
 
     def __init__(
         self,
-        client: Client,
-        calls: Calls,
+        client: GroupConsumer,
+        calls: CommandQueue,
         group: str,
         ownership: Ownership,
         timers: Timers,
         session_timeout_s: float,
         clock: Callable[[], datetime],
         lost: Callable[[], None],
-        records_lost: LostRecords | None = None,
+        records_lost: LossReporter | None = None,
     ) -> None:
         self._client = client
         self._calls = calls
@@ -121,12 +118,12 @@ class Taking:
         self._session_timeout_s = session_timeout_s
         self._clock = clock
         self._lost = lost
-        self._records_lost = LostRecords() if records_lost is None else records_lost
+        self._records_lost = LossReporter() if records_lost is None else records_lost
         self._reading = asyncio.Event()
         self.turns = 0
         """Times it was asked for the next take: it stands still while one is in hand."""
         self._settled = self._heard = elapsed_s()
-        self._fetching: asyncio.Task[Mapping[TopicPartition, Sequence[Message]]] | None = None
+        self._fetching: asyncio.Task[Mapping[TopicPartition, Sequence[FetchedMessage]]] | None = None
 
     def hold(self) -> None:
         """Stops reading all partitions."""
@@ -143,12 +140,12 @@ class Taking:
         self._heard = elapsed_s()
         self._reading.set()
 
-    async def next(self) -> Take | None:
+    async def next(self) -> PolledBatch | None:
         """The next take; `None` when there is none within the time, and the caller is to ask again."""
         self.turns += 1
         try:
             return await self._take() if await self._may_read() else None
-        except OutOfRange as error:
+        except PositionOutOfRange as error:
             # What there is now, and what is gone, is told by the broker to whoever takes over: here again.
             if self._ownership.running:
                 log.warning("position is out of range, taking over anew partition=%s", error)
@@ -172,7 +169,7 @@ class Taking:
                     await self._fetch(0)  # what it brings is dropped, as between two owners
         return self._reading.is_set()
 
-    async def _take(self) -> Take | None:
+    async def _take(self) -> PolledBatch | None:
         """Everything that waits, or that comes within the time until something is due. First of all, what is lost."""
         if self._ownership.running and (lost := self._records_lost.take(self._ownership.partitions)):
             return self._told(lost)
@@ -203,18 +200,18 @@ class Taking:
         if not positions:
             # Timers or calls alone: the batch commits the offset it finds, by which a zombie is refused.
             positions = dict(itertools.islice(ownership.positions.items(), 1))
-        return Take(Taken(records, positions, ownership.membership, calls), ownership.epoch, calls)
+        return PolledBatch(PolledRecords(records, positions, ownership.membership, calls), ownership.epoch, calls)
 
-    def _told(self, lost: Sequence[Loss]) -> Take:
+    def _told(self, lost: Sequence[Loss]) -> PolledBatch:
         """Records that are gone, each range as a record that is set aside; the positions are behind them already."""
         ownership = self._ownership
         tps = [TopicPartition(loss.topic, loss.partition) for loss in lost]
-        taken = Taken(
+        taken = PolledRecords(
             [loss.record() for loss in lost], {tp: ownership.positions[tp] for tp in tps}, ownership.membership
         )
-        return Take(taken, ownership.epoch, [])
+        return PolledBatch(taken, ownership.epoch, [])
 
-    async def _fetch(self, patience: float) -> Mapping[TopicPartition, Sequence[Message]]:
+    async def _fetch(self, patience: float) -> Mapping[TopicPartition, Sequence[FetchedMessage]]:
         """What the client brings within the time; or nothing, as soon as somebody calls. Raises what the client does.
 
         A fetch goes on while calls are decided, and is looked at the next time.
@@ -241,7 +238,7 @@ class Taking:
             fetching.cancel()
             await asyncio.wait({fetching})
 
-    def _records(self, tp: TopicPartition, messages: Iterable[Message]) -> Iterator[Record]:
+    def _records(self, tp: TopicPartition, messages: Iterable[FetchedMessage]) -> Iterator[Record]:
         """Messages of one partition, without those that this group has decided already."""
         for m in messages:
             if not (m.headers and self._own in m.headers):

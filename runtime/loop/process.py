@@ -8,26 +8,26 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from runtime.common.partitioning import MisplacedError, check_partition
-from runtime.loop.overlay import Announced, Batch, Turn
+from runtime.loop.overlay import BatchOverlay, OutputRecord, ProcessorContext
 from runtime.loop.ownership import bucket_of
-from runtime.loop.timers import Due
-from runtime.model.commands import Call
+from runtime.loop.timers import DueTimer
+from runtime.model.commands import Command
 from runtime.model.dead_letters import dead_letter, describe
-from runtime.model.limits import Limits
+from runtime.model.limits import SizeLimits
 from runtime.model.records import (
     CONSUMED_BY,
     MADE_AT,
     NO_TIMESTAMP,
     NOWHERE,
     Header,
+    PolledRecords,
     Record,
-    Taken,
     TopicPartition,
     Write,
 )
 from runtime.model.remedies import remedy_for_key, remedy_for_value, with_remedy
 from runtime.model.service import OnKey, Service
-from runtime.model.topology import Plan
+from runtime.model.topology import Topology
 from runtime.state.stores import Store
 from schemas.topics import DEAD_LETTERS, Topic
 from schemas.wire import Message
@@ -43,19 +43,19 @@ WAKE_AGAIN = timedelta(minutes=1)
 """After which a processor that failed when it was woken is woken again."""
 
 
-class Work(NamedTuple):
+class WorkItem(NamedTuple):
     """A readable message, or the key of a tombstone, on its way to the processors of its topic."""
 
     topic: str
     partition: int
     time: datetime
     subject: Any
-    processors: tuple[tuple[Service, Callable[[Any, Turn], None]], ...]
+    processors: tuple[tuple[Service, Callable[[Any, ProcessorContext], None]], ...]
     depth: int
     record: Record | None  # None: fused, it never left the worker
 
 
-class Decider:
+class BatchProcessor:
     """Turns what was taken into a batch. Reads local state, writes nothing.
 
     Arguments:
@@ -66,23 +66,23 @@ class Decider:
     """
 
     def __init__(
-        self, plan: Plan, partitions: int, store: Callable[[str, int], Store], limits: Limits | None = None
+        self, plan: Topology, partitions: int, store: Callable[[str, int], Store], limits: SizeLimits | None = None
     ) -> None:
         self.plan = plan
         self.partitions = partitions
         self.store = store
-        self._limits = Limits() if limits is None else limits
+        self._limits = SizeLimits() if limits is None else limits
         self._mark: tuple[Header, ...] = ((CONSUMED_BY, plan.group.encode()),)
         self._told: set[str] = set()
         """Topics of which the log has told that records are misplaced: once, as a foreign producer may write many."""
 
     def decide(
         self,
-        taken: Taken,
-        due: Iterable[Due],
+        taken: PolledRecords,
+        due: Iterable[DueTimer],
         now: datetime,
         fuses: Fuses,
-    ) -> Batch:
+    ) -> BatchOverlay:
         """Runs the processors.
 
         Arguments:
@@ -92,7 +92,7 @@ class Decider:
             fuses: whether a message to this partition under a key of this bucket may be decided here and now, without
                 the way by the broker.
         """
-        batch = Batch(self.plan, self.partitions, now, self.store, offsets=taken.positions)
+        batch = BatchOverlay(self.plan, self.partitions, now, self.store, offsets=taken.positions)
         for timer in due:
             self._wake(batch, timer, fuses)
         for record in taken.records:
@@ -103,7 +103,7 @@ class Decider:
             self._call(batch, call, fuses)
         return batch
 
-    def _read(self, batch: Batch, record: Record) -> Work | None:
+    def _read(self, batch: BatchOverlay, record: Record) -> WorkItem | None:
         """The message of a record, or None once the record has gone to the dead letters."""
         topic = self.plan.consumed[record.topic]
         processors = self.plan.processors[record.topic]
@@ -129,7 +129,7 @@ class Decider:
                 where = record.topic, record.partition, record.offset
                 log.warning("record misplaced topic=%s partition=%d offset=%d error=%s", *where, error)
             return None
-        return Work(record.topic, record.partition, time, subject, processors, 0, record)
+        return WorkItem(record.topic, record.partition, time, subject, processors, 0, record)
 
     @staticmethod
     def _message(record: Record, topic: Topic[Any], value: bytes) -> Message:
@@ -160,21 +160,21 @@ class Decider:
                 "the message has no value (a tombstone); its key is no UTF-8 text: nothing has it"
             ) from None
 
-    def _follow(self, batch: Batch, work: list[Work], fuses: Fuses) -> None:
+    def _follow(self, batch: BatchOverlay, work: list[WorkItem], fuses: Fuses) -> None:
         """Decides the messages in `work`, and those that follow and stay here, in the order they were sent."""
         for item in work:  # grows while it is walked
             batch.decided += 1
             for service, processor in item.processors:
-                turn = Turn(batch, service, item.partition, item.time)
+                turn = ProcessorContext(batch, service, item.partition, item.time)
                 error = self._attempt(turn, service, item.topic, partial(processor, item.subject, turn))
                 if error is None:
                     self._announce(batch, turn.sent, work, item.depth + 1, fuses, item.time)
                 else:
                     self._reject(batch, item.record or self._written(item), service.name, error)
 
-    def _call(self, batch: Batch, call: Call[Any], fuses: Fuses) -> None:
+    def _call(self, batch: BatchOverlay, call: Command[Any], fuses: Fuses) -> None:
         batch.decided += 1
-        turn = Turn(batch, call.service, call.partition, batch.now)
+        turn = ProcessorContext(batch, call.service, call.partition, batch.now)
         try:
             call.returned = call.decide(turn)
             self._fit(turn)
@@ -182,29 +182,35 @@ class Decider:
             call.returned = error
             return
         turn.keep()
-        work: list[Work] = []
+        work: list[WorkItem] = []
         self._announce(batch, turn.sent, work, 1, fuses, batch.now)
         self._follow(batch, work, fuses)
 
-    def _wake(self, batch: Batch, due: Due, fuses: Fuses) -> None:
+    def _wake(self, batch: BatchOverlay, due: DueTimer, fuses: Fuses) -> None:
         service = due.service
         row = batch.read(service.timers, due.partition, due.key)
-        if row is None or row.at != due.at or service.on_wake is None:
+        if row is None or row.at != due.at or service.on_timer is None:
             return  # withdrawn or moved meanwhile
         batch.decided += 1
-        turn = Turn(batch, service, due.partition, batch.now)
+        turn = ProcessorContext(batch, service, due.partition, batch.now)
         turn.wake(due.key, None)
-        error = self._attempt(turn, service, "wake", partial(service.on_wake, due.key, turn))
+        error = self._attempt(turn, service, "wake", partial(service.on_timer, due.key, turn))
         if error is not None:
-            turn = Turn(batch, service, due.partition, batch.now)
+            turn = ProcessorContext(batch, service, due.partition, batch.now)
             turn.wake(due.key, batch.now + WAKE_AGAIN)
             turn.keep()
-        work: list[Work] = []
+        work: list[WorkItem] = []
         self._announce(batch, turn.sent, work, 1, fuses, batch.now)
         self._follow(batch, work, fuses)
 
     def _announce(
-        self, batch: Batch, sent: list[Announced], work: list[Work], depth: int, fuses: Fuses, time: datetime
+        self,
+        batch: BatchOverlay,
+        sent: list[OutputRecord],
+        work: list[WorkItem],
+        depth: int,
+        fuses: Fuses,
+        time: datetime,
     ) -> None:
         """Sends messages on their way: decided here and now, written, or both.
 
@@ -221,21 +227,21 @@ class Decider:
                 if fused:
                     batch.fused += 1
                     made = time if topic.internal else batch.now
-                    work.append(Work(topic.name, partition, made, value, processors, depth, None))
+                    work.append(WorkItem(topic.name, partition, made, value, processors, depth, None))
                 else:
                     batch.by_broker.setdefault(tp, set()).add(bucket)
             if not (fused and topic.internal):
                 marked = self._mark if fused else _headers(topic, time)
                 batch.announcements.append(Write(topic.name, partition, key.encode(), value.to_json(), marked))
 
-    def _reject(self, batch: Batch, record: Record, services: str, error: str) -> None:
+    def _reject(self, batch: BatchOverlay, record: Record, services: str, error: str) -> None:
         batch.dead_letters += 1
         most = self._limits.most(record.topic + DEAD_LETTERS)
         letter = dead_letter(record, services, error, batch.now, most)
         # A topic may have been given more partitions than its dead letters have.
         batch.announcements.append(letter._replace(partition=letter.partition % self.partitions))
 
-    def _attempt(self, turn: Turn, service: Service, what: str, call: Callable[[], None]) -> str | None:
+    def _attempt(self, turn: ProcessorContext, service: Service, what: str, call: Callable[[], None]) -> str | None:
         """Runs a processor and keeps what it decided; or tells what is wrong: one bad message stops nothing."""
         try:
             call()
@@ -246,7 +252,7 @@ class Decider:
         turn.keep()
         return None
 
-    def _fit(self, turn: Turn) -> None:
+    def _fit(self, turn: ProcessorContext) -> None:
         """Raises `TooLarge` if the broker would not take what was decided, as far as that is known."""
         if not self._limits:
             return
@@ -257,7 +263,7 @@ class Decider:
             if row is not None:
                 self._limits.check(self.plan.tables[table].changelog, len(key.encode()) + len(row.to_json()))
 
-    def _written(self, item: Work) -> Record:
+    def _written(self, item: WorkItem) -> Record:
         """A fused message as it would have been read, had it gone by the broker."""
         topic = self.plan.consumed[item.topic]
         key, value = topic.key(item.subject).encode(), item.subject.to_json()

@@ -9,21 +9,22 @@ from typing import Any, Protocol
 from runtime.common import failpoints
 from runtime.common.clock import elapsed_s
 from runtime.data_loss.losses import RecordsLost
+from runtime.errors import StoreError
 from runtime.loop.loop import Loop
 from runtime.loop.ownership import Ownership
 from runtime.loop.timers import Timers
 from runtime.metrics.loop import LoopMetrics
 from runtime.model.records import Membership, TopicPartition
-from runtime.model.topology import Plan
+from runtime.model.topology import Topology
 from runtime.model.watch import Watches
-from runtime.side_effects.dispatcher import Effects
-from runtime.state.restore import Logs
-from runtime.state.stores import StateError, Store, Stores
+from runtime.side_effects.dispatcher import SideEffects
+from runtime.state.restore import Restorer
+from runtime.state.stores import Store, Stores
 
 log = logging.getLogger(__name__)
 
 
-class Reader(Protocol):
+class PollingControl(Protocol):
     """The consumer's side of a handover."""
 
     def hold(self) -> None:
@@ -33,7 +34,7 @@ class Reader(Protocol):
         """Reads these partitions from these offsets."""
 
 
-class Copies(Protocol):
+class Standbys(Protocol):
     """The standby's side of a handover."""
 
     def were_owned(self, partitions: Collection[int]) -> None:
@@ -43,24 +44,24 @@ class Copies(Protocol):
         """From now on follows these partitions and no others: stores of those are left alone once this returns."""
 
 
-class Handover:
+class Rebalance:
     """Takes over and gives up partitions; the only writer of `Ownership`, with the loop."""
 
     RETRY_S = 0.5
 
     def __init__(
         self,
-        plan: Plan,
+        plan: Topology,
         ownership: Ownership,
         stores: Stores,
         timers: Timers,
-        effects: Effects,
+        effects: SideEffects,
         watches: Watches,
-        logs: Logs,
-        reader: Reader,
+        logs: Restorer,
+        reader: PollingControl,
         metrics: LoopMetrics,
         failed: Callable[[BaseException], None],
-        copies: Copies | None = None,
+        copies: Standbys | None = None,
         partitions: int | None = None,
     ) -> None:
         self._plan = plan
@@ -171,7 +172,7 @@ class Handover:
                 raise
             except RecordsLost:  # the worker ends by it, and has passed over nothing
                 return
-            except StateError as error:  # nothing here can mend it
+            except StoreError as error:  # nothing here can mend it
                 log.exception("state cannot be opened")
                 self._failed(error)
                 return

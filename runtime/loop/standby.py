@@ -9,17 +9,26 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from runtime.common.clock import elapsed_s
-from runtime.data_loss.losses import LostRecords, Path, RecordsLost
+from runtime.data_loss.losses import LossPath, LossReporter, RecordsLost
 from runtime.metrics.loop import LoopMetrics
 from runtime.model.records import Offsets, TopicPartition
-from runtime.model.topology import Plan
-from runtime.state.restore import Broker, Reading, Row, apply, needed_by, positions_of, report_unreadable, sure_ends
+from runtime.model.topology import Topology
+from runtime.state.restore import (
+    ChangelogRow,
+    LogReader,
+    Reading,
+    apply,
+    needed_by,
+    positions_of,
+    report_unreadable,
+    sure_ends,
+)
 from runtime.state.stores import Store, Stores
 
 log = logging.getLogger(__name__)
 
 
-class Follower:
+class StandbyReplicas:
     """Keeps the stores of some partitions up to date with their changelogs.
 
     Arguments:
@@ -43,19 +52,19 @@ class Follower:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: Topology,
         stores: Stores,
-        broker: Broker,
+        broker: LogReader,
         metrics: LoopMetrics,
         confirmed: Callable[[], float],
-        lost: LostRecords | None = None,
+        lost: LossReporter | None = None,
     ) -> None:
         self._changelogs = {table: plan.tables[table].changelog for table in plan.tables}
         self._stores = stores
         self._broker = broker
         self._metrics = metrics
         self._confirmed = confirmed
-        self._lost = LostRecords(metrics) if lost is None else lost
+        self._lost = LossReporter(metrics) if lost is None else lost
         self._partitions: frozenset[int] = frozenset()
         self._task: asyncio.Task[None] | None = None
         self._lag: dict[TopicPartition, int] = {}
@@ -135,7 +144,7 @@ class Follower:
         if not still():
             return
         ids = await self._broker.log_ids(frozenset(self._changelogs.values()))
-        at = await positions_of(stores, starts, ends, ids, self._lost, Path.STANDBY)
+        at = await positions_of(stores, starts, ends, ids, self._lost, LossPath.STANDBY)
         if not still():
             return
         async with self._broker.reading(at) as reading:
@@ -144,7 +153,7 @@ class Follower:
                 rows = await reading.rows()
                 if not still():
                     return
-                await report_unreadable(rows, self._lost, Path.STANDBY)
+                await report_unreadable(rows, self._lost, LossPath.STANDBY)
                 if not still():
                     return
                 self._apply(stores, rows)
@@ -153,7 +162,9 @@ class Follower:
                     await self._look(stores, reading, still)
                 await asyncio.sleep(0)  # rows that have come already are had without waiting, and others want to run
 
-    def _apply(self, stores: Mapping[TopicPartition, Store], fetched: Mapping[TopicPartition, Sequence[Row]]) -> None:
+    def _apply(
+        self, stores: Mapping[TopicPartition, Store], fetched: Mapping[TopicPartition, Sequence[ChangelogRow]]
+    ) -> None:
         for tp, rows in fetched.items():
             apply(stores[tp], rows)
             self._metrics.followed(len(rows))

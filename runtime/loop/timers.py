@@ -5,12 +5,12 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
-from runtime.model.service import Service, Wake
-from runtime.model.topology import Plan
+from runtime.model.service import ScheduledTimer, Service
+from runtime.model.topology import Topology
 from runtime.state.stores import Store
 
 
-class Due(NamedTuple):
+class DueTimer(NamedTuple):
     """A wish whose time has come."""
 
     at: datetime
@@ -36,8 +36,8 @@ class Timers:
     Wishes of a partition on hold do not come due: what they wait for may stand in a log that is yet to be read.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self._services = {s.timers.name: s for s in plan.services if s.on_wake}
+    def __init__(self, plan: Topology) -> None:
+        self._services = {s.timers.name: s for s in plan.services if s.on_timer}
         self._wishes: dict[_Key, datetime] = {}
         self._heap: list[tuple[datetime, _Key]] = []
         self._on_hold: set[int] = set()
@@ -64,7 +64,7 @@ class Timers:
         """Adds the wishes found in a store, when its partition is taken over. Other tables are passed over."""
         if table in self._services:
             for key, value in store.items():
-                self._note(_Key(partition, key.decode(), table), Wake.from_json(value).at)
+                self._note(_Key(partition, key.decode(), table), ScheduledTimer.from_json(value).at)
 
     def apply(self, table: str, partition: int, rows: Mapping[bytes, bytes | None]) -> None:
         """Notes what a committed batch wished. Other tables are passed over."""
@@ -74,7 +74,7 @@ class Timers:
                 if value is None:
                     self._wishes.pop(wish, None)
                 else:
-                    self._note(wish, Wake.from_json(value).at)
+                    self._note(wish, ScheduledTimer.from_json(value).at)
             self._sweep()
 
     def next(self) -> datetime | None:
@@ -82,12 +82,12 @@ class Timers:
         self._pass_over()
         return self._heap[0][0] if self._heap else None
 
-    def due(self, now: datetime, limit: int) -> list[Due]:
+    def due(self, now: datetime, limit: int) -> list[DueTimer]:
         """Up to `limit` wishes whose time has come, oldest first. Each is told once."""
-        result: list[Due] = []
+        result: list[DueTimer] = []
         while len(result) < limit and (at := self.next()) is not None and at <= now:
             _, wish = heapq.heappop(self._heap)
-            result.append(Due(at, wish.partition, wish.key, self._services[wish.table]))
+            result.append(DueTimer(at, wish.partition, wish.key, self._services[wish.table]))
         return result
 
     def _note(self, wish: _Key, at: datetime) -> None:

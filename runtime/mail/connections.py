@@ -14,7 +14,7 @@ _DOT = re.compile(rb"(?m)^\.")
 _HOST_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
-class Connection:
+class SmtpConnection:
     """One connection, greeted and logged in. Not for two letters at once.
 
     Arguments:
@@ -95,7 +95,7 @@ class Connection:
         """The letter itself. Not by the client's `data`, which waits as long for the go-ahead as for the answer."""
         protocol = self._client.protocol
         if protocol is None:
-            raise aiosmtplib.SMTPServerDisconnected("Connection lost")
+            raise aiosmtplib.SMTPServerDisconnected("SmtpConnection lost")
         with irrevocable():
             self._content_sent = True
             protocol.write(_on_the_wire(content))
@@ -132,7 +132,7 @@ def host_name() -> str:
     return name if _HOST_NAME.fullmatch(name) else "[127.0.0.1]"
 
 
-async def connect(settings: Settings, name: str) -> Connection:
+async def connect(settings: Settings, name: str) -> SmtpConnection:
     """A connection, encrypted and logged in as the settings want it. Raises `Outage`."""
     client = aiosmtplib.SMTP(
         hostname=settings.smtp_host,
@@ -163,7 +163,7 @@ async def connect(settings: Settings, name: str) -> Connection:
     except BaseException:
         client.close()
         raise
-    return Connection(client)
+    return SmtpConnection(client)
 
 
 async def _encrypt(client: aiosmtplib.SMTP) -> None:

@@ -7,8 +7,8 @@ from email.message import EmailMessage
 
 import idna
 
+from runtime.errors import SideEffectRejected
 from runtime.mail.message import address_header
-from runtime.model.service import RefusedForGood
 
 _ADDRESSES = ("From", "Sender", "Reply-To", "To", "Cc")
 
@@ -28,7 +28,7 @@ class Envelope:
 
     @classmethod
     def of(cls, message: EmailMessage) -> "Envelope":
-        """Raises `RefusedForGood` if it has not one sender and one recipient, or a domain that cannot be one."""
+        """Raises `SideEffectRejected` if it has not one sender and one recipient, or a domain that cannot be one."""
         for name in _ADDRESSES:
             if any(not address.domain.isascii() for address in _addresses(message, name)):
                 _put_into_ascii(message, name)
@@ -39,7 +39,7 @@ class Envelope:
         senders, recipients = _addresses(message, "From"), [*_addresses(message, "To"), *_addresses(message, "Cc")]
         if len(senders) != 1 or len(recipients) != 1:
             told = f"{len(senders)} senders and {len(recipients)} recipients"
-            raise RefusedForGood(f"a letter has one of each, this one {told}", "not one recipient")
+            raise SideEffectRejected(f"a letter has one of each, this one {told}", "not one recipient")
         return cls(senders[0].addr_spec, recipients[0].addr_spec, message)
 
     @property
@@ -78,4 +78,4 @@ def _domain(domain: str) -> str:
     try:
         return idna.encode(domain, uts46=True).decode()
     except idna.IDNAError as error:
-        raise RefusedForGood(f"no letter can go to the domain {domain}: {error}", "no such domain") from None
+        raise SideEffectRejected(f"no letter can go to the domain {domain}: {error}", "no such domain") from None

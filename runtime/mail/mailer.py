@@ -8,15 +8,15 @@ from email.message import EmailMessage
 
 from runtime.common.clock import elapsed_s
 from runtime.common.settings import Settings
+from runtime.errors import Outage, SideEffectError, SideEffectRejected
 from runtime.hosting import Host
-from runtime.mail.connections import Connection, connect, host_name
+from runtime.mail.connections import SmtpConnection, connect, host_name
 from runtime.mail.envelope import Envelope
-from runtime.model.service import NotTaken, Outage, RefusedForGood
 
 log = logging.getLogger(__name__)
 
 
-class PostOffice:
+class SmtpMailer:
     """Sends letters through the SMTP server of the settings. Its `send` is what an effect does."""
 
     AT_ONCE = 4
@@ -35,7 +35,7 @@ class PostOffice:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._idle: list[Connection] = []
+        self._idle: list[SmtpConnection] = []
         self._open = 0
         self._most = self.CONNECTIONS
         self._fewer_until = 0.0
@@ -46,7 +46,8 @@ class PostOffice:
     async def send(self, key: str, message: EmailMessage) -> None:
         """Returns when the server has taken the letter, which has a sender, a Message-ID and one recipient.
 
-        Raises `RefusedForGood` if it never will; `PutOff` if it does not take this one now; `Outage` if it takes none.
+        Raises `SideEffectRejected` if it never will; `PutOff` if it does not take this one now; `Outage` if it takes
+        none.
         """
         envelope = Envelope.of(message)
         while True:
@@ -54,7 +55,7 @@ class PostOffice:
             used_before = connection.letters > 0
             try:
                 await self._send(connection, envelope)
-            except NotTaken:
+            except SideEffectError:
                 if used_before and connection.dropped:
                     continue  # it had been open for too long, or others were refused on it: that says nothing of this
                 raise
@@ -74,13 +75,13 @@ class PostOffice:
             self._open -= len(self._idle)
             self._idle.clear()
 
-    async def _send(self, connection: Connection, envelope: Envelope) -> None:
+    async def _send(self, connection: SmtpConnection, envelope: Envelope) -> None:
         utf8, eight_bit = envelope.needs_utf8, connection.offers("8BITMIME")
         if utf8 and not connection.offers("SMTPUTF8"):
-            raise RefusedForGood("an address beyond ASCII, and the server does not know SMTPUTF8", "no SMTPUTF8")
+            raise SideEffectRejected("an address beyond ASCII, and the server does not know SMTPUTF8", "no SMTPUTF8")
         content, most = envelope.content(utf8=utf8, eight_bit=eight_bit), connection.most_bytes
         if most is not None and len(content) > most:
-            raise RefusedForGood(f"the letter has {len(content)} bytes, the server takes {most}", "too large")
+            raise SideEffectRejected(f"the letter has {len(content)} bytes, the server takes {most}", "too large")
         options = [f"SIZE={len(content)}"] if connection.offers("SIZE") else []
         options += ["BODY=8BITMIME"] if eight_bit else []
         options += ["SMTPUTF8"] if utf8 else []
@@ -91,7 +92,7 @@ class PostOffice:
             if connection.accepted:
                 self._accepted_at = elapsed_s()
 
-    async def _connection(self) -> Connection:
+    async def _connection(self) -> SmtpConnection:
         """One that is open, or the next that is given back, or a new one. Raises `Outage`."""
         until = elapsed_s() + self._settings.smtp_timeout_s
         while True:
@@ -130,12 +131,12 @@ class PostOffice:
             self._most = self.CONNECTIONS
         return bool(self._idle) or self._open < self._most
 
-    async def _new(self) -> Connection:
+    async def _new(self) -> SmtpConnection:
         if self._name is None:
             self._name = await asyncio.to_thread(host_name)  # may ask the DNS
         return await connect(self._settings, self._name)
 
-    def _give_back(self, connection: Connection) -> None:
+    def _give_back(self, connection: SmtpConnection) -> None:
         if connection.usable:
             connection.used_at = elapsed_s()
             self._idle.append(connection)
@@ -143,7 +144,7 @@ class PostOffice:
         else:
             self._close(connection)
 
-    def _close(self, connection: Connection | None) -> None:
+    def _close(self, connection: SmtpConnection | None) -> None:
         if connection is not None:
             connection.close()
         self._open -= 1

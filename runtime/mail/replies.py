@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import aiosmtplib
 
-from runtime.model.service import NotTaken, Outage, PutOff, RefusedForGood
+from runtime.errors import Outage, SideEffectDeferred, SideEffectError, SideEffectRejected
 
 
 class Step(StrEnum):
@@ -37,7 +37,7 @@ _OURS = frozenset({503, 530, 534, 535, 538})
 """Out of order, log in first, another way to log in, wrong password, encrypt first: none of it for the letter."""
 
 
-def judge(step: Step, code: int, text: str, *, trusted: bool = True) -> NotTaken:
+def judge(step: Step, code: int, text: str, *, trusted: bool = True) -> SideEffectError:
     """What follows from a reply that is not the one hoped for.
 
     `trusted`: the server has lately taken other recipients from us, so that a refusal by its policy is meant for this
@@ -56,13 +56,13 @@ def judge(step: Step, code: int, text: str, *, trusted: bool = True) -> NotTaken
         return Misconfigured(reason, summary)  # the sender is the same for all letters
     if step is Step.RCPT and enhanced.startswith("5.7.") and not trusted:
         return Misconfigured(reason, summary)  # relaying denied, say: all letters would be dead letters at once
-    return RefusedForGood(text or str(code), summary)
+    return SideEffectRejected(text or str(code), summary)
 
 
-def judge_error(step: Step, error: Exception) -> NotTaken:
+def judge_error(step: Step, error: Exception) -> SideEffectError:
     """The same for a conversation that broke off, or never came about."""
     cause = error.__cause__ if isinstance(error.__cause__, ssl.SSLError) else error
-    if isinstance(error, NotTaken):
+    if isinstance(error, SideEffectError):
         return error
     if isinstance(error, aiosmtplib.SMTPResponseException):
         return judge(step, error.code, error.message)
@@ -77,10 +77,10 @@ def judge_error(step: Step, error: Exception) -> NotTaken:
     if isinstance(error, OSError):
         return _waits(step, f"{step}: {error}", f"{step} failed" if step is Step.CONNECT else f"{step} connection lost")
     if isinstance(error, ValueError):  # an address that cannot stand on a line
-        return RefusedForGood(f"{step}: {error}", f"{step} {type(error).__name__}")
+        return SideEffectRejected(f"{step}: {error}", f"{step} {type(error).__name__}")
     return Misconfigured(f"{step}: {error}", f"{step} {type(error).__name__}")
 
 
-def _waits(step: Step, reason: str, summary: str) -> NotTaken:
+def _waits(step: Step, reason: str, summary: str) -> SideEffectError:
     """For later: with its destination from where the server knows whom a letter is for, else with all others."""
-    return (PutOff if step in (Step.RCPT, Step.DATA) else Outage)(reason, summary)
+    return (SideEffectDeferred if step in (Step.RCPT, Step.DATA) else Outage)(reason, summary)

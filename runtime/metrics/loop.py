@@ -1,12 +1,23 @@
 """What a worker tells Prometheus about its loop. Names follow the Prometheus conventions: base units, `_total`."""
 
+from collections import Counter as Counts
+from typing import Protocol
+
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
-from runtime.loop.overlay import Batch
 from runtime.model.records import Offsets, TopicPartition
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _RECORDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
+
+
+class BatchCounts(Protocol):
+    """What a processed batch counts (`runtime.loop.overlay.BatchOverlay`)."""
+
+    decided: int
+    fused: int
+    dead_letters: int
+    events: Counts[tuple[str, str]]
 
 
 class LoopMetrics:
@@ -47,7 +58,7 @@ class LoopMetrics:
             registry=registry,
         )
 
-    def batch(self, batch: Batch, records: int, decide_s: float, commit_s: float) -> None:
+    def batch(self, batch: BatchCounts, records: int, decide_s: float, commit_s: float) -> None:
         self._batches.inc()
         self._records.inc(records)
         self._decided.inc(batch.decided)

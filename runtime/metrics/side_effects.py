@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 LABELS = ("service", "effect")
 
 
-class Standing(NamedTuple):
+class SideEffectStatus(NamedTuple):
     """How the side effects of one kind stand in a worker."""
 
     service: str
@@ -27,12 +27,12 @@ class Standing(NamedTuple):
 class Source(Protocol):
     """Side effects of a worker."""
 
-    def standing(self) -> list[Standing]: ...
+    def standing(self) -> list[SideEffectStatus]: ...
 
 
 def shown(source: Source) -> dict[str, dict[str, object]]:
     """How side effects stand, for `/readyz`: by service."""
-    found: dict[str, list[Standing]] = defaultdict(list)
+    found: dict[str, list[SideEffectStatus]] = defaultdict(list)
     for standing in source.standing():
         found[standing.service].append(standing)
     return {
@@ -97,7 +97,7 @@ class SideEffectMetrics(Collector):
             "How long ago the oldest side effect that waits was asked for; 0 if none waits",
             labels=LABELS,
         )
-        kinds: dict[tuple[str, str], list[Standing]] = defaultdict(list)
+        kinds: dict[tuple[str, str], list[SideEffectStatus]] = defaultdict(list)
         for source in list(self._sources):
             for standing in source.standing():
                 kinds[standing.service, standing.effect].append(standing)

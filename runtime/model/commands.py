@@ -5,20 +5,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from runtime.errors import BrokerUnavailable, KeyNotOwned
 from runtime.model.service import Context, Service
 
 T = TypeVar("T")
 
 
-class NotHere(Exception):
-    """This worker does not hold the key's partition now: another does, or it is on its way between two."""
-
-
-class Unavailable(Exception):
-    """The broker did not take the message in time. Nothing was acknowledged: the client may try again."""
-
-
-class Call(Generic[T]):
+class Command(Generic[T]):
     """Something to be decided by the loop that is no message.
 
     Arguments:
@@ -35,7 +28,7 @@ class Call(Generic[T]):
         """What `decide` returned or raised."""
 
 
-class Asked(Call[T]):
+class PendingCommand(Command[T]):
     """A call with somebody who waits for the answer."""
 
     def __init__(self, service: Service, partition: int, decide: Callable[[Context], T]) -> None:
@@ -54,26 +47,26 @@ class Asked(Call[T]):
     def refuse(self) -> None:
         """Nobody here can say what became of it."""
         if not self.answer.done():
-            self.answer.set_exception(NotHere("the partition moves"))
+            self.answer.set_exception(KeyNotOwned("the partition moves"))
 
 
-class Calls:
+class CommandQueue:
     """Calls that wait for the loop, first come first served. No more than `MOST`: a slow broker is told to clients,
     not hidden in a queue that grows."""
 
     MOST = 10_000
 
     def __init__(self) -> None:
-        self._waiting: deque[Asked[Any]] = deque()
+        self._waiting: deque[PendingCommand[Any]] = deque()
         self._arrived = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, call: Asked[Any]) -> None:
-        """Raises `Unavailable` when too many wait."""
+    def put(self, call: PendingCommand[Any]) -> None:
+        """Raises `BrokerUnavailable` when too many wait."""
         if len(self._waiting) >= self.MOST:
-            raise Unavailable(f"{len(self._waiting)} requests wait for the broker already")
+            raise BrokerUnavailable(f"{len(self._waiting)} requests wait for the broker already")
         self._waiting.append(call)
         self._arrived.set()
 
@@ -81,9 +74,9 @@ class Calls:
         """Returns when one waits."""
         await self._arrived.wait()
 
-    def take(self, most: int) -> list[Asked[Any]]:
+    def take(self, most: int) -> list[PendingCommand[Any]]:
         """Up to so many, without those whose caller has gone."""
-        taken: list[Asked[Any]] = []
+        taken: list[PendingCommand[Any]] = []
         while self._waiting and len(taken) < most:
             call = self._waiting.popleft()
             if not call.answer.done():

@@ -2,21 +2,10 @@
 
 from aiokafka.errors import MessageSizeTooLargeError
 
-
-class TooLarge(ValueError):
-    """What was decided includes a message that its topic does not take."""
+from runtime.errors import MessageTooLarge
 
 
-class Oversized(Exception):
-    """The broker refused what was sent to a partition, as too large: nothing of that is written there."""
-
-    def __init__(self, topic: str, partition: int) -> None:
-        super().__init__(f"{topic}[{partition}]")
-        self.topic = topic
-        self.partition = partition
-
-
-class Limits:
+class SizeLimits:
     """What has been learned of each topic. A broker's limit is on batches: so it is first told apart by message."""
 
     def __init__(self) -> None:
@@ -50,7 +39,7 @@ class Limits:
         return MessageSizeTooLargeError(f"topic {topic}: a message of {size} bytes")
 
     def check(self, topic: str, size: int) -> None:
-        """Raises `TooLarge`."""
+        """Raises `MessageTooLarge`."""
         most = self._most.get(topic)
         if most is not None and size > most:
-            raise TooLarge(f"a message of {size} bytes to {topic}, which takes no more than {most}")
+            raise MessageTooLarge(f"a message of {size} bytes to {topic}, which takes no more than {most}")

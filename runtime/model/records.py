@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from runtime.model.commands import Call
+    from runtime.model.commands import Command
 
 Header = tuple[str, bytes | None]
 """Name and value. The value may be null, the name empty, and there twice: whatever a client writes."""
@@ -74,7 +74,7 @@ class Membership(NamedTuple):
 
 
 @dataclass(slots=True)
-class Taken:
+class PolledRecords:
     """What a worker takes in one go: every record that was waiting, and how far that brings it in each partition.
 
     `positions` are the next offsets to read. They also pass over what is not among the records: control records, and
@@ -84,13 +84,13 @@ class Taken:
     records: list[Record]
     positions: dict[TopicPartition, int]
     membership: Membership
-    calls: "Sequence[Call[Any]]" = ()
+    calls: "Sequence[Command[Any]]" = ()
 
 
 Offsets = Mapping[TopicPartition, int]
 """The next offset to read of each partition."""
 
-Ends = Mapping[TopicPartition, int]
+LastOffsets = Mapping[TopicPartition, int]
 """Offset of the last record written to each partition."""
 
 

@@ -32,13 +32,13 @@ class Table(Generic[M]):
         return f"{self.name}-changelog"
 
 
-class Wake(Message):
+class ScheduledTimer(Message):
     """Row of a service's table of timers: when the key it stands under asked to be woken."""
 
     at: datetime
 
 
-class Pending(Message):
+class PendingSideEffect(Message):
     """Row of a service's table of effects: what is to be done for the key it stands under, and has not been yet."""
 
     effect: str
@@ -47,40 +47,12 @@ class Pending(Message):
     """When it was asked for, UTC. Rows of earlier versions do not have it."""
 
 
-class Refused(Message):
+class RejectedSideEffect(Message):
     """An effect that was refused for good, as its dead letter holds it. Read again, it asks for the effect anew."""
 
     key: str
     effect: str
     payload: bytes
-
-
-class NotTaken(Exception):
-    """The other side did not take a side effect.
-
-    Arguments:
-        reason: what went wrong, for the dead letter; may hold personal data.
-        summary: the same for logs and `/readyz`, without personal data: step and code. Default: the error's name.
-    """
-
-    def __init__(self, reason: str, summary: str | None = None) -> None:
-        super().__init__(reason)
-        self.summary = summary or type(self).__name__
-
-
-class RefusedForGood(NotTaken):
-    """A side effect that will never be taken, however often it is tried: an address that does not exist, say."""
-
-
-class PutOff(NotTaken):
-    """A side effect that is not taken now. Others to the same destination may fare the same; all others do not."""
-
-
-class Outage(NotTaken):
-    """The other side takes nothing now: it is away, or does not let us in. All side effects of the kind wait."""
-
-    longest_pause_s = 5.0
-    """Seconds, the most between two looks at whether it is back: a connection refused costs nobody anything."""
 
 
 class Context(Protocol):
@@ -114,12 +86,12 @@ class Context(Protocol):
         """Counts what is worth knowing, once it is committed: metric `service_events_total`, by service and event."""
 
     def wake(self, key: str, at: datetime | None) -> None:
-        """Asks that the service's `on_wake` be called for `key` in this partition at `at` or soon after.
+        """Asks that the service's `on_timer` be called for `key` in this partition at `at` or soon after.
 
         One wish a key: a later one replaces it, `None` withdraws it.
         """
 
-    def perform(self, effect: "Effect[M]", key: str, payload: M) -> None:
+    def perform(self, effect: "SideEffect[M]", key: str, payload: M) -> None:
         """Asks that `effect` be done once this is committed, at least once, whatever happens to the worker.
 
         One at a time under a key: a later one replaces what has not been done.
@@ -131,13 +103,13 @@ OnKey = Callable[[str, Context], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Effect(Generic[M]):
+class SideEffect(Generic[M]):
     """Something a service does outside Kafka: a letter, a row in a database.
 
     `perform` is given the key and the payload. It may be called again for what it has done already, and is to tell the
-    other side by the key. It raises `RefusedForGood`; `Outage` if others would fare the same; or anything else to be
-    tried again. How it ended is decided like a message, with `on_done`, or with `on_refused` and the reason, which is
-    also that it could not be done within `SIDE_EFFECT_TIMEOUT_S`.
+    other side by the key. It raises `SideEffectRejected`; `Outage` if others would fare the same; or anything else to
+    be tried again. How it ended is decided like a message, with `on_done`, or with `on_refused` and the reason, which
+    is also that it could not be done within `SIDE_EFFECT_TIMEOUT_S`.
 
     `destination` names for a payload what may fail by itself: the domain of an address, say. Where several of a
     destination have failed in a row, the others of it wait until one of them succeeds. Without it each key is one.
@@ -174,17 +146,17 @@ class Service:
     inputs: tuple[Input[Any], ...]
     outputs: tuple[Topic[Any], ...]
     tables: tuple[Table[Any], ...] = ()
-    on_wake: OnKey | None = None
-    effects: tuple[Effect[Any], ...] = ()
-    timers: Table[Wake] = field(init=False)
-    pending: Table[Pending] = field(init=False)
-    redone: Topic[Refused] = field(init=False)
+    on_timer: OnKey | None = None
+    effects: tuple[SideEffect[Any], ...] = ()
+    timers: Table[ScheduledTimer] = field(init=False)
+    pending: Table[PendingSideEffect] = field(init=False)
+    redone: Topic[RejectedSideEffect] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "timers", Table(f"{self.name}-timers", Wake))
-        object.__setattr__(self, "pending", Table(f"{self.name}-effects", Pending))
+        object.__setattr__(self, "timers", Table(f"{self.name}-timers", ScheduledTimer))
+        object.__setattr__(self, "pending", Table(f"{self.name}-effects", PendingSideEffect))
         # Nobody writes to it but who redrives its dead letters.
-        redone = Topic(f"{self.name}-effects", Refused, lambda r: r.key, "operator", FORTNIGHT, pinned=True)
+        redone = Topic(f"{self.name}-effects", RejectedSideEffect, lambda r: r.key, "operator", FORTNIGHT, pinned=True)
         object.__setattr__(self, "redone", redone)
         if self.effects:
             object.__setattr__(self, "inputs", (*self.inputs, Input(redone, self._redo)))
@@ -195,7 +167,7 @@ class Service:
     @property
     def all_tables(self) -> tuple[Table[Any], ...]:
         """Its tables, and those of its timers and effects if it uses any."""
-        timers = (self.timers,) if self.on_wake else ()
+        timers = (self.timers,) if self.on_timer else ()
         pending = (self.pending,) if self.effects else ()
         return (*self.tables, *timers, *pending)
 
@@ -204,7 +176,7 @@ class Service:
         """Every topic it consumes, each once."""
         return tuple(dict.fromkeys(i.topic for i in self.inputs))
 
-    def _redo(self, refused: Refused, ctx: Context) -> None:
+    def _redo(self, refused: RejectedSideEffect, ctx: Context) -> None:
         effect = next((e for e in self.effects if e.name == refused.effect), None)
         if effect is None:
             raise ValueError(f"service {self.name!r} has no effect {refused.effect!r}")

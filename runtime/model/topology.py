@@ -8,7 +8,7 @@ from schemas.topics import Topic
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Plan:
+class Topology:
     """A composition of services. `group` names the consumer group, which depends on the composition."""
 
     services: tuple[Service, ...]

@@ -8,7 +8,8 @@ from contextvars import ContextVar
 from typing import Any
 
 from runtime.common.backoff import Backoff
-from runtime.model.service import Effect, NotTaken, Pending, RefusedForGood
+from runtime.errors import SideEffectError, SideEffectRejected
+from runtime.model.service import PendingSideEffect, SideEffect
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,9 @@ class Attempt:
         ended: called when it is done, has failed, and when it was cancelled.
     """
 
-    def __init__(self, effect: Effect[Any], key: str, pending: Pending, ended: Callable[["Attempt"], None]) -> None:
+    def __init__(
+        self, effect: SideEffect[Any], key: str, pending: PendingSideEffect, ended: Callable[["Attempt"], None]
+    ) -> None:
         self.effect = effect
         self.key = key
         self.pending = pending
@@ -71,13 +74,13 @@ class Attempt:
     async def _perform(self) -> None:
         try:
             await self.effect.perform(self.key, self.effect.model.from_json(self.pending.payload))
-        except RefusedForGood as error:
+        except SideEffectRejected as error:
             self.refused, self.failure = str(error), error
 
 
 def summary(error: BaseException) -> str:
     """What went wrong, for logs and `/readyz`: nothing of what the message says, which may name somebody."""
-    if isinstance(error, NotTaken):
+    if isinstance(error, SideEffectError):
         return error.summary
     number = f" {error.errno}" if isinstance(error, OSError) and error.errno is not None else ""
     return f"{type(error).__name__}{number}"

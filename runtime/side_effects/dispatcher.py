@@ -12,38 +12,44 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from pydantic import ValidationError
 
 from runtime.common.clock import elapsed_s, utc_now
-from runtime.common.logs import Sparingly
-from runtime.loop.overlay import Turn
-from runtime.metrics.side_effects import METRICS, SideEffectMetrics, Standing
-from runtime.model.commands import Asked
-from runtime.model.service import Context, Effect, Outage, Pending, Service
-from runtime.model.topology import Plan
+from runtime.common.logs import LogRateLimiter
+from runtime.errors import Outage
+from runtime.metrics.side_effects import METRICS, SideEffectMetrics, SideEffectStatus
+from runtime.model.commands import PendingCommand
+from runtime.model.service import Context, PendingSideEffect, Service, SideEffect
+from runtime.model.topology import Topology
 from runtime.side_effects.attempt import Attempt, summary, until_done
 from runtime.side_effects.lanes import Row
-from runtime.side_effects.scheduler import LONGEST_PAUSE_S, TIMEOUT_S, Attempts
+from runtime.side_effects.scheduler import LONGEST_PAUSE_S, TIMEOUT_S, AttemptScheduler
 from runtime.state.stores import Store
 
 log = logging.getLogger(__name__)
 
-Decided = Callable[[Service, int, Callable[[Context], None]], "Asked[None]"]
-"""Puts a call to the loop. Raises `NotHere` and `Unavailable`."""
+SubmitCommand = Callable[[Service, int, Callable[[Context], None]], "PendingCommand[None]"]
+"""Puts a call to the loop. Raises `KeyNotOwned` and `BrokerUnavailable`."""
+
+
+class _DeadLetterContext(Context, Protocol):
+    """The context of the loop, which can also dead-letter a side effect (`runtime.loop.overlay.ProcessorContext`)."""
+
+    def dead_letter(self, key: str, pending: PendingSideEffect, reason: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
-class GivenUp:
+class TimedOut:
     """An effect whose time is over while it waited."""
 
-    effect: Effect[Any]
-    pending: Pending
+    effect: SideEffect[Any]
+    pending: PendingSideEffect
     refused: str | None
 
 
-class Kind:
+class SideEffectKind:
     """The effects of one kind that a worker has to do.
 
     Arguments:
@@ -53,16 +59,16 @@ class Kind:
         timeout_s: seconds after which one that fails is given up.
     """
 
-    def __init__(self, service: Service, effect: Effect[Any], longest_s: float, timeout_s: float) -> None:
+    def __init__(self, service: Service, effect: SideEffect[Any], longest_s: float, timeout_s: float) -> None:
         self.service = service
         self.effect = effect
-        self.attempts = Attempts(f"{service.name} {effect.name}", effect.at_once, longest_s, timeout_s)
-        self.warnings = Sparingly()
+        self.attempts = AttemptScheduler(f"{service.name} {effect.name}", effect.at_once, longest_s, timeout_s)
+        self.warnings = LogRateLimiter()
         self.timer: asyncio.Handle | None = None
         self.timer_at = 0.0
         """When the timer fires. uvloop's handle of a timer that is due within a millisecond does not know it."""
 
-    def destination(self, pending: Pending) -> str | None:
+    def destination(self, pending: PendingSideEffect) -> str | None:
         """What may fail by itself; `None` for a kind that has nothing of the sort."""
         if self.effect.destination is None:
             return None
@@ -72,7 +78,7 @@ class Kind:
             return ""
 
 
-class Effects:
+class SideEffects:
     """The effects of the partitions a worker owns: those that wait, and those that are being done.
 
     One of a row at a time. One that fails gives its place to others, and is tried again after a pause
@@ -88,8 +94,8 @@ class Effects:
 
     def __init__(
         self,
-        plan: Plan,
-        decided: Decided,
+        plan: Topology,
+        decided: SubmitCommand,
         *,
         clock: Callable[[], datetime] = utc_now,
         timeout_s: float = TIMEOUT_S,
@@ -97,16 +103,18 @@ class Effects:
         metrics: SideEffectMetrics = METRICS,
     ) -> None:
         self._kinds = {
-            (s.pending.name, e.name): Kind(s, e, longest_s, timeout_s) for s in plan.services for e in s.effects
+            (s.pending.name, e.name): SideEffectKind(s, e, longest_s, timeout_s)
+            for s in plan.services
+            for e in s.effects
         }
         self._services = {s.pending.name: s for s in plan.services if s.effects}
         self._decided = decided
         self._clock = clock
         self._timeout_s = timeout_s
         self._metrics = metrics
-        self._rows: dict[Row, Pending] = {}
+        self._rows: dict[Row, PendingSideEffect] = {}
         self._doing: dict[Row, Attempt] = {}
-        self._done: dict[Row, Attempt | GivenUp] = {}
+        self._done: dict[Row, Attempt | TimedOut] = {}
         """What was done here, and is not known to be noted yet."""
         self._noting: dict[Row, asyncio.Task[None]] = {}
         self._on_hold: set[int] = set()
@@ -115,14 +123,14 @@ class Effects:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def standing(self) -> list[Standing]:
+    def standing(self) -> list[SideEffectStatus]:
         """How each kind stands, for metrics and `/readyz`."""
         now, found = elapsed_s(), []
         for kind in self._kinds.values():
             attempts, oldest = kind.attempts, kind.attempts.oldest_at()
             age = 0.0 if oldest is None else max(0.0, now - oldest)
             names = kind.service.name, kind.effect.name
-            found.append(Standing(*names, len(attempts.running), len(attempts), age, attempts.last_error))
+            found.append(SideEffectStatus(*names, len(attempts.running), len(attempts), age, attempts.last_error))
         return found
 
     def rest(self) -> None:
@@ -219,11 +227,11 @@ class Effects:
                 kind.timer.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _kinds_of(self, table: str) -> list[Kind]:
+    def _kinds_of(self, table: str) -> list[SideEffectKind]:
         return [kind for (name, _), kind in self._kinds.items() if name == table]
 
     def _want(self, row: Row, raw: bytes) -> None:
-        pending = Pending.from_json(raw)
+        pending = PendingSideEffect.from_json(raw)
         if self._rows.get(row) == pending:
             return
         self._forget(row)
@@ -252,13 +260,13 @@ class Effects:
         for kind in self._kinds_of(table):
             self._go_on(kind)
 
-    def _go_on(self, kind: Kind) -> None:
+    def _go_on(self, kind: SideEffectKind) -> None:
         """Begins as many as may be, and sees to it that this is tried again in time."""
         if self._resting:
             return
         now = elapsed_s()
         for row, reason in kind.attempts.over(now):
-            self._note(row, GivenUp(kind.effect, self._rows[row], self._too_late(reason)))
+            self._note(row, TimedOut(kind.effect, self._rows[row], self._too_late(reason)))
         while (row_ := kind.attempts.begin(now)) is not None:
             self._begin(row_, kind)
         at = kind.attempts.wake_at(now)
@@ -270,14 +278,14 @@ class Effects:
         if at is not None:
             kind.timer, kind.timer_at = asyncio.get_running_loop().call_at(at, self._woken, kind), at
 
-    def _woken(self, kind: Kind) -> None:
+    def _woken(self, kind: SideEffectKind) -> None:
         kind.timer = None
         self._go_on(kind)
 
     def _too_late(self, reason: str) -> str:
         return f"not done within {self._timeout_s:g} s: {reason}"
 
-    def _begin(self, row: Row, kind: Kind) -> None:
+    def _begin(self, row: Row, kind: SideEffectKind) -> None:
         pending, done = self._rows[row], self._done.pop(row, None)
         if done is not None and done.pending == pending:
             self._note(row, done)
@@ -316,18 +324,18 @@ class Effects:
             kind.attempts.forget([row])  # another one has nothing to do with it
         return over and wanted == attempt.pending
 
-    def _tell(self, what: str, row: Row, effect: Effect[Any], error: Exception) -> None:
+    def _tell(self, what: str, row: Row, effect: SideEffect[Any], error: Exception) -> None:
         """Logs a failure, though not each of a thousand, and nothing that names somebody: keys may, too."""
         kind = self._kinds[row.table, effect.name]
         if (left_out := kind.warnings.permit(elapsed_s())) is not None:
             said = what, kind.service.name, effect.name, summary(error), len(kind.attempts), left_out
             log.warning("%s service=%s effect=%s error=%s waiting=%d not_logged=%d", *said)
 
-    def _end(self, row: Row, attempt: Attempt | GivenUp) -> None:
+    def _end(self, row: Row, attempt: Attempt | TimedOut) -> None:
         """It is under way no longer."""
         self._kinds[row.table, attempt.effect.name].attempts.ended(row, elapsed_s())
 
-    def _note(self, row: Row, attempt: Attempt | GivenUp) -> None:
+    def _note(self, row: Row, attempt: Attempt | TimedOut) -> None:
         self._done[row] = attempt
         task = self._noting[row] = asyncio.create_task(self._noted(row, attempt), name=f"effect {row.table} noted")
         task.add_done_callback(partial(self._note_ended, row))
@@ -344,7 +352,7 @@ class Effects:
             self._queue(row)
         self._fill(row.table)
 
-    async def _noted(self, row: Row, attempt: Attempt | GivenUp) -> None:
+    async def _noted(self, row: Row, attempt: Attempt | TimedOut) -> None:
         """Returns when it is decided that it was done."""
         service, effect, pending = self._services[row.table], attempt.effect, attempt.pending
         replaced = False
@@ -359,7 +367,7 @@ class Effects:
                 if effect.on_done is not None:
                     effect.on_done(effect.model.from_json(pending.payload), ctx)
                 return
-            cast("Turn", ctx).set_aside(row.key, pending, attempt.refused)
+            cast("_DeadLetterContext", ctx).dead_letter(row.key, pending, attempt.refused)
             if effect.on_refused is not None and (payload := _readable(effect, pending)) is not None:
                 effect.on_refused(payload, attempt.refused, ctx)
 
@@ -371,7 +379,7 @@ class Effects:
             self._metrics.ended(service.name, effect.name, dead_letter=attempt.refused is not None)
 
 
-def _readable(effect: Effect[Any], pending: Pending) -> Any:
+def _readable(effect: SideEffect[Any], pending: PendingSideEffect) -> Any:
     """The payload, or `None` if it is of another version of the service and cannot be read."""
     try:
         return effect.model.from_json(pending.payload)

@@ -15,7 +15,7 @@ LONGEST_PAUSE_S = 900.0
 TIMEOUT_S = 3 * 24 * 3600.0
 
 
-class Attempts:
+class AttemptScheduler:
     """The side effects of one kind: which wait for their turn or their next attempt, and which are under way.
 
     A failure gives its place up, and the next attempt follows after a pause that doubles. What never failed goes before

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from runtime.common.clock import elapsed_s
 from runtime.data_loss import positions
-from runtime.data_loss.losses import Cause, LostRecords, Path
+from runtime.data_loss.losses import LossCause, LossPath, LossReporter
 from runtime.data_loss.positions import Position
 from runtime.model.log_ids import Commit, LogIds, Note, differ, latest
 from runtime.model.records import Offsets, TopicPartition
@@ -24,7 +24,7 @@ Progress = Callable[[int, int], None]
 """Told how many records were applied since the last call, and how many offsets are left to read."""
 
 
-class Row(Protocol):
+class ChangelogRow(Protocol):
     """A record of a changelog."""
 
     @property
@@ -44,14 +44,14 @@ class Row(Protocol):
 class Reading(Protocol):
     """Partitions being read, committed records only."""
 
-    async def rows(self) -> Mapping[TopicPartition, Sequence[Row]]:
+    async def rows(self) -> Mapping[TopicPartition, Sequence[ChangelogRow]]:
         """What has come, perhaps nothing. Waits for it, a fraction of a second."""
 
     def positions(self) -> Offsets:
         """Next offset to read of each partition: behind the markers of transactions too, which are no records."""
 
 
-class Broker(Protocol):
+class LogReader(Protocol):
     """The requests of a takeover. All wait out what passes by itself, a leader that moves say, and raise `KafkaError`
     for the rest."""
 
@@ -71,7 +71,7 @@ class Broker(Protocol):
         """Reads these partitions from there on."""
 
 
-class Logs:
+class Restorer:
     """Offsets and changelogs, as whoever takes partitions over needs them.
 
     Arguments:
@@ -86,8 +86,8 @@ class Logs:
 
     def __init__(
         self,
-        broker: Broker,
-        lost: LostRecords | None = None,
+        broker: LogReader,
+        lost: LossReporter | None = None,
         changelogs: Collection[str] = (),
         notes: dict[TopicPartition, str] | None = None,
         partitions: int | None = None,
@@ -95,7 +95,7 @@ class Logs:
         self._broker = broker
         self._notes = {} if notes is None else notes
         self._anew: set[TopicPartition] = set()
-        self._lost = LostRecords() if lost is None else lost
+        self._lost = LossReporter() if lost is None else lost
         self._changelogs = changelogs
         self._partitions = partitions
 
@@ -119,7 +119,7 @@ class Logs:
             # With a topic, the broker deletes the offsets committed of it.
             anew = noted[tp].anew(tp.topic, ids) if tp in noted else offsets[tp] is None and tp in self._anew
             at = positions.of_input(offsets[tp], starts[tp], ends[tp], anew=anew, decided_before=tp.partition in known)
-            _report(self._lost, tp, at, Path.INPUT)
+            _report(self._lost, tp, at, LossPath.INPUT)
             if offsets[tp] is None:
                 self._lost.begun.add(tp)
             result[tp] = at.offset
@@ -171,7 +171,7 @@ class Logs:
             ends = await self._settled_ends(stores)
         starts = await self._broker.log_starts(stores)
         ids = await self._broker.log_ids({tp.topic for tp in stores})
-        at = await positions_of(stores, starts, ends, ids, self._lost, Path.CHANGELOG, self._anew)
+        at = await positions_of(stores, starts, ends, ids, self._lost, LossPath.CHANGELOG, self._anew)
         todo = {tp: ends[tp] for tp in stores if at[tp] < ends[tp]}
         progress(0, sum(end - at[tp] for tp, end in todo.items()))
         if todo:
@@ -195,7 +195,7 @@ class Logs:
         while todo:
             applied = 0
             fetched = await reading.rows()
-            await report_unreadable(fetched, self._lost, Path.CHANGELOG)
+            await report_unreadable(fetched, self._lost, LossPath.CHANGELOG)
             for tp, rows in fetched.items():
                 apply(stores[tp], rows)
                 applied += len(rows)
@@ -206,7 +206,9 @@ class Logs:
             await asyncio.sleep(0)  # rows that have come already are had without waiting, and others want to run
 
 
-async def report_unreadable(fetched: Mapping[TopicPartition, Sequence[Row]], lost: LostRecords, path: Path) -> None:
+async def report_unreadable(
+    fetched: Mapping[TopicPartition, Sequence[ChangelogRow]], lost: LossReporter, path: LossPath
+) -> None:
     """Reports the rows that cannot be made out, and returns when that is kept. Raises `RecordsLost`."""
     for tp, rows in fetched.items():
         ranges = list[tuple[int, int]]()
@@ -215,12 +217,12 @@ async def report_unreadable(fetched: Mapping[TopicPartition, Sequence[Row]], los
                 first = ranges.pop()[0] if ranges and ranges[-1][1] == row.offset else row.offset
                 ranges.append((first, row.last_offset + 1))
         for first, end in ranges:
-            lost.report(*tp, first, end, path, Cause.UNREADABLE)
+            lost.report(*tp, first, end, path, LossCause.UNREADABLE)
         if ranges:
             await lost.kept()
 
 
-def apply(store: Store, rows: Sequence[Row]) -> None:
+def apply(store: Store, rows: Sequence[ChangelogRow]) -> None:
     """Brings a store to the last of these rows of its changelog. One that cannot be made out has no key."""
     last = rows[-1]
     behind = last.offset if last.last_offset is None else last.last_offset
@@ -232,8 +234,8 @@ async def positions_of(
     starts: Offsets,
     ends: Offsets,
     ids: LogIds,
-    lost: LostRecords,
-    path: Path,
+    lost: LossReporter,
+    path: LossPath,
     anew: Collection[TopicPartition] = (),
 ) -> Offsets:
     """Where to read on in each store's changelog. Clears stores that cannot be of this changelog.
@@ -277,16 +279,16 @@ def short(ends: Offsets, needed: Offsets) -> list[TopicPartition]:
     return [tp for tp, offset in needed.items() if ends[tp] < offset]
 
 
-async def sure_ends(broker: Broker, needed: Offsets, ends: Offsets) -> Offsets:
+async def sure_ends(broker: LogReader, needed: Offsets, ends: Offsets) -> Offsets:
     """The ends, asked for again for up to `SURE_S` as long as one is before the offset that is needed."""
     ends = dict(ends)
     until = elapsed_s() + SURE_S
     while (missing := short(ends, needed)) and elapsed_s() < until:
-        await asyncio.sleep(Logs.POLL_S)
+        await asyncio.sleep(Restorer.POLL_S)
         ends |= await broker.log_ends(missing, committed=False)
     return ends
 
 
-def _report(lost: LostRecords, tp: TopicPartition, at: Position, path: Path) -> None:
+def _report(lost: LossReporter, tp: TopicPartition, at: Position, path: LossPath) -> None:
     if at.gone is not None:
         lost.report(*tp, at.gone.first, at.gone.end, path, at.gone.cause)

@@ -14,7 +14,8 @@ from rocksdict import (
     WriteBatch,
 )
 
-from runtime.state.stores import Rows, StateError
+from runtime.errors import StoreError
+from runtime.state.stores import Rows
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class RocksStore:
             return Rdict(str(self._path), own, column_families={_META: own})
         except Exception as error:  # rocksdict has one exception for everything
             if not str(error).startswith("Corruption"):
-                raise StateError(f"{self._path}: {error}") from error
+                raise StoreError(f"{self._path}: {error}") from error
         log.warning("store is damaged, rebuilding path=%s", self._path)
         shutil.rmtree(self._path)
         self._path.mkdir()

@@ -7,10 +7,6 @@ Rows = Mapping[bytes, bytes | None]
 """Changed rows by key; `None` deletes."""
 
 
-class StateError(Exception):
-    """A store cannot be opened: no room or no right on the disk, or another process has it."""
-
-
 class Store(Protocol):
     """The rows of one table in one partition, and how much of the changelog they hold."""
 

@@ -19,7 +19,7 @@ STEP = 500
 _HOUR = timedelta(hours=1).total_seconds()
 
 
-class Remembered(Message):
+class ExpiringRow(Message):
     """A row that is kept for a while. `before` is the key of the one remembered before it in the same hour."""
 
     before: str | None = None
@@ -31,10 +31,10 @@ class Hour(Message):
     last: str
 
 
-R = TypeVar("R", bound=Remembered)
+R = TypeVar("R", bound=ExpiringRow)
 
 
-class Memory(Generic[R]):
+class TtlTable(Generic[R]):
     """A table whose rows are forgotten `KEPT` after they were remembered, and within an hour of that.
 
     Its service lists both `tables`, and calls `forget` when woken.
@@ -83,24 +83,24 @@ class Memory(Generic[R]):
         return forgotten
 
 
-class Seen:
+class Deduplication:
     """Which messages a service has seen already: those of an outbox, say, which may be written more than once.
 
     Its service lists `tables`, and calls `forget` when woken.
     """
 
     def __init__(self, name: str) -> None:
-        self._memory = Memory(name, Remembered)
+        self._memory = TtlTable(name, ExpiringRow)
 
     @property
-    def tables(self) -> tuple[Table[Remembered], Table[Hour]]:
+    def tables(self) -> tuple[Table[ExpiringRow], Table[Hour]]:
         return self._memory.tables
 
     def first(self, ctx: Context, event_id: str) -> bool:
         """Whether `event_id` is seen for the first time within `KEPT`, under this key's partition."""
         if self._memory.get(ctx, event_id) is not None:
             return False
-        self._memory.remember(ctx, event_id, Remembered())
+        self._memory.remember(ctx, event_id, ExpiringRow())
         return True
 
     def forget(self, hour: str, ctx: Context) -> None:

@@ -15,7 +15,7 @@ class Versioned(Message):
 V = TypeVar("V", bound=Versioned)
 
 
-class Versions(Generic[V]):
+class VersionedTable(Generic[V]):
     """A table of what is known. Its service lists `table`."""
 
     def __init__(self, name: str, model: type[V]) -> None:

@@ -13,7 +13,7 @@ YOUNG = 10_000
 and what is under way ages until a full search falls due."""
 
 
-def spare_what_stays() -> None:
+def freeze_startup_objects() -> None:
     """Leaves out of all later searches what is there now: modules, models, routes, clients. For a process, once."""
     gc.collect()
     gc.freeze()

@@ -5,12 +5,10 @@ import uuid
 from pathlib import Path
 from typing import IO
 
-
-class StateDirInUse(Exception):
-    """Another worker runs on this state directory."""
+from runtime.errors import StateDirInUse
 
 
-class Identity:
+class WorkerIdentity:
     """The name of the worker whose state lives in a folder; it is held until `release`.
 
     A successor has the same name, hence the same transactional ids, and ends at once what this one left open.

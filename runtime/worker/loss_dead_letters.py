@@ -11,11 +11,11 @@ from runtime.data_loss.losses import Loss
 from runtime.kafka.topics import ensure_topics
 from runtime.model.dead_letters import dead_letter
 from runtime.model.records import Write
-from runtime.model.topology import Plan
+from runtime.model.topology import Topology
 from schemas.topics import DEAD_LETTERS, FORTNIGHT
 
 
-class LossLetters:
+class LossDeadLetters:
     """Writes losses of changelogs to `<changelog>.dead-letters`.
 
     Arguments:
@@ -24,7 +24,7 @@ class LossLetters:
         write: returns once what it is given is acknowledged.
     """
 
-    def __init__(self, settings: Settings, plan: Plan, write: Callable[[Sequence[Write]], Awaitable[None]]) -> None:
+    def __init__(self, settings: Settings, plan: Topology, write: Callable[[Sequence[Write]], Awaitable[None]]) -> None:
         self._settings = settings
         self._holders = {plan.tables[name].changelog: service.name for name, service in plan.holders.items()}
         self._write = write

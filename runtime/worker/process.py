@@ -13,12 +13,10 @@ from runtime.common import failpoints
 from runtime.common.logs import configure
 from runtime.common.settings import Settings
 from runtime.data_loss.losses import RecordsLost
-from runtime.group.offset_migration import CompositionInUse
+from runtime.errors import CompositionInUse, DatabaseNotConfigured, PartitionCountMismatch, StateDirInUse
 from runtime.health.pulse import Pulse
-from runtime.hosting import Hosted, NoDatabase
-from runtime.kafka.topics import WrongPartitions
+from runtime.hosting import ServiceDefinition
 from runtime.worker import gc_tuning, open_files
-from runtime.worker.identity import StateDirInUse
 from runtime.worker.worker import Worker
 
 STOP_S = 10.0
@@ -30,7 +28,7 @@ REST_S = 0.5
 log = logging.getLogger(__name__)
 
 
-def run(hosted: Sequence[Hosted], settings: Settings) -> int:
+def run(hosted: Sequence[ServiceDefinition], settings: Settings) -> int:
     """Runs a worker until SIGTERM or SIGINT. Returns the exit code: 0, or 1 when it could not go on."""
     configure(settings)
     open_files.raise_limit()
@@ -38,7 +36,7 @@ def run(hosted: Sequence[Hosted], settings: Settings) -> int:
     return uvloop.run(_run_and_end(hosted, settings))
 
 
-async def _run_and_end(hosted: Sequence[Hosted], settings: Settings) -> int:
+async def _run_and_end(hosted: Sequence[ServiceDefinition], settings: Settings) -> int:
     code = await _run(hosted, settings)
     left = asyncio.all_tasks() - {asyncio.current_task()}
     for task in left:
@@ -51,7 +49,7 @@ async def _run_and_end(hosted: Sequence[Hosted], settings: Settings) -> int:
     return code
 
 
-async def _run(hosted: Sequence[Hosted], settings: Settings) -> int:
+async def _run(hosted: Sequence[ServiceDefinition], settings: Settings) -> int:
     asked = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, asked.set)
@@ -64,9 +62,17 @@ async def _run(hosted: Sequence[Hosted], settings: Settings) -> int:
         await asyncio.wait([starting, *waits], return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             await starting
-            gc_tuning.spare_what_stays()
+            gc_tuning.freeze_startup_objects()
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    except (StateDirInUse, WrongPartitions, CompositionInUse, NoDatabase, RecordsLost, KafkaError, OSError) as error:
+    except (
+        StateDirInUse,
+        PartitionCountMismatch,
+        CompositionInUse,
+        DatabaseNotConfigured,
+        RecordsLost,
+        KafkaError,
+        OSError,
+    ) as error:
         log.error("worker cannot start: %s", str(error) or repr(error))  # noqa: TRY400 - the message says all there is to say
         return 1
     finally:

@@ -12,40 +12,41 @@ from aiokafka.errors import KafkaError
 from yarl import URL
 
 from runtime.common.clock import elapsed_s, utc_now
-from runtime.common.deadlines import Patience
+from runtime.common.deadlines import WaitLimit
 from runtime.common.partitioning import partition_of
 from runtime.common.settings import OnLostRecords, Settings
-from runtime.data_loss.losses import LostRecords
+from runtime.data_loss.losses import LossReporter
+from runtime.errors import BrokerUnavailable, KeyNotOwned, PartitionNotOwned
 from runtime.faust_adapter.app import App
-from runtime.group.offset_migration import adopt
+from runtime.group.offset_migration import migrate_offsets
 from runtime.group.reachability import network_identity
 from runtime.health.watchdog import Watchdog
-from runtime.hosting import Copy, Hosted, NotHere, Unavailable
+from runtime.hosting import ServiceDefinition, StaleRow
 from runtime.http.admission import in_hand
 from runtime.http.connections import Runner
 from runtime.http.server import application
-from runtime.kafka.clients import Names
-from runtime.kafka.group_consumer import KafkaMember
-from runtime.kafka.log_reader import KafkaBroker
+from runtime.kafka.clients import KafkaNames
+from runtime.kafka.group_consumer import KafkaGroupConsumer
+from runtime.kafka.log_reader import KafkaLogReader
 from runtime.kafka.producers import Idempotent, Transactional
-from runtime.kafka.publisher import Announcer
+from runtime.kafka.publisher import Publisher
 from runtime.kafka.topics import ensure_topics, topics_of
 from runtime.loop.checkpoint import AtLeastOnce, Checkpoint, ExactlyOnce
 from runtime.loop.engine import Engine
-from runtime.loop.ownership import NotOwned, Ownership
-from runtime.loop.standby import Follower
+from runtime.loop.ownership import Ownership
+from runtime.loop.standby import StandbyReplicas
 from runtime.metrics.loop import METRICS, LoopMetrics
 from runtime.metrics.side_effects import METRICS as SIDE_EFFECTS
 from runtime.metrics.side_effects import shown
-from runtime.model.limits import Limits
+from runtime.model.limits import SizeLimits
 from runtime.model.records import TopicPartition
 from runtime.model.service import Context, Table
-from runtime.model.topology import Plan
+from runtime.model.topology import Topology
 from runtime.model.watch import Watch, Watches
-from runtime.state.restore import Logs
+from runtime.state.restore import Restorer
 from runtime.state.rocks import RocksStores
-from runtime.worker.identity import Identity
-from runtime.worker.loss_dead_letters import LossLetters
+from runtime.worker.identity import WorkerIdentity
+from runtime.worker.loss_dead_letters import LossDeadLetters
 from schemas.topics import Topic
 from schemas.wire import Message
 
@@ -80,13 +81,13 @@ class Worker:
     CLOSE_S = 0.5
     """Each of the rest."""
 
-    def __init__(self, hosted: Sequence[Hosted], settings: Settings) -> None:
+    def __init__(self, hosted: Sequence[ServiceDefinition], settings: Settings) -> None:
         self.settings = settings
         self.stopping = False
         self.failure: BaseException | None = None
         self._hosted = hosted
-        self.plan = Plan(tuple(h.service for h in hosted))
-        self._names = Names(settings.topic_prefix)
+        self.plan = Topology(tuple(h.service for h in hosted))
+        self._names = KafkaNames(settings.topic_prefix)
         self.metrics: LoopMetrics = METRICS
         self._ownership = Ownership()
         self._watches = Watches()
@@ -97,9 +98,9 @@ class Worker:
         self._open = False
         self._app: App | None = None
         self._watchdog: Watchdog | None = None
-        self._announcer: Announcer | None = None
-        self._limits = Limits()
-        self._patience = Patience(settings.produce_timeout_s)
+        self._announcer: Publisher | None = None
+        self._limits = SizeLimits()
+        self._patience = WaitLimit(settings.produce_timeout_s)
         self._to_stop: list[tuple[float, Callable[[], Awaitable[None]]]] = []
 
     @property
@@ -110,7 +111,7 @@ class Worker:
     async def start(self) -> None:
         """Returns once HTTP is served and the group is joined; `readiness` tells when partitions are taken over."""
         settings, plan = self.settings, self.plan
-        identity = Identity(settings.state_dir)
+        identity = WorkerIdentity(settings.state_dir)
         self._later(identity.release)
         self._stores = stores = RocksStores(settings.state_dir / "tables", settings.state_memory_mb)
         on_disk = stores.on_disk()
@@ -123,15 +124,15 @@ class Worker:
         for lifespan in [h.lifespan for h in self._hosted if h.lifespan is not None]:
             await opened.enter_async_context(lifespan(self))
         await self._reach_broker()
-        self._announcer = Announcer(settings, self._patience)
-        lost = LostRecords(
+        self._announcer = Publisher(settings, self._patience)
+        lost = LossReporter(
             self.metrics,
             stop=settings.on_lost_records is OnLostRecords.STOP,
             failed=self._fail,
-            keep=LossLetters(settings, plan, self._announcer.write_all).keep,
+            keep=LossDeadLetters(settings, plan, self._announcer.write_all).keep,
         )
         if plan.consumed:
-            await adopt(settings, plan, lost)
+            await migrate_offsets(settings, plan, lost)
         await self._announcer.start()
         self._at_stop(self._announcer.stop)
         relays = AsyncExitStack()
@@ -144,23 +145,23 @@ class Worker:
         self._at_stop(self._stop_serving, self.ANSWER_S + self.CLOSE_S)  # first: requests in hand still need the rest
         log.info("worker started group=%s url=%s", self._names.group(plan.group), self.url)
 
-    async def _join(self, identity: Identity, stores: RocksStores, on_disk: set[int], lost: LostRecords) -> None:
+    async def _join(self, identity: WorkerIdentity, stores: RocksStores, on_disk: set[int], lost: LossReporter) -> None:
         """Joins the group of the composition, which a worker does whose services consume anything."""
         settings, plan = self.settings, self.plan
         stores_in_all = max(1, len(plan.tables) * settings.partitions)  # not every service has any
-        broker = KafkaBroker(settings, plan.group, partition_bytes=max(LEAST_BYTES, RESTORE_BYTES // stores_in_all))
+        broker = KafkaLogReader(settings, plan.group, partition_bytes=max(LEAST_BYTES, RESTORE_BYTES // stores_in_all))
         self._at_stop(broker.stop)
         notes: dict[TopicPartition, str] = {}
         changelogs = [table.changelog for table in plan.tables.values()]
-        logs = Logs(broker, lost, changelogs, notes, settings.partitions)
+        logs = Restorer(broker, lost, changelogs, notes, settings.partitions)
         # A topic just made is known before its leaders serve: whoever asks them too early waits out a back-off.
         await logs.ends([TopicPartition(topic, p) for topic in topics_of(plan) for p in range(settings.partitions)])
-        self._member = member = KafkaMember(settings, plan, notes)
-        copies_broker = KafkaBroker(
+        self._member = member = KafkaGroupConsumer(settings, plan, notes)
+        copies_broker = KafkaLogReader(
             settings, plan.group, most_rows=500, partition_bytes=max(LEAST_BYTES, FOLLOW_BYTES // stores_in_all)
         )
         self._at_stop(copies_broker.stop)
-        self._copies = Follower(plan, stores, copies_broker, self.metrics, member.confirmed, lost)
+        self._copies = StandbyReplicas(plan, stores, copies_broker, self.metrics, member.confirmed, lost)
         self._at_stop(self._copies.stop)
         checkpoint = self._new_checkpoint(identity.name, member, notes)
         await checkpoint.start()
@@ -221,14 +222,14 @@ class Worker:
         await self._ended.wait()
 
     def read(self, table: Table[M], key: str) -> M | None:
-        """The committed row of `key`, from this worker's own state. Raises `NotHere`."""
+        """The committed row of `key`, from this worker's own state. Raises `KeyNotOwned`."""
         raw_key = key.encode()
         try:
             store = self._ownership.store(table.name, partition_of(raw_key, self.settings.partitions))
-        except NotOwned as error:
-            raise NotHere(str(error)) from None
+        except PartitionNotOwned as error:
+            raise KeyNotOwned(str(error)) from None
         if not self._confirmed:
-            raise NotHere("the group has not confirmed for a session that this worker owns anything")
+            raise KeyNotOwned("the group has not confirmed for a session that this worker owns anything")
         raw = store.get(raw_key)
         return None if raw is None else table.model.from_json(raw)
 
@@ -236,17 +237,17 @@ class Worker:
         """Whether the key's partition is held here, with all that had been written to it before."""
         return self._ownership.settled(partition_of(key.encode(), self.settings.partitions))
 
-    async def transact(self, table: Table[Any], key: str, decide: Callable[[Context], T]) -> T:
+    async def submit(self, table: Table[Any], key: str, decide: Callable[[Context], T]) -> T:
         """Has `decide` run in the loop. See `runtime.hosting.Host`."""
         if self._app is None:
-            raise NotHere("not started")
+            raise KeyNotOwned("not started")
         try:
             async with self._patience.limit():
-                return await self._engine.transact(table, key, decide)
+                return await self._engine.submit(table, key, decide)
         except TimeoutError:
-            raise Unavailable("the broker did not take the batch in time") from None
+            raise BrokerUnavailable("the broker did not take the batch in time") from None
 
-    def copy(self, table: Table[M], key: str) -> Copy[M] | None:
+    def copy(self, table: Table[M], key: str) -> StaleRow[M] | None:
         """The row of `key` as this worker has it, though it may not own the partition."""
         if self._app is None:
             return None
@@ -257,7 +258,7 @@ class Worker:
         if raw is None:
             return None
         owned = self._ownership.owns(partition) and self._confirmed
-        return Copy(table.model.from_json(raw), 0.0 if owned else self._copies.age(table.name, partition))
+        return StaleRow(table.model.from_json(raw), 0.0 if owned else self._copies.age(table.name, partition))
 
     @property
     def _confirmed(self) -> bool:
@@ -282,9 +283,9 @@ class Worker:
         return self._app.standbys.get(partition_of(key.encode(), self.settings.partitions), ())
 
     async def produce(self, topic: Topic[M], value: M) -> None:
-        """Returns when every in-sync replica has the message. Raises `Unavailable`."""
+        """Returns when every in-sync replica has the message. Raises `BrokerUnavailable`."""
         if self._announcer is None:
-            raise Unavailable("the broker is not reached yet")
+            raise BrokerUnavailable("the broker is not reached yet")
         await self._announcer.write(topic, value)
 
     def readiness(self) -> Mapping[str, Any]:
@@ -378,7 +379,9 @@ class Worker:
             else:
                 return
 
-    def _new_checkpoint(self, instance: str, member: KafkaMember, notes: Mapping[TopicPartition, str]) -> Checkpoint:
+    def _new_checkpoint(
+        self, instance: str, member: KafkaGroupConsumer, notes: Mapping[TopicPartition, str]
+    ) -> Checkpoint:
         settings, group = self.settings, self.plan.group
         if settings.at_least_once:
             return AtLeastOnce(

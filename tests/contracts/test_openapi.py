@@ -8,7 +8,7 @@ import pytest
 
 from ecosystem.services import NAMES, build
 from runtime.common.settings import Settings
-from runtime.hosting import Hosted
+from runtime.hosting import ServiceDefinition
 from runtime.http.openapi import document
 from runtime.http.server import application
 from runtime.http.signatures import FORWARDED_BY
@@ -26,7 +26,7 @@ class Unstarted:
     settings = Settings()
 
 
-def operations(hosted: Hosted) -> set[str]:
+def operations(hosted: ServiceDefinition) -> set[str]:
     """Those a service answers, as they are mounted: `GET /v1/orders/{id}`."""
     if hosted.routes is None:
         return set()
@@ -35,7 +35,7 @@ def operations(hosted: Hosted) -> set[str]:
     return answered - OPERATIONAL
 
 
-def described(*hosted: Hosted) -> set[str]:
+def described(*hosted: ServiceDefinition) -> set[str]:
     """Those that a document describes."""
     return {f"{m.upper()} {path}" for path, methods in document(hosted)["paths"].items() for m in methods}
 

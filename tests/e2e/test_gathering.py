@@ -3,7 +3,7 @@
 import pytest
 
 from orders_service.state import ORDERS_VIEW
-from runtime.hosting import NotHere
+from runtime.errors import KeyNotOwned
 from schemas.messages import CheckType, OrderValidation, ValidationResult
 from schemas.topics import ORDER_VALIDATIONS, ORDERS
 from tests.workers import until
@@ -90,5 +90,5 @@ def view(worker, order_id):
     """The row; `None` while the partition moves, too."""
     try:
         return worker.read(ORDERS_VIEW, order_id)
-    except NotHere:
+    except KeyNotOwned:
         return None

@@ -24,12 +24,12 @@ from fulfilment_service.state import PROGRESS
 from portal_service.view import CHECK_INS_VIEW
 from product_subscribers.monitoring.counts import ALL
 from runtime.common.settings import Guarantee
-from runtime.data_loss.losses import Cause, Loss, Path
+from runtime.data_loss.losses import Loss, LossCause, LossPath
 from runtime.kafka import aiokafka_internals, clients
 from runtime.kafka.topics import ensure_topics
 from runtime.model.dead_letters import LOST_UNTIL, dead_letter
 from runtime.model.records import Record
-from runtime.model.service import Pending, Table
+from runtime.model.service import PendingSideEffect, Table
 from schemas.api import CheckinState
 from schemas.messages import (
     CheckinRejected,
@@ -199,7 +199,7 @@ async def all_is_done(deployment, worker, mail):
 
 
 def pending_of(service):
-    return Table(f"{service}-effects", Pending)
+    return Table(f"{service}-effects", PendingSideEffect)
 
 
 async def order(deployment, worker, id_, **content):
@@ -943,7 +943,7 @@ async def test_records_that_were_lost_are_found_once_and_may_be_what_else_is_wro
     stuck(logs)
     settings = await topics.write(kafka, logs.records)
     [order, *_] = logs.of(Source.ORDERS, "open")
-    loss = Loss("order-validations", order.partition, 5, 9, Path.INPUT, Cause.REMOVED)
+    loss = Loss("order-validations", order.partition, 5, 9, LossPath.INPUT, LossCause.REMOVED)
     gone = dead_letter(loss.record(), "orders", loss.says, datetime.now(UTC))
     other = Record("order-validations", order.partition, 3, 0, b"k", b"v", ((LOST_UNTIL, b"4"),))
     await ensure_topics(settings, {gone.topic: {}})

@@ -11,8 +11,8 @@ from aiokafka import TopicPartition as Physical
 from faust.assignor.partition_assignor import PartitionAssignor
 
 from ecosystem.services import CORE, build
+from runtime.errors import CompositionInUse
 from runtime.faust_adapter.assignor import Assignor
-from runtime.group.offset_migration import CompositionInUse
 from runtime.model.records import CONSUMED_BY
 from runtime.worker.worker import Worker
 from schemas.messages import Order, OrderState
@@ -142,7 +142,7 @@ async def test_who_stopped_at_different_places_must_get_even_first(deployment):
     await stop_all(deployment)
 
     said = await refused(deployment, *CORE)
-    assert re.search(r"orders\[\d\].* still to be decided by fraud.* Run fraud by itself until its lag is 0", said)
+    assert re.search(r"orders\[\d\].* still to be processed by fraud.* Run fraud by itself until its lag is 0", said)
     fraud = await deployment.start("fraud", name="fraud", wrap=decisions.watch)
     await drained(deployment)
     await deployment.stop(fraud)

@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError
 from ecosystem.embedded.postgres import Postgres
 from runtime.common.settings import Settings
 from runtime.database.pool import Database, alembic_config
-from runtime.hosting import DatabaseAway, NoDatabase
+from runtime.errors import DatabaseNotConfigured, DatabaseUnavailable
 from tests.workers import PATIENCE_S, until
 
 MIGRATIONS = {
@@ -97,7 +97,7 @@ async def test_a_database_that_is_away_is_waited_for_and_missed_without_a_fault(
         url = server.database("checkin")
         server.kill()
         opened = await open_database(url, reached=False)
-        with pytest.raises(DatabaseAway):
+        with pytest.raises(DatabaseUnavailable):
             await scalar(opened, "SELECT 1")
 
         server.restart()
@@ -105,7 +105,7 @@ async def test_a_database_that_is_away_is_waited_for_and_missed_without_a_fault(
         assert await scalar(opened, "SELECT 1") == 1
 
         server.kill()
-        with pytest.raises(DatabaseAway):
+        with pytest.raises(DatabaseUnavailable):
             await scalar(opened, "SELECT 1")
         server.restart()
         assert await scalar(opened, "SELECT 1") == 1, "at the first attempt"
@@ -120,7 +120,7 @@ async def test_one_that_is_frozen_is_given_up_in_time(tmp_path, open_database):
             os.kill(pid, signal.SIGSTOP)
         try:
             async with asyncio.timeout(PATIENCE_S):
-                with pytest.raises(DatabaseAway):
+                with pytest.raises(DatabaseUnavailable):
                     await scalar(opened, "SELECT 1")
         finally:
             for pid in (backend, server.pid):
@@ -131,14 +131,14 @@ async def test_one_that_is_frozen_is_given_up_in_time(tmp_path, open_database):
 async def _answered(opened):
     try:
         return await scalar(opened, "SELECT 1")
-    except DatabaseAway:
+    except DatabaseUnavailable:
         return None
 
 
 async def test_no_more_connections_than_there_may_be(database_url, open_database):
     opened = await open_database(database_url, database_pool=2, database_timeout_s=3)
     async with opened.transaction(PATIENCE_S), opened.transaction(PATIENCE_S):
-        with pytest.raises(DatabaseAway):
+        with pytest.raises(DatabaseUnavailable):
             await scalar(opened, "SELECT 1")
     assert await scalar(opened, "SELECT 1") == 1
 
@@ -174,11 +174,11 @@ async def test_what_is_our_own_fault_is_no_absence(database_url, open_database):
 async def test_a_url_that_is_none_is_told_and_ends_nothing(open_database, url):
     opened = await open_database(url, reached=False)
     await until(lambda: opened.away != "not reached yet", "told")
-    with pytest.raises(DatabaseAway):
+    with pytest.raises(DatabaseUnavailable):
         await scalar(opened, "SELECT 1")
 
 
 async def test_without_a_url_it_says_which_is_missing():
-    with pytest.raises(NoDatabase, match="CHECKIN_DATABASE_URL"):
+    with pytest.raises(DatabaseNotConfigured, match="CHECKIN_DATABASE_URL"):
         async with Database("checkin", None, MIGRATIONS["checkin"], Settings()).opened():
             pass

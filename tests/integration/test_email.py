@@ -12,8 +12,8 @@ from aiosmtpd.smtp import SMTP, AuthResult
 from ecosystem.clients.dead_letters.redrive import redrive
 from ecosystem.embedded.ports import free_ports
 from email_service.compose import message_id
-from email_service.state import Kind
-from runtime.mail.mailer import PostOffice
+from email_service.state import EmailKind
+from runtime.mail.mailer import SmtpMailer
 from schemas.messages import Customer, Order, OrderState, Payment
 from schemas.topics import BY_LEVEL, CUSTOMERS, ORDERS, ORDERS_ENRICHED, PAYMENTS, CustomerLevel
 from tests.letters import READY_S, Mailbox, serving
@@ -54,7 +54,7 @@ async def test_order_payment_and_customer_come_in_one_letter(deployment, mailbox
 
     [letter] = mailbox.letters
     assert letter["To"] == "Franz Kafka <franz@example.org>"
-    assert letter["Message-ID"] == message_id("o1", Kind.VALIDATED, "example.com")
+    assert letter["Message-ID"] == message_id("o1", EmailKind.VALIDATED, "example.com")
     assert abs(letter["Date"].datetime - datetime.now(UTC)) < timedelta(hours=1)
     for part in ("plain", "html"):
         text = letter.get_body((part,)).get_content()
@@ -91,7 +91,7 @@ async def test_a_busy_server_is_asked_again_and_a_few_connections_serve_all(depl
     await until(lambda: len(mailbox.letters) == 5, "five letters")
 
     assert len({letter["Message-ID"] for letter in mailbox.letters}) == 5
-    assert mailbox.connections <= PostOffice.AT_ONCE
+    assert mailbox.connections <= SmtpMailer.AT_ONCE
 
 
 async def test_a_refused_address_is_set_aside_and_holds_nobody_up(deployment, mailbox, server):

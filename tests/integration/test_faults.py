@@ -5,9 +5,8 @@ import asyncio
 import pytest
 from aiokafka.errors import OutOfOrderSequenceNumber
 
-from runtime.hosting import Unavailable
+from runtime.errors import BrokerUnavailable, CommitFenced
 from runtime.kafka.topics import ensure_topics
-from runtime.loop.checkpoint import Refused
 from runtime.model.records import Membership
 from schemas.messages import Order, OrderState
 from schemas.topics import ORDERS
@@ -35,10 +34,10 @@ async def test_a_worker_the_group_does_not_know_decides_no_deadline_either(deplo
         if refused.is_set():
             await looked.wait()
             return await commit(writes, membership)
-        with pytest.raises(Refused):
+        with pytest.raises(CommitFenced):
             await commit(writes, Membership(membership.generation, "nobody-knows-me"))
         refused.set()
-        raise Refused("the group does not know this member")
+        raise CommitFenced("the group does not know this member")
 
     worker._engine.loop._checkpoint.commit = commit_deadlines_unknown
     await deployment.send(ORDERS, order("o1"))
@@ -72,7 +71,7 @@ async def test_a_producer_that_the_broker_refuses_for_good_is_replaced(deploymen
         return refused
 
     monkeypatch.setattr(broken, "send", gap)
-    with pytest.raises(Unavailable):
+    with pytest.raises(BrokerUnavailable):
         await worker.produce(ORDERS, order("o1"))
     await worker.produce(ORDERS, order("o1"))
 
@@ -91,7 +90,7 @@ async def test_what_waits_for_the_broker_is_bounded(deployment, monkeypatch, bou
     monkeypatch.setattr(worker._announcer, bound, 1)
     first = asyncio.create_task(worker.produce(ORDERS, order("o1")))
     await asyncio.sleep(0)
-    with pytest.raises(Unavailable, match="wait for the broker already"):
+    with pytest.raises(BrokerUnavailable, match="wait for the broker already"):
         await worker.produce(ORDERS, order("o2"))
     acknowledge.set_result(None)
     await first

@@ -16,7 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from email_service.state import CUSTOMERS as ADDRESSES
-from runtime.hosting import NotHere
+from runtime.errors import KeyNotOwned
 from runtime.model.dead_letters import MAX_BYTES, REASON
 from runtime.model.records import TopicPartition
 from schemas.topics import CATALOGUE, DEAD_LETTERS
@@ -92,7 +92,7 @@ class Shop:
     def row(self, table, key):
         try:
             return self.worker.read(table, key)
-        except NotHere:
+        except KeyNotOwned:
             return None
 
 

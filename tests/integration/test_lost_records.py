@@ -21,13 +21,14 @@ from ecosystem.clients.dead_letters import read
 from ecosystem.embedded.kafka import Cluster
 from orders_service.state import ORDERS_VIEW
 from runtime.common.partitioning import partition_of
-from runtime.data_loss.losses import Cause, LostRecords, Path, RecordsLost
-from runtime.kafka.log_reader import KafkaBroker
-from runtime.loop.checkpoint import ExactlyOnce, Unsettled
-from runtime.loop.standby import Follower
+from runtime.data_loss.losses import LossCause, LossPath, LossReporter, RecordsLost
+from runtime.errors import CommitInDoubt
+from runtime.kafka.log_reader import KafkaLogReader
+from runtime.loop.checkpoint import ExactlyOnce
+from runtime.loop.standby import StandbyReplicas
 from runtime.metrics.loop import LoopMetrics
 from runtime.model.service import Input, Service, Table
-from runtime.model.topology import Plan
+from runtime.model.topology import Topology
 from runtime.state.stores import MemoryStores
 from schemas.messages import Order, StockLevel
 from schemas.topics import FOR_EVER, ORDERS, WAREHOUSE_INVENTORY
@@ -295,7 +296,7 @@ async def test_an_input_that_was_made_anew_is_read_from_its_start(deployment, ca
     worker = await deployment.start()
     await decided(deployment, worker, *ids)
 
-    assert {m.split("cause=")[1].split()[0] for m in told(caplog)} == {Cause.RECREATED}
+    assert {m.split("cause=")[1].split()[0] for m in told(caplog)} == {LossCause.RECREATED}
     assert await gone(deployment) == [(ORDERS.name, p, 0, 0) for p in sorted(before)]
     assert len(told(caplog)) == len(before)
 
@@ -340,7 +341,7 @@ async def test_state_whose_changelog_was_made_anew_is_told_to_be_lost(deployment
     await worker.ended()
     assert isinstance(worker.failure, RecordsLost)
     assert worker.failure.loss.topic == ORDERS_VIEW.changelog
-    assert worker.failure.loss.cause is Cause.RECREATED
+    assert worker.failure.loss.cause is LossCause.RECREATED
     await deployment.stop(worker)
     assert await gone(deployment) == []
     caplog.clear()
@@ -370,13 +371,13 @@ async def test_a_copy_whose_changelog_was_made_anew_is_told_to_be_lost(deploymen
     async def keep(loss):
         kept.append(loss)
 
-    lost = LostRecords(LoopMetrics(CollectorRegistry()), stop=stop, failed=failures.append, keep=keep)
-    broker = KafkaBroker(deployment.settings(), "keeper")
+    lost = LossReporter(LoopMetrics(CollectorRegistry()), stop=stop, failed=failures.append, keep=keep)
+    broker = KafkaLogReader(deployment.settings(), "keeper")
     confirmed = asyncio.get_running_loop().time
     stores = MemoryStores()
 
     def follower():
-        return Follower(Plan((KEEPER,)), stores, broker, LoopMetrics(CollectorRegistry()), confirmed, lost)
+        return StandbyReplicas(Topology((KEEPER,)), stores, broker, LoopMetrics(CollectorRegistry()), confirmed, lost)
 
     async with admin(deployment) as client:
         await client.create_topics([NewTopic(topic, 1, 1)])
@@ -395,7 +396,7 @@ async def test_a_copy_whose_changelog_was_made_anew_is_told_to_be_lost(deploymen
         await until(lambda: failures if stop else kept, "told")
         assert (rows().keys() == {b"a", b"b", b"c"}) is stop
         assert "path=standby cause=recreated" in told(caplog)[0]
-        assert [loss.path for loss in kept] == ([] if stop else [Path.STANDBY])
+        assert [loss.path for loss in kept] == ([] if stop else [LossPath.STANDBY])
     finally:
         await second.stop()
         await broker.stop()
@@ -476,7 +477,7 @@ async def test_a_rebalance_and_a_failed_batch_in_between_tell_it_neither_twice_n
     async def fails_at_first(self, writes, membership):
         if failed["batches"] < 2 and any(w.topic == ORDERS.dead_letters for w in writes.announcements):
             failed["batches"] += 1
-            raise Unsettled("made up")
+            raise CommitInDoubt("made up")
         return await commit(self, writes, membership)
 
     monkeypatch.setattr(ExactlyOnce, "commit", fails_at_first)

@@ -12,7 +12,8 @@ from ecosystem.audit import audit
 from ecosystem.clients.dead_letters import read
 from ecosystem.clients.dead_letters.redrive import redrive
 from runtime.common.partitioning import partition_of
-from runtime.kafka.topics import WrongPartitions, ensure_topics, public_topics
+from runtime.errors import PartitionCountMismatch
+from runtime.kafka.topics import ensure_topics, public_topics
 from schemas.messages import Customer, StockLevel
 from schemas.topics import CUSTOMERS, WAREHOUSE_INVENTORY
 from tests.commands import orders
@@ -170,13 +171,13 @@ async def test_a_topic_that_is_given_more_partitions_is_read_on_and_its_records_
 
 async def test_a_worker_with_another_number_of_partitions_is_still_refused(deployment):
     await ensure_topics(deployment.settings(), public_topics())
-    with pytest.raises(WrongPartitions, match="has 4 partitions, PARTITIONS says 2"):
+    with pytest.raises(PartitionCountMismatch, match="has 4 partitions, PARTITIONS says 2"):
         await ensure_topics(deployment.settings(partitions=2), public_topics())
-    with pytest.raises(WrongPartitions, match="has 4 partitions, PARTITIONS says 8"):
+    with pytest.raises(PartitionCountMismatch, match="has 4 partitions, PARTITIONS says 8"):
         await ensure_topics(deployment.settings(partitions=8), public_topics())
     await raised(deployment, WAREHOUSE_INVENTORY.name, 8)
     await ensure_topics(deployment.settings(), public_topics())
-    with pytest.raises(WrongPartitions):
+    with pytest.raises(PartitionCountMismatch):
         await ensure_topics(deployment.settings(partitions=8), public_topics())
 
 

@@ -13,7 +13,7 @@ from checkin_service.models import OUTBOX
 from runtime.common.settings import Settings
 from runtime.database.outbox import EVENT_ID, MOST_BYTES, Outbox
 from runtime.database.pool import Database
-from runtime.hosting import DatabaseAway, Unavailable
+from runtime.errors import BrokerUnavailable, DatabaseUnavailable
 from schemas.messages import CheckinRejected
 from schemas.topics import CHECKIN_REJECTIONS
 from tests.workers import PATIENCE_S, until
@@ -31,7 +31,7 @@ class Log:
             if self._faults is not None:
                 await asyncio.sleep(self._faults.random() / 500)
                 if self._faults.random() < 0.05:
-                    raise Unavailable("in the middle of it")
+                    raise BrokerUnavailable("in the middle of it")
             self.written.append((write.key.decode(), dict(write.headers)[EVENT_ID].decode()))
 
     @property
@@ -146,7 +146,7 @@ async def test_what_was_sent_and_not_marked_is_sent_again_with_the_same_id(datab
                     text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle in transaction'")
                 )
 
-        with pytest.raises(DatabaseAway):
+        with pytest.raises(DatabaseUnavailable):
             await outbox.relay_once(publish_and_lose_the_database)
         # The server tells that it gives the connection up a moment before it lets go of its locks.
         assert await until(lambda: outbox.relay_once(log.publish), "relayed again") == 3
@@ -180,7 +180,7 @@ async def test_writers_and_relays_at_odds_lose_nothing_and_keep_the_order_of_eac
         while True:
             try:
                 await outbox.relay_once(log.publish)
-            except (DatabaseAway, Unavailable):
+            except (DatabaseUnavailable, BrokerUnavailable):
                 pass
             await asyncio.sleep(chance.random() / 100)
 
@@ -210,7 +210,7 @@ async def test_writers_and_relays_at_odds_lose_nothing_and_keep_the_order_of_eac
 async def _all_relayed(outbox, log):
     try:
         await relay_all(outbox, log)
-    except DatabaseAway:  # the last connection to be taken away
+    except DatabaseUnavailable:  # the last connection to be taken away
         return False
     return not [row for row in await rows(outbox) if row.published_at is None]
 

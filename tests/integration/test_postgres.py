@@ -189,6 +189,6 @@ def test_a_user_who_is_not_in_the_list_of_users_may_start_it(tmp_path):
 
 @pytest.mark.skipif(not ROOT, reason="asks to be root")
 def test_where_root_has_no_way_the_remedy_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(unprivileged, "_ways", lambda: iter([unprivileged.Identity(("false",), 0, 0)]))
+    monkeypatch.setattr(unprivileged, "_ways", lambda: iter([unprivileged.ProcessIdentity(("false",), 0, 0)]))
     with pytest.raises(PostgresError, match=r"(?s)does not run as root.*CHECKIN_DATABASE_URL"):
         Postgres(tmp_path / "home").start()

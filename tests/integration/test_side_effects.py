@@ -9,7 +9,7 @@ import pytest
 from smtp_script import HANG, Script
 
 from ecosystem.clients.dead_letters.redrive import redrive
-from runtime.side_effects.scheduler import Attempts
+from runtime.side_effects.scheduler import AttemptScheduler
 from schemas.messages import Customer, Order, OrderState
 from schemas.topics import CUSTOMERS, ORDERS
 from tests.workers import until
@@ -70,7 +70,9 @@ async def test_a_thousand_that_are_put_off_delay_nobody_and_are_seen(deployment,
         dead = [customer(n, f"dead{n % domains}.example") for n in range(BAD)]
         await send(deployment, dead)
         await until(lambda: len(worker._engine.effects) == BAD, "all of them wait", every=0.1)
-        await until(lambda: script.attempts.total() >= (BAD if domains == BAD else Attempts.MOST_FAILURES), "attempts")
+        await until(
+            lambda: script.attempts.total() >= (BAD if domains == BAD else AttemptScheduler.MOST_FAILURES), "attempts"
+        )
 
         begun, before = asyncio.get_running_loop().time(), script.attempts.total()
         good = [customer(5000 + n, f"fine{n % 5}.example") for n in range(GOOD)]

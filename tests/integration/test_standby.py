@@ -7,11 +7,11 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from prometheus_client import CollectorRegistry
 
 from orders_service.state import ORDERS_VIEW
-from runtime.kafka.log_reader import KafkaBroker
-from runtime.loop.standby import Follower
+from runtime.kafka.log_reader import KafkaLogReader
+from runtime.loop.standby import StandbyReplicas
 from runtime.metrics.loop import LoopMetrics
 from runtime.model.service import Input, Service, Table
-from runtime.model.topology import Plan
+from runtime.model.topology import Topology
 from runtime.state.stores import MemoryStores
 from schemas.messages import StockLevel
 from schemas.topics import WAREHOUSE_INVENTORY
@@ -142,9 +142,9 @@ async def test_a_worker_that_the_group_has_not_confirmed_says_nothing_as_owner(d
 
 
 async def test_a_changelog_that_is_made_anew_is_followed_anew(deployment):
-    broker = KafkaBroker(deployment.settings(), "keeper")
+    broker = KafkaLogReader(deployment.settings(), "keeper")
     confirmed = asyncio.get_running_loop().time
-    follower = Follower(Plan((KEEPER,)), MemoryStores(), broker, LoopMetrics(CollectorRegistry()), confirmed)
+    follower = StandbyReplicas(Topology((KEEPER,)), MemoryStores(), broker, LoopMetrics(CollectorRegistry()), confirmed)
     topic = deployment.prefix + LEVELS.changelog
     admin = AIOKafkaAdminClient(bootstrap_servers=deployment.servers)
     await admin.start()

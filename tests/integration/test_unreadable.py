@@ -19,13 +19,13 @@ from ecosystem.clients.dead_letters.redrive import redrive
 from ecosystem.embedded.kafka import Cluster
 from orders_service.state import ORDERS_VIEW
 from runtime.common.partitioning import partition_of
-from runtime.data_loss.losses import Cause, LostRecords, RecordsLost
-from runtime.kafka.log_reader import KafkaBroker
+from runtime.data_loss.losses import LossCause, LossReporter, RecordsLost
+from runtime.kafka.log_reader import KafkaLogReader
 from runtime.kafka.topics import ensure_topics, topics_of
-from runtime.loop.standby import Follower
+from runtime.loop.standby import StandbyReplicas
 from runtime.metrics.loop import LoopMetrics
 from runtime.model.service import Input, Service, Table
-from runtime.model.topology import Plan
+from runtime.model.topology import Topology
 from runtime.state.stores import MemoryStores
 from schemas.messages import Order, StockLevel
 from schemas.topics import ORDERS, WAREHOUSE_INVENTORY
@@ -266,16 +266,16 @@ async def test_a_damaged_changelog_is_told_and_the_rest_of_it_is_restored(deploy
 @pytest.mark.parametrize("codec", [None, *CODECS])
 async def test_a_copy_follows_every_codec_and_tells_of_what_is_damaged(deployment, cluster, codec):
     topic, kept = deployment.prefix + LEVELS.changelog, []
-    await ensure_topics(deployment.settings(), topics_of(Plan((KEEPER,))))
+    await ensure_topics(deployment.settings(), topics_of(Topology((KEEPER,))))
 
     async def keep(loss):
         kept.append(loss)
 
     stores = MemoryStores()
-    lost = LostRecords(LoopMetrics(CollectorRegistry()), keep=keep)
-    broker = KafkaBroker(deployment.settings(), "keeper")
-    follower = Follower(
-        Plan((KEEPER,)),
+    lost = LossReporter(LoopMetrics(CollectorRegistry()), keep=keep)
+    broker = KafkaLogReader(deployment.settings(), "keeper")
+    follower = StandbyReplicas(
+        Topology((KEEPER,)),
         stores,
         broker,
         LoopMetrics(CollectorRegistry()),
@@ -291,7 +291,7 @@ async def test_a_copy_follows_every_codec_and_tells_of_what_is_damaged(deploymen
         rows = lambda: b"".join(sorted(stores.open(LEVELS.name, 0).rows))  # noqa: E731
         await until(lambda: rows() == b"abcghi", "followed")
         await until(lambda: kept, "told")
-        assert [(loss.first, loss.end, loss.cause) for loss in kept] == [(3, 6, Cause.UNREADABLE)]
+        assert [(loss.first, loss.end, loss.cause) for loss in kept] == [(3, 6, LossCause.UNREADABLE)]
     finally:
         await follower.stop()
         await broker.stop()

@@ -6,20 +6,21 @@ from dataclasses import dataclass, replace
 from unittest.mock import patch
 
 import fulfilment_service.app
-from fulfilment_service.gate import Gate
+from fulfilment_service.gate import FulfilmentGate
 from orders_service.place import place
-from runtime.loop.checkpoint import AtLeastOnce, ExactlyOnce, Unsettled, _in_time
+from runtime.errors import CommitInDoubt
+from runtime.loop.checkpoint import AtLeastOnce, ExactlyOnce, _in_time
 from runtime.loop.engine import Engine
 from runtime.loop.loop import Loop
-from runtime.loop.overlay import Batch
-from runtime.loop.poller import Taking
-from runtime.loop.rebalance import Handover
+from runtime.loop.overlay import BatchOverlay
+from runtime.loop.poller import Poller
+from runtime.loop.rebalance import Rebalance
 from runtime.loop.timers import Timers
 from runtime.model.service import TIMERS_CHANGELOG
 from runtime.side_effects.attempt import _CURRENT, Attempt, until_done
-from runtime.side_effects.dispatcher import Effects
-from runtime.state.restore import Logs
-from runtime.state.ttl_table import Memory
+from runtime.side_effects.dispatcher import SideEffects
+from runtime.state.restore import Restorer
+from runtime.state.ttl_table import TtlTable
 from tests.simulation import world
 from tests.simulation.group import Group
 from tests.simulation.producer import SimulatedProducer
@@ -68,7 +69,7 @@ def announce_before_durable():
 @planted()
 def no_dedupe():
     """A validator does not look whether it has judged an order before."""
-    with patch.object(Memory, "get", lambda self, ctx, key: None):
+    with patch.object(TtlTable, "get", lambda self, ctx, key: None):
         yield
 
 
@@ -94,7 +95,7 @@ def forget_the_overlay():
         raw = self.store(table.name, partition).get(key.encode())
         return None if raw is None else table.model.from_json(raw)
 
-    with patch.object(Batch, "read", read):
+    with patch.object(BatchOverlay, "read", read):
         yield
 
 
@@ -124,7 +125,7 @@ def changelog_end_at_the_last_stable_offset():
     async def ends(self, partitions):
         return await self._broker.log_ends(partitions, committed=True)
 
-    with patch.object(Logs, "_settled_ends", ends):
+    with patch.object(Restorer, "_settled_ends", ends):
         yield
 
 
@@ -134,7 +135,7 @@ def batch_dropped():
     give_up = Loop._give_up
 
     def drop(self, error, records, epoch):
-        if not isinstance(error, Unsettled):
+        if not isinstance(error, CommitInDoubt):
             give_up(self, error, records, epoch)
 
     with patch.object(Loop, "_give_up", drop):
@@ -153,7 +154,7 @@ def batch_tried_again():
         done = await step(self, taken, epoch)
         self._given_up = given_up
         for error in errors:
-            if isinstance(error, Unsettled):
+            if isinstance(error, CommitInDoubt):
                 ownership._stores, ownership.partitions, ownership.running = stores, partitions, True
                 return await step(self, taken, ownership.epoch)
             given_up(error)
@@ -195,7 +196,7 @@ def takeover_without_seeking():
         self._client.seek({tp: max(offset, behind.get(tp, 0)) for tp, offset in positions.items()})
         self._reading.set()
 
-    with patch.object(Taking, "read_from", read_from):
+    with patch.object(Poller, "read_from", read_from):
         yield
 
 
@@ -213,7 +214,10 @@ def takeover_not_tried_again():
     async def once(self, after=0.0):
         await self._take_over()
 
-    with patch.object(Handover, "_until_done", once), patch.object(Logs, "committed", _sometimes(Logs.committed)):
+    with (
+        patch.object(Rebalance, "_until_done", once),
+        patch.object(Restorer, "committed", _sometimes(Restorer.committed)),
+    ):
         yield
 
 
@@ -251,14 +255,14 @@ def wishes_after_their_state():
 @planted()
 def effects_not_loaded():
     """Who takes partitions over does not look at what is still to be done outside."""
-    with patch.object(Effects, "load", lambda self, table, partition, store: None):
+    with patch.object(SideEffects, "load", lambda self, table, partition, store: None):
         yield
 
 
 @planted()
 def effect_noted_before_it_is_done():
     """That an effect is done is decided before it is: a crash in between loses it."""
-    perform, noted = Attempt._perform, Effects._noted
+    perform, noted = Attempt._perform, SideEffects._noted
 
     async def later(self):
         pass
@@ -267,7 +271,7 @@ def effect_noted_before_it_is_done():
         await noted(self, row, attempt)
         await perform(attempt)
 
-    with patch.object(Attempt, "_perform", later), patch.object(Effects, "_noted", noted_first):
+    with patch.object(Attempt, "_perform", later), patch.object(SideEffects, "_noted", noted_first):
         yield
 
 
@@ -282,8 +286,8 @@ def effects_cut_off():
         suspend(self)
         self.keep(())
 
-    suspend = Effects.suspend
-    with patch.object(Effects, "finish", not_waited_for), patch.object(Effects, "suspend", cut_off):
+    suspend = SideEffects.suspend
+    with patch.object(SideEffects, "finish", not_waited_for), patch.object(SideEffects, "suspend", cut_off):
         yield
 
 
@@ -304,12 +308,12 @@ def effects_wait_in_their_places():
 def fulfilled_once_only():
     """At least once, an order that is known to be fulfilled is not announced again, though that may have been lost."""
 
-    class Once(Gate):
+    class Once(FulfilmentGate):
         def __init__(self, needs, patience, *, repeats):
             super().__init__(needs, patience)
 
     plan_of.cache_clear()
-    with patch.object(fulfilment_service.app, "Gate", Once):
+    with patch.object(fulfilment_service.app, "FulfilmentGate", Once):
         yield
     plan_of.cache_clear()
 

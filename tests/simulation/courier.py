@@ -4,8 +4,9 @@ import asyncio
 from collections import Counter, defaultdict
 from random import Random
 
-from runtime.hosting import Hosted
-from runtime.model.service import Effect, Input, PutOff, RefusedForGood, Service
+from runtime.errors import SideEffectDeferred, SideEffectRejected
+from runtime.hosting import ServiceDefinition
+from runtime.model.service import Input, Service, SideEffect
 from runtime.side_effects.attempt import irrevocable
 from schemas.messages import Order
 from schemas.topics import ORDERS
@@ -41,10 +42,10 @@ class Outside:
         if self._random.random() < 0.15:
             raise OSError("nobody is there")
         if self.refuses(key):
-            raise RefusedForGood("no")
+            raise SideEffectRejected("no")
         now = PROCESS.get().loop.now
         if order.customer_id == self.dead and now < DEAD_UNTIL_S:
-            raise PutOff("not now")
+            raise SideEffectDeferred("not now")
         with irrevocable():
             self.done[key, order.state] += 1
             self.by[key, order.state].add(PROCESS.get().name)
@@ -56,7 +57,7 @@ async def _take(key, order):
     await PROCESS.get().loop.outside.take(key, order)
 
 
-TELLING = Effect("telling", Order, _take, destination=lambda order: str(order.customer_id), at_once=2)
+TELLING = SideEffect("telling", Order, _take, destination=lambda order: str(order.customer_id), at_once=2)
 
 
 def _on_order(order, ctx):
@@ -65,7 +66,7 @@ def _on_order(order, ctx):
 
 
 def build(settings):
-    return Hosted(Service("courier", (Input(ORDERS, _on_order),), (), effects=(TELLING,)))
+    return ServiceDefinition(Service("courier", (Input(ORDERS, _on_order),), (), effects=(TELLING,)))
 
 
 def outside(seed):

@@ -5,7 +5,7 @@ As Apache Kafka's classic protocol: a member joins, the leader hands in the assi
 
 from aiokafka.errors import IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError
 
-from runtime.kafka.aiokafka_internals import Fenced
+from runtime.errors import MemberFenced
 from tests.simulation.network import Pending
 
 EMPTY, PREPARING, COMPLETING, STABLE = "empty", "preparing", "completing", "stable"
@@ -112,7 +112,7 @@ class Group:
         try:
             self._known(member_id, generation)
         except (UnknownMemberIdError, IllegalGenerationError) as error:
-            raise Fenced(type(error).__name__) from None
+            raise MemberFenced(type(error).__name__) from None
         self.pending.setdefault(producer, {}).update(self._recorded(offsets))
 
     def end_transaction(self, producer, committed):

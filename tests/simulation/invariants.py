@@ -5,7 +5,7 @@ from decimal import Decimal
 
 from orders_service.state import ORDERS_VIEW
 from runtime.model.dead_letters import DEAD_LETTERS
-from runtime.model.service import Refused
+from runtime.model.service import RejectedSideEffect
 from schemas.messages import (
     CheckinRejected,
     CheckType,
@@ -321,7 +321,7 @@ def effects_done(outcome):
     if not outcome.runs("courier"):
         return
     done, outside = outcome.world.outside_kafka.done, outcome.world.outside_kafka
-    letters = Counter(r.key for r in outcome.messages(courier(None).service.redone.dead_letters, Refused))
+    letters = Counter(r.key for r in outcome.messages(courier(None).service.redone.dead_letters, RejectedSideEffect))
     for order_id, announced in outcome.decided():
         if outside.refuses(order_id):
             if not letters[order_id]:

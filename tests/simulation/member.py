@@ -10,8 +10,7 @@ from aiokafka.errors import (
     UnknownMemberIdError,
 )
 
-from runtime.kafka.aiokafka_internals import Fenced
-from runtime.loop.poller import OutOfRange
+from runtime.errors import MemberFenced, PositionOutOfRange
 from runtime.model.records import Membership, TopicPartition
 from tests.simulation.network import Channel
 
@@ -33,7 +32,7 @@ class Message:
 
 
 class SimulatedMember:
-    """Implements `runtime.loop.poller.Client`.
+    """Implements `runtime.loop.poller.GroupConsumer`.
 
     Arguments:
         engine: hears of rebalances: `revoked` before the member joins, `assigned` once it has its partitions.
@@ -142,7 +141,7 @@ class SimulatedMember:
         offsets = dict(offsets)
         while True:
             if self._assigned is None or any(tp not in self._assigned for tp in offsets):
-                raise Fenced("not assigned")
+                raise MemberFenced("not assigned")
             member_id, generation = self._member_id, self._generation
             try:
                 await self._network.call(
@@ -152,10 +151,10 @@ class SimulatedMember:
                 )
             except RebalanceInProgressError as error:
                 self._rejoin.set()
-                raise Fenced(repr(error)) from error
+                raise MemberFenced(repr(error)) from error
             except (UnknownMemberIdError, IllegalGenerationError) as error:
                 self._forget_generation()
-                raise Fenced(repr(error)) from error
+                raise MemberFenced(repr(error)) from error
             except KafkaError as error:
                 if not error.retriable:
                     raise
@@ -298,7 +297,7 @@ class SimulatedMember:
                 continue  # the error is raised once there is nothing else
             asked, records, behind = self._buffer.pop(tp)
             if self._positions.get(tp) == asked and records is None:
-                raise OutOfRange(f"{tp.topic}[{tp.partition}]")
+                raise PositionOutOfRange(f"{tp.topic}[{tp.partition}]")
             if self._positions.get(tp) == asked:
                 self._positions[tp] = behind
                 if records:

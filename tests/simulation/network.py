@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from aiokafka.errors import KafkaConnectionError, KafkaError, RequestTimedOutError
 
-from runtime.kafka.aiokafka_internals import Fenced
+from runtime.errors import MemberFenced
 
 REQUEST_TIMEOUT_S = 4.0
 
@@ -156,7 +156,7 @@ class Network:
             self.trace("broker", f"takes {request.name} of {request.channel.process.name} {request.channel.what}")
         try:
             result = request.operation()
-        except (KafkaError, Fenced) as error:
+        except (KafkaError, MemberFenced) as error:
             self._answer(request, None, error)
             return
         if isinstance(result, Pending):

@@ -13,7 +13,7 @@ POLL_S = 0.05
 
 
 class SimulatedRequests:
-    """Implements `runtime.state.restore.Broker`."""
+    """Implements `runtime.state.restore.LogReader`."""
 
     def __init__(self, process, network, broker, group, rows_at_once):
         self._network = network

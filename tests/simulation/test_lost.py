@@ -9,10 +9,10 @@ from unittest.mock import patch
 
 import pytest
 
-from runtime.loop.process import Decider
+from runtime.loop.process import BatchProcessor
 from runtime.model.dead_letters import LOST_UNTIL
 from runtime.model.records import CONSUMED_BY
-from runtime.state.restore import Logs
+from runtime.state.restore import Restorer
 from schemas.topics import DEAD_LETTERS
 from tests.simulation.schedule import LAST_FAULT_S, Event, draw
 from tests.simulation.world import World
@@ -44,7 +44,7 @@ def lossy(seed, *, exactly_once):
 def run(seed, *, exactly_once):
     """Runs a seed. Returns the world, and by group and partition the offsets that were decided."""
     seen = defaultdict(set)
-    decide = Decider.decide
+    decide = BatchProcessor.decide
 
     def noted(self, taken, *arguments):
         for record in taken.records:
@@ -52,7 +52,7 @@ def run(seed, *, exactly_once):
                 seen[self.plan.group, record.topic, record.partition].add(record.offset)
         return decide(self, taken, *arguments)
 
-    with patch.object(Decider, "decide", noted):
+    with patch.object(BatchProcessor, "decide", noted):
         return Losing(lossy(seed, exactly_once=exactly_once)).run(), seen
 
 
@@ -111,15 +111,15 @@ def test_records_passed_over_in_silence_are_found():
         )
         return {tp: max(commits[tp].offset if commits[tp] else 0, starts[tp]) for tp in partitions}
 
-    with patch.object(Logs, "committed", silently):
+    with patch.object(Restorer, "committed", silently):
         assert any(list(faults(*run(seed, exactly_once=True))) for seed in range(SEEDS))
 
 
 def test_ranges_told_outside_of_the_batch_that_passes_over_them_are_found():
     """As if the dead letter were written each time the loss is found."""
-    from runtime.data_loss.losses import LostRecords
+    from runtime.data_loss.losses import LossReporter
 
-    report = LostRecords.report
+    report = LossReporter.report
     everything = defaultdict(list)
 
     def again(self, topic, partition, first, end, where, cause):
@@ -127,7 +127,7 @@ def test_ranges_told_outside_of_the_batch_that_passes_over_them_are_found():
         return report(self, topic, partition, first, end, where, cause)
 
     twice = []
-    with patch.object(LostRecords, "report", again):
+    with patch.object(LossReporter, "report", again):
         for seed in range(SEEDS):
             everything.clear()
             run(seed, exactly_once=True)

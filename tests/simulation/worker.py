@@ -13,15 +13,15 @@ import validators.details.app
 import validators.fraud.app
 import validators.inventory.app
 from runtime.common.settings import Guarantee, Settings, UnknownProducts
-from runtime.data_loss.losses import LostRecords
+from runtime.data_loss.losses import LossReporter
 from runtime.loop.checkpoint import AtLeastOnce, ExactlyOnce
 from runtime.loop.engine import Engine
 from runtime.loop.ownership import Ownership
-from runtime.loop.standby import Follower
+from runtime.loop.standby import StandbyReplicas
 from runtime.metrics.loop import LoopMetrics
-from runtime.model.topology import Plan
+from runtime.model.topology import Topology
 from runtime.model.watch import Watches
-from runtime.state.restore import Logs
+from runtime.state.restore import Restorer
 from runtime.state.stores import MemoryStores
 from tests.simulation import courier
 from tests.simulation.broker import Broker
@@ -59,7 +59,7 @@ def settings_of(exactly_once, deadline_s, batch_limit):
 @lru_cache
 def plan_of(services, exactly_once, deadline_s):
     settings = settings_of(exactly_once, deadline_s, 500)
-    return Plan(tuple(APPS[name].build(settings).service for name in services))
+    return Topology(tuple(APPS[name].build(settings).service for name in services))
 
 
 class SimulatedWorker:
@@ -73,7 +73,7 @@ class SimulatedWorker:
     exactly_once = ExactlyOnce
     at_least_once = AtLeastOnce
     engine = Engine
-    logs = Logs
+    logs = Restorer
 
     def __init__(self, loop, network, broker, number, plan, settings, trace, ended, *, standbys):
         self.loop = loop
@@ -158,11 +158,11 @@ class SimulatedWorker:
             process.alive = False
             self.ended(self, error)
             return
-        lost = LostRecords(METRICS)
+        lost = LossReporter(METRICS)
         copies = None
         if self.standbys:
             follows = SimulatedRequests(process, self.network, self.broker, plan.group, settings.batch_limit)
-            copies = Follower(plan, self.stores, follows, METRICS, member.confirmed)
+            copies = StandbyReplicas(plan, self.stores, follows, METRICS, member.confirmed)
         engine = self.live = self.engine(
             plan,
             partitions=settings.partitions,

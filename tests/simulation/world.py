@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError
 from orders_service.place import place
 from orders_service.state import ORDERS_VIEW
 from runtime.common.partitioning import partition_of
-from runtime.model.commands import NotHere, Unavailable
+from runtime.errors import BrokerUnavailable, KeyNotOwned
 from runtime.model.records import Write
 from schemas.messages import HomeCheckin, Order, Payment, StockLevel
 from schemas.topics import HOME_CHECKINS, ORDERS, PAYMENTS, WAREHOUSE_INVENTORY
@@ -389,8 +389,8 @@ class World:
             answer = None
             try:
                 async with asyncio.timeout(POST_TIMEOUT_S):
-                    answer = await engine.transact(ORDERS_VIEW, order.id, decide) or order
-            except (NotHere, Unavailable, TimeoutError):
+                    answer = await engine.submit(ORDERS_VIEW, order.id, decide) or order
+            except (KeyNotOwned, BrokerUnavailable, TimeoutError):
                 pass
             self.loop.at(self.loop.now + self.network.delay(), self.outside, answered, answer)
 

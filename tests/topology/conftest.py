@@ -11,7 +11,7 @@ import validators.fraud.app
 import validators.inventory.app
 from orders_service.state import ORDERS_VIEW
 from runtime.common.settings import Settings
-from runtime.testing import Topology
+from runtime.testing import TopologyTestDriver
 from schemas.api import OrderOutcome
 from schemas.messages import CheckType, Order, StockLevel
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, WAREHOUSE_INVENTORY
@@ -28,7 +28,7 @@ CORE = {
 class Shop:
     """The core, and what its clients and its warehouse do."""
 
-    def __init__(self, topology: Topology) -> None:
+    def __init__(self, topology: TopologyTestDriver) -> None:
         self.topology = topology
 
     def stock(self, **counts: int) -> None:
@@ -88,7 +88,9 @@ def open_shop(request) -> Callable[..., Shop]:
 
     def opened(*, without: tuple[str, ...] = (), **settings: object) -> Shop:
         services = [app.build(Settings(**settings)).service for name, app in CORE.items() if name not in without]
-        return Shop(Topology(*services, apart="apart" in request.param, fuse="not fused" not in request.param))
+        return Shop(
+            TopologyTestDriver(*services, apart="apart" in request.param, fuse="not fused" not in request.param)
+        )
 
     return opened
 

@@ -10,7 +10,7 @@ import fulfilment_service.app
 from runtime.common.settings import Guarantee, Settings
 from runtime.loop.timers import Timers
 from runtime.model.service import EFFECTS_CHANGELOG, TIMERS_CHANGELOG
-from runtime.testing import Topology
+from runtime.testing import TopologyTestDriver
 from schemas.messages import Customer, Payment
 from schemas.topics import CUSTOMERS, HOME_CHECKINS, PAYMENTS
 from tests.topology.conftest import CORE, Shop
@@ -20,8 +20,9 @@ FRANZ = Customer(id=1, first_name="Franz", last_name="Kafka", email="franz@examp
 TIMERS, EFFECTS = (changelog.removesuffix("-changelog") for changelog in (TIMERS_CHANGELOG, EFFECTS_CHANGELOG))
 
 
-class Interrupted(Topology):
-    """Its workers commit as `runtime.loop.checkpoint.AtLeastOnce` does, and one crashes in the commit of batch `crash_in`.
+class Interrupted(TopologyTestDriver):
+    """Its workers commit as `runtime.loop.checkpoint.AtLeastOnce` does, and one crashes in the commit of batch
+    `crash_in`.
 
     Arguments:
         after: what is durable by then: `wishes`, `some state` (wishes and one table), `state`, `announcements`.

@@ -27,7 +27,7 @@ from runtime.common.partitioning import partition_of
 from runtime.common.settings import Settings
 from runtime.model.records import Write
 from runtime.state.stores import MemoryStore, MemoryStores
-from runtime.testing import Topology
+from runtime.testing import TopologyTestDriver
 from schemas.messages import CheckType, Customer, Payment, ProductEvent, ProductEventKind
 from schemas.topics import CUSTOMERS, HOME_CHECKINS, ORDERS, PAYMENTS, WAREHOUSE_INVENTORY
 from schemas.topics import PRODUCTS as CATALOGUE
@@ -67,7 +67,7 @@ class World:
             patch.setattr(testing, "MemoryStores", self.stores)
             told = Settings(product_notifications_to="shop@example.org")
             services = [app.build(told).service for name, app in SERVICES.items() if name not in without]
-            self.topology = Topology(*services, apart=apart, fuse=fuse)
+            self.topology = TopologyTestDriver(*services, apart=apart, fuse=fuse)
         self.shop = Shop(self.topology)
         self.without = without
 

@@ -8,7 +8,7 @@ import fulfilment_service.app
 import portal_service.app
 from portal_service.view import CHECK_INS_VIEW, MOST
 from runtime.common.settings import Settings
-from runtime.testing import Topology
+from runtime.testing import TopologyTestDriver
 from schemas.messages import CheckinRejected
 from schemas.topics import CHECKIN_REJECTIONS, HOME_CHECKINS
 from tests.topology.conftest import CORE, Shop
@@ -21,7 +21,7 @@ def rejected(event_id="c1", order_no="o1") -> CheckinRejected:
 @pytest.fixture(params=[False, True], ids=["composed", "apart"])
 def topology(request):
     apps = (checkin_service.app, portal_service.app)
-    return Topology(*(app.build(Settings()).service for app in apps), apart=request.param)
+    return TopologyTestDriver(*(app.build(Settings()).service for app in apps), apart=request.param)
 
 
 def shown(topology, order_no="o1"):
@@ -61,7 +61,7 @@ def test_a_check_in_that_comes_twice_from_the_outbox_is_answered_once(guarantee)
     """At least once it is answered again: the first answer may have been lost."""
     apps = [*CORE.values(), fulfilment_service.app]
     services = [app.build(Settings(processing_guarantee=guarantee)).service for app in apps]
-    shop = Shop(Topology(*services))
+    shop = Shop(TopologyTestDriver(*services))
     shop.post(shop.order("o1", product="NONE"))
     shop.topology.send(HOME_CHECKINS, checked_in(), checked_in(), checked_in("c2"))
 

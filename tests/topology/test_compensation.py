@@ -8,7 +8,7 @@ from samples import DETAILS, FRAUD, INVENTORY, verdict
 
 from orders_service.state import ORDERS_VIEW
 from runtime.common.settings import Settings
-from runtime.testing import Topology
+from runtime.testing import TopologyTestDriver
 from schemas.messages import OrderState
 from schemas.topics import ORDER_VALIDATIONS, ORDERS
 from tests.topology.conftest import CORE, Shop
@@ -20,7 +20,7 @@ DEADLINE = timedelta(seconds=60)
 def shop(request):
     """Each service a worker of its own, so that one may be late."""
     services = [app.build(Settings()).service for app in CORE.values()]
-    return Shop(Topology(*services, apart=True, fuse=request.param))
+    return Shop(TopologyTestDriver(*services, apart=True, fuse=request.param))
 
 
 class Away:

@@ -8,13 +8,13 @@ from samples import order
 
 from email_service.app import build
 from email_service.compose import compose
-from email_service.state import JOINS, PAYMENT_ROWS, QUEUE, WAITING, Kind, Letter, Waiting
+from email_service.state import JOINS, PAYMENT_ROWS, QUEUE, WAITING, Email, EmailKind, Waiting
 from runtime.common.partitioning import partition_of
 from runtime.common.settings import Settings
 from runtime.model.records import TopicPartition, Write
-from runtime.model.service import Wake
+from runtime.model.service import ScheduledTimer
 from runtime.state.queues import SLICE
-from runtime.testing import Topology
+from runtime.testing import TopologyTestDriver
 from schemas.messages import Customer, Order, OrderState, Payment
 from schemas.topics import BY_LEVEL, CUSTOMERS, ORDERS, ORDERS_ENRICHED, PAYMENTS
 from tests.topology.conftest import logged
@@ -30,7 +30,7 @@ class Office:
 
     def __init__(self, **settings) -> None:
         self.service = build(Settings(**settings)).service
-        self.topology = Topology(self.service)
+        self.topology = TopologyTestDriver(self.service)
 
     def order(self, state: OrderState = OrderState.VALIDATED, **changes) -> Order:
         content = {"customer_id": 15, "product": "UNDERPANTS", "quantity": 3, "price": 5, **changes}
@@ -108,7 +108,7 @@ def test_how_long_an_unpaid_order_is_remembered_is_a_setting():
 def test_who_reads_it_late_takes_no_payment_for_a_late_one(fuse):
     """The service was down for an hour, and finds a payment that was made with its order."""
     service = build(Settings()).service
-    topology = Topology(service, fuse=fuse)
+    topology = TopologyTestDriver(service, fuse=fuse)
     topology.send(CUSTOMERS, FRANZ)
     validated = order("o1", customer_id=15, state=OrderState.VALIDATED)
     for topic, message in ((ORDERS, validated), (PAYMENTS, PAID)):
@@ -328,11 +328,11 @@ def test_letters_that_an_earlier_version_left_waiting_are_not_lost(guarantee, co
     office = Office(processing_guarantee=guarantee)
     topology = office.topology
     partition, until = partition_of(b"15", topology.partitions), topology.now + timedelta(seconds=60)
-    letter = Letter(kind=Kind.SHIPPED, order=office.order(OrderState.SHIPPED))
+    letter = Email(kind=EmailKind.SHIPPED, order=office.order(OrderState.SHIPPED))
     old = Waiting(letters=(letter,), until=(until,)).to_json().replace(b',"payments":0', b"")
     store = topology.workers[0].stores.open(WAITING.name, partition)
     store.apply({b"15": old}, 0)
-    timers = {b"customer/15": Wake(at=until).to_json()}
+    timers = {b"customer/15": ScheduledTimer(at=until).to_json()}
     topology.workers[0].stores.open("email-timers", partition).apply(timers, 0)
     topology.workers[0].timers.apply("email-timers", partition, timers)
     office.hear(order("o2", customer_id=15, state=OrderState.FAILED, created_at=topology.now))
@@ -359,7 +359,7 @@ def test_a_join_of_an_earlier_version_is_confirmed_if_it_is_paid(office, amount,
     store(JOINS.rows.name, partition).apply({b"o1": json.dumps(join).encode()}, 0)
     hour = str(int(topology.now.timestamp() // 3600)).encode()
     store(JOINS.hours.name, partition).apply({hour: b'{"last":"o1"}'}, 0)
-    timers = {hour: Wake(at=topology.now + timedelta(days=7, hours=1)).to_json()}
+    timers = {hour: ScheduledTimer(at=topology.now + timedelta(days=7, hours=1)).to_json()}
     store("email-timers", partition).apply(timers, 0)
     topology.workers[0].timers.apply("email-timers", partition, timers)
     match then:

@@ -12,9 +12,9 @@ import fulfilment_service.app
 from fulfilment_service.state import CHECK_INS, PROGRESS, Progress
 from runtime.common.partitioning import partition_of
 from runtime.common.settings import Settings
-from runtime.model.service import Wake
+from runtime.model.service import ScheduledTimer
 from runtime.state.queues import SLICE
-from runtime.testing import Topology
+from runtime.testing import TopologyTestDriver
 from schemas.api import FulfilmentStatus
 from schemas.messages import OrderState, Payment
 from schemas.payments import CURRENCIES_SHOWN, RECENT, Paid, payment_key
@@ -32,7 +32,7 @@ def open_shop(request):
     def opened(**settings) -> Shop:
         apps = [*CORE.values(), fulfilment_service.app]
         services = [app.build(Settings(**settings)).service for app in apps]
-        return Shop(Topology(*services, apart=request.param))
+        return Shop(TopologyTestDriver(*services, apart=request.param))
 
     return opened
 
@@ -200,7 +200,7 @@ def rows(shop, table) -> int:
 @pytest.mark.parametrize("what", ["payments", "check-ins"])
 def test_what_comes_for_one_order_costs_the_same_each_however_much_it_is(monkeypatch, what):
     many = 1000
-    topology = Topology(fulfilment_service.app.build(Settings()).service)
+    topology = TopologyTestDriver(fulfilment_service.app.build(Settings()).service)
     batches = logged(topology, monkeypatch)
     for n in range(many):
         if what == "payments":
@@ -216,7 +216,7 @@ def test_what_comes_for_one_order_costs_the_same_each_however_much_it_is(monkeyp
 @pytest.mark.parametrize("then", ["nothing", "FAILED", "VALIDATED", "CREATED"])
 def test_many_check_ins_are_answered_for_in_slices(monkeypatch, guarantee, then):
     many = 1000
-    topology = Topology(fulfilment_service.app.build(Settings(processing_guarantee=guarantee)).service)
+    topology = TopologyTestDriver(fulfilment_service.app.build(Settings(processing_guarantee=guarantee)).service)
     shop = Shop(topology)
     for n in range(many):
         topology.send(HOME_CHECKINS, checked_in(f"c{n:04}"))
@@ -258,11 +258,11 @@ OLD = {
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
 @pytest.mark.parametrize("then", ["VALIDATED", "FAILED", "nothing"])
 def test_what_an_earlier_version_kept_in_one_row_is_not_lost(guarantee, then):
-    topology = Topology(fulfilment_service.app.build(Settings(processing_guarantee=guarantee)).service)
+    topology = TopologyTestDriver(fulfilment_service.app.build(Settings(processing_guarantee=guarantee)).service)
     shop, [worker] = Shop(topology), topology.workers
     partition = partition_of(b"o1", topology.partitions)
     worker.stores.open(PROGRESS.name, partition).apply({b"o1": json.dumps(OLD).encode()}, 0)
-    timers = {b"order/o1": Wake(at=topology.now + timedelta(seconds=60)).to_json()}
+    timers = {b"order/o1": ScheduledTimer(at=topology.now + timedelta(seconds=60)).to_json()}
     worker.stores.open("fulfilment-timers", partition).apply(timers, 0)
     worker.timers.apply("fulfilment-timers", partition, timers)
     assert topology.row(PROGRESS, "o1").sum("EUR") == 14

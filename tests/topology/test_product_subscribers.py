@@ -18,8 +18,8 @@ from product_subscribers.notifications.letters import compose
 from product_subscribers.notifications.state import Notice
 from product_subscribers.security.state import WATCHED
 from runtime.common.settings import Settings
-from runtime.model.service import RefusedForGood
-from runtime.testing import Topology
+from runtime.errors import SideEffectRejected
+from runtime.testing import TopologyTestDriver
 from schemas.messages import ProductAlertKind, ProductEvent, ProductEventKind
 from schemas.topics import PRODUCT_ALERTS, PRODUCTS
 from tests.topology.test_at_least_once import Interrupted
@@ -33,7 +33,7 @@ APPS = {
 BOTH = ("a@example.org", "b@example.org")
 
 
-def subscribers(*names, kind=Topology, how=None, **settings):
+def subscribers(*names, kind=TopologyTestDriver, how=None, **settings):
     return kind(*(APPS[name].build(Settings(**settings)).service for name in names or APPS), **(how or {}))
 
 
@@ -238,5 +238,5 @@ def test_a_letter_is_the_same_however_often_it_is_made_and_another_for_each_even
 
 
 def test_a_letter_that_cannot_be_one_is_refused_for_good():
-    with pytest.raises(RefusedForGood):
+    with pytest.raises(SideEffectRejected):
         compose(Notice(event_id="e1", to="a@example.org", subject="one\ntwo", text=""), "shop@example.com")

@@ -5,9 +5,9 @@ from pydantic import ValidationError
 from samples import order
 
 from email_service.compose import compose
-from email_service.state import Addressed, Kind, Letter
+from email_service.state import AddressedEmail, Email, EmailKind
 from runtime.common.settings import Settings
-from runtime.model.service import RefusedForGood
+from runtime.errors import SideEffectRejected
 from schemas.addresses import address
 from schemas.messages import Customer
 
@@ -41,8 +41,10 @@ def test_an_address_stays_as_it_is(email):
 @pytest.mark.parametrize("email", NONE)
 def test_a_letter_to_what_is_no_address_is_refused_for_good(email):
     franz = Customer(id=15, first_name="Franz", last_name="Kafka", email=email, address="Praha", level="gold")
-    with pytest.raises(RefusedForGood, match="no letter can be addressed to customer 15"):
-        compose(Addressed(letter=Letter(kind=Kind.SHIPPED, order=order()), customer=franz), "orders@example.com")
+    with pytest.raises(SideEffectRejected, match="no letter can be addressed to customer 15"):
+        compose(
+            AddressedEmail(letter=Email(kind=EmailKind.SHIPPED, order=order()), customer=franz), "orders@example.com"
+        )
 
 
 @pytest.mark.parametrize("email", NONE)

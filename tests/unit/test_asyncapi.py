@@ -17,7 +17,7 @@ from ecosystem.services import NAMES, build
 from runtime.common.settings import Settings
 from runtime.http.asyncapi import document
 from runtime.kafka.topics import topics_of
-from runtime.model.topology import Plan
+from runtime.model.topology import Topology
 from schemas.topics import CATALOGUE
 
 HERE = Path(__file__).parent
@@ -62,7 +62,7 @@ def test_the_document_of_any_worker_is_valid(names):
 
 
 def test_every_topic_is_a_channel_but_for_changelogs(described):
-    plan = Plan(tuple(hosted.service for hosted in build(NAMES, Settings())))
+    plan = Topology(tuple(hosted.service for hosted in build(NAMES, Settings())))
     changelogs = {table.changelog for table in plan.tables.values()}
     public = {name for topic in CATALOGUE for name in (topic.name, topic.dead_letters)}
     assert set(described["channels"]) == public | set(topics_of(plan)) - changelogs

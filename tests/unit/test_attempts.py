@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from runtime.side_effects.lanes import Row
-from runtime.side_effects.scheduler import Attempts
+from runtime.side_effects.scheduler import AttemptScheduler
 
 DAY_S = 24 * 3600.0
 OK, PUT_OFF, OUTAGE, LOCKED_OUT = "ok", "put off", "outage", "locked out"
@@ -15,13 +15,13 @@ OUTAGE_PAUSE_S = {OUTAGE: 5.0, LOCKED_OUT: 60.0}
 
 
 class Outside:
-    """The other side and the caller of `Attempts`, in virtual time.
+    """The other side and the caller of `AttemptScheduler`, in virtual time.
 
     `does` gives for an attempt, by its key and time, how many seconds it takes and how it ends.
     """
 
     def __init__(self, does, *, places=4, destination=lambda key: key.partition("@")[2], **limits):
-        self.attempts = Attempts("test", places, **limits)
+        self.attempts = AttemptScheduler("test", places, **limits)
         self.does = does
         self.destination = destination
         self.now = 0.0
@@ -137,7 +137,7 @@ def test_bad_recipients_delay_good_ones_of_their_own_domain_by_seconds():
     outside.ask(*good)
     outside.run(120)
 
-    assert outside.delay(good) < Attempts.LANE_S + 2
+    assert outside.delay(good) < AttemptScheduler.LANE_S + 2
 
 
 @pytest.mark.parametrize("takes_s", [4, 60, 600])
@@ -303,7 +303,7 @@ def test_what_is_remembered_of_destinations_stays_bounded():
         outside.run(5)
 
     assert len(outside.done) == 5000
-    assert len(outside.attempts._lanes) <= 2 * Attempts.MOST_LANES
+    assert len(outside.attempts._lanes) <= 2 * AttemptScheduler.MOST_LANES
 
 
 def test_one_that_is_removed_is_not_attempted():

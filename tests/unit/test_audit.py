@@ -9,11 +9,12 @@ from samples import DETAILS, FRAUD, INVENTORY, checked_in, order, verdict
 
 from ecosystem.audit.facts import CORE, TOPICS, Fact, Source, pack, unpack
 from ecosystem.audit.judging import orders
+from ecosystem.audit.judging.stock import judge as judge_stock
 from ecosystem.audit.reading.sort import Sorted
 from ecosystem.audit.report import Kind, Report, Rules, Violation
 from fulfilment_service.state import Progress
 from orders_service.state import OrderView
-from runtime.model.service import Pending, Wake
+from runtime.model.service import PendingSideEffect, ScheduledTimer
 from schemas.api import CheckinState, PortalCheckin, PortalCheckins, Verdict
 from schemas.messages import (
     CheckinRejected,
@@ -92,7 +93,7 @@ def test_an_order_that_passed():
 
 def waiting(at_ago_s, posted_ago_s=100.0):
     log = Log().order(ago_s=posted_ago_s).view("CREATED", ago_s=posted_ago_s)
-    return log.add(Source.TIMERS, Wake(at=datetime.fromtimestamp(NOW_MS / 1000 - at_ago_s, UTC)))
+    return log.add(Source.TIMERS, ScheduledTimer(at=datetime.fromtimestamp(NOW_MS / 1000 - at_ago_s, UTC)))
 
 
 @pytest.mark.parametrize(
@@ -212,7 +213,7 @@ def changes(*by):
 def judged(stock, held, warehouse=()):
     levels = stream(Source.WAREHOUSE, *[StockLevel(product="P", count=c) for c in warehouse])
     counts = Counter()
-    return [v.kind for v in stock.judge("P", levels, stock, held, RULES, counts)], counts
+    return [v.kind for v in judge_stock("P", levels, stock, held, RULES, counts)], counts
 
 
 @pytest.mark.parametrize(
@@ -257,7 +258,7 @@ def counted(stock, shipped_ago_s=(), announced_ago_s=LONG_AGO):
     level = Fact(Source.WAREHOUSE, 0, 0, at_ms, False, StockLevel(product="P", count=9).to_json())
     sent = [Fact(Source.SENT_OFF, 0, n, NOW_MS - int(s * 1000), False, b"1") for n, s in enumerate(shipped_ago_s)]
     row = Fact(Source.STOCK, 0, 0, NOW_MS - 1, False, Stock(count=stock).to_json())
-    return [v.kind for v in stock.judge("P", [level], [row], [], RULES, Counter(), sent)]
+    return [v.kind for v in judge_stock("P", [level], [row], [], RULES, Counter(), sent)]
 
 
 @pytest.mark.parametrize(
@@ -428,7 +429,7 @@ def test_an_order_is_confirmed_if_it_is_paid_in_its_currency(payments, confirmed
     enriched = OrderEnriched(id="o1", customer_id=1, customer_level="bronze")
     log.add(Source.ENRICHED, enriched).add(Source.BRONZE, enriched)
     if confirmed:
-        log.add(Source.LETTERS, Pending(effect="letter", payload=b""), 80)
+        log.add(Source.LETTERS, PendingSideEffect(effect="letter", payload=b""), 80)
         log.facts[-1] = log.facts[-1]._replace(about="validated")
     said = {"first_name": "F", "last_name": "K", "email": "f@example.org", "address": "Praha"}
     facts = [Fact(Source.CUSTOMERS, 0, 0, NOW_MS - 1_000_000, False, Customer(id=1, **said).to_json())]

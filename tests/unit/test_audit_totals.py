@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from ecosystem.audit.facts import TOPICS, Fact, Source
-from ecosystem.audit.judging.history import Seen
+from ecosystem.audit.judging.history import Observed
 from ecosystem.audit.judging.totals import Sums
 from ecosystem.audit.report import Kind, Rules
 from schemas.api import ProductTotals
@@ -27,7 +27,7 @@ NOBODY = Fact(Source.CHANGES, 0, 0, 0, False, b"")
 def history(*kinds):
     at = datetime.fromtimestamp(0, UTC)
     return [
-        Seen(ProductEvent(event_id=f"e{n}", kind=kind, code="P", name="P", price=1, version=n, at=at), NOBODY)
+        Observed(ProductEvent(event_id=f"e{n}", kind=kind, code="P", name="P", price=1, version=n, at=at), NOBODY)
         for n, kind in enumerate(kinds, start=1)
     ]
 

@@ -2,18 +2,19 @@ import asyncio
 
 import pytest
 
-from runtime.model.commands import Asked, Calls, NotHere, Unavailable
+from runtime.errors import BrokerUnavailable, KeyNotOwned
+from runtime.model.commands import CommandQueue, PendingCommand
 from runtime.model.service import Service
 
 SERVICE = Service("keeper", (), ())
 
 
-def call() -> Asked[int]:
-    return Asked(SERVICE, 0, lambda _: 1)
+def call() -> PendingCommand[int]:
+    return PendingCommand(SERVICE, 0, lambda _: 1)
 
 
 async def test_calls_are_taken_in_the_order_they_came_and_no_more_than_asked():
-    calls, sent = Calls(), [call() for _ in range(3)]
+    calls, sent = CommandQueue(), [call() for _ in range(3)]
     for one in sent:
         calls.put(one)
 
@@ -23,7 +24,7 @@ async def test_calls_are_taken_in_the_order_they_came_and_no_more_than_asked():
 
 
 async def test_a_call_whose_caller_has_gone_is_not_decided():
-    calls, gone = Calls(), call()
+    calls, gone = CommandQueue(), call()
     calls.put(gone)
     gone.answer.cancel()
 
@@ -31,7 +32,7 @@ async def test_a_call_whose_caller_has_gone_is_not_decided():
 
 
 async def test_arrival_is_told_until_all_are_taken():
-    calls = Calls()
+    calls = CommandQueue()
     waiting = asyncio.ensure_future(calls.arrived())
     await asyncio.sleep(0)
     assert not waiting.done()
@@ -46,11 +47,11 @@ async def test_arrival_is_told_until_all_are_taken():
 
 
 async def test_too_many_are_refused_and_the_others_still_answered(monkeypatch):
-    monkeypatch.setattr(Calls, "MOST", 2)
-    calls = Calls()
+    monkeypatch.setattr(CommandQueue, "MOST", 2)
+    calls = CommandQueue()
     calls.put(first := call())
     calls.put(call())
-    with pytest.raises(Unavailable):
+    with pytest.raises(BrokerUnavailable):
         calls.put(call())
 
     first.returned = 7
@@ -67,7 +68,7 @@ async def test_what_decide_raised_is_raised_to_the_caller():
 
 
 async def test_refusal_tells_the_caller_to_look_elsewhere_and_changes_no_answer():
-    calls, waiting, answered = Calls(), call(), call()
+    calls, waiting, answered = CommandQueue(), call(), call()
     calls.put(waiting)
     answered.returned = 1
     answered.settle()
@@ -75,5 +76,5 @@ async def test_refusal_tells_the_caller_to_look_elsewhere_and_changes_no_answer(
     calls.refuse()
 
     assert await answered.answer == 1
-    with pytest.raises(NotHere):
+    with pytest.raises(KeyNotOwned):
         await waiting.answer

@@ -13,7 +13,7 @@ from checkin_service.http import instant
 from ecosystem import services
 from ecosystem.cli.main import main
 from runtime.common.settings import Settings
-from runtime.http.answers import Refused
+from runtime.http.answers import HttpProblem
 from runtime.http.faults import refuse
 from schemas.api import NewCheckin
 
@@ -127,7 +127,7 @@ def test_a_time_that_clocks_skip_may_be_named_by_its_offset():
     ],
 )
 def test_a_time_that_no_clock_showed_is_refused(local, zone):
-    with pytest.raises(Refused, match="checkinDate") as refused:
+    with pytest.raises(HttpProblem, match="checkinDate") as refused:
         instant(datetime(*local), ZoneInfo(zone))  # noqa: DTZ001
     assert refused.value.status == 400
 

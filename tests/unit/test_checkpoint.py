@@ -5,7 +5,8 @@ import asyncio
 import pytest
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, RequestTimedOutError
 
-from runtime.loop.checkpoint import AtLeastOnce, Refused, Unsettled
+from runtime.errors import CommitFenced, CommitInDoubt
+from runtime.loop.checkpoint import AtLeastOnce
 from runtime.model.records import Membership, TopicPartition, Write, Writes
 
 ME = Membership(1, "me")
@@ -73,7 +74,7 @@ async def test_offsets_are_not_committed_past_what_could_not_be_written(fails_at
         offsets.append(positions)
 
     checkpoint = AtLeastOnce(iter(producers).__next__, commit, 5)
-    with pytest.raises(Unsettled):
+    with pytest.raises(CommitInDoubt):
         await checkpoint.commit(batch(), ME)
     assert offsets == []
     assert producers[0].ended
@@ -91,7 +92,7 @@ async def test_a_worker_that_was_paused_past_its_session_sends_nothing_more():
         offsets.append(positions)
 
     checkpoint = AtLeastOnce(lambda: producer, commit, 5, lambda: member.pop(0) if member else False)
-    with pytest.raises(Refused):
+    with pytest.raises(CommitFenced):
         await checkpoint.commit(batch(), ME)
 
     assert producer.sent == ["s-effects-changelog", "s-timers-changelog", "s-rows-changelog withdrawn"]
@@ -121,5 +122,5 @@ async def test_what_keeps_offsets_from_being_committed_for_good_fails_the_next_b
 
     checkpoint = AtLeastOnce(Producer, commit, 5)
     await checkpoint.commit(batch(), ME)
-    with pytest.raises(Unsettled):
+    with pytest.raises(CommitInDoubt):
         await checkpoint.commit(batch(), ME)

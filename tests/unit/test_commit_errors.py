@@ -10,14 +10,14 @@ import pytest
 from aiokafka.errors import KafkaError
 from prometheus_client import CollectorRegistry
 
-from runtime.kafka.aiokafka_internals import Fenced
-from runtime.loop.checkpoint import AtLeastOnce, ExactlyOnce, Refused, Unsettled, lasting
+from runtime.errors import CommitFenced, CommitInDoubt, MemberFenced
+from runtime.loop.checkpoint import AtLeastOnce, ExactlyOnce, lasting
 from runtime.loop.engine import Engine
 from runtime.loop.ownership import Ownership
-from runtime.loop.poller import Take
+from runtime.loop.poller import PolledBatch
 from runtime.metrics.loop import LoopMetrics
-from runtime.model.records import Membership, Record, Taken, TopicPartition, Write, Writes
-from runtime.model.topology import Plan
+from runtime.model.records import Membership, PolledRecords, Record, TopicPartition, Write, Writes
+from runtime.model.topology import Topology
 from runtime.model.watch import Watches
 from runtime.state.stores import MemoryStores
 from schemas.messages import StockLevel
@@ -109,13 +109,13 @@ ME = Membership(1, "me")
 
 
 def outcome(error):
-    return Refused if isinstance(error, Fenced) else Unsettled
+    return CommitFenced if isinstance(error, MemberFenced) else CommitInDoubt
 
 
 @pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("name", [*ERRORS, "Fenced"])
+@pytest.mark.parametrize("name", [*ERRORS, "MemberFenced"])
 async def test_exactly_once_whatever_fails_is_refused_or_asked_about_and_the_producer_replaced(name, step):
-    error = Fenced("ILLEGAL_GENERATION") if name == "Fenced" else ERRORS[name]()
+    error = MemberFenced("ILLEGAL_GENERATION") if name == "MemberFenced" else ERRORS[name]()
     fails, made = {}, []
     checkpoint = ExactlyOnce(lambda _: Producer(fails, made), timeout_s=10)
     if step != "start":
@@ -134,9 +134,9 @@ async def test_exactly_once_whatever_fails_is_refused_or_asked_about_and_the_pro
     assert all([p.ended for p in made[len(before) or 1 :]])
 
 
-@pytest.mark.parametrize("name", [*ERRORS, "Fenced"])
+@pytest.mark.parametrize("name", [*ERRORS, "MemberFenced"])
 async def test_at_least_once_offsets_that_fail_give_up_the_next_batch(name):
-    error = Fenced("ILLEGAL_GENERATION") if name == "Fenced" else ERRORS[name]()
+    error = MemberFenced("ILLEGAL_GENERATION") if name == "MemberFenced" else ERRORS[name]()
 
     async def commit_offsets(_):
         raise error
@@ -153,7 +153,7 @@ async def test_at_least_once_offsets_that_fail_give_up_the_next_batch(name):
 async def test_at_least_once_a_send_that_fails_is_asked_about(name):
     made = []
     checkpoint = AtLeastOnce(lambda: Producer({"send": ERRORS[name]()}, made), lambda _: asyncio.sleep(0), timeout_s=10)
-    with pytest.raises(Unsettled):
+    with pytest.raises(CommitInDoubt):
         await checkpoint.commit(WRITES, ME)
     assert made[0].ended
 
@@ -165,7 +165,7 @@ async def test_a_commit_that_is_not_answered_is_asked_about():
 
     made = []
     checkpoint = ExactlyOnce(lambda _: Silent({}, made), timeout_s=0.05)
-    with pytest.raises(Unsettled):
+    with pytest.raises(CommitInDoubt):
         await checkpoint.commit(WRITES, ME)
     assert made[0].ended
 
@@ -199,9 +199,9 @@ class Failing:
         self.error = error
 
     async def commit(self, writes, membership):
-        if isinstance(self.error, Fenced):
-            raise Refused(str(self.error)) from self.error
-        raise Unsettled(repr(self.error)) from self.error
+        if isinstance(self.error, MemberFenced):
+            raise CommitFenced(str(self.error)) from self.error
+        raise CommitInDoubt(repr(self.error)) from self.error
 
 
 class Stuck:
@@ -211,7 +211,7 @@ class Stuck:
         self.registry, self.failed, self.again = CollectorRegistry(), [], []
         self.ownership, self.stores, self.client = Ownership(), MemoryStores(), Client()
         self.engine = Engine(
-            Plan((KEEPER,)),
+            Topology((KEEPER,)),
             partitions=1,
             session_timeout_s=6,
             ownership=self.ownership,
@@ -230,16 +230,16 @@ class Stuck:
         store = self.stores.open(LEVELS.name, 0)
         self.ownership.take(ME, {TP: 0}, {TP: 0}, {(LEVELS.name, 0): store})
         record = Record(TP.topic, 0, 0, 0, b"mug", StockLevel(product="mug", count=1).to_json())
-        await self.engine.step(Take(Taken([record], {TP: 1}, ME), self.ownership.epoch, []))
+        await self.engine.step(PolledBatch(PolledRecords([record], {TP: 1}, ME), self.ownership.epoch, []))
 
     def given_up(self, kind):
         return self.registry.get_sample_value("loop_given_up_total", {"reason": kind}) or 0
 
 
-@pytest.mark.parametrize("name", [*ERRORS, "Fenced"])
+@pytest.mark.parametrize("name", [*ERRORS, "MemberFenced"])
 async def test_a_batch_that_is_given_up_is_told_and_counted_and_nothing_passes_over_it(name, caplog):
-    error = Fenced("ILLEGAL_GENERATION") if name == "Fenced" else ERRORS[name]()
-    kind = "refused" if name == "Fenced" else "unsettled"
+    error = MemberFenced("ILLEGAL_GENERATION") if name == "MemberFenced" else ERRORS[name]()
+    kind = "fenced" if name == "MemberFenced" else "in_doubt"
     worker = Stuck(error)
     with caplog.at_level(logging.WARNING):
         for n in range(Engine.MOST_FAILURES):
@@ -248,7 +248,7 @@ async def test_a_batch_that_is_given_up_is_told_and_counted_and_nothing_passes_o
             assert not worker.ownership.running
             assert worker.given_up(kind) == n + 1
     assert caplog.text.count(f"batch given up kind={kind} reason=") == Engine.MOST_FAILURES
-    if name == "Fenced":
+    if name == "MemberFenced":
         assert (worker.client.rejoined, worker.again, worker.failed) == (Engine.MOST_FAILURES, [], [])
     elif lasting(error):
         assert len(worker.again) == Engine.MOST_FAILURES - 1

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.group.composition import Cut, Group, Torn, furthest, furthest_behind, outdated, services_of
+from runtime.errors import NoCommonOffset
+from runtime.group.composition import CommittedGroup, ResumePoint, furthest, furthest_behind, outdated, services_of
 from runtime.model.records import TopicPartition
 
 TP, OTHER = TopicPartition("orders", 0), TopicPartition("order-validations", 0)
@@ -18,13 +19,23 @@ def test_a_group_is_named_after_its_services():
 
 
 def test_a_service_is_where_the_furthest_of_its_groups_is():
-    groups = [Group("a+b", {TP: 7}), Group("a", {TP: 9, OTHER: 3}), Group("c", {TP: 20}), Group("ab", {TP: 30})]
+    groups = [
+        CommittedGroup("a+b", {TP: 7}),
+        CommittedGroup("a", {TP: 9, OTHER: 3}),
+        CommittedGroup("c", {TP: 20}),
+        CommittedGroup("ab", {TP: 30}),
+    ]
     assert [furthest(s, TP, groups) for s in "abcd"] == [9, 7, 20, 0]
     assert furthest("b", OTHER, groups) == 0
 
 
 def test_who_has_never_begun_is_not_behind():
-    groups = [Group("a+b", {TP: 7}), Group("a", {TP: 9}), Group("d", {TP: 0}), Group("e", {OTHER: 5})]
+    groups = [
+        CommittedGroup("a+b", {TP: 7}),
+        CommittedGroup("a", {TP: 9}),
+        CommittedGroup("d", {TP: 0}),
+        CommittedGroup("e", {OTHER: 5}),
+    ]
     assert furthest_behind("abe", TP, groups) == 7
     assert furthest_behind("ae", TP, groups) == 9
     assert furthest_behind("ad", TP, groups) == 0, "it has committed that it begins at the beginning"
@@ -47,17 +58,17 @@ def test_who_has_never_begun_is_not_behind():
 )
 def test_a_group_that_is_ahead_somewhere_and_behind_nowhere_has_taken_over_already(own, other, expected):
     readers = {TP: {"a", "b"}, OTHER: {"a"}}
-    assert outdated(Group("a", other), Group("a+b", own), readers) is expected
+    assert outdated(CommittedGroup("a", other), CommittedGroup("a+b", own), readers) is expected
 
 
 def test_only_what_both_decide_is_compared():
     readers = {TP: {"a", "b"}, OTHER: {"a"}}
-    assert outdated(Group("b", {TP: 5}), Group("a+b", {TP: 5, OTHER: 9}), readers) is False
+    assert outdated(CommittedGroup("b", {TP: 5}), CommittedGroup("a+b", {TP: 5, OTHER: 9}), readers) is False
 
 
 def cut(group, positions, *tail, end=10):
     """Where the group goes on; `tail` has the mark of each message by its offset, or only its offset."""
-    found = Cut(group, positions, end)
+    found = ResumePoint(group, positions, end)
     for message in tail:
         found.see(*(message if isinstance(message, tuple) else (message, None)))
     return found.offset
@@ -71,23 +82,27 @@ def cut(group, positions, *tail, end=10):
         pytest.param("a", {"a": 5}, [7], 7, id="a backlog"),
         pytest.param("a", {"a": 5}, [(5, "a+b"), (6, "a+b")], 10, id="decided by the old group before it was stopped"),
         pytest.param("a", {"a": 5}, [(5, "a+b"), 7], 7, id="then posted"),
-        pytest.param("a", {"a": 5}, [(5, "b"), (6, "a+b"), 7], Torn, id="marked by others, hence to be decided"),
+        pytest.param(
+            "a", {"a": 5}, [(5, "b"), (6, "a+b"), 7], NoCommonOffset, id="marked by others, hence to be decided"
+        ),
         pytest.param("a", {"a": 5}, [(5, "b"), 7], 5, id="marked by others only"),
-        pytest.param("a", {"a": 5}, [5, (6, "a+b")], Torn, id="stopped between"),
+        pytest.param("a", {"a": 5}, [5, (6, "a+b")], NoCommonOffset, id="stopped between"),
         pytest.param("a", {"a": 5}, [5, (6, "a"), 7], 5, id="its own marks are passed over"),
         pytest.param("a", {"a": 5}, [5, (11, "a+b")], 5, id="what came later is not looked at"),
         pytest.param("a+b", {"a": 10, "b": 10}, [], 10, id="merged, drained"),
         pytest.param("a+b", {"a": 7, "b": 9}, [], 10, id="merged, markers between"),
         pytest.param("a+b", {"a": 7, "b": 9}, [9], 9, id="merged, markers between, then a backlog"),
-        pytest.param("a+b", {"a": 7, "b": 9}, [8], Torn, id="merged, one is behind"),
+        pytest.param("a+b", {"a": 7, "b": 9}, [8], NoCommonOffset, id="merged, one is behind"),
         pytest.param("a+b", {"a": 7, "b": 9}, [(8, "a")], 10, id="merged, one is not behind what it marked"),
-        pytest.param("a+b", {"a": 9, "b": 9}, [(9, "a")], Torn, id="merged, one has to decide what the other marked"),
-        pytest.param("a+b", {"a": 0, "b": 9}, [0], Torn, id="one never ran"),
+        pytest.param(
+            "a+b", {"a": 9, "b": 9}, [(9, "a")], NoCommonOffset, id="merged, one has to decide what the other marked"
+        ),
+        pytest.param("a+b", {"a": 0, "b": 9}, [0], NoCommonOffset, id="one never ran"),
     ],
 )
 def test_where_a_group_goes_on(group, positions, tail, expected):
-    if expected is Torn:
-        with pytest.raises(Torn):
+    if expected is NoCommonOffset:
+        with pytest.raises(NoCommonOffset):
             cut(group, positions, *tail)
     else:
         assert cut(group, positions, *tail) == expected
@@ -101,7 +116,7 @@ def test_where_a_group_goes_on(group, positions, tail, expected):
     ],
 )
 def test_who_cannot_go_on_is_told_who_has_to_go_first(positions, tail, first):
-    with pytest.raises(Torn, match=r"offset [58] is still to be decided by a") as torn:
+    with pytest.raises(NoCommonOffset, match=r"offset [58] is still to be processed by a") as torn:
         cut("a+b+c", positions, *tail)
     assert torn.value.first == first
 
@@ -119,17 +134,19 @@ class Log:
         self.decided = Counter()
 
     def groups(self, *names):
-        return [Group(n, {TP: self.committed[n]} if n in self.committed else {}) for n in names or self.committed]
+        return [
+            CommittedGroup(n, {TP: self.committed[n]} if n in self.committed else {}) for n in names or self.committed
+        ]
 
     def start(self, name):
-        """Adopts as a worker does. Raises `Torn`."""
+        """Adopts as a worker does. Raises `NoCommonOffset`."""
         (own,) = self.groups(name)
         readers = {TP: services_of(name)}
         others = [g for g in self.groups() if g.name != name and g.services & own.services]
         others = [g for g in others if not outdated(g, own, readers)]
         if others:
             positions = {s: furthest(s, TP, [own, *others]) for s in services_of(name)}
-            found = Cut(name, positions, len(self.marks))
+            found = ResumePoint(name, positions, len(self.marks))
             for offset in range(found.start, len(self.marks)):
                 if self.marks[offset] != "marker":
                     found.see(offset, self.marks[offset])
@@ -162,7 +179,7 @@ class Log:
                 try:
                     self.start(first)
                     break
-                except Torn as torn:
+                except NoCommonOffset as torn:
                     first = torn.first
             else:
                 break
@@ -187,7 +204,7 @@ def test_whatever_runs_after_whatever_each_service_decides_each_message_once(run
     for name, steps in runs:
         try:
             log.start(name)
-        except Torn:
+        except NoCommonOffset:
             continue
         for step, count in steps:
             if step == "post":

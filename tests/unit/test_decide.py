@@ -8,7 +8,7 @@ from samples import NOON, order
 from runtime.loop.process import MAX_DEPTH, WAKE_AGAIN
 from runtime.model.records import CONSUMED_BY, MADE_AT, Write
 from runtime.model.service import Input, Service, Table
-from runtime.testing import Topology
+from runtime.testing import TopologyTestDriver
 from schemas.messages import Order, StockLevel
 from schemas.topics import ORDERS, ORDERS_ENRICHED, WAREHOUSE_INVENTORY, repartition
 
@@ -20,8 +20,8 @@ def keep(seen, ctx):
     ctx.put(SEEN, seen.id, seen)
 
 
-def keeper(processor=keep, *, topic=ORDERS, outputs=(), on_wake=None, on_tombstone=None):
-    return Service("keeper", (Input(topic, processor, on_tombstone),), outputs, (SEEN,), on_wake)
+def keeper(processor=keep, *, topic=ORDERS, outputs=(), on_timer=None, on_tombstone=None):
+    return Service("keeper", (Input(topic, processor, on_tombstone),), outputs, (SEEN,), on_timer)
 
 
 def bystander():
@@ -50,7 +50,7 @@ def letters(topology, topic="orders"):
     ],
 )
 def test_an_unreadable_message_is_set_aside_as_it_was_with_the_reason_and_the_stream_goes_on(key, value, error):
-    topology = Topology(keeper(), bystander()[0], partitions=1)
+    topology = TopologyTestDriver(keeper(), bystander()[0], partitions=1)
     topology.send_raw(ORDERS, key, value, ("trace", b"7"))
     topology.send(ORDERS, order("o3"))
     [(letter, headers)] = letters(topology)
@@ -69,13 +69,13 @@ def test_an_unreadable_message_is_set_aside_as_it_was_with_the_reason_and_the_st
 
 
 def test_a_reason_does_not_repeat_what_the_message_said():
-    topology = Topology(keeper())
+    topology = TopologyTestDriver(keeper())
     topology.send_raw(ORDERS, b"o1", b'{"id":"o1","customerId":"SECRET"}')
     assert b"SECRET" not in letters(topology)[0][1]["error"]
 
 
 def test_a_message_with_a_time_no_calendar_has_is_a_dead_letter():
-    topology = Topology(keeper(), partitions=1)
+    topology = TopologyTestDriver(keeper(), partitions=1)
     topology.now = NOON
     topology.send(ORDERS, order("o1"))
     tp, log = next(iter(topology.topics.items()))
@@ -93,7 +93,7 @@ def test_a_processor_that_raises_leaves_nothing_behind_but_a_dead_letter_and_oth
         raise RuntimeError("halfway")
 
     other, others_table = bystander()
-    topology = Topology(keeper(half, outputs=(ORDERS,), on_wake=pytest.fail), other)
+    topology = TopologyTestDriver(keeper(half, outputs=(ORDERS,), on_timer=pytest.fail), other)
     topology.send(ORDERS, order())
     assert topology.row(SEEN, "o1") is None
     assert topology.values(ORDERS) == [order()]
@@ -112,7 +112,7 @@ def test_a_fused_message_that_raises_is_a_dead_letter_as_if_it_had_been_read():
         (Input(ORDERS, lambda o, ctx: ctx.send(BY_PRODUCT, o)), Input(BY_PRODUCT, refuse)),
         (BY_PRODUCT,),
     )
-    topology = Topology(service)
+    topology = TopologyTestDriver(service)
     topology.send(ORDERS, order())
     [(letter, headers)] = letters(topology, BY_PRODUCT.name)
     assert (letter.key, letter.value, headers["offset"]) == (b"JUMPERS", order().to_json(), b"-1")
@@ -121,7 +121,7 @@ def test_a_fused_message_that_raises_is_a_dead_letter_as_if_it_had_been_read():
 
 
 def test_a_service_sends_only_where_it_says_it_does():
-    topology = Topology(keeper(lambda o, ctx: ctx.send(ORDERS, o)))
+    topology = TopologyTestDriver(keeper(lambda o, ctx: ctx.send(ORDERS, o)))
     topology.send(ORDERS, order())
     assert b"must list topic 'orders' among its outputs" in letters(topology)[0][1]["error"]
 
@@ -141,7 +141,7 @@ def relay(calls):
 @pytest.mark.parametrize("fuse", [True, False])
 def test_a_message_to_oneself_is_decided_exactly_once_by_either_way_and_sees_what_was_decided_before(fuse):
     calls = []
-    topology = Topology(relay(calls), fuse=fuse)
+    topology = TopologyTestDriver(relay(calls), fuse=fuse)
     topology.send(ORDERS, order())
     assert calls == [("CREATED", False), ("VALIDATED", True)]
     announced = topology.records("orders")[1]
@@ -149,7 +149,7 @@ def test_a_message_to_oneself_is_decided_exactly_once_by_either_way_and_sees_wha
 
 
 def test_a_mark_of_another_group_does_not_hide_a_message():
-    topology = Topology(relay([]))
+    topology = TopologyTestDriver(relay([]))
     topology.send_raw(ORDERS, b"o1", order().to_json(), (CONSUMED_BY, b"keeper+others"))
     assert topology.row(SEEN, "o1") is not None
 
@@ -162,7 +162,7 @@ def test_an_internal_message_is_written_only_if_it_is_not_decided_at_once(fuse):
         (BY_PRODUCT,),
         (SEEN,),
     )
-    topology = Topology(service, fuse=fuse)
+    topology = TopologyTestDriver(service, fuse=fuse)
     topology.send(ORDERS, order())
     assert topology.row(SEEN, "o1") == order()
     assert len(topology.records(BY_PRODUCT.name)) == (0 if fuse else 1)
@@ -174,7 +174,7 @@ def test_a_public_message_nobody_here_consumes_is_written_unmarked():
         lambda o, ctx: ctx.send(ORDERS_ENRICHED, ORDERS_ENRICHED.model(id=o.id, **enriched)),
         outputs=(ORDERS_ENRICHED,),
     )
-    topology = Topology(service)
+    topology = TopologyTestDriver(service)
     topology.send(ORDERS, order())
     assert [list(r.headers) for r in topology.records("orders-enriched")] == [[]]
 
@@ -186,7 +186,7 @@ def test_a_cascade_goes_by_the_broker_unmarked_when_it_gets_too_deep_and_is_stil
         if seen.quantity < times:
             ctx.send(ORDERS, order(quantity=seen.quantity + 1))
 
-    topology = Topology(keeper(again, outputs=(ORDERS,)))
+    topology = TopologyTestDriver(keeper(again, outputs=(ORDERS,)))
     topology.send(ORDERS, order(quantity=1))
     records = topology.records("orders")
     assert [Order.from_json(r.value).quantity for r in records] == list(range(1, times + 1))
@@ -204,7 +204,7 @@ def test_messages_of_one_key_are_decided_in_the_order_they_were_sent():
         ),
         (BY_PRODUCT,),
     )
-    Topology(service).send(ORDERS, order("a"), order("b"))
+    TopologyTestDriver(service).send(ORDERS, order("a"), order("b"))
     assert [n for order_id, n in seen if order_id == "a"] == [1, 2, 3]
     assert [n for order_id, n in seen if order_id == "b"] == [1, 2, 3]
 
@@ -217,7 +217,7 @@ def test_a_tombstone_reaches_the_service_that_takes_it_with_its_key():
         ctx.put(SEEN, level.product, order(product=level.product))
 
     deaf = Service("deaf", (Input(WAREHOUSE_INVENTORY, lambda level, ctx: None),), ())
-    topology = Topology(keeper(note, topic=WAREHOUSE_INVENTORY, on_tombstone=forget), deaf)
+    topology = TopologyTestDriver(keeper(note, topic=WAREHOUSE_INVENTORY, on_tombstone=forget), deaf)
     topology.send(WAREHOUSE_INVENTORY, StockLevel(product="JUMPERS", count=1))
     topology.send_raw(WAREHOUSE_INVENTORY, b"JUMPERS", None)
     assert topology.row(SEEN, "JUMPERS") is None
@@ -226,17 +226,17 @@ def test_a_tombstone_reaches_the_service_that_takes_it_with_its_key():
 
 @pytest.mark.parametrize("key", [None, b"\xff"])
 def test_a_tombstone_without_a_readable_key_is_a_dead_letter(key):
-    topology = Topology(keeper(pytest.fail, on_tombstone=pytest.fail))
+    topology = TopologyTestDriver(keeper(pytest.fail, on_tombstone=pytest.fail))
     topology.send_raw(ORDERS, key, None)
     assert len(letters(topology)) == 1
 
 
 def test_a_wish_to_be_woken_comes_true_at_its_time_and_once():
     woken = []
-    topology = Topology(
+    topology = TopologyTestDriver(
         keeper(
             lambda o, ctx: ctx.wake(o.id, ctx.now + timedelta(seconds=5)),
-            on_wake=lambda key, ctx: woken.append((key, ctx.now)),
+            on_timer=lambda key, ctx: woken.append((key, ctx.now)),
         )
     )
     topology.send(ORDERS, order())
@@ -253,7 +253,7 @@ def test_a_later_wish_replaces_the_earlier_one_and_none_withdraws_it():
     def wish(seen, ctx):
         ctx.wake(seen.id, ctx.now + timedelta(seconds=seen.quantity) if seen.quantity else None)
 
-    topology = Topology(keeper(wish, on_wake=lambda key, ctx: woken.append((key, ctx.now))))
+    topology = TopologyTestDriver(keeper(wish, on_timer=lambda key, ctx: woken.append((key, ctx.now))))
     start = topology.now
     topology.send(ORDERS, order("later", quantity=1), order("sooner", quantity=9), order("never", quantity=1))
     topology.send(ORDERS, order("later", quantity=9), order("sooner", quantity=1), order("never", quantity=0))
@@ -264,12 +264,12 @@ def test_a_later_wish_replaces_the_earlier_one_and_none_withdraws_it():
 def test_a_wish_moved_in_the_batch_it_came_due_in_waits_for_its_new_time():
     woken = []
 
-    def on_wake(key, ctx):
+    def on_timer(key, ctx):
         woken.append((key, ctx.now))
         if key == "a":
             ctx.wake("b", ctx.now + timedelta(seconds=5))
 
-    topology = Topology(keeper(lambda o, ctx: ctx.wake(o.id, ctx.now), on_wake=on_wake), partitions=1)
+    topology = TopologyTestDriver(keeper(lambda o, ctx: ctx.wake(o.id, ctx.now), on_timer=on_timer), partitions=1)
     start = topology.now
     for key in (b"a", b"b"):
         topology.write(Write("orders", 0, key, order(key.decode()).to_json()))
@@ -281,7 +281,7 @@ def test_a_wish_moved_in_the_batch_it_came_due_in_waits_for_its_new_time():
 def test_who_fails_when_woken_leaves_nothing_behind_and_is_woken_again():
     attempts = []
 
-    def on_wake(key, ctx):
+    def on_timer(key, ctx):
         attempts.append(ctx.now)
         ctx.put(SEEN, key, order(quantity=len(attempts)))
         ctx.send(ORDERS, order("from the wake"))
@@ -292,7 +292,7 @@ def test_who_fails_when_woken_leaves_nothing_behind_and_is_woken_again():
         if seen.id == "o1":
             ctx.wake("o1", ctx.now)
 
-    topology = Topology(keeper(wish, outputs=(ORDERS,), on_wake=on_wake))
+    topology = TopologyTestDriver(keeper(wish, outputs=(ORDERS,), on_timer=on_timer))
     topology.send(ORDERS, order())
     assert topology.row(SEEN, "o1") is None
     topology.advance(timedelta(hours=1))
@@ -303,7 +303,7 @@ def test_who_fails_when_woken_leaves_nothing_behind_and_is_woken_again():
 
 def test_a_processor_sees_the_time_its_message_was_written_and_the_time_the_batch_was_taken():
     seen = []
-    topology = Topology(keeper(lambda o, ctx: seen.append((ctx.time, ctx.now))), partitions=1)
+    topology = TopologyTestDriver(keeper(lambda o, ctx: seen.append((ctx.time, ctx.now))), partitions=1)
     written = topology.now
     topology.write(Write("orders", 0, b"o1", order().to_json()))
     topology.advance(timedelta(hours=1))

@@ -9,11 +9,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from ecosystem.clients.api import Refusal, Unreachable
+from ecosystem.clients.api import RequestRejected, Unreachable
 from ecosystem.loadgen import products, sample
 from ecosystem.loadgen.clients import CheckInDesk, Clients
 from ecosystem.loadgen.driver import Driver
-from ecosystem.loadgen.patience import Mismatch, Patience
+from ecosystem.loadgen.patience import Mismatch, RetryDeadline
 from ecosystem.loadgen.script import CheckInAt, script
 from ecosystem.loadgen.tally import Tally
 from schemas.api import (
@@ -88,7 +88,7 @@ class Shop:
 
     def order(self, id_):
         if id_ not in self.outcomes:
-            raise Refusal(Problem(title="Not Found", status=404))
+            raise RequestRejected(Problem(title="Not Found", status=404))
         return self.outcomes[id_]
 
     def state(self, id_):
@@ -320,7 +320,7 @@ class Shelves:
 
     async def get(self, code):
         if code not in self.products:
-            raise Refusal(Problem(title="Not Found", status=404))
+            raise RequestRejected(Problem(title="Not Found", status=404))
         found = self.products[code]
         if self.hasty and found.state is ProductState.WITHDRAWN:
             self._keep(found.model_dump(), version=found.version + 1, state=ProductState.ACTIVE)
@@ -338,7 +338,7 @@ class Shelves:
         if self.quicker:
             self._keep(self.products[code].model_dump(), version=version + 1)
         if self.products[code].version != version:
-            raise Refusal(Problem(title="Precondition Failed", status=412))
+            raise RequestRejected(Problem(title="Precondition Failed", status=412))
 
     def _keep(self, content, **more):
         kept = Product(**{**content, **more, "changed_at": datetime.now(UTC)})
@@ -374,7 +374,7 @@ class Till:
 async def changed(shelves, *numbers, monkeypatch, patience_s=30.0, **orders):
     monkeypatch.setattr(products, "PAUSE_S", 0)
     tally = Tally()
-    patience = Patience(tally, asyncio.Event(), patience_s)
+    patience = RetryDeadline(tally, asyncio.Event(), patience_s)
     changes = products.ProductChanges(shelves, [Till(shelves, **orders)], Random(1), patience, tally)
     for number in numbers:
         await changes.change(number)

@@ -8,13 +8,14 @@ import pytest
 import uvloop
 from prometheus_client import CollectorRegistry
 
+from runtime.errors import KeyNotOwned, SideEffectDeferred, SideEffectRejected
 from runtime.metrics.side_effects import SideEffectMetrics, shown
-from runtime.model.commands import Asked, NotHere
-from runtime.model.service import Effect, Pending, PutOff, RefusedForGood, Service
-from runtime.model.topology import Plan
+from runtime.model.commands import PendingCommand
+from runtime.model.service import PendingSideEffect, Service, SideEffect
+from runtime.model.topology import Topology
 from runtime.side_effects import attempt
-from runtime.side_effects.dispatcher import Effects
-from runtime.side_effects.scheduler import Attempts
+from runtime.side_effects.dispatcher import SideEffects
+from runtime.side_effects.scheduler import AttemptScheduler
 from runtime.state.stores import MemoryStore
 from schemas.messages import StockLevel
 
@@ -26,7 +27,7 @@ class Shelf:
 
     def __init__(self, monkeypatch, at_once=16, timeout_s=3600.0) -> None:
         monkeypatch.setattr(attempt, "FIRST_PAUSE_S", 0.001)
-        monkeypatch.setattr(Attempts, "FIRST_S", 0.001)
+        monkeypatch.setattr(AttemptScheduler, "FIRST_S", 0.001)
         self.done: list[str] = []
         self.ended: list[str] = []
         self.fate: list[Exception] = []
@@ -36,16 +37,16 @@ class Shelf:
         self.gate.set()
         self.answer = asyncio.Event()
         self.answer.set()
-        effect = Effect("put", StockLevel, self._perform, self._on_done, self._on_refused, at_once=at_once)
+        effect = SideEffect("put", StockLevel, self._perform, self._on_done, self._on_refused, at_once=at_once)
         self.service = Service("keeper", (), (), effects=(effect,))
-        self.effects = Effects(Plan((self.service,)), self._decided, timeout_s=timeout_s, metrics=METRICS)
+        self.effects = SideEffects(Topology((self.service,)), self._decided, timeout_s=timeout_s, metrics=METRICS)
         self.store = MemoryStore()
         self.refusals = 0
 
     async def _perform(self, key, level):
         self.begun.append(key)
         if key in self.dead:
-            raise PutOff(f"{key} is dead", "PUT 450")
+            raise SideEffectDeferred(f"{key} is dead", "PUT 450")
         await self.gate.wait()
         if self.fate:
             raise self.fate.pop(0)
@@ -62,8 +63,8 @@ class Shelf:
     def _decided(self, service, partition, decide):
         if self.refusals:
             self.refusals -= 1
-            raise NotHere
-        call = Asked(service, partition, decide)
+            raise KeyNotOwned
+        call = PendingCommand(service, partition, decide)
         call.returned = decide(self)
         call.settle()
         return call
@@ -72,7 +73,7 @@ class Shelf:
         raw = self.store.get(key.encode())
         return None if raw is None else table.model.from_json(raw)
 
-    def set_aside(self, key, pending, reason):
+    def dead_letter(self, key, pending, reason):
         self.ended.append(f"set aside {key}: {reason}")
 
     def delete(self, table, key):
@@ -83,7 +84,7 @@ class Shelf:
 
     def row(self, count, since=None):
         payload = StockLevel(product="mug", count=count).to_json()
-        return Pending(effect="put", payload=payload, since=since).to_json()
+        return PendingSideEffect(effect="put", payload=payload, since=since).to_json()
 
     def apply(self, rows):
         self.store.apply(rows, 0)
@@ -149,7 +150,7 @@ def test_many_that_fail_are_tried_again_on_the_event_loop_of_a_worker(monkeypatc
 
 
 async def test_one_that_is_refused_for_good_does_not_hold_up_others(shelf):
-    shelf.fate = [RefusedForGood("no such address")]
+    shelf.fate = [SideEffectRejected("no such address")]
     shelf.ask("mug", 1)
     shelf.ask("cup", 2)
     await shelf.idle()
@@ -323,7 +324,7 @@ async def test_a_note_that_took_effect_unheard_is_forgotten(shelf):
 
 
 async def test_what_no_service_here_can_do_is_left_alone_and_holds_nobody_up(shelf):
-    shelf.apply({b"mug": Pending(effect="of another version", payload=b"").to_json()})
+    shelf.apply({b"mug": PendingSideEffect(effect="of another version", payload=b"").to_json()})
     shelf.ask("cup", 2)
     await shelf.taken(1)
 
@@ -349,13 +350,13 @@ async def test_a_side_that_does_not_answer_holds_up_its_own_service_only(shelf):
     async def perform(key, level):
         done.append(key)
 
-    other = Service("other", (), (), effects=(Effect("take", StockLevel, perform),))
-    shelf.effects = Effects(Plan((shelf.service, other)), shelf._decided)
+    other = Service("other", (), (), effects=(SideEffect("take", StockLevel, perform),))
+    shelf.effects = SideEffects(Topology((shelf.service, other)), shelf._decided)
     shelf.gate.clear()
     for n in range(32):
         shelf.ask(f"mug{n}", n)
     payload = StockLevel(product="mug", count=1).to_json()
-    shelf.effects.apply(other.pending.name, 0, {b"cup": Pending(effect="take", payload=payload).to_json()})
+    shelf.effects.apply(other.pending.name, 0, {b"cup": PendingSideEffect(effect="take", payload=payload).to_json()})
     async with asyncio.timeout(60):
         while not done:
             await asyncio.sleep(0.001)
@@ -402,23 +403,23 @@ async def test_what_fails_until_its_time_is_over_is_set_aside_with_its_last_erro
 
 async def test_what_waits_for_others_of_its_destination_is_set_aside_untried_when_its_time_is_over(monkeypatch):
     shelf = Shelf(monkeypatch, timeout_s=1)
-    monkeypatch.setattr(Attempts, "FIRST_S", 100.0)
-    effect = Effect("put", StockLevel, shelf._perform, destination=lambda level: level.product)
+    monkeypatch.setattr(AttemptScheduler, "FIRST_S", 100.0)
+    effect = SideEffect("put", StockLevel, shelf._perform, destination=lambda level: level.product)
     shelf.service = Service("keeper", (), (), effects=(effect,))
-    shelf.effects = Effects(Plan((shelf.service,)), shelf._decided, timeout_s=1, metrics=METRICS)
+    shelf.effects = SideEffects(Topology((shelf.service,)), shelf._decided, timeout_s=1, metrics=METRICS)
     shelf.dead = {f"mug{n}" for n in range(50)}
     for n in range(50):
         shelf.ask(f"mug{n}", n)
     await shelf.idle()
 
-    assert len(shelf.begun) <= 16 + Attempts.MOST_FAILURES
+    assert len(shelf.begun) <= 16 + AttemptScheduler.MOST_FAILURES
     assert {told.partition(": ")[2] for told in shelf.ended} >= {"not done within 1 s: PUT 450"}
     assert len(shelf.ended) == 50
     await shelf.effects.stop()
 
 
 async def test_one_that_is_replaced_after_it_failed_is_tried_at_once(shelf, monkeypatch):
-    monkeypatch.setattr(Attempts, "FIRST_S", 1000.0)
+    monkeypatch.setattr(AttemptScheduler, "FIRST_S", 1000.0)
     shelf.fate = [OSError()]
     shelf.ask("mug", 1)
     async with asyncio.timeout(60):
@@ -432,7 +433,7 @@ async def test_one_that_is_replaced_after_it_failed_is_tried_at_once(shelf, monk
 
 async def test_what_cannot_be_read_is_set_aside_when_its_time_is_over(monkeypatch):
     shelf = Shelf(monkeypatch, timeout_s=0.05)
-    shelf.apply({b"mug": Pending(effect="put", payload=b"{}").to_json()})
+    shelf.apply({b"mug": PendingSideEffect(effect="put", payload=b"{}").to_json()})
     await shelf.idle()
 
     assert [told.partition(":")[0] for told in shelf.ended] == ["set aside mug"]
@@ -440,7 +441,7 @@ async def test_what_cannot_be_read_is_set_aside_when_its_time_is_over(monkeypatc
 
 
 async def test_a_takeover_does_not_begin_all_failures_anew(shelf, monkeypatch):
-    monkeypatch.setattr(Attempts, "FIRST_S", 1000.0)
+    monkeypatch.setattr(AttemptScheduler, "FIRST_S", 1000.0)
     shelf.dead = {"mug"}
     shelf.ask("mug", 1)
     async with asyncio.timeout(60):

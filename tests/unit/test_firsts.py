@@ -9,22 +9,26 @@ import pytest
 from ecosystem.cli.up import firsts
 from ecosystem.embedded.mail_server import MailSink
 from email_service.compose import compose
-from email_service.state import Addressed, Kind, Letter
+from email_service.state import AddressedEmail, Email, EmailKind
 from schemas.messages import Customer, Order, OrderState, Payment
 
 FRANZ = Customer(id=15, first_name="Franz", last_name="Kafka", email="f@example.org", address="Praha", level="gold")
-STATES = {Kind.VALIDATED: OrderState.VALIDATED, Kind.FAILED: OrderState.FAILED, Kind.SHIPPED: OrderState.SHIPPED}
+STATES = {
+    EmailKind.VALIDATED: OrderState.VALIDATED,
+    EmailKind.FAILED: OrderState.FAILED,
+    EmailKind.SHIPPED: OrderState.SHIPPED,
+}
 
 
 def order(id_, kind):
-    reasons = ("no stock", "too much") if kind is Kind.FAILED else None
+    reasons = ("no stock", "too much") if kind is EmailKind.FAILED else None
     content = {"customer_id": 15, "product": "mug", "quantity": 2, "price": 5, "reasons": reasons}
     return Order(id=id_, state=STATES[kind], **content)
 
 
 def letter(id_, kind):
     payment = Payment(id="p1", order_id=id_, ccy="EUR", amount=Decimal(10))
-    addressed = Addressed(letter=Letter(kind=kind, order=order(id_, kind), payment=payment), customer=FRANZ)
+    addressed = AddressedEmail(letter=Email(kind=kind, order=order(id_, kind), payment=payment), customer=FRANZ)
     return compose(addressed, "Shop <shop@example.com>")
 
 
@@ -44,11 +48,11 @@ def test_letters_are_kept_and_the_first_of_each_end_is_told_once(tmp_path, known
     said = []
     told = firsts.Firsts("http://127.0.0.1:1", said.append)
     sent = [
-        ("o1", Kind.VALIDATED),
-        ("o1", Kind.SHIPPED),
-        ("o2", Kind.FAILED),
-        ("o3", Kind.SHIPPED),
-        ("o4", Kind.FAILED),
+        ("o1", EmailKind.VALIDATED),
+        ("o1", EmailKind.SHIPPED),
+        ("o2", EmailKind.FAILED),
+        ("o3", EmailKind.SHIPPED),
+        ("o4", EmailKind.FAILED),
     ]
     known.update({id_: order(id_, kind) for id_, kind in sent})
     with MailSink(tmp_path / "mail", told.delivered) as sink, smtplib.SMTP("127.0.0.1", sink.port) as client:
@@ -69,12 +73,12 @@ def test_letters_are_kept_and_the_first_of_each_end_is_told_once(tmp_path, known
 def test_an_order_that_cannot_be_looked_up_yet_is_told_later(tmp_path, known):
     said = []
     told = firsts.Firsts("http://127.0.0.1:1", said.append)
-    told.delivered(letter("o1", Kind.SHIPPED), tmp_path / "1")
+    told.delivered(letter("o1", EmailKind.SHIPPED), tmp_path / "1")
     told.tell()
-    known["o1"] = order("o1", Kind.VALIDATED)
+    known["o1"] = order("o1", EmailKind.VALIDATED)
     told.tell()
     assert said == []
-    known["o1"] = order("o1", Kind.SHIPPED)
+    known["o1"] = order("o1", EmailKind.SHIPPED)
     told.tell()
     assert said == [f"The first order is SHIPPED: o1, 2 × mug for customer 15. Its letter: {tmp_path / '1'}"]
 
@@ -82,18 +86,18 @@ def test_an_order_that_cannot_be_looked_up_yet_is_told_later(tmp_path, known):
 def test_an_order_that_stays_unknown_gives_way_to_the_next(tmp_path, known):
     said = []
     told = firsts.Firsts("http://127.0.0.1:1", said.append)
-    told.delivered(letter("o1", Kind.SHIPPED), tmp_path / "1")
-    known["o2"] = order("o2", Kind.SHIPPED)
+    told.delivered(letter("o1", EmailKind.SHIPPED), tmp_path / "1")
+    known["o2"] = order("o2", EmailKind.SHIPPED)
     for _ in range(200):
         told.tell()
-        told.delivered(letter("o2", Kind.SHIPPED), tmp_path / "2")
+        told.delivered(letter("o2", EmailKind.SHIPPED), tmp_path / "2")
     assert [line.split(": ")[1].split(",")[0] for line in said] == ["o2"]
 
 
 def test_other_letters_are_nobodys_end(tmp_path, known):
     said = []
     told = firsts.Firsts("http://127.0.0.1:1", said.append)
-    other = letter("o1", Kind.SHIPPED)
+    other = letter("o1", EmailKind.SHIPPED)
     del other["Message-ID"], other["X-Order-Id"]
     told.delivered(other, tmp_path / "1")
     told.tell()

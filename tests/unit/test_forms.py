@@ -12,7 +12,7 @@ from ecosystem.cli.main import main
 from ecosystem.cli.rows import BadFile
 from runtime.common.settings import Settings
 from runtime.http.faults import refuse
-from runtime.testing import Topology
+from runtime.testing import TopologyTestDriver
 from schemas.api import NewCheckin, NewOrder, NewProduct
 from schemas.identifiers import is_composed
 from schemas.messages import Order, StockLevel
@@ -88,7 +88,7 @@ def test_a_command_refuses_it(arguments):
 
 def test_topics_are_read_as_they_are_and_stock_that_nobody_can_order_is_counted():
     assert Order.from_json(Order(id=DECOMPOSED, customer_id=1, product=DECOMPOSED, quantity=1, price=1).to_json())
-    topology = Topology(build(Settings()).service)
+    topology = TopologyTestDriver(build(Settings()).service)
     for product in (COMPOSED, DECOMPOSED):
         topology.send(WAREHOUSE_INVENTORY, StockLevel(product=product, count=3))
         assert topology.row(STOCK, product).count == 3

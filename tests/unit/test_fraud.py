@@ -8,7 +8,7 @@ from samples import NOON, order
 
 from runtime.common.settings import Settings
 from runtime.state.ttl_table import KEPT
-from runtime.testing import Topology
+from runtime.testing import TopologyTestDriver
 from schemas.topics import ORDER_VALIDATIONS, ORDERS
 from validators.fraud.app import build
 from validators.fraud.rule import SESSIONS_KEPT, worth
@@ -20,7 +20,7 @@ MINUTE = timedelta(minutes=1)
 
 
 def fraud(**settings):
-    return Topology(build(Settings(**settings)).service)
+    return TopologyTestDriver(build(Settings(**settings)).service)
 
 
 def results(topology):

@@ -31,14 +31,14 @@ def searched(thing):
 def test_what_is_there_is_left_out_of_searches_and_what_comes_later_is_not():
     stays = Node()
     assert searched(stays)
-    gc_tuning.spare_what_stays()
+    gc_tuning.freeze_startup_objects()
     later = Node()
     assert not searched(stays)
     assert searched(later)
 
 
 def test_a_cycle_that_goes_later_is_found():
-    gc_tuning.spare_what_stays()
+    gc_tuning.freeze_startup_objects()
     gone = weakref.ref(Node())
     gc.collect()
     assert gone() is None
@@ -46,13 +46,13 @@ def test_a_cycle_that_goes_later_is_found():
 
 def test_a_cycle_that_has_gone_already_is_not_kept_for_good():
     gone = weakref.ref(Node())
-    gc_tuning.spare_what_stays()
+    gc_tuning.freeze_startup_objects()
     assert gone() is None
 
 
 def test_the_youngest_are_searched_less_often_and_the_oldest_as_ever():
     _, middle, oldest = gc.get_threshold()
-    gc_tuning.spare_what_stays()
+    gc_tuning.freeze_startup_objects()
     assert gc.get_threshold() == (gc_tuning.YOUNG, middle, oldest)
 
 

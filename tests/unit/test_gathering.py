@@ -9,7 +9,7 @@ from orders_service.aggregate import ORPHANS_KEPT
 from orders_service.app import build
 from orders_service.state import ORDERS_VIEW, OrderView
 from runtime.common.settings import Settings
-from runtime.testing import Topology
+from runtime.testing import TopologyTestDriver
 from schemas.messages import Order, OrderState
 from schemas.topics import ORDER_VALIDATIONS, ORDERS
 
@@ -18,7 +18,7 @@ DEADLINE = timedelta(seconds=60)
 
 
 def gathering(**settings):
-    return Topology(build(Settings(**settings)).service, partitions=1)
+    return TopologyTestDriver(build(Settings(**settings)).service, partitions=1)
 
 
 @pytest.fixture

@@ -6,17 +6,17 @@ from datetime import UTC, datetime
 import pytest
 from prometheus_client import CollectorRegistry
 
-from runtime.loop.checkpoint import Refused, Unsettled
+from runtime.errors import CommitFenced, CommitInDoubt
 from runtime.loop.loop import Loop
 from runtime.loop.ownership import Ownership
-from runtime.loop.rebalance import Handover
+from runtime.loop.rebalance import Rebalance
 from runtime.loop.timers import Timers
 from runtime.metrics.loop import LoopMetrics
-from runtime.model.records import Membership, Record, Taken, TopicPartition, Write
+from runtime.model.records import Membership, PolledRecords, Record, TopicPartition, Write
 from runtime.model.service import Input, Service, Table
-from runtime.model.topology import Plan
+from runtime.model.topology import Topology
 from runtime.model.watch import Watches
-from runtime.side_effects.dispatcher import Effects
+from runtime.side_effects.dispatcher import SideEffects
 from runtime.state.stores import MemoryStores
 from schemas.messages import StockLevel
 from schemas.topics import WAREHOUSE_INVENTORY
@@ -56,11 +56,11 @@ class Broker:
     async def commit(self, writes, membership):
         await self.gate.wait()
         fate = self.fate.pop(0) if self.fate else None
-        if fate != "lost" and not isinstance(fate, Refused):
+        if fate != "lost" and not isinstance(fate, CommitFenced):
             self.changelog += writes.changelog
             self.offsets.update(writes.offsets)
         if fate is not None:
-            raise fate if isinstance(fate, Exception) else Unsettled(fate)
+            raise fate if isinstance(fate, Exception) else CommitInDoubt(fate)
         return {TopicPartition(LEVELS.changelog, 0): len(self.changelog) - 1}
 
     async def flush(self):
@@ -83,10 +83,10 @@ class Broker:
 
 class Worker:
     def __init__(self, broker, copies=None):
-        plan, metrics = Plan((KEEPER,)), LoopMetrics(CollectorRegistry())
+        plan, metrics = Topology((KEEPER,)), LoopMetrics(CollectorRegistry())
         self.given_up = []
         self.ownership, self.stores, self.reader = Ownership(), MemoryStores(), Reader()
-        timers, watches, effects = Timers(plan), Watches(), Effects(plan, pytest.fail)
+        timers, watches, effects = Timers(plan), Watches(), SideEffects(plan, pytest.fail)
         self.effects = effects
         self.loop = Loop(
             plan,
@@ -100,7 +100,7 @@ class Worker:
             self._given_up,
             metrics,
         )
-        self.handover = Handover(
+        self.handover = Rebalance(
             plan,
             self.ownership,
             self.stores,
@@ -116,7 +116,7 @@ class Worker:
 
     def _given_up(self, error):
         self.given_up.append(error)
-        if isinstance(error, Unsettled):
+        if isinstance(error, CommitInDoubt):
             self.handover.again()
 
     async def assigned(self, generation):
@@ -131,7 +131,7 @@ class Worker:
     def step(self, offset, count, epoch=None):
         level = StockLevel(product="mug", count=count)
         record = Record(TP.topic, 0, offset, 0, b"mug", level.to_json())
-        taken = Taken([record], {TP: offset + 1}, self.ownership.membership)
+        taken = PolledRecords([record], {TP: offset + 1}, self.ownership.membership)
         return self.loop.step(taken, self.ownership.epoch if epoch is None else epoch)
 
     def count(self):
@@ -166,13 +166,13 @@ async def test_a_batch_whose_end_is_unknown_is_settled_by_what_the_broker_holds(
 
 
 async def test_a_refused_batch_is_given_up_and_nothing_is_decided_before_partitions_are_assigned_anew(broker, worker):
-    broker.fate = [Refused("ILLEGAL_GENERATION")]
+    broker.fate = [CommitFenced("ILLEGAL_GENERATION")]
     epoch = worker.ownership.epoch
     await worker.step(0, 7)
     await worker.step(1, 8, epoch)  # what was taken before it was known
 
     assert broker.changelog == []
-    assert [type(e) for e in worker.given_up] == [Refused]
+    assert [type(e) for e in worker.given_up] == [CommitFenced]
     await worker.assigned(generation=2)
     assert worker.reader.positions == {TP: 0}
 
@@ -239,7 +239,7 @@ async def test_a_takeover_that_fails_is_tried_again(broker, worker, monkeypatch)
         return await committed(partitions)
 
     monkeypatch.setattr(broker, "committed", sometimes)
-    monkeypatch.setattr(Handover, "RETRY_S", 0.0)
+    monkeypatch.setattr(Rebalance, "RETRY_S", 0.0)
     await worker.assigned(generation=2)
 
     assert failures == []

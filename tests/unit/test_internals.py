@@ -10,6 +10,6 @@ from runtime.kafka.aiokafka_internals import TESTED
 @pytest.mark.parametrize("package", TESTED)
 def test_internals_are_used_with_the_version_they_were_tested_with(package):
     assert version(package) == TESTED[package], (
-        f"{package} changed: read runtime/kafka/aiokafka_internals.py and runtime/faust_adapter/transport.py against the "
-        "new version, run tests/integration, then raise the version in runtime.kafka.aiokafka_internals.TESTED"
+        f"{package} changed: read runtime/kafka/aiokafka_internals.py and runtime/faust_adapter/transport.py against "
+        "the new version, run tests/integration, then raise the version in TESTED (aiokafka_internals.py)"
     )

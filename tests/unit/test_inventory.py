@@ -7,7 +7,7 @@ from samples import order
 
 from runtime.common.settings import Settings
 from runtime.state.ttl_table import KEPT
-from runtime.testing import Topology
+from runtime.testing import TopologyTestDriver
 from schemas.messages import OrderState, StockLevel
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, WAREHOUSE_INVENTORY
 from validators.inventory.app import build
@@ -17,7 +17,7 @@ from validators.inventory.state import RESERVATIONS, STOCK, Stock
 
 @pytest.fixture
 def inventory():
-    return Topology(build(Settings()).service)
+    return TopologyTestDriver(build(Settings()).service)
 
 
 def announce(topology, product, count):
@@ -60,7 +60,7 @@ EVENT = st.one_of(
 def test_reserved_is_the_sum_of_what_orders_hold_and_never_above_stock_in_any_order_of_events(events):
     # Orders 0 to 5, of 1 to 6 pieces, each for one of two products; 5 is a swindle.
     orders = [order(f"o{n}", product=f"p{n % 2}", quantity=n + 1 if n < 5 else -6) for n in range(6)]
-    topology = Topology(build(Settings()).service, partitions=2)
+    topology = TopologyTestDriver(build(Settings()).service, partitions=2)
     failed, before = set(), {"p0": 0, "p1": 0}
     for kind, n in events:
         if kind == "STOCK":

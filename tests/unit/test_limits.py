@@ -3,12 +3,13 @@
 import pytest
 from samples import NOON, order
 
-from runtime.loop.process import Decider
+from runtime.errors import MessageTooLarge
+from runtime.loop.process import BatchProcessor
 from runtime.model.dead_letters import dead_letter
-from runtime.model.limits import Limits, TooLarge
-from runtime.model.records import Membership, Record, Taken, TopicPartition, Write
+from runtime.model.limits import SizeLimits
+from runtime.model.records import Membership, PolledRecords, Record, TopicPartition, Write
 from runtime.model.service import Input, Service, Table
-from runtime.model.topology import Plan
+from runtime.model.topology import Topology
 from runtime.state.stores import MemoryStores
 from schemas.messages import Order, StockLevel
 from schemas.topics import ORDERS, WAREHOUSE_INVENTORY
@@ -17,7 +18,7 @@ ROWS = Table("echo-rows", Order)
 
 
 def test_a_batch_that_is_refused_says_nothing_of_its_messages_which_are_sent_singly_from_then_on():
-    limits = Limits()
+    limits = SizeLimits()
     limits.refused("orders", [10, 2000])
     assert limits.singly("orders")
     assert not limits.singly("others")
@@ -28,11 +29,11 @@ def test_a_batch_that_is_refused_says_nothing_of_its_messages_which_are_sent_sin
 
 
 def test_a_message_that_is_refused_alone_is_more_than_its_topic_takes():
-    limits = Limits()
+    limits = SizeLimits()
     limits.refused("orders", [2000])
     limits.check("orders", 1999)
     limits.check("others", 10**6)
-    with pytest.raises(TooLarge, match=r"2000 bytes to orders, which takes no more than 1999"):
+    with pytest.raises(MessageTooLarge, match=r"2000 bytes to orders, which takes no more than 1999"):
         limits.check("orders", 2000)
     limits.refused("orders", [1500])
     assert (limits.most("orders"), limits.lessons) == (1499, 2)
@@ -51,14 +52,14 @@ def test_who_decides_on_what_is_too_large_has_failed_on_its_message_and_nothing_
         ctx.put(ROWS, "seen", order())
 
     service = Service("echo", (Input(WAREHOUSE_INVENTORY, echo),), (ORDERS,), (ROWS,))
-    limits, plan = Limits(), Plan((service,))
+    limits, plan = SizeLimits(), Topology((service,))
     limits.refused(ORDERS.name if what == "message" else ROWS.changelog, [220])
-    decider = Decider(plan, 1, MemoryStores().open, limits)
+    decider = BatchProcessor(plan, 1, MemoryStores().open, limits)
 
     def decide(count):
         level = StockLevel(product="a", count=count)
         record = Record(WAREHOUSE_INVENTORY.name, 0, 0, 0, b"a", level.to_json())
-        taken = Taken([record], {TopicPartition(WAREHOUSE_INVENTORY.name, 0): 1}, Membership(1, "me"))
+        taken = PolledRecords([record], {TopicPartition(WAREHOUSE_INVENTORY.name, 0): 1}, Membership(1, "me"))
         return decider.decide(taken, [], NOON, lambda *_: False)
 
     assert decide(1).dead_letters == 0

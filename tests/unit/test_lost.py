@@ -5,7 +5,7 @@ import logging
 import pytest
 from prometheus_client import CollectorRegistry
 
-from runtime.data_loss.losses import Cause, LostRecords, Path, RecordsLost
+from runtime.data_loss.losses import LossCause, LossPath, LossReporter, RecordsLost
 from runtime.metrics.loop import LoopMetrics
 from runtime.model.dead_letters import LOST_UNTIL
 from runtime.model.records import TopicPartition
@@ -17,7 +17,7 @@ def registry():
 
 
 def reporter(registry, **options):
-    return LostRecords(LoopMetrics(registry), **options)
+    return LossReporter(LoopMetrics(registry), **options)
 
 
 def counted(registry, topic="payments"):
@@ -27,7 +27,7 @@ def counted(registry, topic="payments"):
 def test_a_range_is_told_and_counted_once(registry, caplog):
     lost = reporter(registry)
     for _ in range(3):
-        lost.report("payments", 2, 5, 12, Path.INPUT, Cause.REMOVED)
+        lost.report("payments", 2, 5, 12, LossPath.INPUT, LossCause.REMOVED)
     [record] = caplog.records
     assert record.levelno == logging.ERROR
     assert (
@@ -39,29 +39,29 @@ def test_a_range_is_told_and_counted_once(registry, caplog):
 
 def test_a_range_that_grew_before_it_was_passed_over_counts_what_it_grew_by(registry, caplog):
     lost = reporter(registry)
-    lost.report("payments", 2, 5, 12, Path.INPUT, Cause.REMOVED)
-    lost.report("payments", 2, 5, 20, Path.INPUT, Cause.REMOVED)
+    lost.report("payments", 2, 5, 12, LossPath.INPUT, LossCause.REMOVED)
+    lost.report("payments", 2, 5, 20, LossPath.INPUT, LossCause.REMOVED)
     assert counted(registry) == 15
     assert "last=19 count=15" in caplog.records[-1].getMessage()
 
 
 def test_the_next_range_and_other_partitions_are_told_for_themselves(registry, caplog):
     lost = reporter(registry)
-    lost.report("payments", 2, 5, 12, Path.INPUT, Cause.REMOVED)
-    lost.report("payments", 2, 30, 40, Path.INPUT, Cause.REMOVED)
-    lost.report("payments", 3, 5, 12, Path.INPUT, Cause.REMOVED)
-    lost.report("orders", 2, 5, 12, Path.INPUT, Cause.REMOVED)
+    lost.report("payments", 2, 5, 12, LossPath.INPUT, LossCause.REMOVED)
+    lost.report("payments", 2, 30, 40, LossPath.INPUT, LossCause.REMOVED)
+    lost.report("payments", 3, 5, 12, LossPath.INPUT, LossCause.REMOVED)
+    lost.report("orders", 2, 5, 12, LossPath.INPUT, LossCause.REMOVED)
     assert len(caplog.records) == 4
     assert counted(registry) == 24
     assert counted(registry, "orders") == 7
 
 
-@pytest.mark.parametrize("cause", list(Cause))
+@pytest.mark.parametrize("cause", list(LossCause))
 def test_each_cause_names_a_remedy(registry, cause):
     failures = []
     lost = reporter(registry, stop=True, failed=failures.append)
     with pytest.raises(RecordsLost) as raised:
-        lost.report("payments", 2, 5, 12, Path.CHANGELOG, cause)
+        lost.report("payments", 2, 5, 12, LossPath.CHANGELOG, cause)
     assert failures == [raised.value]
     for said in ("topic payments", "partition 2", "offsets 5 to 11", "Check: ", "ON_LOST_RECORDS=continue"):
         assert said in str(raised.value)
@@ -85,7 +85,7 @@ async def test_what_stops_the_worker_is_raised_each_time_and_kept_never(registry
     lost = reporter(registry, stop=True, keep=keep)
     for _ in range(2):
         with pytest.raises(RecordsLost):
-            lost.report("orders-view-changelog", 2, 5, 12, Path.STANDBY, Cause.REMOVED)
+            lost.report("orders-view-changelog", 2, 5, 12, LossPath.STANDBY, LossCause.REMOVED)
         await lost.kept()
     assert keep.kept == []
 
@@ -94,8 +94,8 @@ async def test_the_loss_of_a_changelog_is_kept_once_and_that_of_an_input_is_not(
     keep = Keeper()
     lost = reporter(registry, keep=keep)
     for _ in range(2):
-        lost.report("orders-view-changelog", 2, 5, 12, Path.CHANGELOG, Cause.REMOVED)
-        lost.report("payments", 2, 5, 12, Path.INPUT, Cause.REMOVED)
+        lost.report("orders-view-changelog", 2, 5, 12, LossPath.CHANGELOG, LossCause.REMOVED)
+        lost.report("payments", 2, 5, 12, LossPath.INPUT, LossCause.REMOVED)
         await lost.kept()
     [loss] = keep.kept
     assert (loss.topic, loss.first, loss.end, loss.count) == ("orders-view-changelog", 5, 12, 7)
@@ -105,11 +105,11 @@ async def test_a_loss_that_could_not_be_kept_is_kept_the_next_time(registry):
     keep = Keeper()
     lost = reporter(registry, keep=keep)
     keep.away = True
-    lost.report("orders-view-changelog", 2, 5, 12, Path.CHANGELOG, Cause.REMOVED)
+    lost.report("orders-view-changelog", 2, 5, 12, LossPath.CHANGELOG, LossCause.REMOVED)
     with pytest.raises(OSError, match="away"):
         await lost.kept()
     keep.away = False
-    lost.report("orders-view-changelog", 2, 5, 12, Path.CHANGELOG, Cause.REMOVED)
+    lost.report("orders-view-changelog", 2, 5, 12, LossPath.CHANGELOG, LossCause.REMOVED)
     await lost.kept()
     assert len(keep.kept) == 1
 
@@ -117,20 +117,20 @@ async def test_a_loss_that_could_not_be_kept_is_kept_the_next_time(registry):
 def test_the_loss_of_an_input_is_taken_once_by_who_owns_it_until_positions_are_looked_at_anew(registry):
     lost = reporter(registry)
     tp = TopicPartition("payments", 2)
-    lost.report(*tp, 5, 12, Path.INPUT, Cause.REMOVED)
+    lost.report(*tp, 5, 12, LossPath.INPUT, LossCause.REMOVED)
     [loss] = lost.take({tp})
     assert (loss.first, loss.end) == (5, 12)
     assert lost.take({tp}) == []
 
-    lost.report(*tp, 5, 12, Path.INPUT, Cause.REMOVED)
+    lost.report(*tp, 5, 12, LossPath.INPUT, LossCause.REMOVED)
     assert lost.take(set()) == [], "it is another's by now"
-    lost.report(*tp, 5, 12, Path.INPUT, Cause.REMOVED)
+    lost.report(*tp, 5, 12, LossPath.INPUT, LossCause.REMOVED)
     lost.forget()
     assert lost.take({tp}) == []
 
 
 def test_the_record_that_stands_for_a_loss_says_how_far_it_goes(registry):
-    record = reporter(registry).report("payments", 2, 5, 12, Path.INPUT, Cause.REMOVED).record()
+    record = reporter(registry).report("payments", 2, 5, 12, LossPath.INPUT, LossCause.REMOVED).record()
     assert record[:3] == ("payments", 2, 5)
     assert record.headers == ((LOST_UNTIL, b"12"),)
     assert record.fault == "records 5 to 11 were removed (retention or DeleteRecords) before they were read"

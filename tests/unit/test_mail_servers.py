@@ -11,10 +11,10 @@ import trustme
 from smtp_script import CUT, HANG, Script
 
 from runtime.common.settings import Settings
-from runtime.mail.connections import Connection
-from runtime.mail.mailer import PostOffice
+from runtime.errors import Outage, SideEffectDeferred, SideEffectError, SideEffectRejected
+from runtime.mail.connections import SmtpConnection
+from runtime.mail.mailer import SmtpMailer
 from runtime.mail.replies import Misconfigured
-from runtime.model.service import NotTaken, Outage, PutOff, RefusedForGood
 
 # ruff: noqa: E501 - each line of the document on a line
 
@@ -23,10 +23,10 @@ SOON_S = 0.3
 """For servers that do not answer; all others have a minute."""
 
 FOLLOWS = {
-    RefusedForGood: "dead letter",
+    SideEffectRejected: "dead letter",
     Misconfigured: "all wait, somebody has to mend it",
     Outage: "all wait",
-    PutOff: "put off",
+    SideEffectDeferred: "put off",
 }
 
 
@@ -151,12 +151,12 @@ def server_of(case, authority):
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.step}: {case.does}")
 async def test_what_follows_from_what_a_server_does(case, authority, tmp_path, monkeypatch):
-    monkeypatch.setattr(Connection, "TAKEN_S", SOON_S if case.slow else 60)
+    monkeypatch.setattr(SmtpConnection, "TAKEN_S", SOON_S if case.slow else 60)
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     script = Script(tls=server_of(case, authority))
     async with script.serving() as port:
         settings = {"smtp_port": port, "smtp_ca_file": tmp_path / "ca.pem", **case.settings}
-        office = PostOffice(Settings(smtp_timeout_s=SOON_S if case.slow else 60, **settings))
+        office = SmtpMailer(Settings(smtp_timeout_s=SOON_S if case.slow else 60, **settings))
         early = case.trusted and not case.settings and not {"banner", "EHLO"} & case.script.keys()
         if early:
             await office.send("before", letter("before@example.org"))
@@ -165,7 +165,7 @@ async def test_what_follows_from_what_a_server_does(case, authority, tmp_path, m
             await office.send("k", letter(case.to))
             assert script.recipients[early:] != []
         else:
-            with pytest.raises(NotTaken) as caught:
+            with pytest.raises(SideEffectError) as caught:
                 await office.send("k", letter(case.to))
             assert (FOLLOWS[caught.type], caught.value.summary) == (case.follows, case.summary)
         assert not case.heard or any(case.heard in command for command in script.commands)
@@ -174,7 +174,7 @@ async def test_what_follows_from_what_a_server_does(case, authority, tmp_path, m
             script.answers = {}
             script.letters.clear()
             if "EHLO" in case.script:  # what it said holds for the connection
-                office = PostOffice(Settings(smtp_port=port))
+                office = SmtpMailer(Settings(smtp_port=port))
             await office.send("k2", letter("next@example.org"))
             assert script.recipients == ["next@example.org"]
         async with office.opened(None):

@@ -4,23 +4,23 @@ import pytest
 from samples import NOON, order
 
 from runtime.model.service import Input, Service
-from runtime.state.ttl_table import KEPT, STEP, Memory, Remembered, Seen
-from runtime.testing import Topology
+from runtime.state.ttl_table import KEPT, STEP, Deduplication, ExpiringRow, TtlTable
+from runtime.testing import TopologyTestDriver
 from schemas.topics import ORDERS
 
-SEEN = Memory("keeper-seen", Remembered)
+SEEN = TtlTable("keeper-seen", ExpiringRow)
 
 
 @pytest.fixture
 def topology():
     def see(seen, ctx):
         if SEEN.get(ctx, seen.id) is None:
-            SEEN.remember(ctx, seen.id, Remembered())
+            SEEN.remember(ctx, seen.id, ExpiringRow())
 
-    def on_wake(hour, ctx):
+    def on_timer(hour, ctx):
         assert len(SEEN.forget(hour, ctx)) <= STEP
 
-    return Topology(Service("keeper", (Input(ORDERS, see),), (), SEEN.tables, on_wake), partitions=1)
+    return TopologyTestDriver(Service("keeper", (Input(ORDERS, see),), (), SEEN.tables, on_timer), partitions=1)
 
 
 def rows(topology):
@@ -54,13 +54,15 @@ def test_what_was_forgotten_can_be_remembered_again(topology):
     topology.send(ORDERS, order("o1"))
     topology.advance(KEPT + timedelta(hours=1))
     topology.send(ORDERS, order("o1", created_at=NOON))
-    assert topology.row(SEEN.rows, "o1") == Remembered()
+    assert topology.row(SEEN.rows, "o1") == ExpiringRow()
 
 
 def test_what_was_seen_is_told_as_long_as_a_topic_keeps_it():
-    seen, first = Seen("keeper-events"), []
+    seen, first = Deduplication("keeper-events"), []
     on_order = lambda order, ctx: first.append((order.id, seen.first(ctx, order.id)))  # noqa: E731
-    topology = Topology(Service("keeper", (Input(ORDERS, on_order),), (), seen.tables, seen.forget), partitions=1)
+    topology = TopologyTestDriver(
+        Service("keeper", (Input(ORDERS, on_order),), (), seen.tables, seen.forget), partitions=1
+    )
     topology.send(ORDERS, order("o1"), order("o2"), order("o1"))
     topology.advance(KEPT - timedelta(seconds=1))
     topology.send(ORDERS, order("o1"))

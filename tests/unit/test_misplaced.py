@@ -9,8 +9,8 @@ from samples import order
 
 from runtime.common.partitioning import MisplacedError, check_partition, partition_of, tells_misplaced
 from runtime.model.records import Write
-from runtime.model.service import Effect, Input, Refused, Service, Table
-from runtime.testing import Topology
+from runtime.model.service import Input, RejectedSideEffect, Service, SideEffect, Table
+from runtime.testing import TopologyTestDriver
 from schemas.messages import StockLevel
 from schemas.topics import ORDERS, WAREHOUSE_INVENTORY, repartition
 
@@ -41,7 +41,7 @@ def errors(topology, topic):
 def test_a_record_is_processed_in_the_partition_of_its_key_and_set_aside_in_every_other(product, partitions, at):
     level = StockLevel(product=product, count=3)
     key = product.encode()
-    topology = Topology(keeper(), partitions=partitions)
+    topology = TopologyTestDriver(keeper(), partitions=partitions)
 
     topology.write(Write(WAREHOUSE_INVENTORY.name, at, key, level.to_json()))
     topology.run()
@@ -83,7 +83,7 @@ def test_other_errors_are_not_taken_for_it(error):
 
 
 def test_a_misplaced_tombstone_deletes_nothing_and_is_set_aside():
-    topology = Topology(keeper())
+    topology = TopologyTestDriver(keeper())
     topology.send(WAREHOUSE_INVENTORY, StockLevel(product="mug", count=3))
     wrong = (partition_of(b"mug", 4) + 1) % 4
 
@@ -100,7 +100,7 @@ def test_a_misplaced_tombstone_deletes_nothing_and_is_set_aside():
 def test_what_is_written_to_an_internal_topic_by_another_is_checked_too():
     seen = []
     service = Service("keeper", (Input(BY_PRODUCT, lambda o, ctx: seen.append(o.id)),), ())
-    topology = Topology(service)
+    topology = TopologyTestDriver(service)
     right = partition_of(b"mug", 4)
     for partition in range(4):
         topology.write(Write(BY_PRODUCT.name, partition, b"mug", order(f"o{partition}", product="mug").to_json()))
@@ -111,7 +111,7 @@ def test_what_is_written_to_an_internal_topic_by_another_is_checked_too():
 
 
 def test_the_log_names_the_first_misplaced_record_of_a_topic_and_no_other(caplog):
-    topology = Topology(keeper())
+    topology = TopologyTestDriver(keeper())
     wrong = (partition_of(b"mug", 4) + 1) % 4
     with caplog.at_level(logging.WARNING):
         for count in range(5):
@@ -129,10 +129,10 @@ def test_a_redriven_side_effect_is_asked_for_where_its_state_is_whatever_its_key
     async def perform(key, level):
         raise NotImplementedError
 
-    count = Effect("count", StockLevel, perform)
+    count = SideEffect("count", StockLevel, perform)
     service = Service("counter", (Input(WAREHOUSE_INVENTORY, lambda *_: None),), (), effects=(count,))
-    topology, level = Topology(service), StockLevel(product="mug", count=3)
-    again = Refused(key="mug/1", effect="count", payload=level.to_json())
+    topology, level = TopologyTestDriver(service), StockLevel(product="mug", count=3)
+    again = RejectedSideEffect(key="mug/1", effect="count", payload=level.to_json())
 
     topology.write(Write(service.redone.name, at, b"mug/1", again.to_json()))
     topology.run()

@@ -6,14 +6,14 @@ from datetime import UTC, datetime
 import pytest
 from samples import NOON, order
 
-from ecosystem.clients.dead_letters.letter import Letter, NoLetter
+from ecosystem.clients.dead_letters.letter import DeadLetter, NotADeadLetter
 from ecosystem.clients.readable import content, line, moment
 from runtime.group.offset_migration import _mark
 from runtime.loop.process import _time
 from runtime.model.dead_letters import LOST_UNTIL, dead_letter
 from runtime.model.records import CONSUMED_BY, EVENT_ID, MADE_AT, NO_TIMESTAMP, Record, Write
 from runtime.model.service import Input, Service, Table
-from runtime.testing import Topology
+from runtime.testing import TopologyTestDriver
 from schemas.messages import Order
 from schemas.topics import ORDERS, repartition
 
@@ -36,7 +36,7 @@ def keeper(topic, times):
 
 def test_a_message_with_odd_headers_is_decided():
     times = []
-    topology = Topology(keeper(ORDERS, times), partitions=1)
+    topology = TopologyTestDriver(keeper(ORDERS, times), partitions=1)
 
     topology.send_raw(ORDERS, b"o1", order("o1").to_json(), *ODD, *[("many", b"")] * 10_000)
 
@@ -49,7 +49,7 @@ def test_a_message_with_odd_headers_is_decided():
 )
 def test_a_time_in_a_header_that_is_none_is_set_aside_with_the_remedy(made):
     times = []
-    topology = Topology(keeper(BY_PRODUCT, times), partitions=1)
+    topology = TopologyTestDriver(keeper(BY_PRODUCT, times), partitions=1)
 
     topology.send_raw(BY_PRODUCT, b"JUMPERS", order("o1").to_json(), (MADE_AT, made))
     topology.send_raw(BY_PRODUCT, b"JUMPERS", order("o2").to_json(), (MADE_AT, b"1000"), (MADE_AT, made))
@@ -90,7 +90,7 @@ def test_null_and_repeated_headers_come_back_from_a_dead_letter_as_they_were():
     record = Record("orders", 3, 14, 0, b"o1", b"?", ODD)
     write = dead_letter(record, "orders", "no", NOON)
 
-    letter = Letter.of(Record(write.topic, 3, 7, 0, write.key, write.value, write.headers))
+    letter = DeadLetter.of(Record(write.topic, 3, 7, 0, write.key, write.value, write.headers))
 
     assert letter.headers == ODD
     assert (letter.from_partition, letter.from_offset, letter.error) == (3, 14, "no")
@@ -108,10 +108,10 @@ def test_a_line_bears_odd_headers_and_faults(topic):
 
 def test_a_dead_letter_whose_headers_are_null_is_none_of_ours():
     headers = [(name, None) for name in ("service", "error", "topic", "partition", "offset", "time")]
-    with pytest.raises(NoLetter):
-        Letter.of(Record("orders.dead-letters", 0, 5, 0, b"k", b"v", headers))
-    with pytest.raises(NoLetter, match="damaged"):
-        Letter.of(Record("orders.dead-letters", 0, 5, 0, None, None, ((LOST_UNTIL, b"6"),), "damaged"))
+    with pytest.raises(NotADeadLetter):
+        DeadLetter.of(Record("orders.dead-letters", 0, 5, 0, b"k", b"v", headers))
+    with pytest.raises(NotADeadLetter, match="damaged"):
+        DeadLetter.of(Record("orders.dead-letters", 0, 5, 0, None, None, ((LOST_UNTIL, b"6"),), "damaged"))
 
 
 def test_a_mark_that_is_null_names_no_group():

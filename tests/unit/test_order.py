@@ -11,11 +11,11 @@ from runtime.loop.loop import Loop
 from runtime.loop.ownership import Ownership
 from runtime.loop.timers import Timers
 from runtime.metrics.loop import LoopMetrics
-from runtime.model.records import CONSUMED_BY, Membership, Record, Taken, TopicPartition, Write
+from runtime.model.records import CONSUMED_BY, Membership, PolledRecords, Record, TopicPartition, Write
 from runtime.model.service import Input, Service, Table
-from runtime.model.topology import Plan
+from runtime.model.topology import Topology
 from runtime.model.watch import Watches
-from runtime.side_effects.dispatcher import Effects
+from runtime.side_effects.dispatcher import SideEffects
 from runtime.state.stores import MemoryStores
 from schemas.messages import CheckinRejected
 from schemas.topics import CHECKIN_REJECTIONS, DAY, Topic
@@ -47,7 +47,7 @@ class Worker:
     fenced = True
 
     def __init__(self, *written):
-        plan = Plan((KEEPER,))
+        plan = Topology((KEEPER,))
         self.logs = defaultdict(list)
         self.ownership, self.stores = Ownership(), MemoryStores()
         self.loop = Loop(
@@ -56,7 +56,7 @@ class Worker:
             self.ownership,
             self,
             Timers(plan),
-            Effects(plan, pytest.fail),
+            SideEffects(plan, pytest.fail),
             Watches(),
             lambda: NOON,
             pytest.fail,
@@ -97,7 +97,7 @@ class Worker:
         found = self.logs[tp][start : start + count]
         own = (CONSUMED_BY, b"keeper")
         records = [Record(*tp, start + n, 0, w.key, w.value) for n, w in enumerate(found) if own not in w.headers]
-        assert await self.loop.step(Taken(records, {tp: start + len(found)}, ME), self.ownership.epoch)
+        assert await self.loop.step(PolledRecords(records, {tp: start + len(found)}, ME), self.ownership.epoch)
 
     def heard(self, key="k"):
         raw = self.stores.open(HEARD.name, 0).get(key.encode())

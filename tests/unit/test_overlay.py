@@ -1,14 +1,14 @@
 import pytest
 from samples import NOON, order
 
-from runtime.loop.overlay import Batch, Turn
+from runtime.loop.overlay import BatchOverlay, ProcessorContext
 from runtime.model.service import Service, Table
-from runtime.model.topology import Plan
+from runtime.model.topology import Topology
 from runtime.state.stores import MemoryStores
 from schemas.messages import Order
 
 TABLE = Table("keeper-seen", Order)
-KEEPER = Service("keeper", (), (), (TABLE,), on_wake=lambda key, ctx: None)
+KEEPER = Service("keeper", (), (), (TABLE,), on_timer=lambda key, ctx: None)
 
 
 @pytest.fixture
@@ -18,12 +18,12 @@ def stores():
 
 @pytest.fixture
 def batch(stores):
-    return Batch(Plan((KEEPER,)), 4, NOON, stores.open)
+    return BatchOverlay(Topology((KEEPER,)), 4, NOON, stores.open)
 
 
 @pytest.fixture
 def turn(batch):
-    return lambda partition=0: Turn(batch, KEEPER, partition, NOON)
+    return lambda partition=0: ProcessorContext(batch, KEEPER, partition, NOON)
 
 
 def test_a_read_sees_the_store_then_the_batch_then_the_turn(stores, turn):
@@ -90,6 +90,6 @@ def test_a_table_is_named_after_its_service():
 
 def test_a_worker_runs_each_service_once_and_at_least_one():
     with pytest.raises(ValueError, match="each service once"):
-        Plan((KEEPER, KEEPER))
+        Topology((KEEPER, KEEPER))
     with pytest.raises(ValueError, match="at least one"):
-        Plan(())
+        Topology(())

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from runtime.common.deadlines import Patience
+from runtime.common.deadlines import WaitLimit
 
 
 async def _wait(patience):
@@ -11,14 +11,14 @@ async def _wait(patience):
 
 
 async def test_each_waits_as_long_as_is_set():
-    patience = Patience(0.05)
+    patience = WaitLimit(0.05)
     with pytest.raises(TimeoutError):
         await _wait(patience)
     assert len(patience) == 0
 
 
 async def test_who_waits_already_and_who_comes_later_are_cut_short():
-    patience = Patience(3600)
+    patience = WaitLimit(3600)
     early = asyncio.create_task(_wait(patience))
     await asyncio.sleep(0)
     patience.hurry(0.05)
@@ -30,7 +30,7 @@ async def test_who_waits_already_and_who_comes_later_are_cut_short():
 
 
 async def test_nobody_waits_longer_for_a_hurry():
-    patience = Patience(0.05)
+    patience = WaitLimit(0.05)
     waiting = asyncio.create_task(_wait(patience))
     await asyncio.sleep(0)
     patience.hurry(3600)
@@ -40,7 +40,7 @@ async def test_nobody_waits_longer_for_a_hurry():
 
 
 async def test_what_is_done_in_time_leaves_nothing_behind():
-    patience = Patience(3600)
+    patience = WaitLimit(3600)
     async with patience.limit():
         assert len(patience) == 1
     patience.hurry(0)

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.data_loss.losses import Cause
-from runtime.data_loss.positions import Gone, Position, of_input, of_store
+from runtime.data_loss.losses import LossCause
+from runtime.data_loss.positions import LostRange, Position, of_input, of_store
 
 OFFSETS = st.integers(0, 50)
 
@@ -21,11 +21,11 @@ OFFSETS = st.integers(0, 50)
         pytest.param(9, 0, 9, Position(9), id="all read"),
         pytest.param(5, 5, 9, Position(5), id="what was read is removed"),
         pytest.param(9, 9, 9, Position(9), id="all read and removed"),
-        pytest.param(4, 5, 9, Position(5, Gone(4, 5, Cause.REMOVED)), id="one was not read"),
-        pytest.param(0, 9, 9, Position(9, Gone(0, 9, Cause.REMOVED)), id="none was read, none is left"),
-        pytest.param(9, 0, 4, Position(0, Gone(4, 9, Cause.CUT_OFF)), id="made anew, or truncated"),
-        pytest.param(9, 0, 0, Position(0, Gone(0, 9, Cause.CUT_OFF)), id="made anew, and empty"),
-        pytest.param(9, 2, 4, Position(2, Gone(4, 9, Cause.CUT_OFF)), id="made anew, and begins late"),
+        pytest.param(4, 5, 9, Position(5, LostRange(4, 5, LossCause.REMOVED)), id="one was not read"),
+        pytest.param(0, 9, 9, Position(9, LostRange(0, 9, LossCause.REMOVED)), id="none was read, none is left"),
+        pytest.param(9, 0, 4, Position(0, LostRange(4, 9, LossCause.CUT_OFF)), id="made anew, or truncated"),
+        pytest.param(9, 0, 0, Position(0, LostRange(0, 9, LossCause.CUT_OFF)), id="made anew, and empty"),
+        pytest.param(9, 2, 4, Position(2, LostRange(4, 9, LossCause.CUT_OFF)), id="made anew, and begins late"),
     ],
 )
 def test_where_an_input_is_read_on(committed, start, end, expected):
@@ -33,7 +33,7 @@ def test_where_an_input_is_read_on(committed, start, end, expected):
 
 
 def test_offsets_that_expired_while_there_is_state_leave_it_open_what_was_read():
-    assert of_input(None, 5, 9, decided_before=True) == Position(5, Gone(0, 5, Cause.OFFSETS_GONE))
+    assert of_input(None, 5, 9, decided_before=True) == Position(5, LostRange(0, 5, LossCause.OFFSETS_GONE))
     assert of_input(None, 0, 9, decided_before=True) == Position(0), "all is read once more"
     assert of_input(7, 5, 9, decided_before=True) == Position(7)
 
@@ -45,7 +45,7 @@ def test_reading_goes_on_where_there_is_something_and_what_is_passed_over_is_tol
     assert start <= at.offset <= end
     if committed is not None and committed <= end:
         passed = range(committed, at.offset)
-        assert at.gone == (Gone(passed.start, passed.stop, Cause.REMOVED) if passed else None)
+        assert at.gone == (LostRange(passed.start, passed.stop, LossCause.REMOVED) if passed else None)
 
 
 @pytest.mark.parametrize(
@@ -53,13 +53,19 @@ def test_reading_goes_on_where_there_is_something_and_what_is_passed_over_is_tol
     [
         pytest.param(None, 0, 0, Position(0), True, id="nothing anywhere"),
         pytest.param(None, 0, 9, Position(0), True, id="an empty disk"),
-        pytest.param(None, 4, 9, Position(4, Gone(0, 4, Cause.REMOVED)), True, id="an empty disk, rows removed"),
+        pytest.param(
+            None, 4, 9, Position(4, LostRange(0, 4, LossCause.REMOVED)), True, id="an empty disk, rows removed"
+        ),
         pytest.param(8, 0, 9, Position(9), True, id="complete"),
         pytest.param(3, 0, 9, Position(4), True, id="behind"),
         pytest.param(3, 4, 9, Position(4), True, id="behind, it has what was removed"),
-        pytest.param(2, 4, 9, Position(4, Gone(0, 4, Cause.REMOVED)), False, id="behind, it lacks what was removed"),
-        pytest.param(9, 0, 9, Position(0, Gone(9, 10, Cause.CUT_OFF)), False, id="ahead"),
-        pytest.param(9, 0, 0, Position(0, Gone(0, 10, Cause.CUT_OFF)), False, id="the changelog was made anew"),
+        pytest.param(
+            2, 4, 9, Position(4, LostRange(0, 4, LossCause.REMOVED)), False, id="behind, it lacks what was removed"
+        ),
+        pytest.param(9, 0, 9, Position(0, LostRange(9, 10, LossCause.CUT_OFF)), False, id="ahead"),
+        pytest.param(
+            9, 0, 0, Position(0, LostRange(0, 10, LossCause.CUT_OFF)), False, id="the changelog was made anew"
+        ),
     ],
 )
 def test_where_a_changelog_is_read_on(applied, start, end, expected, fits):

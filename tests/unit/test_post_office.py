@@ -9,10 +9,10 @@ import pytest
 from smtp_script import CUT, HANG, Script
 
 from runtime.common.settings import Settings
-from runtime.mail.connections import Connection
+from runtime.errors import SideEffectError, SideEffectRejected
+from runtime.mail.connections import SmtpConnection
 from runtime.mail.envelope import domain_of
-from runtime.mail.mailer import PostOffice
-from runtime.model.service import NotTaken, RefusedForGood
+from runtime.mail.mailer import SmtpMailer
 
 
 def letter(to="franz@example.org", sender="orders@example.com", text="Hello"):
@@ -31,7 +31,7 @@ async def script():
 @pytest.fixture
 async def office(script):
     async with script.serving() as port:
-        office = PostOffice(Settings(smtp_port=port, smtp_timeout_s=60))
+        office = SmtpMailer(Settings(smtp_port=port, smtp_timeout_s=60))
         async with office.opened(None):
             yield office
 
@@ -47,7 +47,7 @@ async def test_letters_at_a_time_have_a_few(office, script):
     await asyncio.gather(*(office.send("k", letter(f"x{n}@example.org")) for n in range(50)))
 
     assert len(script.letters) == 50
-    assert script.connections <= PostOffice.CONNECTIONS
+    assert script.connections <= SmtpMailer.CONNECTIONS
 
 
 async def test_one_without_answer_does_not_hold_up_others(office, script):
@@ -98,8 +98,8 @@ async def test_a_connection_that_the_server_closed_meanwhile_is_made_anew(office
 
 async def test_a_connection_on_which_several_were_refused_is_given_up(office, script):
     script.answers = {"RCPT": lambda command: "550 5.1.1 nobody" if "nobody" in command else None}
-    for _ in range(Connection.MOST_REFUSED):
-        with pytest.raises(RefusedForGood, match="nobody"):
+    for _ in range(SmtpConnection.MOST_REFUSED):
+        with pytest.raises(SideEffectRejected, match="nobody"):
             await office.send("k", letter("nobody@example.org"))
     await office.send("k", letter())
 
@@ -110,7 +110,7 @@ async def test_a_letter_to_nobody_or_to_several_is_refused(office, script):
     several = letter()
     several["Cc"] = "mallory@example.net"
     for message in (several, letter("")):
-        with pytest.raises(RefusedForGood, match="one of each"):
+        with pytest.raises(SideEffectRejected, match="one of each"):
             await office.send("k", message)
     assert script.commands == []
 
@@ -135,13 +135,13 @@ async def test_what_arrives_is_what_was_written_for_every_kind_of_server(office,
 
 @pytest.mark.parametrize("domain", ["a" * 64 + "ü.example", "ü" * 300])
 async def test_a_domain_that_cannot_be_one_is_refused(office, domain):
-    with pytest.raises(RefusedForGood, match="domain"):
+    with pytest.raises(SideEffectRejected, match="domain"):
         await office.send("k", letter(f"x@{domain}"))
 
 
 async def test_what_logs_and_readiness_say_names_nobody(office, script, caplog):
     script.answers = {"RCPT": "450 4.1.2 <franz@example.org>: Franz's domain is not found"}
-    with caplog.at_level(logging.DEBUG, "runtime"), pytest.raises(NotTaken) as caught:
+    with caplog.at_level(logging.DEBUG, "runtime"), pytest.raises(SideEffectError) as caught:
         await office.send("k", letter())
 
     assert caught.value.summary == "RCPT 450 4.1.2"

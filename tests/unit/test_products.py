@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from ecosystem.cli.products import read
 from ecosystem.cli.rows import BadFile
-from products_service.rules import Stale, Withdrawn, changed, withdrawn
+from products_service.rules import StaleVersion, Withdrawn, changed, withdrawn
 from runtime.http.faults import refuse
 from schemas.api import NewProduct, Product, ProductContent, ProductState
 
@@ -26,7 +26,7 @@ def product(version=3, state=ProductState.ACTIVE, **changes) -> Product:
 def outcome(rule, *arguments):
     try:
         after = rule(*arguments)
-    except (Stale, Withdrawn) as refusal:
+    except (StaleVersion, Withdrawn) as refusal:
         return type(refusal)
     return None if after is None else (after.version, str(after.state), after.name, after.price)
 
@@ -37,13 +37,13 @@ def outcome(rule, *arguments):
         ("ACTIVE", CHEAP, None, (4, "ACTIVE", "Mug", 11)),
         ("ACTIVE", CHEAP, {3}, (4, "ACTIVE", "Mug", 11)),
         ("ACTIVE", CHEAP, {1, 3}, (4, "ACTIVE", "Mug", 11)),
-        ("ACTIVE", CHEAP, {2}, Stale),
-        ("ACTIVE", CHEAP, set(), Stale),
+        ("ACTIVE", CHEAP, {2}, StaleVersion),
+        ("ACTIVE", CHEAP, set(), StaleVersion),
         ("ACTIVE", MUG, None, None),
         ("ACTIVE", MUG, {2}, None),  # what was asked for is so already
         ("WITHDRAWN", MUG, {3}, (4, "ACTIVE", "Mug", 12)),
         ("WITHDRAWN", CHEAP, {3}, (4, "ACTIVE", "Mug", 11)),
-        ("WITHDRAWN", MUG, {2}, Stale),
+        ("WITHDRAWN", MUG, {2}, StaleVersion),
         ("WITHDRAWN", MUG, None, Withdrawn),
     ],
 )
@@ -56,7 +56,7 @@ def test_a_change_is_the_next_version_unless_it_is_meant_for_another(state, cont
     [
         ("ACTIVE", None, (4, "WITHDRAWN", "Mug", 12)),
         ("ACTIVE", {3}, (4, "WITHDRAWN", "Mug", 12)),
-        ("ACTIVE", {2}, Stale),
+        ("ACTIVE", {2}, StaleVersion),
         ("WITHDRAWN", None, None),
         ("WITHDRAWN", {2}, None),
     ],
@@ -84,7 +84,7 @@ def test_versions_grow_by_one_with_each_change_and_what_is_repeated_changes_noth
 
         try:
             after = ask(now)
-        except (Stale, Withdrawn):
+        except (StaleVersion, Withdrawn):
             continue
         if after is not None:
             assert after.version == now.version + 1
@@ -97,7 +97,7 @@ def test_versions_grow_by_one_with_each_change_and_what_is_repeated_changes_noth
 def test_who_has_not_seen_the_withdrawal_cannot_undo_it():
     gone = withdrawn(product(), None)
     for seen in (None, {1}, {3}):
-        with pytest.raises((Stale, Withdrawn)):
+        with pytest.raises((StaleVersion, Withdrawn)):
             changed(gone, CHEAP, seen)
     assert changed(gone, CHEAP, {gone.version}).state is ProductState.ACTIVE
 

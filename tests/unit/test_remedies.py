@@ -9,7 +9,7 @@ from samples import order
 from runtime.model.dead_letters import REASON
 from runtime.model.remedies import with_remedy
 from runtime.model.service import Input, Service
-from runtime.testing import Topology
+from runtime.testing import TopologyTestDriver
 from schemas.messages import Customer, CustomerLevel
 from schemas.topics import CUSTOMERS, ORDERS
 
@@ -91,7 +91,7 @@ def test_a_long_cause_leaves_room_for_the_remedy():
 def error_of(topic, key, value, on_tombstone=None):
     """What the dead letter says of a record that a service reads."""
     service = Service("reader", (Input(topic, lambda message, ctx: pytest.fail("it was read"), on_tombstone),), ())
-    topology = Topology(service)
+    topology = TopologyTestDriver(service)
     topology.send_raw(topic, key, value)
     [letter] = topology.records(topic.dead_letters)
     assert tuple(name for name, _ in letter.headers) == REASON

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import pytest
 from prometheus_client import CollectorRegistry
 
-from runtime.data_loss.losses import Cause, LostRecords, Path, RecordsLost
+from runtime.data_loss.losses import LossCause, LossPath, LossReporter, RecordsLost
 from runtime.metrics.loop import LoopMetrics
 from runtime.model.log_ids import Commit
 from runtime.model.records import TopicPartition
 from runtime.state import restore
-from runtime.state.restore import Logs
+from runtime.state.restore import Restorer
 from runtime.state.stores import MemoryStore
 
 PAID, STOCKED = TopicPartition("payments", 0), TopicPartition("warehouse-inventory", 0)
@@ -23,7 +23,7 @@ def row(offset):
 
 
 class Broker:
-    """Implements `runtime.state.restore.Broker`: logs that begin and end as the test says."""
+    """Implements `runtime.state.restore.LogReader`: logs that begin and end as the test says."""
 
     def __init__(self):
         self.offsets = {}
@@ -74,13 +74,13 @@ class Broker:
 @pytest.fixture
 def broker(monkeypatch):
     monkeypatch.setattr(restore, "SURE_S", 0.05)
-    monkeypatch.setattr(Logs, "POLL_S", 0.001)
+    monkeypatch.setattr(Restorer, "POLL_S", 0.001)
     return Broker()
 
 
 def logs(broker, **options):
-    lost = LostRecords(LoopMetrics(CollectorRegistry()), **options)
-    return Logs(broker, lost, [ROWS.topic, TIMERS.topic]), lost
+    lost = LossReporter(LoopMetrics(CollectorRegistry()), **options)
+    return Restorer(broker, lost, [ROWS.topic, TIMERS.topic]), lost
 
 
 def losses(lost, *owned):
@@ -92,7 +92,7 @@ async def test_what_was_removed_before_it_was_read_is_passed_over_and_reported(b
     broker.offsets = {PAID: 3, STOCKED: 3}
     broker.bounds = {PAID: (7, 20), STOCKED: (0, 20)}
     assert await found.committed([PAID, STOCKED]) == {PAID: 7, STOCKED: 3}
-    assert losses(lost, PAID, STOCKED) == [("payments", 3, 7, Cause.REMOVED)]
+    assert losses(lost, PAID, STOCKED) == [("payments", 3, 7, LossCause.REMOVED)]
 
 
 async def test_a_loss_that_no_batch_has_passed_over_is_found_again_and_told_once(broker, caplog):
@@ -100,7 +100,7 @@ async def test_a_loss_that_no_batch_has_passed_over_is_found_again_and_told_once
     broker.offsets, broker.bounds = {PAID: 3}, {PAID: (7, 20)}
     for _ in range(3):
         await found.committed([PAID])
-        assert losses(lost, PAID) == [("payments", 3, 7, Cause.REMOVED)]
+        assert losses(lost, PAID) == [("payments", 3, 7, LossCause.REMOVED)]
     assert len(caplog.records) == 1
     broker.offsets = {PAID: 7}
     await found.committed([PAID])
@@ -119,7 +119,7 @@ async def test_an_offset_beyond_the_end_begins_again_at_the_start(broker):
     found, lost = logs(broker)
     broker.offsets, broker.bounds = {PAID: 9}, {PAID: (0, 2)}
     assert await found.committed([PAID]) == {PAID: 0}
-    assert losses(lost, PAID) == [("payments", 2, 9, Cause.CUT_OFF)]
+    assert losses(lost, PAID) == [("payments", 2, 9, LossCause.CUT_OFF)]
 
 
 async def test_a_leader_that_learns_how_far_its_log_goes_has_lost_nothing(broker, monkeypatch):
@@ -139,7 +139,7 @@ async def test_state_without_committed_offsets_tells_that_they_expired(broker):
     found, lost = logs(broker)
     broker.bounds = {PAID: (7, 20), STOCKED: (0, 20), TIMERS: (0, 4)}
     assert await found.committed([PAID, STOCKED]) == {PAID: 7, STOCKED: 0}
-    assert losses(lost, PAID, STOCKED) == [("payments", 0, 7, Cause.OFFSETS_GONE)]
+    assert losses(lost, PAID, STOCKED) == [("payments", 0, 7, LossCause.OFFSETS_GONE)]
 
 
 @pytest.mark.parametrize(
@@ -178,10 +178,10 @@ def stored(offset):
 @pytest.mark.parametrize(
     ("store", "bounds", "rows", "gone"),
     [
-        pytest.param(stored(9), (0, 4), 4, (4, 10, Cause.CUT_OFF), id="made anew, and written"),
-        pytest.param(stored(9), (0, 0), 0, (0, 10, Cause.CUT_OFF), id="made anew, and empty"),
-        pytest.param(stored(2), (6, 9), 3, (0, 6, Cause.REMOVED), id="rows removed that it lacks"),
-        pytest.param(MemoryStore(), (6, 9), 3, (0, 6, Cause.REMOVED), id="rows removed, and an empty disk"),
+        pytest.param(stored(9), (0, 4), 4, (4, 10, LossCause.CUT_OFF), id="made anew, and written"),
+        pytest.param(stored(9), (0, 0), 0, (0, 10, LossCause.CUT_OFF), id="made anew, and empty"),
+        pytest.param(stored(2), (6, 9), 3, (0, 6, LossCause.REMOVED), id="rows removed that it lacks"),
+        pytest.param(MemoryStore(), (6, 9), 3, (0, 6, LossCause.REMOVED), id="rows removed, and an empty disk"),
         pytest.param(stored(5), (6, 9), 4, None, id="rows removed that it has"),
         pytest.param(MemoryStore(), (0, 9), 9, None, id="an empty disk"),
     ],
@@ -192,7 +192,7 @@ async def test_rows_that_a_changelog_no_longer_has_are_reported_and_kept(broker,
     async def keep(loss):
         assert store.rows.get(b"old") == (b"v" if store.offset is not None else None), "before anything is cleared"
         kept.append((loss.first, loss.end, loss.cause))
-        assert loss.path is Path.CHANGELOG
+        assert loss.path is LossPath.CHANGELOG
 
     found, _ = logs(broker, keep=keep)
     broker.bounds[ROWS] = bounds
@@ -232,7 +232,7 @@ IDS = {"payments": "here/P1", "warehouse-inventory": "here/W1", ROWS.topic: "her
 async def committed_by(broker, *partitions, offset):
     """A group has run, and committed this offset of each partition."""
     notes = {}
-    await Logs(broker, LostRecords(LoopMetrics(CollectorRegistry())), [ROWS.topic, TIMERS.topic], notes).committed(
+    await Restorer(broker, LossReporter(LoopMetrics(CollectorRegistry())), [ROWS.topic, TIMERS.topic], notes).committed(
         partitions
     )
     broker.offsets |= dict.fromkeys(partitions, offset)
@@ -248,11 +248,11 @@ async def test_a_topic_made_anew_is_noticed_though_it_is_longer_by_now(broker):
 
     broker.ids["payments"] = "here/P2"
     assert await found.committed([PAID, STOCKED]) == {PAID: 0, STOCKED: 9}
-    assert losses(lost, PAID, STOCKED) == [("payments", 0, 9, Cause.RECREATED)]
+    assert losses(lost, PAID, STOCKED) == [("payments", 0, 9, LossCause.RECREATED)]
 
     del broker.offsets[PAID]  # the broker deletes them with the topic
     assert await found.committed([PAID, STOCKED]) == {PAID: 0, STOCKED: 9}
-    assert losses(lost, PAID, STOCKED) == [("payments", 0, 0, Cause.RECREATED)]
+    assert losses(lost, PAID, STOCKED) == [("payments", 0, 0, LossCause.RECREATED)]
 
     await committed_by(broker, PAID, offset=50)
     assert await found.committed([PAID, STOCKED]) == {PAID: 50, STOCKED: 9}
@@ -278,7 +278,7 @@ async def test_a_changelog_made_anew_is_noticed_on_an_empty_disk(broker):
     assert await restored(broker, MemoryStore()) == []
 
     broker.ids[ROWS.topic], broker.bounds[ROWS] = "here/R2", (0, 0)
-    assert await restored(broker, MemoryStore()) == [(ROWS.topic, 0, 0, Cause.RECREATED)]
+    assert await restored(broker, MemoryStore()) == [(ROWS.topic, 0, 0, LossCause.RECREATED)]
     with pytest.raises(RecordsLost, match="keeper-changelog partition 0 offsets 0 to unknown"):
         await restored(broker, MemoryStore(), stop=True)
     store = MemoryStore()
@@ -296,7 +296,7 @@ async def test_a_changelog_made_anew_is_noticed_by_a_store_that_is_shorter(broke
     assert len(store.rows) == 4
 
     broker.ids[ROWS.topic], broker.bounds[ROWS] = "here/R2", (0, 9)
-    assert await restored(broker, store) == [(ROWS.topic, 0, 4, Cause.RECREATED)]
+    assert await restored(broker, store) == [(ROWS.topic, 0, 4, LossCause.RECREATED)]
     assert len(store.rows) == 9
     assert await restored(broker, store) == []
 

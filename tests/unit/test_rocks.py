@@ -2,8 +2,8 @@ import time
 
 import pytest
 
+from runtime.errors import StoreError
 from runtime.state.rocks import STALE_AFTER_S, RocksStore, RocksStores
-from runtime.state.stores import StateError
 
 
 @pytest.fixture
@@ -115,5 +115,5 @@ def test_a_damaged_store_is_rebuilt(stores, tmp_path):
 def test_a_store_that_is_open_elsewhere_is_refused_by_its_path(stores, tmp_path):
     stores.open("t", 0)
 
-    with pytest.raises(StateError, match="t/0"):
+    with pytest.raises(StoreError, match="t/0"):
         RocksStore(tmp_path / "t" / "0", memory_mb=1)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.health.stalls import PATIENCE, Glance, Stalls
+from runtime.health.stalls import PATIENCE, Sample, Stalls
 from runtime.model.records import TopicPartition
 
 LIMIT, TICK = 60.0, 5.0
@@ -23,7 +23,7 @@ def glance(turns, **changes):
         "positions": {A: 10, B: 10},
         "ends": {A: 10, B: 10},
     }
-    return Glance(**{**sound, **changes})
+    return Sample(**{**sound, **changes})
 
 
 def watch(glances):
@@ -148,7 +148,7 @@ def test_whatever_happens_what_gets_on_in_time_is_never_over(steps, every):
     for n, (elapsed, reachable, running, moved, known) in enumerate(steps):
         position += moved + (n % every == 0)
         ends = {A: position + 5} if known else {}
-        told = stalls.look(Glance(elapsed, reachable, n // every, running, n // every, 0, {A: position}, ends))
+        told = stalls.look(Sample(elapsed, reachable, n // every, running, n // every, 0, {A: position}, ends))
         assert not [stall for stall in told if stall.over]
 
 
@@ -156,7 +156,7 @@ def test_whatever_happens_what_gets_on_in_time_is_never_over(steps, every):
 def test_whatever_came_before_a_partition_that_stands_still_is_told_and_then_over(steps):
     stalls = Stalls(LIMIT, 2 * TICK)
     for n, (elapsed, reachable, running, moved, known) in enumerate(steps):
-        stalls.look(Glance(elapsed, reachable, n, running, n, 0, {A: moved}, {A: 9} if known else {}))
+        stalls.look(Sample(elapsed, reachable, n, running, n, 0, {A: moved}, {A: 9} if known else {}))
     told = [stalls.look(glance(1000 + n, positions={A: 8}, ends={A: 9})) for n in range(int(LIMIT / TICK) + 1)]
     assert told[-1][0].over
     assert told[-1][0].partition == A

@@ -8,12 +8,12 @@ import pytest
 from aiokafka.errors import KafkaConnectionError, OffsetOutOfRangeError
 from prometheus_client import CollectorRegistry
 
-from runtime.data_loss.losses import LostRecords
-from runtime.loop.standby import Follower
+from runtime.data_loss.losses import LossReporter
+from runtime.loop.standby import StandbyReplicas
 from runtime.metrics.loop import LoopMetrics
 from runtime.model.records import TopicPartition
 from runtime.model.service import Input, Service, Table
-from runtime.model.topology import Plan
+from runtime.model.topology import Topology
 from runtime.state.stores import MemoryStore, MemoryStores
 from schemas.messages import StockLevel
 from schemas.topics import WAREHOUSE_INVENTORY
@@ -111,10 +111,10 @@ def broker():
 
 @pytest.fixture
 async def follower(broker, monkeypatch):
-    monkeypatch.setattr(Follower, "LOOK_S", 0.005)
-    monkeypatch.setattr(Follower, "RETRY_S", 0.005)
+    monkeypatch.setattr(StandbyReplicas, "LOOK_S", 0.005)
+    monkeypatch.setattr(StandbyReplicas, "RETRY_S", 0.005)
     confirmed = asyncio.get_running_loop().time
-    follower = Follower(Plan((KEEPER,)), MemoryStores(), broker, LoopMetrics(CollectorRegistry()), confirmed)
+    follower = StandbyReplicas(Topology((KEEPER,)), MemoryStores(), broker, LoopMetrics(CollectorRegistry()), confirmed)
     yield follower
     await follower.stop()
     assert broker.readers == 0
@@ -207,9 +207,11 @@ async def test_what_a_copy_s_changelog_no_longer_has_is_told(broker, follower, c
 
 async def test_a_copy_that_is_to_stop_at_a_loss_ends_the_worker_and_keeps_what_it_has(broker):
     failures = []
-    lost = LostRecords(LoopMetrics(CollectorRegistry()), stop=True, failed=failures.append)
+    lost = LossReporter(LoopMetrics(CollectorRegistry()), stop=True, failed=failures.append)
     confirmed = asyncio.get_running_loop().time
-    follower = Follower(Plan((KEEPER,)), MemoryStores(), broker, LoopMetrics(CollectorRegistry()), confirmed, lost)
+    follower = StandbyReplicas(
+        Topology((KEEPER,)), MemoryStores(), broker, LoopMetrics(CollectorRegistry()), confirmed, lost
+    )
     follower._stores.open(LEVELS.name, 0).apply({b"gone": b"1"}, 0)
     broker.write(LEVELS, 0, *[(key, b"1") for key in SIX])
     broker.starts[TopicPartition(LEVELS.changelog, 0)] = 3
@@ -308,7 +310,7 @@ async def test_what_was_owned_is_as_old_as_the_last_word_of_the_group(broker, fo
 async def test_services_without_tables_have_nothing_to_follow(broker):
     plain = Service("plain", (Input(WAREHOUSE_INVENTORY, lambda *_: None),), ())
     confirmed = asyncio.get_running_loop().time
-    follower = Follower(Plan((plain,)), MemoryStores(), broker, LoopMetrics(CollectorRegistry()), confirmed)
+    follower = StandbyReplicas(Topology((plain,)), MemoryStores(), broker, LoopMetrics(CollectorRegistry()), confirmed)
     follower.follow({0, 1})
     await asyncio.sleep(0.02)
 

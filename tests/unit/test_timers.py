@@ -8,20 +8,20 @@ from samples import NOON
 from runtime.loop.ownership import Ownership
 from runtime.loop.timers import Timers
 from runtime.model.records import Membership, TopicPartition
-from runtime.model.service import Service, Wake
-from runtime.model.topology import Plan
+from runtime.model.service import ScheduledTimer, Service
+from runtime.model.topology import Topology
 from runtime.state.stores import MemoryStore
 
 SECOND = timedelta(seconds=1)
-SERVICE = Service("keeper", (), (), on_wake=lambda key, ctx: None)
+SERVICE = Service("keeper", (), (), on_timer=lambda key, ctx: None)
 
 
 def calendar():
-    return Timers(Plan((SERVICE,)))
+    return Timers(Topology((SERVICE,)))
 
 
 def wish(timers, key, seconds, partition=0):
-    row = None if seconds is None else Wake(at=NOON + seconds * SECOND).to_json()
+    row = None if seconds is None else ScheduledTimer(at=NOON + seconds * SECOND).to_json()
     timers.apply("keeper-timers", partition, {key.encode(): row})
 
 
@@ -51,7 +51,7 @@ def test_the_oldest_come_first_and_the_rest_stay():
 
 def test_wishes_found_in_a_store_are_taken_over_and_forgotten_when_partitions_go():
     store = MemoryStore()
-    store.apply({b"a": Wake(at=NOON).to_json()}, 0)
+    store.apply({b"a": ScheduledTimer(at=NOON).to_json()}, 0)
     timers = calendar()
     timers.load("keeper-timers", 3, store)
     timers.load("another-table", 3, store)

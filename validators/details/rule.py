@@ -36,7 +36,7 @@ def route(order: Order, ctx: Context) -> None:
         _say(order, refused, ctx)
 
 
-class Judge:
+class DetailsCheck:
     """Judges orders by their products.
 
     Arguments:
@@ -61,7 +61,7 @@ class Judge:
         return f"there is no product {order.product!r}" if self.unknown is UnknownProducts.FAIL else None
 
 
-def on_wake(hour: str, ctx: Context) -> None:
+def on_timer(hour: str, ctx: Context) -> None:
     """Forgets the verdicts of an hour long past."""
     JUDGED.forget(hour, ctx)
 

@@ -33,7 +33,7 @@ def route(order: Order, ctx: Context) -> None:
         ctx.send(ORDERS_BY_CUSTOMER, order)
 
 
-class Judge:
+class FraudCheck:
     """Judges the orders of each customer.
 
     Arguments:
@@ -63,7 +63,7 @@ class Judge:
         ctx.put(CUSTOMERS, key, Customer(sessions=tuple(sessions[-SESSIONS_KEPT:]), last_order=order.id))
         return JUDGED.remember(ctx, order.id, Judged(customer=key, refusal=refusal))
 
-    def on_wake(self, hour: str, ctx: Context) -> None:
+    def on_timer(self, hour: str, ctx: Context) -> None:
         """Forgets the verdicts of an hour, and every customer who has ordered nothing since."""
         for order_id, judged in JUDGED.forget(hour, ctx):
             customer = ctx.get(CUSTOMERS, judged.customer)

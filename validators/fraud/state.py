@@ -1,7 +1,7 @@
 """What the fraud validator holds: the sessions of each customer, and for a while its verdict on each order."""
 
 from runtime.model.service import Table
-from runtime.state.ttl_table import Memory, Remembered
+from runtime.state.ttl_table import ExpiringRow, TtlTable
 from schemas.wire import Message
 from validators.fraud.sessions import Session
 
@@ -13,7 +13,7 @@ class Customer(Message):
     last_order: str
 
 
-class Judged(Remembered):
+class Judged(ExpiringRow):
     """The verdict on an order: a PASS, unless there is a refusal."""
 
     customer: str
@@ -21,4 +21,4 @@ class Judged(Remembered):
 
 
 CUSTOMERS = Table("fraud-customers", Customer)
-JUDGED = Memory("fraud-judged", Judged)
+JUDGED = TtlTable("fraud-judged", Judged)

@@ -1,16 +1,16 @@
 """The inventory validator: consumes stock, products and orders by product, holds reservations, produces verdicts."""
 
 from runtime.common.settings import Settings
-from runtime.hosting import Hosted
+from runtime.hosting import ServiceDefinition
 from runtime.model.service import Input, Service
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, PRODUCTS, WAREHOUSE_INVENTORY
 from validators.inventory import rule
 from validators.inventory.state import OFFERS, RESERVATIONS, STOCK
 
 
-def build(_settings: Settings) -> Hosted:
+def build(_settings: Settings) -> ServiceDefinition:
     """The service; it has no settings."""
-    return Hosted(
+    return ServiceDefinition(
         Service(
             name="inventory",
             inputs=(
@@ -21,6 +21,6 @@ def build(_settings: Settings) -> Hosted:
             ),
             outputs=(rule.ORDERS_BY_PRODUCT, ORDER_VALIDATIONS),
             tables=(STOCK, OFFERS.table, *RESERVATIONS.tables),
-            on_wake=rule.on_wake,
+            on_timer=rule.on_timer,
         )
     )

@@ -62,7 +62,7 @@ def on_stock_withdrawn(product: str, ctx: Context) -> None:
         _keep(product, Stock(reserved=stock.reserved), ctx)
 
 
-def on_wake(hour: str, ctx: Context) -> None:
+def on_timer(hour: str, ctx: Context) -> None:
     """Forgets the orders that came to hold nothing in an hour long past."""
     RESERVATIONS.forget(hour, ctx)
 

@@ -1,7 +1,7 @@
 """What the inventory validator holds: stock and offer of each product, and a reservation for each order."""
 
 from runtime.model.service import Table
-from runtime.state.ttl_table import Memory, Remembered
+from runtime.state.ttl_table import ExpiringRow, TtlTable
 from schemas.wire import Message
 from validators.offers import Offers
 
@@ -13,7 +13,7 @@ class Stock(Message):
     reserved: int = 0
 
 
-class Reservation(Remembered):
+class Reservation(ExpiringRow):
     """What was said to an order, a PASS unless there is a refusal, and the pieces it holds now.
 
     One that holds pieces stays until it gives them back; there are no more of these than pieces in stock. One that
@@ -27,4 +27,4 @@ class Reservation(Remembered):
 
 STOCK = Table("inventory-stock", Stock)
 OFFERS = Offers("inventory")
-RESERVATIONS = Memory("inventory-reservations", Reservation)
+RESERVATIONS = TtlTable("inventory-reservations", Reservation)

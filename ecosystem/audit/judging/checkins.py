@@ -5,25 +5,25 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
 from ecosystem.audit.facts import Fact, Source
-from ecosystem.audit.judging.history import History, Seen, facts_of
+from ecosystem.audit.judging.history import History, Observed, facts_of
 from ecosystem.audit.report import SKEW_MS, Kind, Rules, Violation
 from ecosystem.audit.rows import CheckinRow
 from portal_service.view import MOST
 from schemas.api import CheckinState
 from schemas.messages import CheckinRejected, HomeCheckin, OrderState
 
-_By = Mapping[str, list[Seen[HomeCheckin]]]
-_Rejections = Mapping[str, list[Seen[CheckinRejected]]]
+_By = Mapping[str, list[Observed[HomeCheckin]]]
+_Rejections = Mapping[str, list[Observed[CheckinRejected]]]
 
 
 def judge(order: History, rules: Rules, counts: Counter[str]) -> Iterator[Violation]:
     """Holds check-ins against rejections, the database and the portal."""
     if Source.CHECK_INS not in rules.seen:
         return
-    said: dict[str, list[Seen[HomeCheckin]]] = defaultdict(list)
+    said: dict[str, list[Observed[HomeCheckin]]] = defaultdict(list)
     for check_in in order.of(Source.CHECK_INS):
         said[check_in.message.event_id].append(check_in)
-    rejected: dict[str, list[Seen[CheckinRejected]]] = defaultdict(list)
+    rejected: dict[str, list[Observed[CheckinRejected]]] = defaultdict(list)
     for rejection in order.of(Source.REJECTIONS):
         rejected[rejection.message.event_id].append(rejection)
     counts["check-ins"] += len(said)
@@ -77,7 +77,7 @@ def _rejections(
             counts["to be rejected"] += 1
 
 
-def _wrong(order: History, rejection: Seen[CheckinRejected], rules: Rules) -> str | None:
+def _wrong(order: History, rejection: Observed[CheckinRejected], rules: Rules) -> str | None:
     """Why there was no reason to reject; `None` if there was, or nobody can tell."""
     if OrderState.FAILED in order.states or order.posted is None:
         return None
@@ -106,7 +106,7 @@ def _database(
         return
     for seen in order.of(Source.ROWS_BEFORE):
         yield from _announced(order, seen, said, rejected, rules, counts)
-    rows: dict[str, Seen[CheckinRow]] = {seen.message.event_id: seen for seen in order.of(Source.ROWS_AFTER)}
+    rows: dict[str, Observed[CheckinRow]] = {seen.message.event_id: seen for seen in order.of(Source.ROWS_AFTER)}
     counts["check-ins kept"] += len(rows)
     for id_, check_ins in said.items():
         row = rows.get(id_)
@@ -127,7 +127,7 @@ def _database(
 
 
 def _announced(
-    order: History, seen: Seen[CheckinRow], said: _By, rejected: _Rejections, rules: Rules, counts: Counter[str]
+    order: History, seen: Observed[CheckinRow], said: _By, rejected: _Rejections, rules: Rules, counts: Counter[str]
 ) -> Iterator[Violation]:
     row, kept_ms = seen.message, seen.fact.time_ms
     if not rules.complete(Source.CHECK_INS, kept_ms):

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 
 from ecosystem.audit.facts import LEVELS, MODELS, Fact, Source
-from ecosystem.audit.judging.history import History, Seen, facts_of
+from ecosystem.audit.judging.history import History, Observed, facts_of
 from ecosystem.audit.judging.payments import payments_of
 from ecosystem.audit.report import SKEW_MS, Kind, Rules, Violation
-from email_service.state import Kind as Letter
+from email_service.state import EmailKind
 from runtime.state.ttl_table import KEPT
 from schemas.messages import Customer, CustomerLevel, Order, OrderEnriched, OrderState
 from schemas.money import format_amount
@@ -24,9 +24,9 @@ KEPT_MS = timedelta(hours=24) / timedelta(milliseconds=1)
 """For how long a tombstone surely stays where topics are compacted (`delete.retention.ms`)."""
 
 _TOLD = {
-    Letter.VALIDATED: OrderState.VALIDATED,
-    Letter.FAILED: OrderState.FAILED,
-    Letter.SHIPPED: OrderState.SHIPPED,
+    EmailKind.VALIDATED: OrderState.VALIDATED,
+    EmailKind.FAILED: OrderState.FAILED,
+    EmailKind.SHIPPED: OrderState.SHIPPED,
 }
 
 
@@ -34,7 +34,7 @@ def judge(order: History, rules: Rules, counts: Counter[str], customers: Custome
     """Holds what the email service wrote, asked for and delivered against what became of the order."""
     if Source.LETTERS not in rules.seen:
         return
-    asked: dict[str, list[Seen[object]]] = defaultdict(list)
+    asked: dict[str, list[Observed[object]]] = defaultdict(list)
     for seen in order.of(Source.LETTERS):
         asked[seen.fact.about].append(seen)
     counts["letters"] += len(asked)
@@ -47,7 +47,7 @@ def judge(order: History, rules: Rules, counts: Counter[str], customers: Custome
         return
     known = _Known(customers(order.posted.message.customer_id), rules)
     yield from _enriched(order, known, rules, counts)
-    for kind in Letter:
+    for kind in EmailKind:
         yield from _letter(order, kind, known, rules, counts)
 
 
@@ -80,7 +80,7 @@ class _Known:
 
 
 def _asked_twice(
-    order: History, asked: dict[str, list[Seen[object]]], rules: Rules, counts: Counter[str]
+    order: History, asked: dict[str, list[Observed[object]]], rules: Rules, counts: Counter[str]
 ) -> Iterator[Violation]:
     for kind, rows in asked.items():
         times = sum(seen.message is not None for seen in rows)
@@ -103,7 +103,7 @@ def _enriched_twice(order: History, rules: Rules, counts: Counter[str]) -> Itera
 
 def _enriched(order: History, known: _Known, rules: Rules, counts: Counter[str]) -> Iterator[Violation]:
     assert order.posted is not None
-    enriched: list[Seen[OrderEnriched]] = order.of(Source.ENRICHED)
+    enriched: list[Observed[OrderEnriched]] = order.of(Source.ENRICHED)
     validated = order.came_to(OrderState.VALIDATED)
     counts["enriched"] += bool(enriched)
     if not enriched:
@@ -124,7 +124,7 @@ def _enriched(order: History, known: _Known, rules: Rules, counts: Counter[str])
         yield from _level(order, first, known, rules)
 
 
-def _level(order: History, enriched: Seen[OrderEnriched], known: _Known, rules: Rules) -> Iterator[Violation]:
+def _level(order: History, enriched: Observed[OrderEnriched], known: _Known, rules: Rules) -> Iterator[Violation]:
     """The topic of the level: that of what was announced, and no other; and a level that the customer had."""
     level, fact = enriched.message.customer_level, enriched.fact
     wanted = CustomerLevel(level) if level in set(CustomerLevel) else CustomerLevel.BRONZE
@@ -143,7 +143,7 @@ def _level(order: History, enriched: Seen[OrderEnriched], known: _Known, rules: 
             yield Violation(Kind.LEVEL_DIFFERS, order.id, f"of level {level}, and not written to {wanted}", records)
 
 
-def _letter(order: History, kind: Letter, known: _Known, rules: Rules, counts: Counter[str]) -> Iterator[Violation]:
+def _letter(order: History, kind: EmailKind, known: _Known, rules: Rules, counts: Counter[str]) -> Iterator[Violation]:
     rows = [seen for seen in order.of(Source.LETTERS) if seen.fact.about == kind]
     mail = [seen for seen in order.of(Source.MAIL) if seen.fact.about == kind]
     refused = [seen for seen in order.of(Source.REFUSED) if seen.fact.about == kind]
@@ -155,7 +155,7 @@ def _letter(order: History, kind: Letter, known: _Known, rules: Rules, counts: C
         if announced is None:
             says = f"there is a letter {kind}, and it never was {_TOLD[kind]}"
             yield Violation(Kind.LETTER_WRONG, order.id, says, records)
-        elif kind is Letter.VALIDATED and (fault := _unpaid(order, announced.message, rules)) is not None:
+        elif kind is EmailKind.VALIDATED and (fault := _unpaid(order, announced.message, rules)) is not None:
             yield Violation(*fault, [*records, *facts_of(order.of(Source.PAYMENTS))])
         elif not mail and not refused and rows and rows[-1].message is None and Source.MAIL in rules.seen:
             says = f"its letter {kind} is done with, and was not delivered"
@@ -175,12 +175,12 @@ def _letter(order: History, kind: Letter, known: _Known, rules: Rules, counts: C
         counts["unchecked letters"] += 1
 
 
-def _due(order: History, kind: Letter, announced: Seen[Order] | None, known: _Known, rules: Rules) -> int | None:
+def _due(order: History, kind: EmailKind, announced: Observed[Order] | None, known: _Known, rules: Rules) -> int | None:
     """From when on a letter is due; `None` if it is not, or nobody can tell."""
     if announced is None:
         return None
     due_ms = announced.fact.time_ms
-    if kind is Letter.VALIDATED:
+    if kind is EmailKind.VALIDATED:
         payments = payments_of(order, rules)
         kept_ms = (rules.unpaid - KEPT) / timedelta(milliseconds=1)
         apart_ms = (abs(seen.fact.time_ms - due_ms) for seen in order.of(Source.PAYMENTS))
@@ -197,6 +197,6 @@ def _unpaid(order: History, validated: Order, rules: Rules) -> tuple[Kind, str, 
     if not payments.whole or not payments.steady or payments.paid.covers(validated.value, rules.currency):
         return None
     if not order.of(Source.PAYMENTS):
-        return Kind.LETTER_WRONG, order.id, f"there is a letter {Letter.VALIDATED}, and nobody paid"
+        return Kind.LETTER_WRONG, order.id, f"there is a letter {EmailKind.VALIDATED}, and nobody paid"
     paid, value = (format_amount(a, rules.currency) for a in (payments.paid.sum(rules.currency), validated.value))
     return Kind.CONFIRMED_UNPAID, order.id, f"it was confirmed, and its payments come to {paid} of {value}"

@@ -7,7 +7,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from ecosystem.audit.facts import MESSAGES, MODELS, Fact, Source, id_in
 from orders_service.state import OrderView
-from runtime.model.service import Wake
+from runtime.model.service import ScheduledTimer
 from schemas.messages import Order, OrderState, OrderValidation
 from schemas.wire import Message
 from validators.inventory.state import Reservation
@@ -15,7 +15,7 @@ from validators.inventory.state import Reservation
 M = TypeVar("M")
 
 
-class Seen(NamedTuple, Generic[M]):
+class Observed(NamedTuple, Generic[M]):
     """A message and the record it stands in. `None`: a row that was deleted."""
 
     message: M
@@ -27,13 +27,13 @@ class History:
     """All that is known of one order, each list in the order of its log."""
 
     id: str
-    posts: list[Seen[Order]] = field(default_factory=list)
-    finals: list[Seen[Order]] = field(default_factory=list)
-    verdicts: list[Seen[OrderValidation]] = field(default_factory=list)
-    rows: list[Seen[OrderView | None]] = field(default_factory=list)
-    timers: list[Seen[Wake | None]] = field(default_factory=list)
-    reservations: list[Seen[Reservation | None]] = field(default_factory=list)
-    around: dict[Source, list[Seen[Any]]] = field(default_factory=lambda: defaultdict(list))
+    posts: list[Observed[Order]] = field(default_factory=list)
+    finals: list[Observed[Order]] = field(default_factory=list)
+    verdicts: list[Observed[OrderValidation]] = field(default_factory=list)
+    rows: list[Observed[OrderView | None]] = field(default_factory=list)
+    timers: list[Observed[ScheduledTimer | None]] = field(default_factory=list)
+    reservations: list[Observed[Reservation | None]] = field(default_factory=list)
+    around: dict[Source, list[Observed[Any]]] = field(default_factory=lambda: defaultdict(list))
     """What the services around the core, and their databases, have of it."""
     unreadable: list[Fact] = field(default_factory=list)
     bad_rows: list[Fact] = field(default_factory=list)
@@ -56,10 +56,10 @@ class History:
                 places = self.reservations
             case source:
                 places = self.around[source]
-        places.append(Seen(message, fact))
+        places.append(Observed(message, fact))
 
     @property
-    def posted(self) -> Seen[Order] | None:
+    def posted(self) -> Observed[Order] | None:
         """The order as it counts: the first one under its id."""
         return self.posts[0] if self.posts else None
 
@@ -69,11 +69,11 @@ class History:
         return self.rows[-1].message if self.rows else None
 
     @property
-    def final(self) -> Seen[Order] | None:
+    def final(self) -> Observed[Order] | None:
         """What was decided of it first."""
         return self.finals[0] if self.finals else None
 
-    def of(self, source: Source) -> list[Seen[Any]]:
+    def of(self, source: Source) -> list[Observed[Any]]:
         """What a source around the core tells."""
         return self.around.get(source, [])
 
@@ -82,7 +82,7 @@ class History:
         seen = self.of(source)
         return seen[-1].message if seen else None
 
-    def came_to(self, state: OrderState) -> Seen[Order] | None:
+    def came_to(self, state: OrderState) -> Observed[Order] | None:
         """Where it was first announced in this state."""
         return next((seen for seen in self.finals if seen.message.state is state), None)
 
@@ -119,7 +119,7 @@ def history(order_id: str, facts: Iterable[Fact]) -> History:
     return result
 
 
-def facts_of(*lists: Sequence[Seen[Any]]) -> list[Fact]:
+def facts_of(*lists: Sequence[Observed[Any]]) -> list[Fact]:
     """The records of what was seen."""
     return [seen.fact for some in lists for seen in some]
 

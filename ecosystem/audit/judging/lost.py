@@ -4,7 +4,7 @@ from datetime import datetime
 
 from ecosystem.audit.report import Kind, Report, Violation
 from ecosystem.clients.dead_letters import read
-from ecosystem.clients.dead_letters.letter import Letter
+from ecosystem.clients.dead_letters.letter import DeadLetter
 from runtime.common.settings import Settings
 
 
@@ -19,7 +19,7 @@ async def look(settings: Settings, since: datetime | None, report: Report) -> No
     since_ms = 0 if since is None else int(since.timestamp() * 1000)
     seen: set[tuple[str, int, int, int]] = set()
     async for letter in read.letters(settings, [*read.topics(settings), *read.changelogs(settings)]):
-        if not isinstance(letter, Letter) or letter.lost_until is None or letter.time_ms < since_ms:
+        if not isinstance(letter, DeadLetter) or letter.lost_until is None or letter.time_ms < since_ms:
             continue
         gone = letter.where.topic, letter.from_partition, letter.from_offset, letter.lost_until
         if gone in seen:  # each worker that rebuilt its state without these rows has said so

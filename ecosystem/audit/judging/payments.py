@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from ecosystem.audit.facts import Source
-from ecosystem.audit.judging.history import History, Seen
+from ecosystem.audit.judging.history import History, Observed
 from ecosystem.audit.report import SKEW_MS, Rules
 from schemas.messages import Payment
 from schemas.payments import Paid
@@ -25,7 +25,7 @@ class Payments(NamedTuple):
 
 def payments_of(order: History, rules: Rules) -> Payments:
     """Reads them. Of one id the first one counts; all of an id are in one partition, in their order."""
-    first: dict[str, Seen[Payment]] = {seen.message.id: seen for seen in reversed(order.of(Source.PAYMENTS))}
+    first: dict[str, Observed[Payment]] = {seen.message.id: seen for seen in reversed(order.of(Source.PAYMENTS))}
     paid, last_ms, steady = Paid(), 0, True
     for seen in reversed(first.values()):
         paid = paid.plus(seen.message, rules.currency)

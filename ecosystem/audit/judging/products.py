@@ -7,11 +7,11 @@ from datetime import datetime
 from typing import Any
 
 from ecosystem.audit.facts import MODELS, SUBSCRIBERS, Fact, Source
-from ecosystem.audit.judging.history import Seen, facts_of
+from ecosystem.audit.judging.history import Observed, facts_of
 from ecosystem.audit.judging.totals import Sums
 from ecosystem.audit.report import Kind, Rules, Violation
 from ecosystem.audit.rows import ProductRow
-from product_subscribers.security.rule import Guard
+from product_subscribers.security.rule import AlertRule
 from schemas.api import ProductState
 from schemas.messages import ProductAlert, ProductAlertKind, ProductEvent, ProductEventKind
 
@@ -23,17 +23,17 @@ class Catalogued:
         self.code = code
         self.moving = False
         self.unreadable: list[Fact] = []
-        self._seen: dict[Source, list[Seen[Any]]] = {}
+        self._seen: dict[Source, list[Observed[Any]]] = {}
         for fact in facts:
             self.moving |= fact.late
             try:
-                seen = Seen(MODELS[fact.source].from_json(fact.value or b""), fact)
+                seen = Observed(MODELS[fact.source].from_json(fact.value or b""), fact)
             except ValueError:
                 self.unreadable.append(fact)
             else:
                 self._seen.setdefault(fact.source, []).append(seen)
 
-    def of(self, source: Source) -> list[Seen[Any]]:
+    def of(self, source: Source) -> list[Observed[Any]]:
         return self._seen.get(source, [])
 
 
@@ -49,7 +49,7 @@ def judge(
     alert with its record."""
     product = Catalogued(code, facts)
     counts["unreadable"] += len(product.unreadable)
-    changes: dict[str, Seen[ProductEvent]] = {}
+    changes: dict[str, Observed[ProductEvent]] = {}
     for seen in product.of(Source.CHANGES):
         first = changes.setdefault(seen.message.event_id, seen)
         counts["changes announced again"] += first is not seen
@@ -72,7 +72,7 @@ def judge(
     yield from _alerts(product, history, rules, counts)
 
 
-def _versions(code: str, history: Sequence[Seen[ProductEvent]], rules: Rules) -> Iterator[Violation]:
+def _versions(code: str, history: Sequence[Observed[ProductEvent]], rules: Rules) -> Iterator[Violation]:
     """Versions count from 1, without gaps and in order; where the topic begins later, from there."""
     wanted = history[0].message.version if history and rules.from_ms.get(Source.CHANGES) else 1
     for seen in history:
@@ -84,7 +84,7 @@ def _versions(code: str, history: Sequence[Seen[ProductEvent]], rules: Rules) ->
 
 
 def _database(
-    product: Catalogued, history: Sequence[Seen[ProductEvent]], rules: Rules, counts: Counter[str]
+    product: Catalogued, history: Sequence[Observed[ProductEvent]], rules: Rules, counts: Counter[str]
 ) -> Iterator[Violation]:
     """The row as it was before the ends of the topics were found must be announced; what is announced must be in the
     row as it was after that."""
@@ -118,12 +118,12 @@ def _same(row: ProductRow, event: ProductEvent) -> bool:
 
 
 def _log(
-    product: Catalogued, history: Sequence[Seen[ProductEvent]], rules: Rules, counts: Counter[str]
+    product: Catalogued, history: Sequence[Observed[ProductEvent]], rules: Rules, counts: Counter[str]
 ) -> Iterator[Violation]:
     """Each change is in the log of products, and nothing else. It was read after the topics: it may be ahead."""
     if Source.PRODUCT_LOG not in rules.seen:
         return
-    logged: dict[str, Seen[ProductEvent]] = {seen.message.event_id: seen for seen in product.of(Source.PRODUCT_LOG)}
+    logged: dict[str, Observed[ProductEvent]] = {seen.message.event_id: seen for seen in product.of(Source.PRODUCT_LOG)}
     counts["changes logged"] += len(logged)
     for seen in history:
         entry = logged.pop(seen.message.event_id, None)
@@ -143,7 +143,7 @@ def _log(
 
 
 def _heard(
-    product: Catalogued, history: Sequence[Seen[ProductEvent]], rules: Rules, counts: Counter[str]
+    product: Catalogued, history: Sequence[Observed[ProductEvent]], rules: Rules, counts: Counter[str]
 ) -> Iterator[Violation]:
     """Whoever listens has heard of the last version, each by itself."""
     last = history[-1] if history else None
@@ -162,12 +162,12 @@ def _heard(
 
 
 def _alerts(
-    product: Catalogued, history: Sequence[Seen[ProductEvent]], rules: Rules, counts: Counter[str]
+    product: Catalogued, history: Sequence[Observed[ProductEvent]], rules: Rules, counts: Counter[str]
 ) -> Iterator[Violation]:
     if Source.WATCHED not in rules.seen:
         return
-    alerts: list[Seen[ProductAlert]] = product.of(Source.ALERTS)
-    by_change: dict[tuple[int, ProductAlertKind], list[Seen[ProductAlert]]] = {}
+    alerts: list[Observed[ProductAlert]] = product.of(Source.ALERTS)
+    by_change: dict[tuple[int, ProductAlertKind], list[Observed[ProductAlert]]] = {}
     for seen in alerts:
         by_change.setdefault((seen.message.version, seen.message.kind), []).append(seen)
     counts["alerts"] += len(by_change)
@@ -195,11 +195,11 @@ def _alerts(
 
 
 def _suspicious(
-    history: Sequence[Seen[ProductEvent]], rules: Rules
-) -> dict[tuple[int, ProductAlertKind], Seen[ProductEvent]]:
+    history: Sequence[Observed[ProductEvent]], rules: Rules
+) -> dict[tuple[int, ProductAlertKind], Observed[ProductEvent]]:
     """What there is to tell of the changes, by the rules of who tells it."""
-    guard = Guard(rules.price_drop, rules.changes, rules.changes_window)
-    found: dict[tuple[int, ProductAlertKind], Seen[ProductEvent]] = {}
+    guard = AlertRule(rules.price_drop, rules.changes, rules.changes_window)
+    found: dict[tuple[int, ProductAlertKind], Observed[ProductEvent]] = {}
     recent: Sequence[datetime] = ()
     too_many = False
     for number, seen in enumerate(history):

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from ecosystem.audit.facts import Fact, Source
-from ecosystem.audit.judging.history import History, Seen, facts_of
+from ecosystem.audit.judging.history import History, Observed, facts_of
 from ecosystem.audit.report import Kind, Rules, Violation
 from schemas.messages import CheckType, OrderState
 from validators.inventory.state import Reservation
@@ -14,7 +14,7 @@ Changed = Callable[[Source, str, Fact, int], None]
 says that the order may have held pieces before the first record of it that is still there. And of the pieces of an
 order that was shipped (`Source.SENT_OFF`)."""
 
-_Row = Seen[Reservation | None]
+_Row = Observed[Reservation | None]
 
 
 def judge(order: History, rules: Rules, counts: Counter[str], changed: Changed) -> Iterator[Violation]:

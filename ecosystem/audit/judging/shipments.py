@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ecosystem.audit.facts import Fact, Source
-from ecosystem.audit.judging.history import History, Seen, facts_of
+from ecosystem.audit.judging.history import History, Observed, facts_of
 from ecosystem.audit.judging.payments import Payments, payments_of
 from ecosystem.audit.report import Kind, Rules, Violation
 from fulfilment_service.state import Progress
@@ -20,7 +20,7 @@ class _Happened(NamedTuple):
     order: Order
     row: Progress | None
     payments: Payments
-    accepted: tuple[Seen[HomeCheckin], ...]
+    accepted: tuple[Observed[HomeCheckin], ...]
 
     def missing(self, states: frozenset[OrderState], needs: tuple[Need, ...], currency: str) -> tuple[Need, ...]:
         """Which of the needed events did not happen."""
@@ -39,7 +39,7 @@ def judge(order: History, rules: Rules, counts: Counter[str]) -> Iterator[Violat
     """Holds what was announced as fulfilled and shipped against payments and check-ins."""
     if Source.PROGRESS not in rules.seen:
         return
-    fulfilled: list[Seen[Fulfilled]] = order.of(Source.FULFILMENTS)
+    fulfilled: list[Observed[Fulfilled]] = order.of(Source.FULFILMENTS)
     if len(fulfilled) > 1:
         counts["fulfilled again"] += len(fulfilled) - 1
         if rules.exactly_once:
@@ -59,7 +59,7 @@ def judge(order: History, rules: Rules, counts: Counter[str]) -> Iterator[Violat
             yield Violation(Kind.PROGRESS_DIFFERS, order.id, fault, _evidence(order))
 
 
-def accepted(order: History) -> tuple[Seen[HomeCheckin], ...]:
+def accepted(order: History) -> tuple[Observed[HomeCheckin], ...]:
     """Its check-ins that were not rejected, each once."""
     rejected = {seen.message.event_id for seen in order.of(Source.REJECTIONS)}
     first = {seen.message.event_id: seen for seen in reversed(order.of(Source.CHECK_INS))}
@@ -71,7 +71,7 @@ def _happened(order: History, posted: Order, rules: Rules) -> _Happened:
 
 
 def _too_early(
-    order: History, happened: _Happened, fulfilled: list[Seen[Fulfilled]], rules: Rules
+    order: History, happened: _Happened, fulfilled: list[Observed[Fulfilled]], rules: Rules
 ) -> Iterator[Violation]:
     shipped = order.came_to(OrderState.SHIPPED)
     if not fulfilled and shipped is None:
@@ -90,7 +90,7 @@ def _too_early(
 
 
 def _too_late(
-    order: History, happened: _Happened, fulfilled: list[Seen[Fulfilled]], rules: Rules, counts: Counter[str]
+    order: History, happened: _Happened, fulfilled: list[Observed[Fulfilled]], rules: Rules, counts: Counter[str]
 ) -> Iterator[Violation]:
     if order.states != {OrderState.VALIDATED}:
         return
@@ -108,7 +108,7 @@ def _too_late(
         counts["to be shipped"] += 1
 
 
-def _fault(order: History, happened: _Happened, fulfilled: list[Seen[Fulfilled]], rules: Rules) -> str | None:
+def _fault(order: History, happened: _Happened, fulfilled: list[Observed[Fulfilled]], rules: Rules) -> str | None:
     """What is wrong with the service's row, which clients read: each payment is in it once, and so on."""
     row = happened.row
     events = facts_of(order.finals, order.of(Source.PAYMENTS), order.of(Source.CHECK_INS), fulfilled)

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from ecosystem.audit.facts import MODELS, Fact, Source
-from ecosystem.audit.judging.history import Seen
+from ecosystem.audit.judging.history import Observed
 from ecosystem.audit.report import Kind, Rules, Violation
 from product_subscribers.monitoring.counts import ALL
 from schemas.api import ProductTotals
@@ -20,7 +20,7 @@ class Sums:
         self.moving = False
         self._due: Counter[str] = Counter()
 
-    def add(self, history: Sequence[Seen[ProductEvent]], counted: int) -> None:
+    def add(self, history: Sequence[Observed[ProductEvent]], counted: int) -> None:
         """Counts the changes of a product up to version `counted`."""
         known, on_offer = 0, False
         for seen in history:

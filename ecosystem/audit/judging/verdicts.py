@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import NamedTuple
 
 from ecosystem.audit.facts import Source
-from ecosystem.audit.judging.history import History, Seen, facts_of
+from ecosystem.audit.judging.history import History, Observed, facts_of
 from ecosystem.audit.report import SKEW_MS, Kind, Rules, Violation
 from runtime.state.ttl_table import KEPT
 from schemas.messages import CheckType, OrderState, OrderValidation, ValidationResult
@@ -52,7 +52,7 @@ def _contradictions(order: History) -> Iterator[Violation]:
             yield Violation(Kind.CONTRADICTION, order.id, says, facts_of(records))
 
 
-def _contradict(first: Seen[OrderValidation], later: Seen[OrderValidation]) -> bool:
+def _contradict(first: Observed[OrderValidation], later: Observed[OrderValidation]) -> bool:
     """A check remembers what it said for a time only; after that it may judge an old order anew."""
     remembered = later.fact.time_ms - first.fact.time_ms < KEPT / timedelta(milliseconds=1)
     return remembered and later.message.validation_result is not first.message.validation_result

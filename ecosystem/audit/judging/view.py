@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from ecosystem.audit.facts import Source
-from ecosystem.audit.judging.history import History, Seen, facts_of
+from ecosystem.audit.judging.history import History, Observed, facts_of
 from ecosystem.audit.judging.verdicts import complete
 from ecosystem.audit.report import Kind, Rules, Violation
 from orders_service.state import OrderView
@@ -49,7 +49,7 @@ def _changes(order: History) -> Iterator[Violation]:
 
 
 def _fault(order: History, posted: Order, view: OrderView | None, rules: Rules) -> str | None:
-    last: Seen[Order] = order.finals[-1]
+    last: Observed[Order] = order.finals[-1]
     if view is None or view.order is None:
         return f"{last.message.state}, and the view does not have it"
     if not view.order.same_content(posted):

@@ -15,7 +15,7 @@ _TIMEOUT_S = 10.0
 _AT_ONCE = 1000
 
 
-class Look(NamedTuple):
+class TableQuery(NamedTuple):
     """What is read: rows as `model` has them, with `key`, and `moment`: when each was written."""
 
     service: str
@@ -23,7 +23,7 @@ class Look(NamedTuple):
     model: type[Message]
 
 
-CHECK_INS = Look(
+CHECK_INS = TableQuery(
     "checkin",
     """
     SELECT check_ins.event_id::text, order_no, internet_no, staff_code, job_status, checkin_latitude,
@@ -33,7 +33,7 @@ CHECK_INS = Look(
     """,
     CheckinRow,
 )
-PRODUCTS = Look(
+PRODUCTS = TableQuery(
     "products",
     """
     SELECT code, name, price, version, state,
@@ -42,7 +42,7 @@ PRODUCTS = Look(
     """,
     ProductRow,
 )
-PRODUCT_LOG = Look(
+PRODUCT_LOG = TableQuery(
     "product-log",
     """
     SELECT event_id::text, kind, code, name, price, version, at, code AS key, recorded_at AS moment
@@ -52,7 +52,7 @@ PRODUCT_LOG = Look(
 )
 
 
-async def rows(url: str, look: Look, source: Source) -> AsyncIterator[tuple[bytes, Fact]]:
+async def rows(url: str, look: TableQuery, source: Source) -> AsyncIterator[tuple[bytes, Fact]]:
     """Every row under its key. Raises `AuditError` if the database cannot be read."""
     try:
         connection = await asyncpg.connect(url, timeout=_TIMEOUT_S)
@@ -68,6 +68,6 @@ async def rows(url: str, look: Look, source: Source) -> AsyncIterator[tuple[byte
         raise AuditError(f"the database of {look.service} cannot be read: {error or error!r}") from error
 
 
-def _fact(row: Any, look: Look, source: Source, number: int) -> Fact:
+def _fact(row: Any, look: TableQuery, source: Source, number: int) -> Fact:
     said = look.model.model_validate({name: row[name] for name in look.model.model_fields})
     return Fact(source, 0, number, int(row["moment"].timestamp() * 1000), False, said.to_json())

@@ -10,7 +10,7 @@ from pathlib import Path
 from ecosystem.audit.facts import Fact, Source
 from ecosystem.audit.report import AuditError
 from email_service.compose import message_id
-from email_service.state import Kind
+from email_service.state import EmailKind
 from product_subscribers.notifications import letters as notices
 
 _NEW = ("new", "cur")
@@ -49,7 +49,7 @@ def _of(headers: Message) -> tuple[Source, str, str] | None:
     id_ = str(headers.get("Message-ID", "")).strip().partition("@")[0] + "@"
     if event_id and notices.message_id(event_id, to, "").startswith(id_):
         return Source.NOTICES_MAIL, event_id, to
-    kinds = (kind for kind in Kind if message_id(order_id, kind, "").startswith(id_))
+    kinds = (kind for kind in EmailKind if message_id(order_id, kind, "").startswith(id_))
     kind = next(kinds, None)
     return None if kind is None else (Source.MAIL, order_id, kind)
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from rocksdict import DBCompressionType, Rdict, WriteBatch, WriteOptions
 
-from ecosystem.audit.facts import Fact, Group, Source, pack, unpack
+from ecosystem.audit.facts import Fact, FactGroup, Source, pack, unpack
 from ecosystem.audit.report import AuditError
 from runtime.state import rocks
 
@@ -52,42 +52,42 @@ class Sorted:
 
     def orders(self) -> Iterator[tuple[str, list[Fact]]]:
         """Every order with all of its facts."""
-        for key, facts in itertools.groupby(self._grouped(Group.ORDER), lambda item: item[0]):
+        for key, facts in itertools.groupby(self._grouped(FactGroup.ORDER), lambda item: item[0]):
             yield key.decode(), [fact for _, fact in facts]
 
     def products(self) -> Iterator[str]:
         """Every product of which there is a fact."""
-        for key, _ in itertools.groupby(self._grouped(Group.PRODUCT), lambda item: item[0]):
+        for key, _ in itertools.groupby(self._grouped(FactGroup.PRODUCT), lambda item: item[0]):
             yield key.decode()
 
     def codes(self) -> Iterator[tuple[str, Iterator[Fact]]]:
         """Every product that the product service has or had, with all facts of it, to be read one after the other."""
-        for key, facts in itertools.groupby(self._grouped(Group.CODE), lambda item: item[0]):
+        for key, facts in itertools.groupby(self._grouped(FactGroup.CODE), lambda item: item[0]):
             yield key.decode(), (fact for _, fact in facts)
 
     def events(self) -> Iterator[tuple[str, list[Fact]]]:
         """Every change of a product and every alert, by its id, with all facts of it."""
-        for key, facts in itertools.groupby(self._grouped(Group.EVENT), lambda item: item[0]):
+        for key, facts in itertools.groupby(self._grouped(FactGroup.EVENT), lambda item: item[0]):
             yield key.decode(), [fact for _, fact in facts]
 
     def of_shop(self) -> list[Fact]:
         """All facts of all products together."""
-        return [fact for _, fact in self._grouped(Group.SHOP)]
+        return [fact for _, fact in self._grouped(FactGroup.SHOP)]
 
     def of_product(self, product: str, source: Source) -> Iterator[Fact]:
         """Its facts from one source."""
         key = product.encode()
-        start = _LENGTH.pack(Group.PRODUCT, len(key)) + key + bytes([source])
+        start = _LENGTH.pack(FactGroup.PRODUCT, len(key)) + key + bytes([source])
         for _, fact in self._facts(start, start[:-1] + bytes([source + 1])):
             yield fact
 
     def of_customer(self, number: int) -> list[Fact]:
         """All facts of a customer, as they were when orders or products were last asked for."""
         key = str(number).encode()
-        start = _LENGTH.pack(Group.CUSTOMER, len(key)) + key
+        start = _LENGTH.pack(FactGroup.CUSTOMER, len(key)) + key
         return [fact for _, fact in self._written(start, start + b"\xff")]
 
-    def _grouped(self, group: Group) -> Iterator[tuple[bytes, Fact]]:
+    def _grouped(self, group: FactGroup) -> Iterator[tuple[bytes, Fact]]:
         return self._facts(bytes([group]), bytes([group + 1]))
 
     def _facts(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, Fact]]:

@@ -9,18 +9,18 @@ from typing import Self
 
 from aiokafka import TopicPartition as Physical
 
-from ecosystem.audit.facts import MESSAGES, REFUSALS, TOPICS, Fact, Group, Source, placed
+from ecosystem.audit.facts import MESSAGES, REFUSALS, TOPICS, Fact, FactGroup, Source, placed
 from ecosystem.audit.reading.cut import Span, spans
 from ecosystem.audit.report import AuditError, Misplaced
-from ecosystem.clients.dead_letters.letter import Letter
+from ecosystem.clients.dead_letters.letter import DeadLetter
 from ecosystem.clients.reader import partitions_of
 from runtime.common.partitioning import MisplacedError, check_partition, partition_of
 from runtime.common.settings import Guarantee, Settings
 from runtime.kafka import aiokafka_internals, clients
-from runtime.kafka.clients import Names
+from runtime.kafka.clients import KafkaNames
 from runtime.kafka.unpacker import FetchedRecord
 from runtime.model.records import Record
-from runtime.model.service import Refused
+from runtime.model.service import RejectedSideEffect
 
 BUFFER = 32 * 1024 * 1024
 """Bytes that may wait in memory to be looked at, of all partitions of a topic together."""
@@ -44,8 +44,8 @@ def _check_refusal(source: Source, r: FetchedRecord) -> None:
 
     Others may write to topics of dead letters, and a message that is no side effect becomes a dead letter there too.
     """
-    Letter.of(Record(TOPICS[source], r.partition, r.offset, r.timestamp, r.key, r.value, r.headers))
-    Refused.from_json(r.value or b"")
+    DeadLetter.of(Record(TOPICS[source], r.partition, r.offset, r.timestamp, r.key, r.value, r.headers))
+    RejectedSideEffect.from_json(r.value or b"")
 
 
 class Topics:
@@ -60,7 +60,7 @@ class Topics:
 
     def __init__(self, settings: Settings, guarantee: Guarantee, since: datetime | None, patience: timedelta) -> None:
         self._settings = settings
-        self._names = Names(settings.topic_prefix)
+        self._names = KafkaNames(settings.topic_prefix)
         self._pause_s = _PAUSE_S[guarantee]
         self._patience_s = patience.total_seconds()
         self._since_ms = None if since is None else int(since.timestamp() * 1000)
@@ -202,7 +202,7 @@ class Topics:
             tp: self._since_ms - (0 if source is Source.ORDERS else _MARGIN_MS)
             for source, tps in self.sources.items()
             for tp in tps
-            if source.group is Group.ORDER and source is not Source.RESERVATIONS
+            if source.group is FactGroup.ORDER and source is not Source.RESERVATIONS
         }
         starts = await self._consumer.offsets_for_times(by_order)
         result = dict(found)

@@ -17,7 +17,7 @@ from runtime.common.settings import Settings
 from schemas.topics import DEAD_LETTERS
 
 if TYPE_CHECKING:
-    from ecosystem.clients.dead_letters.letter import Letter
+    from ecosystem.clients.dead_letters.letter import DeadLetter
     from ecosystem.clients.dead_letters.read import Redriven
     from ecosystem.clients.dead_letters.redrive import Outcome
 
@@ -54,7 +54,7 @@ def list_(topics: tuple[str, ...], limit: int, json_: bool, bootstrap: str | Non
     orders dead-letters list orders order-validations --limit 100
     """
     from ecosystem.clients.dead_letters import read
-    from ecosystem.clients.dead_letters.letter import Letter
+    from ecosystem.clients.dead_letters.letter import DeadLetter
 
     settings = running.settings(bootstrap)
     names = _known(settings, topics)
@@ -62,11 +62,11 @@ def list_(topics: tuple[str, ...], limit: int, json_: bool, bootstrap: str | Non
 
     async def look() -> None:
         counts: Counter[str] = Counter()
-        latest: dict[str, deque[Letter]] = {}
+        latest: dict[str, deque[DeadLetter]] = {}
         done = await read.redriven(settings)
         foreign = 0
         async for letter in read.letters(settings, names):
-            if not isinstance(letter, Letter):
+            if not isinstance(letter, DeadLetter):
                 record, fault = letter
                 if record.fault is None:
                     foreign += 1
@@ -163,7 +163,7 @@ def redrive(
     settings = running.settings(bootstrap)
     [name] = _known(settings, (topic,))
 
-    def wanted(letter: "Letter") -> bool:
+    def wanted(letter: "DeadLetter") -> bool:
         named = all_ or letter.where[1:] in places
         return named and (service is None or service in letter.service.split(","))
 
@@ -207,7 +207,7 @@ def _known(settings: Settings, wanted: tuple[str, ...]) -> list[str]:
     return names or [*known, *changelogs]
 
 
-def _line(letter: "Letter", note: "Redriven | None") -> Text:
+def _line(letter: "DeadLetter", note: "Redriven | None") -> Text:
     at = readable.moment(letter.time_ms)
     when = f"{letter.time_ms} ms" if at is None else f"{at:%Y-%m-%d %H:%M:%S}"
     place = f"{letter.where.partition}@{letter.where.offset}"
@@ -218,7 +218,7 @@ def _line(letter: "Letter", note: "Redriven | None") -> Text:
     return text
 
 
-def _print(letter: "Letter", note: "Redriven | None") -> None:
+def _print(letter: "DeadLetter", note: "Redriven | None") -> None:
     source = "decided in the batch that announced it" if letter.from_offset < 0 else f"offset {letter.from_offset}"
     fields = {
         "from": f"{letter.where.topic} partition {letter.from_partition}, {source}",
@@ -238,7 +238,7 @@ def _print(letter: "Letter", note: "Redriven | None") -> None:
             click.echo(f"{name}: {said}")
 
 
-def _fields(letter: "Letter", note: "Redriven | None") -> dict[str, Any]:
+def _fields(letter: "DeadLetter", note: "Redriven | None") -> dict[str, Any]:
     return {
         "topic": letter.where.topic,
         "partition": letter.where.partition,

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from ecosystem.cli import running
 from ecosystem.cli.commands.shared import AMOUNT, NAME, TIMEOUT_MS, perform, service_url_option
-from ecosystem.clients.api import FulfilmentApi, Refusal
+from ecosystem.clients.api import FulfilmentApi, RequestRejected
 from ecosystem.clients.writer import Writer
 from runtime.model.dead_letters import describe
 from schemas.api import FulfilmentStatus
@@ -79,7 +79,7 @@ def pay(order_id: str, amount: Decimal | None, ccy: str | None, wait: bool, time
 async def _status(api: FulfilmentApi, order_id: str) -> FulfilmentStatus | None:
     try:
         return await api.status(order_id, 0)
-    except Refusal as refusal:
+    except RequestRejected as refusal:
         if refusal.status != 404:
             raise
         return None

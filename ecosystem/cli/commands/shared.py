@@ -15,8 +15,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from ecosystem.cli import running
 from ecosystem.cli.rows import faults_of
-from ecosystem.clients.api import Refusal, Unreachable
-from runtime.kafka.topics import WrongPartitions
+from ecosystem.clients.api import RequestRejected, Unreachable
+from runtime.errors import PartitionCountMismatch
 from schemas.identifiers import Composed
 from schemas.numbers import decimal, whole
 
@@ -133,7 +133,7 @@ def _perform(
         raise click.ClickException(
             f"Nobody answers at {url} ({error}). Start it with `orders up`, or name another with --url."
         ) from error
-    except (Refusal, WrongPartitions) as error:
+    except (RequestRejected, PartitionCountMismatch) as error:
         raise click.ClickException(str(error)) from error
     except refusals as error:
         raise click.ClickException(str(error)) from error

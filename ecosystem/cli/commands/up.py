@@ -10,7 +10,7 @@ from rich.console import Console
 
 from ecosystem.cli import running
 from ecosystem.cli.commands.shared import Real, Whole, perform
-from ecosystem.cli.up.system import Failed, Local, Wish
+from ecosystem.cli.up.system import LocalSystem, StartFailed, UpOptions
 from ecosystem.embedded.kafka import KafkaError
 from ecosystem.embedded.locks import Held
 from ecosystem.embedded.ports import NoFreePort
@@ -53,14 +53,14 @@ def up(apart: bool, workers: int, port: int, fresh: bool, sample: bool, rate: fl
         signal.signal(number, _interrupt)
     console = Console(highlight=False)
     try:
-        with Local(Wish(apart, workers, port, fresh, sample, rate, own_kafka), console, perform) as local:
+        with LocalSystem(UpOptions(apart, workers, port, fresh, sample, rate, own_kafka), console, perform) as local:
             local.watch()
     except KeyboardInterrupt:
         console.print("Stopped.")
         sys.exit(0)
     except Held as held:
         raise click.ClickException(f"`orders up` runs on this data already, as process {held.holder}.") from held
-    except Failed:
+    except StartFailed:
         sys.exit(1)
     except (NoFreePort, KafkaError, PostgresError) as error:
         raise click.ClickException(str(error)) from error

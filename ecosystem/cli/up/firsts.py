@@ -7,13 +7,13 @@ from email.message import Message
 from pathlib import Path
 from queue import SimpleQueue
 
-from ecosystem.clients.api import OrdersApi, Refusal, Unreachable
+from ecosystem.clients.api import OrdersApi, RequestRejected, Unreachable
 from email_service.compose import message_id
-from email_service.state import Kind
+from email_service.state import EmailKind
 from schemas.messages import Order, OrderState
 
 _TRIES = 50
-_ENDS = {Kind.SHIPPED: OrderState.SHIPPED, Kind.FAILED: OrderState.FAILED}
+_ENDS = {EmailKind.SHIPPED: OrderState.SHIPPED, EmailKind.FAILED: OrderState.FAILED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ async def _look(url: str, order_id: str) -> Order | None:
     async with OrdersApi(url) as api:
         try:
             return await api.get(order_id, 0)
-        except (Refusal, Unreachable):
+        except (RequestRejected, Unreachable):
             return None
 
 

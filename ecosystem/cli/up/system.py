@@ -43,12 +43,12 @@ _READ_SAMPLE = frozenset({"inventory", "details", "email"})
 _TOPICS = (PRODUCTS.name, WAREHOUSE_INVENTORY.name, CUSTOMERS.name)
 
 
-class Failed(Exception):
+class StartFailed(Exception):
     """Something that should run has ended, or does not get ready. The console has been told."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class UpOptions:
     """What is to run: see the options of `orders up`."""
 
     apart: bool
@@ -60,13 +60,14 @@ class Wish:
     own_kafka: bool
 
 
-class Local:
+class LocalSystem:
     """Entering starts it all and returns when it is ready; leaving stops it all, however it is left.
 
-    Entering raises `Held` if it runs on this data already, `NoFreePort`, `KafkaError`, `PostgresError`, or `Failed`.
+    Entering raises `Held` if it runs on this data already, `NoFreePort`, `KafkaError`, `PostgresError`, or
+    `StartFailed`.
     """
 
-    def __init__(self, wish: Wish, console: Console, perform: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+    def __init__(self, wish: UpOptions, console: Console, perform: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         self._wish = wish
         self._console = console
         self._perform = perform
@@ -94,7 +95,7 @@ class Local:
         self._stack.close()
 
     def watch(self) -> NoReturn:
-        """Says what is worth a line; raises `Failed` as soon as something ends by itself."""
+        """Says what is worth a line; raises `StartFailed` as soon as something ends by itself."""
         while True:
             self._check()
             self._firsts.tell()
@@ -190,7 +191,7 @@ class Local:
 
     def _fail(self, why: str) -> NoReturn:
         self._console.print(why, style="bold red", markup=False, soft_wrap=True)  # before what stopping has to say
-        raise Failed(why)
+        raise StartFailed(why)
 
     def _stop_children(self) -> None:
         self._console.print("Stopping")

@@ -19,11 +19,11 @@ class Where(NamedTuple):
         return f"{self.topic}{DEAD_LETTERS} {self.partition}@{self.offset}"
 
 
-class NoLetter(ValueError):
+class NotADeadLetter(ValueError):
     """Somebody else's message among the dead letters: it does not say where it is from."""
 
 
-class Letter(NamedTuple):
+class DeadLetter(NamedTuple):
     """A message that was set aside.
 
     `headers` are those it came with. `from_partition` and `from_offset` say where it was; the offset is -1 for one that
@@ -46,20 +46,20 @@ class Letter(NamedTuple):
 
     @classmethod
     def of(cls, record: Record) -> Self:
-        """Reads a record of a topic of dead letters. Raises `NoLetter` if it does not have their headers."""
+        """Reads a record of a topic of dead letters. Raises `NotADeadLetter` if it does not have their headers."""
         if record.fault is not None:
-            raise NoLetter(record.fault)
+            raise NotADeadLetter(record.fault)
         own, said = record.headers[: -len(REASON)], record.headers[-len(REASON) :]
         if tuple(name for name, _ in said) != REASON:
-            raise NoLetter(f"it does not end in the headers {', '.join(REASON)}")
+            raise NotADeadLetter(f"it does not end in the headers {', '.join(REASON)}")
         service, error, topic, partition, offset, time = [(text or b"").decode(errors="replace") for _, text in said]
         if topic + DEAD_LETTERS != record.topic:
-            raise NoLetter(f"its header topic says {topic!r}")
+            raise NotADeadLetter(f"its header topic says {topic!r}")
         where = Where(topic, record.partition, record.offset)
         try:
             places = int(partition), int(offset)
         except ValueError as fault:
-            raise NoLetter(f"its headers partition and offset are no numbers: {fault}") from fault
+            raise NotADeadLetter(f"its headers partition and offset are no numbers: {fault}") from fault
         content = record.key, record.value, tuple(own)
         lost = None if record.key or record.value else _number_in(own, LOST_UNTIL)
         return cls(where, record.timestamp_ms, *content, service, error, *places, time, _size_before(own), lost)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
-from ecosystem.clients.dead_letters.letter import Letter, Where
+from ecosystem.clients.dead_letters.letter import DeadLetter, Where
 from ecosystem.clients.readable import moment
 from ecosystem.clients.reader import Reader
 from runtime.common.partitioning import partition_of
@@ -46,7 +46,7 @@ class Newer:
 
     @classmethod
     async def of(
-        cls, settings: Settings, topic: str, letters: AsyncIterable[Letter], partitions: int, *, overwrite: bool
+        cls, settings: Settings, topic: str, letters: AsyncIterable[DeadLetter], partitions: int, *, overwrite: bool
     ) -> Self:
         """Reads the topic once. With `overwrite` only the letters are compared with each other."""
         found = cls(topic, partitions, overwrite)
@@ -82,7 +82,7 @@ class Newer:
             result.append(one._replace(time_ms=written_ms))
         return result
 
-    def than(self, letter: Letter) -> str | None:
+    def than(self, letter: DeadLetter) -> str | None:
         """Why the letter is not to be written back; `None` if nothing is newer."""
         if letter.key is None:
             return None

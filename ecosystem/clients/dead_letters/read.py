@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 
 from ecosystem import services
-from ecosystem.clients.dead_letters.letter import Letter, NoLetter, Where
+from ecosystem.clients.dead_letters.letter import DeadLetter, NotADeadLetter, Where
 from ecosystem.clients.reader import Reader
 from runtime.common.settings import Settings
 from runtime.model.records import Record
-from runtime.model.topology import Plan
+from runtime.model.topology import Topology
 from schemas.topics import CATALOGUE, DEAD_LETTERS
 from schemas.wire import Message
 
@@ -28,29 +28,31 @@ class Redriven(Message):
 
 def topics(settings: Settings) -> list[str]:
     """Every topic that may have dead letters, those between the parts of a service included."""
-    plan = Plan(tuple(hosted.service for hosted in services.build(services.NAMES, settings)))
+    plan = Topology(tuple(hosted.service for hosted in services.build(services.NAMES, settings)))
     return list(dict.fromkeys([*(topic.name for topic in CATALOGUE), *plan.consumed]))
 
 
 def changelogs(settings: Settings) -> list[str]:
     """The changelogs of all services: one that has lost records has dead letters that say so."""
-    plan = Plan(tuple(hosted.service for hosted in services.build(services.NAMES, settings)))
+    plan = Topology(tuple(hosted.service for hosted in services.build(services.NAMES, settings)))
     return [table.changelog for table in plan.tables.values()]
 
 
-async def letters(settings: Settings, names: Sequence[str]) -> AsyncIterator[Letter | tuple[Record, NoLetter]]:
+async def letters(
+    settings: Settings, names: Sequence[str]
+) -> AsyncIterator[DeadLetter | tuple[Record, NotADeadLetter]]:
     """Every dead letter of these topics that is there now, in order within each partition; and what is none."""
     async for record in _records(settings, [name + DEAD_LETTERS for name in names]):
         try:
-            yield Letter.of(record)
-        except NoLetter as fault:
+            yield DeadLetter.of(record)
+        except NotADeadLetter as fault:
             yield record, fault
 
 
-async def letter(settings: Settings, name: str, partition: int, offset: int) -> Letter:
+async def letter(settings: Settings, name: str, partition: int, offset: int) -> DeadLetter:
     """The dead letter of a topic that stands there. Raises `LookupError` if there is none."""
     async for found in letters(settings, [name]):
-        if isinstance(found, Letter):
+        if isinstance(found, DeadLetter):
             if found.where[1:] == (partition, offset):
                 return found
         elif found[0][1:3] == (partition, offset):

@@ -14,14 +14,14 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import ProducerFenced
 from aiokafka.structs import RecordMetadata
 
-from ecosystem.clients.dead_letters.letter import Letter, Where
+from ecosystem.clients.dead_letters.letter import DeadLetter, Where
 from ecosystem.clients.dead_letters.newer import Newer
 from ecosystem.clients.dead_letters.read import REDRIVEN, Redriven, key_of, letters, redriven
 from ecosystem.clients.reader import partition_count
 from runtime.common.partitioning import partition_of, tells_misplaced
 from runtime.common.settings import Settings
 from runtime.kafka import aiokafka_internals, clients
-from runtime.kafka.clients import Names
+from runtime.kafka.clients import KafkaNames
 from runtime.kafka.topics import ensure_topics
 from runtime.model.records import Header
 from schemas.topics import CATALOGUE
@@ -52,7 +52,7 @@ class Outcome:
 
 
 async def redrive(
-    settings: Settings, topic: str, wanted: Callable[[Letter], bool], *, overwrite: bool = False
+    settings: Settings, topic: str, wanted: Callable[[DeadLetter], bool], *, overwrite: bool = False
 ) -> Outcome:
     """Writes those letters of `topic` back that are there now, are wanted, and were not written back before.
 
@@ -67,7 +67,7 @@ async def redrive(
     """
     await ensure_topics(settings, {REDRIVEN: _CONFIG})
     outcome = Outcome()
-    producer = clients.transactional_producer(settings, Names(settings.topic_prefix).group(TRANSACTIONAL_ID))
+    producer = clients.transactional_producer(settings, KafkaNames(settings.topic_prefix).group(TRANSACTIONAL_ID))
     await aiokafka_internals.start(producer)  # from here on nobody else's transaction is open
     try:
         done = await redriven(settings)
@@ -78,7 +78,7 @@ async def redrive(
             left = _left(settings, topic, wanted, done)
             newer = await Newer.of(settings, topic, left, partitions, overwrite=overwrite)
         first, twins = await _records_done(settings, topic, done), list[tuple[Where, Where]]()
-        batch: list[Letter] = []
+        batch: list[DeadLetter] = []
         async for letter in _wanted(settings, topic, wanted):
             if letter.where in done:
                 outcome.before[letter.where] = done[letter.where]
@@ -112,7 +112,7 @@ _Record = tuple[int, int, bytes | None, int]
 anew."""
 
 
-def _record(letter: Letter) -> _Record | None:
+def _record(letter: DeadLetter) -> _Record | None:
     """Which record it is about; `None` if that never stood anywhere."""
     if letter.from_offset < 0:
         return None
@@ -129,22 +129,22 @@ async def _records_done(settings: Settings, topic: str, done: Mapping[Where, Red
     return result
 
 
-async def _wanted(settings: Settings, topic: str, wanted: Callable[[Letter], bool]) -> AsyncIterator[Letter]:
+async def _wanted(settings: Settings, topic: str, wanted: Callable[[DeadLetter], bool]) -> AsyncIterator[DeadLetter]:
     async for letter in letters(settings, [topic]):
-        if isinstance(letter, Letter) and wanted(letter):
+        if isinstance(letter, DeadLetter) and wanted(letter):
             yield letter
 
 
 async def _left(
-    settings: Settings, topic: str, wanted: Callable[[Letter], bool], done: Mapping[Where, Redriven]
-) -> AsyncIterator[Letter]:
+    settings: Settings, topic: str, wanted: Callable[[DeadLetter], bool], done: Mapping[Where, Redriven]
+) -> AsyncIterator[DeadLetter]:
     """Those that may be written back."""
     async for letter in _wanted(settings, topic, wanted):
         if letter.where not in done and letter.cut is None:
             yield letter
 
 
-def _refusal(letter: Letter, partitions: int) -> str | None:
+def _refusal(letter: DeadLetter, partitions: int) -> str | None:
     """Why it can never be written back."""
     if letter.lost_until is not None:
         return "it stands for records that are gone: there is nothing to write back"
@@ -155,7 +155,7 @@ def _refusal(letter: Letter, partitions: int) -> str | None:
     return None
 
 
-def _partition(letter: Letter, partitions: int) -> int:
+def _partition(letter: DeadLetter, partitions: int) -> int:
     """Where it is written to: whence it is, or where its key belongs if that was what was wrong with it."""
     if letter.key is not None and tells_misplaced(letter.error):
         return partition_of(letter.key, partitions)
@@ -163,12 +163,12 @@ def _partition(letter: Letter, partitions: int) -> int:
 
 
 async def _write(
-    producer: AIOKafkaProducer, settings: Settings, batch: Sequence[Letter], partitions: int, outcome: Outcome
+    producer: AIOKafkaProducer, settings: Settings, batch: Sequence[DeadLetter], partitions: int, outcome: Outcome
 ) -> None:
     """Messages and notes in one transaction."""
     if not batch:
         return
-    names = Names(settings.topic_prefix)
+    names = KafkaNames(settings.topic_prefix)
     at = datetime.now(UTC)
     await producer.begin_transaction()
     sent = await _send(

@@ -12,7 +12,8 @@ from yarl import URL
 from orders_service.http import openapi, routes
 from orders_service.state import ORDERS_VIEW, OrderView
 from runtime.common.settings import Settings
-from runtime.hosting import Copy, Hosted, NotHere, Unavailable
+from runtime.errors import BrokerUnavailable, KeyNotOwned
+from runtime.hosting import ServiceDefinition, StaleRow
 from runtime.http.connections import Runner
 from runtime.http.server import application
 from runtime.model.service import Service, Table
@@ -21,7 +22,7 @@ from schemas.messages import Order, OrderState
 from schemas.topics import Topic
 
 SERVICE = Service("orders", inputs=(), outputs=())
-HOSTED = Hosted(SERVICE, routes, openapi)
+HOSTED = ServiceDefinition(SERVICE, routes, openapi)
 ORDER = {"customerId": 7, "product": "book", "quantity": 2, "price": 9.99}
 
 
@@ -64,10 +65,10 @@ class FakeHost:
         self.here = True
         """Whether the state is here when the keys are: False between taking over and restored."""
         self.gate = asyncio.Event()
-        """`produce` and `transact` wait until it is set."""
+        """`produce` and `submit` wait until it is set."""
         self.gate.set()
         self.transactions = 0
-        self.copies: dict[str, Copy[OrderView]] = {}
+        self.copies: dict[str, StaleRow[OrderView]] = {}
         self.asked = 0
         """How often its copies were looked at."""
         cluster.hosts.append(self)
@@ -75,24 +76,24 @@ class FakeHost:
     def read(self, table: Table[Any], key: str) -> Any:
         assert table is ORDERS_VIEW
         if self.cluster.owner != self.url or not self.here:
-            raise NotHere
+            raise KeyNotOwned
         return self.cluster.rows.get(key)
 
     def holds(self, key: str) -> bool:
         return self.cluster.owner == self.url and self.here and not self.behind
 
-    async def transact(self, table: Table[Any], key: str, decide: Callable[[Any], Any]) -> Any:
+    async def submit(self, table: Table[Any], key: str, decide: Callable[[Any], Any]) -> Any:
         if not self.holds(key):
-            raise NotHere
+            raise KeyNotOwned
         return await asyncio.shield(self._transact(key, decide))  # once the loop has it, it goes its way
 
     async def _transact(self, key: str, decide: Callable[[Any], Any]) -> Any:
         self.transactions += 1
         await self.gate.wait()
         if not self.holds(key):
-            raise NotHere
+            raise KeyNotOwned
         if self.broken:
-            raise Unavailable
+            raise BrokerUnavailable
         return decide(self)
 
     def get(self, table: Table[Any], key: str) -> Any:
@@ -104,7 +105,7 @@ class FakeHost:
         self.produced.append(value)
         self.cluster.put(OrderView(order=value))
 
-    def copy(self, table: Table[Any], key: str) -> Copy[Any] | None:
+    def copy(self, table: Table[Any], key: str) -> StaleRow[Any] | None:
         assert table is ORDERS_VIEW
         self.asked += 1
         return self.copies.get(key)
@@ -121,7 +122,7 @@ class FakeHost:
     async def produce(self, topic: Topic[Any], value: Any) -> None:
         await self.gate.wait()
         if self.broken:
-            raise Unavailable
+            raise BrokerUnavailable
         self.send(topic, value)
 
     def readiness(self) -> Mapping[str, Any]:
@@ -186,7 +187,9 @@ class Running:
 
 
 @asynccontextmanager
-async def running(cluster: Cluster, hosted: Iterable[Hosted] = (HOSTED,), **settings: Any) -> AsyncIterator[Running]:
+async def running(
+    cluster: Cluster, hosted: Iterable[ServiceDefinition] = (HOSTED,), **settings: Any
+) -> AsyncIterator[Running]:
     """A worker on a port of its own, with these settings besides the defaults. The first one owns all keys."""
     host = FakeHost(cluster, Settings(**settings))
     runner = Runner(application(host, tuple(hosted)), shutdown_timeout=1)

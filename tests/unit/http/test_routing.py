@@ -8,7 +8,7 @@ from aiohttp import web
 from yarl import URL
 
 from orders_service.state import OrderView
-from runtime.hosting import Hosted
+from runtime.hosting import ServiceDefinition
 from runtime.http.forwarding import NOT_HERE
 from runtime.http.signatures import FORWARDED_BY, marked
 from schemas.messages import Order, OrderState
@@ -82,7 +82,7 @@ async def test_what_is_forwarded_is_what_came_with_the_time_that_is_left(cluster
         status = 409 if request.method == "POST" else 404
         return web.Response(status=status, body=b"{}", headers={"Content-Type": "application/x", "Retry-After": "9"})
 
-    fake = Hosted(SERVICE, lambda _: [web.route("*", "/{tail:.*}", record)])
+    fake = ServiceDefinition(SERVICE, lambda _: [web.route("*", "/{tail:.*}", record)])
     async with running(cluster, (fake,)), running(cluster) as other:
         body = b' {"id":"a/b",\n"customerId":1,"product":"\\u00e9","quantity":1,"price":1.50}'
         headers = {"Content-Type": "application/x+json", "Idempotency-Key": "k"}
@@ -254,7 +254,7 @@ async def test_an_owner_that_is_frozen_is_left_once_it_is_replaced(cluster: Clus
         await frozen.wait()
         raise AssertionError
 
-    fake = Hosted(SERVICE, lambda _: [web.route("*", "/{tail:.*}", freeze)])
+    fake = ServiceDefinition(SERVICE, lambda _: [web.route("*", "/{tail:.*}", freeze)])
     async with running(cluster, (fake,)), running(cluster) as other:
         get = asyncio.ensure_future(other.get(PATH + "?timeout=60000"))
         await asked.wait()

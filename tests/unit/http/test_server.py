@@ -12,7 +12,8 @@ from prometheus_client import REGISTRY
 
 from orders_service.state import OrderView
 from runtime.common.settings import Settings
-from runtime.hosting import Hosted, NotHere, Unavailable
+from runtime.errors import BrokerUnavailable, KeyNotOwned
+from runtime.hosting import ServiceDefinition
 from runtime.http.openapi import document
 from runtime.http.server import application
 from schemas.messages import Order
@@ -121,7 +122,7 @@ async def test_a_fault_of_ours_tells_the_client_an_id_and_the_log_the_rest(clust
         raise RuntimeError("the secret")
 
     async with (
-        running(cluster, (Hosted(SERVICE, lambda _: [web.get("/fail", fail)]),)) as worker,
+        running(cluster, (ServiceDefinition(SERVICE, lambda _: [web.get("/fail", fail)]),)) as worker,
         worker.get("/fail", headers={"Accept": "text/html"}) as answer,
     ):
         assert (answer.status, answer.content_type) == (500, PROBLEM)
@@ -135,14 +136,20 @@ async def test_a_fault_of_ours_tells_the_client_an_id_and_the_log_the_rest(clust
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(NotHere(), 503), (Unavailable(), 503), (web.HTTPForbidden(), 403), (TimeoutError(), 500), (KeyError(), 500)],
+    [
+        (KeyNotOwned(), 503),
+        (BrokerUnavailable(), 503),
+        (web.HTTPForbidden(), 403),
+        (TimeoutError(), 500),
+        (KeyError(), 500),
+    ],
 )
 async def test_whatever_a_service_raises_is_a_problem(cluster: Cluster, error: Exception, status: int):
     async def fail(_: web.Request) -> web.Response:
         raise error
 
     async with (
-        running(cluster, (Hosted(SERVICE, lambda _: [web.get("/fail", fail)]),)) as worker,
+        running(cluster, (ServiceDefinition(SERVICE, lambda _: [web.get("/fail", fail)]),)) as worker,
         worker.get("/fail") as answer,
     ):
         assert (answer.status, answer.content_type) == (status, PROBLEM)
@@ -220,7 +227,7 @@ def test_every_status_that_a_route_was_seen_to_answer_is_documented():
 
 
 def test_services_that_contradict_each_other_in_the_document_are_told_apart_at_the_start():
-    other = Hosted(SERVICE, openapi=lambda: {"paths": {"/v1/orders": {"get": {}}}})
+    other = ServiceDefinition(SERVICE, openapi=lambda: {"paths": {"/v1/orders": {"get": {}}}})
     with pytest.raises(ValueError, match="/v1/orders"):
         document([HOSTED, other])
 

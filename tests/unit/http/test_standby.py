@@ -11,7 +11,7 @@ from aiohttp import web
 from yarl import URL
 
 from orders_service.state import OrderView
-from runtime.hosting import Copy, Hosted
+from runtime.hosting import ServiceDefinition, StaleRow
 from runtime.http.forwarding import NOT_HERE, READ_FROM, SERVED_BY
 from runtime.http.signatures import FORWARDED_BY
 from schemas.messages import Order, OrderState
@@ -23,7 +23,7 @@ NOBODY = URL("http://127.0.0.1:1")
 """A port where nobody listens."""
 
 
-def silent(asked: asyncio.Event) -> Hosted:
+def silent(asked: asyncio.Event) -> ServiceDefinition:
     """A worker that takes requests and never answers, as one that is stopped."""
 
     async def say_nothing(_: web.Request) -> web.Response:
@@ -31,7 +31,7 @@ def silent(asked: asyncio.Event) -> Hosted:
         await asyncio.Event().wait()
         raise AssertionError
 
-    return Hosted(SERVICE, lambda _: [web.route("*", "/{tail:.*}", say_nothing)])
+    return ServiceDefinition(SERVICE, lambda _: [web.route("*", "/{tail:.*}", say_nothing)])
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def marked(answer: Any) -> tuple[str | None, str | None]:
 
 @pytest.mark.parametrize("asked", [0, 1], ids=["another worker", "the standby itself"])
 async def test_while_the_owner_is_gone_a_standby_answers_and_says_so(trio: Any, asked: int):
-    trio[1].host.copies["o-1"] = Copy(decided(CREATED), 3.9)
+    trio[1].host.copies["o-1"] = StaleRow(decided(CREATED), 3.9)
     async with trio[asked].get(PATH) as answer:
         assert (answer.status, marked(answer)) == (200, ("standby", "3"))
         assert (await answer.json())["state"] == "VALIDATED"
@@ -64,7 +64,7 @@ async def test_the_owner_answers_itself_as_long_as_it_can(
     monkeypatch.setattr("runtime.http.forwarding._STILL_THERE_S", 60.0)
     owner, other = pair
     owner.host.cluster.put(decided(CREATED))
-    other.host.copies["o-1"] = Copy(OrderView(order=CREATED), 0)
+    other.host.copies["o-1"] = StaleRow(OrderView(order=CREATED), 0)
     for worker in pair:
         async with worker.get(PATH + "?timeout=60000") as answer:
             assert (answer.status, marked(answer)) == (200, (None, None))
@@ -85,7 +85,7 @@ async def test_the_owner_answers_itself_as_long_as_it_can(
 async def test_a_standby_says_only_what_cannot_be_wrong(trio: Any, row: OrderView | None, order: int, outcome: int):
     worker, standby = trio
     if row is not None:
-        standby.host.copies["o-1"] = Copy(row, 0)
+        standby.host.copies["o-1"] = StaleRow(row, 0)
     for path, status in ((PATH, order), (PATH + "/validated", outcome)):
         for asked in (worker, standby):
             async with asked.get(path + "?timeout=50") as answer:
@@ -98,7 +98,7 @@ async def test_a_get_that_waits_is_answered_when_the_copy_gets_there(trio: Any):
     worker, standby = trio
     gets = [asyncio.ensure_future(w.get(PATH + "/validated?timeout=60000")) for w in trio]
     await until(lambda: standby.host.asked > 3)
-    standby.host.copies["o-1"] = Copy(decided(CREATED), 0)
+    standby.host.copies["o-1"] = StaleRow(decided(CREATED), 0)
     for get in gets:
         async with asyncio.timeout(60), await get as answer:
             assert (answer.status, marked(answer)) == (200, ("standby", "0"))
@@ -109,7 +109,7 @@ async def test_an_owner_that_is_frozen_is_not_waited_for(cluster: Cluster):
     asked = asyncio.Event()
     async with running(cluster, (silent(asked),)), running(cluster) as worker, running(cluster) as standby:
         cluster.standbys = [standby.host.url]
-        standby.host.copies["o-1"] = Copy(decided(CREATED), 0)
+        standby.host.copies["o-1"] = StaleRow(decided(CREATED), 0)
         for w in (worker, standby):
             for path in (PATH + "?timeout=60000", PATH + "/validated?timeout=60000", PATH + "?timeout=100"):
                 asked.clear()
@@ -133,7 +133,7 @@ async def test_who_waits_at_an_owner_that_is_alive_gets_its_answer(pair: tuple[R
 async def test_while_a_worker_takes_over_its_own_copy_answers(pair: tuple[Running, Running]):
     owner = pair[0]
     owner.host.here = False
-    owner.host.copies["o-1"] = Copy(OrderView(order=CREATED), 2)
+    owner.host.copies["o-1"] = StaleRow(OrderView(order=CREATED), 2)
     for worker in pair:
         async with worker.get(PATH) as answer:
             assert (answer.status, marked(answer)) == (200, ("standby", "2"))
@@ -142,14 +142,14 @@ async def test_while_a_worker_takes_over_its_own_copy_answers(pair: tuple[Runnin
 async def test_while_nobody_owns_a_key_a_copy_answers(trio: Any):
     worker, standby = trio
     worker.host.cluster.move(None)
-    standby.host.copies["o-1"] = Copy(OrderView(order=CREATED), 0)
+    standby.host.copies["o-1"] = StaleRow(OrderView(order=CREATED), 0)
     async with worker.get(PATH) as answer:
         assert (answer.status, marked(answer)) == (200, ("standby", "0"))
 
 
 async def test_a_post_is_for_the_owner_alone(trio: Any):
     worker, standby = trio
-    standby.host.copies["o-1"] = worker.host.copies["o-1"] = Copy(decided(CREATED), 0)
+    standby.host.copies["o-1"] = worker.host.copies["o-1"] = StaleRow(decided(CREATED), 0)
     for w in trio:
         async with w.post({**ORDER, "id": "o-1"}, "/v1/orders?timeout=100") as answer:
             assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
@@ -165,7 +165,7 @@ async def test_a_standby_that_is_gone_too_costs_no_more_than_the_time(trio: Any)
 
 async def test_who_is_asked_for_its_copy_asks_nobody(trio: Any):
     worker, standby = trio
-    standby.host.copies["o-1"] = Copy(decided(CREATED), 0)
+    standby.host.copies["o-1"] = StaleRow(decided(CREATED), 0)
     headers = {FORWARDED_BY: "http://elsewhere:1", READ_FROM: "standby"}
     async with worker.get(PATH, headers=headers) as answer:
         assert (answer.status, answer.headers[NOT_HERE]) == (503, "1")
@@ -176,7 +176,7 @@ async def test_what_was_forwarded_goes_no_further(pair: tuple[Running, Running])
     owner, other = pair
     owner.host.here = False
     owner.host.cluster.standbys = [other.host.url]
-    other.host.copies["o-1"] = Copy(decided(CREATED), 0)
+    other.host.copies["o-1"] = StaleRow(decided(CREATED), 0)
     async with owner.get(PATH + "?timeout=100", headers={FORWARDED_BY: str(other.host.url)}) as answer:
         assert answer.status == 503
     assert other.host.asked == 0
@@ -192,7 +192,7 @@ async def test_a_standby_is_not_asked_all_the_time(trio: Any):
 async def test_a_client_cannot_ask_for_a_copy(pair: tuple[Running, Running]):
     owner, _ = pair
     owner.host.cluster.put(decided(CREATED))
-    owner.host.copies["o-1"] = Copy(OrderView(order=CREATED), 0)
+    owner.host.copies["o-1"] = StaleRow(OrderView(order=CREATED), 0)
     async with owner.get(PATH, headers={READ_FROM: "standby"}) as answer:
         assert (answer.status, marked(answer)) == (200, (None, None))
 
@@ -201,7 +201,7 @@ async def test_a_copy_is_asked_for_under_signature(cluster: Cluster):
     async with running(cluster, worker_keys="k") as worker, running(cluster, worker_keys="k") as standby:
         cluster.move(NOBODY)
         cluster.standbys = [standby.host.url]
-        standby.host.copies["o-1"] = Copy(decided(CREATED), 0)
+        standby.host.copies["o-1"] = StaleRow(decided(CREATED), 0)
         async with worker.get(PATH) as answer:
             assert (answer.status, marked(answer)) == (200, ("standby", "0"))
         async with standby.get(PATH, headers={FORWARDED_BY: "http://me", READ_FROM: "standby"}) as answer:

@@ -1,0 +1,116 @@
+"""Imports point one way: through the layers of the runtime, and from services into it by its public door."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LAYERS = (
+    ("errors",),
+    ("common",),
+    ("model",),
+    ("metrics",),
+    ("data_loss", "kafka", "database"),
+    ("state",),
+    ("hosting", "side_effects"),
+    ("group", "loop"),
+    ("faust_adapter", "health", "http", "mail", "testing"),
+    ("worker",),
+)
+"""Packages and modules of the runtime. Each imports itself and the layers above its own in this list."""
+
+DOOR = {
+    "runtime.common.settings",
+    "runtime.database.migrations",
+    "runtime.database.outbox",
+    "runtime.database.pool",
+    "runtime.errors",
+    "runtime.hosting",
+    "runtime.mail.envelope",
+    "runtime.mail.mailer",
+    "runtime.mail.message",
+    "runtime.model.service",
+    "runtime.state.queues",
+    "runtime.state.ttl_table",
+    "runtime.state.versions",
+}
+"""What a service may import of the runtime, besides `runtime.http`."""
+
+SERVICES = (
+    "checkin_service",
+    "email_service",
+    "fulfilment_service",
+    "orders_service",
+    "portal_service",
+    "product_subscribers",
+    "products_service",
+    "validators",
+)
+
+
+def imports(path):
+    """Modules of this repository that a file imports, those for type checks alone included."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}".replace(".", "/")
+                is_module = (ROOT / inner).is_dir() or (ROOT / f"{inner}.py").exists()
+                yield f"{node.module}.{alias.name}" if is_module else node.module
+
+
+def part(module):
+    """Of a module of the runtime: its package, or its own name."""
+    return module.split(".")[1] if "." in module else ""
+
+
+LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
+RUNTIME = [p for p in sorted((ROOT / "runtime").rglob("*.py")) if p.name != "__init__.py" or p.parent.name == "http"]
+
+
+def test_each_module_of_the_runtime_has_a_layer():
+    parts = {path.relative_to(ROOT / "runtime").with_suffix("").parts[0] for path in RUNTIME}
+    assert parts == set(LAYER)
+
+
+@pytest.mark.parametrize("path", RUNTIME, ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_runtime_imports_lower_layers_only(path):
+    own = path.relative_to(ROOT / "runtime").with_suffix("").parts[0]
+    used = {part(module) for module in imports(path) if module.startswith("runtime.")} - {own}
+    assert not {other for other in used if LAYER[other] >= LAYER[own]}
+
+
+@pytest.mark.parametrize("path", RUNTIME, ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_runtime_knows_no_service(path):
+    assert not {m.split(".")[0] for m in imports(path)} & {*SERVICES, "ecosystem", "tests", "bench"}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_uses_the_public_door_and_no_other_service(service):
+    for path in (ROOT / service).rglob("*.py"):
+        for module in imports(path):
+            top = module.split(".")[0]
+            if top == "runtime":
+                assert module in DOOR or module.startswith("runtime.http"), f"{path}: {module}"
+            assert top not in {*SERVICES, "ecosystem", "tests", "bench"} - {service}, f"{path}: {module}"
+
+
+def test_schemas_import_nothing_of_the_project():
+    tops = {m.split(".")[0] for path in (ROOT / "schemas").rglob("*.py") for m in imports(path)}
+    assert not tops & {*SERVICES, "runtime", "ecosystem", "tests", "bench"}
+
+
+ECOSYSTEM = (("embedded", "services"), ("clients",), ("audit", "loadgen"), ("cli",))
+"""Packages and modules of the ecosystem. Each imports itself and those before its own layer."""
+
+
+def test_the_ecosystem_imports_lower_layers_only():
+    layer = {name: number for number, names in enumerate(ECOSYSTEM) for name in names}
+    for path in (ROOT / "ecosystem").rglob("*.py"):
+        own = path.relative_to(ROOT / "ecosystem").with_suffix("").parts[0]
+        if own == "__init__":
+            continue
+        used = {part(module) for module in imports(path) if module.startswith("ecosystem.")} - {own}
+        assert not {other for other in used if layer[other] >= layer[own]}, path
