@@ -34,7 +34,7 @@ class Changelogs:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         services = [hosted.service for hosted in build(CORE, settings)]
-        self.plan = Topology(tuple(services))
+        self.topology = Topology(tuple(services))
         topology = TopologyTestDriver(*services, partitions=settings.partitions)
         now = topology.now = datetime.now(UTC)  # or what is remembered for a while would be forgotten at once
         products = [f"product-{n}" for n in range(100)]
@@ -55,7 +55,7 @@ class Changelogs:
                 if id_ in self._rows:
                     self._rows[id_].append((table, partition, key, value))
                 else:
-                    self._once.append(Write(self.plan.tables[table].changelog, partition, key, value))
+                    self._once.append(Write(self.topology.tables[table].changelog, partition, key, value))
 
     @property
     def records_an_order(self) -> float:
@@ -63,9 +63,9 @@ class Changelogs:
 
     async def write(self, orders: int, batch: int) -> list[str]:
         """Writes the rows of so many orders, a transaction for each `batch` of them. Returns some of the ids."""
-        await ensure_topics(self._settings, topics_of(self.plan))
+        await ensure_topics(self._settings, topics_of(self.topology))
         producers = [
-            Transactional(self._settings, self.plan.group, f"changelogs-{n}", SizeLimits()) for n in range(AT_ONCE)
+            Transactional(self._settings, self.topology.group, f"changelogs-{n}", SizeLimits()) for n in range(AT_ONCE)
         ]
         await asyncio.gather(*(producer.start() for producer in producers))
         batches = self._batches(orders, batch)
@@ -104,4 +104,4 @@ class Changelogs:
                 key = b"%d" % (int(key) + DECIDED * (round_ // 10))
             if table.startswith(_OF_ORDERS):
                 partition = partition_of(new, self._settings.partitions)
-            yield Write(self.plan.tables[table].changelog, partition, key, value.replace(old, new))
+            yield Write(self.topology.tables[table].changelog, partition, key, value.replace(old, new))

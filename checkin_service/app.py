@@ -25,7 +25,7 @@ def build(settings: Settings) -> ServiceDefinition:
             name="checkin",
             inputs=(Input(CHECKIN_REJECTIONS, on_rejected),),
             outputs=(HOME_CHECKINS,),
-            effects=(reject,),
+            side_effects=(reject,),
         ),
         routes=http.routes(check_ins, ZoneInfo(settings.checkin_time_zone)),
         openapi=http.openapi,

@@ -10,6 +10,6 @@ def compensating(check_ins: CheckIns) -> tuple[SideEffect[CheckinRejected], Proc
     effect = SideEffect("rejection", CheckinRejected, check_ins.reject)
 
     def on_rejected(rejected: CheckinRejected, ctx: Context) -> None:
-        ctx.perform(effect, rejected.event_id, rejected)
+        ctx.enqueue(effect, rejected.event_id, rejected)
 
     return effect, on_rejected

@@ -54,7 +54,7 @@ class CustomerJoin:
         until = ctx.now + self.window
         QUEUE.append(ctx, key, _id(letter), Queued(letter=letter, until=until))  # behind those that go out, perhaps
         if not waiting:
-            ctx.wake(_CUSTOMER + key, until)
+            ctx.schedule(_CUSTOMER + key, until)
 
     def on_timer(self, timer: str, ctx: Context) -> bool:
         """Letters have waited long enough for a customer, or more of them go out. Returns whether it was about that."""
@@ -103,9 +103,9 @@ class CustomerJoin:
         if not self.repeats:
             QUEUE.advance(ctx, key, end)
         if end < numbers.stop:
-            ctx.wake(f"{_DELIVER}{end}/{key}", ctx.now)
+            ctx.schedule(f"{_DELIVER}{end}/{key}", ctx.now)
         elif numbers and not self.repeats:
-            ctx.wake(_CUSTOMER + key, None)
+            ctx.schedule(_CUSTOMER + key, None)
 
     def _migrate(self, key: str, ctx: Context) -> None:
         """Moves letters from the one row that earlier versions kept, which the broker took: it has a megabyte at most.
@@ -126,10 +126,10 @@ class CustomerJoin:
         for number in QUEUE.numbers(ctx, key)[:SLICE]:
             queued = QUEUE.get(ctx, key, number)
             if queued is not None:
-                ctx.wake(_CUSTOMER + key, max(queued.until, ctx.now))
+                ctx.schedule(_CUSTOMER + key, max(queued.until, ctx.now))
                 return
         if QUEUE.numbers(ctx, key):
-            ctx.wake(_CUSTOMER + key, ctx.now)
+            ctx.schedule(_CUSTOMER + key, ctx.now)
 
     def _deliver(self, letter: Email, customer: Customer, ctx: Context) -> None:
         order = letter.order
@@ -141,7 +141,7 @@ class CustomerJoin:
         # Nothing is lost by that memory: at least once, the wish to send is durable before it.
         name = f"{order.id}/{letter.kind}"
         if not self.repeats or SENT.first(ctx, name):
-            ctx.perform(self.send, name, AddressedEmail(letter=letter, customer=customer))
+            ctx.enqueue(self.send, name, AddressedEmail(letter=letter, customer=customer))
 
 
 def _id(letter: Email) -> str:

@@ -25,7 +25,7 @@ def build(settings: Settings) -> ServiceDefinition:
     def domain(addressed: AddressedEmail) -> str:
         return domain_of(addressed.customer.email)
 
-    send = SideEffect("letter", AddressedEmail, post, destination=domain, at_once=SmtpMailer.AT_ONCE)
+    send = SideEffect("letter", AddressedEmail, post, destination=domain, concurrency=SmtpMailer.AT_ONCE)
     repeats = settings.at_least_once
     joining = PaymentJoin(settings.currency, timedelta(days=settings.email_unpaid_days), repeats=repeats)
     addressing = CustomerJoin(window, send, repeats=repeats)
@@ -56,7 +56,7 @@ def build(settings: Settings) -> ServiceDefinition:
                 *(SENT.tables if repeats else ()),
             ),
             on_timer=on_timer,
-            effects=(send,),
+            side_effects=(send,),
         ),
         lifespan=office.opened,
     )

@@ -65,7 +65,7 @@ class FulfilmentGate:
             self._repeat(order, progress, ctx)
             return  # seen before, or overtaken
         progress = progress.model_copy(update={"state": order.state, "value": order.value})
-        ctx.wake(_ORDER + order.id, None)
+        ctx.schedule(_ORDER + order.id, None)
         if order.state in _ACCEPTED and _somebody_waits(order.id, ctx):
             progress = progress.model_copy(update={"checked_in": True})
         if order.state is OrderState.SHIPPED:
@@ -109,7 +109,7 @@ class FulfilmentGate:
             _send(order_id, WaitingCheckin(event_id=check_in.event_id, reason=_HAS_FAILED), ctx)
         elif CHECK_INS.append(ctx, order_id, check_in.event_id, WaitingCheckin(event_id=check_in.event_id)):
             if progress.state is None and not progress.waiting:
-                ctx.wake(_ORDER + order_id, ctx.now + self.patience)
+                ctx.schedule(_ORDER + order_id, ctx.now + self.patience)
             ctx.put(PROGRESS, order_id, progress.model_copy(update={"waiting": progress.waiting + 1}))
 
     def on_timer(self, timer: str, ctx: Context) -> None:
@@ -150,9 +150,9 @@ class FulfilmentGate:
         if begin == numbers.start:
             CHECK_INS.advance(ctx, order_id, end)
         if end < numbers.stop:
-            ctx.wake(f"{_ANSWER}{end}/{order_id}", ctx.now)
+            ctx.schedule(f"{_ANSWER}{end}/{order_id}", ctx.now)
         if self.repeats and progress.state is not OrderState.CREATED:
-            ctx.wake(_REJECTED + order_id, ctx.now + KEPT)
+            ctx.schedule(_REJECTED + order_id, ctx.now + KEPT)
         _keep(order_id, progress.model_copy(update={"waiting": max(progress.waiting - answered, 0)}), ctx)
 
     def _answer_one(self, order_id: str, number: int, state: OrderState | None, ctx: Context) -> bool:
@@ -190,7 +190,7 @@ class FulfilmentGate:
             CHECK_INS.advance(ctx, order_id, number + 1)
         else:
             if len(numbers) > SLICE:
-                ctx.wake(_REJECTED + order_id, ctx.now)
+                ctx.schedule(_REJECTED + order_id, ctx.now)
 
     def _progress(self, order_id: str, ctx: Context) -> Progress:
         """The row of an order. What earlier versions kept in it moves to where it is kept now.

@@ -36,11 +36,11 @@ class OrderAggregator:
         view = ctx.get(ORDERS_VIEW, order.id) or _UNKNOWN
         known = view.order
         if known is None and not order.state.decided:
-            ctx.wake(order.id, ctx.now + self.deadline)
+            ctx.schedule(order.id, ctx.now + self.deadline)
             self._weigh(view.model_copy(update={"order": order}), order, ctx)
         elif known is None or _follows(order, known):
             # Decided, but not by this state: it comes from the log, where it has been announced.
-            ctx.wake(order.id, None)
+            ctx.schedule(order.id, None)
             ctx.put(ORDERS_VIEW, order.id, view.model_copy(update={"order": order}))
         elif not order.state.decided and order.same_content(known):
             self._repeat(view, ctx)  # the order itself may have been what decided, its verdicts being there before it
@@ -58,7 +58,7 @@ class OrderAggregator:
         )
         view = view.model_copy(update={"verdicts": (*view.verdicts, heard)})
         if view.order is None:
-            ctx.wake(verdict.order_id, ctx.now + ORPHANS_KEPT)
+            ctx.schedule(verdict.order_id, ctx.now + ORPHANS_KEPT)
             ctx.put(ORDERS_VIEW, verdict.order_id, view)
         else:
             self._weigh(view, view.order, ctx)
@@ -121,7 +121,7 @@ class OrderAggregator:
     def _decide(self, view: OrderView, order: Order, state: OrderState, reasons: list[str], ctx: Context) -> None:
         decided = order.model_copy(update={"state": state, "reasons": tuple(reasons) or None})
         ctx.count(state.lower())
-        ctx.wake(order.id, None)
+        ctx.schedule(order.id, None)
         ctx.put(ORDERS_VIEW, order.id, view.model_copy(update={"order": decided, "reasons": tuple(reasons)}))
         ctx.send(ORDERS, decided)
 

@@ -32,10 +32,10 @@ class InMemoryWorker:
     """One worker of a topology: a composition of services, its state, and how far it has read."""
 
     def __init__(self, services: Iterable[Service], partitions: int, *, fuse: bool) -> None:
-        self.plan = Topology(tuple(services))
+        self.topology = Topology(tuple(services))
         self.stores = MemoryStores()
-        self.timers = Timers(self.plan)
-        self.decider = BatchProcessor(self.plan, partitions, self.stores.open)
+        self.timers = Timers(self.topology)
+        self.decider = BatchProcessor(self.topology, partitions, self.stores.open)
         self.positions: dict[TopicPartition, int] = {}
         self.fuse = fuse
         self.decided = 0
@@ -74,8 +74,8 @@ class TopologyTestDriver:
     def call(self, table: Table[Any], key: str, decide: Callable[[Context], T]) -> T:
         """Has `decide` run as an HTTP handler does, by the worker that has the table. Raises what it raises."""
         partition = partition_of(key.encode(), self.partitions)
-        worker = next(w for w in self.workers if table.name in w.plan.tables)
-        call = Command(worker.plan.holders[table.name], partition, decide)
+        worker = next(w for w in self.workers if table.name in w.topology.tables)
+        call = Command(worker.topology.holders[table.name], partition, decide)
         self._decide(worker, PolledRecords([], {}, Membership(1, "in-memory"), [call]), [])
         self.run()
         if isinstance(call.returned, Exception):
@@ -100,7 +100,7 @@ class TopologyTestDriver:
     def row(self, table: Table[M], key: str) -> M | None:
         """A row of a table, wherever it lives."""
         for worker in self.workers:
-            if table.name in worker.plan.tables:
+            if table.name in worker.topology.tables:
                 for partition in range(self.partitions):
                     raw = worker.stores.open(table.name, partition).get(key.encode())
                     if raw is not None:
@@ -111,8 +111,8 @@ class TopologyTestDriver:
         """What an effect is to be done for, by key."""
         found: dict[str, M] = {}
         for worker in self.workers:
-            for service in worker.plan.services:
-                for partition in range(self.partitions) if effect in service.effects else ():
+            for service in worker.topology.services:
+                for partition in range(self.partitions) if effect in service.side_effects else ():
                     for key, raw in worker.stores.open(service.pending.name, partition).items():
                         found[key.decode()] = effect.model.from_json(PendingSideEffect.from_json(raw).payload)
         return found
@@ -154,8 +154,8 @@ class TopologyTestDriver:
         positions: dict[TopicPartition, int] = {}
         for tp, log in self.topics.items():
             position = worker.positions.get(tp, 0)
-            if tp.topic in worker.plan.consumed and position < len(log):
-                own = (CONSUMED_BY, worker.plan.group.encode())
+            if tp.topic in worker.topology.consumed and position < len(log):
+                own = (CONSUMED_BY, worker.topology.group.encode())
                 records += [r for r in log[position:] if own not in r.headers]
                 positions[tp] = len(log)
         return PolledRecords(records, positions, Membership(1, "in-memory"))

@@ -20,7 +20,7 @@ def build(settings: Settings) -> ServiceDefinition:
     def domain(notice: Notice) -> str:
         return domain_of(notice.to)
 
-    send = SideEffect("notice", Notice, post, destination=domain, at_once=SmtpMailer.AT_ONCE)
+    send = SideEffect("notice", Notice, post, destination=domain, concurrency=SmtpMailer.AT_ONCE)
     notifying = ProductNotifier(settings.product_notifications_to, send, settings.currency)
     return ServiceDefinition(
         Service(
@@ -28,7 +28,7 @@ def build(settings: Settings) -> ServiceDefinition:
             inputs=(Input(PRODUCTS, notifying.on_change), Input(PRODUCT_ALERTS, notifying.on_alert)),
             outputs=(),
             tables=(TOLD.table,),
-            effects=(send,),
+            side_effects=(send,),
         ),
         lifespan=office.opened,
     )

@@ -55,7 +55,7 @@ class ProductNotifier:
     def _tell(self, event_id: str, subject: str, text: str, at: datetime, ctx: Context) -> None:
         for to in self.to:
             notice = Notice(event_id=event_id, to=to, subject=subject, text=text, at=at)
-            ctx.perform(self.send, f"{event_id}/{to}", notice)
+            ctx.enqueue(self.send, f"{event_id}/{to}", notice)
 
 
 def message_id(event_id: str, to: str, domain: str) -> str:

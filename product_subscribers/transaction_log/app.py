@@ -18,10 +18,10 @@ def build(settings: Settings) -> ServiceDefinition:
     entry = SideEffect("entry", ProductEvent, log.append)
 
     def on_change(event: ProductEvent, ctx: Context) -> None:
-        ctx.perform(entry, event.event_id, event)
+        ctx.enqueue(entry, event.event_id, event)
 
     return ServiceDefinition(
-        Service(name="product-log", inputs=(Input(PRODUCTS, on_change),), outputs=(), effects=(entry,)),
+        Service(name="product-log", inputs=(Input(PRODUCTS, on_change),), outputs=(), side_effects=(entry,)),
         routes=http.routes(log),
         openapi=http.openapi,
         database=database,

@@ -29,7 +29,7 @@ _RETRY_S = 0.5
 _POLL_S = 0.05
 
 
-async def migrate_offsets(settings: Settings, plan: Topology, lost: LossReporter) -> None:
+async def migrate_offsets(settings: Settings, topology: Topology, lost: LossReporter) -> None:
     """Makes the worker's group go on where other compositions of its services stopped. To be awaited before it joins.
 
     Does nothing if there are none, or if the group is running. Waits until transactions of others in flight are over.
@@ -38,7 +38,7 @@ async def migrate_offsets(settings: Settings, plan: Topology, lost: LossReporter
     """
     while True:
         try:
-            await _adopt(settings, plan, lost)
+            await _adopt(settings, topology, lost)
         except KafkaError as error:
             if not error.retriable:
                 raise
@@ -48,24 +48,25 @@ async def migrate_offsets(settings: Settings, plan: Topology, lost: LossReporter
             return
 
 
-async def _adopt(settings: Settings, plan: Topology, lost: LossReporter) -> None:
+async def _adopt(settings: Settings, topology: Topology, lost: LossReporter) -> None:
     names = KafkaNames(settings.topic_prefix)
     async with _admin(settings) as admin:
-        related = await _related(admin, names, plan)
-        members = await _members(admin, names.group(plan.group)) if plan.group in related else []
-        _refuse_beside_earlier(names.group(plan.group), members)
-        if members or not related - {plan.group}:
+        related = await _related(admin, names, topology)
+        members = await _members(admin, names.group(topology.group)) if topology.group in related else []
+        _refuse_beside_earlier(names.group(topology.group), members)
+        if members or not related - {topology.group}:
             return  # who runs in it adopted before it joined
-        for name in sorted(related - {plan.group}):
-            await _refuse_if_running(admin, names, plan, name)
+        for name in sorted(related - {topology.group}):
+            await _refuse_if_running(admin, names, topology, name)
     consumer = clients.lone_consumer(settings)
     await consumer.start()
     try:
-        readers = _readers(plan, settings.partitions)
+        readers = _readers(topology, settings.partitions)
         groups = [
-            CommittedGroup(name, await _committed(consumer, names, name, readers)) for name in related | {plan.group}
+            CommittedGroup(name, await _committed(consumer, names, name, readers))
+            for name in related | {topology.group}
         ]
-        own = next(g for g in groups if g.name == plan.group)
+        own = next(g for g in groups if g.name == topology.group)
         # A group that has committed nothing here has decided nothing here; it may be of another deployment.
         others = [g for g in groups if g is not own and g.committed and not outdated(g, own, readers)]
         if not others:
@@ -75,15 +76,15 @@ async def _adopt(settings: Settings, plan: Topology, lost: LossReporter) -> None
         await consumer.stop()
     ahead = {tp: offset for tp, offset in offsets.items() if offset > own.committed.get(tp, -1)}
     if ahead:
-        await _commit(settings, names, plan.group, ahead)
+        await _commit(settings, names, topology.group, ahead)
         log.info("adopted from=%s partitions=%d", [g.name for g in others], len(ahead))
 
 
-def _readers(plan: Topology, partitions: int) -> dict[TopicPartition, frozenset[str]]:
+def _readers(topology: Topology, partitions: int) -> dict[TopicPartition, frozenset[str]]:
     """The services that read each partition."""
     return {
-        TopicPartition(topic, p): frozenset(s.name for s in plan.services if any(t.name == topic for t in s.topics))
-        for topic in plan.consumed
+        TopicPartition(topic, p): frozenset(s.name for s in topology.services if any(t.name == topic for t in s.topics))
+        for topic in topology.consumed
         for p in range(partitions)
     }
 
@@ -100,9 +101,9 @@ async def _admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
         await admin.close()
 
 
-async def _related(admin: AIOKafkaAdminClient, names: KafkaNames, plan: Topology) -> set[str]:
+async def _related(admin: AIOKafkaAdminClient, names: KafkaNames, topology: Topology) -> set[str]:
     """The groups that, by their names, share a service with the plan; its own among them if it exists."""
-    services = {s.name for s in plan.services}
+    services = {s.name for s in topology.services}
     groups = [
         names.logical(group)
         for group, protocol in await admin.list_consumer_groups()
@@ -143,9 +144,9 @@ def _refuse_beside_earlier(group: str, members: Collection[Any]) -> None:
         )
 
 
-async def _refuse_if_running(admin: AIOKafkaAdminClient, names: KafkaNames, plan: Topology, name: str) -> None:
+async def _refuse_if_running(admin: AIOKafkaAdminClient, names: KafkaNames, topology: Topology, name: str) -> None:
     """Raises `CompositionInUse` if the group has members that read what the services they share with the plan read."""
-    shared = {s.name: s for s in plan.services if s.name in services_of(name)}
+    shared = {s.name: s for s in topology.services if s.name in services_of(name)}
     topics = {names.topic(t.name) for s in shared.values() for t in s.topics}
     members = await _members(admin, names.group(name))
     # With a prefix that starts like ours, another deployment's groups look like ours. Their topics do not.

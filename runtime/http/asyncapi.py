@@ -49,9 +49,9 @@ def document(hosted: Iterable[ServiceDefinition], settings: Settings, *, catalog
         catalogue: whether the public topics that none of them touches are in it as well.
     """
     parts = tuple(hosted)
-    plan = Topology(tuple(h.service for h in parts))
-    topics = {t.name: t for t in (*(CATALOGUE if catalogue else ()), *plan.topics)}
-    made = {**(public_topics() if catalogue else {}), **topics_of(plan)}
+    topology = Topology(tuple(h.service for h in parts))
+    topics = {t.name: t for t in (*(CATALOGUE if catalogue else ()), *topology.topics)}
+    made = {**(public_topics() if catalogue else {}), **topics_of(topology)}
     relayed = {topic.name for h in parts if h.outbox is not None for topic in h.service.outputs}
     payloads, described = models_json_schema(
         [(model, "serialization") for model in dict.fromkeys(t.model for t in topics.values())],
@@ -63,7 +63,7 @@ def document(hosted: Iterable[ServiceDefinition], settings: Settings, *, catalog
     for topic in topics.values():
         payload = payloads[topic.model, "serialization"]
         key = _key(topic, _of(payload, schemas), schemas)
-        headers = _headers(topic, plan, relayed)
+        headers = _headers(topic, topology, relayed)
         messages[topic.name] = {
             "name": topic.model.__name__,
             "summary": (topic.model.__doc__ or "").strip().partition("\n")[0],
@@ -73,7 +73,7 @@ def document(hosted: Iterable[ServiceDefinition], settings: Settings, *, catalog
         }
         messages[topic.dead_letters] = _dead_letter(topic, headers.get("properties", {}))
         own = [topic.name]
-        if topic.name in plan.tombstones:
+        if topic.name in topology.tombstones:
             gone = "No value: what stands under the key is gone"
             tombstone = {"name": "Tombstone", "summary": gone, "payload": {"type": "null"}, **key}
             messages[f"{topic.name}.tombstone"] = tombstone
@@ -147,7 +147,7 @@ def _summary(topic: Topic[Any]) -> str:
     return f"Internal to its writer. {said}" if topic.internal else said
 
 
-def _headers(topic: Topic[Any], plan: Topology, relayed: Container[str]) -> dict[str, Any]:
+def _headers(topic: Topic[Any], topology: Topology, relayed: Container[str]) -> dict[str, Any]:
     """What is relayed may be written again; what a processor sends may be decided at once, and is marked if public.
 
     What comes to an internal topic was not decided at once, and tells when it was made.
@@ -156,7 +156,7 @@ def _headers(topic: Topic[Any], plan: Topology, relayed: Container[str]) -> dict
         return {"type": "object", "required": [EVENT_ID], "properties": _ONCE}
     if topic.internal:
         return {"type": "object", "required": [MADE_AT], "properties": _MADE}
-    if topic.name in plan.written:
+    if topic.name in topology.written:
         return {"type": "object", "properties": _MARK}
     return {}
 

@@ -23,13 +23,15 @@ from runtime.model.topology import Topology
 class KafkaGroupConsumer:
     """`runtime.loop.poller.GroupConsumer`."""
 
-    def __init__(self, settings: Settings, plan: Topology, notes: Mapping[TopicPartition, str] | None = None) -> None:
+    def __init__(
+        self, settings: Settings, topology: Topology, notes: Mapping[TopicPartition, str] | None = None
+    ) -> None:
         """`notes`: what is committed along with an offset of each partition."""
         self._notes = {} if notes is None else notes
         self._settings = settings
         self._names = KafkaNames(settings.topic_prefix)
-        self._group = self._names.group(plan.group)
-        self._topics = [self._names.topic(name) for name in plan.consumed]
+        self._group = self._names.group(topology.group)
+        self._topics = [self._names.topic(name) for name in topology.consumed]
         self._consumer: AIOKafkaConsumer | None = None
         self._confirmed = float("-inf")
 

@@ -32,10 +32,10 @@ def public_topics() -> dict[str, dict[str, str]]:
     return _with_dead_letters(topics.CATALOGUE)
 
 
-def topics_of(plan: Topology) -> dict[str, dict[str, str]]:
+def topics_of(topology: Topology) -> dict[str, dict[str, str]]:
     """All that a worker with these services reads or writes."""
-    changelogs = {table.changelog: dict(_CHANGELOG) for table in plan.tables.values()}
-    return {**_with_dead_letters(plan.topics), **changelogs}
+    changelogs = {table.changelog: dict(_CHANGELOG) for table in topology.tables.values()}
+    return {**_with_dead_letters(topology.topics), **changelogs}
 
 
 def _with_dead_letters(wanted: Iterable[Topic]) -> dict[str, dict[str, str]]:  # type: ignore[type-arg]

@@ -58,7 +58,7 @@ class Engine:
 
     def __init__(
         self,
-        plan: Topology,
+        topology: Topology,
         *,
         partitions: int,
         session_timeout_s: float,
@@ -77,7 +77,7 @@ class Engine:
         effect_timeout_s: float = TIMEOUT_S,
         effect_pause_s: float = LONGEST_PAUSE_S,
     ) -> None:
-        self._plan = plan
+        self._topology = topology
         self._partitions = partitions
         self._ownership = ownership
         self._client = client
@@ -85,19 +85,21 @@ class Engine:
         self._failed = failed
         self._limits = SizeLimits() if limits is None else limits
         self._lessons = 0
-        timers = Timers(plan)
+        timers = Timers(topology)
         self.calls = CommandQueue()
-        self.effects = SideEffects(plan, self._call, clock=clock, timeout_s=effect_timeout_s, longest_s=effect_pause_s)
+        self.side_effects = SideEffects(
+            topology, self._call, clock=clock, timeout_s=effect_timeout_s, longest_s=effect_pause_s
+        )
         self.taking = Poller(
-            client, self.calls, plan.group, ownership, timers, session_timeout_s, clock, self._lost, lost
+            client, self.calls, topology.group, ownership, timers, session_timeout_s, clock, self._lost, lost
         )
         self.loop = Loop(
-            plan,
+            topology,
             partitions,
             ownership,
             checkpoint,
             timers,
-            self.effects,
+            self.side_effects,
             watches,
             clock,
             self._given_up,
@@ -105,11 +107,11 @@ class Engine:
             self._limits,
         )
         self.handover = Rebalance(
-            plan,
+            topology,
             ownership,
             stores,
             timers,
-            self.effects,
+            self.side_effects,
             watches,
             logs,
             self.taking,
@@ -149,7 +151,7 @@ class Engine:
     async def submit(self, table: Table[Any], key: str, decide: Callable[[Context], T]) -> T:
         """Has `decide` run in the loop, and returns what it returned. See `runtime.hosting.Host`."""
         partition = partition_of(key.encode(), self._partitions)
-        return await self._call(self._plan.holders[table.name], partition, decide).answer
+        return await self._call(self._topology.holders[table.name], partition, decide).answer
 
     def _call(self, service: Service, partition: int, decide: Callable[[Context], T]) -> PendingCommand[T]:
         if not self._ownership.settled(partition):
@@ -161,15 +163,15 @@ class Engine:
     async def stop(self) -> None:
         """Ends a takeover that is under way, and effects."""
         self.calls.refuse()
-        await self.effects.stop()
+        await self.side_effects.stop()
         await self.handover.stop()
 
     def _given_up(self, error: CommitFenced | CommitInDoubt) -> None:
         failures = self.loop.failures
         if isinstance(error, CommitFenced):
             self.taking.hold()
-            self.effects.suspend()
-            self.effects.keep(())  # others have had a session's time to begin the same
+            self.side_effects.suspend()
+            self.side_effects.keep(())  # others have had a session's time to begin the same
             self._client.rejoin()
         elif self._limits.lessons != self._lessons:
             self._lessons = self._limits.lessons

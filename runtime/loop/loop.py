@@ -44,24 +44,24 @@ class Loop:
 
     def __init__(
         self,
-        plan: Topology,
+        topology: Topology,
         partitions: int,
         ownership: Ownership,
         checkpoint: Checkpoint,
         timers: Timers,
-        effects: SideEffects,
+        side_effects: SideEffects,
         watches: Watches,
         clock: Callable[[], datetime],
         given_up: Callable[[CommitFenced | CommitInDoubt], None],
         metrics: LoopMetrics,
         limits: SizeLimits | None = None,
     ) -> None:
-        self._plan = plan
-        self._decider = BatchProcessor(plan, partitions, ownership.store, limits)
+        self._topology = topology
+        self._decider = BatchProcessor(topology, partitions, ownership.store, limits)
         self._ownership = ownership
         self._checkpoint = checkpoint
         self._timers = timers
-        self._effects = effects
+        self._side_effects = side_effects
         self._watches = watches
         self._clock = clock
         self._given_up = given_up
@@ -132,7 +132,10 @@ class Loop:
         for (table, partition), changed in rows.items():
             offset = self._ownership.store(table, partition).offset
             known = -1 if offset is None else offset
-            end, expected = ends[TopicPartition(self._plan.tables[table].changelog, partition)], known + len(changed)
+            end, expected = (
+                ends[TopicPartition(self._topology.tables[table].changelog, partition)],
+                known + len(changed),
+            )
             if end < expected or (end > expected and not self._checkpoint.fenced):
                 return True
         return False
@@ -142,15 +145,15 @@ class Loop:
     ) -> None:
         """RocksDB is never ahead of the changelog, and never behind what waiters are told."""
         for (table, partition), changed in rows.items():
-            changelog = TopicPartition(self._plan.tables[table].changelog, partition)
+            changelog = TopicPartition(self._topology.tables[table].changelog, partition)
             self._ownership.store(table, partition).apply(changed, ends[changelog])
             self._timers.apply(table, partition, changed)
-            self._effects.apply(table, partition, changed)
+            self._side_effects.apply(table, partition, changed)
             failpoints.reach("apply.store")
         self._ownership.sent(batch.by_broker, ends)
         if caught_up := self._ownership.advance(batch.offsets):
             self._timers.release(caught_up)
-            self._effects.release(caught_up)
+            self._side_effects.release(caught_up)
         failpoints.reach("apply.done")
         for (table, _), changed in rows.items():
             self._watches.changed(table, changed)

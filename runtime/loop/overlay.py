@@ -65,11 +65,11 @@ class ProcessorContext:
     def count(self, event: str) -> None:
         self.events.append(event)
 
-    def wake(self, key: str, at: datetime | None) -> None:
+    def schedule(self, key: str, at: datetime | None) -> None:
         self.writes[self._service.timers.name, key] = None if at is None else ScheduledTimer(at=at)
 
-    def perform(self, effect: SideEffect[M], key: str, payload: M) -> None:
-        if effect not in self._service.effects:
+    def enqueue(self, effect: SideEffect[M], key: str, payload: M) -> None:
+        if effect not in self._service.side_effects:
             raise ValueError(f"service {self._service.name!r} must list effect {effect.name!r} among its effects")
         raw, known = payload.to_json(), self.get(self._service.pending, key)
         if known is None or (known.effect, known.payload) != (effect.name, raw):  # else it has been asked for already
@@ -79,7 +79,7 @@ class ProcessorContext:
     def dead_letter(self, key: str, pending: PendingSideEffect, reason: str) -> None:
         """Writes an effect that will never be done to the dead letters of its service."""
         refused = RejectedSideEffect(key=key, effect=pending.effect, payload=pending.payload)
-        topic, milliseconds = self._service.redone.name, int(self.now.timestamp() * 1000)
+        topic, milliseconds = self._service.redrive_topic.name, int(self.now.timestamp() * 1000)
         record = Record(topic, self._partition, NOWHERE, milliseconds, key.encode(), refused.to_json())
         self.aside.append(dead_letters.dead_letter(record, self._service.name, reason, self.now))
 
@@ -97,7 +97,7 @@ class ProcessorContext:
 class BatchOverlay:
     """What one go of the loop decides: nothing of it is visible to anyone before it is committed."""
 
-    plan: Topology
+    topology: Topology
     partitions: int
     now: datetime
     store: Callable[[str, int], Store]
@@ -143,7 +143,7 @@ class BatchOverlay:
     def writes(self, rows: dict[TablePartition, dict[bytes, bytes | None]]) -> Writes:
         """All that has to become durable at once."""
         changelog = [
-            Write(self.plan.tables[table].changelog, partition, key, value)
+            Write(self.topology.tables[table].changelog, partition, key, value)
             for (table, partition), changed in rows.items()
             for key, value in changed.items()
         ]

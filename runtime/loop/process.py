@@ -66,13 +66,13 @@ class BatchProcessor:
     """
 
     def __init__(
-        self, plan: Topology, partitions: int, store: Callable[[str, int], Store], limits: SizeLimits | None = None
+        self, topology: Topology, partitions: int, store: Callable[[str, int], Store], limits: SizeLimits | None = None
     ) -> None:
-        self.plan = plan
+        self.topology = topology
         self.partitions = partitions
         self.store = store
         self._limits = SizeLimits() if limits is None else limits
-        self._mark: tuple[Header, ...] = ((CONSUMED_BY, plan.group.encode()),)
+        self._mark: tuple[Header, ...] = ((CONSUMED_BY, topology.group.encode()),)
         self._told: set[str] = set()
         """Topics of which the log has told that records are misplaced: once, as a foreign producer may write many."""
 
@@ -92,7 +92,7 @@ class BatchProcessor:
             fuses: whether a message to this partition under a key of this bucket may be decided here and now, without
                 the way by the broker.
         """
-        batch = BatchOverlay(self.plan, self.partitions, now, self.store, offsets=taken.positions)
+        batch = BatchOverlay(self.topology, self.partitions, now, self.store, offsets=taken.positions)
         for timer in due:
             self._wake(batch, timer, fuses)
         for record in taken.records:
@@ -105,8 +105,8 @@ class BatchProcessor:
 
     def _read(self, batch: BatchOverlay, record: Record) -> WorkItem | None:
         """The message of a record, or None once the record has gone to the dead letters."""
-        topic = self.plan.consumed[record.topic]
-        processors = self.plan.processors[record.topic]
+        topic = self.topology.consumed[record.topic]
+        processors = self.topology.processors[record.topic]
         subject: Message | str
         try:
             if record.fault is not None:
@@ -122,7 +122,7 @@ class BatchProcessor:
             elif record.partition >= self.partitions:
                 raise ValueError(f"partition {record.partition} has no state: write to 0 to {self.partitions - 1}")  # noqa: TRY301
         except (ValueError, OverflowError) as error:
-            services = ",".join(s.name for s, _ in self.plan.processors[record.topic])
+            services = ",".join(s.name for s, _ in self.topology.processors[record.topic])
             self._reject(batch, record, services, str(error))
             if isinstance(error, MisplacedError) and record.topic not in self._told:
                 self._told.add(record.topic)
@@ -146,7 +146,7 @@ class BatchProcessor:
 
     def _tombstone(self, record: Record, topic: Topic[Any]) -> tuple[str, tuple[tuple[Service, OnKey], ...]]:
         """The key, and who takes it. Raises `ValueError` if nobody does, or if there is no readable key."""
-        takers = self.plan.tombstones.get(record.topic)
+        takers = self.topology.tombstones.get(record.topic)
         if not takers:
             raise ValueError(
                 f"the message has no value (a tombstone); {topic.name} takes none: write the JSON as value"
@@ -193,11 +193,11 @@ class BatchProcessor:
             return  # withdrawn or moved meanwhile
         batch.decided += 1
         turn = ProcessorContext(batch, service, due.partition, batch.now)
-        turn.wake(due.key, None)
+        turn.schedule(due.key, None)
         error = self._attempt(turn, service, "wake", partial(service.on_timer, due.key, turn))
         if error is not None:
             turn = ProcessorContext(batch, service, due.partition, batch.now)
-            turn.wake(due.key, batch.now + WAKE_AGAIN)
+            turn.schedule(due.key, batch.now + WAKE_AGAIN)
             turn.keep()
         work: list[WorkItem] = []
         self._announce(batch, turn.sent, work, 1, fuses, batch.now)
@@ -218,7 +218,7 @@ class BatchProcessor:
         keeps it: what is only passed on has not happened when it is.
         """
         for topic, partition, key, value in sent:
-            processors = self.plan.processors.get(topic.name, ())
+            processors = self.topology.processors.get(topic.name, ())
             fused = False
             if processors:
                 tp, bucket = TopicPartition(topic.name, partition), bucket_of(key)
@@ -261,11 +261,11 @@ class BatchProcessor:
             self._limits.check(topic.name, write.size)
         for (table, key), row in turn.writes.items():
             if row is not None:
-                self._limits.check(self.plan.tables[table].changelog, len(key.encode()) + len(row.to_json()))
+                self._limits.check(self.topology.tables[table].changelog, len(key.encode()) + len(row.to_json()))
 
     def _written(self, item: WorkItem) -> Record:
         """A fused message as it would have been read, had it gone by the broker."""
-        topic = self.plan.consumed[item.topic]
+        topic = self.topology.consumed[item.topic]
         key, value = topic.key(item.subject).encode(), item.subject.to_json()
         milliseconds = int(item.time.timestamp() * 1000)
         return Record(item.topic, item.partition, NOWHERE, milliseconds, key, value, _headers(topic, item.time))

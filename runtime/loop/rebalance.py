@@ -51,11 +51,11 @@ class Rebalance:
 
     def __init__(
         self,
-        plan: Topology,
+        topology: Topology,
         ownership: Ownership,
         stores: Stores,
         timers: Timers,
-        effects: SideEffects,
+        side_effects: SideEffects,
         watches: Watches,
         logs: Restorer,
         reader: PollingControl,
@@ -64,12 +64,12 @@ class Rebalance:
         copies: Standbys | None = None,
         partitions: int | None = None,
     ) -> None:
-        self._plan = plan
+        self._topology = topology
         self._partitions = partitions
         self._ownership = ownership
         self._stores = stores
         self._timers = timers
-        self._effects = effects
+        self._side_effects = side_effects
         self._watches = watches
         self._logs = logs
         self._reader = reader
@@ -95,14 +95,14 @@ class Rebalance:
         await self._cancel()
         until = elapsed_s() + patience
         # The loop goes on meanwhile: it decides that they are done.
-        await self._effects.finish(for_effects if self._ownership.running else 0)
+        await self._side_effects.finish(for_effects if self._ownership.running else 0)
         self._reader.hold()
         failpoints.reach("handover.giving_up")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(until - elapsed_s()):
                 await loop.idle()
         self._ownership.lose()
-        self._effects.suspend()
+        self._side_effects.suspend()
         self._leave()
         await self._cancel()  # again: a batch that was given up meanwhile may have asked for a takeover
         self._metrics.owned(0)
@@ -121,9 +121,9 @@ class Rebalance:
         self._leave()
         if self._copies is not None:
             self._copies.follow(())
-        self._effects.suspend()
-        self._effects.keep(self._continued(assigned, membership))
-        self._effects.resume()
+        self._side_effects.suspend()
+        self._side_effects.keep(self._continued(assigned, membership))
+        self._side_effects.resume()
         self._assigned, self._membership, self._standby = tuple(sorted(assigned)), membership, frozenset(standby)
         self._reader.hold()
         self._task = asyncio.create_task(self._until_done(), name="takeover")
@@ -132,7 +132,7 @@ class Rebalance:
         """Takes the same partitions over anew, in `after` seconds: the broker tells how the last batch ended."""
         self._reader.hold()
         self._leave()
-        self._effects.suspend()
+        self._side_effects.suspend()
         self._metrics.owned(0)
         self._watches.touch_all()
         if self._task is None or self._task.done():
@@ -197,7 +197,7 @@ class Rebalance:
             failpoints.reach("handover.begun")
             positions = await self._logs.committed(self._assigned)
             failpoints.reach("handover.offsets")
-            stores = {(t, p): self._stores.open(t, p) for t in self._plan.tables for p in sorted(partitions)}
+            stores = {(t, p): self._stores.open(t, p) for t in self._topology.tables for p in sorted(partitions)}
             failpoints.reach("handover.opened")
             restored = await self._restore(stores)
             failpoints.reach("handover.restored")
@@ -206,10 +206,10 @@ class Rebalance:
             self._ownership.take(self._membership, positions, backlog, stores)
             self._timers.clear()
             self._timers.hold(self._ownership.behind)
-            self._effects.hold(self._ownership.behind)
+            self._side_effects.hold(self._ownership.behind)
             for (table, partition), store in stores.items():
                 self._timers.load(table, partition, store)
-                self._effects.load(table, partition, store)
+                self._side_effects.load(table, partition, store)
             failpoints.reach("handover.taken")
             self._reader.read_from(positions)
         else:
@@ -238,7 +238,7 @@ class Rebalance:
                 log.info("restoring restored=%d left=%d", applied, left)
 
         by_changelog = {
-            TopicPartition(self._plan.tables[table].changelog, partition): store
+            TopicPartition(self._topology.tables[table].changelog, partition): store
             for (table, partition), store in stores.items()
         }
         await self._logs.restore(by_changelog, progress)

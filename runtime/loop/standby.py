@@ -52,14 +52,14 @@ class StandbyReplicas:
 
     def __init__(
         self,
-        plan: Topology,
+        topology: Topology,
         stores: Stores,
         broker: LogReader,
         metrics: LoopMetrics,
         confirmed: Callable[[], float],
         lost: LossReporter | None = None,
     ) -> None:
-        self._changelogs = {table: plan.tables[table].changelog for table in plan.tables}
+        self._changelogs = {table: topology.tables[table].changelog for table in topology.tables}
         self._stores = stores
         self._broker = broker
         self._metrics = metrics

@@ -36,8 +36,8 @@ class Timers:
     Wishes of a partition on hold do not come due: what they wait for may stand in a log that is yet to be read.
     """
 
-    def __init__(self, plan: Topology) -> None:
-        self._services = {s.timers.name: s for s in plan.services if s.on_timer}
+    def __init__(self, topology: Topology) -> None:
+        self._services = {s.timers.name: s for s in topology.services if s.on_timer}
         self._wishes: dict[_Key, datetime] = {}
         self._heap: list[tuple[datetime, _Key]] = []
         self._on_hold: set[int] = set()

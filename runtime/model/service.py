@@ -85,13 +85,13 @@ class Context(Protocol):
     def count(self, event: str) -> None:
         """Counts what is worth knowing, once it is committed: metric `service_events_total`, by service and event."""
 
-    def wake(self, key: str, at: datetime | None) -> None:
+    def schedule(self, key: str, at: datetime | None) -> None:
         """Asks that the service's `on_timer` be called for `key` in this partition at `at` or soon after.
 
         One wish a key: a later one replaces it, `None` withdraws it.
         """
 
-    def perform(self, effect: "SideEffect[M]", key: str, payload: M) -> None:
+    def enqueue(self, effect: "SideEffect[M]", key: str, payload: M) -> None:
         """Asks that `effect` be done once this is committed, at least once, whatever happens to the worker.
 
         One at a time under a key: a later one replaces what has not been done.
@@ -108,22 +108,22 @@ class SideEffect(Generic[M]):
 
     `perform` is given the key and the payload. It may be called again for what it has done already, and is to tell the
     other side by the key. It raises `SideEffectRejected`; `Outage` if others would fare the same; or anything else to
-    be tried again. How it ended is decided like a message, with `on_done`, or with `on_refused` and the reason, which
+    be tried again. How it ended is decided like a message, with `on_done`, or with `on_rejected` and the reason, which
     is also that it could not be done within `SIDE_EFFECT_TIMEOUT_S`.
 
     `destination` names for a payload what may fail by itself: the domain of an address, say. Where several of a
     destination have failed in a row, the others of it wait until one of them succeeds. Without it each key is one.
 
-    `at_once` is how many of it a worker does at a time.
+    `concurrency` is how many of it a worker does at a time.
     """
 
     name: str
     model: type[M]
     perform: Callable[[str, M], Awaitable[None]]
     on_done: Processor[M] | None = None
-    on_refused: Callable[[M, str, Context], None] | None = None
+    on_rejected: Callable[[M, str, Context], None] | None = None
     destination: Callable[[M], str] | None = None
-    at_once: int = 16
+    concurrency: int = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,19 +147,21 @@ class Service:
     outputs: tuple[Topic[Any], ...]
     tables: tuple[Table[Any], ...] = ()
     on_timer: OnKey | None = None
-    effects: tuple[SideEffect[Any], ...] = ()
+    side_effects: tuple[SideEffect[Any], ...] = ()
     timers: Table[ScheduledTimer] = field(init=False)
     pending: Table[PendingSideEffect] = field(init=False)
-    redone: Topic[RejectedSideEffect] = field(init=False)
+    redrive_topic: Topic[RejectedSideEffect] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "timers", Table(f"{self.name}-timers", ScheduledTimer))
         object.__setattr__(self, "pending", Table(f"{self.name}-effects", PendingSideEffect))
         # Nobody writes to it but who redrives its dead letters.
-        redone = Topic(f"{self.name}-effects", RejectedSideEffect, lambda r: r.key, "operator", FORTNIGHT, pinned=True)
-        object.__setattr__(self, "redone", redone)
-        if self.effects:
-            object.__setattr__(self, "inputs", (*self.inputs, Input(redone, self._redo)))
+        redrive_topic = Topic(
+            f"{self.name}-effects", RejectedSideEffect, lambda r: r.key, "operator", FORTNIGHT, pinned=True
+        )
+        object.__setattr__(self, "redrive_topic", redrive_topic)
+        if self.side_effects:
+            object.__setattr__(self, "inputs", (*self.inputs, Input(redrive_topic, self._redo)))
         for table in self.tables:
             if not table.name.startswith(f"{self.name}-"):
                 raise ValueError(f"table {table.name!r} of service {self.name!r} must be named '{self.name}-…'")
@@ -168,7 +170,7 @@ class Service:
     def all_tables(self) -> tuple[Table[Any], ...]:
         """Its tables, and those of its timers and effects if it uses any."""
         timers = (self.timers,) if self.on_timer else ()
-        pending = (self.pending,) if self.effects else ()
+        pending = (self.pending,) if self.side_effects else ()
         return (*self.tables, *timers, *pending)
 
     @property
@@ -177,7 +179,7 @@ class Service:
         return tuple(dict.fromkeys(i.topic for i in self.inputs))
 
     def _redo(self, refused: RejectedSideEffect, ctx: Context) -> None:
-        effect = next((e for e in self.effects if e.name == refused.effect), None)
+        effect = next((e for e in self.side_effects if e.name == refused.effect), None)
         if effect is None:
             raise ValueError(f"service {self.name!r} has no effect {refused.effect!r}")
-        ctx.perform(effect, refused.key, effect.model.from_json(refused.payload))
+        ctx.enqueue(effect, refused.key, effect.model.from_json(refused.payload))

@@ -62,7 +62,7 @@ class SideEffectKind:
     def __init__(self, service: Service, effect: SideEffect[Any], longest_s: float, timeout_s: float) -> None:
         self.service = service
         self.effect = effect
-        self.attempts = AttemptScheduler(f"{service.name} {effect.name}", effect.at_once, longest_s, timeout_s)
+        self.attempts = AttemptScheduler(f"{service.name} {effect.name}", effect.concurrency, longest_s, timeout_s)
         self.warnings = LogRateLimiter()
         self.timer: asyncio.Handle | None = None
         self.timer_at = 0.0
@@ -94,7 +94,7 @@ class SideEffects:
 
     def __init__(
         self,
-        plan: Topology,
+        topology: Topology,
         decided: SubmitCommand,
         *,
         clock: Callable[[], datetime] = utc_now,
@@ -104,10 +104,10 @@ class SideEffects:
     ) -> None:
         self._kinds = {
             (s.pending.name, e.name): SideEffectKind(s, e, longest_s, timeout_s)
-            for s in plan.services
-            for e in s.effects
+            for s in topology.services
+            for e in s.side_effects
         }
-        self._services = {s.pending.name: s for s in plan.services if s.effects}
+        self._services = {s.pending.name: s for s in topology.services if s.side_effects}
         self._decided = decided
         self._clock = clock
         self._timeout_s = timeout_s
@@ -368,8 +368,8 @@ class SideEffects:
                     effect.on_done(effect.model.from_json(pending.payload), ctx)
                 return
             cast("_DeadLetterContext", ctx).dead_letter(row.key, pending, attempt.refused)
-            if effect.on_refused is not None and (payload := _readable(effect, pending)) is not None:
-                effect.on_refused(payload, attempt.refused, ctx)
+            if effect.on_rejected is not None and (payload := _readable(effect, pending)) is not None:
+                effect.on_rejected(payload, attempt.refused, ctx)
 
         async def note() -> None:
             await self._decided(service, row.partition, end).answer

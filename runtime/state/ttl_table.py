@@ -56,7 +56,7 @@ class TtlTable(Generic[R]):
         number = int(ctx.now.timestamp() // _HOUR)
         hour = ctx.get(self.hours, str(number))
         if hour is None:
-            ctx.wake(str(number), ctx.now + KEPT + timedelta(hours=1))
+            ctx.schedule(str(number), ctx.now + KEPT + timedelta(hours=1))
         else:
             row = row.model_copy(update={"before": hour.last})
         ctx.put(self.rows, key, row)
@@ -79,7 +79,7 @@ class TtlTable(Generic[R]):
             ctx.delete(self.hours, hour)
         else:
             ctx.put(self.hours, hour, Hour(last=key))
-            ctx.wake(hour, ctx.now)
+            ctx.schedule(hour, ctx.now)
         return forgotten
 
 

@@ -24,9 +24,11 @@ class LossDeadLetters:
         write: returns once what it is given is acknowledged.
     """
 
-    def __init__(self, settings: Settings, plan: Topology, write: Callable[[Sequence[Write]], Awaitable[None]]) -> None:
+    def __init__(
+        self, settings: Settings, topology: Topology, write: Callable[[Sequence[Write]], Awaitable[None]]
+    ) -> None:
         self._settings = settings
-        self._holders = {plan.tables[name].changelog: service.name for name, service in plan.holders.items()}
+        self._holders = {topology.tables[name].changelog: service.name for name, service in topology.holders.items()}
         self._write = write
 
     async def keep(self, loss: Loss) -> None:

@@ -86,7 +86,7 @@ class Worker:
         self.stopping = False
         self.failure: BaseException | None = None
         self._hosted = hosted
-        self.plan = Topology(tuple(h.service for h in hosted))
+        self.topology = Topology(tuple(h.service for h in hosted))
         self._names = KafkaNames(settings.topic_prefix)
         self.metrics: LoopMetrics = METRICS
         self._ownership = Ownership()
@@ -110,7 +110,7 @@ class Worker:
 
     async def start(self) -> None:
         """Returns once HTTP is served and the group is joined; `readiness` tells when partitions are taken over."""
-        settings, plan = self.settings, self.plan
+        settings, topology = self.settings, self.topology
         identity = WorkerIdentity(settings.state_dir)
         self._later(identity.release)
         self._stores = stores = RocksStores(settings.state_dir / "tables", settings.state_memory_mb)
@@ -129,45 +129,47 @@ class Worker:
             self.metrics,
             stop=settings.on_lost_records is OnLostRecords.STOP,
             failed=self._fail,
-            keep=LossDeadLetters(settings, plan, self._announcer.write_all).keep,
+            keep=LossDeadLetters(settings, topology, self._announcer.write_all).keep,
         )
-        if plan.consumed:
-            await migrate_offsets(settings, plan, lost)
+        if topology.consumed:
+            await migrate_offsets(settings, topology, lost)
         await self._announcer.start()
         self._at_stop(self._announcer.stop)
         relays = AsyncExitStack()
         self._at_stop(relays.aclose)
         for outbox in [h.outbox for h in self._hosted if h.outbox is not None]:
             await relays.enter_async_context(outbox.relayed(self._announcer.write_all))
-        if plan.consumed:
+        if topology.consumed:
             await self._join(identity, stores, on_disk, lost)
         self._open = True
         self._at_stop(self._stop_serving, self.ANSWER_S + self.CLOSE_S)  # first: requests in hand still need the rest
-        log.info("worker started group=%s url=%s", self._names.group(plan.group), self.url)
+        log.info("worker started group=%s url=%s", self._names.group(topology.group), self.url)
 
     async def _join(self, identity: WorkerIdentity, stores: RocksStores, on_disk: set[int], lost: LossReporter) -> None:
         """Joins the group of the composition, which a worker does whose services consume anything."""
-        settings, plan = self.settings, self.plan
-        stores_in_all = max(1, len(plan.tables) * settings.partitions)  # not every service has any
-        broker = KafkaLogReader(settings, plan.group, partition_bytes=max(LEAST_BYTES, RESTORE_BYTES // stores_in_all))
+        settings, topology = self.settings, self.topology
+        stores_in_all = max(1, len(topology.tables) * settings.partitions)  # not every service has any
+        broker = KafkaLogReader(
+            settings, topology.group, partition_bytes=max(LEAST_BYTES, RESTORE_BYTES // stores_in_all)
+        )
         self._at_stop(broker.stop)
         notes: dict[TopicPartition, str] = {}
-        changelogs = [table.changelog for table in plan.tables.values()]
+        changelogs = [table.changelog for table in topology.tables.values()]
         logs = Restorer(broker, lost, changelogs, notes, settings.partitions)
         # A topic just made is known before its leaders serve: whoever asks them too early waits out a back-off.
-        await logs.ends([TopicPartition(topic, p) for topic in topics_of(plan) for p in range(settings.partitions)])
-        self._member = member = KafkaGroupConsumer(settings, plan, notes)
+        await logs.ends([TopicPartition(topic, p) for topic in topics_of(topology) for p in range(settings.partitions)])
+        self._member = member = KafkaGroupConsumer(settings, topology, notes)
         copies_broker = KafkaLogReader(
-            settings, plan.group, most_rows=500, partition_bytes=max(LEAST_BYTES, FOLLOW_BYTES // stores_in_all)
+            settings, topology.group, most_rows=500, partition_bytes=max(LEAST_BYTES, FOLLOW_BYTES // stores_in_all)
         )
         self._at_stop(copies_broker.stop)
-        self._copies = StandbyReplicas(plan, stores, copies_broker, self.metrics, member.confirmed, lost)
+        self._copies = StandbyReplicas(topology, stores, copies_broker, self.metrics, member.confirmed, lost)
         self._at_stop(self._copies.stop)
         checkpoint = self._new_checkpoint(identity.name, member, notes)
         await checkpoint.start()
         self._at_stop(checkpoint.stop)
         self._engine = engine = Engine(
-            plan,
+            topology,
             partitions=settings.partitions,
             session_timeout_s=settings.session_timeout_s,
             ownership=self._ownership,
@@ -185,11 +187,11 @@ class Worker:
             effect_timeout_s=settings.side_effect_timeout_s,
             effect_pause_s=settings.side_effect_longest_pause_s,
         )
-        SIDE_EFFECTS.watch(engine.effects)
-        self._later(partial(SIDE_EFFECTS.leave, engine.effects))
-        self._app = app = App(settings, plan.group, engine, member, self.url)
+        SIDE_EFFECTS.watch(engine.side_effects)
+        self._later(partial(SIDE_EFFECTS.leave, engine.side_effects))
+        self._app = app = App(settings, topology.group, engine, member, self.url)
         app.assignor.made_with = settings.partitions
-        app.assignor.found(plan.consumed, on_disk)
+        app.assignor.found(topology.consumed, on_disk)
         app.assignor.network = self.network
         self._later(self._ownership.lose)  # also if what follows was cut short: no batch is applied any more
         self._at_stop(engine.stop)
@@ -293,7 +295,7 @@ class Worker:
         stalled = self._watchdog.report() if self._watchdog is not None else []
         return {
             "ready": self._open and self._running and not self.stopping and not stalled and not self._refused,
-            "services": [s.name for s in self.plan.services],
+            "services": [s.name for s in self.topology.services],
             "url": str(self._url or ""),
             "refused": self._refused,
             "partitions": sorted({tp.partition for tp in self._ownership.partitions}),
@@ -301,14 +303,14 @@ class Worker:
             "standby": self._copies.lag if self._app is not None else {},
             "stalled": stalled,
             # Told, but not decisive: the other services of the worker go on, and every worker would be unready at once.
-            "side_effects": shown(self._engine.effects) if self._app is not None else {},
+            "side_effects": shown(self._engine.side_effects) if self._app is not None else {},
             "databases": {database.service: database.away or "open" for database in self._databases},
         }
 
     @property
     def _running(self) -> bool:
         """Whether it has taken over what it is to; a worker that consumes nothing has nothing to take over."""
-        return self._ownership.running or not self.plan.consumed
+        return self._ownership.running or not self.topology.consumed
 
     @property
     def _refused(self) -> str:
@@ -335,8 +337,8 @@ class Worker:
         one is answered, with 503 once partitions are gone, and the answer says that it was the last.
         """
         self._patience.hurry(self.ANSWER_S)
-        effects = [] if self._app is None else [self._engine.effects.finish(self.ANSWER_S)]
-        await asyncio.gather(self._answer(), *effects)
+        side_effects = [] if self._app is None else [self._engine.side_effects.finish(self.ANSWER_S)]
+        await asyncio.gather(self._answer(), *side_effects)
 
     async def _answer(self) -> None:
         await self._runner.drain(self.DRAIN_S)
@@ -372,7 +374,7 @@ class Worker:
         """Waits for the broker, and makes the topics that are missing there."""
         while True:
             try:
-                await ensure_topics(self.settings, topics_of(self.plan))
+                await ensure_topics(self.settings, topics_of(self.topology))
             except (KafkaError, OSError) as error:
                 log.warning("broker not reached servers=%s error=%r", self.settings.kafka_bootstrap_servers, error)
                 await asyncio.sleep(1)
@@ -382,7 +384,7 @@ class Worker:
     def _new_checkpoint(
         self, instance: str, member: KafkaGroupConsumer, notes: Mapping[TopicPartition, str]
     ) -> Checkpoint:
-        settings, group = self.settings, self.plan.group
+        settings, group = self.settings, self.topology.group
         if settings.at_least_once:
             return AtLeastOnce(
                 lambda: Idempotent(settings, self._limits),

@@ -43,7 +43,7 @@ def restored(process: Process) -> int:
 async def test_a_state_directory_survives_a_kill_and_is_rebuilt_when_it_is_gone(deployment):
     changelogs = Changelogs(deployment.settings())
     ids = await changelogs.write(ORDERS, batch=250)
-    records = sum([len(await deployment.records(table.changelog)) for table in changelogs.plan.tables.values()])
+    records = sum([len(await deployment.records(table.changelog)) for table in changelogs.topology.tables.values()])
     assert records > 4 * ORDERS
     async with Fleet(deployment, CORE, session_timeout_s=SESSION_S) as fleet:
         (worker,) = fleet.processes

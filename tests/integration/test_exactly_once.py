@@ -42,12 +42,12 @@ async def test_what_is_fused_is_written_with_its_mark_and_not_decided_again_when
 
     await deployment.send(ORDERS, *orders(20))
     await decided(deployment, *[f"o{n}" for n in range(20)])
-    await deployment.caught_up(worker.plan.group)
+    await deployment.caught_up(worker.topology.group)
 
     assert decisions.twice() == []
     verdicts = await deployment.records(ORDER_VALIDATIONS.name)
     assert len(verdicts) == 60
-    assert {dict(r.headers)[CONSUMED_BY] for r in verdicts} == {worker.plan.group.encode()}
+    assert {dict(r.headers)[CONSUMED_BY] for r in verdicts} == {worker.topology.group.encode()}
     assert await deployment.records("inventory-orders-by-product") == []  # internal: never had to be written
     # CREATED by four services, three repartitioned, three verdicts, VALIDATED by four; and seven stock levels
     assert decisions.total() == 20 * (4 + 3 + 3 + 4) + 7
@@ -62,7 +62,7 @@ async def test_two_workers_that_share_the_partitions_decide_each_message_once(de
 
     await deployment.send(ORDERS, *orders(60))
     await decided(deployment, *[f"o{n}" for n in range(60)])
-    await deployment.caught_up(first.plan.group)
+    await deployment.caught_up(first.topology.group)
 
     assert decisions.twice() == []
     assert decisions.total() == 60 * (4 + 3 + 3 + 4) + 7
@@ -76,7 +76,7 @@ async def test_a_crash_between_commit_and_apply_loses_nothing_and_decides_nothin
     decisions = Decisions()
     worker = await deployment.start(wrap=decisions.watch)
     await stocked(deployment)
-    await deployment.caught_up(worker.plan.group)
+    await deployment.caught_up(worker.topology.group)
 
     def crash(*_: object) -> None:
         raise SystemError("crash between commit and apply")
@@ -90,7 +90,7 @@ async def test_a_crash_between_commit_and_apply_loses_nothing_and_decides_nothin
     before = decisions.total()
     worker = await deployment.start(wrap=decisions.watch)
     await decided(deployment, *[f"o{n}" for n in range(10)])
-    await deployment.caught_up(worker.plan.group)
+    await deployment.caught_up(worker.topology.group)
 
     assert before > stocks, "something was decided before the crash"
     assert decisions.twice() == []
@@ -138,7 +138,7 @@ async def test_a_worker_that_starts_again_reads_on_from_its_own_disk(deployment,
     await stocked(deployment)
     await deployment.send(ORDERS, *orders(10))
     await decided(deployment, *[f"o{n}" for n in range(10)])
-    await deployment.caught_up(worker.plan.group)
+    await deployment.caught_up(worker.topology.group)
     await deployment.stop(worker)
 
     restored: list[int] = []

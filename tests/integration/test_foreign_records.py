@@ -106,7 +106,7 @@ async def shop(kafka, tmp_path_factory):
         async with AIOKafkaConsumer(
             bootstrap_servers=kafka, isolation_level="read_committed", auto_offset_reset="earliest"
         ) as consumer:
-            written = [deployment.prefix + t + DEAD_LETTERS for t in worker.plan.consumed]
+            written = [deployment.prefix + t + DEAD_LETTERS for t in worker.topology.consumed]
             consumer.assign([Physical(t, p) for t in {*written} & {*topics} for p in range(4)])
             made = {
                 "librdkafka": lambda: Librdkafka(kafka),
@@ -121,7 +121,9 @@ async def shop(kafka, tmp_path_factory):
 async def test_a_foreign_record_is_processed_or_set_aside_and_orders_go_on(shop, name):
     case, deployment = CASES[name], shop.deployment
     writer = shop.writer(case.writer)
-    headers = tuple((n, v and v.replace(b"{group}", shop.worker.plan.group.encode())) for n, v in case.record.headers)
+    headers = tuple(
+        (n, v and v.replace(b"{group}", shop.worker.topology.group.encode())) for n, v in case.record.headers
+    )
     physical = replace(case.record, topic=deployment.prefix + case.record.topic, headers=headers)
     await exists(deployment, physical.topic)
     try:

@@ -21,7 +21,7 @@ async def test_a_recovery_ends_though_its_changelogs_end_in_aborted_records_and_
     try:
         for ends in (stranger.abort_transaction, stranger.commit_transaction, stranger.abort_transaction):
             await stranger.begin_transaction()
-            for table in worker.plan.tables.values():
+            for table in worker.topology.tables.values():
                 for partition in range(4):
                     topic = deployment.prefix + table.changelog
                     if ends == stranger.abort_transaction:

@@ -34,6 +34,6 @@ async def test_a_group_is_behind_until_it_has_committed_what_was_written(deploym
 
 async def test_a_group_without_members_is_behind(deployment):
     worker = await deployment.start("inventory", "details")
-    assert await behind(deployment.settings(), [worker.plan.group, "details"], TOPICS) == ["details"]
+    assert await behind(deployment.settings(), [worker.topology.group, "details"], TOPICS) == ["details"]
     await deployment.stop(worker)
-    assert await behind(deployment.settings(), [worker.plan.group], TOPICS) == [worker.plan.group]
+    assert await behind(deployment.settings(), [worker.topology.group], TOPICS) == [worker.topology.group]

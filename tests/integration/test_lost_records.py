@@ -162,9 +162,9 @@ async def worked(deployment, *ids, **changes):
     await deployment.stock(JUMPERS=1000)
     await posted(deployment, *ids)
     await decided(deployment, worker, *ids)
-    await deployment.caught_up(worker.plan.group)
+    await deployment.caught_up(worker.topology.group)
     await deployment.stop(worker)
-    return worker.plan.group
+    return worker.topology.group
 
 
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
@@ -307,7 +307,7 @@ async def test_a_running_worker_tells_that_a_topic_was_made_anew_and_goes_on(dep
     await deployment.stock(JUMPERS=1000)
     await posted(deployment, *IDS[:8])
     await decided(deployment, worker, *IDS[:8])
-    await deployment.caught_up(worker.plan.group)
+    await deployment.caught_up(worker.topology.group)
 
     await made_anew(deployment, topic, config)
     await until(lambda: anew(deployment), "written anew", every=0.2)

@@ -210,7 +210,7 @@ async def test_the_audit_names_misplaced_records_instead_of_blaming_the_services
     await letters(deployment, CUSTOMERS, 1)
     await deployment.post(worker, id="o1", customerId=7, product=product, quantity=1, price=1)
     assert (await deployment.outcome(worker, "o1"))["state"] == "FAILED"
-    await deployment.caught_up(worker.plan.group)
+    await deployment.caught_up(worker.topology.group)
 
     report = await audit(deployment.settings())
 

@@ -41,7 +41,7 @@ async def followed(*workers, replicas=1):
     def done():
         copies = [(worker, p) for worker in workers for p in worker._copies.partitions]
         return len(copies) == 4 * replicas and all(
-            complete(worker, table, p) for worker, p in copies for table in worker.plan.tables
+            complete(worker, table, p) for worker, p in copies for table in worker.topology.tables
         )
 
     await until(done, "copies complete")

@@ -131,7 +131,7 @@ async def dead(deployment, topic=ORDERS):
 async def test_every_codec_is_read_from_inputs_changelogs_and_by_every_command(deployment, client):
     worker = await deployment.start(name="one")
     await deployment.stock(JUMPERS=1000)
-    for table in worker.plan.tables.values():
+    for table in worker.topology.tables.values():
         await deployment.configure(table.changelog, {"compression.type": "zstd", "cleanup.policy": "compact"})
     await deployment.configure(ORDERS.dead_letters, {"compression.type": "lz4"})
     expected = []

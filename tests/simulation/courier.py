@@ -57,16 +57,16 @@ async def _take(key, order):
     await PROCESS.get().loop.outside.take(key, order)
 
 
-TELLING = SideEffect("telling", Order, _take, destination=lambda order: str(order.customer_id), at_once=2)
+TELLING = SideEffect("telling", Order, _take, destination=lambda order: str(order.customer_id), concurrency=2)
 
 
 def _on_order(order, ctx):
     if order.state.decided:
-        ctx.perform(TELLING, order.id, order)
+        ctx.enqueue(TELLING, order.id, order)
 
 
 def build(settings):
-    return ServiceDefinition(Service("courier", (Input(ORDERS, _on_order),), (), effects=(TELLING,)))
+    return ServiceDefinition(Service("courier", (Input(ORDERS, _on_order),), (), side_effects=(TELLING,)))
 
 
 def outside(seed):

@@ -124,7 +124,7 @@ def at_rest(outcome):
                 yield f"a transaction is still open in {tp.topic}[{tp.partition}]"
             elif log.read(position, 1)[0]:
                 yield f"worker {worker.number} is stuck at {tp.topic}[{tp.partition}] {position} of {log.end}"
-            elif log.read(world.broker.group(worker.plan.group).offset(tp) or 0, 1)[0]:
+            elif log.read(world.broker.group(worker.topology.group).offset(tp) or 0, 1)[0]:
                 yield f"worker {worker.number} never commits what it read of {tp.topic}[{tp.partition}]"
     yield "the world never came to rest"
 
@@ -279,7 +279,7 @@ def state_is_the_changelogs(outcome):
     world = outcome.world
     for worker in world.workers if world.settled else ():
         numbers = sorted({tp.partition for tp in worker.ownership.partitions})
-        for table in worker.plan.tables.values():
+        for table in worker.topology.tables.values():
             rows = outcome.rows(table.changelog)
             for partition in numbers:
                 store, expected = worker.stores.open(table.name, partition), rows.get(partition, {})
@@ -321,7 +321,9 @@ def effects_done(outcome):
     if not outcome.runs("courier"):
         return
     done, outside = outcome.world.outside_kafka.done, outcome.world.outside_kafka
-    letters = Counter(r.key for r in outcome.messages(courier(None).service.redone.dead_letters, RejectedSideEffect))
+    letters = Counter(
+        r.key for r in outcome.messages(courier(None).service.redrive_topic.dead_letters, RejectedSideEffect)
+    )
     for order_id, announced in outcome.decided():
         if outside.refuses(order_id):
             if not letters[order_id]:
@@ -365,7 +367,7 @@ def effects_of_others_on_time(outcome):
 
 def nothing_set_aside(outcome):
     """No message is a dead letter, and no task failed in a way that nobody saw."""
-    refused = courier(None).service.redone.dead_letters
+    refused = courier(None).service.redrive_topic.dead_letters
     for tp, log in sorted(outcome.world.broker.logs.items()):
         if tp.topic.endswith(DEAD_LETTERS) and tp.topic != refused and log.committed():
             yield f"dead letters in {tp.topic}: {log.committed()[0].headers}"

@@ -49,7 +49,7 @@ def run(seed, *, exactly_once):
     def noted(self, taken, *arguments):
         for record in taken.records:
             if record.fault is None:
-                seen[self.plan.group, record.topic, record.partition].add(record.offset)
+                seen[self.topology.group, record.topic, record.partition].add(record.offset)
         return decide(self, taken, *arguments)
 
     with patch.object(BatchProcessor, "decide", noted):

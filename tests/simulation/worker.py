@@ -80,7 +80,7 @@ class SimulatedWorker:
         self.network = network
         self.broker = broker
         self.number = number
-        self.plan = plan
+        self.topology = plan
         self.settings = settings
         self.trace = trace
         self.ended = ended
@@ -125,7 +125,7 @@ class SimulatedWorker:
         return datetime.fromtimestamp(Broker.START_MS / 1000, UTC) + timedelta(seconds=self.loop.now)
 
     def _new_checkpoint(self, process, member):
-        settings, group = self.settings, self.plan.group
+        settings, group = self.settings, self.topology.group
         if settings.processing_guarantee is Guarantee.AT_LEAST_ONCE:
             return self.at_least_once(
                 lambda: SimulatedProducer(process, self.network, self.broker),
@@ -148,7 +148,7 @@ class SimulatedWorker:
             if not failed.done():
                 failed.set_result(error)
 
-        settings, plan = self.settings, self.plan
+        settings, plan = self.settings, self.topology
         requests = SimulatedRequests(process, self.network, self.broker, plan.group, settings.batch_limit)
         member = SimulatedMember(process, self.network, self.broker, settings, plan.group, list(plan.consumed))
         checkpoint = self._new_checkpoint(process, member)

@@ -110,7 +110,7 @@ class World:
         """Whether every worker is up, has read all there is, nothing is in hand, and no order is open."""
         if self.loop.now < self.last_fault or not all(w.running and w.ownership.running for w in self.workers):
             return False
-        if self._asking or any(w.live.loop.turn.locked() or w.live.calls or w.live.effects for w in self.workers):
+        if self._asking or any(w.live.loop.turn.locked() or w.live.calls or w.live.side_effects for w in self.workers):
             return False
         if any(self._woken_soon(worker) for worker in self.workers):
             return False
@@ -122,9 +122,9 @@ class World:
                 log = self.broker.log(tp)
                 if log.read(positions[tp], 1)[0]:
                     return False
-                if log.read(self.broker.group(worker.plan.group).offset(tp) or 0, 1)[0]:
+                if log.read(self.broker.group(worker.topology.group).offset(tp) or 0, 1)[0]:
                     return False
-        owned = [(w.plan.group, tp) for w in self.workers for tp in w.ownership.partitions]
+        owned = [(w.topology.group, tp) for w in self.workers for tp in w.ownership.partitions]
         return len(owned) == sum(len(p.consumed) for p in self.plans) * self.settings.partitions and not self._open()
 
     def _woken_soon(self, worker):
@@ -362,7 +362,7 @@ class World:
         partition = partition_of(order.id.encode(), self.settings.partitions)
         for _ in range(POSTS):
             for worker in self.workers:
-                if worker.running and worker.live is not None and ORDERS_VIEW.name in worker.plan.tables:
+                if worker.running and worker.live is not None and ORDERS_VIEW.name in worker.topology.tables:
                     if not worker.ownership.settled(partition) and not worker.process.paused:
                         continue  # it would say at once that it is not here
                     reply = self.loop.create_future()

@@ -58,8 +58,8 @@ class Interrupted(TopologyTestDriver):
         if self.after == "announcements":
             for write in batch.announcements:
                 self.write(write)
-        worker.timers = Timers(worker.plan)
-        for service in worker.plan.services:
+        worker.timers = Timers(worker.topology)
+        for service in worker.topology.services:
             for partition in range(self.partitions):
                 store = worker.stores.open(service.timers.name, partition)
                 worker.timers.load(service.timers.name, partition, store)
@@ -166,7 +166,7 @@ def told(scenario, how, **crash):
     scenario(shop)
     topology.run()
     internal = {topic.name for s in services for topic in s.outputs if topic.internal}
-    letters = {("letter", key) for s in services for effect in s.effects for key in topology.pending(effect)}
+    letters = {("letter", key) for s in services for effect in s.side_effects for key in topology.pending(effect)}
     messages = {(tp.topic, r.key, r.value) for tp, log in topology.topics.items() for r in log}
     return {m for m in messages if m[0] not in internal} | letters, topology
 

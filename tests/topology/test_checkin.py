@@ -32,8 +32,8 @@ def shown(topology, order_no="o1"):
 def test_a_rejection_is_to_be_done_in_the_database_once(topology):
     topology.send(CHECKIN_REJECTIONS, rejected(), rejected(), rejected("c2"))
     service = checkin_service.app.build(Settings()).service
-    [effect] = [e for w in topology.workers for s in w.plan.services for e in s.effects]
-    assert effect.name == service.effects[0].name
+    [effect] = [e for w in topology.workers for s in w.topology.services for e in s.side_effects]
+    assert effect.name == service.side_effects[0].name
     assert topology.pending(effect) == {"c1": rejected(), "c2": rejected("c2")}
 
 

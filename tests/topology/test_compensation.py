@@ -28,7 +28,7 @@ class Away:
 
     def __init__(self, shop, service):
         self.workers, self.topology = shop.topology.workers, shop.topology
-        [self.worker] = [w for w in self.workers if w.plan.services[0].name == service]
+        [self.worker] = [w for w in self.workers if w.topology.services[0].name == service]
 
     def __enter__(self):
         self.workers.remove(self.worker)

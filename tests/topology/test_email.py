@@ -47,7 +47,7 @@ class Office:
 
     @property
     def letters(self) -> dict:
-        return self.topology.pending(self.service.effects[0])
+        return self.topology.pending(self.service.side_effects[0])
 
     @property
     def counted(self) -> dict[str, int]:
@@ -117,7 +117,7 @@ def test_who_reads_it_late_takes_no_payment_for_a_late_one(fuse):
     topology.advance(timedelta(hours=1))
     topology.run()
 
-    assert list(topology.pending(service.effects[0])) == ["o1/validated"]
+    assert list(topology.pending(service.side_effects[0])) == ["o1/validated"]
 
 
 def test_the_window_is_a_setting():
@@ -383,7 +383,9 @@ def test_a_letter_that_is_asked_for_again_counts_from_when_it_was_first():
     first = service.topology.row(pending, "o1/shipped")
     service.topology.advance(timedelta(hours=1))
     service.topology.call(
-        pending, "15", lambda ctx: ctx.perform(service.service.effects[0], "o1/shipped", service.letters["o1/shipped"])
+        pending,
+        "15",
+        lambda ctx: ctx.enqueue(service.service.side_effects[0], "o1/shipped", service.letters["o1/shipped"]),
     )
 
     assert first.since == service.topology.now - timedelta(hours=1)

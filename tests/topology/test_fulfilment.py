@@ -193,7 +193,7 @@ def test_what_is_paid_in_other_currencies_is_kept_apart_and_bounded(shop):
 
 
 def rows(shop, table) -> int:
-    [worker] = [worker for worker in shop.topology.workers if table.name in worker.plan.tables]
+    [worker] = [worker for worker in shop.topology.workers if table.name in worker.topology.tables]
     return sum(len(worker.stores.open(table.name, partition).rows) for partition in range(shop.topology.partitions))
 
 

@@ -85,7 +85,7 @@ def test_each_change_reaches_every_subscriber_once(how):
     topology.send(PRODUCTS, *events)
 
     assert totals(topology) == (2, 2, 1, 2, 0)
-    log, notices = (effect for w in topology.workers for s in w.plan.services for effect in s.effects)
+    log, notices = (effect for w in topology.workers for s in w.topology.services for effect in s.side_effects)
     assert topology.pending(log) == {event.event_id: event for event in events}
     [alert] = topology.values(PRODUCT_ALERTS)
     assert (alert.code, alert.version, alert.kind) == ("mug", 2, ProductAlertKind.PRICE_DROP)
@@ -211,7 +211,7 @@ def test_at_least_once_no_alert_and_no_letter_stays_unsaid_whichever_batch_is_in
         shop.change(price=100)
         topology.send(PRODUCTS, *(shop.change(price=price, send=False) for price in (1, 100, 2, 100)))
         topology.run()
-        effects = [e for w in topology.workers for s in w.plan.services for e in s.effects]
+        effects = [e for w in topology.workers for s in w.topology.services for e in s.side_effects]
         return set(alerts(topology)) | {key for e in effects for key in topology.pending(e)}, topology
 
     expected, undisturbed = told()
@@ -225,7 +225,7 @@ def test_at_least_once_no_alert_and_no_letter_stays_unsaid_whichever_batch_is_in
 def test_without_addresses_there_are_no_letters():
     topology = subscribers("notifications")
     Shop(topology).change()
-    assert not topology.pending(topology.workers[0].plan.services[0].effects[0])
+    assert not topology.pending(topology.workers[0].topology.services[0].side_effects[0])
 
 
 def test_a_letter_is_the_same_however_often_it_is_made_and_another_for_each_event_and_address():

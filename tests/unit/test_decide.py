@@ -88,7 +88,7 @@ def test_a_message_with_a_time_no_calendar_has_is_a_dead_letter():
 def test_a_processor_that_raises_leaves_nothing_behind_but_a_dead_letter_and_others_go_on():
     def half(seen, ctx):
         ctx.put(SEEN, seen.id, seen)
-        ctx.wake(seen.id, ctx.now)
+        ctx.schedule(seen.id, ctx.now)
         ctx.send(ORDERS, seen.model_copy(update={"product": "sent"}))
         raise RuntimeError("halfway")
 
@@ -235,7 +235,7 @@ def test_a_wish_to_be_woken_comes_true_at_its_time_and_once():
     woken = []
     topology = TopologyTestDriver(
         keeper(
-            lambda o, ctx: ctx.wake(o.id, ctx.now + timedelta(seconds=5)),
+            lambda o, ctx: ctx.schedule(o.id, ctx.now + timedelta(seconds=5)),
             on_timer=lambda key, ctx: woken.append((key, ctx.now)),
         )
     )
@@ -251,7 +251,7 @@ def test_a_later_wish_replaces_the_earlier_one_and_none_withdraws_it():
     woken = []
 
     def wish(seen, ctx):
-        ctx.wake(seen.id, ctx.now + timedelta(seconds=seen.quantity) if seen.quantity else None)
+        ctx.schedule(seen.id, ctx.now + timedelta(seconds=seen.quantity) if seen.quantity else None)
 
     topology = TopologyTestDriver(keeper(wish, on_timer=lambda key, ctx: woken.append((key, ctx.now))))
     start = topology.now
@@ -267,9 +267,9 @@ def test_a_wish_moved_in_the_batch_it_came_due_in_waits_for_its_new_time():
     def on_timer(key, ctx):
         woken.append((key, ctx.now))
         if key == "a":
-            ctx.wake("b", ctx.now + timedelta(seconds=5))
+            ctx.schedule("b", ctx.now + timedelta(seconds=5))
 
-    topology = TopologyTestDriver(keeper(lambda o, ctx: ctx.wake(o.id, ctx.now), on_timer=on_timer), partitions=1)
+    topology = TopologyTestDriver(keeper(lambda o, ctx: ctx.schedule(o.id, ctx.now), on_timer=on_timer), partitions=1)
     start = topology.now
     for key in (b"a", b"b"):
         topology.write(Write("orders", 0, key, order(key.decode()).to_json()))
@@ -290,7 +290,7 @@ def test_who_fails_when_woken_leaves_nothing_behind_and_is_woken_again():
 
     def wish(seen, ctx):
         if seen.id == "o1":
-            ctx.wake("o1", ctx.now)
+            ctx.schedule("o1", ctx.now)
 
     topology = TopologyTestDriver(keeper(wish, outputs=(ORDERS,), on_timer=on_timer))
     topology.send(ORDERS, order())

@@ -25,7 +25,7 @@ METRICS = SideEffectMetrics(CollectorRegistry())
 class Shelf:
     """The other side of an effect, a service that has it, and the loop as far as effects see it."""
 
-    def __init__(self, monkeypatch, at_once=16, timeout_s=3600.0) -> None:
+    def __init__(self, monkeypatch, concurrency=16, timeout_s=3600.0) -> None:
         monkeypatch.setattr(attempt, "FIRST_PAUSE_S", 0.001)
         monkeypatch.setattr(AttemptScheduler, "FIRST_S", 0.001)
         self.done: list[str] = []
@@ -37,9 +37,9 @@ class Shelf:
         self.gate.set()
         self.answer = asyncio.Event()
         self.answer.set()
-        effect = SideEffect("put", StockLevel, self._perform, self._on_done, self._on_refused, at_once=at_once)
-        self.service = Service("keeper", (), (), effects=(effect,))
-        self.effects = SideEffects(Topology((self.service,)), self._decided, timeout_s=timeout_s, metrics=METRICS)
+        effect = SideEffect("put", StockLevel, self._perform, self._on_done, self._on_rejected, concurrency=concurrency)
+        self.service = Service("keeper", (), (), side_effects=(effect,))
+        self.side_effects = SideEffects(Topology((self.service,)), self._decided, timeout_s=timeout_s, metrics=METRICS)
         self.store = MemoryStore()
         self.refusals = 0
 
@@ -57,7 +57,7 @@ class Shelf:
     def _on_done(self, level, ctx):
         self.ended.append(f"done {level.count}")
 
-    def _on_refused(self, level, reason, ctx):
+    def _on_rejected(self, level, reason, ctx):
         self.ended.append(f"refused {level.count}: {reason}")
 
     def _decided(self, service, partition, decide):
@@ -88,10 +88,10 @@ class Shelf:
 
     def apply(self, rows):
         self.store.apply(rows, 0)
-        self.effects.apply(self.service.pending.name, 0, rows)
+        self.side_effects.apply(self.service.pending.name, 0, rows)
 
     def load(self):
-        self.effects.load(self.service.pending.name, 0, self.store)
+        self.side_effects.load(self.service.pending.name, 0, self.store)
 
     async def taken(self, count):
         """Returns when the other side has taken so many."""
@@ -101,7 +101,7 @@ class Shelf:
 
     async def idle(self):
         async with asyncio.timeout(60):
-            while self.effects._doing or self.effects._noting or len(self.effects):
+            while self.side_effects._doing or self.side_effects._noting or len(self.side_effects):
                 await asyncio.sleep(0.001)
 
 
@@ -109,15 +109,15 @@ class Shelf:
 async def shelf(monkeypatch):
     shelf = Shelf(monkeypatch)
     yield shelf
-    await shelf.effects.stop()
+    await shelf.side_effects.stop()
 
 
 @pytest.fixture
 async def narrow(monkeypatch):
     """Two at a time."""
-    shelf = Shelf(monkeypatch, at_once=2)
+    shelf = Shelf(monkeypatch, concurrency=2)
     yield shelf
-    await shelf.effects.stop()
+    await shelf.side_effects.stop()
 
 
 async def test_an_effect_is_done_and_what_follows_is_decided(shelf):
@@ -143,7 +143,7 @@ def test_many_that_fail_are_tried_again_on_the_event_loop_of_a_worker(monkeypatc
             shelf.ask(f"{number}", number)
             await asyncio.sleep(0)
         await shelf.idle()
-        await shelf.effects.stop()
+        await shelf.side_effects.stop()
         return len(shelf.done)
 
     assert uvloop.run(fail_and_succeed()) == 100  # it has no `TimerHandle` for what is due within a millisecond
@@ -182,13 +182,13 @@ async def test_that_it_was_done_is_noted_again_without_doing_it_again(shelf):
 
 async def test_effects_of_a_partition_that_is_behind_wait(shelf):
     shelf.ask("mug", 1)
-    shelf.effects.suspend()
-    shelf.effects.hold({0})
+    shelf.side_effects.suspend()
+    shelf.side_effects.hold({0})
     shelf.load()
     shelf.ask("cup", 2)
     await asyncio.sleep(0.01)
     assert shelf.done == []
-    shelf.effects.release({0})
+    shelf.side_effects.release({0})
     await shelf.idle()
 
     assert sorted(shelf.done) == ["cup=2", "mug=1"]
@@ -198,7 +198,7 @@ async def test_whoever_takes_over_does_what_was_not_done(shelf):
     shelf.gate.clear()
     shelf.ask("mug", 1)
     await asyncio.sleep(0)
-    shelf.effects.suspend()
+    shelf.side_effects.suspend()
     shelf.gate.set()
     await asyncio.sleep(0.01)
     assert shelf.done == []
@@ -216,9 +216,9 @@ async def test_what_is_irrevocable_is_waited_for_and_noted_and_nothing_else_is_b
     shelf.gate.clear()
     shelf.ask("cup", 2)
     shelf.ask("jug", 3)
-    finishing = asyncio.create_task(shelf.effects.finish(10))
+    finishing = asyncio.create_task(shelf.side_effects.finish(10))
     async with asyncio.timeout(60):
-        while "cup" in {row.key for row in shelf.effects._doing}:
+        while "cup" in {row.key for row in shelf.side_effects._doing}:
             await asyncio.sleep(0.001)
     assert not finishing.done()
     shelf.answer.set()
@@ -233,7 +233,7 @@ async def test_what_takes_too_long_is_not_waited_for(shelf):
     shelf.answer.clear()
     shelf.ask("mug", 1)
     await shelf.taken(1)
-    await shelf.effects.finish(0.01)
+    await shelf.side_effects.finish(0.01)
 
     assert shelf.ended == []
 
@@ -243,11 +243,11 @@ async def test_what_was_done_is_only_noted_when_its_partition_stays_here(shelf, 
     shelf.answer.clear()
     shelf.ask("mug", 1)
     await shelf.taken(1)
-    shelf.effects.suspend()
+    shelf.side_effects.suspend()
     if answered != "after":
         shelf.answer.set()
         await asyncio.sleep(0.01)
-    shelf.effects.keep({0})
+    shelf.side_effects.keep({0})
     shelf.load()
     shelf.answer.set()
     await shelf.idle()
@@ -259,11 +259,11 @@ async def test_what_was_done_and_could_not_be_noted_is_noted_when_the_partition_
     shelf.refusals = 10**6
     shelf.ask("mug", 1)
     await shelf.taken(1)
-    shelf.effects.suspend()
-    shelf.effects.hold({0})
+    shelf.side_effects.suspend()
+    shelf.side_effects.hold({0})
     shelf.load()
     shelf.refusals = 0
-    shelf.effects.release({0})
+    shelf.side_effects.release({0})
     await shelf.idle()
 
     assert (shelf.done, shelf.ended) == (["mug=1"], ["done 1"])
@@ -273,8 +273,8 @@ async def test_what_somebody_else_may_have_had_meanwhile_is_done_again(shelf):
     shelf.refusals = 10**6
     shelf.ask("mug", 1)
     await shelf.taken(1)
-    shelf.effects.suspend()
-    shelf.effects.keep({1})
+    shelf.side_effects.suspend()
+    shelf.side_effects.keep({1})
     shelf.refusals = 0
     shelf.load()
     await shelf.idle()
@@ -286,11 +286,11 @@ async def test_what_is_irrevocable_is_stopped_once_its_partition_is_somebody_els
     shelf.answer.clear()
     shelf.ask("mug", 1)
     await shelf.taken(1)
-    [doing] = shelf.effects._doing.values()
-    shelf.effects.suspend()
+    [doing] = shelf.side_effects._doing.values()
+    shelf.side_effects.suspend()
     await asyncio.sleep(0.01)
     assert not doing.task.done()
-    shelf.effects.keep(())
+    shelf.side_effects.keep(())
     await asyncio.wait([doing.task])
 
     assert doing.task.cancelled()
@@ -300,7 +300,7 @@ async def test_another_wish_under_the_key_is_done_though_the_one_before_was_not_
     shelf.refusals = 10**6
     shelf.ask("mug", 1)
     await shelf.taken(1)
-    shelf.effects.suspend()
+    shelf.side_effects.suspend()
     shelf.refusals = 0
     shelf.store.apply({b"mug": shelf.row(2)}, 0)
     shelf.load()
@@ -313,7 +313,7 @@ async def test_a_note_that_took_effect_unheard_is_forgotten(shelf):
     shelf.refusals = 10**6
     shelf.ask("mug", 1)
     await shelf.taken(1)
-    shelf.effects.suspend()
+    shelf.side_effects.suspend()
     shelf.store.apply({b"mug": None}, 0)
     shelf.load()
     shelf.refusals = 0
@@ -337,7 +337,7 @@ async def test_no_more_than_so_many_at_once(narrow):
     shelf.gate.clear()
     for n in range(5):
         shelf.ask(f"mug{n}", n)
-    assert len(shelf.effects._doing) == 2
+    assert len(shelf.side_effects._doing) == 2
     shelf.gate.set()
     await shelf.idle()
 
@@ -350,19 +350,21 @@ async def test_a_side_that_does_not_answer_holds_up_its_own_service_only(shelf):
     async def perform(key, level):
         done.append(key)
 
-    other = Service("other", (), (), effects=(SideEffect("take", StockLevel, perform),))
-    shelf.effects = SideEffects(Topology((shelf.service, other)), shelf._decided)
+    other = Service("other", (), (), side_effects=(SideEffect("take", StockLevel, perform),))
+    shelf.side_effects = SideEffects(Topology((shelf.service, other)), shelf._decided)
     shelf.gate.clear()
     for n in range(32):
         shelf.ask(f"mug{n}", n)
     payload = StockLevel(product="mug", count=1).to_json()
-    shelf.effects.apply(other.pending.name, 0, {b"cup": PendingSideEffect(effect="take", payload=payload).to_json()})
+    shelf.side_effects.apply(
+        other.pending.name, 0, {b"cup": PendingSideEffect(effect="take", payload=payload).to_json()}
+    )
     async with asyncio.timeout(60):
         while not done:
             await asyncio.sleep(0.001)
 
     assert (set(done), shelf.done) == ({"cup"}, [])
-    assert len(shelf.effects._doing) <= 17
+    assert len(shelf.side_effects._doing) <= 17
 
 
 async def test_any_number_that_fail_hold_up_nobody_else_and_are_seen(shelf, caplog):
@@ -374,9 +376,9 @@ async def test_any_number_that_fail_hold_up_nobody_else_and_are_seen(shelf, capl
             shelf.ask(f"mug{n}", n)
         await shelf.taken(50)
         async with asyncio.timeout(60):
-            while len(shelf.effects) > 500 or shelf.effects._noting or not shelf.dead <= set(shelf.begun):
+            while len(shelf.side_effects) > 500 or shelf.side_effects._noting or not shelf.dead <= set(shelf.begun):
                 await asyncio.sleep(0.001)
-            while (seen := shown(shelf.effects)["keeper"])["waiting"] + seen["running"] != 500:
+            while (seen := shown(shelf.side_effects)["keeper"])["waiting"] + seen["running"] != 500:
                 await asyncio.sleep(0.001)  # of some it is being noted that they are done
 
     assert seen["last_error"] == "PUT 450"
@@ -398,15 +400,15 @@ async def test_what_fails_until_its_time_is_over_is_set_aside_with_its_last_erro
         "refused 1: not done within 0.2 s: mug is dead",
     ]
     assert shelf.begun.count("mug") > 1, "it is tried before, however old it is"
-    await shelf.effects.stop()
+    await shelf.side_effects.stop()
 
 
 async def test_what_waits_for_others_of_its_destination_is_set_aside_untried_when_its_time_is_over(monkeypatch):
     shelf = Shelf(monkeypatch, timeout_s=1)
     monkeypatch.setattr(AttemptScheduler, "FIRST_S", 100.0)
     effect = SideEffect("put", StockLevel, shelf._perform, destination=lambda level: level.product)
-    shelf.service = Service("keeper", (), (), effects=(effect,))
-    shelf.effects = SideEffects(Topology((shelf.service,)), shelf._decided, timeout_s=1, metrics=METRICS)
+    shelf.service = Service("keeper", (), (), side_effects=(effect,))
+    shelf.side_effects = SideEffects(Topology((shelf.service,)), shelf._decided, timeout_s=1, metrics=METRICS)
     shelf.dead = {f"mug{n}" for n in range(50)}
     for n in range(50):
         shelf.ask(f"mug{n}", n)
@@ -415,7 +417,7 @@ async def test_what_waits_for_others_of_its_destination_is_set_aside_untried_whe
     assert len(shelf.begun) <= 16 + AttemptScheduler.MOST_FAILURES
     assert {told.partition(": ")[2] for told in shelf.ended} >= {"not done within 1 s: PUT 450"}
     assert len(shelf.ended) == 50
-    await shelf.effects.stop()
+    await shelf.side_effects.stop()
 
 
 async def test_one_that_is_replaced_after_it_failed_is_tried_at_once(shelf, monkeypatch):
@@ -437,7 +439,7 @@ async def test_what_cannot_be_read_is_set_aside_when_its_time_is_over(monkeypatc
     await shelf.idle()
 
     assert [told.partition(":")[0] for told in shelf.ended] == ["set aside mug"]
-    await shelf.effects.stop()
+    await shelf.side_effects.stop()
 
 
 async def test_a_takeover_does_not_begin_all_failures_anew(shelf, monkeypatch):
@@ -445,11 +447,11 @@ async def test_a_takeover_does_not_begin_all_failures_anew(shelf, monkeypatch):
     shelf.dead = {"mug"}
     shelf.ask("mug", 1)
     async with asyncio.timeout(60):
-        while shelf.effects._doing or not shelf.begun:
+        while shelf.side_effects._doing or not shelf.begun:
             await asyncio.sleep(0.001)
     for stays in (True, False):
-        shelf.effects.suspend()
-        shelf.effects.keep({0} if stays else ())
+        shelf.side_effects.suspend()
+        shelf.side_effects.keep({0} if stays else ())
         shelf.load()
         await asyncio.sleep(0.01)
         assert len(shelf.begun) == (1 if stays else 2)

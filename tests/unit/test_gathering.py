@@ -158,11 +158,11 @@ def test_at_least_once_a_deadline_that_comes_again_repeats_the_announcement():
     topology = gathering(processing_guarantee="at_least_once")
     topology.send(ORDERS, order())
     worker = topology.workers[0]
-    timers = worker.stores.open(worker.plan.services[0].timers.name, 0)
+    timers = worker.stores.open(worker.topology.services[0].timers.name, 0)
     used_up = dict(timers.items())
     topology.advance(DEADLINE)
     timers.apply(used_up, 1)  # a crash: the timer was not yet known to be used up, all else was
-    worker.timers.apply(worker.plan.services[0].timers.name, 0, used_up)
+    worker.timers.apply(worker.topology.services[0].timers.name, 0, used_up)
     topology.run()
     assert states(topology) == ["CREATED", "FAILED", "FAILED"]
 

@@ -87,7 +87,7 @@ class Worker:
         self.given_up = []
         self.ownership, self.stores, self.reader = Ownership(), MemoryStores(), Reader()
         timers, watches, effects = Timers(plan), Watches(), SideEffects(plan, pytest.fail)
-        self.effects = effects
+        self.side_effects = effects
         self.loop = Loop(
             plan,
             1,
@@ -312,7 +312,7 @@ async def test_at_least_once_rows_that_another_worker_wrote_are_not_passed_over(
 )
 async def test_what_was_done_outside_counts_where_nobody_else_can_have_owned_the_partition(worker, membership, kept):
     told = []
-    worker.effects.keep = told.append
+    worker.side_effects.keep = told.append
     await worker.handover.take_over([TP], membership)
     await worker.running()
 
@@ -325,7 +325,7 @@ async def test_effects_are_finished_before_partitions_go_and_the_loop_goes_on_me
         assert await worker.step(0, 7)
         assert worker.count() == 7
 
-    worker.effects.finish = finish
+    worker.side_effects.finish = finish
     await worker.handover.give_up(worker.loop, 10, 5)
 
     assert not worker.ownership.running
@@ -337,7 +337,7 @@ async def test_effects_are_not_waited_for_where_it_could_not_be_noted_that_they_
     async def finish(patience_s):
         waited.append(patience_s)
 
-    worker.effects.finish = finish
+    worker.side_effects.finish = finish
     await worker.handover.give_up(worker.loop, 10, 5)
     await worker.handover.give_up(worker.loop, 10, 5)
 

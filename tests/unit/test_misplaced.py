@@ -130,13 +130,13 @@ def test_a_redriven_side_effect_is_asked_for_where_its_state_is_whatever_its_key
         raise NotImplementedError
 
     count = SideEffect("count", StockLevel, perform)
-    service = Service("counter", (Input(WAREHOUSE_INVENTORY, lambda *_: None),), (), effects=(count,))
+    service = Service("counter", (Input(WAREHOUSE_INVENTORY, lambda *_: None),), (), side_effects=(count,))
     topology, level = TopologyTestDriver(service), StockLevel(product="mug", count=3)
     again = RejectedSideEffect(key="mug/1", effect="count", payload=level.to_json())
 
-    topology.write(Write(service.redone.name, at, b"mug/1", again.to_json()))
+    topology.write(Write(service.redrive_topic.name, at, b"mug/1", again.to_json()))
     topology.run()
 
-    assert errors(topology, service.redone) == []
+    assert errors(topology, service.redrive_topic) == []
     assert topology.pending(count) == {"mug/1": level}
     assert topology.workers[0].stores.open(service.pending.name, at).get(b"mug/1") is not None

@@ -66,11 +66,11 @@ def test_a_row_that_changes_often_in_a_batch_is_written_once_as_it_ends(batch, t
 def test_a_row_made_and_deleted_in_one_batch_never_was(batch, turn):
     one = turn()
     one.put(TABLE, "o1", order())
-    one.wake("o1", NOON)
+    one.schedule("o1", NOON)
     one.keep()
     two = turn()
     two.delete(TABLE, "o1")
-    two.wake("o1", None)
+    two.schedule("o1", None)
     two.keep()
     assert batch.rows() == {}
 
