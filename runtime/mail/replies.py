@@ -1,6 +1,6 @@
 """What a mail server's answers mean for an e-mail: refused for good, put off with its destination, or all have to wait.
 
-The whole table, step by step, is in docs/mail-servers.md.
+The whole table, step by step, is in docs/reference/mail-servers.md.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""What other producers may write that ours do not, and what becomes of it: the table behind docs/foreign-records.md."""
+"""Records that other producers may write, and what follows: the table of docs/reference/foreign-records.md."""
 
 import gzip
 import json

@@ -1,6 +1,6 @@
 """Whatever other producers write: what can be read is processed, the rest set aside with the remedy, and orders go on.
 
-`tests/foreign/cases.py` has the table, docs/foreign-records.md explains it.
+`tests/foreign/cases.py` has the table, docs/reference/foreign-records.md explains it.
 """
 
 import asyncio

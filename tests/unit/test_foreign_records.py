@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.foreign.cases import CASES, Elsewhere, PassedOver, Refused, SetAside
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "foreign-records.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "foreign-records.md"
 ROWS = dict(re.findall(r"^\| `(.+?)` \| .+ \| (.+) \|$", DOCUMENT.read_text(), re.MULTILINE))
 
 

@@ -1,4 +1,4 @@
-"""What mail servers answer, and what follows: each line of docs/mail-servers.md, against a server that says just that."""
+"""What follows from each answer of a mail server: every line of docs/reference/mail-servers.md, tried on a server."""
 
 import re
 import ssl
@@ -18,7 +18,7 @@ from runtime.mail.replies import Misconfigured
 
 # ruff: noqa: E501 - each line of the document on a line
 
-DOC = Path(__file__).parents[2] / "docs" / "mail-servers.md"
+DOC = Path(__file__).parents[2] / "docs" / "reference" / "mail-servers.md"
 SOON_S = 0.3
 """For servers that do not answer; all others have a minute."""
 

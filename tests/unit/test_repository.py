@@ -40,6 +40,7 @@ from schemas.messages import Customer
 ROOT = Path(__file__).parents[2]
 LOCKS = ("requirements.lock", "requirements-dev.lock")
 PYTHONS = ("3.11", "3.12", "3.13")
+DOCUMENTS = [str(path.relative_to(ROOT)) for path in sorted((*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")))]
 
 
 def read(path):
@@ -65,7 +66,7 @@ def test_readme_lists_every_setting_with_its_default():
         assert field.description in {None, meanings[name.upper()]}
 
 
-@pytest.mark.parametrize("path", ["README.md", *(str(p.relative_to(ROOT)) for p in sorted(ROOT.glob("docs/**/*.md")))])
+@pytest.mark.parametrize("path", DOCUMENTS)
 def test_links_and_paths_in_the_documentation_lead_somewhere(path):
     text, folder = read(path), (ROOT / path).parent
     links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
@@ -75,7 +76,7 @@ def test_links_and_paths_in_the_documentation_lead_somewhere(path):
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
-@pytest.mark.parametrize("path", ["README.md", "docs/operations.md"])
+@pytest.mark.parametrize("path", DOCUMENTS)
 def test_commands_in_the_documentation_exist(path):
     for words in re.findall(rf"\borders ((?:{'|'.join(main.commands)})\b[^\n`#|;]*)", read(path)):
         arguments = words.split()
@@ -99,7 +100,7 @@ def test_readme_names_every_make_target():
     assert targets - {"help"} == set(re.findall(r"(?:^|`)make ([a-z-]+)", read("README.md"), re.MULTILINE))
 
 
-def test_operations_lists_every_metric_with_its_type():
+def test_the_reference_lists_every_metric_with_its_type():
     registry = CollectorRegistry()
     LoopMetrics(registry)
     SideEffectMetrics(registry)
@@ -107,7 +108,7 @@ def test_operations_lists_every_metric_with_its_type():
     of_process += [outbox._PUBLISHED, outbox._SET_ASIDE, outbox._DELAY]
     families = [*registry.collect(), *(family for metric in of_process for family in metric.collect())]
     have = {f.name + ("_total" if f.type == "counter" else ""): f.type for f in families}
-    rows = re.findall(r"^\| `(\w+)` \| (counter|gauge|histogram)\b", read("docs/operations.md"), re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \| (counter|gauge|histogram)\b", read("docs/reference/metrics.md"), re.MULTILINE)
     assert dict(rows) == have
 
 
