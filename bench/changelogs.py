@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from ecosystem.services import CORE, build
 from runtime.common.partitioning import partition_of
 from runtime.common.settings import Settings
-from runtime.kafka.producers import Transactional
+from runtime.kafka.producers import KafkaTransactionalProducer
 from runtime.kafka.topics import ensure_topics, topics_of
 from runtime.model.limits import SizeLimits
 from runtime.model.records import Write
@@ -65,13 +65,13 @@ class Changelogs:
         """Writes the rows of so many orders, a transaction for each `batch` of them. Returns some of the ids."""
         await ensure_topics(self._settings, topics_of(self.topology))
         producers = [
-            Transactional(self._settings, self.topology.group, f"changelogs-{n}", SizeLimits()) for n in range(AT_ONCE)
+            KafkaTransactionalProducer(self._settings, self.topology.group, f"changelogs-{n}", SizeLimits()) for n in range(AT_ONCE)
         ]
         await asyncio.gather(*(producer.start() for producer in producers))
         batches = self._batches(orders, batch)
         sample: list[str] = []
 
-        async def send(producer: Transactional) -> None:
+        async def send(producer: KafkaTransactionalProducer) -> None:
             for ids, writes in batches:
                 await producer.begin()
                 await producer.send(writes)

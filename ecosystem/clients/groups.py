@@ -29,7 +29,7 @@ async def behind(settings: Settings, groups: Collection[str], topics: Collection
 
 async def _ends(settings: Settings, topics: Collection[str]) -> Mapping[TopicPartition, int]:
     partitions = await partitions_of(settings, topics)
-    consumer = clients.lone_consumer(settings)
+    consumer = clients.standalone_consumer(settings)
     await consumer.start()
     try:
         return await aiokafka_internals.log_ends(consumer, partitions, committed=True)
@@ -40,7 +40,7 @@ async def _ends(settings: Settings, topics: Collection[str]) -> Mapping[TopicPar
 async def _has_read(admin: AIOKafkaAdminClient, group: str, ends: Mapping[TopicPartition, int]) -> bool:
     (response,) = await admin.describe_consumer_groups([group])
     members: list[Any] = response.groups[0][5]
-    read = {topic for member in members if member[3] for topic in aiokafka_internals.subscription(member[3])}
+    read = {topic for member in members if member[3] for topic in aiokafka_internals.subscribed_topics(member[3])}
     committed = await admin.list_consumer_group_offsets(group)
     wanted = {tp: end for tp, end in ends.items() if tp.topic in read and end}
     return bool(read) and all(tp in committed and committed[tp].offset >= end for tp, end in wanted.items())

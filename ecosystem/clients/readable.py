@@ -61,11 +61,11 @@ def line(record: Record, partitions: int | None = None, currency: str = "EUR") -
     text = Text(f"{record.timestamp_ms} ms " if at is None else f"{at:%H:%M:%S}.{at.microsecond // 1000:03} ", "dim")
     text.append(f"{record.topic:<20} ", "red" if record.topic.endswith(DEAD_LETTERS) else _colour(record.topic))
     text.append(f"{key}  ")
-    said = Text(content(record, currency), "" if record.fault is None else "red")
+    said = Text(content(record, currency), "" if record.unreadable is None else "red")
     for word, colour in _SIGNALS.items():
         said.highlight_regex(rf"\b{word}\b", colour)
     text.append_text(said).append(f"  {record.partition}@{record.offset}", "dim")
-    if partitions is not None and record.fault is None and record.topic in _MODELS and record.key is not None:
+    if partitions is not None and record.unreadable is None and record.topic in _MODELS and record.key is not None:
         belongs = partition_of(record.key, partitions)
         if belongs != record.partition:
             text.append(f"  misplaced: belongs in partition {belongs}", "red")
@@ -82,8 +82,8 @@ def moment(ms: int) -> datetime | None:
 
 def content(record: Record, currency: str = "EUR") -> str:
     """What a message says, on one line; one of no model of the catalogue as its JSON, or as it stands."""
-    if record.fault is not None:
-        return printable(f"unreadable: {record.fault}")
+    if record.unreadable is not None:
+        return printable(f"unreadable: {record.unreadable}")
     if record.value is None:
         return "(deleted)"
     if record.topic.endswith(DEAD_LETTERS):

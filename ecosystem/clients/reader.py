@@ -51,7 +51,7 @@ class Reader:
     async def records(self, from_beginning: bool, follow: bool, stop: asyncio.Event) -> AsyncIterator[Record]:
         """What is there or comes, in order within each partition; ends with `stop`, or where it ended at the start.
 
-        What cannot be made out has a `fault`.
+        A record that cannot be decoded has a reason in `unreadable`.
         """
         partitions = self._partitions
         ends = await self._consumer.end_offsets(partitions)
@@ -64,7 +64,7 @@ class Reader:
             batch = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=_MOST)
             for r in heapq.merge(*batch.values(), key=lambda r: r.timestamp):
                 topic = self._names.logical(r.topic)
-                yield Record(topic, r.partition, r.offset, r.timestamp, r.key, r.value, r.headers, r.fault)
+                yield Record(topic, r.partition, r.offset, r.timestamp, r.key, r.value, r.headers, r.unreadable)
             if not follow and await self._at(ends):
                 return
 

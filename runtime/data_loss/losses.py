@@ -89,7 +89,7 @@ class Loss:
     def record(self) -> Record:
         """What stands for these records in a batch, which sets it aside as a dead letter."""
         bounds = ((LOST_UNTIL, str(self.end).encode()),)
-        return Record(self.topic, self.partition, self.first, 0, None, None, bounds, fault=self.says)
+        return Record(self.topic, self.partition, self.first, 0, None, None, bounds, unreadable=self.says)
 
     @property
     def says(self) -> str:

@@ -58,7 +58,7 @@ async def _adopt(settings: Settings, topology: Topology, lost: LossReporter) -> 
             return  # who runs in it adopted before it joined
         for name in sorted(related - {topology.group}):
             await _refuse_if_running(admin, names, topology, name)
-    consumer = clients.lone_consumer(settings)
+    consumer = clients.standalone_consumer(settings)
     await consumer.start()
     try:
         readers = _readers(topology, settings.partitions)
@@ -135,7 +135,7 @@ def _refuse_beside_earlier(group: str, members: Collection[Any]) -> None:
 
     It would write back the row of an order without the payments that this version has counted in it.
     """
-    earlier = [m for m in members if not aiokafka_internals.tells_instance(m[3])]
+    earlier = [m for m in members if not aiokafka_internals.names_instance(m[3])]
     if earlier:
         raise CompositionInUse(
             f"{len(earlier)} member(s) of group {group} are of an earlier version, which would lose payments and "
@@ -150,7 +150,7 @@ async def _refuse_if_running(admin: AIOKafkaAdminClient, names: KafkaNames, topo
     topics = {names.topic(t.name) for s in shared.values() for t in s.topics}
     members = await _members(admin, names.group(name))
     # With a prefix that starts like ours, another deployment's groups look like ours. Their topics do not.
-    running = [m for m in members if not topics.isdisjoint(aiokafka_internals.subscription(m[3]))]
+    running = [m for m in members if not topics.isdisjoint(aiokafka_internals.subscribed_topics(m[3]))]
     if running:
         raise CompositionInUse(
             f"{', '.join(sorted(shared))} runs already, in group {names.group(name)} with {len(running)} member(s): "
@@ -234,7 +234,7 @@ def _mark(headers: Iterable[Header]) -> str | None:
 
 
 async def _commit(settings: Settings, names: KafkaNames, group: str, offsets: Mapping[TopicPartition, int]) -> None:
-    consumer = clients.outside_consumer(settings, names.group(group))
+    consumer = clients.non_member_consumer(settings, names.group(group))
     await consumer.start()
     try:
         physical = {names.physical(tp): offset for tp, offset in offsets.items()}

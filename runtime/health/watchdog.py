@@ -18,10 +18,10 @@ log = logging.getLogger(__name__)
 class Probe(Protocol):
     """What is asked of the broker, beside everything else that is."""
 
-    async def ends_now(self, partitions: Collection[TopicPartition], timeout_s: float) -> Offsets:
+    async def last_stable_offsets(self, partitions: Collection[TopicPartition], timeout_s: float) -> Offsets:
         """The last stable offset of each partition whose leader answers in time."""
 
-    async def coordinated(self, timeout_s: float) -> bool:
+    async def coordinator_answers(self, timeout_s: float) -> bool:
         """Whether the group's coordinator answers in time."""
 
 
@@ -90,7 +90,7 @@ class Watchdog:
         engine, ownership = self._engine, self._ownership
         owned = ownership.partitions
         reachable, ends = await asyncio.gather(
-            self._probe.coordinated(self._tick_s), self._probe.ends_now(owned, self._tick_s)
+            self._probe.coordinator_answers(self._tick_s), self._probe.last_stable_offsets(owned, self._tick_s)
         )
         # Positions after the ends: what was decided meanwhile is not behind.
         positions = {tp: at for tp, at in ownership.positions.items() if tp in ownership.partitions}

@@ -1,13 +1,14 @@
-"""Everything that reaches into aiokafka beyond its public interface, but for unpacking (`runtime/kafka/unpacker.py`).
+"""Uses of aiokafka's private attributes and protocol classes; those for decoding are in `runtime/kafka/unpacker.py`.
 
-Tested against `TESTED`; a test fails when another version is installed, so that each upgrade is looked at here.
+`TESTED` names the versions that these uses were tested with. A test fails for any other version, so that an upgrade
+starts with a review of this module. Why the public interface is not enough:
 
 - Fencing (KIP-447): aiokafka sends TxnOffsetCommit v0, which names the group only. Version 3 adds generation and member
-  id, and the group's coordinator then refuses the offsets of a worker whose partitions have moved on.
-- Stable offsets: aiokafka fetches committed offsets without `require_stable` (OffsetFetch v7), and would start from
-  before a transaction that commits a moment later.
-- Ids of topics: aiokafka's metadata do not have them.
-- Log ends under both isolation levels: where they differ, a transaction is still open.
+  id; the coordinator then rejects offsets from a worker that has lost its partitions.
+- Stable offsets: aiokafka fetches committed offsets without `require_stable` (OffsetFetch v7). Such an offset may
+  precede a transaction that commits a moment later.
+- Topic ids: aiokafka's metadata do not contain them.
+- Log end offsets under both isolation levels: where they differ, a transaction is open.
 """
 
 import asyncio
@@ -39,18 +40,30 @@ from runtime.model.records import Membership
 
 log = logging.getLogger(__name__)
 
-TESTED = {"aiokafka": "0.14.0", "faust-streaming": "0.15.3"}
+TESTED = {
+    "aiohttp": "3.14.5",  # runtime/http/connections.py, runtime/http/server.py
+    "aiokafka": "0.14.0",  # here, runtime/kafka/{protocol,unpacker,record_batch}.py
+    "aiosmtplib": "5.1.3",  # runtime/mail/connections.py
+    "cramjam": "2.14.0",  # runtime/kafka/decompression.py: the text of an error
+    "faust-streaming": "0.15.3",  # runtime/faust_adapter/
+    "mode-streaming": "0.7.1",  # runtime/faust_adapter/
+    "rocksdict": "0.3.29",  # runtime/state/rocks.py: the text of an error
+}
+"""Versions of the libraries whose private parts are used, and where. An upgrade starts with a review of these modules."""
 
 # Error codes of the Kafka protocol (kafka.apache.org/protocol, Error Codes).
 _FENCED = {22: "ILLEGAL_GENERATION", 25: "UNKNOWN_MEMBER_ID", 27: "REBALANCE_IN_PROGRESS", 82: "FENCED_INSTANCE_ID"}
 _UNSTABLE_OFFSET_COMMIT = 88
-_MEMBER = {0, 27}  # a rebalance that has begun takes nothing from a member before it has joined again
+_STILL_MEMBER = {0, 27}  # REBALANCE_IN_PROGRESS: a member keeps its partitions until it rejoins
 _READ_UNCOMMITTED, _READ_COMMITTED = 0, 1
 _LATEST, _EARLIEST = -1, -2
 
 
 class _FencedHandler(TxnOffsetCommitHandler):
-    """aiokafka's handler, with generation and member id in the request and their errors understood."""
+    """Sends TxnOffsetCommit v3, with generation and member id, and handles the errors of fencing.
+
+    Relies on the base class's `_sender`, `_offsets` and `_group_id`, and on the sender's `_txn_manager`.
+    """
 
     def create_request(self) -> TxnOffsetCommit:
         manager = self._sender._txn_manager
@@ -83,13 +96,18 @@ class _FencedHandler(TxnOffsetCommitHandler):
 
 
 class _Errors:
-    """The response in the shape of version 0, which aiokafka's handler reads."""
+    """A response in the format of version 0, which aiokafka's handler expects."""
 
     def __init__(self, errors: list[tuple[str, list[tuple[int, int]]]]) -> None:
         self.errors = errors
 
 
 class _FencedSender(Sender):
+    """Sends offsets with `_FencedHandler`, and reaches fail points after each step of a commit.
+
+    Relies on the names and arguments of the base class's four `_do_…` methods, and on `_find_coordinator`.
+    """
+
     membership: Membership
 
     async def _do_add_partitions_to_txn(self, tps: Any) -> None:
@@ -112,10 +130,12 @@ class _FencedSender(Sender):
 
 
 class FencedProducer(AIOKafkaProducer):
-    """A transactional producer whose offsets the group's coordinator refuses once its worker lost its partitions."""
+    """A transactional producer whose offsets the group coordinator rejects once the worker has lost its partitions."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        # Relies on `_sender`, which is used from `start` on only, and on the constructor of `Sender`: the replacement
+        # gets the arguments that the original was made with.
         own: Any = self._sender
         self._sender: Any = _FencedSender(
             self.client,
@@ -127,68 +147,76 @@ class FencedProducer(AIOKafkaProducer):
         )
 
     async def send_offsets(self, offsets: Mapping[Any, Commit], group: str, membership: Membership) -> None:
-        """Adds the offsets to the transaction under the membership they were taken with. Raises `MemberFenced`."""
+        """Adds offsets to the transaction under the membership they were polled with. Raises `MemberFenced`."""
         self._sender.membership = membership
         await self.send_offsets_to_transaction(offsets, group)
 
 
 def is_dead(producer: AIOKafkaProducer) -> bool:
-    """Whether a producer will never send again: its sender ended, as it does after a fatal error."""
+    """Whether a producer will never send again: its sender task has ended, as it does after a fatal error."""
+    # Relies on `_sender` and its `sender_task`.
     task = producer._sender.sender_task
     return task is None or bool(task.done())
 
 
-async def start(producer: AIOKafkaProducer) -> None:
-    """Starts a producer, or ends it again if it cannot be started."""
+async def start_producer(producer: AIOKafkaProducer) -> None:
+    """Starts a producer, or stops it if it cannot be started."""
     try:
         await producer.start()
     except BaseException:
-        await end(producer)
+        await stop_producer(producer)
         raise
 
 
-async def end(producer: AIOKafkaProducer) -> None:
-    """Stops a producer that may be in any state, within about `END_S`; what it has not sent by then, it never will.
+async def stop_producer(producer: AIOKafkaProducer) -> None:
+    """Stops a producer in whatever state, within about `END_S`. Messages that it has not sent by then are dropped.
 
-    aiokafka's own `stop` waits for what is under way, and its sender, left alone, would connect again and send it.
+    aiokafka's own `stop` waits for pending messages without a limit; its sender, left alone, would reconnect and send
+    them later.
     """
     try:
         async with asyncio.timeout(END_S):
             await producer.stop()
     except asyncio.CancelledError:
-        _silence(producer)
+        _abort(producer)
         raise
     except Exception as error:
-        log.debug("producer did not stop by itself error=%r", error)
-        if (task := _silence(producer)) is not None:
+        log.debug("producer aborted error=%r", error)
+        if (task := _abort(producer)) is not None:
             await asyncio.wait({task}, timeout=1)
         with contextlib.suppress(Exception):
             await producer.client.close()
+    # Relies on `_txn_manager` (None without transactions) and the future that ends its transaction.
     waiter = producer._txn_manager and producer._txn_manager._transaction_waiter
     if waiter and waiter.done() and not waiter.cancelled():
-        waiter.exception()  # asyncio complains of failures that nobody looked at
+        waiter.exception()  # otherwise asyncio logs "exception was never retrieved"
 
 
-def on_confirmed(consumer: AIOKafkaConsumer, confirmed: Callable[[float], None]) -> None:
-    """Has `confirmed` called whenever the group confirms that the consumer is a member, with the time of the request.
+def on_membership_confirmed(consumer: AIOKafkaConsumer, confirmed: Callable[[float], None]) -> None:
+    """Calls `confirmed` whenever the coordinator confirms the consumer's membership, with the time of the request.
 
-    By the event loop's clock. The broker has counted the session anew since then.
+    Arguments:
+        consumer: a started consumer of a group.
+        confirmed: gets seconds on the event loop's clock; the broker restarted the session timeout at that time or
+            later.
     """
+    # Relies on the coordinator sending heartbeats and SyncGroup by `_send_req`, found on the instance at each call.
     coordinator = consumer._coordinator
     send = coordinator._send_req
 
-    async def noted(request: Any) -> Any:
+    async def observed_send(request: Any) -> Any:
         sent_at = elapsed_s()
         response = await send(request)
-        if isinstance(request, (HeartbeatRequest, SyncGroupRequest)) and response.error_code in _MEMBER:
+        if isinstance(request, (HeartbeatRequest, SyncGroupRequest)) and response.error_code in _STILL_MEMBER:
             confirmed(sent_at)
         return response
 
-    coordinator._send_req = noted
+    coordinator._send_req = observed_send
 
 
-def _silence(producer: AIOKafkaProducer) -> "asyncio.Task[None] | None":
-    """Fails what a producer has not sent, and cancels its sender, which is returned if there is one."""
+def _abort(producer: AIOKafkaProducer) -> "asyncio.Task[None] | None":
+    """Fails unsent messages, cancels the producer's sender task and returns it; `None` if it has none."""
+    # Relies on `_message_accumulator.fail_all`, which aiokafka calls after a fatal error itself.
     producer._message_accumulator.fail_all(aiokafka.errors.ProducerClosed())
     task: asyncio.Task[None] | None = producer._sender.sender_task
     if task is not None:
@@ -196,8 +224,9 @@ def _silence(producer: AIOKafkaProducer) -> "asyncio.Task[None] | None":
     return task
 
 
-def silence(consumer: AIOKafkaConsumer) -> float:
-    """Seconds since the last answer to a fetch, for whichever partition; infinite when none has come yet."""
+def seconds_since_fetch(consumer: AIOKafkaConsumer) -> float:
+    """Seconds since the last fetch response for any partition; infinite if there was none yet."""
+    # Relies on `timestamp` of a partition's state: milliseconds of the wall clock at its last fetch response.
     now = time.time()
     subscription = consumer._subscription.subscription
     assignment = subscription and subscription.assignment
@@ -206,30 +235,33 @@ def silence(consumer: AIOKafkaConsumer) -> float:
     return max(0.0, min(ages, default=float("inf")))
 
 
-def fetching_ended(consumer: AIOKafkaConsumer) -> bool:
-    """Whether the task that fetches has ended, which `getmany` would not tell."""
+def fetcher_stopped(consumer: AIOKafkaConsumer) -> bool:
+    """Whether the fetch task has ended: `getmany` would return nothing for ever, and no error."""
+    # Relies on `_fetcher._fetch_task`.
     return bool(consumer._fetcher._fetch_task.done())
 
 
 def queued(consumer: AIOKafkaConsumer) -> list[TopicPartition]:
-    """The partitions of which something was fetched that nobody has taken yet."""
+    """The partitions with fetched records that were not polled yet."""
+    # Relies on `_fetcher._records`, a mapping by partition. There is no fetcher before the first subscription.
     return list(consumer._fetcher._records) if consumer._fetcher is not None else []
 
 
 def membership(consumer: AIOKafkaConsumer) -> Membership:
     """Generation and member id of a consumer in its group."""
+    # Relies on `generation` and `member_id` of the coordinator.
     coordinator = consumer._coordinator
     return Membership(coordinator.generation, coordinator.member_id)
 
 
-def subscription(metadata: bytes) -> list[str]:
-    """The topics that a member of a group reads, from its metadata as a description of the group tells it."""
+def subscribed_topics(metadata: bytes) -> list[str]:
+    """The topics that a group member reads, from its metadata in a DescribeGroups response."""
     topics: list[str] = ConsumerProtocolMemberMetadata.decode(metadata).subscription
     return topics
 
 
-def tells_instance(metadata: bytes) -> bool:
-    """Whether a member of a group names its process, as workers do since rows of orders have sums of payments."""
+def names_instance(metadata: bytes) -> bool:
+    """Whether a group member's metadata name its process; workers that do not know sums of payments name none."""
     try:
         return bool(json.loads(ConsumerProtocolMemberMetadata.decode(metadata).user_data).get("instance"))
     except (ValueError, AttributeError):
@@ -237,12 +269,14 @@ def tells_instance(metadata: bytes) -> bool:
 
 
 def rejoin(consumer: AIOKafkaConsumer) -> None:
-    """Makes a consumer join its group anew, though it has not noticed yet that it must."""
+    """Makes a consumer rejoin its group, though its next heartbeat would not ask for that."""
+    # Relies on the coordinator's `request_rejoin`.
     consumer._coordinator.request_rejoin()
 
 
 def positions(consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
-    """Next offset to read of every assigned partition that has one, behind control records too; without waiting."""
+    """Next offset to read of every assigned partition that has a position, after control records too; no request."""
+    # Relies on the state of each assigned partition: `has_valid_position` and `position`.
     subscription = consumer._subscription.subscription
     assignment = subscription and subscription.assignment
     if assignment is None:
@@ -257,7 +291,7 @@ def positions(consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
 async def stable_offsets(
     consumer: AIOKafkaConsumer, group: str, partitions: Collection[TopicPartition]
 ) -> dict[TopicPartition, int | None]:
-    """As `stable_commits`, without what was noted."""
+    """As `stable_commits`, without the commits' metadata."""
     found = await stable_commits(consumer, group, partitions)
     return {tp: None if commit is None else commit.offset for tp, commit in found.items()}
 
@@ -265,7 +299,11 @@ async def stable_offsets(
 async def stable_commits(
     consumer: AIOKafkaConsumer, group: str, partitions: Collection[TopicPartition], poll: float = 0.05
 ) -> dict[TopicPartition, Commit | None]:
-    """Committed offsets, once no transaction in flight holds an offset of these partitions. `None`: never committed."""
+    """Committed offsets, once no open transaction has an offset of these partitions. `None`: never committed.
+
+    Asks every `poll` seconds.
+    """
+    # Relies on `_client`, its `coordinator_lookup` and `send`, as do the other raw requests below.
     client = consumer._client
     topics: dict[str, list[int]] = defaultdict(list)
     for tp in partitions:
@@ -292,7 +330,7 @@ async def stable_commits(
 
 
 async def topic_ids(consumer: AIOKafkaConsumer, topics: Collection[str]) -> dict[str, str]:
-    """The id of each topic there is, with that of its cluster before it; nothing from a broker that knows no ids."""
+    """`<cluster id>/<topic id>` of each topic that exists; empty with a broker before Kafka 2.8, which has no ids."""
     client = consumer._client
     request = Metadata([(bytes(16), name, {}) for name in sorted(topics)], False, False, False, {})
     try:
@@ -309,39 +347,39 @@ async def topic_ids(consumer: AIOKafkaConsumer, topics: Collection[str]) -> dict
 async def log_ends(
     consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition], *, committed: bool
 ) -> dict[TopicPartition, int]:
-    """The offset behind the last record; with `committed`, the last stable offset: behind it a transaction is open."""
+    """The log end offset of each partition; with `committed`, the last stable offset."""
     return await _offsets(consumer._client, partitions, _LATEST, _READ_COMMITTED if committed else _READ_UNCOMMITTED)
 
 
 async def log_starts(consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
-    """The offset of the first record that is still kept."""
+    """The log start offset of each partition."""
     return await _offsets(consumer._client, partitions, _EARLIEST, _READ_UNCOMMITTED)
 
 
-async def ends_now(
+async def last_stable_offsets(
     consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition], timeout_s: float
 ) -> dict[TopicPartition, int]:
-    """The last stable offset of each partition whose leader answers in time; asks once."""
+    """The last stable offset of each partition whose leader answers within `timeout_s`; asks each leader once."""
     client = consumer._client
-    asked = [
-        asyncio.create_task(_listed(client, node, topics, _LATEST, _READ_COMMITTED))
+    requests = [
+        asyncio.create_task(_list_offsets(client, node, topics, _LATEST, _READ_COMMITTED))
         for node, topics in _by_leader(client, partitions).items()
     ]
     result: dict[TopicPartition, int] = {}
-    if asked:
-        done, pending = await asyncio.wait(asked, timeout=timeout_s)
+    if requests:
+        done, pending = await asyncio.wait(requests, timeout=timeout_s)
         for task in pending:
             task.cancel()
         for task in done:
             if task.exception() is None:
                 result |= task.result()
     if len(result) < len(set(partitions)):
-        client.force_metadata_update()  # for the next time
+        client.force_metadata_update()  # for the next call
     return result
 
 
-async def coordinated(consumer: AIOKafkaConsumer, group: str, timeout_s: float) -> bool:
-    """Whether the coordinator of a group answers in time; asks once."""
+async def coordinator_answers(consumer: AIOKafkaConsumer, group: str, timeout_s: float) -> bool:
+    """Whether the coordinator of a group answers within `timeout_s`; asks once."""
     client = consumer._client
     try:
         async with asyncio.timeout(timeout_s):
@@ -355,27 +393,28 @@ async def coordinated(consumer: AIOKafkaConsumer, group: str, timeout_s: float) 
 async def _offsets(
     client: AIOKafkaClient, partitions: Collection[TopicPartition], which: int, isolation: int
 ) -> dict[TopicPartition, int]:
+    """Asks until every partition's leader has answered. Raises `KafkaError` for an error that a retry cannot mend."""
     result: dict[TopicPartition, int] = {}
     missing = set(partitions)
     while missing:
         for node, topics in _by_leader(client, missing).items():
             try:
-                result |= await _listed(client, node, topics, which, isolation)
+                result |= await _list_offsets(client, node, topics, which, isolation)
             except KafkaError as error:
                 if not error.retriable:
                     raise
         missing -= result.keys()
-        if missing:  # a leader moved, or is not known yet
+        if missing:  # a leader has moved, or is not known yet
             await client.set_topics({*client.cluster.topics(), *(tp.topic for tp in missing)})
             await client.force_metadata_update()
             await asyncio.sleep(0.05)
     return result
 
 
-async def _listed(
+async def _list_offsets(
     client: AIOKafkaClient, node: int, topics: Mapping[str, list[int]], which: int, isolation: int
 ) -> dict[TopicPartition, int]:
-    """What one broker says of the partitions it leads; those of which it says an error are left out."""
+    """Sends ListOffsets to one broker for partitions that it leads; partitions with an error are left out."""
     request = OffsetRequest(
         -1, isolation, [(topic, [(p, which) for p in numbers]) for topic, numbers in topics.items()]
     )

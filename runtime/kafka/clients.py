@@ -70,7 +70,7 @@ def group_consumer(settings: Settings, group: str, assignor: Any) -> AIOKafkaCon
     )
 
 
-def lone_consumer(settings: Settings, partition_bytes: int = 4 * 1024 * 1024) -> AIOKafkaConsumer:
+def standalone_consumer(settings: Settings, partition_bytes: int = 4 * 1024 * 1024) -> AIOKafkaConsumer:
     """A consumer of no group. `partition_bytes` bounds what of each partition waits in memory."""
     return AIOKafkaConsumer(
         group_id=None,
@@ -80,7 +80,7 @@ def lone_consumer(settings: Settings, partition_bytes: int = 4 * 1024 * 1024) ->
     )
 
 
-def outside_consumer(settings: Settings, group: str) -> AIOKafkaConsumer:
+def non_member_consumer(settings: Settings, group: str) -> AIOKafkaConsumer:
     """A consumer that is no member of its group: it may commit for it as long as the group has none."""
     return AIOKafkaConsumer(group_id=group, **_consumer_options(settings))
 

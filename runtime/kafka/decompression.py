@@ -100,7 +100,7 @@ def _snappy_block(data: bytes, most: int) -> Buffer:
 def _into(decompress_into: Callable[[bytes, bytearray], int]) -> Callable[[bytes], Buffer]:
     """Decompresses into a buffer that grows while it is too small; only at its largest an error is one of the data."""
 
-    def decompressed(data: bytes) -> Buffer:
+    def decompress_batch(data: bytes) -> Buffer:
         size = max(_FIRST_GUESS_BYTES, _GROWTH * len(data))
         while True:
             size = min(size, MAX_BYTES)
@@ -115,7 +115,7 @@ def _into(decompress_into: Callable[[bytes, bytearray], int]) -> Callable[[bytes
                 else:
                     raise
 
-    return decompressed
+    return decompress_batch
 
 
 _FUNCTIONS: dict[int, Callable[[bytes], Any]] = {

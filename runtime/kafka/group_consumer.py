@@ -39,7 +39,7 @@ class KafkaGroupConsumer:
         """Joins the group. The listener is told of partitions as the broker names them."""
         self._consumer = clients.group_consumer(self._settings, self._group, assignor)
         await self._consumer.start()
-        aiokafka_internals.on_confirmed(self._consumer, self._alive)
+        aiokafka_internals.on_membership_confirmed(self._consumer, self._alive)
         self._consumer.subscribe(self._topics, listener=listener)
 
     async def stop(self) -> None:
@@ -99,9 +99,9 @@ class KafkaGroupConsumer:
         )
 
     def silence(self) -> float:
-        if aiokafka_internals.fetching_ended(self._consumer):
+        if aiokafka_internals.fetcher_stopped(self._consumer):
             raise RuntimeError("the consumer has stopped fetching")
-        return aiokafka_internals.silence(self._consumer)
+        return aiokafka_internals.seconds_since_fetch(self._consumer)
 
     def rejoin(self) -> None:
         aiokafka_internals.rejoin(self._consumer)

@@ -29,7 +29,7 @@ class KafkaLogReader:
 
     async def _connected(self) -> AIOKafkaConsumer:
         if self._consumer is None:
-            consumer = clients.lone_consumer(self._settings, self._partition_bytes)
+            consumer = clients.standalone_consumer(self._settings, self._partition_bytes)
             await consumer.start()
             self._consumer = consumer
         return self._consumer
@@ -61,15 +61,17 @@ class KafkaLogReader:
         ends = await aiokafka_internals.log_ends(consumer, tps, committed=committed)
         return {self._names.partition(tp): end for tp, end in ends.items()}
 
-    async def ends_now(self, partitions: Collection[TopicPartition], timeout_s: float) -> Offsets:
+    async def last_stable_offsets(self, partitions: Collection[TopicPartition], timeout_s: float) -> Offsets:
         """The last stable offset of each partition whose leader answers in time."""
         consumer = await self._connected()
-        ends = await aiokafka_internals.ends_now(consumer, [self._names.physical(tp) for tp in partitions], timeout_s)
+        ends = await aiokafka_internals.last_stable_offsets(
+            consumer, [self._names.physical(tp) for tp in partitions], timeout_s
+        )
         return {self._names.partition(tp): end for tp, end in ends.items()}
 
-    async def coordinated(self, timeout_s: float) -> bool:
+    async def coordinator_answers(self, timeout_s: float) -> bool:
         """Whether the group's coordinator answers in time."""
-        return await aiokafka_internals.coordinated(await self._connected(), self._group, timeout_s)
+        return await aiokafka_internals.coordinator_answers(await self._connected(), self._group, timeout_s)
 
     @asynccontextmanager
     async def reading(self, positions: Offsets) -> AsyncIterator["_KafkaReading"]:

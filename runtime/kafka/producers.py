@@ -27,10 +27,10 @@ class _Sending(Generic[P]):
         self._limits = limits
 
     async def start(self) -> None:
-        await aiokafka_internals.start(self._producer)
+        await aiokafka_internals.start_producer(self._producer)
 
     async def end(self) -> None:
-        await aiokafka_internals.end(self._producer)
+        await aiokafka_internals.stop_producer(self._producer)
 
     async def send(self, *groups: Sequence[Write]) -> LastOffsets:
         """Whole batches are handed to aiokafka: a message on its own costs it a future and a look at its metadata."""
@@ -61,14 +61,14 @@ class _Sending(Generic[P]):
         return ends
 
 
-class Idempotent(_Sending[AIOKafkaProducer]):
+class KafkaProducer(_Sending[AIOKafkaProducer]):
     """`runtime.loop.checkpoint.Producer`: acks=all, idempotent, no transactions."""
 
     def __init__(self, settings: Settings, limits: SizeLimits) -> None:
         super().__init__(clients.producer(settings), KafkaNames(settings.topic_prefix), limits)
 
 
-class Transactional(_Sending[FencedProducer]):
+class KafkaTransactionalProducer(_Sending[FencedProducer]):
     """`runtime.loop.checkpoint.TransactionalProducer`. Offsets go to `group` under the membership they were polled
     with."""
 

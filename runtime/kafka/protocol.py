@@ -1,7 +1,7 @@
-"""Three requests of the Kafka protocol in versions that aiokafka does not speak (kafka.apache.org/protocol).
+"""Three requests of the Kafka protocol in versions that aiokafka lacks (kafka.apache.org/protocol).
 
-TxnOffsetCommit v3 names the member that commits (KIP-447); OffsetFetch v7 can ask for stable offsets only;
-Metadata v10 tells the ids of topics (KIP-516).
+TxnOffsetCommit v3 names the member that commits (KIP-447). OffsetFetch v7 can wait for stable offsets (KIP-447).
+Metadata v10 has topic ids (KIP-516). Relies on aiokafka's classes for requests, responses and schemas.
 """
 
 from io import BytesIO
@@ -16,7 +16,7 @@ _TAGS = ("tags", TaggedFields)
 
 
 class Uuid(AbstractType[bytes]):
-    """Sixteen bytes."""
+    """A UUID of the protocol, as its sixteen bytes."""
 
     @classmethod
     def encode(cls, value: bytes) -> bytes:

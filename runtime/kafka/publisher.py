@@ -47,15 +47,15 @@ class Publisher:
 
     async def start(self) -> None:
         producer = clients.producer(self._settings)
-        await aiokafka_internals.start(producer)
+        await aiokafka_internals.start_producer(producer)
         self._producer, self._broken = producer, False
 
     async def stop(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            await aiokafka_internals.end(producer)
+            await aiokafka_internals.stop_producer(producer)
 
-    async def write(self, topic: Topic[Any], value: Message) -> None:
+    async def publish(self, topic: Topic[Any], value: Message) -> None:
         """Returns when the message is acknowledged. Raises `BrokerUnavailable`."""
         if self._waiting >= self.MOST or self._waiting_bytes >= self.MOST_BYTES:
             raise BrokerUnavailable(f"topic {topic.name}: {self._waiting} messages wait for the broker already")
@@ -70,7 +70,7 @@ class Publisher:
             self._waiting -= 1
             self._waiting_bytes -= len(raw)
 
-    async def write_all(self, writes: Sequence[Write]) -> None:
+    async def publish_all(self, writes: Sequence[Write]) -> None:
         """Returns when all are acknowledged, in this order within each partition, which goes by the key.
 
         What goes to a partition is one batch: all of it is written, or nothing. Raises `ValueError` if it is too much

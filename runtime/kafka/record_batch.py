@@ -47,7 +47,7 @@ class ParsedRecord(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Sequence[Header] = ()
-    fault: str | None = None
+    unreadable: str | None = None
     last_offset: int | None = None
 
 
@@ -56,7 +56,7 @@ def is_framed(version: int, length: int) -> bool:
     return length >= _LEAST.get(version, 2**31)
 
 
-def next_sound(raw: bytes, start: int, offset: int) -> tuple[int, int] | None:
+def find_valid_batch(raw: bytes, start: int, offset: int) -> tuple[int, int] | None:
     """Finds the next batch of version 2 whose checksum is right: where it begins, and its first offset.
 
     Arguments:
@@ -76,7 +76,7 @@ def next_sound(raw: bytes, start: int, offset: int) -> tuple[int, int] | None:
     return None
 
 
-def decompressed(batch: Any, raw: memoryview) -> tuple[Any, Buffer]:
+def decompress_batch(batch: Any, raw: memoryview) -> tuple[Any, Buffer]:
     """A compressed batch of version 2 as one that is not, for aiokafka's parser; and its records.
 
     Raises `DecompressionError`.

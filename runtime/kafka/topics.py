@@ -16,7 +16,7 @@ from schemas.topics import Topic
 
 log = logging.getLogger(__name__)
 
-Wanted = Mapping[str, Mapping[str, str]]
+TopicConfigs = Mapping[str, Mapping[str, str]]
 """Configuration of each topic wanted, by its logical name."""
 
 _CHANGELOG = {
@@ -46,7 +46,7 @@ def _with_dead_letters(wanted: Iterable[Topic]) -> dict[str, dict[str, str]]:  #
     return result
 
 
-async def ensure_topics(settings: Settings, wanted: Wanted) -> None:
+async def ensure_topics(settings: Settings, wanted: TopicConfigs) -> None:
     """Creates the topics that are missing, and returns when every partition of each has a leader.
 
     Raises `PartitionCountMismatch` for a topic that exists with another number of partitions than

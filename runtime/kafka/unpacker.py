@@ -20,9 +20,9 @@ from runtime.kafka.record_batch import (
     OVERHEAD,
     V2,
     ParsedRecord,
-    decompressed,
+    decompress_batch,
     is_framed,
-    next_sound,
+    find_valid_batch,
     parse,
     parse_legacy,
 )
@@ -31,7 +31,7 @@ from runtime.model.records import Header
 
 log = logging.getLogger(__name__)
 
-MOST_SINGLY = 10_000
+MAX_SINGLE_RECORDS = 10_000
 """Offsets of a batch up to which each becomes a record of its own: behind each there is a message that is missed."""
 
 _CODEC = 0x07
@@ -58,7 +58,7 @@ class FetchedRecord(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Sequence[Header]
-    fault: str | None = None
+    unreadable: str | None = None
     last_offset: int | None = None
 
 
@@ -120,7 +120,7 @@ class TolerantRecords:
             if not is_framed(version, length) or end > len(raw):
                 if self.next_fetch_offset > self._asked or self._suspect(self._asked):
                     return  # the last one seldom is whole
-                sound = next_sound(raw, at + 1, self._asked)
+                sound = find_valid_batch(raw, at + 1, self._asked)
                 last = self._asked if sound is None else sound[1] - 1
                 fault = f"where the batch begins it is damaged: version {version}, {length} bytes, {len(raw) - at} sent"
                 if last >= self._asked:
@@ -169,7 +169,7 @@ class TolerantRecords:
         records: Buffer | None = None
         if batch.attributes & _CODEC:
             try:
-                batch, records = decompressed(batch, raw)
+                batch, records = decompress_batch(batch, raw)
             except DecompressionError as error:
                 yield from self._whole_batch(batch, raw, f"the batch cannot be read: {error}")
                 return
@@ -192,7 +192,7 @@ class TolerantRecords:
     def _with_its_head(self, batch: Any, end: int) -> Iterator[FetchedRecord]:
         """A batch whose checksum is wrong and whose head contradicts itself: the one behind it tells where it ends."""
         first, last = self.next_fetch_offset, batch.next_offset - 1
-        if (sound := next_sound(self._raw, end, batch.base_offset)) is not None:
+        if (sound := find_valid_batch(self._raw, end, batch.base_offset)) is not None:
             last = sound[1] - 1
         elif not first <= last <= first + len(self._raw):
             last = first
@@ -224,12 +224,12 @@ class TolerantRecords:
             last = r.offset if r.last_offset is None else r.last_offset
             if last < self.next_fetch_offset:
                 continue
-            if r.fault is not None and r.last_offset is not None:
+            if r.unreadable is not None and r.last_offset is not None:
                 first = max(r.offset, self.next_fetch_offset)
-                yield from self._unreadable(first, last, r.timestamp_ms, r.fault, singly=True)
+                yield from self._unreadable(first, last, r.timestamp_ms, r.unreadable, singly=True)
             else:
                 self.next_fetch_offset = r.offset + 1
-                fault = r.fault and f"{r.fault}; {_ODD_NAME}"
+                fault = r.unreadable and f"{r.unreadable}; {_ODD_NAME}"
                 yield FetchedRecord(self._topic, self._partition, *r[:4], tuple(r.headers), fault)
 
     def _unreadable(self, first: int, last: int, time_ms: int, fault: str, *, singly: bool) -> Iterator[FetchedRecord]:
@@ -237,7 +237,7 @@ class TolerantRecords:
         topic, partition = self._topic, self._partition
         log.error("unreadable topic=%s partition=%d first=%d last=%d cause=%s", topic, partition, first, last, fault)
         time_ms = time_ms if 0 <= time_ms <= _LATEST_MS else 0
-        if last > first and not (singly and last - first < MOST_SINGLY):
+        if last > first and not (singly and last - first < MAX_SINGLE_RECORDS):
             ends, fault = range(last, last + 1), f"{fault}, from offset {first} to {last}"
         else:
             ends = range(first, last + 1)

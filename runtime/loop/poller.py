@@ -49,7 +49,7 @@ class FetchedMessage(Protocol):
     def headers(self) -> Sequence[Header]: ...
 
     @property
-    def fault(self) -> str | None:
+    def unreadable(self) -> str | None:
         """Why it could not be made out, and what to do; `None` for almost all."""
 
 
@@ -242,7 +242,7 @@ class Poller:
         """Messages of one partition, without those that this group has decided already."""
         for m in messages:
             if not (m.headers and self._own in m.headers):
-                yield Record(tp.topic, tp.partition, m.offset, m.timestamp, m.key, m.value, m.headers, m.fault)
+                yield Record(tp.topic, tp.partition, m.offset, m.timestamp, m.key, m.value, m.headers, m.unreadable)
 
     def _listen(self) -> None:
         """Notices when the broker is not heard any more: others may own these partitions by now.

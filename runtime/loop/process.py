@@ -109,8 +109,8 @@ class BatchProcessor:
         processors = self.topology.processors[record.topic]
         subject: Message | str
         try:
-            if record.fault is not None:
-                raise ValueError(record.fault)  # noqa: TRY301
+            if record.unreadable is not None:
+                raise ValueError(record.unreadable)  # noqa: TRY301
             time = _time(record, topic, batch.now)
             if record.value is None:
                 subject, processors = self._tombstone(record, topic)

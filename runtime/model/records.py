@@ -35,7 +35,7 @@ class TopicPartition(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A message as it was read. With a `fault` the message itself could not be made out, at its offset or behind it."""
+    """A message as it was read. With `unreadable`, a reason, the message itself could not be made out, at its offset or behind it."""
 
     topic: str
     partition: int
@@ -44,7 +44,7 @@ class Record(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Sequence[Header] = ()
-    fault: str | None = None
+    unreadable: str | None = None
 
 
 class Write(NamedTuple):

@@ -28,7 +28,7 @@ from runtime.http.server import application
 from runtime.kafka.clients import KafkaNames
 from runtime.kafka.group_consumer import KafkaGroupConsumer
 from runtime.kafka.log_reader import KafkaLogReader
-from runtime.kafka.producers import Idempotent, Transactional
+from runtime.kafka.producers import KafkaProducer, KafkaTransactionalProducer
 from runtime.kafka.publisher import Publisher
 from runtime.kafka.topics import ensure_topics, topics_of
 from runtime.loop.checkpoint import AtLeastOnce, Checkpoint, ExactlyOnce
@@ -129,7 +129,7 @@ class Worker:
             self.metrics,
             stop=settings.on_lost_records is OnLostRecords.STOP,
             failed=self._fail,
-            keep=LossDeadLetters(settings, topology, self._announcer.write_all).keep,
+            keep=LossDeadLetters(settings, topology, self._announcer.publish_all).keep,
         )
         if topology.consumed:
             await migrate_offsets(settings, topology, lost)
@@ -138,7 +138,7 @@ class Worker:
         relays = AsyncExitStack()
         self._at_stop(relays.aclose)
         for outbox in [h.outbox for h in self._hosted if h.outbox is not None]:
-            await relays.enter_async_context(outbox.relayed(self._announcer.write_all))
+            await relays.enter_async_context(outbox.relayed(self._announcer.publish_all))
         if topology.consumed:
             await self._join(identity, stores, on_disk, lost)
         self._open = True
@@ -288,7 +288,7 @@ class Worker:
         """Returns when every in-sync replica has the message. Raises `BrokerUnavailable`."""
         if self._announcer is None:
             raise BrokerUnavailable("the broker is not reached yet")
-        await self._announcer.write(topic, value)
+        await self._announcer.publish(topic, value)
 
     def readiness(self) -> Mapping[str, Any]:
         """`ready` once the partitions the group gave this worker are taken over."""
@@ -387,13 +387,13 @@ class Worker:
         settings, group = self.settings, self.topology.group
         if settings.at_least_once:
             return AtLeastOnce(
-                lambda: Idempotent(settings, self._limits),
+                lambda: KafkaProducer(settings, self._limits),
                 member.commit,
                 settings.transaction_timeout_s,
                 lambda: self._confirmed,
             )
         return ExactlyOnce(
-            lambda turn: Transactional(settings, group, f"{group}-{instance}-{turn}", self._limits, notes),
+            lambda turn: KafkaTransactionalProducer(settings, group, f"{group}-{instance}-{turn}", self._limits, notes),
             settings.transaction_timeout_s,
         )
 

@@ -116,7 +116,7 @@ async def test_a_worker_that_does_not_hear_the_broker_is_not_ready_until_it_does
 
     worker._engine.handover.again = notice
     with monkeypatch.context() as deaf:
-        deaf.setattr("runtime.kafka.aiokafka_internals.silence", lambda _: float("inf"))
+        deaf.setattr("runtime.kafka.aiokafka_internals.seconds_since_fetch", lambda _: float("inf"))
         async with asyncio.timeout(PATIENCE_S):
             await noticed.wait()
         assert not worker.readiness()["ready"]

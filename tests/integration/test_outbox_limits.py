@@ -97,7 +97,7 @@ async def test_what_a_topic_does_not_take_is_a_dead_letter_and_holds_nobody_up(d
     before = counted()
     async with outboxes(database_url, 1) as [outbox]:
         ids = await put(outbox, ("o1", "a"), ("o1", LARGE), ("o1", "b"), ("o2", "c"), ("o3", LARGE), ("o3", "d"))
-        await relay(outbox, announcer.write_all)
+        await relay(outbox, announcer.publish_all)
         assert await waiting(outbox) == []
 
     assert await events(deployment, "checkin-rejections") == {"o1": [ids[0], ids[2]], "o2": [ids[3]], "o3": [ids[5]]}
@@ -117,7 +117,7 @@ async def test_many_small_ones_that_are_too_much_together_all_go_out_in_order(de
     before = counted()
     async with outboxes(database_url, 1) as [outbox]:
         ids = await put(outbox, *((f"o{n % 2}", "x" * 300) for n in range(60)))
-        await relay(outbox, announcer.write_all)
+        await relay(outbox, announcer.publish_all)
 
     assert await events(deployment, "checkin-rejections") == {"o0": ids[::2], "o1": ids[1::2]}
     assert counted() == before
@@ -128,7 +128,7 @@ async def test_what_not_even_the_dead_letters_take_stays_in_the_table(deployment
     before = counted()
     async with outboxes(database_url, 1) as [outbox]:
         ids = await put(outbox, ("o1", LARGE), ("o1", "b"))
-        await relay(outbox, announcer.write_all)
+        await relay(outbox, announcer.publish_all)
         [shard] = await waiting(outbox)
         assert shard < 0
 
@@ -138,7 +138,7 @@ async def test_what_not_even_the_dead_letters_take_stays_in_the_table(deployment
         await unlimit(deployment)
         async with outbox.database.transaction() as connection:
             await connection.execute(text("UPDATE outbox SET shard = -1 - shard WHERE shard < 0"))
-        await relay(outbox, announcer.write_all)
+        await relay(outbox, announcer.publish_all)
         assert await waiting(outbox) == []
 
     assert await events(deployment, "checkin-rejections") == {"o1": [ids[1], ids[0]]}

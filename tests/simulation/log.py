@@ -17,7 +17,7 @@ class Entry(NamedTuple):
     headers: tuple
     producer: int
     transactional: bool
-    fault: str | None = None
+    unreadable: str | None = None
     last_offset: int | None = None
 
 

@@ -20,7 +20,7 @@ BACKOFF_S = 0.05
 class Message:
     """A record as aiokafka hands it out."""
 
-    __slots__ = ("fault", "headers", "key", "offset", "timestamp", "value")
+    __slots__ = ("headers", "key", "offset", "timestamp", "unreadable", "value")
 
     def __init__(self, entry):
         self.offset = entry.offset
@@ -28,7 +28,7 @@ class Message:
         self.key = entry.key
         self.value = entry.value
         self.headers = entry.headers
-        self.fault = entry.fault
+        self.unreadable = entry.unreadable
 
 
 class SimulatedMember:

@@ -48,7 +48,7 @@ def run(seed, *, exactly_once):
 
     def noted(self, taken, *arguments):
         for record in taken.records:
-            if record.fault is None:
+            if record.unreadable is None:
                 seen[self.topology.group, record.topic, record.partition].add(record.offset)
         return decide(self, taken, *arguments)
 

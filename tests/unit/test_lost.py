@@ -133,4 +133,4 @@ def test_the_record_that_stands_for_a_loss_says_how_far_it_goes(registry):
     record = reporter(registry).report("payments", 2, 5, 12, LossPath.INPUT, LossCause.REMOVED).record()
     assert record[:3] == ("payments", 2, 5)
     assert record.headers == ((LOST_UNTIL, b"12"),)
-    assert record.fault == "records 5 to 11 were removed (retention or DeleteRecords) before they were read"
+    assert record.unreadable == "records 5 to 11 were removed (retention or DeleteRecords) before they were read"

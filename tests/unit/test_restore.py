@@ -19,7 +19,7 @@ ROWS, TIMERS = TopicPartition("keeper-changelog", 0), TopicPartition("keeper-tim
 
 
 def row(offset):
-    return SimpleNamespace(last_offset=None, fault=None, offset=offset, key=b"%d" % offset, value=b"v")
+    return SimpleNamespace(last_offset=None, unreadable=None, offset=offset, key=b"%d" % offset, value=b"v")
 
 
 class Broker:

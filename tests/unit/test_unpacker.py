@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.kafka import clients, decompression
-from runtime.kafka.unpacker import MOST_SINGLY, FetchedBatches, TolerantRecords
+from runtime.kafka.unpacker import MAX_SINGLE_RECORDS, FetchedBatches, TolerantRecords
 from runtime.model.dead_letters import LOST_UNTIL
 from tests.batches import BEGUN_MS, CODECS, HEAD, batch, flipped, legacy, marker, of_codec, replaced, signed
 
@@ -51,7 +51,7 @@ class Partition:
 
 
 def readable(records):
-    return [(r.offset, r.key, r.value) for r in records if r.fault is None]
+    return [(r.offset, r.key, r.value) for r in records if r.unreadable is None]
 
 
 def missed(records):
@@ -98,7 +98,7 @@ def test_messages_of_brokers_before_kafka_4_that_are_damaged_are_missed(version,
     found = Partition(damaged, batch(last + 1, THREE), start=12).read()
 
     assert missed(found) == [(12, last)]
-    assert "checksum" in found[0].fault
+    assert "checksum" in found[0].unreadable
     assert len(readable(found)) == 3
 
 
@@ -117,8 +117,8 @@ def test_of_a_codec_that_is_not_known_every_message_is_missed_and_what_follows_i
 
     assert missed(found) == [(3, 3), (4, 4), (5, 5)]
     assert [offset for offset, _, _ in readable(found)] == [0, 1, 2, 6, 7, 8]
-    assert f"codec {codec} is not known" in found[3].fault
-    assert "send it again" in found[3].fault
+    assert f"codec {codec} is not known" in found[3].unreadable
+    assert "send it again" in found[3].unreadable
     assert found[3].headers == ((LOST_UNTIL, b"4"),)
     assert found[3].timestamp == BEGUN_MS
 
@@ -148,7 +148,7 @@ def test_a_decompression_bomb_is_missed_and_its_memory_is_never_taken(codec, mon
     found = Partition(of_codec(0, CODECS[codec], encode(bytes(2**22)), 2), batch(2, THREE)).read()
 
     assert missed(found) == [(0, 0), (1, 1)]
-    assert "more than 1 MiB" in found[0].fault
+    assert "more than 1 MiB" in found[0].unreadable
     assert len(readable(found)) == 3
 
 
@@ -169,8 +169,8 @@ def test_what_was_damaged_is_fetched_once_more_and_then_missed(codec):
 
     assert missed(found) == [(3, 3), (4, 4), (5, 5)]
     assert [offset for offset, _, _ in readable(found)] == [0, 1, 2, 6, 7, 8]
-    assert "checksum" in found[3].fault
-    assert all((r.key, r.value) == (None, None) for r in found if r.fault)
+    assert "checksum" in found[3].unreadable
+    assert all((r.key, r.value) == (None, None) for r in found if r.unreadable)
 
 
 def test_what_was_damaged_on_its_way_only_is_read_as_it_is():
@@ -188,7 +188,7 @@ def test_a_head_that_contradicts_itself_costs_no_more_than_its_batch():
     found = Partition(batch(0, THREE), damaged, batch(6, THREE), start=0).read()
 
     assert missed(found) == [(3, 5)]
-    assert "from offset 3 to 5" in found[3].fault
+    assert "from offset 3 to 5" in found[3].unreadable
     assert [offset for offset, _, _ in readable(found)] == [0, 1, 2, 6, 7, 8]
 
 
@@ -248,9 +248,9 @@ def test_of_a_batch_that_was_compacted_the_offsets_are_told_as_what_they_are_a_r
 
 def test_of_a_huge_batch_the_offsets_are_told_as_one_range():
     huge = of_codec(0, 6, b"?", 3)
-    struct.pack_into(">i", huge, 23, MOST_SINGLY)
-    struct.pack_into(">i", huge, 57, MOST_SINGLY + 1)
-    assert missed(Partition(signed(huge)).read()) == [(0, MOST_SINGLY)]
+    struct.pack_into(">i", huge, 23, MAX_SINGLE_RECORDS)
+    struct.pack_into(">i", huge, 57, MAX_SINGLE_RECORDS + 1)
+    assert missed(Partition(signed(huge)).read()) == [(0, MAX_SINGLE_RECORDS)]
 
 
 def test_unreadable_messages_are_had_a_few_at_a_time_too():
@@ -271,10 +271,10 @@ def test_a_header_whose_name_is_no_text_spoils_its_own_message_only(codec):
 
     assert [offset for offset, _, _ in readable(found)] == [1, 2, 3, 4, 5]
     assert missed(found) == []
-    [odd] = [r for r in found if r.fault]
+    [odd] = [r for r in found if r.unreadable]
     assert (odd.offset, odd.key, odd.value) == (0, b"a", b"1")  # nothing but the name is lost
     assert odd.headers == (("\\xff\\xfe", b"1"), ("ok", None))
-    assert "UTF-8" in odd.fault
+    assert "UTF-8" in odd.unreadable
 
 
 def test_a_record_that_is_damaged_within_its_length_spoils_itself_only():

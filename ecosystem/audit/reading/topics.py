@@ -89,7 +89,7 @@ class Topics:
             )
         counts = sorted(len(tps) for tps in self.sources.values())
         most, self.partitions = counts[-1], mode(counts)
-        self._consumer = clients.lone_consumer(self._settings, max(_LEAST, BUFFER // most))
+        self._consumer = clients.standalone_consumer(self._settings, max(_LEAST, BUFFER // most))
         async with AsyncExitStack() as opened:
             opened.push_async_callback(self._consumer.stop)
             await self._consumer.start()
@@ -135,7 +135,7 @@ class Topics:
             for tp, records in (await consumer.getmany(timeout_ms=200, max_records=5000)).items():
                 for r in records:
                     if tp in todo and r.offset < todo[tp].end:
-                        if r.fault is not None and self._is_missed(source, r):
+                        if r.unreadable is not None and self._is_missed(source, r):
                             continue
                         self.first_ms.setdefault(tp, r.timestamp)
                         if self._is_misplaced(source, r):
@@ -182,10 +182,10 @@ class Topics:
             last = r.offset if r.last_offset is None else r.last_offset
             self.unreadable += last - r.offset + 1
             if len(self.faults) < MOST_FAULTS:
-                self.faults.append(f"{place}: {r.fault}")
+                self.faults.append(f"{place}: {r.unreadable}")
             return True
         if r.last_offset is not None:
-            self.lost_rows.append((place, r.fault or ""))
+            self.lost_rows.append((place, r.unreadable or ""))
         return r.last_offset is not None  # or else its headers are at fault, and rows have none
 
     async def _find(self) -> Mapping[Source, Sequence[Physical]]:

@@ -68,7 +68,7 @@ def list_(topics: tuple[str, ...], limit: int, json_: bool, bootstrap: str | Non
         async for letter in read.letters(settings, names):
             if not isinstance(letter, DeadLetter):
                 record, fault = letter
-                if record.fault is None:
+                if record.unreadable is None:
                     foreign += 1
                 else:
                     place = f"{record.topic} {record.partition}@{record.offset}"

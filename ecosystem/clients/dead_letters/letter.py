@@ -47,8 +47,8 @@ class DeadLetter(NamedTuple):
     @classmethod
     def of(cls, record: Record) -> Self:
         """Reads a record of a topic of dead letters. Raises `NotADeadLetter` if it does not have their headers."""
-        if record.fault is not None:
-            raise NotADeadLetter(record.fault)
+        if record.unreadable is not None:
+            raise NotADeadLetter(record.unreadable)
         own, said = record.headers[: -len(REASON)], record.headers[-len(REASON) :]
         if tuple(name for name, _ in said) != REASON:
             raise NotADeadLetter(f"it does not end in the headers {', '.join(REASON)}")

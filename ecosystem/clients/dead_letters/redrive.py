@@ -68,7 +68,7 @@ async def redrive(
     await ensure_topics(settings, {REDRIVEN: _CONFIG})
     outcome = Outcome()
     producer = clients.transactional_producer(settings, KafkaNames(settings.topic_prefix).group(TRANSACTIONAL_ID))
-    await aiokafka_internals.start(producer)  # from here on nobody else's transaction is open
+    await aiokafka_internals.start_producer(producer)  # from here on nobody else's transaction is open
     try:
         done = await redriven(settings)
         there = len(await producer.partitions_for(settings.topic_prefix + topic))
@@ -103,7 +103,7 @@ async def redrive(
             "Run it again: no letter is written twice"
         ) from error
     finally:
-        await aiokafka_internals.end(producer)
+        await aiokafka_internals.stop_producer(producer)
     return outcome
 
 
