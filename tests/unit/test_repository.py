@@ -1,4 +1,4 @@
-"""What stands around the code says the same as the code: README, lock files, image and compose file.
+"""Lock files, image and compose file agree with the code. `test_documentation.py` does the same for documentation.
 
 `compose-spec.json` is the schema of the compose specification (github.com/compose-spec/compose-spec, Apache-2.0).
 """
@@ -12,104 +12,31 @@ from pathlib import Path
 
 import pytest
 import yaml
-from click import Group
 from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from prometheus_client import CollectorRegistry
 
 from ecosystem.cli.customers import read as read_customers
 from ecosystem.cli.main import main
 from ecosystem.cli.products import read as read_products
-from ecosystem.cli.up import welcome
 from ecosystem.embedded.kafka.jars import VERSION
 from ecosystem.embedded.postgres import VERSION as POSTGRES
 from ecosystem.loadgen import sample
 from ecosystem.services import CORE, NAMES, build
 from runtime.common.settings import Settings
-from runtime.database import outbox
-from runtime.http import metrics as http_metrics
 from runtime.http.openapi import document
-from runtime.metrics.loop import LoopMetrics
-from runtime.metrics.side_effects import SideEffectMetrics
 from schemas.messages import Customer
 
 ROOT = Path(__file__).parents[2]
 LOCKS = ("requirements.lock", "requirements-dev.lock")
 PYTHONS = ("3.11", "3.12", "3.13")
-DOCUMENTS = [str(path.relative_to(ROOT)) for path in sorted((*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")))]
 
 
 def read(path):
     return (ROOT / path).read_text("utf-8")
-
-
-# README
-
-
-def shown(default):
-    if default is None or default in {"", ()}:
-        return "none"
-    return f"`{','.join(default)}`" if isinstance(default, tuple) else f"`{default}`"
-
-
-def test_readme_lists_every_setting_with_its_default():
-    rows = re.findall(r"^\| `([A-Z_]+)` \| (.+?) \| (.+) \|$", read("README.md"), re.MULTILINE)
-    assert [(name, default) for name, default, _ in rows] == [
-        (name.upper(), shown(field.default)) for name, field in Settings.model_fields.items()
-    ]
-    meanings = {name: meaning for name, _, meaning in rows}
-    for name, field in Settings.model_fields.items():
-        assert field.description in {None, meanings[name.upper()]}
-
-
-@pytest.mark.parametrize("path", DOCUMENTS)
-def test_links_and_paths_in_the_documentation_lead_somewhere(path):
-    text, folder = read(path), (ROOT / path).parent
-    links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
-    assert [link for link in links if not (folder / link).exists()] == []
-    tops = [top.name for top in ROOT.iterdir() if top.is_dir() and not top.name.startswith(".")]
-    named = re.findall(rf"`((?:{'|'.join(map(re.escape, tops))})/[^`\s*<]*)`", text)
-    assert [name for name in named if not (ROOT / name).exists()] == []
-
-
-@pytest.mark.parametrize("path", DOCUMENTS)
-def test_commands_in_the_documentation_exist(path):
-    for words in re.findall(rf"\borders ((?:{'|'.join(main.commands)})\b[^\n`#|;]*)", read(path)):
-        arguments = words.split()
-        options = [a for a in arguments if a.startswith("--")]
-        command = main.commands[arguments[0]]
-        if isinstance(command, Group) and len(arguments) > 1:
-            command = command.commands[arguments[1]]
-        known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)} | {"--help"}
-        assert set(options) <= known, words
-
-
-def test_readme_and_orders_up_lead_to_shipped_by_the_same_commands(monkeypatch):
-    monkeypatch.setattr(welcome, "command", lambda: ".venv/bin/orders")
-    said = welcome.walk(lambda _: "http://127.0.0.1:8080", Path(".data/mail/new"))
-    commands = [line.removeprefix("  ") for line in said.splitlines() if line.startswith("  ")]
-    assert "\n".join(["```sh", *commands, "```"]) in read("README.md")
-
-
-def test_readme_names_every_make_target():
-    targets = set(re.findall(r"^([a-z-]+):.*## ", read("Makefile"), re.MULTILINE))
-    assert targets - {"help"} == set(re.findall(r"(?:^|`)make ([a-z-]+)", read("README.md"), re.MULTILINE))
-
-
-def test_the_reference_lists_every_metric_with_its_type():
-    registry = CollectorRegistry()
-    LoopMetrics(registry)
-    SideEffectMetrics(registry)
-    of_process = [http_metrics._SECONDS, http_metrics._IN_FLIGHT, http_metrics._TASKS, http_metrics._BLOCKS]
-    of_process += [outbox._PUBLISHED, outbox._SET_ASIDE, outbox._DELAY]
-    families = [*registry.collect(), *(family for metric in of_process for family in metric.collect())]
-    have = {f.name + ("_total" if f.type == "counter" else ""): f.type for f in families}
-    rows = re.findall(r"^\| `(\w+)` \| (counter|gauge|histogram)\b", read("docs/reference/metrics.md"), re.MULTILINE)
-    assert dict(rows) == have
 
 
 def test_all_services_can_share_a_worker_and_its_document():
