@@ -1,1 +1,1 @@
-"""Everything that talks to a Kafka broker."""
+"""Adapters to Kafka: clients, topics, the wire protocol, and decoding of fetched record batches."""

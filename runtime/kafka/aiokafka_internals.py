@@ -49,7 +49,7 @@ TESTED = {
     "mode-streaming": "0.7.1",  # runtime/faust_adapter/
     "rocksdict": "0.3.29",  # runtime/state/rocks.py: the text of an error
 }
-"""Versions of the libraries whose private parts are used, and where. An upgrade starts with a review of these modules."""
+"""Versions of the libraries whose private parts are used, and where. Review these modules before an upgrade."""
 
 # Error codes of the Kafka protocol (kafka.apache.org/protocol, Error Codes).
 _FENCED = {22: "ILLEGAL_GENERATION", 25: "UNKNOWN_MEMBER_ID", 27: "REBALANCE_IN_PROGRESS", 82: "FENCED_INSTANCE_ID"}

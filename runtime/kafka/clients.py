@@ -1,4 +1,4 @@
-"""Connections to the broker: how every client of ours is set up, and the names topics and groups have there."""
+"""Configuration of every Kafka client, and the physical names of topics and groups."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +14,15 @@ from runtime.model.records import TopicPartition
 unpacker.install()
 
 REQUEST_TIMEOUT_MS = 15_000
-_BATCH_BYTES = 512 * 1024  # a transaction's records for one partition leave in one request
+"""Milliseconds, time limit of one request to a broker."""
+
+_BATCH_BYTES = 512 * 1024
+"""Bytes of a record batch at most: a transaction's records for one partition fit into one request."""
 
 
 @dataclass(frozen=True, slots=True)
 class KafkaNames:
-    """Topics and groups as the broker has them: with the deployment's prefix."""
+    """Converts between logical and physical names of topics and groups: physical ones have the deployment's prefix."""
 
     prefix: str
 
@@ -40,12 +43,12 @@ class KafkaNames:
 
 
 def producer(settings: Settings) -> AIOKafkaProducer:
-    """An idempotent producer that waits for every in-sync replica."""
+    """An idempotent producer with acks=all."""
     return AIOKafkaProducer(**_producer_options(settings))
 
 
 def transactional_producer(settings: Settings, transactional_id: str) -> FencedProducer:
-    """A producer of transactions. Starting one ends what an earlier one of the same id left open."""
+    """A transactional producer. Its start ends the open transaction of an earlier producer of the same id."""
     return FencedProducer(
         transactional_id=transactional_id,
         transaction_timeout_ms=int(settings.transaction_timeout_s * 1000),
@@ -54,15 +57,15 @@ def transactional_producer(settings: Settings, transactional_id: str) -> FencedP
 
 
 def group_consumer(settings: Settings, group: str, assignor: Any) -> AIOKafkaConsumer:
-    """The consumer of a worker, a member of its group."""
+    """The consumer of a worker, as a member of its group."""
     return AIOKafkaConsumer(
         group_id=group,
         partition_assignment_strategy=[assignor],
-        # The takeover says where to read. A position that the broker no longer has is an error, and not moved unseen.
+        # The rebalance seeks. A position that the broker no longer has must be an error, not a silent reset.
         auto_offset_reset="none",
         session_timeout_ms=int(settings.session_timeout_s * 1000),
         heartbeat_interval_ms=int(settings.heartbeat_interval_s * 1000),
-        # A takeover may rebuild a large state while nothing is polled: liveness is the heartbeat's and the watchdog's.
+        # A restore may take long, and nothing is polled meanwhile: heartbeats and the watchdog judge liveness.
         max_poll_interval_ms=3_600_000,
         rebalance_timeout_ms=int(settings.session_timeout_s * 1000),
         max_poll_records=settings.batch_limit,
@@ -71,7 +74,7 @@ def group_consumer(settings: Settings, group: str, assignor: Any) -> AIOKafkaCon
 
 
 def standalone_consumer(settings: Settings, partition_bytes: int = 4 * 1024 * 1024) -> AIOKafkaConsumer:
-    """A consumer of no group. `partition_bytes` bounds what of each partition waits in memory."""
+    """A consumer without a group. `partition_bytes` bounds what is prefetched of each partition."""
     return AIOKafkaConsumer(
         group_id=None,
         auto_offset_reset="none",
@@ -81,7 +84,7 @@ def standalone_consumer(settings: Settings, partition_bytes: int = 4 * 1024 * 10
 
 
 def non_member_consumer(settings: Settings, group: str) -> AIOKafkaConsumer:
-    """A consumer that is no member of its group: it may commit for it as long as the group has none."""
+    """A consumer that commits for a group without joining it, which the broker allows while the group is empty."""
     return AIOKafkaConsumer(group_id=group, **_consumer_options(settings))
 
 
@@ -93,7 +96,8 @@ def _producer_options(settings: Settings) -> dict[str, Any]:
         "linger_ms": 0,
         "max_batch_size": _BATCH_BYTES,
         "request_timeout_ms": REQUEST_TIMEOUT_MS,
-        # Also how long a transaction waits for the markers of the one before: short, or every commit pays for it.
+        # A transaction retries at this interval while the control records of its predecessor are being written, so it
+        # adds to the latency of each commit.
         "retry_backoff_ms": 10,
         "metadata_max_age_ms": 30_000,
     }

@@ -1,4 +1,4 @@
-"""The consumer of a worker, on Kafka: a member of the group, in the worker's own thread."""
+"""The consumer of a worker: a member of its Kafka group, on the worker's event loop."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,12 +21,12 @@ from runtime.model.topology import Topology
 
 
 class KafkaGroupConsumer:
-    """`runtime.loop.poller.GroupConsumer`."""
+    """Implements `runtime.loop.poller.GroupConsumer` with aiokafka."""
 
     def __init__(
         self, settings: Settings, topology: Topology, notes: Mapping[TopicPartition, str] | None = None
     ) -> None:
-        """`notes`: what is committed along with an offset of each partition."""
+        """`notes`: the metadata to commit with the offset of each partition."""
         self._notes = {} if notes is None else notes
         self._settings = settings
         self._names = KafkaNames(settings.topic_prefix)
@@ -36,10 +36,10 @@ class KafkaGroupConsumer:
         self._confirmed = float("-inf")
 
     async def start(self, assignor: Any, listener: ConsumerRebalanceListener) -> None:
-        """Joins the group. The listener is told of partitions as the broker names them."""
+        """Joins the group. The listener gets partitions under their physical names."""
         self._consumer = clients.group_consumer(self._settings, self._group, assignor)
         await self._consumer.start()
-        aiokafka_internals.on_membership_confirmed(self._consumer, self._alive)
+        aiokafka_internals.on_membership_confirmed(self._consumer, self._confirm)
         self._consumer.subscribe(self._topics, listener=listener)
 
     async def stop(self) -> None:
@@ -48,15 +48,17 @@ class KafkaGroupConsumer:
             await self._consumer.stop()
 
     def confirmed(self) -> float:
-        """When the group last confirmed that this worker is its member, by the event loop's clock; at the latest then
-        the broker began to count the session anew."""
+        """When the coordinator last confirmed this worker's membership, seconds on the event loop's clock.
+
+        The broker restarted the session timeout at that time or later.
+        """
         return self._confirmed
 
     def assignment(self) -> set[Physical]:
-        """The partitions the group has given this worker."""
+        """The partitions that the group has assigned to this worker."""
         return set(self._consumer.assignment()) if self._consumer else set()
 
-    def _alive(self, sent_at: float) -> None:
+    def _confirm(self, sent_at: float) -> None:
         self._confirmed = max(self._confirmed, sent_at)
 
     def membership(self) -> Membership:
@@ -72,7 +74,7 @@ class KafkaGroupConsumer:
         except OffsetOutOfRangeError as error:
             raise PositionOutOfRange(str(error)) from None
         except NoOffsetForPartitionError:
-            return {}  # it was assigned just now: the takeover says where to read
+            return {}  # a partition was assigned just now: the rebalance has not sought its position yet
         return {self._names.partition(tp): messages for tp, messages in fetched.items()}
 
     def positions(self) -> Offsets:
@@ -93,14 +95,14 @@ class KafkaGroupConsumer:
             self._consumer.pause(*self._consumer.assignment())
 
     def queued(self) -> set[TopicPartition]:
-        """The partitions of which something was fetched and not taken yet."""
+        """The partitions with fetched records that were not polled yet."""
         return (
             {self._names.partition(tp) for tp in aiokafka_internals.queued(self._consumer)} if self._consumer else set()
         )
 
     def silence(self) -> float:
         if aiokafka_internals.fetcher_stopped(self._consumer):
-            raise RuntimeError("the consumer has stopped fetching")
+            raise RuntimeError("the consumer has stopped fetching: its fetch task has ended; restart the worker")
         return aiokafka_internals.seconds_since_fetch(self._consumer)
 
     def rejoin(self) -> None:

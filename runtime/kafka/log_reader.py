@@ -1,4 +1,4 @@
-"""What a takeover asks of the broker, asked of Kafka; by a consumer of its own, not the group's."""
+"""Offsets and records of logs, for restores and standby replicas; read by a consumer without a group."""
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -14,13 +14,13 @@ from runtime.model.records import Offsets, TopicPartition
 
 
 class KafkaLogReader:
-    """`runtime.state.restore.LogReader`. Connects when it is first asked."""
+    """Implements `runtime.state.restore.LogReader` with aiokafka. Connects at the first call."""
 
     def __init__(
-        self, settings: Settings, group: str, most_rows: int = 5000, partition_bytes: int = 4 * 1024 * 1024
+        self, settings: Settings, group: str, max_rows: int = 5000, partition_bytes: int = 4 * 1024 * 1024
     ) -> None:
-        """Of each partition that is read, up to `partition_bytes` are fetched ahead; `most_rows` are had at a time."""
-        self._most_rows = most_rows
+        """Prefetches up to `partition_bytes` of each partition; returns up to `max_rows` a poll."""
+        self._max_rows = max_rows
         self._partition_bytes = partition_bytes
         self._settings = settings
         self._names = KafkaNames(settings.topic_prefix)
@@ -62,7 +62,7 @@ class KafkaLogReader:
         return {self._names.partition(tp): end for tp, end in ends.items()}
 
     async def last_stable_offsets(self, partitions: Collection[TopicPartition], timeout_s: float) -> Offsets:
-        """The last stable offset of each partition whose leader answers in time."""
+        """The last stable offset of each partition whose leader answers within `timeout_s`."""
         consumer = await self._connected()
         ends = await aiokafka_internals.last_stable_offsets(
             consumer, [self._names.physical(tp) for tp in partitions], timeout_s
@@ -70,7 +70,7 @@ class KafkaLogReader:
         return {self._names.partition(tp): end for tp, end in ends.items()}
 
     async def coordinator_answers(self, timeout_s: float) -> bool:
-        """Whether the group's coordinator answers in time."""
+        """Whether the group's coordinator answers within `timeout_s`."""
         return await aiokafka_internals.coordinator_answers(await self._connected(), self._group, timeout_s)
 
     @asynccontextmanager
@@ -80,19 +80,21 @@ class KafkaLogReader:
         try:
             for tp, offset in positions.items():
                 consumer.seek(self._names.physical(tp), offset)
-            yield _KafkaReading(consumer, self._names, self._most_rows)
+            yield _KafkaReading(consumer, self._names, self._max_rows)
         finally:
-            consumer.unsubscribe()  # or it would go on fetching what nobody reads
+            consumer.unsubscribe()  # otherwise it would continue to fetch
 
 
 class _KafkaReading:
-    def __init__(self, consumer: AIOKafkaConsumer, names: KafkaNames, most_rows: int) -> None:
+    """Implements `runtime.state.restore.Reading`."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, names: KafkaNames, max_rows: int) -> None:
         self._consumer = consumer
         self._names = names
-        self._most_rows = most_rows
+        self._max_rows = max_rows
 
     async def rows(self) -> Mapping[TopicPartition, Sequence[Any]]:
-        fetched = await self._consumer.getmany(timeout_ms=200, max_records=self._most_rows)
+        fetched = await self._consumer.getmany(timeout_ms=200, max_records=self._max_rows)
         return {self._names.partition(tp): rows for tp, rows in fetched.items()}
 
     def positions(self) -> Offsets:

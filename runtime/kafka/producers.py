@@ -1,4 +1,4 @@
-"""The producers of the two checkpoints, on Kafka."""
+"""The producers of the two checkpoints: idempotent, and transactional."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -18,8 +18,8 @@ from runtime.model.records import LastOffsets, Membership, Offsets, TopicPartiti
 P = TypeVar("P", bound=AIOKafkaProducer)
 
 
-class _Sending(Generic[P]):
-    """Start, send, end: what both kinds have in common."""
+class _BatchSender(Generic[P]):
+    """What both producers share: sends groups of records in whole batches."""
 
     def __init__(self, producer: P, names: KafkaNames, limits: SizeLimits) -> None:
         self._producer = producer
@@ -33,14 +33,18 @@ class _Sending(Generic[P]):
         await aiokafka_internals.stop_producer(self._producer)
 
     async def send(self, *groups: Sequence[Write]) -> LastOffsets:
-        """Whole batches are handed to aiokafka: a message on its own costs it a future and a look at its metadata."""
+        """Sends all records, in order within each partition, and returns the last offset written to each.
+
+        Hands whole batches to aiokafka, which spends a future and a metadata lookup on each single record. Raises what
+        `SizeLimits.refused` makes of a batch that its topic rejects as too large.
+        """
         batches: dict[TopicPartition, list[tuple[Any, list[Write]]]] = {}
         for writes in groups:
             for write in writes:
                 topic, partition, key, value, headers = write
                 pending = batches.setdefault(TopicPartition(topic, partition), [])
                 message = {"timestamp": None, "key": key, "value": value, "headers": list(headers)}
-                # None yet, or the last one is full.
+                # There is no batch yet, or the last one is full.
                 if not pending or self._limits.singly(topic) or pending[-1][0].append(**message) is None:
                     pending.append((self._producer.create_batch(), []))
                     pending[-1][0].append(**message)
@@ -61,16 +65,15 @@ class _Sending(Generic[P]):
         return ends
 
 
-class KafkaProducer(_Sending[AIOKafkaProducer]):
-    """`runtime.loop.checkpoint.Producer`: acks=all, idempotent, no transactions."""
+class KafkaProducer(_BatchSender[AIOKafkaProducer]):
+    """Implements `runtime.loop.checkpoint.Producer`: idempotent, acks=all, no transactions."""
 
     def __init__(self, settings: Settings, limits: SizeLimits) -> None:
         super().__init__(clients.producer(settings), KafkaNames(settings.topic_prefix), limits)
 
 
-class KafkaTransactionalProducer(_Sending[FencedProducer]):
-    """`runtime.loop.checkpoint.TransactionalProducer`. Offsets go to `group` under the membership they were polled
-    with."""
+class KafkaTransactionalProducer(_BatchSender[FencedProducer]):
+    """Implements `runtime.loop.checkpoint.TransactionalProducer`: commits offsets of `group` in the transaction."""
 
     def __init__(
         self,

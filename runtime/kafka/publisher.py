@@ -1,4 +1,4 @@
-"""Writing messages outside of the loop: what clients post, acknowledged once every in-sync replica has it."""
+"""Publishes messages outside of the processing loop: posted orders, outbox rows, dead letters of lost records."""
 
 import asyncio
 import logging
@@ -23,32 +23,34 @@ log = logging.getLogger(__name__)
 
 
 class Publisher:
-    """An idempotent producer that is replaced when it has broken for good.
+    """An idempotent producer (acks=all) that is replaced after a fatal error.
 
-    No more than `MOST` messages, of no more than about `MOST_BYTES` together, wait for the broker at a time: a broker
-    that is slow is told to clients, not hidden in a queue that grows.
+    The queue of single messages is bounded: when the broker is slow, clients get an error instead of a growing delay.
 
     Arguments:
-        patience: how long a message waits.
+        settings: of the worker.
+        wait_limit: bounds the wait for an acknowledgement.
     """
 
-    MOST = 10_000
-    MOST_BYTES = 32 * 1024 * 1024
+    MAX_PENDING = 10_000
+    """Messages that wait for an acknowledgement at a time."""
+    MAX_PENDING_BYTES = 32 * 1024 * 1024
+    """Bytes of their values."""
 
-    def __init__(self, settings: Settings, patience: WaitLimit) -> None:
+    def __init__(self, settings: Settings, wait_limit: WaitLimit) -> None:
         self._settings = settings
         self._names = KafkaNames(settings.topic_prefix)
         self._producer: AIOKafkaProducer | None = None
-        self._broken = False
+        self._failed = False
         self._replacing = asyncio.Lock()
-        self._patience = patience
-        self._waiting = 0
-        self._waiting_bytes = 0
+        self._wait_limit = wait_limit
+        self._pending = 0
+        self._pending_bytes = 0
 
     async def start(self) -> None:
         producer = clients.producer(self._settings)
         await aiokafka_internals.start_producer(producer)
-        self._producer, self._broken = producer, False
+        self._producer, self._failed = producer, False
 
     async def stop(self) -> None:
         producer, self._producer = self._producer, None
@@ -56,28 +58,34 @@ class Publisher:
             await aiokafka_internals.stop_producer(producer)
 
     async def publish(self, topic: Topic[Any], value: Message) -> None:
-        """Returns when the message is acknowledged. Raises `BrokerUnavailable`."""
-        if self._waiting >= self.MOST or self._waiting_bytes >= self.MOST_BYTES:
-            raise BrokerUnavailable(f"topic {topic.name}: {self._waiting} messages wait for the broker already")
+        """Returns when every in-sync replica has the message. Raises `BrokerUnavailable`."""
+        if self._pending >= self.MAX_PENDING or self._pending_bytes >= self.MAX_PENDING_BYTES:
+            raise BrokerUnavailable(
+                f"topic {topic.name}: {self._pending} messages already wait for the broker; retry later"
+            )
         key, raw = topic.key(value).encode(), value.to_json()
-        self._waiting += 1
-        self._waiting_bytes += len(raw)
+        self._pending += 1
+        self._pending_bytes += len(raw)
         try:
-            async with self._in_time(f"topic {topic.name}") as producer:
+            async with self._producing(f"topic {topic.name}") as producer:
                 partition = partition_of(key, self._settings.partitions)
                 await (await producer.send(self._names.topic(topic.name), raw, key=key, partition=partition))
         finally:
-            self._waiting -= 1
-            self._waiting_bytes -= len(raw)
+            self._pending -= 1
+            self._pending_bytes -= len(raw)
 
     async def publish_all(self, writes: Sequence[Write]) -> None:
-        """Returns when all are acknowledged, in this order within each partition, which goes by the key.
+        """Returns when all are acknowledged, in this order within each partition. The key determines the partition.
 
-        What goes to a partition is one batch: all of it is written, or nothing. Raises `ValueError` if it is too much
-        for that, `BatchTooLarge` if it is so for its topic, and `BrokerUnavailable`; batches of other partitions may
-        be written then.
+        The writes of a partition are one batch, written whole or not at all. After an error, batches of other
+        partitions may have been written.
+
+        Raises:
+            ValueError: the writes of a partition exceed a batch.
+            BatchTooLarge: a topic does not accept a batch of this size.
+            BrokerUnavailable: there is no acknowledgement within the wait limit.
         """
-        async with self._in_time(f"{len(writes)} messages") as producer:
+        async with self._producing(f"{len(writes)} messages") as producer:
             await self._write_batches(producer, writes)
 
     async def _write_batches(self, producer: AIOKafkaProducer, writes: Sequence[Write]) -> None:
@@ -86,12 +94,12 @@ class Publisher:
             tp = topic, partition_of(key or b"", self._settings.partitions)
             batch = batches.get(tp) or batches.setdefault(tp, producer.create_batch())
             if batch.append(timestamp=None, key=key, value=value, headers=list(headers)) is None:
-                raise ValueError(f"topic {topic}: more than a batch")
+                raise ValueError(f"topic {topic}: the writes of a partition exceed a batch; publish fewer at a time")
         acks = [
             await producer.send_batch(batch, self._names.topic(topic), partition=partition)
             for (topic, partition), batch in batches.items()
         ]
-        # All of them: what is still on its way when this returns might be written behind what is sent next.
+        # Waits for all, even after an error: a batch still in flight could be written behind the next call's.
         for (topic, partition), ack in zip(batches, await asyncio.gather(*acks, return_exceptions=True), strict=True):
             if isinstance(ack, MessageSizeTooLargeError):
                 raise BatchTooLarge(topic, partition)
@@ -99,31 +107,31 @@ class Publisher:
                 raise ack
 
     @asynccontextmanager
-    async def _in_time(self, what: str) -> AsyncIterator[AIOKafkaProducer]:
-        """A producer that works, to have `what` acknowledged within the block. Raises `BrokerUnavailable`."""
+    async def _producing(self, what: str) -> AsyncIterator[AIOKafkaProducer]:
+        """Yields a usable producer; bounds the block by the wait limit. Raises `BrokerUnavailable` about `what`."""
         try:
-            async with self._patience.limit():
-                producer = await self._working()
+            async with self._wait_limit.limit():
+                producer = await self._usable_producer()
                 try:
                     yield producer
                 except (KafkaError, BatchTooLarge):
-                    # What was refused leaves a gap in the sequence of its partition, which refuses all that follow.
+                    # A rejected batch leaves a gap in its partition's sequence numbers: all later ones fail.
                     if self._producer is producer:
-                        self._broken = True
+                        self._failed = True
                     raise
         except (KafkaError, TimeoutError) as error:
             raise BrokerUnavailable(f"{what}: {error!r}") from error
 
     @property
-    def _useless(self) -> bool:
-        return self._producer is None or self._broken or aiokafka_internals.is_dead(self._producer)
+    def _is_unusable(self) -> bool:
+        return self._producer is None or self._failed or aiokafka_internals.is_dead(self._producer)
 
-    async def _working(self) -> AIOKafkaProducer:
-        """The producer, or a new one if it is beyond repair: after a fatal error it would refuse everything."""
-        if self._useless:
+    async def _usable_producer(self) -> AIOKafkaProducer:
+        """The producer, replaced if it has failed: after a fatal error it would reject every message."""
+        if self._is_unusable:
             async with self._replacing:
-                if self._useless:
-                    log.warning("producer is replaced")
+                if self._is_unusable:
+                    log.warning("publisher replaces its producer")
                     await self.stop()
                     await self.start()
         assert self._producer is not None

@@ -1,4 +1,4 @@
-"""Making topics before anybody subscribes: a consumer would silently never read one that came later."""
+"""Creates topics before anybody subscribes: a consumer would silently never read one that is created later."""
 
 import asyncio
 import logging
@@ -17,23 +17,23 @@ from schemas.topics import Topic
 log = logging.getLogger(__name__)
 
 TopicConfigs = Mapping[str, Mapping[str, str]]
-"""Configuration of each topic wanted, by its logical name."""
+"""Configuration of each topic, by its logical name."""
 
 _CHANGELOG = {
     "cleanup.policy": "compact",
-    # Small segments are compacted sooner: what a restore reads stays near what is alive.
+    # Small segments are compacted sooner, so a restore reads few outdated records.
     "segment.ms": str(6 * 3600 * 1000),
     "min.cleanable.dirty.ratio": "0.3",
 }
 
 
 def public_topics() -> dict[str, dict[str, str]]:
-    """The catalogue, with the dead letters of every topic."""
+    """The public topics, each with its topic for dead letters."""
     return _with_dead_letters(topics.CATALOGUE)
 
 
 def topics_of(topology: Topology) -> dict[str, dict[str, str]]:
-    """All that a worker with these services reads or writes."""
+    """All topics that a worker with this topology reads or writes."""
     changelogs = {table.changelog: dict(_CHANGELOG) for table in topology.tables.values()}
     return {**_with_dead_letters(topology.topics), **changelogs}
 
@@ -47,11 +47,11 @@ def _with_dead_letters(wanted: Iterable[Topic]) -> dict[str, dict[str, str]]:  #
 
 
 async def ensure_topics(settings: Settings, wanted: TopicConfigs) -> None:
-    """Creates the topics that are missing, and returns when every partition of each has a leader.
+    """Creates missing topics; returns when every partition of each topic has a leader.
 
-    Raises `PartitionCountMismatch` for a topic that exists with another number of partitions than
-    `settings.partitions`. Only a topic that was given more of them since, as its dead letters show, is read on
-    (`runtime.faust_adapter.assignor`).
+    Raises `PartitionCountMismatch` for a topic whose number of partitions is not `settings.partitions`. Exception: a
+    topic that has grown since it was created, as its dead letters' topic shows. Its first `settings.partitions`
+    partitions count (`runtime.faust_adapter.assignor`).
     """
     names = KafkaNames(settings.topic_prefix)
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers, request_timeout_ms=30_000)
@@ -74,8 +74,8 @@ async def _create(admin: AIOKafkaAdminClient, missing: list[NewTopic]) -> None:
     response = await admin.create_topics(missing)
     for topic, code, *message in response.topic_errors:
         error = for_code(code)
-        if code and error is not TopicAlreadyExistsError:  # another worker was quicker
-            raise error(f"creating topic {topic}: {message}")
+        if code and error is not TopicAlreadyExistsError:  # another worker was faster
+            raise error(f"cannot create topic {topic}: {message}")
     log.info("topics created count=%d", len(missing))
 
 
@@ -96,14 +96,14 @@ async def _check(admin: AIOKafkaAdminClient, wanted: list[str], partitions: int)
     for name, count in counts.items():
         if count > partitions == counts.get(name + topics.DEAD_LETTERS):
             log.error(
-                "topic was given more partitions than it was made with topic=%s partitions=%d PARTITIONS=%d remedy=%s",
+                "topic has grown topic=%s partitions=%d PARTITIONS=%d remedy=%s",
                 name,
                 count,
                 partitions,
-                f"its producers must place records by murmur2 of the key modulo {partitions}; others are set aside",
+                f"its producers must place records by murmur2 of the key modulo {partitions}; others are dead-lettered",
             )
         elif count != partitions:
             raise PartitionCountMismatch(
-                f"topic {name} has {count} partitions, PARTITIONS says {partitions}: "
-                "set PARTITIONS to what exists, for all workers alike"
+                f"topic {name} has {count} partitions, PARTITIONS is {partitions}: "
+                f"set PARTITIONS={count} for all workers of the deployment"
             )

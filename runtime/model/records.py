@@ -35,7 +35,7 @@ class TopicPartition(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A message as it was read. With `unreadable`, a reason, the message itself could not be made out, at its offset or behind it."""
+    """A message as it was read. `unreadable`: why it, or the messages from its offset on, cannot be decoded."""
 
     topic: str
     partition: int

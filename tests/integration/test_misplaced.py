@@ -171,9 +171,9 @@ async def test_a_topic_that_is_given_more_partitions_is_read_on_and_its_records_
 
 async def test_a_worker_with_another_number_of_partitions_is_still_refused(deployment):
     await ensure_topics(deployment.settings(), public_topics())
-    with pytest.raises(PartitionCountMismatch, match="has 4 partitions, PARTITIONS says 2"):
+    with pytest.raises(PartitionCountMismatch, match="has 4 partitions, PARTITIONS is 2"):
         await ensure_topics(deployment.settings(partitions=2), public_topics())
-    with pytest.raises(PartitionCountMismatch, match="has 4 partitions, PARTITIONS says 8"):
+    with pytest.raises(PartitionCountMismatch, match="has 4 partitions, PARTITIONS is 8"):
         await ensure_topics(deployment.settings(partitions=8), public_topics())
     await raised(deployment, WAREHOUSE_INVENTORY.name, 8)
     await ensure_topics(deployment.settings(), public_topics())

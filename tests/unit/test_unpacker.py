@@ -1,4 +1,4 @@
-"""Whatever a broker answers to a fetch is unpacked: readable records as they are, all others with a fault."""
+"""Fetch responses are decoded whatever they contain: readable records unchanged, all others with a reason."""
 
 import itertools
 import struct
@@ -22,7 +22,7 @@ numbers = itertools.count()
 
 
 class Partition:
-    """A partition as a consumer reads it: it fetches from where the last fetch ended, until nothing comes any more."""
+    """A partition as a consumer reads it: each fetch begins where the last one ended, until one returns nothing."""
 
     def __init__(self, *batches, aborted=(), start=0):
         self.tp = TopicPartition(f"topic-{next(numbers)}", 7)
@@ -41,7 +41,7 @@ class Partition:
         return found
 
     def read(self):
-        """All there is, up to the end of its last batch."""
+        """All records, up to the end of the last batch."""
         found, last = [], self.batches[-1]
         end = struct.unpack_from(">q", last)[0] + struct.unpack_from(">i", last, 23)[0] + 1
         while self.position < end:
@@ -54,11 +54,11 @@ def readable(records):
     return [(r.offset, r.key, r.value) for r in records if r.unreadable is None]
 
 
-def missed(records):
+def reported(records):
     return [(r.offset, r.last_offset) for r in records if r.last_offset is not None]
 
 
-def test_every_consumer_of_ours_unpacks_with_it():
+def test_every_consumer_decodes_with_it():
     assert clients.TopicPartition
     assert (fetcher.PartitionRecords, fetcher.MemoryRecords) == (TolerantRecords, FetchedBatches)
 
@@ -92,17 +92,17 @@ def test_messages_of_brokers_before_kafka_4_are_read(version, codec, start):
 
 @pytest.mark.parametrize("version", [0, 1])
 @pytest.mark.parametrize("codec", ["none", "gzip"])
-def test_messages_of_brokers_before_kafka_4_that_are_damaged_are_missed(version, codec):
+def test_damaged_messages_of_brokers_before_kafka_4_are_reported(version, codec):
     damaged = flipped(legacy(12, THREE[:1] if codec == "none" else THREE, version, CODECS[codec]), -1)
     last = 12 if codec == "none" else 14
     found = Partition(damaged, batch(last + 1, THREE), start=12).read()
 
-    assert missed(found) == [(12, last)]
+    assert reported(found) == [(12, last)]
     assert "checksum" in found[0].unreadable
     assert len(readable(found)) == 3
 
 
-def test_the_framing_of_the_java_client_is_read_too():
+def test_xerial_framing_of_the_java_client_is_read():
     records = bytes(batch(0, THREE)[HEAD:])
     xerial = aiokafka.codec.snappy_encode(records)
     raw = cramjam.snappy.compress_raw(records)
@@ -112,10 +112,10 @@ def test_the_framing_of_the_java_client_is_read_too():
 
 
 @pytest.mark.parametrize("codec", [5, 6, 7])
-def test_of_a_codec_that_is_not_known_every_message_is_missed_and_what_follows_is_read(codec):
+def test_every_message_of_an_unknown_codec_is_reported_and_the_next_batch_is_read(codec):
     found = Partition(batch(0, THREE), of_codec(3, codec, b"?", 3), batch(6, THREE)).read()
 
-    assert missed(found) == [(3, 3), (4, 4), (5, 5)]
+    assert reported(found) == [(3, 3), (4, 4), (5, 5)]
     assert [offset for offset, _, _ in readable(found)] == [0, 1, 2, 6, 7, 8]
     assert f"codec {codec} is not known" in found[3].unreadable
     assert "send it again" in found[3].unreadable
@@ -125,34 +125,34 @@ def test_of_a_codec_that_is_not_known_every_message_is_missed_and_what_follows_i
 
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
 @pytest.mark.parametrize("harm", ["cut", "empty", "another", "behind"])
-def test_what_cannot_be_decompressed_is_missed_message_by_message(codec, harm):
+def test_a_batch_that_cannot_be_decompressed_is_reported_message_by_message(codec, harm):
     sound = bytes(batch(3, THREE, CODECS[codec])[HEAD:])
     payload = {"cut": sound[:-2], "empty": b"", "another": b"\x1f\x8b" + bytes(40), "behind": sound + b"?!?!?"}[harm]
     partition = Partition(of_codec(3, CODECS[codec], payload, 3), batch(6, THREE), start=3)
 
     found = partition.read()
 
-    if harm == "behind" and not missed(found):
+    if harm == "behind" and not reported(found):
         assert len(readable(found)) == 6  # some codecs know where they end
     else:
-        assert {offset for offset, _ in missed(found)} <= {3, 4, 5}
-        assert len(missed(found)) + len(readable(found)) >= 4
+        assert {offset for offset, _ in reported(found)} <= {3, 4, 5}
+        assert len(reported(found)) + len(readable(found)) >= 4
     assert [offset for offset, _, _ in readable(found)][-3:] == [6, 7, 8]
     assert partition.fetches <= 4  # its checksum is right: fetching again would not help
 
 
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
-def test_a_decompression_bomb_is_missed_and_its_memory_is_never_taken(codec, monkeypatch):
+def test_a_decompression_bomb_is_reported_and_its_memory_is_never_allocated(codec, monkeypatch):
     monkeypatch.setattr(decompression, "MAX_BYTES", 2**20)
     encode = getattr(aiokafka.codec, f"{codec}_encode")
     found = Partition(of_codec(0, CODECS[codec], encode(bytes(2**22)), 2), batch(2, THREE)).read()
 
-    assert missed(found) == [(0, 0), (1, 1)]
-    assert "more than 1 MiB" in found[0].unreadable
+    assert reported(found) == [(0, 0), (1, 1)]
+    assert "exceeds 1 MiB" in found[0].unreadable
     assert len(readable(found)) == 3
 
 
-def test_what_is_just_small_enough_is_decompressed(monkeypatch):
+def test_data_of_the_largest_size_is_decompressed(monkeypatch):
     monkeypatch.setattr(decompression, "MAX_BYTES", 2**20)
     for codec in CODECS.keys() - {"none"}:
         data = bytes(2**20)
@@ -161,19 +161,19 @@ def test_what_is_just_small_enough_is_decompressed(monkeypatch):
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_what_was_damaged_is_fetched_once_more_and_then_missed(codec):
+def test_a_damaged_batch_is_fetched_again_once_and_then_reported(codec):
     damaged = flipped(batch(3, THREE, CODECS[codec]), HEAD + 2)
     partition = Partition(batch(0, THREE), damaged, batch(6, THREE))
 
     found = partition.read()
 
-    assert missed(found) == [(3, 3), (4, 4), (5, 5)]
+    assert reported(found) == [(3, 3), (4, 4), (5, 5)]
     assert [offset for offset, _, _ in readable(found)] == [0, 1, 2, 6, 7, 8]
     assert "checksum" in found[3].unreadable
     assert all((r.key, r.value) == (None, None) for r in found if r.unreadable)
 
 
-def test_what_was_damaged_on_its_way_only_is_read_as_it_is():
+def test_a_batch_damaged_by_the_network_is_read_at_the_second_fetch():
     partition = Partition()
     sound = batch(0, THREE)
 
@@ -182,19 +182,19 @@ def test_what_was_damaged_on_its_way_only_is_read_as_it_is():
     assert len(readable(partition.fetch(bytes(sound)))) == 3
 
 
-def test_a_head_that_contradicts_itself_costs_no_more_than_its_batch():
+def test_an_inconsistent_header_affects_its_batch_only():
     damaged = batch(3, THREE)
     struct.pack_into(">i", damaged, 23, 2**30)  # the delta of the last offset
     found = Partition(batch(0, THREE), damaged, batch(6, THREE), start=0).read()
 
-    assert missed(found) == [(3, 5)]
+    assert reported(found) == [(3, 5)]
     assert "from offset 3 to 5" in found[3].unreadable
     assert [offset for offset, _, _ in readable(found)] == [0, 1, 2, 6, 7, 8]
 
 
 @pytest.mark.parametrize("length", [-1, 0, 5, 48, 2**31 - 1, 10_000])
 @pytest.mark.parametrize("first", [True, False])
-def test_a_length_that_is_nonsense_costs_no_more_than_its_batch(length, first):
+def test_an_invalid_length_affects_its_batch_only(length, first):
     damaged = batch(3, THREE)
     struct.pack_into(">i", damaged, 8, length)
     before = [] if first else [batch(0, THREE)]
@@ -205,31 +205,31 @@ def test_a_length_that_is_nonsense_costs_no_more_than_its_batch(length, first):
         found += partition.fetch(b"".join(partition.batches[-2:]))
         assert partition.fetches < 20
 
-    assert missed(found) == [(3, 5)]
+    assert reported(found) == [(3, 5)]
     assert [offset for offset, _, _ in readable(found)][-3:] == [6, 7, 8]
 
 
 @pytest.mark.parametrize("version", [3, 57, 127])
-def test_a_version_that_nobody_knows_costs_no_more_than_its_batch(version):
+def test_an_unknown_version_affects_its_batch_only(version):
     damaged = batch(0, THREE)
     damaged[16] = version
     partition = Partition(damaged, batch(3, THREE))
 
     found = partition.read()
 
-    assert missed(found) == [(0, 2)]
+    assert reported(found) == [(0, 2)]
     assert len(readable(found)) == 3
 
 
-def test_a_damaged_batch_behind_which_nothing_comes_is_passed_offset_by_offset():
+def test_a_damaged_last_batch_is_skipped_offset_by_offset():
     damaged = batch(3, THREE)
     struct.pack_into(">i", damaged, 8, 2**31 - 1)
     partition = Partition(start=3)
 
-    assert [missed(partition.fetch(bytes(damaged))) for _ in range(4)] == [[], [(3, 3)], [], [(4, 4)]]
+    assert [reported(partition.fetch(bytes(damaged))) for _ in range(4)] == [[], [(3, 3)], [], [(4, 4)]]
 
 
-def test_the_batch_at_the_end_that_is_not_whole_is_left_to_the_next_fetch():
+def test_a_truncated_last_batch_is_left_to_the_next_fetch():
     whole, cut = bytes(batch(0, THREE)), bytes(batch(3, THREE))
     for size in range(len(cut)):
         partition = Partition()
@@ -237,80 +237,80 @@ def test_the_batch_at_the_end_that_is_not_whole_is_left_to_the_next_fetch():
         assert partition.position == 3
 
 
-def test_of_a_batch_that_was_compacted_the_offsets_are_told_as_what_they_are_a_range():
+def test_an_unreadable_compacted_batch_is_reported_as_one_range():
     compacted = of_codec(10, 6, b"?", 3)
     struct.pack_into(">i", compacted, 23, 499)
     found = Partition(signed(compacted), batch(510, THREE), start=10).read()
 
-    assert missed(found) == [(10, 509)]
+    assert reported(found) == [(10, 509)]
     assert found[0].headers == ((LOST_UNTIL, b"510"),)
 
 
-def test_of_a_huge_batch_the_offsets_are_told_as_one_range():
+def test_an_unreadable_huge_batch_is_reported_as_one_range():
     huge = of_codec(0, 6, b"?", 3)
     struct.pack_into(">i", huge, 23, MAX_SINGLE_RECORDS)
     struct.pack_into(">i", huge, 57, MAX_SINGLE_RECORDS + 1)
-    assert missed(Partition(signed(huge)).read()) == [(0, MAX_SINGLE_RECORDS)]
+    assert reported(Partition(signed(huge)).read()) == [(0, MAX_SINGLE_RECORDS)]
 
 
-def test_unreadable_messages_are_had_a_few_at_a_time_too():
+def test_unreadable_messages_can_be_polled_a_few_at_a_time():
     partition = Partition(of_codec(0, 6, b"?", 3))
     raw = b"".join(partition.batches)
 
-    assert [missed(partition.fetch(raw, most=2)), missed(partition.fetch(raw, most=2))] == [
+    assert [reported(partition.fetch(raw, most=2)), reported(partition.fetch(raw, most=2))] == [
         [(0, 0), (1, 1)],
         [(2, 2)],
     ]
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_a_header_whose_name_is_no_text_spoils_its_own_message_only(codec):
+def test_a_header_with_an_undecodable_name_affects_its_message_only(codec):
     records = bytes(replaced(batch(0, [(*r, [("zz", b"1"), ("ok", None)]) for r in THREE]), b"zz", b"\xff\xfe")[HEAD:])
     encode = (lambda raw: raw) if codec == "none" else getattr(aiokafka.codec, f"{codec}_encode")
     found = Partition(of_codec(0, CODECS[codec], encode(records), 3), batch(3, THREE)).read()
 
     assert [offset for offset, _, _ in readable(found)] == [1, 2, 3, 4, 5]
-    assert missed(found) == []
+    assert reported(found) == []
     [odd] = [r for r in found if r.unreadable]
-    assert (odd.offset, odd.key, odd.value) == (0, b"a", b"1")  # nothing but the name is lost
+    assert (odd.offset, odd.key, odd.value) == (0, b"a", b"1")  # only the name is lost
     assert odd.headers == (("\\xff\\xfe", b"1"), ("ok", None))
     assert "UTF-8" in odd.unreadable
 
 
-def test_a_record_that_is_damaged_within_its_length_spoils_itself_only():
+def test_a_record_damaged_within_its_length_affects_itself_only():
     raw = batch(0, [(b"a", b"11111"), (b"b", b"22222"), (b"c", b"33333")])
     at = raw.index(b"22222") - 1
     raw[at] = 90  # its value seems to be longer than the record
     found = Partition(signed(raw), batch(3, THREE)).read()
 
-    assert missed(found) == [(1, 1)]
+    assert reported(found) == [(1, 1)]
     assert [offset for offset, _, _ in readable(found)] == [0, 2, 3, 4, 5]
 
 
-def test_behind_a_record_whose_length_is_damaged_the_others_of_its_batch_are_missed():
+def test_records_after_one_with_a_damaged_length_are_reported():
     raw = batch(0, [(b"a", b"11111"), (b"b", b"22222"), (b"c", b"33333")])
     at = raw.index(b"22222") - 7
     assert raw[at] == raw[HEAD]  # the length of the second
     raw[at] = 127
     found = Partition(signed(raw), batch(3, THREE)).read()
 
-    assert missed(found) == [(1, 1), (2, 2)]
+    assert reported(found) == [(1, 1), (2, 2)]
     assert [offset for offset, _, _ in readable(found)] == [0, 3, 4, 5]
 
 
 @pytest.mark.parametrize(("count", "offsets"), [(2, [(2, 2)]), (4, []), (-1, [(0, 2)]), (0, [(0, 2)])])
-def test_a_count_that_is_wrong_is_borne(count, offsets):
+def test_a_wrong_record_count_is_tolerated(count, offsets):
     raw = batch(0, THREE)
     struct.pack_into(">i", raw, 57, count)
     found = Partition(signed(raw), batch(3, THREE)).read()
 
-    assert [o for first, last in missed(found) for o in range(first, last + 1)] == [
+    assert [o for first, last in reported(found) for o in range(first, last + 1)] == [
         o for first, last in offsets for o in range(first, last + 1)
     ] or count == 4
     assert [offset for offset, _, _ in readable(found)][-3:] == [3, 4, 5]
 
 
-def test_aborted_records_are_left_out_though_they_are_damaged_and_committed_ones_behind_are_read():
+def test_damaged_aborted_records_are_skipped_and_committed_ones_after_them_are_read():
     aborted = batch(0, THREE, producer=5, transactional=True)
     committed = batch(4, THREE, producer=5, transactional=True)
     for harmed in (aborted, flipped(aborted, HEAD + 2), signed(of_codec(0, 0x17, b"?", 3))):
@@ -319,22 +319,22 @@ def test_aborted_records_are_left_out_though_they_are_damaged_and_committed_ones
         partition = Partition(harmed, marker(3, 5), committed, marker(7, 5, committed=True), aborted=[(5, 0)])
         found = partition.read()
         assert [offset for offset, _, _ in readable(found)] == [4, 5, 6]
-        assert missed(found) == []
+        assert reported(found) == []
         assert partition.position == 8
 
 
-def test_a_damaged_marker_ends_its_transaction_all_the_same_and_is_told():
+def test_a_damaged_control_record_ends_its_transaction_and_is_reported():
     aborted = batch(0, THREE, producer=5, transactional=True)
     committed = batch(4, THREE, producer=5, transactional=True)
     partition = Partition(aborted, flipped(marker(3, 5), HEAD + 3), committed, aborted=[(5, 0)])
 
     found = partition.read()
 
-    assert missed(found) == [(3, 3)]
+    assert reported(found) == [(3, 3)]
     assert [offset for offset, _, _ in readable(found)] == [4, 5, 6]
 
 
-def test_nothing_at_all_is_nothing():
+def test_an_empty_response_has_no_records():
     for raw in (b"", None):
         assert not FetchedBatches(raw).has_next()
         assert FetchedBatches(raw).size_in_bytes() == 0
@@ -345,12 +345,12 @@ def test_nothing_at_all_is_nothing():
     harm=st.lists(st.tuples(st.integers(0, 400), st.integers(1, 255)), min_size=1, max_size=4),
     right=st.booleans(),
 )
-def test_whatever_is_damaged_every_offset_is_read_or_told_and_the_next_batch_is_read(codec, harm, right):
+def test_every_offset_is_read_or_reported_whatever_is_damaged_and_the_next_batch_is_read(codec, harm, right):
     headers = [("trace", b"7"), ("null", None)]
     sound = batch(3, [(b"k%d" % n, b"v" * n, headers) for n in range(5)], codec)
     raw = bytearray(sound)
     for at, bits in harm:
-        at = 17 + at % (len(raw) - 17)  # offsets, lengths and versions are no part of what a checksum is of
+        at = 17 + at % (len(raw) - 17)  # a checksum does not cover offset, length and version
         raw[at] ^= bits
     partition = Partition(batch(0, THREE), signed(raw) if right else raw, batch(8, THREE))
 
@@ -359,13 +359,13 @@ def test_whatever_is_damaged_every_offset_is_read_or_told_and_the_next_batch_is_
     told = {o for r in found for o in range(r.offset, (r.last_offset or r.offset) + 1)}
     assert {0, 1, 2} <= told
     if not right and bytes(raw) != bytes(sound):
-        # A checksum is wrong: all of it is told, and no content of it is taken for what was written.
+        # A checksum is wrong: every offset is reported, and none of the content is used.
         assert set(range(3, 8)) <= told or partition.aborted or raw[22] & 0x30
         assert [o for o, _, _ in readable(found)] in ([0, 1, 2, 8, 9, 10], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
 
 
 @given(st.binary(max_size=300), st.booleans())
-def test_nothing_that_a_broker_answers_raises(raw, whole):
+def test_no_response_raises(raw, whole):
     partition = Partition(start=3)
     for _ in range(3):
         partition.fetch(bytes(batch(0, THREE)) + raw if whole else raw)
