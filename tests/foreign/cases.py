@@ -36,7 +36,7 @@ class Decided:
 
 
 @dataclass(frozen=True)
-class SetAside:
+class DeadLettered:
     """It is a dead letter whose error has these words: the cause, then the remedy."""
 
     words: tuple[str, ...]
@@ -53,7 +53,7 @@ class Refused:
 
 
 @dataclass(frozen=True)
-class PassedOver:
+class Skipped:
     """It is neither processed nor a dead letter."""
 
 
@@ -64,7 +64,7 @@ class Elsewhere:
     test: str
 
 
-Outcome = Stock | Known | Decided | SetAside | Refused | PassedOver | Elsewhere
+Outcome = Stock | Known | Decided | DeadLettered | Refused | Skipped | Elsewhere
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,9 @@ _COMPACT = {"cleanup.policy": "compact"}
 stock("codec of the topic", "librdkafka", Stock(), config={**_COMPACT, "compression.type": "zstd"})
 
 # Partitioners
-_MISPLACED = SetAside("belongs in partition", "the record is in", "partitioner=murmur2_random", "dead-letters redrive")
+_MISPLACED = DeadLettered(
+    "belongs in partition", "the record is in", "partitioner=murmur2_random", "dead-letters redrive"
+)
 stock("partitioner of librdkafka (CRC-32)", "librdkafka", _MISPLACED, partitioner="consistent_random")
 stock("partitioner of librdkafka set right", "librdkafka", Stock(), partitioner="murmur2_random")
 stock("partitioner of kafka-python", "kafka-python", Stock())
@@ -163,33 +165,41 @@ CASES["topic given more partitions"] = Case(
 
 # Headers
 stock("header null", "librdkafka", Stock(), headers=((b"trace", None),))
-stock("header null of a dead letter", "librdkafka", SetAside("JSON"), value=lambda _: b"?", headers=((b"trace", None),))
+stock(
+    "header null of a dead letter",
+    "librdkafka",
+    DeadLettered("JSON"),
+    value=lambda _: b"?",
+    headers=((b"trace", None),),
+)
 stock("header twice", "librdkafka", Stock(), headers=((b"trace", b"1"), (b"trace", b"2")))
 stock("header without a name", "librdkafka", Stock(), headers=((b"", b"1"),))
 stock("header value that is no text", "librdkafka", Stock(), headers=((b"trace", b"\xff\x00"),))
-stock("header name that is no text", "franz-go", SetAside("header", "UTF-8"), headers=((b"\xff\xfe", b"1"),))
+stock("header name that is no text", "franz-go", DeadLettered("header", "UTF-8"), headers=((b"\xff\xfe", b"1"),))
 stock("header as dead letters have them", "librdkafka", Stock(), headers=((b"error", b"x"), (b"partition", b"none")))
 stock("header made-at", "librdkafka", Stock(), headers=((b"made-at", b"yesterday"),))
 
 # Keys
-order("key null", "librdkafka", SetAside("belongs under 'key null'", "the key of orders is the value's id"), key=None)
-order("key empty", "librdkafka", SetAside("belongs under", "the key is empty"), key=b"")
+order(
+    "key null", "librdkafka", DeadLettered("belongs under 'key null'", "the key of orders is the value's id"), key=None
+)
+order("key empty", "librdkafka", DeadLettered("belongs under", "the key is empty"), key=b"")
 stock("key null in a compacted topic", "librdkafka", Refused("INVALID_RECORD"), key=None)
-stock("key in quotes", "librdkafka", SetAside("without quotes", "StringConverter"), key=b'"key in quotes"')
+stock("key in quotes", "librdkafka", DeadLettered("without quotes", "StringConverter"), key=b'"key in quotes"')
 stock(
     "key in Connect's envelope",
     "librdkafka",
-    SetAside("envelope of Kafka Connect", "key.converter="),
+    DeadLettered("envelope of Kafka Connect", "key.converter="),
     key=b'{"schema":{"type":"string","optional":false},"payload":"key in Connect\'s envelope"}',
 )
 stock(
     "key with a schema id",
     "librdkafka",
-    SetAside("schema registry's magic byte and schema id 5", "write plain text"),
+    DeadLettered("schema registry's magic byte and schema id 5", "write plain text"),
     key=b"\0\0\0\0\x05key with a schema id",
 )
 CASES["key as a binary integer"] = Case(
-    SetAside("belongs under '71'", "binary integer: write its digits as text"),
+    DeadLettered("belongs under '71'", "binary integer: write its digits as text"),
     "librdkafka",
     Foreign(
         CUSTOMERS.name,
@@ -200,75 +210,83 @@ CASES["key as a binary integer"] = Case(
 stock(
     "key in another Unicode form \u00e9",
     "librdkafka",
-    SetAside("belongs under"),
+    DeadLettered("belongs under"),
     key="key in another Unicode form e\u0301".encode(),
 )
 
 # Values
 stock("tombstone", "console", Stock(None), value=lambda _: None)
-order("tombstone of an order", "librdkafka", SetAside("tombstone", "write the JSON as value"), value=None)
-order("neither key nor value", "librdkafka", SetAside("tombstone"), key=None, value=None)
+order("tombstone of an order", "librdkafka", DeadLettered("tombstone", "write the JSON as value"), value=None)
+order("neither key nor value", "librdkafka", DeadLettered("tombstone"), key=None, value=None)
 stock(
     "value empty",
     "librdkafka",
-    SetAside("the value is empty", "a tombstone has no value at all (null)"),
+    DeadLettered("the value is empty", "a tombstone has no value at all (null)"),
     value=lambda _: b"",
 )
 stock(
     "value with a schema id",
     "librdkafka",
-    SetAside("magic byte and schema id 42", "write plain JSON"),
+    DeadLettered("magic byte and schema id 42", "write plain JSON"),
     value=lambda raw: b"\0\0\0\0\x2a" + raw,
 )
 stock(
     "value in Connect's envelope",
     "librdkafka",
-    SetAside("envelope of Kafka Connect", "value.converter.schemas.enable=false"),
+    DeadLettered("envelope of Kafka Connect", "value.converter.schemas.enable=false"),
     value=lambda raw: b'{"schema":{"type":"struct"},"payload":' + raw + b"}",
 )
 stock(
     "value encoded twice",
     "librdkafka",
-    SetAside("JSON within a JSON string", "encode it once"),
+    DeadLettered("JSON within a JSON string", "encode it once"),
     value=lambda raw: json.dumps(raw.decode()).encode(),
 )
 stock(
     "value with a byte order mark",
     "librdkafka",
-    SetAside("byte order mark", "without it"),
+    DeadLettered("byte order mark", "without it"),
     value=lambda raw: b"\xef\xbb\xbf" + raw,
 )
 stock(
-    "value in UTF-16", "librdkafka", SetAside("UTF-16", "write UTF-8"), value=lambda raw: raw.decode().encode("utf-16")
+    "value in UTF-16",
+    "librdkafka",
+    DeadLettered("UTF-16", "write UTF-8"),
+    value=lambda raw: raw.decode().encode("utf-16"),
 )
-stock("value not UTF-8", "librdkafka", SetAside("JSON"), value=changed(b"value", b"\xff"))
+stock("value not UTF-8", "librdkafka", DeadLettered("JSON"), value=changed(b"value", b"\xff"))
 stock(
     "value compressed by the application",
     "librdkafka",
-    SetAside("compressed with gzip by the application", "compression.type"),
+    DeadLettered("compressed with gzip by the application", "compression.type"),
     value=gzip.compress,
 )
-stock("value an Avro file", "librdkafka", SetAside("Avro", "write JSON"), value=lambda raw: b"Obj\x01" + raw)
+stock("value an Avro file", "librdkafka", DeadLettered("Avro", "write JSON"), value=lambda raw: b"Obj\x01" + raw)
 stock("value with white space around", "console", Stock(), value=lambda raw: b"  " + raw + b" ")
 stock("field twice", "librdkafka", Stock(8), value=changed(b'"count":7', b'"count":7,"count":8'))
 stock("field unknown", "librdkafka", Stock(), value=changed(b"{", b'{"warehouse":"B",'))
 stock(
     "field missing",
     "librdkafka",
-    SetAside("count: Field required", "`orders asyncapi`"),
+    DeadLettered("count: Field required", "`orders asyncapi`"),
     value=changed(b"count", b"pieces"),
 )
-stock("field in another case", "librdkafka", SetAside("product: Field required"), value=changed(b"product", b"Product"))
+stock(
+    "field in another case",
+    "librdkafka",
+    DeadLettered("product: Field required"),
+    value=changed(b"product", b"Product"),
+)
 stock(
     "number as a string",
     "librdkafka",
-    SetAside("count: Input should be a valid integer"),
+    DeadLettered("count: Input should be a valid integer"),
     value=changed(b":7", b':"7"'),
 )
-stock("number with a fraction of zero", "librdkafka", SetAside("count"), value=changed(b":7", b":7.0"))
-stock("number too large", "librdkafka", SetAside("should be less"), value=changed(b":7", b":1" + b"0" * 40))
-stock("NaN", "librdkafka", SetAside("count"), value=changed(b":7", b":NaN"))
-stock("value nested deep", "librdkafka", SetAside("JSON"), value=lambda _: b"[" * 30_000)
+stock("number with a fraction of zero", "librdkafka", DeadLettered("count"), value=changed(b":7", b":7.0"))
+stock("number too large", "librdkafka", DeadLettered("should be less"), value=changed(b":7", b":1" + b"0" * 40))
+stock("NaN", "librdkafka", DeadLettered("count"), value=changed(b":7", b":NaN"))
+stock("value nested deep", "librdkafka", DeadLettered("JSON"), value=lambda _: b"[" * 30_000)
 
 # Sizes
 _LARGE = {**_COMPACT, "max.message.bytes": str(8 * MIB)}
@@ -280,9 +298,13 @@ stock(
     value=changed(b"{", b'{"x":"' + b"x" * 3 * MIB + b'",'),
 )
 stock(
-    "size above what a dead letter holds", "librdkafka", SetAside("JSON"), config=_LARGE, value=lambda _: b"x" * 3 * MIB
+    "size above what a dead letter holds",
+    "librdkafka",
+    DeadLettered("JSON"),
+    config=_LARGE,
+    value=lambda _: b"x" * 3 * MIB,
 )
-stock("size large once unpacked", "franz-go", SetAside("JSON"), codec="zstd", value=lambda _: b"x" * 12 * MIB)
+stock("size large once unpacked", "franz-go", DeadLettered("JSON"), codec="zstd", value=lambda _: b"x" * 12 * MIB)
 stock("size above what the topic takes", "franz-go", Refused("MESSAGE_TOO_LARGE"), value=lambda _: b"x" * 3 * MIB)
 
 # Times
@@ -294,7 +316,7 @@ stock("time in the far future, allowed", "librdkafka", Stock(), timestamp_ms=253
 stock(
     "time in microseconds, allowed",
     "librdkafka",
-    SetAside("time", "milliseconds"),
+    DeadLettered("time", "milliseconds"),
     timestamp_ms=1_795_863_176_000_000,
     config=_ANY_TIME,
 )
@@ -308,11 +330,11 @@ stock(
 
 # Transactions
 stock("transaction committed", "librdkafka", Stock(), transaction="commit")
-stock("transaction aborted", "franz-go", PassedOver(), transaction="abort")
+stock("transaction aborted", "franz-go", Skipped(), transaction="abort")
 
 # Copies of topics
 CASES["decided already by its header"] = Case(
-    PassedOver(),
+    Skipped(),
     "librdkafka",
     Foreign(
         ORDER_VALIDATIONS.name,
@@ -325,9 +347,9 @@ CASES["decided already by its header"] = Case(
     ),
 )
 CASES["prefixed topic of MirrorMaker"] = Case(
-    PassedOver(), "librdkafka", Foreign("us-west." + WAREHOUSE_INVENTORY.name, b"mug", level("mug"), partition=0)
+    Skipped(), "librdkafka", Foreign("us-west." + WAREHOUSE_INVENTORY.name, b"mug", level("mug"), partition=0)
 )
 CASES["among the dead letters"] = Case(
-    PassedOver(), "librdkafka", Foreign(ORDERS.dead_letters, b"o1", b"?", headers=((b"not", b"ours"),), partition=0)
+    Skipped(), "librdkafka", Foreign(ORDERS.dead_letters, b"o1", b"?", headers=((b"not", b"ours"),), partition=0)
 )
 order("order written past the API", "kafka-python", Decided())

@@ -22,7 +22,7 @@ from runtime.model.records import TopicPartition
 from schemas.topics import CATALOGUE, DEAD_LETTERS
 from tests.commands import orders
 from tests.foreign import franz
-from tests.foreign.cases import CASES, Decided, Elsewhere, Known, PassedOver, Refused, SetAside, Stock
+from tests.foreign.cases import CASES, DeadLettered, Decided, Elsewhere, Known, Refused, Skipped, Stock
 from tests.foreign.console import Console, class_path
 from tests.foreign.python_writers import KafkaPython, Librdkafka
 from tests.foreign.record import WriteError
@@ -155,13 +155,13 @@ async def judge(shop, case, write):
             await until(lambda: shop.row(ADDRESSES, key), "customer known")
         case Decided():
             assert (await shop.deployment.outcome(shop.worker, key))["state"] in {"VALIDATED", "FAILED"}
-        case PassedOver():
+        case Skipped():
             tp = TopicPartition(case.record.topic, place.partition)
             if tp in shop.worker._ownership.positions:
                 await until(lambda: shop.worker._ownership.positions[tp] > place.offset, "passed over")
             assert await shop.letters.of(case.record.topic, place) is None
             assert shop.row(STOCK, key) is None
-        case SetAside(words):
+        case DeadLettered(words):
             await dead_letter(shop, case, place, words)
 
 
