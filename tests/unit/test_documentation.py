@@ -212,6 +212,22 @@ def test_errors_in_the_reference_exist():
 
 DIAGRAMS = [(path, number) for path in DOCUMENTS for number, _ in enumerate(blocks(path, "mermaid"))]
 ARROW = re.compile(r"^(\w+)\s*(?:-->>|->>|--x|-x|-->|->)\s*(\w+)\s*: ?(.+)$")
+RESERVED = {
+    "alt",
+    "and",
+    "box",
+    "break",
+    "create",
+    "critical",
+    "destroy",
+    "else",
+    "end",
+    "link",
+    "loop",
+    "opt",
+    "par",
+    "rect",
+}
 SEQUENCE_WORDS = {"autonumber", "alt", "else", "end", "loop", "opt", "par", "and", "Note", "activate", "deactivate"}
 
 
@@ -238,6 +254,7 @@ def test_diagrams_parse(path, number):
     for line in lines:
         assert not re.search(r"[;#]", line), line
         if declared := re.match(r"(?:participant|actor) (\w+)(?: as .+)?$", line):
+            assert declared[1] not in RESERVED, line
             participants.add(declared[1])
         elif arrow := ARROW.match(line):
             assert {arrow[1], arrow[2]} <= participants, line
