@@ -14,8 +14,8 @@ from faust.assignor.client_assignment import ClientAssignment, ClientMetadata
 from faust.assignor.partition_assignor import PartitionAssignor
 from yarl import URL
 
-from runtime.group.placement import Share, place
-from runtime.group.reachability import Claim, network_identity, refusals
+from runtime.group.placement import MemberPlacement, place
+from runtime.group.reachability import MemberInfo, network_identity, refused_members
 
 
 class Metadata(  # type: ignore[call-arg]
@@ -107,12 +107,12 @@ class Assignor(PartitionAssignor):
             return super()._perform_assignment(_Capped(cluster, least), member_metadata)
         clients = {member: self._get_client_metadata(metadata) for member, metadata in member_metadata.items()}
         self._update_member_urls(clients)
-        refused = refusals({member: _claim(client) for member, client in clients.items()})
+        refused = refused_members({member: _claim(client) for member, client in clients.items()})
         before = {
             member: _share(client.assignment, least) for member, client in clients.items() if member not in refused
         }
         shares = place(before, least, self.replicas)
-        given = shares | {member: Share() for member in refused}
+        given = shares | {member: MemberPlacement() for member in refused}
         told = self._protocol_assignments(
             {
                 member: ClientAssignment(
@@ -136,12 +136,12 @@ class Assignor(PartitionAssignor):
         assignment.user_data = self._compress(metadata.dumps())
 
 
-def _claim(client: Metadata) -> Claim:
-    return Claim(client.url, client.instance, client.since, client.network, client.accepted)
+def _claim(client: Metadata) -> MemberInfo:
+    return MemberInfo(client.url, client.instance, client.since, client.network, client.accepted)
 
 
-def _share(assignment: ClientAssignment, partitions: int) -> Share:
-    return Share(
+def _share(assignment: ClientAssignment, partitions: int) -> MemberPlacement:
+    return MemberPlacement(
         {p for numbers in assignment.actives.values() for p in numbers if p < partitions},
         {p for numbers in assignment.standbys.values() for p in numbers if p < partitions},
     )

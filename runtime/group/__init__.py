@@ -1,1 +1,1 @@
-"""Consumer groups: which services share one, who owns which partition, offsets that move between groups."""
+"""Consumer groups: assignment of partitions, members' reachability, and offset migration between compositions."""

@@ -1,13 +1,12 @@
-"""Before a worker joins its group: the group goes on where other compositions of its services stopped.
+"""Migrates committed offsets from earlier compositions of a worker's services to its own group, before it joins.
 
-Looks at the groups that share a service with it, and commits for its own where its services go on, which
-`runtime/group/composition.py` finds.
+Reads the offsets of all groups that share a service with the worker's group, and commits for its own group where its
+services resume. `runtime/group/composition.py` computes that.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
@@ -17,7 +16,14 @@ from aiokafka.errors import CommitFailedError, KafkaError, for_code
 from runtime.common.settings import Settings
 from runtime.data_loss.losses import LossCause, LossPath, LossReporter
 from runtime.errors import CompositionInUse, NoCommonOffset
-from runtime.group.composition import CommittedGroup, ResumePoint, furthest, furthest_behind, outdated, services_of
+from runtime.group.composition import (
+    CommittedGroup,
+    ResumePoint,
+    lowest_position,
+    processed_until,
+    services_of,
+    superseded,
+)
 from runtime.kafka import aiokafka_internals, clients
 from runtime.kafka.clients import KafkaNames
 from runtime.model.records import CONSUMED_BY, Header, TopicPartition
@@ -26,38 +32,50 @@ from runtime.model.topology import Topology
 log = logging.getLogger(__name__)
 
 _RETRY_S = 0.5
+"""Seconds between two attempts after an error of the broker."""
+
 _POLL_S = 0.05
+"""Seconds between two requests while a rebalance or a transaction is in progress."""
 
 
 async def migrate_offsets(settings: Settings, topology: Topology, lost: LossReporter) -> None:
-    """Makes the worker's group go on where other compositions of its services stopped. To be awaited before it joins.
+    """Makes the worker's group resume where other compositions of its services stopped. Call it before it joins.
 
-    Does nothing if there are none, or if the group is running. Waits until transactions of others in flight are over.
-    Raises `CompositionInUse` if another composition of these services is running, or if they stopped at different
-    places, so that going on would decide messages twice or never; and `RecordsLost`.
+    Does nothing if there are no such compositions, or if the group has members already. Waits until open transactions
+    have ended.
+
+    Arguments:
+        settings: of the worker.
+        topology: its services.
+        lost: gets the ranges of records that were removed before a service read them.
+
+    Raises:
+        CompositionInUse: another composition of these services is running, or they stopped at different offsets, so
+            that no offset exists at which none would process a message twice or never.
+        RecordsLost: records are lost and ON_LOST_RECORDS=stop.
     """
     while True:
         try:
-            await _adopt(settings, topology, lost)
+            await _migrate(settings, topology, lost)
         except KafkaError as error:
             if not error.retriable:
                 raise
-            log.warning("looking for other compositions failed, trying again error=%r", error)
+            log.warning("offset migration failed, retried error=%r", error)
             await asyncio.sleep(_RETRY_S)
         else:
             return
 
 
-async def _adopt(settings: Settings, topology: Topology, lost: LossReporter) -> None:
+async def _migrate(settings: Settings, topology: Topology, lost: LossReporter) -> None:
     names = KafkaNames(settings.topic_prefix)
-    async with _admin(settings) as admin:
-        related = await _related(admin, names, topology)
+    async with clients.admin(settings) as admin:
+        related = await _related_groups(admin, names, topology)
         members = await _members(admin, names.group(topology.group)) if topology.group in related else []
-        _refuse_beside_earlier(names.group(topology.group), members)
+        _reject_earlier_versions(names.group(topology.group), members)
         if members or not related - {topology.group}:
-            return  # who runs in it adopted before it joined
+            return  # the members of the group migrated its offsets before they joined
         for name in sorted(related - {topology.group}):
-            await _refuse_if_running(admin, names, topology, name)
+            await _reject_if_running(admin, names, topology, name)
     consumer = clients.standalone_consumer(settings)
     await consumer.start()
     try:
@@ -67,17 +85,17 @@ async def _adopt(settings: Settings, topology: Topology, lost: LossReporter) -> 
             for name in related | {topology.group}
         ]
         own = next(g for g in groups if g.name == topology.group)
-        # A group that has committed nothing here has decided nothing here; it may be of another deployment.
-        others = [g for g in groups if g is not own and g.committed and not outdated(g, own, readers)]
+        # A group without offsets here has processed nothing here; it may belong to another deployment.
+        others = [g for g in groups if g is not own and g.committed and not superseded(g, own, readers)]
         if not others:
             return
-        offsets = await _goes_on_at(consumer, names, own, others, readers, lost)
+        offsets = await _resume_offsets(consumer, names, own, others, readers, lost)
     finally:
         await consumer.stop()
     ahead = {tp: offset for tp, offset in offsets.items() if offset > own.committed.get(tp, -1)}
     if ahead:
         await _commit(settings, names, topology.group, ahead)
-        log.info("adopted from=%s partitions=%d", [g.name for g in others], len(ahead))
+        log.info("offsets migrated from_groups=%s partitions=%d", [g.name for g in others], len(ahead))
 
 
 def _readers(topology: Topology, partitions: int) -> dict[TopicPartition, frozenset[str]]:
@@ -89,40 +107,29 @@ def _readers(topology: Topology, partitions: int) -> dict[TopicPartition, frozen
     }
 
 
-@asynccontextmanager
-async def _admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
-    admin = AIOKafkaAdminClient(
-        bootstrap_servers=settings.kafka_bootstrap_servers, request_timeout_ms=clients.REQUEST_TIMEOUT_MS
-    )
-    await admin.start()
-    try:
-        yield admin
-    finally:
-        await admin.close()
-
-
-async def _related(admin: AIOKafkaAdminClient, names: KafkaNames, topology: Topology) -> set[str]:
-    """The groups that, by their names, share a service with the plan; its own among them if it exists."""
+async def _related_groups(admin: AIOKafkaAdminClient, names: KafkaNames, topology: Topology) -> set[str]:
+    """The groups that share a service with the topology, by their names; its own group if it exists."""
     services = {s.name for s in topology.services}
     groups = [
         names.logical(group)
         for group, protocol in await admin.list_consumer_groups()
-        if group.startswith(names.prefix) and protocol in {"consumer", ""}  # "": nobody has joined it yet
+        if group.startswith(names.prefix) and protocol in {"consumer", ""}  # "": no member has joined it yet
     ]
     return {name for name in groups if not services.isdisjoint(services_of(name))}
 
 
 async def _describe(admin: AIOKafkaAdminClient, group: str) -> tuple[str, list[Any]]:
     """State and members of a group."""
-    (response,) = await admin.describe_consumer_groups([group])  # aiokafka misreads an answer about several
+    (response,) = await admin.describe_consumer_groups([group])  # aiokafka misreads a response about several groups
+    # Relies on the fields of DescribeGroups responses by position, here and where members are read: [3] is metadata.
     ((code, _name, state, _type, _protocol, members),) = response.groups
     if code:
-        raise for_code(code)(f"describing group {group}")
+        raise for_code(code)(f"cannot describe group {group}")
     return state, members
 
 
 async def _members(admin: AIOKafkaAdminClient, group: str) -> list[Any]:
-    """The members of a group, with what they say of themselves, which is told between rebalances only."""
+    """The members of a group with their metadata, which the coordinator has only while no rebalance is in progress."""
     state, members = await _describe(admin, group)
     while state in {"PreparingRebalance", "CompletingRebalance"}:
         await asyncio.sleep(_POLL_S)
@@ -130,31 +137,31 @@ async def _members(admin: AIOKafkaAdminClient, group: str) -> list[Any]:
     return members
 
 
-def _refuse_beside_earlier(group: str, members: Collection[Any]) -> None:
-    """Raises `CompositionInUse` if a member is of a version that drops from rows what it does not know.
+def _reject_earlier_versions(group: str, members: Collection[Any]) -> None:
+    """Raises `CompositionInUse` if a member is of a version that drops unknown fields from rows.
 
-    It would write back the row of an order without the payments that this version has counted in it.
+    It would write the row of an order without the payments that this version has added to it.
     """
     earlier = [m for m in members if not aiokafka_internals.names_instance(m[3])]
     if earlier:
         raise CompositionInUse(
             f"{len(earlier)} member(s) of group {group} are of an earlier version, which would lose payments and "
-            "check-ins that this version has counted: stop them first (one that was killed is forgotten after its "
+            "check-ins that this version has counted: stop them first (a killed one leaves the group after its "
             "SESSION_TIMEOUT_S)"
         )
 
 
-async def _refuse_if_running(admin: AIOKafkaAdminClient, names: KafkaNames, topology: Topology, name: str) -> None:
-    """Raises `CompositionInUse` if the group has members that read what the services they share with the plan read."""
+async def _reject_if_running(admin: AIOKafkaAdminClient, names: KafkaNames, topology: Topology, name: str) -> None:
+    """Raises `CompositionInUse` if the group has members that read an input of a service that it shares with us."""
     shared = {s.name: s for s in topology.services if s.name in services_of(name)}
     topics = {names.topic(t.name) for s in shared.values() for t in s.topics}
     members = await _members(admin, names.group(name))
-    # With a prefix that starts like ours, another deployment's groups look like ours. Their topics do not.
+    # A group of a deployment whose prefix starts with ours has a name like ours, but reads other topics.
     running = [m for m in members if not topics.isdisjoint(aiokafka_internals.subscribed_topics(m[3]))]
     if running:
         raise CompositionInUse(
             f"{', '.join(sorted(shared))} runs already, in group {names.group(name)} with {len(running)} member(s): "
-            "stop its workers first (one that was killed is forgotten after its SESSION_TIMEOUT_S)"
+            "stop its workers first (a killed one leaves the group after its SESSION_TIMEOUT_S)"
         )
 
 
@@ -165,7 +172,7 @@ async def _committed(
     return {names.partition(tp): offset for tp, offset in found.items() if offset is not None}
 
 
-async def _goes_on_at(
+async def _resume_offsets(
     consumer: AIOKafkaConsumer,
     names: KafkaNames,
     own: CommittedGroup,
@@ -173,67 +180,70 @@ async def _goes_on_at(
     readers: Mapping[TopicPartition, Collection[str]],
     lost: LossReporter,
 ) -> dict[TopicPartition, int]:
-    """Where `own` goes on in what it shares with the others, if anybody has begun. Raises `CompositionInUse`."""
+    """Where `own` resumes in the partitions that it shares with the others. Raises `CompositionInUse`."""
     shared = frozenset[str]().union(*(g.services for g in others))
     read = {names.physical(tp): services for tp, services in readers.items() if not shared.isdisjoint(services)}
     starts = await aiokafka_internals.log_starts(consumer, read)
     ends = await aiokafka_internals.log_ends(consumer, read, committed=False)
-    cuts: dict[TopicPartition, ResumePoint] = {}
+    points: dict[TopicPartition, ResumePoint] = {}
     for physical, services in read.items():
         tp = names.partition(physical)
-        # What retention removed is nobody's to decide any more.
-        positions = {s: max(furthest(s, tp, [own, *others]), starts[physical]) for s in services}
-        cuts[tp] = ResumePoint(own.name, positions, ends[physical])
-    await _see_tails(consumer, names, own.name, {tp: cut for tp, cut in cuts.items() if cut.start < cut.end})
+        # Records that retention removed need no processing any more.
+        positions = {s: max(processed_until(s, tp, [own, *others]), starts[physical]) for s in services}
+        points[tp] = ResumePoint(own.name, positions, ends[physical])
+    await _observe_tails(
+        consumer, names, own.name, {tp: point for tp, point in points.items() if point.start < point.end}
+    )
     result: dict[TopicPartition, int] = {}
-    for tp, cut in cuts.items():
+    for tp, point in points.items():
         start, services = starts[names.physical(tp)], readers[tp]
-        behind = furthest_behind(services, tp, [own, *others])
-        if behind is not None and (behind < start == cut.offset or behind > cut.end):
-            result[tp] = behind  # who takes the partition over finds what is gone, and passes over it for good
-        elif cut.offset:
-            result[tp] = cut.offset
+        behind = lowest_position(services, tp, [own, *others])
+        if behind is not None and (behind < start == point.offset or behind > point.end):
+            result[tp] = behind  # the rebalance that assigns the partition reports the lost range and skips it
+        elif point.offset:
+            result[tp] = point.offset
             if behind is not None and behind < start:
                 lost.report(*tp, behind, start, LossPath.INPUT, LossCause.REMOVED)
     return result
 
 
-async def _see_tails(
-    consumer: AIOKafkaConsumer, names: KafkaNames, own: str, cuts: Mapping[TopicPartition, ResumePoint]
+async def _observe_tails(
+    consumer: AIOKafkaConsumer, names: KafkaNames, own: str, points: Mapping[TopicPartition, ResumePoint]
 ) -> None:
-    """Shows each cut what lies between its start and its end. Raises `CompositionInUse`."""
-    todo = {names.physical(tp): cut for tp, cut in cuts.items()}
+    """Feeds each resume point the messages between its start and its end. Raises `CompositionInUse`."""
+    todo = {names.physical(tp): point for tp, point in points.items()}
     while todo:
         stable = await aiokafka_internals.log_ends(consumer, todo, committed=True)
-        if all(stable[tp] >= cut.end for tp, cut in todo.items()):
+        if all(stable[tp] >= point.end for tp, point in todo.items()):
             break
-        await asyncio.sleep(_POLL_S)  # until the transactions are over that were open when the ends were asked for
+        await asyncio.sleep(_POLL_S)  # a transaction is open that was open when the ends were read
     consumer.assign(list(todo))
-    for tp, cut in todo.items():
-        consumer.seek(tp, cut.start)
+    for tp, point in todo.items():
+        consumer.seek(tp, point.start)
     while todo:
         for tp, records in (await consumer.getmany(timeout_ms=200, max_records=5000)).items():
-            cut = cuts[names.partition(tp)]
+            point = points[names.partition(tp)]
             try:
                 for record in records:
-                    cut.see(record.offset, _mark(record.headers))
-                    if record.last_offset is not None:  # nobody can tell whether it was marked
-                        cut.see(record.last_offset, None)
-            except NoCommonOffset as torn:
+                    point.observe(record.offset, _consumed_by(record.headers))
+                    if record.last_offset is not None:  # unreadable, its headers too
+                        point.observe(record.last_offset, None)
+            except NoCommonOffset as error:
                 raise CompositionInUse(
-                    f"{own} cannot go on where its services stopped, for they stopped at different places: in "
-                    f"{tp.topic}[{tp.partition}], which ends at {cut.end}, {torn}, while others have decided it or "
-                    f"what follows. Run {torn.first} by itself until its lag is 0, stop it, and start {own} again"
+                    f"{own} cannot resume where its services stopped, because they stopped at different offsets: in "
+                    f"{tp.topic}[{tp.partition}], which ends at {point.end}, {error}, while others have processed "
+                    f"it or later ones. Run {error.first} by itself until its lag is 0, stop it, and start {own} again"
                 ) from None
-        reached = aiokafka_internals.positions(consumer)  # also behind the markers at the end
-        todo = {tp: cut for tp, cut in todo.items() if reached[tp] < cut.end}
+        reached = aiokafka_internals.positions(consumer)  # also after control records at the end
+        todo = {tp: point for tp, point in todo.items() if reached[tp] < point.end}
 
 
-def _mark(headers: Iterable[Header]) -> str | None:
+def _consumed_by(headers: Iterable[Header]) -> str | None:
     return next(((value or b"").decode(errors="replace") for name, value in headers if name == CONSUMED_BY), None)
 
 
 async def _commit(settings: Settings, names: KafkaNames, group: str, offsets: Mapping[TopicPartition, int]) -> None:
+    # Relies on aiokafka committing without a member id for a consumer that never joins.
     consumer = clients.non_member_consumer(settings, names.group(group))
     await consumer.start()
     try:
@@ -241,7 +251,7 @@ async def _commit(settings: Settings, names: KafkaNames, group: str, offsets: Ma
         consumer.assign(list(physical))
         await consumer.commit(physical)
     except CommitFailedError:
-        # The group has members by now. Each of them adopted before it joined, from the same groups that stood still.
-        log.info("adopted by another worker meanwhile")
+        # The group has members by now. Each migrated the offsets before it joined, from the same stopped groups.
+        log.info("offsets migrated by another worker")
     finally:
         await consumer.stop()

@@ -1,95 +1,99 @@
-"""Which member of a group owns which partitions, and which keep copies of them: a pure function.
+"""Places a group's partitions and their standby replicas on its members. Pure.
 
-Kept in this order: the loads are even; who has a partition keeps it; what has to move goes to whoever has a copy; the
-copies of what one owns are spread over the others, so that each has room for its part; they stay where they are.
+Goals, most important first: every member owns equally many partitions; an owner keeps its partitions; a partition that
+moves goes to a standby; the standbys of one owner's partitions are spread over the others, so that each has capacity
+for its part if the owner fails; standbys stay where they are.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-_MOST_ROUNDS = 8
-"""One is enough for nearly every group, two for all that were ever seen."""
+_MAX_ROUNDS = 8
+"""Rounds until a placement is stable: one for nearly every group, two for all that were ever observed."""
 
 
 @dataclass(slots=True)
-class Share:
-    """Partitions of one member: those it owns, and those it is standby of."""
+class MemberPlacement:
+    """The partitions that one member owns, and those of which it has a standby replica."""
 
     owned: set[int] = field(default_factory=set)
     standby: set[int] = field(default_factory=set)
 
 
-def place(members: Mapping[str, Share], partitions: int, replicas: int) -> dict[str, Share]:
-    """The new shares of all members, who say what they have now.
+def place(members: Mapping[str, MemberPlacement], partitions: int, replicas: int) -> dict[str, MemberPlacement]:
+    """Returns the new placement of all members.
 
     Arguments:
-        members: by member id. Two may say that they own the same partition: one of them has been away.
-        partitions: how many there are, numbered from 0.
-        replicas: how many members besides its owner keep a copy of a partition, if there are so many.
+        members: the current placement by member id. Two members may claim one partition: one of them was disconnected.
+        partitions: number of partitions, numbered from 0.
+        replicas: standby replicas of each partition, if there are enough members.
     """
-    shares = _place(members, partitions, replicas)
-    for _ in range(_MOST_ROUNDS):
-        # Who owns what has changed by it, so copies may have a better place: else the next rebalance would move them.
-        if (again := _place(shares, partitions, replicas)) == shares:
+    placed = _place(members, partitions, replicas)
+    for _ in range(_MAX_ROUNDS):
+        # New owners may make better places for standbys. Without another round, the next rebalance would move them.
+        if (improved := _place(placed, partitions, replicas)) == placed:
             break
-        shares = again
-    return shares
+        placed = improved
+    return placed
 
 
-def _place(members: Mapping[str, Share], partitions: int, replicas: int) -> dict[str, Share]:
-    shares = _place_owners(members, partitions)
-    _place_standbys(members, shares, partitions, min(replicas, len(shares) - 1))
-    return shares
+def _place(members: Mapping[str, MemberPlacement], partitions: int, replicas: int) -> dict[str, MemberPlacement]:
+    placed = _place_owners(members, partitions)
+    _place_standbys(members, placed, partitions, min(replicas, len(placed) - 1))
+    return placed
 
 
-def _place_owners(members: Mapping[str, Share], partitions: int) -> dict[str, Share]:
+def _place_owners(members: Mapping[str, MemberPlacement], partitions: int) -> dict[str, MemberPlacement]:
     names = sorted(members)
-    least, larger = divmod(partitions, len(names))
-    shares = {name: Share() for name in names}
+    minimum, with_one_more = divmod(partitions, len(names))
+    placed = {name: MemberPlacement() for name in names}
 
-    def room(name: str) -> bool:
-        owned = len(shares[name].owned)
-        return owned < least or (owned == least and sum(len(s.owned) > least for s in shares.values()) < larger)
+    def has_capacity(name: str) -> bool:
+        owned = len(placed[name].owned)
+        larger = sum(len(member.owned) > minimum for member in placed.values())
+        return owned < minimum or (owned == minimum and larger < with_one_more)
 
-    def had(name: str, partition: int) -> bool:
+    def has_state(name: str, partition: int) -> bool:
         return partition in members[name].owned or partition in members[name].standby
 
-    moving = set(range(partitions))
+    unplaced = set(range(partitions))
     for name in sorted(names, key=lambda name: (-len(members[name].owned), name)):
-        # What others have a copy of is let go of first.
-        for partition in sorted(members[name].owned, key=lambda p: sum(had(other, p) for other in names)):
-            if partition in moving and room(name):
-                shares[name].owned.add(partition)
-                moving.remove(partition)
-    while moving:
-        # The partition with the least choice of where to go is next.
-        able = [name for name in names if room(name)]
-        warm = {p: [name for name in able if had(name, p)] for p in moving}
-        partition = min(moving, key=lambda p: (len(warm[p]) or len(names), p))
-        to = min(warm[partition] or able, key=lambda name: (len(shares[name].owned), name))
-        shares[to].owned.add(partition)
-        moving.remove(partition)
-    return shares
+        # A member that has too many keeps those without a standby, and releases the others.
+        for partition in sorted(members[name].owned, key=lambda p: sum(has_state(other, p) for other in names)):
+            if partition in unplaced and has_capacity(name):
+                placed[name].owned.add(partition)
+                unplaced.remove(partition)
+    while unplaced:
+        # The partition with the fewest candidates comes first.
+        candidates = [name for name in names if has_capacity(name)]
+        warm = {p: [name for name in candidates if has_state(name, p)] for p in unplaced}
+        partition = min(unplaced, key=lambda p: (len(warm[p]) or len(names), p))
+        to = min(warm[partition] or candidates, key=lambda name: (len(placed[name].owned), name))
+        placed[to].owned.add(partition)
+        unplaced.remove(partition)
+    return placed
 
 
-def _place_standbys(members: Mapping[str, Share], shares: dict[str, Share], partitions: int, replicas: int) -> None:
-    owners = {partition: name for name, share in shares.items() for partition in share.owned}
+def _place_standbys(
+    members: Mapping[str, MemberPlacement], placed: dict[str, MemberPlacement], partitions: int, replicas: int
+) -> None:
+    owners = {partition: name for name, member in placed.items() for partition in member.owned}
 
-    def rank(name: str, partition: int, least: int) -> tuple[bool, bool, bool, int, int, str]:
-        share, siblings = shares[name], shares[owners[partition]].owned
-        copies = len(share.standby & siblings)
-        crowded = copies >= -(-len(siblings) * replicas // (len(shares) - 1)) or len(share.owned) > least
+    def rank(name: str, partition: int, fewest: int) -> tuple[bool, bool, bool, int, int, str]:
+        member, owned_together = placed[name], placed[owners[partition]].owned
+        replicas_here = len(member.standby & owned_together)
+        even_part = -(-len(owned_together) * replicas // (len(placed) - 1))
         return (
-            crowded,  # it would have no room for all that the owner leaves
-            partition not in members[name].owned,  # who owned it until now has all of it
+            replicas_here >= even_part or len(member.owned) > fewest,  # no capacity to succeed the owner
+            partition not in members[name].owned,  # the previous owner has the whole state
             partition not in members[name].standby,
-            copies,
-            len(share.standby),
+            replicas_here,
+            len(member.standby),
             name,
         )
 
     for partition in range(partitions):
         for _ in range(replicas):
-            able = [n for n in shares if partition not in shares[n].owned and partition not in shares[n].standby]
-            least = min(len(shares[name].owned) for name in able)
-            shares[min(rank(name, partition, least) for name in able)[-1]].standby.add(partition)
+            candidates = [n for n in placed if partition not in placed[n].owned and partition not in placed[n].standby]
+            fewest = min(len(placed[name].owned) for name in candidates)
+            placed[min(rank(name, partition, fewest) for name in candidates)[-1]].standby.add(partition)

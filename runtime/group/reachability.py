@@ -1,7 +1,7 @@
-"""Which members of a group the others cannot reach under the URL that they advertise: a pure function.
+"""Finds the members of a group whose advertised URL does not lead the other members to them. Pure.
 
-Requests go to the owner of their key by its URL. Two members of one URL, or a member whose URL means another machine to
-each of the others, make most requests fail for ever; so such a member is given nothing, and told why.
+Requests are forwarded to a key's owner by its URL. Two members with one URL, or a member whose URL is another machine
+on each host, would make most requests fail for ever. The group assigns nothing to such a member, and tells it why.
 """
 
 import ipaddress
@@ -13,18 +13,18 @@ from pathlib import Path
 
 from yarl import URL
 
-_REMEDY = "set ADVERTISED_URL to one under which the other workers reach this one, and no other"
+_REMEDY = "set ADVERTISED_URL to a URL under which the other workers reach this worker and no other"
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """What a member says of itself when it joins.
+class MemberInfo:
+    """What a member reports about itself when it joins.
 
     Arguments:
-        url: that it advertises.
-        instance: of its process, random; empty for a member of an earlier version, which says nothing of itself and
-            cannot be told anything.
-        since: when it started, seconds since 1970 by its own clock.
+        url: its advertised URL.
+        instance: random id of its process; empty for a member of an earlier version, which reports nothing else and
+            cannot be refused.
+        since: its start, seconds since 1970 on its own clock.
         network: see `network_identity`.
         accepted: whether the group has accepted it before.
     """
@@ -37,9 +37,9 @@ class Claim:
 
 
 def network_identity() -> str:
-    """Names the network stack of this process: whoever has the same one means the same by 127.0.0.1.
+    """Identifies the network stack of this process: within one, 127.0.0.1 is the same for all processes.
 
-    On Linux that is a kernel, by its boot, and a network namespace: two containers of one machine differ.
+    On Linux it consists of the kernel's boot id and the network namespace, so two containers of one machine differ.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -48,49 +48,50 @@ def network_identity() -> str:
         return f"{socket.gethostname()}/{os.name}"
 
 
-def refusals(claims: Mapping[str, Claim]) -> dict[str, str]:
-    """The members that are to be given nothing, each with the reason. Never all of them.
+def refused_members(members: Mapping[str, MemberInfo]) -> dict[str, str]:
+    """The members to refuse, with the reason of each. Never all of them.
 
-    Who was accepted before stays so before others, then who started first: a rebalance changes nothing by itself.
+    Of members in conflict, one that was accepted before stays, then the one that started first: a rebalance without
+    changes refuses the same members.
     """
-    unreachable = _unreachable(claims)
-    rest = {member: claim for member, claim in claims.items() if member not in unreachable}
-    return unreachable | _doubled(rest)
+    unreachable = _unreachable(members)
+    reachable = {member_id: info for member_id, info in members.items() if member_id not in unreachable}
+    return unreachable | _duplicates(reachable)
 
 
-def _unreachable(claims: Mapping[str, Claim]) -> dict[str, str]:
-    """Those whose URL means nothing on another host, in a group of several hosts."""
-    local = {member: claim for member, claim in claims.items() if claim.instance and _is_local(claim.url)}
-    if len({claim.network for claim in claims.values() if claim.instance}) < 2 or not local:
+def _unreachable(members: Mapping[str, MemberInfo]) -> dict[str, str]:
+    """In a group of several hosts, the members whose URL is local to each host."""
+    local = {member_id: info for member_id, info in members.items() if info.instance and _is_local(info.url)}
+    if len({info.network for info in members.values() if info.instance}) < 2 or not local:
         return {}
     kept = None
-    if len(local) == len(claims):  # among themselves those of one host reach each other
+    if len(local) == len(members):  # no member is reachable from elsewhere: those of one host keep each other
         kept = min(local.values(), key=_rank).network
     return {
-        member: f"workers of this group on other hosts cannot reach {claim.url}: {_REMEDY}"
-        for member, claim in local.items()
-        if claim.network != kept
+        member_id: f"workers of this group on other hosts cannot reach {info.url}: {_REMEDY}"
+        for member_id, info in local.items()
+        if info.network != kept
     }
 
 
-def _doubled(claims: Mapping[str, Claim]) -> dict[str, str]:
-    """All but one of those that advertise one URL."""
+def _duplicates(members: Mapping[str, MemberInfo]) -> dict[str, str]:
+    """Of the members that advertise one URL, all but the first in rank."""
     result = {}
-    first: dict[tuple[str, str | None, int | None], Claim] = {}
-    for member, claim in sorted(claims.items(), key=lambda item: _rank(item[1])):
-        url = URL(claim.url)
-        known = first.setdefault((url.scheme, url.host, url.port), claim)
-        if claim.instance not in {known.instance, ""}:
-            result[member] = f"another worker of this group advertises {claim.url}, too: {_REMEDY}"
+    first: dict[tuple[str, str | None, int | None], MemberInfo] = {}
+    for member_id, info in sorted(members.items(), key=lambda item: _rank(item[1])):
+        url = URL(info.url)
+        known = first.setdefault((url.scheme, url.host, url.port), info)
+        if info.instance not in {known.instance, ""}:
+            result[member_id] = f"another worker of this group advertises {info.url}, too: {_REMEDY}"
     return result
 
 
-def _rank(claim: Claim) -> tuple[bool, bool, float, str]:
-    return bool(claim.instance), not claim.accepted, claim.since, claim.instance
+def _rank(info: MemberInfo) -> tuple[bool, bool, float, str]:
+    return bool(info.instance), not info.accepted, info.since, info.instance
 
 
 def _is_local(url: str) -> bool:
-    """Whether a URL leads each host to itself: a loopback address, or one that stands for all addresses."""
+    """Whether a URL is each host itself: a loopback address, or a wildcard address."""
     host = (URL(url).host or "").rstrip(".").lower()
     try:
         address = ipaddress.ip_address(host.partition("%")[0])

@@ -1,10 +1,13 @@
 """Configuration of every Kafka client, and the physical names of topics and groups."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka import TopicPartition as Physical
+from aiokafka.admin import AIOKafkaAdminClient
 
 from runtime.common.settings import Settings
 from runtime.kafka import unpacker
@@ -86,6 +89,19 @@ def standalone_consumer(settings: Settings, partition_bytes: int = 4 * 1024 * 10
 def non_member_consumer(settings: Settings, group: str) -> AIOKafkaConsumer:
     """A consumer that commits for a group without joining it, which the broker allows while the group is empty."""
     return AIOKafkaConsumer(group_id=group, **_consumer_options(settings))
+
+
+@asynccontextmanager
+async def admin(settings: Settings, request_timeout_ms: int = REQUEST_TIMEOUT_MS) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A started admin client, closed at the end of the block."""
+    client = AIOKafkaAdminClient(
+        bootstrap_servers=settings.kafka_bootstrap_servers, request_timeout_ms=request_timeout_ms
+    )
+    await client.start()
+    try:
+        yield client
+    finally:
+        await client.close()
 
 
 def _producer_options(settings: Settings) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from runtime.common.settings import Settings
 from runtime.errors import PartitionCountMismatch
+from runtime.kafka import clients
 from runtime.kafka.clients import KafkaNames
 from runtime.model.topology import Topology
 from schemas import topics
@@ -41,7 +42,7 @@ def topics_of(topology: Topology) -> dict[str, dict[str, str]]:
 def _with_dead_letters(wanted: Iterable[Topic]) -> dict[str, dict[str, str]]:  # type: ignore[type-arg]
     result: dict[str, dict[str, str]] = {}
     for topic in wanted:
-        result[topic.name] = topic.kept.config()
+        result[topic.name] = topic.retention.config()
         result[topic.dead_letters] = topics.FORTNIGHT.config()
     return result
 
@@ -54,20 +55,16 @@ async def ensure_topics(settings: Settings, wanted: TopicConfigs) -> None:
     partitions count (`runtime.faust_adapter.assignor`).
     """
     names = KafkaNames(settings.topic_prefix)
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers, request_timeout_ms=30_000)
-    await admin.start()
-    try:
-        have = set(await admin.list_topics())
+    async with clients.admin(settings, request_timeout_ms=30_000) as admin:
+        existing = set(await admin.list_topics())
         missing = [
             NewTopic(names.topic(name), settings.partitions, settings.replication_factor, topic_configs=dict(config))
             for name, config in wanted.items()
-            if names.topic(name) not in have
+            if names.topic(name) not in existing
         ]
         if missing:
             await _create(admin, missing)
         await _check(admin, [names.topic(name) for name in wanted], settings.partitions)
-    finally:
-        await admin.close()
 
 
 async def _create(admin: AIOKafkaAdminClient, missing: list[NewTopic]) -> None:
@@ -82,16 +79,16 @@ async def _create(admin: AIOKafkaAdminClient, missing: list[NewTopic]) -> None:
 async def _check(admin: AIOKafkaAdminClient, wanted: list[str], partitions: int) -> None:
     for _ in range(100):
         described = await admin.describe_topics(wanted)
-        waiting = [
+        leaderless = [
             t["topic"]
             for t in described
             if t["error_code"] or not t["partitions"] or any(p["leader"] < 0 for p in t["partitions"])
         ]
-        if not waiting:
+        if not leaderless:
             break
         await asyncio.sleep(0.1)
     else:
-        raise KafkaError(f"topics without a leader after 10 s: {', '.join(waiting)}")
+        raise KafkaError(f"topics without a leader after 10 s: {', '.join(leaderless)}; check the brokers, and retry")
     counts = {topic["topic"]: len(topic["partitions"]) for topic in described}
     for name, count in counts.items():
         if count > partitions == counts.get(name + topics.DEAD_LETTERS):

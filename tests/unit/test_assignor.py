@@ -1,4 +1,4 @@
-"""What the group's leader tells the members, in Faust's protocol."""
+"""The assignment that a group's leader sends to the members, in Faust's protocol."""
 
 from types import SimpleNamespace
 
@@ -22,7 +22,7 @@ def assignor(name, replicas=1):
 
 
 def rebalance(members, topics=TOPICS, cluster=CLUSTER):
-    """One generation: all tell what they have, the first one places, and all are told."""
+    """One generation: all members report, the first one places, and all get their assignment."""
     topics = topics if isinstance(topics, dict) else dict.fromkeys(members, topics)
     joined = {
         name: ConsumerProtocolMemberMetadata.decode(members[name].metadata(topics[name]).encode()) for name in members
@@ -34,7 +34,7 @@ def rebalance(members, topics=TOPICS, cluster=CLUSTER):
     return {name: {topic: sorted(numbers) for topic, numbers in told[name].assignment} for name in members}
 
 
-def test_every_member_learns_who_owns_what_and_who_keeps_copies():
+def test_every_member_learns_all_owners_and_standbys():
     members = {name: assignor(name) for name in "ab"}
     given = rebalance(members)
 
@@ -49,7 +49,7 @@ def test_every_member_learns_who_owns_what_and_who_keeps_copies():
         assert all("t-orders" in topics for topics in member.external_topics_metadata().values())
 
 
-def test_what_was_owned_stays_and_a_copy_is_promoted():
+def test_owned_partitions_stay_and_a_standby_is_promoted():
     members = {name: assignor(name) for name in "abc"}
     before = rebalance(members)
     copies = {name: {tp.partition for tp in m.assigned_standbys()} for name, m in members.items()}
@@ -62,7 +62,7 @@ def test_what_was_owned_stays_and_a_copy_is_promoted():
         assert taken <= copies[name]
 
 
-def test_a_worker_that_starts_is_given_what_is_on_its_disk():
+def test_a_starting_worker_is_assigned_the_state_on_its_disk():
     members = {name: assignor(name) for name in "ab"}
     members["b"].found(TOPICS, {1, 3})
     given = rebalance(members)
@@ -70,14 +70,14 @@ def test_a_worker_that_starts_is_given_what_is_on_its_disk():
     assert given["b"]["t-orders"] == [1, 3]
 
 
-def test_one_worker_alone_has_no_copies():
+def test_a_single_worker_has_no_standbys():
     members = {"a": assignor("a")}
     assert rebalance(members) == {"a": {topic: [0, 1, 2, 3] for topic in TOPICS}}
     assert members["a"].standbys() == {}
 
 
 @pytest.mark.parametrize("replicas", [0, 1])
-def test_members_that_read_different_topics_are_each_given_only_what_they_read(replicas):
+def test_members_that_read_different_topics_are_assigned_only_those(replicas):
     members = {name: assignor(name, replicas) for name in "ab"}
     given = rebalance(members, {"a": TOPICS, "b": {"t-orders"}})
 
@@ -87,7 +87,7 @@ def test_members_that_read_different_topics_are_each_given_only_what_they_read(r
 
 
 @pytest.mark.parametrize("subscription", [TOPICS, {"a": TOPICS, "b": {"t-orders"}}], ids=["alike", "in an upgrade"])
-def test_of_a_topic_that_was_given_more_partitions_owners_stay_and_the_others_are_read_too(subscription):
+def test_owners_of_a_topic_that_grew_stay_and_its_new_partitions_are_read(subscription):
     raised = {"t-orders": set(range(10)), "t-validations": {0, 1, 2, 3}}
     members = {name: assignor(name) for name in "ab"}
     for member in members.values():
@@ -108,7 +108,7 @@ def test_of_a_topic_that_was_given_more_partitions_owners_stay_and_the_others_ar
 
 
 class Earlier(Assignor):
-    """A member of a version that says nothing of itself and knows nothing of refusals."""
+    """A member of an earlier version: it reports nothing about itself and cannot be refused."""
 
     _metadata = PartitionAssignor._metadata
     on_assignment = PartitionAssignor.on_assignment
@@ -130,7 +130,7 @@ def partitions_of(given):
     return {name: topics["t-orders"] for name, topics in given.items()}
 
 
-def test_the_second_of_one_url_is_given_nothing_and_told_why_until_the_first_is_gone():
+def test_the_second_member_of_one_url_is_refused_with_a_reason_until_the_first_has_left():
     members = {name: assignor("same") for name in "ab"}
     members["b"]._since += 1
     for _ in range(3):  # no rebalance changes it
@@ -148,7 +148,7 @@ def test_the_second_of_one_url_is_given_nothing_and_told_why_until_the_first_is_
     assert {len(p) for p in partitions_of(rebalance(members)).values()} == {2}
 
 
-def test_who_has_the_url_keeps_it_though_another_one_started_before():
+def test_the_accepted_member_keeps_its_url_though_another_one_started_before():
     members = {"a": assignor("same")}
     rebalance(members)
     members["b"] = assignor("same")
@@ -156,7 +156,7 @@ def test_who_has_the_url_keeps_it_though_another_one_started_before():
     assert partitions_of(rebalance(members)) == {"a": [0, 1, 2, 3], "b": []}
 
 
-def test_a_url_that_means_each_host_itself_is_refused_in_a_group_of_several():
+def test_a_url_that_is_local_to_each_host_is_refused_in_a_group_of_several_hosts():
     members = {"a": assignor("127.0.0.1:1"), "b": assignor("0.0.0.0:2")}
     rebalance(members)
     assert [m.refused for m in members.values()] == ["", ""], "on one host they reach each other"
@@ -173,7 +173,7 @@ def test_a_url_that_means_each_host_itself_is_refused_in_a_group_of_several():
 
 @pytest.mark.parametrize("leader", ["a", "b"])
 @pytest.mark.parametrize("names", [("old", "new"), ("same", "same")])
-def test_members_of_an_earlier_version_are_understood_and_understand(leader, names):
+def test_members_of_an_earlier_version_interoperate(leader, names):
     def make(kind, name):
         made = assignor(name)
         made.__class__ = kind

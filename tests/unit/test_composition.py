@@ -1,4 +1,4 @@
-"""Where a new composition goes on: nothing is decided twice, nothing is left out."""
+"""A new composition resumes where each message is processed by each service exactly once."""
 
 from collections import Counter
 
@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.errors import NoCommonOffset
-from runtime.group.composition import CommittedGroup, ResumePoint, furthest, furthest_behind, outdated, services_of
+from runtime.group.composition import (
+    CommittedGroup,
+    ResumePoint,
+    lowest_position,
+    processed_until,
+    services_of,
+    superseded,
+)
 from runtime.model.records import TopicPartition
 
 TP, OTHER = TopicPartition("orders", 0), TopicPartition("order-validations", 0)
@@ -25,8 +32,8 @@ def test_a_service_is_where_the_furthest_of_its_groups_is():
         CommittedGroup("c", {TP: 20}),
         CommittedGroup("ab", {TP: 30}),
     ]
-    assert [furthest(s, TP, groups) for s in "abcd"] == [9, 7, 20, 0]
-    assert furthest("b", OTHER, groups) == 0
+    assert [processed_until(s, TP, groups) for s in "abcd"] == [9, 7, 20, 0]
+    assert processed_until("b", OTHER, groups) == 0
 
 
 def test_who_has_never_begun_is_not_behind():
@@ -36,10 +43,10 @@ def test_who_has_never_begun_is_not_behind():
         CommittedGroup("d", {TP: 0}),
         CommittedGroup("e", {OTHER: 5}),
     ]
-    assert furthest_behind("abe", TP, groups) == 7
-    assert furthest_behind("ae", TP, groups) == 9
-    assert furthest_behind("ad", TP, groups) == 0, "it has committed that it begins at the beginning"
-    assert furthest_behind("e", TP, groups) is None
+    assert lowest_position("abe", TP, groups) == 7
+    assert lowest_position("ae", TP, groups) == 9
+    assert lowest_position("ad", TP, groups) == 0, "it has committed that it begins at the beginning"
+    assert lowest_position("e", TP, groups) is None
 
 
 @pytest.mark.parametrize(
@@ -58,19 +65,19 @@ def test_who_has_never_begun_is_not_behind():
 )
 def test_a_group_that_is_ahead_somewhere_and_behind_nowhere_has_taken_over_already(own, other, expected):
     readers = {TP: {"a", "b"}, OTHER: {"a"}}
-    assert outdated(CommittedGroup("a", other), CommittedGroup("a+b", own), readers) is expected
+    assert superseded(CommittedGroup("a", other), CommittedGroup("a+b", own), readers) is expected
 
 
 def test_only_what_both_decide_is_compared():
     readers = {TP: {"a", "b"}, OTHER: {"a"}}
-    assert outdated(CommittedGroup("b", {TP: 5}), CommittedGroup("a+b", {TP: 5, OTHER: 9}), readers) is False
+    assert superseded(CommittedGroup("b", {TP: 5}), CommittedGroup("a+b", {TP: 5, OTHER: 9}), readers) is False
 
 
-def cut(group, positions, *tail, end=10):
-    """Where the group goes on; `tail` has the mark of each message by its offset, or only its offset."""
+def resume_offset(group, positions, *tail, end=10):
+    """Where the group resumes; `tail` has each message's offset, alone or with its `consumed-by`."""
     found = ResumePoint(group, positions, end)
     for message in tail:
-        found.see(*(message if isinstance(message, tuple) else (message, None)))
+        found.observe(*(message if isinstance(message, tuple) else (message, None)))
     return found.offset
 
 
@@ -80,10 +87,12 @@ def cut(group, positions, *tail, end=10):
         pytest.param("a", {"a": 10}, [], 10, id="drained"),
         pytest.param("a", {"a": 8}, [], 10, id="only markers behind it"),
         pytest.param("a", {"a": 5}, [7], 7, id="a backlog"),
-        pytest.param("a", {"a": 5}, [(5, "a+b"), (6, "a+b")], 10, id="decided by the old group before it was stopped"),
+        pytest.param(
+            "a", {"a": 5}, [(5, "a+b"), (6, "a+b")], 10, id="processed by the old group before it was stopped"
+        ),
         pytest.param("a", {"a": 5}, [(5, "a+b"), 7], 7, id="then posted"),
         pytest.param(
-            "a", {"a": 5}, [(5, "b"), (6, "a+b"), 7], NoCommonOffset, id="marked by others, hence to be decided"
+            "a", {"a": 5}, [(5, "b"), (6, "a+b"), 7], NoCommonOffset, id="marked by others, hence unprocessed"
         ),
         pytest.param("a", {"a": 5}, [(5, "b"), 7], 5, id="marked by others only"),
         pytest.param("a", {"a": 5}, [5, (6, "a+b")], NoCommonOffset, id="stopped between"),
@@ -95,17 +104,17 @@ def cut(group, positions, *tail, end=10):
         pytest.param("a+b", {"a": 7, "b": 9}, [8], NoCommonOffset, id="merged, one is behind"),
         pytest.param("a+b", {"a": 7, "b": 9}, [(8, "a")], 10, id="merged, one is not behind what it marked"),
         pytest.param(
-            "a+b", {"a": 9, "b": 9}, [(9, "a")], NoCommonOffset, id="merged, one has to decide what the other marked"
+            "a+b", {"a": 9, "b": 9}, [(9, "a")], NoCommonOffset, id="merged, one has to process what the other marked"
         ),
         pytest.param("a+b", {"a": 0, "b": 9}, [0], NoCommonOffset, id="one never ran"),
     ],
 )
-def test_where_a_group_goes_on(group, positions, tail, expected):
+def test_where_a_group_resumes(group, positions, tail, expected):
     if expected is NoCommonOffset:
         with pytest.raises(NoCommonOffset):
-            cut(group, positions, *tail)
+            resume_offset(group, positions, *tail)
     else:
-        assert cut(group, positions, *tail) == expected
+        assert resume_offset(group, positions, *tail) == expected
 
 
 @pytest.mark.parametrize(
@@ -115,10 +124,10 @@ def test_where_a_group_goes_on(group, positions, tail, expected):
         ({"a": 5, "b": 5, "c": 5}, [5, (6, "a+b+c+d")], "a+b+c+d"),
     ],
 )
-def test_who_cannot_go_on_is_told_who_has_to_go_first(positions, tail, first):
-    with pytest.raises(NoCommonOffset, match=r"offset [58] is still to be processed by a") as torn:
-        cut("a+b+c", positions, *tail)
-    assert torn.value.first == first
+def test_a_group_that_cannot_resume_is_told_which_one_has_to_run_first(positions, tail, first):
+    with pytest.raises(NoCommonOffset, match=r"offset [58] is still to be processed by a") as error:
+        resume_offset("a+b+c", positions, *tail)
+    assert error.value.first == first
 
 
 SERVICES = "abc"
@@ -126,12 +135,12 @@ COMPOSITIONS = ["a", "b", "c", "a+b", "a+c", "b+c", "a+b+c"]
 
 
 class Log:
-    """One partition, decided by one composition after the other: each reads, marks, commits, and stops anywhere."""
+    """One partition, processed by one composition after another: each reads, marks, commits, and stops anywhere."""
 
     def __init__(self):
         self.marks = []  # of each offset: the group that marked it, None, or "marker"
         self.committed = {}
-        self.decided = Counter()
+        self.processed = Counter()
 
     def groups(self, *names):
         return [
@@ -139,48 +148,48 @@ class Log:
         ]
 
     def start(self, name):
-        """Adopts as a worker does. Raises `NoCommonOffset`."""
+        """Migrates offsets as a worker does. Raises `NoCommonOffset`."""
         (own,) = self.groups(name)
         readers = {TP: services_of(name)}
         others = [g for g in self.groups() if g.name != name and g.services & own.services]
-        others = [g for g in others if not outdated(g, own, readers)]
+        others = [g for g in others if not superseded(g, own, readers)]
         if others:
-            positions = {s: furthest(s, TP, [own, *others]) for s in services_of(name)}
+            positions = {s: processed_until(s, TP, [own, *others]) for s in services_of(name)}
             found = ResumePoint(name, positions, len(self.marks))
             for offset in range(found.start, len(self.marks)):
                 if self.marks[offset] != "marker":
-                    found.see(offset, self.marks[offset])
+                    found.observe(offset, self.marks[offset])
             before = own.committed.get(TP, 0)
             assert found.offset >= before
             if found.offset > before:
                 self.committed[name] = found.offset
 
     def mark(self, name, count):
-        """Decides what it announces when a timer fires, in the batch that announces it: no offset moves."""
+        """Processes messages that it produces when a timer fires, in the same batch: no offset moves."""
         for _ in range(count if name in self.committed else 0):  # who never read anything has no timers
-            self.decided.update((s, len(self.marks)) for s in services_of(name))
+            self.processed.update((s, len(self.marks)) for s in services_of(name))
             self.marks.append(name)
         self.marks.append("marker")
 
     def read(self, name, limit):
-        """Decides at most so many messages that wait; all of them if the limit is negative."""
+        """Processes up to `limit` waiting messages; all of them if it is negative."""
         while limit and self.committed.get(name, 0) < len(self.marks):
             offset = self.committed.get(name, 0)
             self.committed[name] = offset + 1
             if self.marks[offset] not in {name, "marker"}:
-                self.decided.update((s, offset) for s in services_of(name))
+                self.processed.update((s, offset) for s in services_of(name))
                 limit -= 1
 
     def drain(self, name):
-        """Starts it, or first whoever is named as having to go first."""
+        """Starts it, after the compositions that have to run first."""
         for _ in range(2 * len(COMPOSITIONS)):
             first = name
             for _ in COMPOSITIONS:
                 try:
                     self.start(first)
                     break
-                except NoCommonOffset as torn:
-                    first = torn.first
+                except NoCommonOffset as error:
+                    first = error.first
             else:
                 break
             self.read(first, -1)
@@ -199,7 +208,7 @@ class Log:
     ),
     st.permutations(["a", "b", "c", "a+b+c"]),
 )
-def test_whatever_runs_after_whatever_each_service_decides_each_message_once(runs, last):
+def test_in_any_order_of_compositions_each_service_processes_each_message_once(runs, last):
     log = Log()
     for name, steps in runs:
         try:
@@ -216,4 +225,4 @@ def test_whatever_runs_after_whatever_each_service_decides_each_message_once(run
     for name in last:
         log.drain(name)
     messages = [offset for offset, mark in enumerate(log.marks) if mark != "marker"]
-    assert log.decided == Counter((s, offset) for s in SERVICES for offset in messages)
+    assert log.processed == Counter((s, offset) for s in SERVICES for offset in messages)

@@ -1,16 +1,16 @@
-"""Which members of a group are given nothing, because the others cannot reach them."""
+"""A group refuses members that the others cannot reach."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.common.settings import Settings
-from runtime.group.reachability import Claim, _is_local, network_identity, refusals
+from runtime.group.reachability import MemberInfo, _is_local, network_identity, refused_members
 
 URLS = ("http://a:1", "http://b:1", "http://127.0.0.1:1", "http://0.0.0.0:1", "http://[::]:2", "http://localhost:1")
-CLAIMS = st.lists(
+MEMBERS = st.lists(
     st.builds(
-        Claim,
+        MemberInfo,
         url=st.sampled_from(URLS),
         instance=st.uuids().map(str) | st.just(""),
         since=st.integers(1, 4).map(float),
@@ -19,7 +19,7 @@ CLAIMS = st.lists(
     ),
     min_size=1,
     max_size=6,
-).map(lambda claims: {f"m{n}": claim for n, claim in enumerate(claims)})
+).map(lambda members: {f"m{n}": info for n, info in enumerate(members)})
 
 
 @pytest.mark.parametrize(
@@ -36,45 +36,47 @@ CLAIMS = st.lists(
         ],
     ],
 )
-def test_what_each_host_takes_for_itself(url, local):
+def test_urls_that_are_local_to_each_host(url, local):
     assert _is_local(url) == local
 
 
-@given(CLAIMS)
-def test_somebody_is_always_left_and_those_left_reach_each_other(claims):
-    refused = refusals(claims)
-    assert refused.keys() < claims.keys()
+@given(MEMBERS)
+def test_never_all_members_are_refused_and_the_others_reach_each_other(members):
+    refused = refused_members(members)
+    assert refused.keys() < members.keys()
     assert all("set ADVERTISED_URL" in reason for reason in refused.values())
-    known = [claim for member, claim in claims.items() if member not in refused and claim.instance]
-    assert len({claim.url for claim in known}) == len(known)
-    if any(_is_local(claim.url) for claim in known) and len({c.network for c in claims.values() if c.instance}) > 1:
-        assert len({claim.network for claim in known}) == 1
-        assert all(_is_local(claim.url) for claim in known)
+    known = [info for member, info in members.items() if member not in refused and info.instance]
+    assert len({info.url for info in known}) == len(known)
+    if any(_is_local(info.url) for info in known) and len({c.network for c in members.values() if c.instance}) > 1:
+        assert len({info.network for info in known}) == 1
+        assert all(_is_local(info.url) for info in known)
 
 
-@given(CLAIMS, st.randoms(use_true_random=False))
-def test_a_rebalance_by_itself_changes_nothing_whoever_leads(claims, rng):
-    refused = refusals(claims)
-    again = [(m, Claim(c.url, c.instance, c.since, c.network, accepted=m not in refused)) for m, c in claims.items()]
+@given(MEMBERS, st.randoms(use_true_random=False))
+def test_a_rebalance_without_changes_refuses_the_same_members_whoever_leads(members, rng):
+    refused = refused_members(members)
+    again = [
+        (m, MemberInfo(c.url, c.instance, c.since, c.network, accepted=m not in refused)) for m, c in members.items()
+    ]
     rng.shuffle(again)
-    assert refusals(dict(again)) == refused
+    assert refused_members(dict(again)) == refused
 
 
-@given(CLAIMS)
-def test_nobody_of_a_group_without_conflict_is_refused(claims):
-    claims = {m: Claim(f"http://{m}:1", c.instance, c.since, c.network, c.accepted) for m, c in claims.items()}
-    assert refusals(claims) == {}
+@given(MEMBERS)
+def test_no_member_of_a_group_without_conflict_is_refused(members):
+    members = {m: MemberInfo(f"http://{m}:1", c.instance, c.since, c.network, c.accepted) for m, c in members.items()}
+    assert refused_members(members) == {}
 
 
 def test_members_of_an_earlier_version_are_never_refused():
-    old = Claim("http://a:1", "", 0.0, "", accepted=False)
-    assert refusals({"a": old, "b": old}) == {}
-    assert refusals({"a": old, "b": Claim("http://a:1", "b", 1.0, "x", accepted=True)}).keys() == {"b"}
+    old = MemberInfo("http://a:1", "", 0.0, "", accepted=False)
+    assert refused_members({"a": old, "b": old}) == {}
+    assert refused_members({"a": old, "b": MemberInfo("http://a:1", "b", 1.0, "x", accepted=True)}).keys() == {"b"}
 
 
-def test_a_process_that_is_two_members_for_a_moment_is_no_conflict():
-    twice = Claim("http://a:1", "one", 1.0, "x", accepted=True)
-    assert refusals({"a": twice, "b": twice}) == {}
+def test_a_process_that_is_briefly_two_members_is_no_conflict():
+    twice = MemberInfo("http://a:1", "one", 1.0, "x", accepted=True)
+    assert refused_members({"a": twice, "b": twice}) == {}
 
 
 @pytest.mark.parametrize(
@@ -87,7 +89,7 @@ def test_a_process_that_is_two_members_for_a_moment_is_no_conflict():
         ("http://a:99999", False), ("http://[::", False),
     ],
 )  # fmt: skip
-def test_what_is_advertised_is_a_base_url(text, good):
+def test_the_advertised_url_must_be_a_base_url(text, good):
     if good:
         assert Settings(advertised_url=text).base_url(1).host
         return
@@ -95,8 +97,8 @@ def test_what_is_advertised_is_a_base_url(text, good):
         Settings(advertised_url=text)
 
 
-def test_the_network_has_one_name_and_ports_that_are_implied_count():
+def test_the_network_identity_is_stable_and_default_ports_count():
     assert network_identity() == network_identity() != ""
     urls = {"a": "http://a", "b": "http://A:80/"}
-    claims = {name: Claim(url, name, 1.0, "x", accepted=False) for name, url in urls.items()}
-    assert refusals(claims).keys() == {"b"}
+    members = {name: MemberInfo(url, name, 1.0, "x", accepted=False) for name, url in urls.items()}
+    assert refused_members(members).keys() == {"b"}
