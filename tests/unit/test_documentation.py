@@ -10,11 +10,13 @@ from prometheus_client import CollectorRegistry
 from ecosystem.audit.report import Kind
 from ecosystem.cli.main import main
 from ecosystem.cli.up import welcome
+from ecosystem.services import NAMES, build
 from runtime import errors
 from runtime.common.settings import Settings
 from runtime.data_loss import losses
 from runtime.database import outbox
 from runtime.http import metrics as http_metrics
+from runtime.http.openapi import document
 from runtime.metrics.loop import LoopMetrics
 from runtime.metrics.side_effects import SideEffectMetrics
 from schemas.topics import CATALOGUE
@@ -188,6 +190,13 @@ def test_reference_lists_every_metric_with_its_type():
     assert dict(rows) == have
 
 
+def test_reference_lists_every_route():
+    paths = document(build(NAMES, Settings()))["paths"]
+    have = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+    rows = re.findall(r"^\| (`(?:GET|POST|PUT|DELETE) .+?) \|", read("docs/reference/http.md"), re.MULTILINE)
+    assert {name.split("?")[0] for row in rows for name in re.findall(r"`([^`]+)`", row)} == have
+
+
 def test_reference_lists_every_topic_with_key_value_and_writer():
     rows = re.findall(
         r"^\| (`.+?`) \| `(\w+)` \| `(\w+)` \| ([\w-]+) \|", read("docs/reference/topics.md"), re.MULTILINE
@@ -205,6 +214,31 @@ def test_errors_in_the_reference_exist():
     named = re.findall(r"^\| `([A-Z]\w+)` \|", read("docs/reference/errors.md"), re.MULTILINE)
     assert named
     assert [name for name in named if not (hasattr(errors, name) or hasattr(losses, name))] == []
+
+
+SOURCES = [path for path in ROOT.rglob("*.py") if not path.relative_to(ROOT).parts[0].startswith(".")]
+
+
+def test_names_on_the_mapping_page_are_in_the_files_beside_them():
+    rows = re.findall(
+        r"^\| [^|]+ \| ([^|]+) \| ((?:`[\w/.]+\.py`(?:, )?)+) \|$",
+        read("docs/explanation/if-you-know.md"),
+        re.MULTILINE,
+    )
+    assert len(rows) > 30
+    for here, files in rows:
+        source = "".join(read(file) for file in re.findall(r"`([^`]+)`", files))
+        for name in re.findall(r"`(?:\w+\.)*(\w+)(?:\([^`]*\))?`", here):
+            assert re.search(rf"\b{name}\b", source, re.IGNORECASE), f"{name} is not in {files}"
+
+
+@pytest.mark.parametrize("path", [path for path in DOCUMENTS if "/explanation/" in path and "if-you-know" not in path])
+def test_classes_named_in_explanations_exist(path):
+    classes = {
+        name for source in SOURCES for name in re.findall(r"^class (\w+)", source.read_text("utf-8"), re.MULTILINE)
+    }
+    named = re.findall(r"`([A-Z][a-z]+(?:[A-Z][a-z]+)+)`", prose(path))
+    assert [name for name in named if name not in classes] == []
 
 
 # Diagrams
