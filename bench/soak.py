@@ -69,8 +69,8 @@ def look(worker: psutil.Process, url: str, began: float) -> Look:
             files=worker.num_fds() - connections,
             connections=connections,
             threads=worker.num_threads(),
-            tasks=int(float(metrics["event_loop_tasks"])),
-            blocks=int(float(metrics["python_memory_blocks"])),
+            tasks=int(float(metrics["faust_orders_event_loop_tasks"])),
+            blocks=int(float(metrics["faust_orders_python_memory_blocks"])),
             orders=int(float(metrics["loop_decided_total"])),
         )
 

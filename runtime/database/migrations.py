@@ -1,11 +1,11 @@
-"""What `env.py` of a service's migrations does: runs them on the connection it is given, in its transaction."""
+"""Runs a service's Alembic migrations on a given connection, in its transaction; called by their `env.py`."""
 
 from alembic import context
 from sqlalchemy import MetaData
 
 
 def run(models: MetaData) -> None:
-    """Runs what was asked of Alembic; `models` is what the migrations are to lead to."""
+    """Runs the current Alembic command. `models` is the schema that the migrations lead to."""
     context.configure(connection=context.config.attributes["connection"], target_metadata=models)
     with context.begin_transaction():
         context.run_migrations()

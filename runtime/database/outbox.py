@@ -1,6 +1,6 @@
-"""A transactional outbox: messages are rows of the transaction that decides them, and go to Kafka from there.
+"""A transactional outbox: messages are rows, written with the state they describe, and relayed to Kafka.
 
-Why nothing is lost, doubled in effect or reordered: docs/decisions/0018-an-outbox-in-order-of-its-keys.md
+Why no message is lost, reordered or counted twice: docs/decisions/0018-an-outbox-in-order-of-its-keys.md
 """
 
 import asyncio
@@ -49,35 +49,40 @@ from schemas.wire import Message
 
 M = TypeVar("M", bound=Message)
 Publish = Callable[[Sequence[Write]], Awaitable[None]]
-"""Returns when every in-sync replica has all of them, in this order within each partition. Raises what it will; some of
-them may be written then, but of a partition none without those before it. `BatchTooLarge` says that a topic does not
-take what it was sent, and never will as long as it is configured as it is."""
+"""Returns when every in-sync replica has all messages, in this order within each partition.
+
+After an error some messages may be written, but none of a partition without those before it. `BatchTooLarge`: a topic
+does not accept a batch of this size, and will not until its configuration changes."""
 
 log = logging.getLogger(__name__)
 
 SHARDS = 16
-"""Into how many parts the keys fall: one relay at a time takes from each."""
+"""Number of shards of the key space. One relay at a time publishes from a shard."""
 
-MOST_BYTES = 256 * 1024
-"""Of a message, and of what goes to Kafka at a time: half of what a producer sends in one batch."""
+MAX_BYTES = 256 * 1024
+"""Bytes of a message, and of all messages published at a time: half of a producer's batch."""
 
-_MOST_ROWS = 500
+_MAX_ROWS = 500
+"""Messages published at a time."""
+
 _CHANNEL = "outbox"
 _KEYS, _SHARDS = 0x6F757462, 0x6F757473
-"""Classes of advisory locks: of the keys that are written, of the shards that are relayed."""
+"""Classes of PostgreSQL advisory locks: one for keys being written, one for shards being relayed."""
 
-_PUBLISHED = Counter("outbox_published_total", "Messages relayed from the outbox to Kafka", ["service"])
-_SET_ASIDE = Counter("outbox_set_aside_total", "Messages of the outbox that their topic does not take", ["service"])
+_PUBLISHED = Counter("faust_orders_outbox_published_total", "Messages relayed from the outbox to Kafka", ["service"])
+_DEAD_LETTERS = Counter(
+    "faust_orders_outbox_dead_letters_total", "Messages of the outbox that exceed what their topic accepts", ["service"]
+)
 _DELAY = Histogram(
-    "outbox_delay_seconds",
-    "From the row to its acknowledgement by Kafka",
+    "faust_orders_outbox_delay_seconds",
+    "Seconds from the insertion of a message into the outbox to its acknowledgement by Kafka",
     ["service"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
 )
 
 
 def outbox_table(models: MetaData) -> Table:
-    """The table, as a part of a service's models; its migrations make it."""
+    """The table `outbox`, as part of a service's models. The service's migrations create it."""
     table = Table(
         "outbox",
         models,
@@ -100,40 +105,43 @@ class Outbox:
     """The outbox in a service's database. Any number of workers may write to it and relay from it.
 
     Arguments:
-        database: where it is.
+        database: the service's database.
         table: made by `outbox_table`.
-        patience_s: how long Kafka may take to acknowledge.
+        publish_timeout_s: seconds that Kafka may take to acknowledge.
     """
 
     POLL_S = 5.0
-    """Between two looks, if no notification comes; usually one does."""
+    """Seconds between two polls of the table without a notification; usually one comes earlier."""
     FIRST_PAUSE_S = 0.25
+    """Seconds before the first retry after an error."""
     LONGEST_PAUSE_S = 15.0
-    KEPT = timedelta(days=1)
-    """For how long what was published can still be looked at."""
-    TIDY_EVERY_S = 60.0
-    TIDIED = 5000
+    """Seconds between two retries at most."""
+    RETENTION = timedelta(days=1)
+    """How long published rows are kept, for operators."""
+    CLEANUP_EVERY_S = 60.0
+    CLEANUP_ROWS = 5000
+    """Rows deleted in one transaction at most."""
 
-    def __init__(self, database: Database, table: Table, patience_s: float) -> None:
+    def __init__(self, database: Database, table: Table, publish_timeout_s: float) -> None:
         self.database = database
         self._table = table
-        self._timeout_s = patience_s + database.timeout_s
-        self._woken = asyncio.Event()
-        self._most = _MOST_ROWS
-        """Rows that are sent at a time. Fewer after a topic refused some: its limit is on what is sent at once."""
+        self._timeout_s = publish_timeout_s + database.timeout_s
+        self._notified = asyncio.Event()
+        self._max_rows = _MAX_ROWS
+        """Rows published at a time; halved when a topic rejects a batch as too large, as its limit is on batches."""
 
     async def add(
         self, connection: AsyncConnection, topic: Topic[M], value: M, *, event_id: str | None = None, **headers: str
     ) -> str:
-        """Writes a message in the transaction of `connection`. Returns its event id, a UUIDv7 if none is given.
+        """Writes a message in the transaction of `connection`. Returns its event id, a UUIDv7 by default.
 
-        The transaction holds the key's lock from now on: who writes another message of this key waits for its end, so
-        that ids are drawn in the order of the commits. Who writes several keys does so in one order, say sorted.
-        Raises `ValueError` for a message of more than `MOST_BYTES`.
+        The transaction holds the key's lock until it ends, so that ids of one key have the order of the commits. To
+        avoid deadlocks, a transaction that writes several keys writes them in a fixed order, for example sorted.
+        Raises `ValueError` for a message of more than `MAX_BYTES`.
         """
         key, payload, event_id = topic.key(value), value.to_json(), event_id or new_event_id()
-        if len(payload) + len(key.encode()) > MOST_BYTES:
-            raise ValueError(f"a message for {topic.name} has more than {MOST_BYTES} bytes")
+        if len(payload) + len(key.encode()) > MAX_BYTES:
+            raise ValueError(f"a message for {topic.name} exceeds {MAX_BYTES} bytes; shorten it")
         hashed = zlib.crc32(f"{topic.name}/{key}".encode()) - 2**31
         await connection.execute(select(func.pg_advisory_xact_lock(_KEYS, hashed), func.pg_notify(_CHANNEL, "")))
         row = {
@@ -148,9 +156,9 @@ class Outbox:
         return event_id
 
     @asynccontextmanager
-    async def relayed(self, publish: Publish) -> AsyncIterator[None]:
-        """Relays to Kafka for as long as the block lasts."""
-        tasks = [asyncio.create_task(run) for run in (self._listen(), self._relay(publish))]
+    async def relay(self, publish: Publish) -> AsyncIterator[None]:
+        """Relays messages to Kafka until the end of the block."""
+        tasks = [asyncio.create_task(run) for run in (self._listen(), self._run_relay(publish))]
         try:
             yield
         finally:
@@ -159,74 +167,77 @@ class Outbox:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def relay_once(self, publish: Publish) -> int:
-        """Relays what waits and no other relay is at, up to a bound. Returns how many.
+        """Publishes waiting rows of shards that no other relay has locked. Returns how many, up to a limit.
 
-        A row that its topic will not take goes to that topic's dead letters, and those behind it go on. If they do not
-        take it either, it stays in the table, where no relay looks for it: its shard is below 0.
+        A row that exceeds what its topic accepts becomes a dead letter. If the dead letters' topic rejects it, too, the
+        row stays in the table with a negative shard, which no relay reads.
 
-        Raises `DatabaseUnavailable`, `BrokerUnavailable`; what was written then is perhaps not marked, and is written
-        again.
+        Raises `DatabaseUnavailable` or `BrokerUnavailable`. Rows that were published but not marked by then are
+        published again.
         """
         table = self._table
         async with self.database.transaction(self._timeout_s) as connection:
-            # A worker that falls silent must not keep its shards.
+            # A worker that stops responding must not keep its shards locked.
             limit = f"SET LOCAL idle_in_transaction_session_timeout = {int(1000 * self._timeout_s)}"
             await connection.execute(text(limit))
-            shards = (await connection.scalars(_CLAIM, {"class": _SHARDS, "shards": SHARDS})).all()
+            shards = (await connection.scalars(_LOCK_SHARDS, {"class": _SHARDS, "shards": SHARDS})).all()
             if not shards:
                 return 0
-            # A statement of its own: it must see all that whoever had the locks before has marked.
-            bounds = {"shards": shards, "rows": _MOST_ROWS // len(shards)}
-            rows = _no_more_than_a_batch((await connection.execute(_TAKE, bounds)).all())
+            # A separate statement, whose snapshot includes what the previous holder of the locks has marked.
+            limits = {"shards": shards, "rows": _MAX_ROWS // len(shards)}
+            rows = _within_one_batch((await connection.execute(_SELECT_WAITING, limits)).all())
             if not rows:
                 return 0
             failpoints.reach("outbox.taken")
-            refused = await self._publish(publish, rows)
-            if refused is None:
-                rows = rows[: self._most]
-                self._most = min(2 * self._most, _MOST_ROWS)
+            rejected = await self._publish(publish, rows)
+            if rejected is None:
+                rows = rows[: self._max_rows]
+                self._max_rows = min(2 * self._max_rows, _MAX_ROWS)
             else:
                 rows = rows[:1]
-                await self._set_aside(publish, rows[0], refused, connection)
+                await self._dead_letter(publish, rows[0], rejected, connection)
             failpoints.reach("outbox.sent")
-            mark = update(table).where(table.c.id.in_([row.id for row in rows]), table.c.shard >= 0)
+            published = update(table).where(table.c.id.in_([row.id for row in rows]), table.c.shard >= 0)
             delay = table.c.published_at - table.c.created_at
-            delays = await connection.scalars(mark.values(published_at=func.clock_timestamp()).returning(delay))
+            delays = await connection.scalars(published.values(published_at=func.clock_timestamp()).returning(delay))
         failpoints.reach("outbox.marked")
-        if refused is not None:
-            _SET_ASIDE.labels(self.database.service).inc()
+        if rejected is not None:
+            _DEAD_LETTERS.labels(self.database.service).inc()
             return 1
         _PUBLISHED.labels(self.database.service).inc(len(rows))
-        for waited in delays.all():
-            _DELAY.labels(self.database.service).observe(waited.total_seconds())
+        for row_delay in delays.all():
+            _DELAY.labels(self.database.service).observe(row_delay.total_seconds())
         return len(rows)
 
     async def _publish(self, publish: Publish, rows: Sequence[Any]) -> BatchTooLarge | None:
-        """Publishes the first `_most` rows, which become as few as it takes; or tells why not even one can be."""
+        """Publishes the first `_max_rows` rows, halved until their batch is accepted. Returns the error of a single row
+        that is rejected."""
         while True:
             try:
-                await publish([_write(row) for row in rows[: self._most]])
+                await publish([_write(row) for row in rows[: self._max_rows]])
             except BatchTooLarge as error:
-                if min(self._most, len(rows)) == 1:
+                if min(self._max_rows, len(rows)) == 1:
                     return error
-                self._most = min(self._most, len(rows)) // 2
+                self._max_rows = min(self._max_rows, len(rows)) // 2
             else:
                 return None
 
-    async def _set_aside(self, publish: Publish, row: Any, refused: BatchTooLarge, connection: AsyncConnection) -> None:
+    async def _dead_letter(
+        self, publish: Publish, row: Any, rejected: BatchTooLarge, connection: AsyncConnection
+    ) -> None:
         service = self.database.service
         _, _, key, value, headers = _write(row)
-        record = Record(row.topic, refused.partition, -1, 0, key, value, headers)
-        letter = dead_letter(record, service, "its topic does not take a message of this size", datetime.now(UTC))
+        record = Record(row.topic, rejected.partition, -1, 0, key, value, headers)
+        letter = dead_letter(record, service, "its topic does not accept a message of this size", datetime.now(UTC))
         kept = "dead letters"
         try:
             await publish([letter])
         except BatchTooLarge:
             kept = "outbox"
-            aside = update(self._table).where(self._table.c.id == row.id)
-            await connection.execute(aside.values(shard=-1 - self._table.c.shard))
+            parked = update(self._table).where(self._table.c.id == row.id)
+            await connection.execute(parked.values(shard=-1 - self._table.c.shard))
         log.error(
-            "outbox message set aside service=%s topic=%s event_id=%s bytes=%d kept_in=%s",
+            "outbox message dead-lettered service=%s topic=%s event_id=%s bytes=%d kept_in=%s",
             service,
             row.topic,
             row.event_id,
@@ -234,52 +245,52 @@ class Outbox:
             kept,
         )
 
-    async def tidy(self) -> None:
-        """Deletes what was published long ago, up to a bound. Raises `DatabaseUnavailable`."""
+    async def delete_published(self) -> None:
+        """Deletes rows published longer than `RETENTION` ago, up to a limit. Raises `DatabaseUnavailable`."""
         table = self._table
-        old = table.c.published_at < func.now() - self.KEPT
+        expired = table.c.published_at < func.now() - self.RETENTION
         async with self.database.transaction() as connection:
-            some = select(table.c.id).where(old).limit(self.TIDIED).with_for_update(skip_locked=True)
-            await connection.execute(delete(table).where(table.c.id.in_(some.scalar_subquery())))
+            ids = select(table.c.id).where(expired).limit(self.CLEANUP_ROWS).with_for_update(skip_locked=True)
+            await connection.execute(delete(table).where(table.c.id.in_(ids.scalar_subquery())))
 
-    async def _relay(self, publish: Publish) -> None:
-        tidied, backoff = 0.0, Backoff(self.FIRST_PAUSE_S, self.LONGEST_PAUSE_S)
+    async def _run_relay(self, publish: Publish) -> None:
+        cleaned_at, backoff = 0.0, Backoff(self.FIRST_PAUSE_S, self.LONGEST_PAUSE_S)
         while True:
-            self._woken.clear()
+            self._notified.clear()
             try:
                 relayed = await self.relay_once(publish)
-                if elapsed_s() - tidied > self.TIDY_EVERY_S:
-                    await self.tidy()
-                    tidied = elapsed_s()
-            except Exception as error:  # whatever it is, what waits must go out: it is tried again
-                log.warning("outbox not relayed service=%s error=%r", self.database.service, error)
+                if elapsed_s() - cleaned_at > self.CLEANUP_EVERY_S:
+                    await self.delete_published()
+                    cleaned_at = elapsed_s()
+            except Exception as error:  # after any error the rows still have to be published
+                log.warning("outbox relay failed, retried service=%s error=%r", self.database.service, error)
                 await backoff.pause()
                 continue
             backoff.reset()
             if not relayed:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self.POLL_S):
-                        await self._woken.wait()
+                        await self._notified.wait()
 
     async def _listen(self) -> None:
-        """Wakes the relay when a row is committed, by whichever worker. Between two connections it polls."""
+        """Wakes the relay when any worker commits a row. While it has no connection, the relay polls."""
         while True:
             ended = asyncio.Event()
             try:
                 connection = await self.database.connect()
                 try:
                     connection.add_termination_listener(lambda _, ended=ended: ended.set())
-                    await connection.add_listener(_CHANNEL, lambda *_: self._woken.set())
-                    self._woken.set()
+                    await connection.add_listener(_CHANNEL, lambda *_: self._notified.set())
+                    self._notified.set()
                     await ended.wait()
                 finally:
                     connection.terminate()
             except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-                log.debug("outbox not listened to service=%s error=%r", self.database.service, error)
+                log.debug("outbox listener disconnected service=%s error=%r", self.database.service, error)
             await asyncio.sleep(self.POLL_S)
 
 
-_CLAIM = text("""
+_LOCK_SHARDS = text("""
     WITH waiting AS MATERIALIZED (
         SELECT shard FROM generate_series(0, :shards - 1) AS every (shard)
         WHERE EXISTS (SELECT FROM outbox WHERE published_at IS NULL AND outbox.shard = every.shard)
@@ -287,26 +298,26 @@ _CLAIM = text("""
     SELECT shard FROM waiting WHERE pg_try_advisory_xact_lock(:class, shard)
 """)
 
-_TAKE = text("""
-    SELECT waiting.* FROM unnest(CAST(:shards AS integer[])) AS taken (shard), LATERAL (
+_SELECT_WAITING = text("""
+    SELECT waiting.* FROM unnest(CAST(:shards AS integer[])) AS locked (shard), LATERAL (
         SELECT id, event_id, topic, key, payload, headers FROM outbox
-        WHERE published_at IS NULL AND outbox.shard = taken.shard ORDER BY id LIMIT :rows
+        WHERE published_at IS NULL AND outbox.shard = locked.shard ORDER BY id LIMIT :rows
     ) AS waiting
     ORDER BY id
 """)
 
 
-def _no_more_than_a_batch(rows: Sequence[Any]) -> Sequence[Any]:
-    """As many as surely are one batch in each partition: of two, the second might be written without the first."""
+def _within_one_batch(rows: Sequence[Any]) -> Sequence[Any]:
+    """The first rows that fit into one batch: of two batches, the second could be written without the first."""
     size = 0
     for number, row in enumerate(rows):
         size += len(row.payload) + len(row.key.encode())
-        if size > MOST_BYTES and number:
+        if size > MAX_BYTES and number:
             return rows[:number]
     return rows
 
 
 def _write(row: Any) -> Write:
-    """The message of a row; to which partition it goes is for the producer to say."""
+    """The message of a row. The publisher chooses the partition."""
     headers = [(EVENT_ID, str(row.event_id).encode()), *((n, v.encode()) for n, v in row.headers.items())]
     return Write(row.topic, -1, row.key.encode(), row.payload, headers)

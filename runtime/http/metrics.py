@@ -8,17 +8,17 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from prometheus_client import Gauge, Histogram
 
-# A histogram counts as well: `http_request_duration_seconds_count` is the number of requests. Its long buckets are
+# A histogram counts as well: `faust_orders_http_request_duration_seconds_count` is the number of requests. Its long buckets are
 # for those who wait for an order.
 _SECONDS = Histogram(
-    "http_request_duration_seconds",
+    "faust_orders_http_request_duration_seconds",
     "Time from the request's headers to its answer; `route` is the template, not the path",
     ("method", "route", "status"),
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60),
 )
-_IN_FLIGHT = Gauge("http_requests_in_flight", "Requests that are being handled now")
-_TASKS = Gauge("event_loop_tasks", "Tasks of the event loop that have not ended")
-_BLOCKS = Gauge("python_memory_blocks", "Blocks of memory that Python holds: a leak shows here before it does in RSS")
+_IN_FLIGHT = Gauge("faust_orders_http_requests_in_flight", "Requests that are being handled now")
+_TASKS = Gauge("faust_orders_event_loop_tasks", "Tasks of the event loop that have not ended")
+_BLOCKS = Gauge("faust_orders_python_memory_blocks", "Blocks of memory that Python holds: a leak shows here before it does in RSS")
 
 # A client may send any word as its method; each would be a time series of its own.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

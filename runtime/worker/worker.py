@@ -120,7 +120,7 @@ class Worker:
         opened = AsyncExitStack()
         self._at_stop(opened.aclose)
         for database in self._databases:
-            await opened.enter_async_context(database.opened())
+            await opened.enter_async_context(database.open())
         for lifespan in [h.lifespan for h in self._hosted if h.lifespan is not None]:
             await opened.enter_async_context(lifespan(self))
         await self._reach_broker()
@@ -138,7 +138,7 @@ class Worker:
         relays = AsyncExitStack()
         self._at_stop(relays.aclose)
         for outbox in [h.outbox for h in self._hosted if h.outbox is not None]:
-            await relays.enter_async_context(outbox.relayed(self._announcer.publish_all))
+            await relays.enter_async_context(outbox.relay(self._announcer.publish_all))
         if topology.consumed:
             await self._join(identity, stores, on_disk, lost)
         self._open = True
@@ -160,7 +160,7 @@ class Worker:
         await logs.ends([TopicPartition(topic, p) for topic in topics_of(topology) for p in range(settings.partitions)])
         self._member = member = KafkaGroupConsumer(settings, topology, notes)
         copies_broker = KafkaLogReader(
-            settings, topology.group, most_rows=500, partition_bytes=max(LEAST_BYTES, FOLLOW_BYTES // stores_in_all)
+            settings, topology.group, max_rows=500, partition_bytes=max(LEAST_BYTES, FOLLOW_BYTES // stores_in_all)
         )
         self._at_stop(copies_broker.stop)
         self._copies = StandbyReplicas(topology, stores, copies_broker, self.metrics, member.confirmed, lost)
@@ -304,7 +304,7 @@ class Worker:
             "stalled": stalled,
             # Told, but not decisive: the other services of the worker go on, and every worker would be unready at once.
             "side_effects": shown(self._engine.side_effects) if self._app is not None else {},
-            "databases": {database.service: database.away or "open" for database in self._databases},
+            "databases": {database.service: database.unavailable or "open" for database in self._databases},
         }
 
     @property

@@ -261,4 +261,4 @@ async def every_order_decided(deployment):
 async def requests_in_flight(deployment, worker, count):
     """Whether so many requests are under way, this one included."""
     metrics = (await deployment.ask(worker, "GET", "/metrics")).body.decode()
-    return f"http_requests_in_flight {float(count)}" in metrics
+    return f"faust_orders_http_requests_in_flight {float(count)}" in metrics

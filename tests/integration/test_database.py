@@ -35,9 +35,9 @@ def open_database():
 
     async def opened(url, *, reached=True, **settings):
         made = database(url, **settings)
-        await stack.enter_async_context(made.opened())
+        await stack.enter_async_context(made.open())
         if reached:
-            await until(lambda: made.away is None, "reached")
+            await until(lambda: made.unavailable is None, "reached")
         return made
 
     opened.stack = stack
@@ -101,7 +101,7 @@ async def test_a_database_that_is_away_is_waited_for_and_missed_without_a_fault(
             await scalar(opened, "SELECT 1")
 
         server.restart()
-        await until(lambda: opened.away is None, "reached")
+        await until(lambda: opened.unavailable is None, "reached")
         assert await scalar(opened, "SELECT 1") == 1
 
         server.kill()
@@ -173,12 +173,12 @@ async def test_what_is_our_own_fault_is_no_absence(database_url, open_database):
 @pytest.mark.parametrize("url", ["mysql://somewhere/shop", "postgresql://127.0.0.1:port/shop", "nonsense"])
 async def test_a_url_that_is_none_is_told_and_ends_nothing(open_database, url):
     opened = await open_database(url, reached=False)
-    await until(lambda: opened.away != "not reached yet", "told")
+    await until(lambda: opened.unavailable != "not reached yet", "told")
     with pytest.raises(DatabaseUnavailable):
         await scalar(opened, "SELECT 1")
 
 
 async def test_without_a_url_it_says_which_is_missing():
     with pytest.raises(DatabaseNotConfigured, match="CHECKIN_DATABASE_URL"):
-        async with Database("checkin", None, MIGRATIONS["checkin"], Settings()).opened():
+        async with Database("checkin", None, MIGRATIONS["checkin"], Settings()).open():
             pass

@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from checkin_service.models import OUTBOX
 from runtime.common.settings import Settings
-from runtime.database.outbox import EVENT_ID, MOST_BYTES, Outbox
+from runtime.database.outbox import EVENT_ID, MAX_BYTES, Outbox
 from runtime.database.pool import Database
 from runtime.errors import BrokerUnavailable, DatabaseUnavailable
 from schemas.messages import CheckinRejected
@@ -51,9 +51,9 @@ async def outboxes(url, count):
         for _ in range(count):
             settings = Settings(database_timeout_s=PATIENCE_S)
             database = Database("checkin", SecretStr(url), "checkin_service:migrations", settings)
-            await stack.enter_async_context(database.opened())
-            await until(lambda: database.away is None, "reached")  # noqa: B023
-            found.append(Outbox(database, OUTBOX, patience_s=PATIENCE_S))
+            await stack.enter_async_context(database.open())
+            await until(lambda: database.unavailable is None, "reached")  # noqa: B023
+            found.append(Outbox(database, OUTBOX, publish_timeout_s=PATIENCE_S))
         yield found
 
 
@@ -103,15 +103,15 @@ async def test_what_is_rolled_back_never_was(database_url):
 
 async def test_a_message_that_kafka_would_never_take_is_refused_at_once(database_url):
     async with outboxes(database_url, 1) as [outbox], outbox.database.transaction() as connection:
-        with pytest.raises(ValueError, match="more than"):
-            await outbox.add(connection, CHECKIN_REJECTIONS, message(reason="x" * MOST_BYTES))
+        with pytest.raises(ValueError, match="exceeds"):
+            await outbox.add(connection, CHECKIN_REJECTIONS, message(reason="x" * MAX_BYTES))
 
 
 async def test_a_message_is_relayed_as_soon_as_it_is_committed_by_whichever_worker(database_url, monkeypatch):
     monkeypatch.setattr(Outbox, "POLL_S", 3600.0)
     async with outboxes(database_url, 2) as [writer, relay]:
         log = Log()
-        async with relay.relayed(log.publish):
+        async with relay.relay(log.publish):
             await until(lambda: _listening(writer), "listening")
             for n in range(3):
                 await put(writer)
@@ -228,7 +228,7 @@ async def test_a_large_backlog_goes_out_in_bounded_parts(database_url):
         while await outbox.relay_once(publish):
             pass
 
-    assert max(sizes) <= MOST_BYTES
+    assert max(sizes) <= MAX_BYTES
     assert sum(sizes) > 40 * 20_000
 
 
@@ -241,6 +241,6 @@ async def test_what_was_published_is_kept_for_a_while_and_then_deleted(database_
         async with outbox.database.transaction() as connection:
             await connection.execute(text("UPDATE outbox SET published_at = now() - interval '25 hours' WHERE id < 3"))
             await connection.execute(text("UPDATE outbox SET created_at = now() - interval '99 hours'"))
-        await outbox.tidy()
+        await outbox.delete_published()
 
         assert [row.id for row in await rows(outbox)] == [3, 4]

@@ -83,7 +83,7 @@ async def relay(outbox, publish):
 
 
 def counted():
-    return REGISTRY.get_sample_value("outbox_set_aside_total", {"service": "checkin"}) or 0
+    return REGISTRY.get_sample_value("faust_orders_outbox_dead_letters_total", {"service": "checkin"}) or 0
 
 
 async def waiting(outbox):

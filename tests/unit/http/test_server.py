@@ -168,7 +168,7 @@ async def test_health_is_that_the_process_lives_and_readiness_what_the_host_says
 
 def _count(method: str, route: str, status: int) -> float:
     labels = {"method": method, "route": route, "status": str(status)}
-    return REGISTRY.get_sample_value("http_request_duration_seconds_count", labels) or 0.0
+    return REGISTRY.get_sample_value("faust_orders_http_request_duration_seconds_count", labels) or 0.0
 
 
 async def test_requests_are_counted_by_route_and_not_by_path(worker: Running):
@@ -192,10 +192,10 @@ async def test_requests_are_counted_by_route_and_not_by_path(worker: Running):
 async def test_requests_under_way_are_counted_until_their_clients_go_away(worker: Running):
     before = _count("GET", "/v1/orders/{id}", 499)
     gets = [asyncio.ensure_future(worker.get("/v1/orders/o")) for _ in range(3)]
-    await until(lambda: REGISTRY.get_sample_value("http_requests_in_flight") == 3)
+    await until(lambda: REGISTRY.get_sample_value("faust_orders_http_requests_in_flight") == 3)
     for get in gets:
         get.cancel()
-    await until(lambda: REGISTRY.get_sample_value("http_requests_in_flight") == 0)
+    await until(lambda: REGISTRY.get_sample_value("faust_orders_http_requests_in_flight") == 0)
     assert _count("GET", "/v1/orders/{id}", 499) == before + 3
 
 
@@ -220,7 +220,7 @@ def test_every_status_that_a_route_was_seen_to_answer_is_documented():
     paths = document([HOSTED])["paths"]
     for metric in REGISTRY.collect():
         for sample in metric.samples:
-            if sample.name == "http_request_duration_seconds_count":
+            if sample.name == "faust_orders_http_request_duration_seconds_count":
                 described = paths.get(sample.labels["route"], {}).get(sample.labels["method"].lower())
                 status = sample.labels["status"]
                 assert described is None or status == "499" or status in described["responses"], sample.labels
