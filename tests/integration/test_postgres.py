@@ -122,7 +122,7 @@ async def test_data_of_a_server_that_was_another_user_are_taken_over(tmp_path, m
 @pytest.mark.parametrize("way", WAYS)
 def test_a_server_ends_with_whoever_started_it(tmp_path, way):
     script = (
-        "import os, sys; from pathlib import Path; from ecosystem import unprivileged; "
+        "import os, sys; from pathlib import Path; from ecosystem.embedded import unprivileged; "
         "from ecosystem.embedded.postgres import Postgres; ways = list(unprivileged._ways()); "
         f"unprivileged._ways = lambda: (found for found in ways if found.prefix[0] == {way!r}); "
         "server = Postgres(Path(sys.argv[1])).start(); print(server.pid, flush=True); os.kill(os.getpid(), 9)"

@@ -135,7 +135,7 @@ async def test_a_partition_that_is_never_fetched_makes_its_worker_unready_then_e
         text = (await said).decode()
     where = f"topic=order-validations partition={stalled['partition']} position={stalled['position']}"
     assert re.search(rf"ERROR .* worker does not get on partition stands still {where}", text)
-    assert re.search(rf"ERROR .* worker failed: Stuck.*{where}", text)
+    assert re.search(rf"ERROR .* worker failed: WorkerStalled.*{where}", text)
 
     async with running(deployment, environment, "orders") as (_, worker, _said):
         outcomes = await asyncio.gather(*(deployment.outcome(worker, id_) for id_ in ids))
