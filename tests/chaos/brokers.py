@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ecosystem.embedded.kafka import Cluster
 from ecosystem.embedded.ports import free_ports
-from tests.chaos.toxiproxy import NotInstalled, Toxiproxy, installed
+from tests.chaos.toxiproxy import Toxiproxy, installed
+from tests.go_modules import NotInstalled
 
 
 @dataclass

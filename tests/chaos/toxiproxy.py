@@ -19,14 +19,11 @@ from ecosystem.embedded import processes
 from ecosystem.embedded.kafka.install import cache_dir
 from ecosystem.embedded.locks import exclusive
 from ecosystem.embedded.ports import free_ports
+from tests.go_modules import NotInstalled, go
 
 VERSION = "v2.5.0"
 _MODULE = f"github.com/Shopify/toxiproxy/v2/cmd/server@{VERSION}"
 _START_S = 60.0
-
-
-class NotInstalled(Exception):
-    """Toxiproxy is neither here nor can it be built; the text says what to do."""
 
 
 def installed() -> Path:
@@ -36,11 +33,8 @@ def installed() -> Path:
     folder = cache_dir(data_dir() / "cache") / f"toxiproxy-{VERSION}"
     with exclusive(folder / ".lock", wait=True):
         if not (folder / "server").exists():
-            go = shutil.which("go") or shutil.which("/usr/local/go/bin/go")
-            if go is None:
-                raise NotInstalled("no toxiproxy-server, and no Go to build it with (apt install golang-go)")
             done = subprocess.run(
-                [go, "install", _MODULE],
+                [go(), "install", _MODULE],
                 env={**os.environ, "GOBIN": str(folder)},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,

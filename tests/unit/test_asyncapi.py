@@ -1,8 +1,4 @@
-"""The AsyncAPI document: valid, as committed, and true of the messages as they have always been written.
-
-`asyncapi-3.0.0.json` is the schema of AsyncAPI documents as the npm package @asyncapi/specs 6.11.1 has it
-(schemas/3.0.0-without-$id.json without its white space; github.com/asyncapi/spec-json-schemas, Apache-2.0).
-"""
+"""The AsyncAPI document: valid, as committed, and true of the messages as they have always been written."""
 
 import json
 import re
@@ -19,9 +15,9 @@ from runtime.http.asyncapi import document
 from runtime.kafka.topics import topics_of
 from runtime.model.topology import Topology
 from schemas.topics import CATALOGUE
+from tests.go_modules import ASYNCAPI, NotInstalled, folder_of
 
-HERE = Path(__file__).parent
-COMMITTED = HERE.parents[1] / "docs" / "asyncapi.json"
+COMMITTED = Path(__file__).parents[2] / "docs" / "asyncapi.json"
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +42,19 @@ def test_the_committed_document_is_the_one_that_the_services_make_now(printed):
     assert COMMITTED.read_text() == printed, "Write it anew: .venv/bin/orders asyncapi > docs/asyncapi.json"
 
 
+@pytest.fixture(scope="module")
+def schema():
+    """The schema of AsyncAPI documents."""
+    try:
+        return json.loads((folder_of(ASYNCAPI) / "schemas" / "3.0.0-without-$id.json").read_text("utf-8"))
+    except NotInstalled as error:
+        pytest.skip(str(error))
+
+
 @pytest.mark.parametrize("names", [NAMES, *[(name,) for name in NAMES]], ids="+".join)
-def test_the_document_of_any_worker_is_valid(names):
+def test_the_document_of_any_worker_is_valid(names, schema):
     described = document(build(names, Settings()), Settings(topic_prefix="mine-"))
 
-    schema = json.loads((HERE / "asyncapi-3.0.0.json").read_text("utf-8"))
     faults = [f"{error.json_path}: {error.message}" for error in Draft7Validator(schema).iter_errors(described)]
     assert faults == []
     text = json.dumps(described)
@@ -90,7 +94,7 @@ def test_what_is_internal_and_what_may_be_gone_is_told(described):
 
 def golden(topic, version=""):
     name = re.sub(r"(?<!^)(?=[A-Z])", "_", topic.model.__name__).lower()
-    return json.loads((HERE / "golden" / f"{name}{version}.json").read_text())
+    return json.loads((Path(__file__).parent / "golden" / f"{name}{version}.json").read_text())
 
 
 @pytest.mark.parametrize("topic", CATALOGUE, ids=lambda topic: topic.name)
