@@ -8,7 +8,7 @@ from ecosystem.audit.facts import Fact, Source
 from ecosystem.audit.judging.history import History, Observed, facts_of
 from ecosystem.audit.report import SKEW_MS, Kind, Rules, Violation
 from ecosystem.audit.rows import CheckinRow
-from portal_service.view import MOST
+from portal_service.view import MAX_SHOWN
 from schemas.api import CheckinState
 from schemas.messages import CheckinRejected, HomeCheckin, OrderState
 
@@ -150,7 +150,7 @@ def _same(row: CheckinRow, message: HomeCheckin) -> bool:
 
 def _portal(order: History, said: _By, rejected: _Rejections, rules: Rules) -> str | None:
     """What is wrong with what the portal shows."""
-    if len(said) > MOST:
+    if len(said) > MAX_SHOWN:
         return None
     row = order.row(Source.PORTAL)
     shown = {c.event_id: c.status for c in row.check_ins} if row else {}

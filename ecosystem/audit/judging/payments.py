@@ -6,7 +6,7 @@ from ecosystem.audit.facts import Source
 from ecosystem.audit.judging.history import History, Observed
 from ecosystem.audit.report import SKEW_MS, Rules
 from schemas.messages import Payment
-from schemas.payments import Paid
+from schemas.payments import PaymentTotals
 
 
 class Payments(NamedTuple):
@@ -17,7 +17,7 @@ class Payments(NamedTuple):
     mattered. `whole` says that no payment may have been removed from the topic.
     """
 
-    paid: Paid
+    paid: PaymentTotals
     last_ms: int
     steady: bool
     whole: bool
@@ -26,7 +26,7 @@ class Payments(NamedTuple):
 def payments_of(order: History, rules: Rules) -> Payments:
     """Reads them. Of one id the first one counts; all of an id are in one partition, in their order."""
     first: dict[str, Observed[Payment]] = {seen.message.id: seen for seen in reversed(order.of(Source.PAYMENTS))}
-    paid, last_ms, steady = Paid(), 0, True
+    paid, last_ms, steady = PaymentTotals(), 0, True
     for seen in reversed(first.values()):
         paid = paid.plus(seen.message, rules.currency)
         if seen.message.ccy == rules.currency:

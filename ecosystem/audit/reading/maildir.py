@@ -11,7 +11,7 @@ from ecosystem.audit.facts import Fact, Source
 from ecosystem.audit.report import AuditError
 from email_service.compose import message_id
 from email_service.state import EmailKind
-from product_subscribers.notifications import letters as notices
+from product_subscribers.notifications import emails as notices
 
 _NEW = ("new", "cur")
 

@@ -74,7 +74,7 @@ async def redrive(
         there = len(await producer.partitions_for(settings.topic_prefix + topic))
         partitions = await partition_count(settings)
         newer: Newer | None = None
-        if any(one.name == topic and one.kept.compacted for one in CATALOGUE):
+        if any(one.name == topic and one.retention.compacted for one in CATALOGUE):
             left = _left(settings, topic, wanted, done)
             newer = await Newer.of(settings, topic, left, partitions, overwrite=overwrite)
         first, twins = await _records_done(settings, topic, done), list[tuple[Where, Where]]()

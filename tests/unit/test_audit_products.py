@@ -11,8 +11,8 @@ from ecosystem.audit.facts import SUBSCRIBERS, TOPICS, Fact, Source
 from ecosystem.audit.judging import products
 from ecosystem.audit.report import Kind, Rules
 from ecosystem.audit.rows import ProductRow
-from product_subscribers.monitoring.state import Counted
-from product_subscribers.security.state import Watched
+from product_subscribers.monitoring.state import CountedProduct
+from product_subscribers.security.state import ProductHistory
 from runtime.state.versions import Versioned
 from schemas.api import ProductState
 from schemas.messages import CheckType, ProductAlert, ProductAlertKind, ProductEvent, ProductEventKind
@@ -68,8 +68,8 @@ class Shop:
     def heard(self, version=None, but=None):
         version = max((e.version for e in self.events), default=0) if version is None else version
         rows = {
-            Source.WATCHED: Watched(version=version, price=10),
-            Source.COUNTED: Counted(version=version, on_offer=True),
+            Source.WATCHED: ProductHistory(version=version, price=10),
+            Source.COUNTED: CountedProduct(version=version, on_offer=True),
             Source.TOLD: Versioned(version=version),
             Source.IN_INVENTORY: Offer(version=version),
             Source.IN_DETAILS: Offer(version=version),

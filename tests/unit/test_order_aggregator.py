@@ -17,13 +17,13 @@ CHECKS = (FRAUD, INVENTORY, DETAILS)
 DEADLINE = timedelta(seconds=60)
 
 
-def gathering(**settings):
+def aggregator(**settings):
     return TopologyTestDriver(build(Settings(**settings)).service, partitions=1)
 
 
 @pytest.fixture
 def orders():
-    return gathering()
+    return aggregator()
 
 
 def say(topology, *verdicts):
@@ -140,7 +140,7 @@ def test_what_was_decided_is_not_announced_again_when_it_is_replayed(orders):
 
 
 def test_at_least_once_the_decisive_verdict_again_repeats_the_announcement():
-    topology = gathering(processing_guarantee="at_least_once")
+    topology = aggregator(processing_guarantee="at_least_once")
     topology.send(ORDERS, order())
     say(topology, *map(verdict, CHECKS))
     say(topology, *map(verdict, CHECKS))
@@ -148,14 +148,14 @@ def test_at_least_once_the_decisive_verdict_again_repeats_the_announcement():
 
 
 def test_at_least_once_the_order_again_repeats_the_announcement_it_may_have_been_decisive_for():
-    topology = gathering(processing_guarantee="at_least_once")
+    topology = aggregator(processing_guarantee="at_least_once")
     say(topology, *map(verdict, CHECKS))
     topology.send(ORDERS, order(), order())
     assert sorted(states(topology)) == ["CREATED", "CREATED", "VALIDATED", "VALIDATED"]
 
 
 def test_at_least_once_a_deadline_that_comes_again_repeats_the_announcement():
-    topology = gathering(processing_guarantee="at_least_once")
+    topology = aggregator(processing_guarantee="at_least_once")
     topology.send(ORDERS, order())
     worker = topology.workers[0]
     timers = worker.stores.open(worker.topology.services[0].timers.name, 0)
@@ -196,7 +196,7 @@ def test_shipping_is_recorded_for_a_validated_order_only(orders):
 
 
 def test_a_check_that_is_not_required_is_recorded_but_decides_nothing():
-    topology = gathering(required_checks="INVENTORY_CHECK")
+    topology = aggregator(required_checks="INVENTORY_CHECK")
     topology.send(ORDERS, order())
     say(topology, verdict(FRAUD, "FAIL"))
     assert states(topology) == ["CREATED"]
@@ -206,7 +206,7 @@ def test_a_check_that_is_not_required_is_recorded_but_decides_nothing():
 
 
 def test_without_required_checks_an_order_is_validated_as_it_comes():
-    topology = gathering(required_checks=())
+    topology = aggregator(required_checks=())
     topology.send(ORDERS, order())
     assert states(topology) == ["CREATED", "VALIDATED"]
 
@@ -227,7 +227,7 @@ STEP = st.one_of(
 
 @given(st.lists(STEP, max_size=20))
 def test_an_order_is_decided_once_and_for_all_in_any_order_of_events(steps):
-    topology = gathering()
+    topology = aggregator()
     end = None
     for step in [*steps, order(), DEADLINE]:
         if isinstance(step, timedelta):
