@@ -21,7 +21,7 @@ from runtime.model.topology import Topology
 from runtime.model.watch import Watches
 from runtime.state.stores import MemoryStores
 from schemas.messages import StockLevel
-from tests.unit.test_handover import KEEPER, LEVELS, TP
+from tests.unit.test_rebalance import KEEPER, LEVELS, TP
 
 BY_KAFKA = {c.__name__: c for c in vars(aiokafka.errors).values() if inspect.isclass(c) and issubclass(c, KafkaError)}
 ERRORS = {**BY_KAFKA, **{c.__name__: c for c in (TimeoutError, OSError, ConnectionResetError, AssertionError)}}
