@@ -8,7 +8,7 @@ from samples import NOON, order
 
 from ecosystem.clients.dead_letters.letter import DeadLetter, NotADeadLetter
 from ecosystem.clients.readable import content, line, moment
-from runtime.group.offset_migration import _mark
+from runtime.group.offset_migration import _consumed_by
 from runtime.loop.process import _time
 from runtime.model.dead_letters import LOST_UNTIL, dead_letter
 from runtime.model.records import CONSUMED_BY, EVENT_ID, MADE_AT, NO_TIMESTAMP, Record, Write
@@ -115,6 +115,6 @@ def test_a_dead_letter_whose_headers_are_null_is_none_of_ours():
 
 
 def test_a_mark_that_is_null_names_no_group():
-    assert _mark([("a", b"b"), (CONSUMED_BY, None)]) == ""
-    assert _mark([("a", None)]) is None
+    assert _consumed_by([("a", b"b"), (CONSUMED_BY, None)]) == ""
+    assert _consumed_by([("a", None)]) is None
     assert content(Record("orders", 0, 5, 0, b"k", None, ODD)) == "(deleted)"
