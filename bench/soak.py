@@ -71,7 +71,7 @@ def look(worker: psutil.Process, url: str, began: float) -> Look:
             threads=worker.num_threads(),
             tasks=int(float(metrics["faust_orders_event_loop_tasks"])),
             blocks=int(float(metrics["faust_orders_python_memory_blocks"])),
-            orders=int(float(metrics["loop_decided_total"])),
+            orders=int(float(metrics["faust_orders_processed_total"])),
         )
 
 

@@ -1,6 +1,7 @@
-"""What a worker tells Prometheus about its loop. Names follow the Prometheus conventions: base units, `_total`."""
+"""Prometheus metrics of the processing loop, rebalances and standby replicas."""
 
 from collections import Counter as Counts
+from collections.abc import Sequence
 from typing import Protocol
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
@@ -21,64 +22,71 @@ class BatchCounts(Protocol):
 
 
 class LoopMetrics:
-    """Counters of the loop and the handover."""
+    """Records what the loop, rebalances and standby replicas do."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
-        self._batches = Counter("loop_batches_total", "Batches committed", registry=registry)
-        self._records = Counter("loop_records_total", "Records taken from the broker", registry=registry)
-        self._decided = Counter("loop_decided_total", "Messages and timers decided", registry=registry)
-        self._fused = Counter("loop_fused_total", "Messages decided without the way by the broker", registry=registry)
-        self._dead = Counter("loop_dead_letters_total", "Messages set aside", registry=registry)
-        self._events = Counter("service_events_total", "What services count", ["service", "event"], registry=registry)
-        self._given_up = Counter("loop_given_up_total", "Batches given up, by reason", ["reason"], registry=registry)
-        self._size = Histogram("loop_batch_records", "Records of a batch", buckets=_RECORDS, registry=registry)
-        self._deciding = Histogram("loop_decide_seconds", "Deciding a batch", buckets=_SECONDS, registry=registry)
-        self._commit = Histogram("loop_commit_seconds", "Committing a batch", buckets=_SECONDS, registry=registry)
-        self._takeover = Histogram("handover_seconds", "Taking over partitions", buckets=_SECONDS, registry=registry)
-        self._restored = Counter("handover_restored_records_total", "Changelog records restored", registry=registry)
-        self._followed = Counter("standby_records_total", "Changelog records read into copies", registry=registry)
-        self._standby = Gauge("standby_partitions", "Partitions of which a copy is kept up to date", registry=registry)
-        self._lag = Gauge("standby_lag_records", "Offsets the copies are behind their changelogs", registry=registry)
-        self._owned = Gauge("owned_partitions", "Partitions owned and running", registry=registry)
-        of_partition = {
-            name: Gauge(f"partition_{name}", what, ["topic", "partition"], registry=registry)
-            for name, what in (
-                ("position", "Next offset to decide"),
-                ("end", "Where it ends for who reads what is committed"),
-                ("lag", "End less position"),
-            )
-        }
-        self._of_partition = tuple(of_partition.values())
-        self._stalled = Gauge("stalled", "Partitions and parts of the worker that do not get on", registry=registry)
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"faust_orders_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"faust_orders_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, buckets: Sequence[float] = _SECONDS) -> Histogram:
+            return Histogram(f"faust_orders_{name}", text, buckets=buckets, registry=registry)
+
+        self._batches = counter("batches_committed_total", "Batches committed")
+        self._records = counter("records_polled_total", "Records polled from the broker")
+        self._processed = counter("processed_total", "Messages, commands and timers processed, fused ones included")
+        self._fused = counter(
+            "fused_total", "Messages processed in the batch that produced them, without a broker round trip"
+        )
+        self._dead = counter("dead_letters_total", "Messages dead-lettered")
+        self._events = counter("service_events_total", "Events that services count", "service", "event")
+        self._dropped = counter("batches_dropped_total", "Batches whose commit was fenced or is in doubt", "reason")
+        self._size = histogram("batch_records", "Records polled for a batch", _RECORDS)
+        self._process = histogram("batch_process_seconds", "Time to process a batch")
+        self._commit = histogram("batch_commit_seconds", "Time to commit a batch")
+        self._restore = histogram("restore_seconds", "Time to restore the state of partitions after a rebalance")
+        self._restored = counter("restored_records_total", "Changelog records restored into stores")
+        self._followed = counter("standby_records_total", "Changelog records applied to standby replicas")
+        self._standby = gauge("standby_partitions", "Partitions with a standby replica in this worker")
+        self._lag = gauge(
+            "standby_lag_records", "Offsets by which standby replicas are behind their changelogs, in total"
+        )
+        self._owned = gauge("owned_partitions", "Topic-partitions owned and restored; 0 during a rebalance")
+        place = "topic", "partition"
+        self._of_partition = (
+            gauge("partition_position", "Next offset to process", *place),
+            gauge("partition_last_stable_offset", "Last stable offset: open transactions lie behind it", *place),
+            gauge("partition_lag_records", "Last stable offset minus position", *place),
+        )
+        self._stalled = gauge("stalled", "Partitions and components without progress; above 0 the worker is not ready")
         self._shown: set[TopicPartition] = set()
-        self._lost = Counter(
-            "faust_orders_lost_records_total",
-            "Offsets whose records the broker no longer had when a worker came to read them",
-            ["topic"],
-            registry=registry,
+        self._lost = counter(
+            "lost_records_total", "Offsets whose records the broker had removed before a worker read them", "topic"
         )
 
     def batch(self, batch: BatchCounts, records: int, decide_s: float, commit_s: float) -> None:
         self._batches.inc()
         self._records.inc(records)
-        self._decided.inc(batch.decided)
+        self._processed.inc(batch.decided)
         self._fused.inc(batch.fused)
         for (service, event), times in batch.events.items():
             self._events.labels(service, event).inc(times)
         if batch.dead_letters:
             self._dead.inc(batch.dead_letters)
         self._size.observe(records)
-        self._deciding.observe(decide_s)
+        self._process.observe(decide_s)
         self._commit.observe(commit_s)
 
     def given_up(self, reason: str) -> None:
-        self._given_up.labels(reason).inc()
+        self._dropped.labels(reason).inc()
 
     def owned(self, partitions: int) -> None:
         self._owned.set(partitions)
 
     def lag(self, positions: Offsets, ends: Offsets) -> None:
-        """Where each owned partition stands. One whose end is not known is not shown."""
+        """Sets position, last stable offset and lag of the owned partitions whose last stable offset is known."""
         gone, self._shown = self._shown, ends.keys() & positions.keys()
         for topic, number in gone - self._shown:
             for gauge in self._of_partition:
@@ -105,8 +113,8 @@ class LoopMetrics:
         self._lag.set(lag)
 
     def taken_over(self, seconds: float) -> None:
-        self._takeover.observe(seconds)
+        self._restore.observe(seconds)
 
 
 METRICS = LoopMetrics()
-"""Those of this process. Several workers in one process, as in tests, share them."""
+"""The metrics of this process. Several workers in one process, as in tests, share them."""

@@ -129,8 +129,8 @@ async def test_a_partition_that_is_never_fetched_makes_its_worker_unready_then_e
         assert stalled["topic"] == "order-validations"
         assert stalled["position"] < stalled["end"]
         labels = rf'{{partition="{stalled["partition"]}",topic="order-validations"}}'
-        assert await metric(deployment, worker, "partition_lag" + labels) == [stalled["end"] - stalled["position"]]
-        assert await metric(deployment, worker, "stalled") == [1]
+        assert await metric(deployment, worker, "faust_orders_partition_lag_records" + labels) == [stalled["end"] - stalled["position"]]
+        assert await metric(deployment, worker, "faust_orders_stalled") == [1]
         assert await ended(process) == 1
         text = (await said).decode()
     where = f"topic=order-validations partition={stalled['partition']} position={stalled['position']}"
@@ -238,6 +238,6 @@ async def test_a_batch_that_nothing_can_cancel_does_not_hold_up_a_stop(deploymen
 
 
 async def in_hand(deployment, worker):
-    return await metric(deployment, worker, r'partition_lag\{[^}]*topic="orders"\}') and sum(
-        await metric(deployment, worker, r'partition_lag\{[^}]*topic="orders"\}')
+    return await metric(deployment, worker, r'faust_orders_partition_lag_records\{[^}]*topic="orders"\}') and sum(
+        await metric(deployment, worker, r'faust_orders_partition_lag_records\{[^}]*topic="orders"\}')
     )
