@@ -52,7 +52,7 @@ def hang() -> None:
 
 
 def block() -> None:
-    """The event loop does not come round."""
+    """Blocks the event loop."""
     while True:
         time.sleep(0.1)
 

@@ -1,1 +1,1 @@
-"""Stall detection: partitions, commits and event loops that make no progress."""
+"""Stall detection: partitions, rebalances and event loops that make no progress."""

@@ -1,4 +1,4 @@
-"""Whether a worker gets on: what it saw of itself and of the broker over time, and what that comes to. Pure."""
+"""Detects missing progress of a worker from periodic samples. Pure."""
 
 from collections.abc import Collection, Hashable
 from dataclasses import dataclass, field
@@ -6,121 +6,122 @@ from typing import NamedTuple
 
 from runtime.model.records import Offsets, TopicPartition
 
-PATIENCE = 10
-"""How many times longer a thing may stand still that has an excuse: another partition's turn, or a broker that fails
-what it is asked."""
+TOLERANCE = 10
+"""Factor on the limit for a component that is held up by others: by another partition's records that are processed
+first, or by a broker that fails requests."""
 
-_READER, _TAKEOVER = "reader", "takeover"
+_POLLER, _REBALANCE = "poller", "rebalance"
 
 
 class Sample(NamedTuple):
-    """A worker at one moment.
+    """The state of a worker at one moment.
 
-    A partition whose end could not be asked is missing in `ends`: its broker is away, and nobody is to blame here.
+    A partition whose leader does not answer is missing in `ends`: its broker is unavailable, the worker is not stalled.
     """
 
     elapsed_s: float
-    """Since the glance before."""
+    """Seconds since the previous sample."""
     reachable: bool
     """Whether the coordinator of the group answers."""
-    turns: int
-    """Times the reader has come round."""
+    iterations: int
+    """Iterations of the poller so far."""
     running: bool
-    """Whether what the group gave is taken over."""
-    takeover: Hashable
-    """Changes whenever a takeover gets on."""
+    """Whether the assigned partitions are restored."""
+    rebalance: Hashable
+    """Changes whenever a rebalance makes progress."""
     failures: int
-    """Commits and takeovers that the broker has failed so far."""
+    """Commits and rebalances that the broker has failed so far."""
     positions: Offsets
-    """Next offset to decide of each partition owned."""
+    """Next offset to process of each owned partition."""
     ends: Offsets
-    """Where each ends for who reads what is committed: a transaction left open is not waited behind."""
+    """Last stable offset of each partition. An open transaction is not counted as lag."""
     queued: Collection[TopicPartition] = ()
-    """Partitions of which something is here and waits for its turn."""
+    """Partitions with fetched records that were not polled yet."""
 
 
 class Stall(NamedTuple):
-    """What does not get on, and for how long it has been seen not to."""
+    """A component that makes no progress, and for how long that was observed."""
 
-    what: str
+    component: str
     seconds: float
-    over: bool
-    """Whether that is longer than a worker may go on like this."""
+    expired: bool
+    """Whether it exceeds the limit, after which the worker ends."""
     partition: TopicPartition | None = None
     position: int | None = None
     end: int | None = None
 
     def __str__(self) -> str:
-        if self.partition is None:
-            return f"{self.what} stands still seconds={self.seconds:.0f}"
-        topic, number = self.partition
-        return (
-            f"partition stands still topic={topic} partition={number} position={self.position} end={self.end} "
-            f"seconds={self.seconds:.0f}"
-        )
+        place = ""
+        if self.partition is not None:
+            topic, number = self.partition
+            place = f" topic={topic} partition={number} position={self.position} end={self.end}"
+        return f"component={self.component}{place} seconds={self.seconds:.0f}"
 
 
 @dataclass(slots=True)
 class _Clock:
-    """For how long something has waited without getting on."""
+    """For how long a component has had work and made no progress."""
 
-    mark: Hashable
+    progress: Hashable
     failures: int
     total: int
-    """All positions together: whether others get on."""
+    """Sum of all positions: it shows whether other partitions make progress."""
     seconds: float = 0.0
     failed: bool = False
 
 
 @dataclass
-class Stalls:
-    """Judges glances, one after the other.
+class StallDetector:
+    """Judges samples, one after the other.
 
-    Time is counted as it was seen, a glance at most `most_s`: a process that was stopped for an hour, or a machine that
-    slept, has not stood still for an hour.
+    Only observed time counts, at most `max_sample_s` a sample: a process that was stopped by a signal for an hour, or
+    a machine that slept, was not stalled for an hour.
 
     Arguments:
-        limit_s: how long something may stand still although there is something to do. Half of that is worth telling.
-        most_s: the most that the time between two glances counts.
+        limit_s: seconds without progress, although there is work, after which a stall expires. It is reported from
+            half of that on.
+        max_sample_s: seconds between two samples that count at most.
     """
 
     limit_s: float
-    most_s: float
+    max_sample_s: float
     _clocks: dict[Hashable, _Clock] = field(default_factory=dict)
 
-    def look(self, glance: Sample) -> list[Stall]:
-        """What stands still for longer than half the limit, what is over first."""
-        elapsed = min(glance.elapsed_s, self.most_s)
-        if not glance.reachable:
+    def observe(self, sample: Sample) -> list[Stall]:
+        """The stalls that last longer than half the limit, expired ones first."""
+        elapsed_s = min(sample.elapsed_s, self.max_sample_s)
+        if not sample.reachable:
             self._clocks.clear()
             return []
-        found = [self._run(_READER, glance.turns, glance, elapsed)]
-        if glance.running:
-            self._clocks.pop(_TAKEOVER, None)
-            behind = {tp: at for tp, at in glance.positions.items() if tp in glance.ends and at < glance.ends[tp]}
-            for gone in self._clocks.keys() - behind.keys() - {_READER}:
-                del self._clocks[gone]
-            found += [self._run(tp, at, glance, elapsed) for tp, at in behind.items()]
+        found = [self._advance(_POLLER, sample.iterations, sample, elapsed_s)]
+        if sample.running:
+            self._clocks.pop(_REBALANCE, None)
+            behind = {tp: at for tp, at in sample.positions.items() if tp in sample.ends and at < sample.ends[tp]}
+            for subject in self._clocks.keys() - behind.keys() - {_POLLER}:
+                del self._clocks[subject]
+            found += [self._advance(tp, at, sample, elapsed_s) for tp, at in behind.items()]
         else:
-            # The clocks of partitions wait: one that stands where it stood, time and again, has not got on.
-            found.append(self._run(_TAKEOVER, glance.takeover, glance, elapsed))
+            # The clocks of partitions are kept: one at the same position after each rebalance has made no progress.
+            found.append(self._advance(_REBALANCE, sample.rebalance, sample, elapsed_s))
         return sorted(
-            (stall for stall in found if stall is not None), key=lambda stall: (not stall.over, -stall.seconds)
+            (stall for stall in found if stall is not None), key=lambda stall: (not stall.expired, -stall.seconds)
         )
 
-    def _run(self, subject: Hashable, mark: Hashable, glance: Sample, elapsed: float) -> Stall | None:
-        clock, total = self._clocks.get(subject), sum(glance.positions.values())
-        if clock is None or clock.mark != mark:
-            self._clocks[subject] = _Clock(mark, glance.failures, total)
+    def _advance(self, subject: Hashable, progress: Hashable, sample: Sample, elapsed_s: float) -> Stall | None:
+        clock, total = self._clocks.get(subject), sum(sample.positions.values())
+        if clock is None or clock.progress != progress:
+            self._clocks[subject] = _Clock(progress, sample.failures, total)
             return None
-        clock.seconds += elapsed
+        clock.seconds += elapsed_s
         partition = subject if isinstance(subject, TopicPartition) else None
-        clock.failed |= subject != _READER and glance.failures != clock.failures
-        waits_its_turn = partition in glance.queued and total != clock.total
-        limit = self.limit_s * (PATIENCE if clock.failed or waits_its_turn else 1)
-        if clock.seconds < limit / 2:
+        clock.failed |= subject != _POLLER and sample.failures != clock.failures
+        behind_others = partition in sample.queued and total != clock.total
+        limit_s = self.limit_s * (TOLERANCE if clock.failed or behind_others else 1)
+        if clock.seconds < limit_s / 2:
             return None
-        over = clock.seconds >= limit
+        expired = clock.seconds >= limit_s
         if partition is None:
-            return Stall(str(subject), clock.seconds, over)
-        return Stall("partition", clock.seconds, over, partition, glance.positions[partition], glance.ends[partition])
+            return Stall(str(subject), clock.seconds, expired)
+        return Stall(
+            "partition", clock.seconds, expired, partition, sample.positions[partition], sample.ends[partition]
+        )

@@ -1,4 +1,4 @@
-"""Watches whether the worker gets on, tells `/readyz`, log and metrics what does not, and then ends the worker."""
+"""Reports stalls of a worker to `/readyz`, log and metrics, and ends the worker if they last."""
 
 import asyncio
 import logging
@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 from runtime.errors import WorkerStalled
-from runtime.health.stalls import Sample, Stall, Stalls
+from runtime.health.stalls import Sample, Stall, StallDetector
 from runtime.loop.engine import Engine
 from runtime.loop.ownership import Ownership
 from runtime.metrics.loop import LoopMetrics
@@ -15,22 +15,26 @@ from runtime.model.records import Offsets, TopicPartition
 log = logging.getLogger(__name__)
 
 
-class Probe(Protocol):
-    """What is asked of the broker, beside everything else that is."""
+class BrokerProbe(Protocol):
+    """Requests to the broker over a connection of its own (`runtime.kafka.log_reader.KafkaLogReader`)."""
 
     async def last_stable_offsets(self, partitions: Collection[TopicPartition], timeout_s: float) -> Offsets:
-        """The last stable offset of each partition whose leader answers in time."""
+        """The last stable offset of each partition whose leader answers within `timeout_s`."""
 
     async def coordinator_answers(self, timeout_s: float) -> bool:
-        """Whether the group's coordinator answers in time."""
+        """Whether the group's coordinator answers within `timeout_s`."""
 
 
 class Watchdog:
-    """Looks at a worker twelve times within its limit, at least every five seconds.
+    """Samples a worker twelve times within its limit, at least every five seconds.
 
     Arguments:
-        queued: the partitions of which the consumer holds something that was not taken yet.
-        limit_s: how long anything may stand still. Half of it makes the worker unready, all of it ends it.
+        engine: of the worker.
+        ownership: of the worker.
+        queued: returns the partitions with fetched records that were not polled yet.
+        probe: asks the broker.
+        metrics: gets lag and number of stalls.
+        limit_s: seconds without progress after which the worker ends; after half of them it is not ready.
         failed: called with `WorkerStalled`, once.
     """
 
@@ -39,7 +43,7 @@ class Watchdog:
         engine: Engine,
         ownership: Ownership,
         queued: Callable[[], Collection[TopicPartition]],
-        probe: Probe,
+        probe: BrokerProbe,
         metrics: LoopMetrics,
         limit_s: float,
         failed: Callable[[BaseException], None],
@@ -51,31 +55,31 @@ class Watchdog:
         self._metrics = metrics
         self._failed = failed
         self._tick_s = min(5.0, limit_s / 12)
-        self._stalls = Stalls(limit_s, 2 * self._tick_s)
+        self._detector = StallDetector(limit_s, 2 * self._tick_s)
         self.stalls: list[Stall] = []
-        """What stands still now."""
+        """The current stalls."""
 
     async def run(self) -> None:
-        """Returns when the worker is to end."""
+        """Samples until a stall expires; then reports it as a failure and returns."""
         now = asyncio.get_running_loop().time
         before = now()
         while True:
             await asyncio.sleep(self._tick_s)
             elapsed, before = now() - before, now()
             try:
-                self._tell(self._stalls.look(await self._glance(elapsed)))
-            except Exception:  # whoever watches must not be the first to fall over
-                log.exception("watchdog failed")
+                self._publish(self._detector.observe(await self._sample(elapsed)))
+            except Exception:  # an error of the watchdog must not end a healthy worker
+                log.exception("watchdog failed, continues")
                 continue
-            if self.stalls and self.stalls[0].over:
-                self._failed(WorkerStalled(str(self.stalls[0])))
+            if self.stalls and self.stalls[0].expired:
+                self._failed(WorkerStalled(f"no progress within WATCHDOG_S {self.stalls[0]}"))
                 return
 
     def report(self) -> list[dict[str, Any]]:
-        """What stands still now, for `/readyz`."""
+        """The current stalls, for `/readyz`."""
         return [
             {
-                "what": stall.what,
+                "what": stall.component,
                 "seconds": round(stall.seconds),
                 **(
                     {}
@@ -86,33 +90,33 @@ class Watchdog:
             for stall in self.stalls
         ]
 
-    async def _glance(self, elapsed: float) -> Sample:
+    async def _sample(self, elapsed: float) -> Sample:
         engine, ownership = self._engine, self._ownership
         owned = ownership.partitions
         reachable, ends = await asyncio.gather(
             self._probe.coordinator_answers(self._tick_s), self._probe.last_stable_offsets(owned, self._tick_s)
         )
-        # Positions after the ends: what was decided meanwhile is not behind.
+        # Positions are read after the ends, so that records processed meanwhile do not count as lag.
         positions = {tp: at for tp, at in ownership.positions.items() if tp in ownership.partitions}
         self._metrics.lag(positions, ends)
         return Sample(
             elapsed,
             reachable,
-            engine.taking.turns,
+            engine.poller.turns,
             ownership.running,
-            (ownership.epoch, tuple(engine.handover.progress.items())),
-            engine.loop.failures + engine.handover.failures,
+            (ownership.epoch, tuple(engine.rebalance.progress.items())),
+            engine.loop.failures + engine.rebalance.failures,
             positions,
             ends,
             self._queued(),
         )
 
-    def _tell(self, stalls: list[Stall]) -> None:
-        known = {(stall.what, stall.partition) for stall in self.stalls}
+    def _publish(self, stalls: list[Stall]) -> None:
+        known = {(stall.component, stall.partition) for stall in self.stalls}
         for stall in stalls:
-            if stall.over or (stall.what, stall.partition) not in known:
-                log.error("worker does not get on %s", stall)
+            if stall.expired or (stall.component, stall.partition) not in known:
+                log.error("worker stalled %s", stall)
         if self.stalls and not stalls:
-            log.warning("worker gets on again")
+            log.warning("worker makes progress again")
         self.stalls = stalls
         self._metrics.stalled(len(stalls))

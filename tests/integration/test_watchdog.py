@@ -1,4 +1,4 @@
-"""A worker that does not get on says so, ends, and goes on once started again. One that must wait does not end."""
+"""A stalled worker reports that, ends, and resumes after a restart. One that waits for a broker does not end."""
 
 import asyncio
 import os
@@ -134,7 +134,7 @@ async def test_a_partition_that_is_never_fetched_makes_its_worker_unready_then_e
         assert await ended(process) == 1
         text = (await said).decode()
     where = f"topic=order-validations partition={stalled['partition']} position={stalled['position']}"
-    assert re.search(rf"ERROR .* worker does not get on partition stands still {where}", text)
+    assert re.search(rf"ERROR .* worker stalled component=partition {where}", text)
     assert re.search(rf"ERROR .* worker failed: WorkerStalled.*{where}", text)
 
     async with running(deployment, environment, "orders") as (_, worker, _said):
@@ -146,9 +146,9 @@ async def test_a_partition_that_is_never_fetched_makes_its_worker_unready_then_e
 @pytest.mark.parametrize(
     ("what", "reason"),
     [
-        ("deafen", "partition stands still"),
-        ("hang", "reader stands still"),
-        ("block", "the event loop has not come round"),
+        ("deafen", "component=partition"),
+        ("hang", "component=poller"),
+        ("block", "the event loop is blocked"),
     ],
 )
 async def test_whatever_stands_still_ends_its_worker_with_the_reason_and_the_next_goes_on(
