@@ -35,10 +35,10 @@ class InMemoryWorker:
         self.topology = Topology(tuple(services))
         self.stores = MemoryStores()
         self.timers = Timers(self.topology)
-        self.decider = BatchProcessor(self.topology, partitions, self.stores.open)
+        self.processor = BatchProcessor(self.topology, partitions, self.stores.open)
         self.positions: dict[TopicPartition, int] = {}
         self.fuse = fuse
-        self.decided = 0
+        self.processed = 0
         self.events: Counter[tuple[str, str]] = Counter()
         """What its services counted, by service and event."""
 
@@ -76,7 +76,7 @@ class TopologyTestDriver:
         partition = partition_of(key.encode(), self.partitions)
         worker = next(w for w in self.workers if table.name in w.topology.tables)
         call = Command(worker.topology.holders[table.name], partition, decide)
-        self._decide(worker, PolledRecords([], {}, Membership(1, "in-memory"), [call]), [])
+        self._process(worker, PolledRecords([], {}, Membership(1, "in-memory"), [call]), [])
         self.run()
         if isinstance(call.returned, Exception):
             raise call.returned
@@ -129,19 +129,19 @@ class TopologyTestDriver:
             pass
 
     def _step(self, worker: InMemoryWorker) -> bool:
-        taken = self._take(worker)
+        polled = self._poll(worker)
         due = worker.timers.due(self.now, limit=1000)
-        if not taken.positions and not due:
+        if not polled.positions and not due:
             return False
-        self._decide(worker, taken, due)
+        self._process(worker, polled, due)
         return True
 
-    def _decide(self, worker: InMemoryWorker, taken: PolledRecords, due: list[DueTimer]) -> None:
-        batch = worker.decider.decide(taken, due, self.now, lambda *_: worker.fuse)
-        worker.decided += batch.decided
+    def _process(self, worker: InMemoryWorker, polled: PolledRecords, due: list[DueTimer]) -> None:
+        batch = worker.processor.process(polled, due, self.now, lambda *_: worker.fuse)
+        worker.processed += batch.processed
         worker.events += batch.events
         rows = batch.rows()
-        for write in batch.announcements:
+        for write in batch.outputs:
             self.write(write)
         for (table, partition), changed in rows.items():
             store = worker.stores.open(table, partition)
@@ -149,7 +149,7 @@ class TopologyTestDriver:
             worker.timers.apply(table, partition, changed)
         worker.positions.update(batch.offsets)
 
-    def _take(self, worker: InMemoryWorker) -> PolledRecords:
+    def _poll(self, worker: InMemoryWorker) -> PolledRecords:
         records: list[Record] = []
         positions: dict[TopicPartition, int] = {}
         for tp, log in self.topics.items():

@@ -34,14 +34,14 @@ class App(faust.App):
 
     BootStrategy = Boot
 
-    EFFECTS_S = 1.0
-    """At a stop, effects in hand may take so long once more: the group is to be left in time, too."""
+    SIDE_EFFECTS_S = 1.0
+    """Seconds, the most that a stop waits once more for running side effects: leaving the group needs time as well."""
 
     def __init__(self, settings: Settings, group: str, engine: Engine, member: KafkaGroupConsumer, url: URL) -> None:
         super().__init__(
             KafkaNames(settings.topic_prefix).group(group),
             broker=[f"kafka://{server.strip()}" for server in settings.kafka_bootstrap_servers.split(",")],
-            canonical_url=str(url),  # the assignor tells it to the other members: routing goes by it
+            canonical_url=str(url),  # the assignor sends it to the other members, which route requests by it
             datadir=str(settings.state_dir / "faust"),
             store="memory://",
             web_enabled=False,
@@ -53,25 +53,25 @@ class App(faust.App):
         self._engine = engine
         self._member = member
         self.owners: dict[int, URL] = {}
-        """Base URL of the worker that owns a partition, as the group last agreed."""
+        """Base URL of the owner of each partition, as of the last rebalance."""
         self.standbys: dict[int, list[URL]] = {}
-        """Those of the workers that keep copies of it."""
+        """Base URLs of the workers with a standby replica of each partition."""
         self.refused = ""
-        """Why the group gives this worker nothing, if it does not for a reason."""
-        self.takes = self.channel(maxsize=1)
-        self.agent(self.takes, name="loop")(self._decide)
+        """Why the group assigns nothing to this worker; empty if it does not refuse it."""
+        self.batches = self.channel(maxsize=1)
+        self.agent(self.batches, name="loop")(self._process)
 
-    async def _decide(self, stream: Any) -> None:
-        """The agent: one go of the loop for each take."""
-        async for take in stream:
+    async def _process(self, stream: Any) -> None:
+        """The agent: processes batch after batch."""
+        async for batch in stream:
             try:
-                await self._engine.step(take)
-            except Exception as error:  # a fault of ours: nothing of the batch was acknowledged, so stop and say why
+                await self._engine.step(batch)
+            except Exception as error:  # a bug of ours: nothing of the batch was acknowledged, so stop with the reason
                 log.exception("loop failed")
                 await self.crash(error)
 
     def assigned(self) -> set[int]:
-        """Called when the group has agreed anew on who owns what; returns what this worker is standby of."""
+        """Called after a rebalance. Returns the partitions that this worker keeps standby replicas of."""
         self.owners, self.standbys = self.assignor.owners(), self.assignor.standbys()
         before, self.refused = self.refused, self.assignor.refused or ""
         if self.refused and self.refused != before:
@@ -88,7 +88,7 @@ class App(faust.App):
         return Transport(self.conf.broker, app=self, loop=self.loop)
 
     def _new_consumer(self) -> Consumer:
-        return Consumer(self, self.takes, self._engine, self._member, beacon=self.beacon, loop=self.loop)
+        return Consumer(self, self.batches, self._engine, self._member, beacon=self.beacon, loop=self.loop)
 
     async def _stop_consumer(self) -> None:
-        await self._engine.revoked(self.EFFECTS_S)
+        await self._engine.revoked(self.SIDE_EFFECTS_S)

@@ -29,21 +29,21 @@ class Consumer(Service, ConsumerRebalanceListener):
         self._channel = channel
         self._engine = engine
         self._member = member
-        self._unacked_messages: set[Any] = set()  # looked at by Faust's streams; takes are not acked one by one
+        self._unacked_messages: set[Any] = set()  # read by Faust's streams; batches are not acknowledged one by one
 
     async def on_task_error(self, error: BaseException) -> None:
-        """Called by Faust when an agent failed: nothing to commit, the batch was not."""
+        """Called by Faust when the agent failed. There is nothing to do: the batch was not committed."""
         log.error("agent failed error=%r", error)
 
     async def on_start(self) -> None:
         await self._member.start(self._app.assignor, self)
 
     async def on_stop(self) -> None:
-        await self._engine.taking.stop()
+        await self._engine.poller.stop()
         await self._member.stop()
 
     def assignment(self) -> set[Physical]:
-        """Asked by Faust: the partitions the group has given this worker."""
+        """Called by Faust: the partitions that the group assigned to this worker."""
         return self._member.assignment()
 
     async def on_partitions_revoked(self, revoked: Collection[Physical]) -> None:
@@ -64,7 +64,7 @@ class Consumer(Service, ConsumerRebalanceListener):
 
     @asynccontextmanager
     async def _or_crash(self) -> AsyncIterator[None]:
-        """aiokafka would log what fails here, and go on with a worker that never takes over."""
+        """Crashes the worker on an error. aiokafka would log it, and the worker would never restore its partitions."""
         try:
             yield
         except Exception as error:
@@ -72,14 +72,14 @@ class Consumer(Service, ConsumerRebalanceListener):
             await self.crash(error)
 
     async def _drain_messages(self, fetcher: Any) -> None:
-        """Called by Faust's fetcher service: takes, hands over, waits until the loop is through, takes again."""
-        taking = self._engine.taking
+        """Called by Faust's fetcher service: polls a batch, passes it to the agent, waits until it is processed."""
+        poller = self._engine.poller
         while not (self.should_stop or fetcher.should_stop):
-            take = await taking.next()
-            if take is not None:
-                await self._channel.put(take)
-                await take.done
-                taking.decided()
+            batch = await poller.next()
+            if batch is not None:
+                await self._channel.put(batch)
+                await batch.done
+                poller.processed()
 
 
 class Transport(base.Transport):

@@ -109,7 +109,7 @@ class ExactlyOnce:
                 producer = await self._producer(turn)
                 await producer.begin()
                 failpoints.reach("commit.begun")
-                ends = await producer.send(writes.changelog, writes.announcements)
+                ends = await producer.send(writes.changelog, writes.outputs)
                 failpoints.reach("commit.sent")
                 # Not while producing: the coordinator would answer CONCURRENT_TRANSACTIONS.
                 await producer.send_offsets(writes.offsets, membership)
@@ -200,7 +200,7 @@ class AtLeastOnce:
                 failpoints.reach("commit.wishes")
                 ends |= await self._send(state)
                 failpoints.reach("commit.state")
-                ends |= await self._send(writes.announcements)
+                ends |= await self._send(writes.outputs)
                 failpoints.reach("commit.announced")
                 ends |= await self._send(withdrawn)
                 failpoints.reach("commit.timers")

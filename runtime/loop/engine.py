@@ -1,9 +1,10 @@
-"""A worker without its surroundings: the loop, the handover, and what follows when one of them fails.
+"""The engine of a worker: poller, loop and rebalances, and what follows when one of them fails.
 
-It stands on ports alone (checkpoint, client, logs, stores, clock), so a simulation runs the same code as a worker does.
+It is connected to ports alone (checkpoint, consumer, logs, stores, clock): a simulation runs the same code as a worker.
 """
 
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from runtime.errors import CommitFenced, CommitInDoubt, KeyNotOwned
 from runtime.loop.checkpoint import Checkpoint, lasting
 from runtime.loop.loop import Loop
 from runtime.loop.ownership import Ownership
+from runtime.loop.partitions import Partitions
 from runtime.loop.poller import GroupConsumer, PolledBatch, Poller
 from runtime.loop.rebalance import Rebalance, Standbys
 from runtime.loop.timers import Timers
@@ -31,155 +33,181 @@ from runtime.state.stores import Stores
 T = TypeVar("T")
 
 
-class Engine:
-    """Takes, decides, commits and applies, while the group moves partitions about.
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What an engine is connected to: the consumer, the logs, the disk.
 
     Arguments:
-        plan: the worker's services.
-        partitions: how many partitions every topic has.
-        session_timeout_s: silence after which the group drops a worker.
-        ownership: what it owns.
-        watches: who waits for rows to change.
-        stores: its state.
-        logs: offsets and changelogs.
+        consumer: polls records as a member of the group.
         checkpoint: makes batches durable.
-        client: its consumer.
+        restorer: reads committed offsets and changelogs.
+        stores: opens the state stores.
         clock: the time, UTC.
-        failed: called with what the worker cannot go on after.
-        limits: how large a message each topic takes, as the checkpoint's producers learn it.
-        copies: keeps copies of what other workers own.
-        lost: what `logs` find to be gone.
-        effect_timeout_s: seconds after which a side effect that fails is a dead letter.
-        effect_pause_s: seconds, the longest pause between two attempts of one.
+        standbys: keeps standby replicas of partitions that other workers own.
+        losses: reports the records that `restorer` finds to be gone.
+    """
+
+    consumer: GroupConsumer
+    checkpoint: Checkpoint
+    restorer: Restorer
+    stores: Stores
+    clock: Callable[[], datetime]
+    standbys: Standbys | None = None
+    losses: LossReporter | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """The settings of an engine.
+
+    Arguments:
+        partitions: partitions of every topic.
+        session_timeout_s: seconds of silence after which the group drops a worker.
+        side_effect_timeout_s: seconds after which a failing side effect is dead-lettered.
+        side_effect_longest_pause_s: seconds, the longest pause between two attempts of a side effect.
+    """
+
+    partitions: int
+    session_timeout_s: float
+    side_effect_timeout_s: float = TIMEOUT_S
+    side_effect_longest_pause_s: float = LONGEST_PAUSE_S
+
+
+class Engine:
+    """Polls, processes, commits and applies, while the group moves partitions.
+
+    Arguments:
+        topology: the services of the worker.
+        settings: partitions and time limits.
+        ports: consumer, logs, disk.
+        ownership: what the worker owns.
+        watches: requests that wait for rows to change.
+        metrics: counts batches and restored records.
+        failed: called with an error that ends the worker.
+        limits: how large a message each topic accepts, as the producers of the checkpoint learn it.
     """
 
     MOST_FAILURES = 5
-    """After which a batch that the broker will not take for good ends the worker."""
+    """Commits in a row: then a batch that the broker rejects for good ends the worker."""
 
     def __init__(
         self,
         topology: Topology,
+        settings: EngineSettings,
+        ports: Ports,
         *,
-        partitions: int,
-        session_timeout_s: float,
         ownership: Ownership,
         watches: Watches,
-        stores: Stores,
-        logs: Restorer,
-        checkpoint: Checkpoint,
-        client: GroupConsumer,
-        clock: Callable[[], datetime],
         metrics: LoopMetrics,
         failed: Callable[[BaseException], None],
-        copies: Standbys | None = None,
         limits: SizeLimits | None = None,
-        lost: LossReporter | None = None,
-        effect_timeout_s: float = TIMEOUT_S,
-        effect_pause_s: float = LONGEST_PAUSE_S,
     ) -> None:
         self._topology = topology
-        self._partitions = partitions
+        self._settings = settings
         self._ownership = ownership
-        self._client = client
-        self._session_timeout_s = session_timeout_s
+        self._consumer = ports.consumer
         self._failed = failed
         self._limits = SizeLimits() if limits is None else limits
-        self._lessons = 0
-        timers = Timers(topology)
-        self.calls = CommandQueue()
+        self._revision = 0
+        self.commands = CommandQueue()
         self.side_effects = SideEffects(
-            topology, self._call, clock=clock, timeout_s=effect_timeout_s, longest_s=effect_pause_s
+            topology,
+            self._command,
+            clock=ports.clock,
+            timeout_s=settings.side_effect_timeout_s,
+            longest_s=settings.side_effect_longest_pause_s,
         )
-        self.taking = Poller(
-            client, self.calls, topology.group, ownership, timers, session_timeout_s, clock, self._lost, lost
+        partitions = Partitions(
+            topology, settings.partitions, ownership, ports.stores, Timers(topology), self.side_effects, watches
+        )
+        self.poller = Poller(
+            ports.consumer,
+            self.commands,
+            partitions,
+            session_timeout_s=settings.session_timeout_s,
+            clock=ports.clock,
+            out_of_range=self._restore,
+            losses=ports.losses,
         )
         self.loop = Loop(
-            topology,
             partitions,
-            ownership,
-            checkpoint,
-            timers,
-            self.side_effects,
-            watches,
-            clock,
-            self._given_up,
-            metrics,
-            self._limits,
+            ports.checkpoint,
+            clock=ports.clock,
+            abandoned=self._abandoned,
+            metrics=metrics,
+            limits=self._limits,
         )
-        self.handover = Rebalance(
-            topology,
-            ownership,
-            stores,
-            timers,
-            self.side_effects,
-            watches,
-            logs,
-            self.taking,
-            metrics,
-            failed,
-            copies,
-            partitions,
+        self.rebalance = Rebalance(
+            partitions, ports.restorer, self.poller, metrics=metrics, failed=failed, standbys=ports.standbys
         )
 
-    async def revoked(self, for_effects_s: float = float("inf")) -> None:
-        """The group takes partitions away. Returns once nothing is in hand any more.
+    async def revoked(self, side_effects_s: float = float("inf")) -> None:
+        """Finishes the current batch and gives all partitions up, as the group revokes them.
 
-        Effects are waited for so long, or for three quarters of the time there is.
+        Arguments:
+            side_effects_s: seconds, the most to wait for running side effects; never more than three quarters of the
+                time there is.
         """
-        # The group waits for members as long as a session may be silent: half of that is for what is in hand.
-        patience_s = self._session_timeout_s / 2
-        await self.handover.give_up(self.loop, patience_s, min(for_effects_s, 0.75 * patience_s))
+        # The group waits for a member as long as a session may be silent: half of that is for the work in progress.
+        limit_s = self._settings.session_timeout_s / 2
+        await self.rebalance.revoke(self.loop, limit_s, min(side_effects_s, 0.75 * limit_s))
 
     async def assigned(
         self, partitions: Collection[TopicPartition], membership: Membership, standby: Collection[int] = ()
     ) -> None:
-        """The group has given partitions: all that this worker is to own from now on, and to be standby of."""
-        await self.handover.take_over(partitions, membership, standby)
+        """Restores and resumes the partitions that the group assigned: all that this worker owns from now on.
 
-    async def step(self, take: PolledBatch) -> None:
-        """One go of the loop. Raises what is a fault of ours: nothing of the batch was acknowledged."""
+        Arguments:
+            partitions: the topic-partitions to own.
+            membership: the membership that they were assigned to.
+            standby: numbers of the partitions to keep standby replicas of.
+        """
+        await self.rebalance.restore_and_resume(partitions, membership, standby)
+
+    async def step(self, batch: PolledBatch) -> None:
+        """Processes one batch and answers its commands. Raises bugs of our own: nothing was acknowledged then."""
         try:
-            if await self.loop.step(take.taken, take.epoch):
-                for call in take.calls:
-                    call.settle()
+            if await self.loop.step(batch.polled, batch.epoch):
+                for command in batch.commands:
+                    command.settle()
         finally:
-            for call in take.calls:
-                call.refuse()  # which was not settled
-            if not take.done.done():
-                take.done.set_result(None)
+            for command in batch.commands:
+                command.refuse()  # no effect on one that is settled
+            if not batch.done.done():
+                batch.done.set_result(None)
 
     async def submit(self, table: Table[Any], key: str, decide: Callable[[Context], T]) -> T:
-        """Has `decide` run in the loop, and returns what it returned. See `runtime.hosting.Host`."""
-        partition = partition_of(key.encode(), self._partitions)
-        return await self._call(self._topology.holders[table.name], partition, decide).answer
+        """Runs `decide` in the loop, and returns its result once it is committed. See `runtime.hosting.Host`."""
+        partition = partition_of(key.encode(), self._settings.partitions)
+        return await self._command(self._topology.holders[table.name], partition, decide).answer
 
-    def _call(self, service: Service, partition: int, decide: Callable[[Context], T]) -> PendingCommand[T]:
+    def _command(self, service: Service, partition: int, decide: Callable[[Context], T]) -> PendingCommand[T]:
         if not self._ownership.settled(partition):
             raise KeyNotOwned(f"partition {partition} of {service.name}")
-        call = PendingCommand(service, partition, decide)
-        self.calls.put(call)
-        return call
+        command = PendingCommand(service, partition, decide)
+        self.commands.put(command)
+        return command
 
     async def stop(self) -> None:
-        """Ends a takeover that is under way, and effects."""
-        self.calls.refuse()
+        """Cancels a restore that is under way, and side effects."""
+        self.commands.refuse()
         await self.side_effects.stop()
-        await self.handover.stop()
+        await self.rebalance.stop()
 
-    def _given_up(self, error: CommitFenced | CommitInDoubt) -> None:
+    def _abandoned(self, error: CommitFenced | CommitInDoubt) -> None:
         failures = self.loop.failures
         if isinstance(error, CommitFenced):
-            self.taking.hold()
+            self.poller.hold()
             self.side_effects.suspend()
-            self.side_effects.keep(())  # others have had a session's time to begin the same
-            self._client.rejoin()
-        elif self._limits.lessons != self._lessons:
-            self._lessons = self._limits.lessons
-            self.handover.again()  # the same batch again, without what was too large
+            self.side_effects.keep(())  # the next owner has had a session's time to start the same ones
+            self._consumer.rejoin()
+        elif self._limits.lessons != self._revision:
+            self._revision = self._limits.lessons
+            self.rebalance.retry()  # processes the batch again, without the message that was too large
         elif failures >= self.MOST_FAILURES and lasting(error.__cause__):
-            self._failed(error)  # tried often enough: too large, not allowed, or another worker under the same name
+            self._failed(error)  # too large, not allowed, or another worker under the same name
         else:
-            self.handover.again(after=min(5.0, 0.1 * 2 ** (failures - 1)))
+            self.rebalance.retry(after=min(5.0, 0.1 * 2 ** (failures - 1)))
 
-    def _lost(self) -> None:
-        self.handover.again()
+    def _restore(self) -> None:
+        self.rebalance.retry()

@@ -1,4 +1,4 @@
-"""The loop of a worker, four steps: take, decide, commit, apply."""
+"""The processing loop of a worker: process, commit and apply each polled batch."""
 
 import asyncio
 import logging
@@ -9,151 +9,124 @@ from time import perf_counter
 from runtime.common import failpoints
 from runtime.errors import CommitFenced, CommitInDoubt
 from runtime.loop.checkpoint import Checkpoint
-from runtime.loop.overlay import BatchOverlay, TablePartition
-from runtime.loop.ownership import Ownership
+from runtime.loop.overlay import BatchOverlay
+from runtime.loop.partitions import Partitions, Rows
 from runtime.loop.process import BatchProcessor
-from runtime.loop.timers import Timers
 from runtime.metrics.loop import LoopMetrics
 from runtime.model.limits import SizeLimits
-from runtime.model.records import LastOffsets, PolledRecords, TopicPartition
-from runtime.model.topology import Topology
-from runtime.model.watch import Watches
-from runtime.side_effects.dispatcher import SideEffects
+from runtime.model.records import LastOffsets, PolledRecords
 
 log = logging.getLogger(__name__)
 
 
 class Loop:
-    """Decides what was taken, once.
+    """Processes, commits and applies polled batches, one at a time.
 
     Arguments:
-        plan: the worker's services.
-        partitions: how many partitions every topic has.
-        ownership: what the worker owns.
+        partitions: what the worker owns, and all that follows its rows.
         checkpoint: makes batches durable.
-        timers: the calendar of the owned partitions.
-        effects: what is done outside Kafka once it is committed.
-        watches: who waits for rows to change.
         clock: the time, UTC.
-        given_up: called with `CommitFenced` or `CommitInDoubt` when a batch was given up; it must see to a new
-            takeover.
-        limits: how large a message each topic takes.
+        abandoned: called with `CommitFenced` or `CommitInDoubt` when a batch was abandoned. It must see to it that the
+            partitions are restored.
+        metrics: counts batches.
+        limits: how large a message each topic accepts.
     """
 
     TIMERS_A_BATCH = 1000
 
     def __init__(
         self,
-        topology: Topology,
-        partitions: int,
-        ownership: Ownership,
+        partitions: Partitions,
         checkpoint: Checkpoint,
-        timers: Timers,
-        side_effects: SideEffects,
-        watches: Watches,
+        *,
         clock: Callable[[], datetime],
-        given_up: Callable[[CommitFenced | CommitInDoubt], None],
+        abandoned: Callable[[CommitFenced | CommitInDoubt], None],
         metrics: LoopMetrics,
         limits: SizeLimits | None = None,
     ) -> None:
-        self._topology = topology
-        self._decider = BatchProcessor(topology, partitions, ownership.store, limits)
-        self._ownership = ownership
+        self.partitions = partitions
+        self._ownership = partitions.ownership
+        self._processor = BatchProcessor(partitions.topology, partitions.count, partitions.ownership.store, limits)
         self._checkpoint = checkpoint
-        self._timers = timers
-        self._side_effects = side_effects
-        self._watches = watches
         self._clock = clock
-        self._given_up = given_up
+        self._abandoned = abandoned
         self._metrics = metrics
         self.failures = 0
-        """How many batches in a row could not be settled."""
+        """Batches in a row whose commit was in doubt."""
         self.turn = asyncio.Lock()
-        """Held while a batch is in hand: who takes partitions away waits for it."""
+        """Held while a batch is processed: a rebalance waits for it before partitions are revoked."""
 
-    async def step(self, taken: PolledRecords, epoch: int) -> bool:
-        """One go: returns whether it took effect. What was taken in another epoch is dropped: whoever owns it now reads
-        it again."""
+    async def step(self, polled: PolledRecords, epoch: int) -> bool:
+        """Processes, commits and applies one batch. Returns whether it was committed.
+
+        A batch polled in another epoch is dropped: the present owner of its partitions polls it again.
+        """
         async with self.turn:
             if epoch != self._ownership.epoch:
                 return False
             start = perf_counter()
-            batch = self._decide(taken)
+            batch = self._process(polled)
             rows = batch.rows()
-            decided = perf_counter()
+            processed = perf_counter()
             writes = batch.writes(rows)
             if writes.empty:
                 return True
             failpoints.reach("batch.decided")
             try:
-                ends = await self._checkpoint.commit(writes, taken.membership)
+                ends = await self._checkpoint.commit(writes, polled.membership)
             except (CommitFenced, CommitInDoubt) as error:
-                self._give_up(error, len(taken.records), epoch)
+                self._abandon(error, len(polled.records), epoch)
                 return False
             if epoch == self._ownership.epoch and self._overtaken(rows, ends):
                 why = "its changelogs hold more than its stores, or were made anew"
-                self._give_up(CommitInDoubt(why), len(taken.records), epoch)
+                self._abandon(CommitInDoubt(why), len(polled.records), epoch)
                 return False
             self.failures = 0
             committed = perf_counter()
             failpoints.reach("commit.done")
-            if epoch == self._ownership.epoch:  # else the changelog tells whoever takes over
+            if epoch == self._ownership.epoch:  # else the next owner restores the rows from the changelog
                 self._apply(batch, rows, ends)
-            self._metrics.batch(batch, len(taken.records), decided - start, committed - decided)
+            self._metrics.batch(batch, len(polled.records), processed - start, committed - processed)
             return True
 
-    def _give_up(self, error: CommitFenced | CommitInDoubt, records: int, epoch: int) -> None:
-        """Nothing is decided until partitions are taken over anew: later offsets would pass over this batch's."""
+    def _abandon(self, error: CommitFenced | CommitInDoubt, records: int, epoch: int) -> None:
+        """Stops processing until partitions are restored: later offsets would skip the records of this batch."""
         kind = "in_doubt" if isinstance(error, CommitInDoubt) else "fenced"
-        log.warning("batch given up kind=%s reason=%s records=%d", kind, error, records)
-        self._metrics.given_up(kind)
+        log.warning("batch abandoned kind=%s reason=%s records=%d", kind, error, records)
+        self._metrics.dropped(kind)
         self.failures += isinstance(error, CommitInDoubt)
         if epoch == self._ownership.epoch:
             self._ownership.lose()
-            self._given_up(error)
+            self._abandoned(error)
 
     async def idle(self) -> None:
-        """Returns when no batch is in hand, and nothing of the last one is left to follow."""
+        """Waits until the current batch and the offset commit of the last one are finished."""
         async with self.turn:
             await self._checkpoint.flush()
 
-    def _decide(self, taken: PolledRecords) -> BatchOverlay:
+    def _process(self, polled: PolledRecords) -> BatchOverlay:
         now = self._clock()
-        due = self._timers.due(now, self.TIMERS_A_BATCH)
-        return self._decider.decide(taken, due, now, self._ownership.fuses)
+        due = self.partitions.timers.due(now, self.TIMERS_A_BATCH)
+        return self._processor.process(polled, due, now, self._ownership.fuses)
 
-    def _overtaken(self, rows: dict[TablePartition, dict[bytes, bytes | None]], ends: LastOffsets) -> bool:
-        """Whether a changelog holds rows that are not in the store, before those of this batch or between them; or was
-        made anew, and lacks what is in the store.
+    def _overtaken(self, rows: Rows, ends: LastOffsets) -> bool:
+        """Whether a changelog has rows of another writer before or among this batch's, or lacks rows of the store.
 
-        Applied all the same, the batch would have the store pass over them for good, or hide that they are gone.
-        Between the rows of a fenced checkpoint are markers, and nobody else's rows.
+        Applied all the same, the batch would make the store skip the other rows for good, or hide that rows are gone
+        (the changelog was deleted and created anew). A fenced checkpoint has markers among its rows, but no others.
         """
         for (table, partition), changed in rows.items():
             offset = self._ownership.store(table, partition).offset
             known = -1 if offset is None else offset
-            end, expected = (
-                ends[TopicPartition(self._topology.tables[table].changelog, partition)],
-                known + len(changed),
-            )
+            end, expected = ends[self.partitions.changelog(table, partition)], known + len(changed)
             if end < expected or (end > expected and not self._checkpoint.fenced):
                 return True
         return False
 
-    def _apply(
-        self, batch: BatchOverlay, rows: dict[TablePartition, dict[bytes, bytes | None]], ends: LastOffsets
-    ) -> None:
-        """RocksDB is never ahead of the changelog, and never behind what waiters are told."""
-        for (table, partition), changed in rows.items():
-            changelog = TopicPartition(self._topology.tables[table].changelog, partition)
-            self._ownership.store(table, partition).apply(changed, ends[changelog])
-            self._timers.apply(table, partition, changed)
-            self._side_effects.apply(table, partition, changed)
-            failpoints.reach("apply.store")
-        self._ownership.sent(batch.by_broker, ends)
+    def _apply(self, batch: BatchOverlay, rows: Rows, ends: LastOffsets) -> None:
+        self.partitions.apply(rows, ends)
+        self._ownership.sent(batch.through_kafka, ends)
         if caught_up := self._ownership.advance(batch.offsets):
-            self._timers.release(caught_up)
-            self._side_effects.release(caught_up)
+            self.partitions.release(caught_up)
         failpoints.reach("apply.done")
-        for (table, _), changed in rows.items():
-            self._watches.changed(table, changed)
+        self.partitions.changed(rows)

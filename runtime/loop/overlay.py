@@ -87,7 +87,7 @@ class ProcessorContext:
         """The processor came to its end: what it decided counts."""
         for (table, key), value in self.writes.items():
             self._batch.changes.setdefault((table, self._partition), {})[key] = value
-        self._batch.announcements += self.aside
+        self._batch.outputs += self.aside
         self._batch.dead_letters += len(self.aside)
         for event in self.events:
             self._batch.events[self._service.name, event] += 1
@@ -102,12 +102,12 @@ class BatchOverlay:
     now: datetime
     store: Callable[[str, int], Store]
     changes: dict[TablePartition, dict[str, Message | None]] = field(default_factory=dict)
-    announcements: list[Write] = field(default_factory=list)
+    outputs: list[Write] = field(default_factory=list)
     offsets: dict[TopicPartition, int] = field(default_factory=dict)
-    decided: int = 0
+    processed: int = 0
     fused: int = 0
     dead_letters: int = 0
-    by_broker: dict[TopicPartition, set[int]] = field(default_factory=dict)
+    through_kafka: dict[TopicPartition, set[int]] = field(default_factory=dict)
     """Buckets of the keys of what is sent to consumed topics without being decided here and now."""
     events: Counter[tuple[str, str]] = field(default_factory=Counter)
     """By service and what it counted."""
@@ -147,4 +147,4 @@ class BatchOverlay:
             for (table, partition), changed in rows.items()
             for key, value in changed.items()
         ]
-        return Writes(changelog, self.announcements, self.offsets)
+        return Writes(changelog, self.outputs, self.offsets)

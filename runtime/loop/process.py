@@ -1,4 +1,4 @@
-"""The second step of the loop: processors run on an overlay over the state; what stays here is decided at once."""
+"""Runs processors on an overlay over the state, and fuses messages that this worker consumes itself."""
 
 import logging
 import re
@@ -37,14 +37,14 @@ log = logging.getLogger(__name__)
 Fuses = Callable[[TopicPartition, int], bool]
 
 MAX_DEPTH = 32
-"""Messages that follow from one another in a batch before the next goes by the broker: no cascade holds up a commit."""
+"""Fused messages in a row within a batch. The next one goes through Kafka, so that no cascade delays a commit."""
 
-WAKE_AGAIN = timedelta(minutes=1)
-"""After which a processor that failed when it was woken is woken again."""
+TIMER_RETRY = timedelta(minutes=1)
+"""Delay after which a timer is retried whose processor failed."""
 
 
 class WorkItem(NamedTuple):
-    """A readable message, or the key of a tombstone, on its way to the processors of its topic."""
+    """A readable message, or the key of a tombstone, and the processors of its topic."""
 
     topic: str
     partition: int
@@ -52,17 +52,17 @@ class WorkItem(NamedTuple):
     subject: Any
     processors: tuple[tuple[Service, Callable[[Any, ProcessorContext], None]], ...]
     depth: int
-    record: Record | None  # None: fused, it never left the worker
+    record: Record | None  # None: a fused message, which was not read from Kafka
 
 
 class BatchProcessor:
-    """Turns what was taken into a batch. Reads local state, writes nothing.
+    """Processes polled records into a batch. Reads local state and writes nothing.
 
     Arguments:
-        plan: the worker's services.
-        partitions: how many partitions every topic has.
-        store: gives the store of a table and partition that is owned.
-        limits: how large a message each topic takes. A processor that sends a larger one has failed on its message.
+        topology: the services of the worker.
+        partitions: partitions of every topic.
+        store: returns the store of a table and partition that is owned.
+        limits: how large a message each topic accepts. A processor that sends a larger one fails on its input.
     """
 
     def __init__(
@@ -72,39 +72,39 @@ class BatchProcessor:
         self.partitions = partitions
         self.store = store
         self._limits = SizeLimits() if limits is None else limits
-        self._mark: tuple[Header, ...] = ((CONSUMED_BY, topology.group.encode()),)
-        self._told: set[str] = set()
-        """Topics of which the log has told that records are misplaced: once, as a foreign producer may write many."""
+        self._consumed_by: tuple[Header, ...] = ((CONSUMED_BY, topology.group.encode()),)
+        self._reported: set[str] = set()
+        """Topics whose misplaced records were logged: once each, as a foreign producer may write many."""
 
-    def decide(
+    def process(
         self,
-        taken: PolledRecords,
+        polled: PolledRecords,
         due: Iterable[DueTimer],
         now: datetime,
         fuses: Fuses,
     ) -> BatchOverlay:
-        """Runs the processors.
+        """Runs the processors of due timers, records and commands, in this order.
 
         Arguments:
-            taken: the records, the positions they bring the worker to, and the calls.
-            due: timers whose time has come.
-            now: when the batch was taken, UTC.
-            fuses: whether a message to this partition under a key of this bucket may be decided here and now, without
-                the way by the broker.
+            polled: the records, the new positions, and the commands.
+            due: timers that are due.
+            now: when the batch was polled, UTC.
+            fuses: whether a message to this partition under a key of this bucket may be processed in this batch,
+                without a broker round trip.
         """
-        batch = BatchOverlay(self.topology, self.partitions, now, self.store, offsets=taken.positions)
+        batch = BatchOverlay(self.topology, self.partitions, now, self.store, offsets=polled.positions)
         for timer in due:
-            self._wake(batch, timer, fuses)
-        for record in taken.records:
-            work = self._read(batch, record)
-            if work is not None:
-                self._follow(batch, [work], fuses)
-        for call in taken.calls:
-            self._call(batch, call, fuses)
+            self._run_timer(batch, timer, fuses)
+        for record in polled.records:
+            item = self._read(batch, record)
+            if item is not None:
+                self._run(batch, [item], fuses)
+        for command in polled.commands:
+            self._run_command(batch, command, fuses)
         return batch
 
     def _read(self, batch: BatchOverlay, record: Record) -> WorkItem | None:
-        """The message of a record, or None once the record has gone to the dead letters."""
+        """The work item of a record; `None` if the record is unreadable and was dead-lettered."""
         topic = self.topology.consumed[record.topic]
         processors = self.topology.processors[record.topic]
         subject: Message | str
@@ -124,8 +124,8 @@ class BatchProcessor:
         except (ValueError, OverflowError) as error:
             services = ",".join(s.name for s, _ in self.topology.processors[record.topic])
             self._reject(batch, record, services, str(error))
-            if isinstance(error, MisplacedError) and record.topic not in self._told:
-                self._told.add(record.topic)
+            if isinstance(error, MisplacedError) and record.topic not in self._reported:
+                self._reported.add(record.topic)
                 where = record.topic, record.partition, record.offset
                 log.warning("record misplaced topic=%s partition=%d offset=%d error=%s", *where, error)
             return None
@@ -160,50 +160,50 @@ class BatchProcessor:
                 "the message has no value (a tombstone); its key is no UTF-8 text: nothing has it"
             ) from None
 
-    def _follow(self, batch: BatchOverlay, work: list[WorkItem], fuses: Fuses) -> None:
+    def _run(self, batch: BatchOverlay, work: list[WorkItem], fuses: Fuses) -> None:
         """Decides the messages in `work`, and those that follow and stay here, in the order they were sent."""
-        for item in work:  # grows while it is walked
-            batch.decided += 1
+        for item in work:  # grows during the iteration
+            batch.processed += 1
             for service, processor in item.processors:
-                turn = ProcessorContext(batch, service, item.partition, item.time)
-                error = self._attempt(turn, service, item.topic, partial(processor, item.subject, turn))
+                ctx = ProcessorContext(batch, service, item.partition, item.time)
+                error = self._attempt(ctx, service, item.topic, partial(processor, item.subject, ctx))
                 if error is None:
-                    self._announce(batch, turn.sent, work, item.depth + 1, fuses, item.time)
+                    self._send(batch, ctx.sent, work, item.depth + 1, fuses, item.time)
                 else:
                     self._reject(batch, item.record or self._written(item), service.name, error)
 
-    def _call(self, batch: BatchOverlay, call: Command[Any], fuses: Fuses) -> None:
-        batch.decided += 1
-        turn = ProcessorContext(batch, call.service, call.partition, batch.now)
+    def _run_command(self, batch: BatchOverlay, command: Command[Any], fuses: Fuses) -> None:
+        batch.processed += 1
+        ctx = ProcessorContext(batch, command.service, command.partition, batch.now)
         try:
-            call.returned = call.decide(turn)
-            self._fit(turn)
-        except Exception as error:  # for whoever called; nothing of it is kept
-            call.returned = error
+            command.returned = command.decide(ctx)
+            self._fit(ctx)
+        except Exception as error:  # raised to the caller; the changes are dropped
+            command.returned = error
             return
-        turn.keep()
+        ctx.keep()
         work: list[WorkItem] = []
-        self._announce(batch, turn.sent, work, 1, fuses, batch.now)
-        self._follow(batch, work, fuses)
+        self._send(batch, ctx.sent, work, 1, fuses, batch.now)
+        self._run(batch, work, fuses)
 
-    def _wake(self, batch: BatchOverlay, due: DueTimer, fuses: Fuses) -> None:
+    def _run_timer(self, batch: BatchOverlay, due: DueTimer, fuses: Fuses) -> None:
         service = due.service
         row = batch.read(service.timers, due.partition, due.key)
         if row is None or row.at != due.at or service.on_timer is None:
-            return  # withdrawn or moved meanwhile
-        batch.decided += 1
-        turn = ProcessorContext(batch, service, due.partition, batch.now)
-        turn.schedule(due.key, None)
-        error = self._attempt(turn, service, "wake", partial(service.on_timer, due.key, turn))
+            return  # cancelled or rescheduled in this batch
+        batch.processed += 1
+        ctx = ProcessorContext(batch, service, due.partition, batch.now)
+        ctx.schedule(due.key, None)
+        error = self._attempt(ctx, service, "timer", partial(service.on_timer, due.key, ctx))
         if error is not None:
-            turn = ProcessorContext(batch, service, due.partition, batch.now)
-            turn.schedule(due.key, batch.now + WAKE_AGAIN)
-            turn.keep()
+            ctx = ProcessorContext(batch, service, due.partition, batch.now)
+            ctx.schedule(due.key, batch.now + TIMER_RETRY)
+            ctx.keep()
         work: list[WorkItem] = []
-        self._announce(batch, turn.sent, work, 1, fuses, batch.now)
-        self._follow(batch, work, fuses)
+        self._send(batch, ctx.sent, work, 1, fuses, batch.now)
+        self._run(batch, work, fuses)
 
-    def _announce(
+    def _send(
         self,
         batch: BatchOverlay,
         sent: list[OutputRecord],
@@ -212,59 +212,58 @@ class BatchProcessor:
         fuses: Fuses,
         time: datetime,
     ) -> None:
-        """Sends messages on their way: decided here and now, written, or both.
+        """Fuses output records into this batch, writes them to Kafka, or both.
 
-        `time` is that of what they follow from. One to an internal topic is the same message in another place, and
-        keeps it: what is only passed on has not happened when it is.
+        A repartitioned record keeps `time`, the event time of its source; other records get the time of the batch.
         """
         for topic, partition, key, value in sent:
             processors = self.topology.processors.get(topic.name, ())
             fused = False
             if processors:
                 tp, bucket = TopicPartition(topic.name, partition), bucket_of(key)
-                ahead = batch.by_broker.get(tp, ())
+                ahead = batch.through_kafka.get(tp, ())
                 fused = depth < MAX_DEPTH and bucket not in ahead and fuses(tp, bucket)
                 if fused:
                     batch.fused += 1
                     made = time if topic.internal else batch.now
                     work.append(WorkItem(topic.name, partition, made, value, processors, depth, None))
                 else:
-                    batch.by_broker.setdefault(tp, set()).add(bucket)
+                    batch.through_kafka.setdefault(tp, set()).add(bucket)
             if not (fused and topic.internal):
-                marked = self._mark if fused else _headers(topic, time)
-                batch.announcements.append(Write(topic.name, partition, key.encode(), value.to_json(), marked))
+                marked = self._consumed_by if fused else _headers(topic, time)
+                batch.outputs.append(Write(topic.name, partition, key.encode(), value.to_json(), marked))
 
     def _reject(self, batch: BatchOverlay, record: Record, services: str, error: str) -> None:
         batch.dead_letters += 1
         most = self._limits.most(record.topic + DEAD_LETTERS)
         letter = dead_letter(record, services, error, batch.now, most)
-        # A topic may have been given more partitions than its dead letters have.
-        batch.announcements.append(letter._replace(partition=letter.partition % self.partitions))
+        # A topic may have more partitions by now than its topic of dead letters.
+        batch.outputs.append(letter._replace(partition=letter.partition % self.partitions))
 
-    def _attempt(self, turn: ProcessorContext, service: Service, what: str, call: Callable[[], None]) -> str | None:
-        """Runs a processor and keeps what it decided; or tells what is wrong: one bad message stops nothing."""
+    def _attempt(self, ctx: ProcessorContext, service: Service, what: str, call: Callable[[], None]) -> str | None:
+        """Runs a processor and keeps its changes. Returns an error text if it failed: one bad message stops nothing."""
         try:
             call()
-            self._fit(turn)
+            self._fit(ctx)
         except Exception as error:
-            log.exception("processor failed service=%s on=%s", service.name, what)
+            log.exception("processor failed service=%s input=%s", service.name, what)
             return f"{type(error).__name__}: {error}"
-        turn.keep()
+        ctx.keep()
         return None
 
-    def _fit(self, turn: ProcessorContext) -> None:
-        """Raises `TooLarge` if the broker would not take what was decided, as far as that is known."""
+    def _fit(self, ctx: ProcessorContext) -> None:
+        """Raises `MessageTooLarge` if an output record or row is known to exceed what its topic accepts."""
         if not self._limits:
             return
-        for topic, partition, key, value in turn.sent:
-            write = Write(topic.name, partition, key.encode(), value.to_json(), self._mark)
+        for topic, partition, key, value in ctx.sent:
+            write = Write(topic.name, partition, key.encode(), value.to_json(), self._consumed_by)
             self._limits.check(topic.name, write.size)
-        for (table, key), row in turn.writes.items():
+        for (table, key), row in ctx.writes.items():
             if row is not None:
                 self._limits.check(self.topology.tables[table].changelog, len(key.encode()) + len(row.to_json()))
 
     def _written(self, item: WorkItem) -> Record:
-        """A fused message as it would have been read, had it gone by the broker."""
+        """A fused message as it would have been polled, had it gone through Kafka."""
         topic = self.topology.consumed[item.topic]
         key, value = topic.key(item.subject).encode(), item.subject.to_json()
         milliseconds = int(item.time.timestamp() * 1000)
@@ -272,12 +271,12 @@ class BatchProcessor:
 
 
 def _headers(topic: Topic[Any], made: datetime) -> tuple[Header, ...]:
-    """Those of a message that goes by the broker."""
+    """The headers of a message that goes through Kafka."""
     return ((MADE_AT, b"%d" % round(made.timestamp() * 1000)),) if topic.internal else ()
 
 
 def _time(record: Record, topic: Topic[Any], now: datetime) -> datetime:
-    """When a message was made; `now` if nobody said. Raises `ValueError` if what it says is no time."""
+    """The event time of a record; `now` if it has none. Raises `ValueError` if it is no time."""
     told, ms = "timestamp", record.timestamp_ms
     made = next((value or b"" for name, value in record.headers if name == MADE_AT), None) if topic.internal else None
     if made is not None:

@@ -11,15 +11,11 @@ from runtime.common.clock import elapsed_s
 from runtime.data_loss.losses import RecordsLost
 from runtime.errors import StoreError
 from runtime.loop.loop import Loop
-from runtime.loop.ownership import Ownership
-from runtime.loop.timers import Timers
+from runtime.loop.partitions import Partitions
 from runtime.metrics.loop import LoopMetrics
 from runtime.model.records import Membership, TopicPartition
-from runtime.model.topology import Topology
-from runtime.model.watch import Watches
-from runtime.side_effects.dispatcher import SideEffects
 from runtime.state.restore import Restorer
-from runtime.state.stores import Store, Stores
+from runtime.state.stores import Store
 
 log = logging.getLogger(__name__)
 
@@ -45,48 +41,49 @@ class Standbys(Protocol):
 
 
 class Rebalance:
-    """Takes over and gives up partitions; the only writer of `Ownership`, with the loop."""
+    """Revokes partitions, and restores and resumes those that the group assigns.
+
+    The only writer of `Ownership`, besides the loop.
+
+    Arguments:
+        partitions: what the worker owns, and all that follows its rows.
+        restorer: reads committed offsets and changelogs.
+        poller: pauses, and polls from the restored positions.
+        metrics: counts restored records.
+        failed: called with an error that ends the worker.
+        standbys: keeps standby replicas of partitions that other workers own.
+    """
 
     RETRY_S = 0.5
 
     def __init__(
         self,
-        topology: Topology,
-        ownership: Ownership,
-        stores: Stores,
-        timers: Timers,
-        side_effects: SideEffects,
-        watches: Watches,
-        logs: Restorer,
-        reader: PollingControl,
+        partitions: Partitions,
+        restorer: Restorer,
+        poller: PollingControl,
+        *,
         metrics: LoopMetrics,
         failed: Callable[[BaseException], None],
-        copies: Standbys | None = None,
-        partitions: int | None = None,
+        standbys: Standbys | None = None,
     ) -> None:
-        self._topology = topology
         self._partitions = partitions
-        self._ownership = ownership
-        self._stores = stores
-        self._timers = timers
-        self._side_effects = side_effects
-        self._watches = watches
-        self._logs = logs
-        self._reader = reader
+        self._ownership = partitions.ownership
+        self._restorer = restorer
+        self._poller = poller
         self._metrics = metrics
         self._failed = failed
-        self._copies = copies
+        self._standbys = standbys
         self._assigned: tuple[TopicPartition, ...] = ()
         self._standby: frozenset[int] = frozenset()
         self._taken_over = False
-        self._membership = ownership.membership
+        self._membership = partitions.ownership.membership
         self._task: asyncio.Task[None] | None = None
         self.progress: dict[str, Any] = {}
         """How far a running takeover is, for `/readyz`."""
         self.failures = 0
         """Takeovers that failed and were tried again."""
 
-    async def give_up(self, loop: Loop, patience: float, for_effects: float = 0.0) -> None:
+    async def revoke(self, loop: Loop, patience: float, for_effects: float = 0.0) -> None:
         """Partitions are being taken away: the batch in hand is finished first, or after `patience` seconds given up;
         and before it the effects that must not be cancelled, or so many of these seconds `for_effects`.
 
@@ -95,21 +92,21 @@ class Rebalance:
         await self._cancel()
         until = elapsed_s() + patience
         # The loop goes on meanwhile: it decides that they are done.
-        await self._side_effects.finish(for_effects if self._ownership.running else 0)
-        self._reader.hold()
+        await self._partitions.side_effects.finish(for_effects if self._ownership.running else 0)
+        self._poller.hold()
         failpoints.reach("handover.giving_up")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(until - elapsed_s()):
                 await loop.idle()
         self._ownership.lose()
-        self._side_effects.suspend()
+        self._partitions.side_effects.suspend()
         self._leave()
         await self._cancel()  # again: a batch that was given up meanwhile may have asked for a takeover
         self._metrics.owned(0)
-        self._watches.touch_all()
+        self._partitions.watches.touch_all()
         failpoints.reach("handover.given_up")
 
-    async def take_over(
+    async def restore_and_resume(
         self, assigned: Collection[TopicPartition], membership: Membership, standby: Collection[int] = ()
     ) -> None:
         """Partitions were assigned: takes them over in the background, so that the group is not kept waiting.
@@ -119,22 +116,22 @@ class Rebalance:
         await self._cancel()
         self._ownership.lose()
         self._leave()
-        if self._copies is not None:
-            self._copies.follow(())
-        self._side_effects.suspend()
-        self._side_effects.keep(self._continued(assigned, membership))
-        self._side_effects.resume()
+        if self._standbys is not None:
+            self._standbys.follow(())
+        self._partitions.side_effects.suspend()
+        self._partitions.side_effects.keep(self._continued(assigned, membership))
+        self._partitions.side_effects.resume()
         self._assigned, self._membership, self._standby = tuple(sorted(assigned)), membership, frozenset(standby)
-        self._reader.hold()
+        self._poller.hold()
         self._task = asyncio.create_task(self._until_done(), name="takeover")
 
-    def again(self, after: float = 0.0) -> None:
+    def retry(self, after: float = 0.0) -> None:
         """Takes the same partitions over anew, in `after` seconds: the broker tells how the last batch ended."""
-        self._reader.hold()
+        self._poller.hold()
         self._leave()
-        self._side_effects.suspend()
+        self._partitions.side_effects.suspend()
         self._metrics.owned(0)
-        self._watches.touch_all()
+        self._partitions.watches.touch_all()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._until_done(after), name="takeover")
 
@@ -146,15 +143,11 @@ class Rebalance:
         before = self._membership
         if (membership.member_id, membership.generation) != (before.member_id, before.generation + 1):
             return set()
-        return self._numbers(assigned) & self._numbers(self._assigned)
-
-    def _numbers(self, assigned: Collection[TopicPartition]) -> set[int]:
-        """The partitions that have state: not those that one topic was given later, where no key belongs."""
-        return {tp.partition for tp in assigned if self._partitions is None or tp.partition < self._partitions}
+        return self._partitions.numbers(assigned) & self._partitions.numbers(self._assigned)
 
     def _leave(self) -> None:
-        if self._taken_over and self._copies is not None:
-            self._copies.were_owned(self._numbers(self._assigned))
+        if self._taken_over and self._standbys is not None:
+            self._standbys.were_owned(self._partitions.numbers(self._assigned))
         self._taken_over = False
 
     async def _cancel(self) -> None:
@@ -185,46 +178,43 @@ class Rebalance:
 
     async def _take_over(self) -> None:
         start = elapsed_s()
-        partitions = self._numbers(self._assigned)
+        partitions = self._partitions.numbers(self._assigned)
         if beyond := {tp.topic for tp in self._assigned if tp.partition not in partitions}:
             log.error(
                 "topics have more partitions than PARTITIONS, records in those are set aside topics=%s PARTITIONS=%s",
                 ",".join(sorted(beyond)),
-                self._partitions,
+                self._partitions.count,
             )
-        self._stores.keep(self._standby.union(partitions))
+        self._partitions.stores.keep(self._standby.union(partitions))
         if self._assigned:
             failpoints.reach("handover.begun")
-            positions = await self._logs.committed(self._assigned)
+            positions = await self._restorer.committed(self._assigned)
             failpoints.reach("handover.offsets")
-            stores = {(t, p): self._stores.open(t, p) for t in self._topology.tables for p in sorted(partitions)}
+            stores = {
+                (t, p): self._partitions.stores.open(t, p)
+                for t in self._partitions.topology.tables
+                for p in sorted(partitions)
+            }
             failpoints.reach("handover.opened")
             restored = await self._restore(stores)
             failpoints.reach("handover.restored")
-            backlog = await self._logs.ends(self._assigned)
+            backlog = await self._restorer.ends(self._assigned)
             failpoints.reach("handover.backlog")
-            self._ownership.take(self._membership, positions, backlog, stores)
-            self._timers.clear()
-            self._timers.hold(self._ownership.behind)
-            self._side_effects.hold(self._ownership.behind)
-            for (table, partition), store in stores.items():
-                self._timers.load(table, partition, store)
-                self._side_effects.load(table, partition, store)
+            self._partitions.own(self._membership, positions, backlog, stores)
             failpoints.reach("handover.taken")
-            self._reader.read_from(positions)
+            self._poller.read_from(positions)
         else:
             restored = 0
-            self._timers.clear()
-            self._ownership.take(self._membership, {}, {}, {})
+            self._partitions.own(self._membership, {}, {}, {})
         self.progress = {}
         self._taken_over = True
-        if self._copies is not None:
-            self._copies.follow(self._standby)
+        if self._standbys is not None:
+            self._standbys.follow(self._standby)
         seconds = elapsed_s() - start
-        self._metrics.taken_over(seconds)
+        self._metrics.restore_took(seconds)
         self._metrics.owned(len(self._assigned))
         log.info("took over partitions=%s restored=%d seconds=%.2f", sorted(partitions), restored, seconds)
-        self._watches.touch_all()
+        self._partitions.watches.touch_all()
 
     async def _restore(self, stores: Mapping[tuple[str, int], Store]) -> int:
         applied, told = 0, elapsed_s()
@@ -237,10 +227,7 @@ class Rebalance:
                 told = elapsed_s()
                 log.info("restoring restored=%d left=%d", applied, left)
 
-        by_changelog = {
-            TopicPartition(self._topology.tables[table].changelog, partition): store
-            for (table, partition), store in stores.items()
-        }
-        await self._logs.restore(by_changelog, progress)
+        by_changelog = {self._partitions.changelog(*place): store for place, store in stores.items()}
+        await self._restorer.restore(by_changelog, progress)
         self._metrics.restored(applied)
         return applied

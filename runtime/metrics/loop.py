@@ -15,7 +15,7 @@ _RECORDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 class BatchCounts(Protocol):
     """What a processed batch counts (`runtime.loop.overlay.BatchOverlay`)."""
 
-    decided: int
+    processed: int
     fused: int
     dead_letters: int
     events: Counts[tuple[str, str]]
@@ -66,20 +66,20 @@ class LoopMetrics:
             "lost_records_total", "Offsets whose records the broker had removed before a worker read them", "topic"
         )
 
-    def batch(self, batch: BatchCounts, records: int, decide_s: float, commit_s: float) -> None:
+    def batch(self, batch: BatchCounts, records: int, process_s: float, commit_s: float) -> None:
         self._batches.inc()
         self._records.inc(records)
-        self._processed.inc(batch.decided)
+        self._processed.inc(batch.processed)
         self._fused.inc(batch.fused)
         for (service, event), times in batch.events.items():
             self._events.labels(service, event).inc(times)
         if batch.dead_letters:
             self._dead.inc(batch.dead_letters)
         self._size.observe(records)
-        self._process.observe(decide_s)
+        self._process.observe(process_s)
         self._commit.observe(commit_s)
 
-    def given_up(self, reason: str) -> None:
+    def dropped(self, reason: str) -> None:
         self._dropped.labels(reason).inc()
 
     def owned(self, partitions: int) -> None:
@@ -112,7 +112,7 @@ class LoopMetrics:
         self._standby.set(partitions)
         self._lag.set(lag)
 
-    def taken_over(self, seconds: float) -> None:
+    def restore_took(self, seconds: float) -> None:
         self._restore.observe(seconds)
 
 

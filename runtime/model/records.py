@@ -75,16 +75,20 @@ class Membership(NamedTuple):
 
 @dataclass(slots=True)
 class PolledRecords:
-    """What a worker takes in one go: every record that was waiting, and how far that brings it in each partition.
+    """All records that waited when a worker polled, and its new positions.
 
-    `positions` are the next offsets to read. They also pass over what is not among the records: control records, and
-    messages that carry `consumed-by` of the worker's own group. `calls` come from its HTTP side.
+    Arguments:
+        records: by topic and partition, in order within a partition.
+        positions: the next offset to read of each partition. They are also past control records and past messages
+            that this worker's group has processed already (`consumed-by`).
+        membership: the membership of the worker in its group.
+        commands: commands of HTTP handlers.
     """
 
     records: list[Record]
     positions: dict[TopicPartition, int]
     membership: Membership
-    calls: "Sequence[Command[Any]]" = ()
+    commands: "Sequence[Command[Any]]" = ()
 
 
 Offsets = Mapping[TopicPartition, int]
@@ -99,9 +103,9 @@ class Writes:
     """What one batch makes durable, all of it or nothing."""
 
     changelog: list[Write] = field(default_factory=list)
-    announcements: list[Write] = field(default_factory=list)
+    outputs: list[Write] = field(default_factory=list)
     offsets: Offsets = field(default_factory=dict)
 
     @property
     def empty(self) -> bool:
-        return not (self.changelog or self.announcements or self.offsets)
+        return not (self.changelog or self.outputs or self.offsets)

@@ -124,7 +124,7 @@ async def test_a_server_that_is_away_costs_no_letter_nor_does_a_restart(deployme
     worker = await deployment.start("email", smtp_port=port)
     await deployment.send(CUSTOMERS, FRANZ)
     await deployment.send(ORDERS, order("o1", OrderState.SHIPPED))
-    await until(lambda: len(worker._engine.side_effects), "a letter waits")
+    await until(lambda: len(worker._member.engine.side_effects), "a letter waits")
     await deployment.stop(worker)
     with serving(mailbox, port):
         await deployment.start("email", smtp_port=port)
@@ -156,7 +156,7 @@ async def test_no_letter_comes_twice_though_partitions_move_and_workers_stop(dep
         await deployment.stop(workers.pop(0))
     sent = next(names)
     await until(lambda: len({letter["Message-ID"] for letter in mailbox.letters}) == sent, "all letters")
-    await until(lambda: not any(len(w._engine.side_effects) for w in workers), "all noted")
+    await until(lambda: not any(len(w._member.engine.side_effects) for w in workers), "all noted")
 
     assert written_twice(mailbox) == []
 
@@ -167,7 +167,7 @@ async def test_a_server_that_is_slow_to_answer_for_a_letter_gets_it_once(deploym
     await deployment.send(CUSTOMERS, FRANZ)
     await deployment.send(ORDERS, order("o1", OrderState.SHIPPED))
     await until(lambda: mailbox.letters, "the letter")
-    await until(lambda: not len(worker._engine.side_effects), "it is noted")
+    await until(lambda: not len(worker._member.engine.side_effects), "it is noted")
 
     assert len(mailbox.letters) == 1
 

@@ -81,7 +81,7 @@ async def test_a_crash_between_commit_and_apply_loses_nothing_and_decides_nothin
     def crash(*_: object) -> None:
         raise SystemError("crash between commit and apply")
 
-    worker._engine.loop._apply = crash
+    worker._member.engine.loop._apply = crash
     stocks = decisions.total()
     await deployment.send(ORDERS, *orders(10))
     async with asyncio.timeout(PATIENCE_S):
@@ -101,7 +101,7 @@ async def test_a_batch_whose_partitions_another_member_took_leaves_nothing_visib
     short = {"session_timeout_s": 6.0}  # half of it is how long the batch holds up who takes over
     first = await deployment.start(name="w0", **short)
     await stocked(deployment)
-    generation = first._engine.handover._membership.generation
+    generation = first._member.engine.rebalance._membership.generation
     reached, released = asyncio.Event(), asyncio.Event()
     send_offsets = FencedProducer.send_offsets
 
@@ -118,7 +118,7 @@ async def test_a_batch_whose_partitions_another_member_took_leaves_nothing_visib
     written = [r for r in await deployment.records(ORDERS.name, committed=False) if b"VALIDATED" in (r.value or b"")]
     second = await deployment.start(name="w1", ready=False, **short)
     await until(
-        lambda: first._engine.handover._membership.generation > generation, "the partitions are being taken over"
+        lambda: first._member.engine.rebalance._membership.generation > generation, "the partitions are being taken over"
     )
     visible = [r for r in await deployment.records(ORDERS.name) if b"VALIDATED" in (r.value or b"")]
     released.set()

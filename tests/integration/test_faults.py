@@ -26,10 +26,10 @@ async def finals(deployment) -> list[OrderState]:
 async def test_a_worker_the_group_does_not_know_decides_no_deadline_either(deployment):
     worker = await deployment.start("orders", **SOON)
     refused, looked = asyncio.Event(), asyncio.Event()
-    commit = worker._engine.loop._checkpoint.commit
+    commit = worker._member.engine.loop._checkpoint.commit
 
     async def commit_deadlines_unknown(writes, membership):
-        if not writes.announcements:  # the order itself, which is taken as ever
+        if not writes.outputs:  # the order itself, which is taken as ever
             return await commit(writes, membership)
         if refused.is_set():
             await looked.wait()
@@ -39,7 +39,7 @@ async def test_a_worker_the_group_does_not_know_decides_no_deadline_either(deplo
         refused.set()
         raise CommitFenced("the group does not know this member")
 
-    worker._engine.loop._checkpoint.commit = commit_deadlines_unknown
+    worker._member.engine.loop._checkpoint.commit = commit_deadlines_unknown
     await deployment.send(ORDERS, order("o1"))
     async with asyncio.timeout(PATIENCE_S):
         await refused.wait()
@@ -62,7 +62,7 @@ async def test_at_least_once_a_deadline_on_an_idle_worker_is_decided_and_the_wor
 
 async def test_a_producer_that_the_broker_refuses_for_good_is_replaced(deployment, monkeypatch):
     worker = await deployment.start()
-    announcer = worker._announcer
+    announcer = worker._publisher
     broken = announcer._producer
 
     async def gap(*_, **__):
@@ -86,8 +86,8 @@ async def test_what_waits_for_the_broker_is_bounded(deployment, monkeypatch, bou
     async def slow(*_, **__):
         return acknowledge
 
-    monkeypatch.setattr(worker._announcer._producer, "send", slow)
-    monkeypatch.setattr(worker._announcer, bound, 1)
+    monkeypatch.setattr(worker._publisher._producer, "send", slow)
+    monkeypatch.setattr(worker._publisher, bound, 1)
     first = asyncio.create_task(worker.produce(ORDERS, order("o1")))
     await asyncio.sleep(0)
     with pytest.raises(BrokerUnavailable, match="already wait for the broker"):
@@ -99,7 +99,7 @@ async def test_what_waits_for_the_broker_is_bounded(deployment, monkeypatch, bou
 
 async def test_a_worker_whose_consumer_stopped_fetching_ends_and_says_so(deployment):
     worker = await deployment.start()
-    worker._app.consumer._member._consumer._fetcher._fetch_task.cancel()
+    worker._member.app.consumer._member._consumer._fetcher._fetch_task.cancel()
 
     await worker.ended()
 
@@ -108,13 +108,13 @@ async def test_a_worker_whose_consumer_stopped_fetching_ends_and_says_so(deploym
 
 async def test_a_worker_that_does_not_hear_the_broker_is_not_ready_until_it_does(deployment, monkeypatch):
     worker = await deployment.start(session_timeout_s=6.0)
-    noticed, again = asyncio.Event(), worker._engine.handover.again
+    noticed, again = asyncio.Event(), worker._member.engine.rebalance.retry
 
     def notice(after: float = 0.0) -> None:
         noticed.set()
         again(max(after, 0.5))
 
-    worker._engine.handover.again = notice
+    worker._member.engine.rebalance.retry = notice
     with monkeypatch.context() as deaf:
         deaf.setattr("runtime.kafka.aiokafka_internals.seconds_since_fetch", lambda _: float("inf"))
         async with asyncio.timeout(PATIENCE_S):

@@ -14,13 +14,13 @@ async def test_a_group_is_behind_until_it_has_committed_what_was_written(deploym
     settings = deployment.settings()
     worker = await deployment.start("inventory")
     assert await behind(settings, ["inventory"], TOPICS) == []
-    release, commit = asyncio.Event(), worker._engine.loop._checkpoint.commit
+    release, commit = asyncio.Event(), worker._member.engine.loop._checkpoint.commit
 
     async def held(*arguments):
         await release.wait()
         return await commit(*arguments)
 
-    worker._engine.loop._checkpoint.commit = held
+    worker._member.engine.loop._checkpoint.commit = held
     await deployment.send(WAREHOUSE_INVENTORY, StockLevel(product="MUG", count=1))
     assert await behind(settings, ["inventory"], TOPICS) == ["inventory"]
     assert await behind(settings, ["inventory"], [PRODUCTS.name, ORDERS.name]) == []

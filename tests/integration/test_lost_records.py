@@ -200,7 +200,7 @@ async def test_what_was_removed_while_a_batch_took_long_is_told_and_the_rest_dec
     await deployment.stock(JUMPERS=1000)
     await posted(deployment, *IDS[:8])
     await decided(deployment, worker, *IDS[:8])
-    async with worker._engine.loop.turn:  # as if the batch took its time: nothing is taken meanwhile
+    async with worker._member.engine.loop.turn:  # as if the batch took its time: nothing is taken meanwhile
         places = {}
         for ids in (IDS[8:16], IDS[16:24], IDS[24:]):
             for p, offsets in (await posted(deployment, *ids)).items():
@@ -475,7 +475,7 @@ async def test_a_rebalance_and_a_failed_batch_in_between_tell_it_neither_twice_n
     commit = ExactlyOnce.commit
 
     async def fails_at_first(self, writes, membership):
-        if failed["batches"] < 2 and any(w.topic == ORDERS.dead_letters for w in writes.announcements):
+        if failed["batches"] < 2 and any(w.topic == ORDERS.dead_letters for w in writes.outputs):
             failed["batches"] += 1
             raise CommitInDoubt("made up")
         return await commit(self, writes, membership)

@@ -142,7 +142,7 @@ async def test_a_misplaced_record_replaces_no_newer_one_unless_told_to(deploymen
 async def test_a_topic_that_is_given_more_partitions_is_read_on_and_its_records_are_put_right(deployment):
     worker = await deployment.start()
     await raised(deployment, WAREHOUSE_INVENTORY.name, 8)
-    worker._member._consumer._client.force_metadata_update()  # as it does by itself every 30 s
+    worker._member.consumer._consumer._client.force_metadata_update()  # as it does by itself every 30 s
     producer = Librdkafka(deployment, partitioner="murmur2_random")
     beyond = next(p for p in map("MUG-{}".format, range(100)) if partition_of(p.encode(), 8) >= 4)
     within = next(p for p in map("CUP-{}".format, range(100)) if partition_of(p.encode(), 8) < 4)

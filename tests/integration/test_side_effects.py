@@ -69,7 +69,7 @@ async def test_a_thousand_that_are_put_off_delay_nobody_and_are_seen(deployment,
         worker = await deployment.start("email", smtp_port=port, smtp_timeout_s=10)
         dead = [customer(n, f"dead{n % domains}.example") for n in range(BAD)]
         await send(deployment, dead)
-        await until(lambda: len(worker._engine.side_effects) == BAD, "all of them wait", every=0.1)
+        await until(lambda: len(worker._member.engine.side_effects) == BAD, "all of them wait", every=0.1)
         await until(
             lambda: script.attempts.total() >= (BAD if domains == BAD else AttemptScheduler.MOST_FAILURES), "attempts"
         )
@@ -86,7 +86,7 @@ async def test_a_thousand_that_are_put_off_delay_nobody_and_are_seen(deployment,
         assert sorted(script.recipients) == sorted(one.email for one in good)
 
         # It is seen, and names nobody.
-        await until(lambda: len(worker._engine.side_effects) == BAD, "the good ones are noted")
+        await until(lambda: len(worker._member.engine.side_effects) == BAD, "the good ones are noted")
         ready = await told(deployment, worker)
         assert ready["ready"]
         email = ready["side_effects"]["email"]
@@ -104,7 +104,7 @@ async def test_a_thousand_that_are_put_off_delay_nobody_and_are_seen(deployment,
         if how == "450" and domains == 1:  # the domain is back: all of its own come
             script.answers = {}
             await until(lambda: len(script.letters) == BAD + GOOD, "all of them", every=0.1)
-            await until(lambda: not len(worker._engine.side_effects), "all are noted")
+            await until(lambda: not len(worker._member.engine.side_effects), "all are noted")
             assert len(set(script.recipients)) == len(script.recipients)
 
 
@@ -120,7 +120,7 @@ async def test_what_cannot_be_sent_in_time_is_a_dead_letter_and_can_be_redriven(
 
         records = await until(aside, "all are dead letters", every=0.2)
         assert all(dict(r.headers)["error"].startswith(b"not done within 3 s: RCPT") for r in records)
-        await until(lambda: not len(worker._engine.side_effects), "nothing is left")
+        await until(lambda: not len(worker._member.engine.side_effects), "nothing is left")
         assert script.recipients == ["c99@fine.example"]
 
         script.answers = {}
@@ -133,7 +133,7 @@ async def test_while_the_server_is_away_it_is_not_hammered_and_then_all_goes(dep
     async with script.serving() as port:
         worker = await deployment.start("email", smtp_port=port)
         await send(deployment, [customer(n, f"fine{n % 7}.example") for n in range(300)])
-        await until(lambda: len(worker._engine.side_effects) == 300, "all wait")
+        await until(lambda: len(worker._member.engine.side_effects) == 300, "all wait")
         before = script.connections
         await until(lambda: script.connections > before + 3, "it is looked for")
         assert script.connections < 40

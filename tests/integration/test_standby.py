@@ -35,11 +35,11 @@ async def followed(*workers, replicas=1):
     began = loop.time()
 
     def complete(worker, table, partition):
-        age = worker._copies.age(table, partition)
+        age = worker._member.standbys.age(table, partition)
         return age is not None and age < loop.time() - began
 
     def done():
-        copies = [(worker, p) for worker in workers for p in worker._copies.partitions]
+        copies = [(worker, p) for worker in workers for p in worker._member.standbys.partitions]
         return len(copies) == 4 * replicas and all(
             complete(worker, table, p) for worker, p in copies for table in worker.topology.tables
         )
@@ -128,12 +128,12 @@ async def test_a_worker_that_the_group_has_not_confirmed_says_nothing_as_owner(d
     await orders(deployment, worker, "known")
     loop = asyncio.get_running_loop()
     began = loop.time()
-    await until(lambda: worker._member.confirmed() > began, "a heartbeat")
-    assert worker._member.confirmed() <= loop.time()
+    await until(lambda: worker._member.consumer.confirmed() > began, "a heartbeat")
+    assert worker._member.consumer.confirmed() <= loop.time()
 
     session = worker.settings.session_timeout_s
-    worker._member.confirmed = lambda: loop.time() - session - 1  # as if it had been paused
-    worker._copies._confirmed = worker._member.confirmed
+    worker._member.consumer.confirmed = lambda: loop.time() - session - 1  # as if it had been paused
+    worker._member.standbys._confirmed = worker._member.consumer.confirmed
     known = await deployment.ask(worker, "GET", "/v1/orders/known/validated?timeout=0")
     unknown = await deployment.ask(worker, "GET", "/v1/orders/unknown?timeout=0")
 

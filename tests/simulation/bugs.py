@@ -56,11 +56,11 @@ def announce_before_durable():
     class AnnouncesFirst(ExactlyOnce):
         async def commit(self, writes, membership):
             producer = await self._producer(0)
-            if writes.announcements:
+            if writes.outputs:
                 plain = SimulatedProducer(producer._coordinator.process, producer._network, producer._broker)
                 await plain.start()
-                await plain.send(writes.announcements)
-            return await super().commit(replace(writes, announcements=[]), membership)
+                await plain.send(writes.outputs)
+            return await super().commit(replace(writes, outputs=[]), membership)
 
     with patch.object(SimulatedWorker, "exactly_once", AnnouncesFirst):
         yield
@@ -80,7 +80,7 @@ def release_twice():
     def release(known, order, ctx):
         if known is not None and known.held:
             stock = ctx.get(STOCK, known.product) or Stock()
-            inventory._keep(known.product, Stock(count=stock.count, reserved=stock.reserved - known.held), ctx)
+            inventory._put_or_delete(known.product, Stock(count=stock.count, reserved=stock.reserved - known.held), ctx)
             ctx.put(RESERVATIONS.rows, order.id, known)
 
     with patch.object(inventory, "_release", release):
@@ -132,13 +132,13 @@ def changelog_end_at_the_last_stable_offset():
 @planted()
 def batch_dropped():
     """A batch that could not be settled is forgotten, and the loop goes on behind it."""
-    give_up = Loop._give_up
+    abandon = Loop._abandon
 
     def drop(self, error, records, epoch):
         if not isinstance(error, CommitInDoubt):
-            give_up(self, error, records, epoch)
+            abandon(self, error, records, epoch)
 
-    with patch.object(Loop, "_give_up", drop):
+    with patch.object(Loop, "_abandon", drop):
         yield
 
 
@@ -167,16 +167,16 @@ def batch_tried_again():
 @planted()
 def applied_before_committed():
     """RocksDB has a batch before the broker has it."""
-    step = Loop._decide
+    process = Loop._process
 
-    def decide(self, taken):
-        batch = step(self, taken)
+    def process_and_apply(self, polled):
+        batch = process(self, polled)
         for (table, partition), changed in batch.rows().items():
             store = self._ownership.store(table, partition)
             store.apply(changed, store.offset if store.offset is not None else -1)
         return batch
 
-    with patch.object(Loop, "_decide", decide):
+    with patch.object(Loop, "_process", process_and_apply):
         yield
 
 
@@ -192,8 +192,8 @@ def takeover_without_seeking():
     """After a failed batch the consumer reads on where it was."""
 
     def read_from(self, positions):
-        behind = self._client.positions()
-        self._client.seek({tp: max(offset, behind.get(tp, 0)) for tp, offset in positions.items()})
+        behind = self._consumer.positions()
+        self._consumer.seek({tp: max(offset, behind.get(tp, 0)) for tp, offset in positions.items()})
         self._reading.set()
 
     with patch.object(Poller, "read_from", read_from):
@@ -203,7 +203,7 @@ def takeover_without_seeking():
 @planted()
 def refused_and_idle():
     """A worker whose batch was refused waits to be told of a rebalance, which it has missed."""
-    with patch.object(Engine, "_given_up", lambda self, error: self.taking.hold()):
+    with patch.object(Engine, "_abandoned", lambda self, error: self.poller.hold()):
         yield
 
 
@@ -309,7 +309,7 @@ def fulfilled_once_only():
     """At least once, an order that is known to be fulfilled is not announced again, though that may have been lost."""
 
     class Once(FulfilmentGate):
-        def __init__(self, needs, patience, *, repeats):
+        def __init__(self, needs, patience, *, at_least_once):
             super().__init__(needs, patience)
 
     plan_of.cache_clear()
@@ -322,7 +322,7 @@ def fulfilled_once_only():
 def placed_once_only():
     """At least once, an order that is known is not written again, though its message may have been lost."""
 
-    def once(order, ctx, *, repeats):
+    def once(order, ctx, *, at_least_once):
         return place(order, ctx)
 
     with patch.object(world, "place", once):

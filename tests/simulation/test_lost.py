@@ -44,7 +44,7 @@ def lossy(seed, *, exactly_once):
 def run(seed, *, exactly_once):
     """Runs a seed. Returns the world, and by group and partition the offsets that were decided."""
     seen = defaultdict(set)
-    decide = BatchProcessor.decide
+    process = BatchProcessor.process
 
     def noted(self, taken, *arguments):
         for record in taken.records:

@@ -15,7 +15,7 @@ import validators.inventory.app
 from runtime.common.settings import Guarantee, Settings, UnknownProducts
 from runtime.data_loss.losses import LossReporter
 from runtime.loop.checkpoint import AtLeastOnce, ExactlyOnce
-from runtime.loop.engine import Engine
+from runtime.loop.engine import Engine, EngineSettings, Ports
 from runtime.loop.ownership import Ownership
 from runtime.loop.standby import StandbyReplicas
 from runtime.metrics.loop import LoopMetrics
@@ -165,24 +165,31 @@ class SimulatedWorker:
             copies = StandbyReplicas(plan, self.stores, follows, METRICS, member.confirmed)
         engine = self.live = self.engine(
             plan,
-            partitions=settings.partitions,
-            session_timeout_s=settings.session_timeout_s,
+            EngineSettings(
+                settings.partitions,
+                settings.session_timeout_s,
+                side_effect_longest_pause_s=5.0,  # a world ends a minute after its last fault
+            ),
+            Ports(
+                consumer=member,
+                checkpoint=checkpoint,
+                restorer=self.logs(requests, lost, [table.changelog for table in plan.tables.values()]),
+                stores=self.stores,
+                clock=self._clock,
+                standbys=copies,
+                losses=lost,
+            ),
             ownership=ownership,
             watches=Watches(),
-            stores=self.stores,
-            logs=self.logs(requests, lost, [table.changelog for table in plan.tables.values()]),
-            checkpoint=checkpoint,
-            client=member,
-            clock=self._clock,
             metrics=METRICS,
             failed=fail,
-            copies=copies,
-            lost=lost,
-            effect_pause_s=5.0,  # a world ends a minute after its last fault
         )
         await member.start(engine)
-        takes = asyncio.Queue(maxsize=1)
-        working = [asyncio.create_task(self._drain(engine, takes)), asyncio.create_task(self._decide(engine, takes))]
+        batches = asyncio.Queue(maxsize=1)
+        working = [
+            asyncio.create_task(self._drain(engine, batches)),
+            asyncio.create_task(self._process(engine, batches)),
+        ]
         asked = asyncio.create_task(stopping.wait())
         await asyncio.wait([*working, asked, failed], return_when=asyncio.FIRST_COMPLETED)
         error = failed.result() if failed.done() else None
@@ -201,17 +208,17 @@ class SimulatedWorker:
         process.alive = False
         self.ended(self, error)
 
-    async def _drain(self, engine, takes):
+    async def _drain(self, engine, batches):
         """As `runtime.faust_adapter.transport.Consumer` does it."""
-        taking = engine.taking
+        poller = engine.poller
         while True:
-            take = await taking.next()
-            if take is not None:
-                await takes.put(take)
-                await take.done
-                taking.decided()
+            batch = await poller.next()
+            if batch is not None:
+                await batches.put(batch)
+                await batch.done
+                poller.processed()
 
-    async def _decide(self, engine, takes):
+    async def _process(self, engine, batches):
         """As the agent of `runtime.faust_adapter.app.App` does it."""
         while True:
-            await engine.step(await takes.get())
+            await engine.step(await batches.get())

@@ -110,7 +110,9 @@ class World:
         """Whether every worker is up, has read all there is, nothing is in hand, and no order is open."""
         if self.loop.now < self.last_fault or not all(w.running and w.ownership.running for w in self.workers):
             return False
-        if self._asking or any(w.live.loop.turn.locked() or w.live.calls or w.live.side_effects for w in self.workers):
+        if self._asking or any(
+            w.live.loop.turn.locked() or w.live.commands or w.live.side_effects for w in self.workers
+        ):
             return False
         if any(self._woken_soon(worker) for worker in self.workers):
             return False
@@ -129,7 +131,7 @@ class World:
 
     def _woken_soon(self, worker):
         """Whether a wish comes due before long: a check-in that still waits for its order."""
-        due = worker.live.loop._timers.next()
+        due = worker.live.loop.partitions.timers.next()
         return due is not None and due < self._now() + timedelta(seconds=2 * self.settings.checkin_patience_s)
 
     def _open(self):
@@ -383,7 +385,7 @@ class World:
         if not worker.running or worker.live is None:
             return
         process, engine = worker.process, worker.live
-        decide = partial(place, order, repeats=not self.schedule.exactly_once)
+        decide = partial(place, order, at_least_once=not self.schedule.exactly_once)
 
         async def handle():
             answer = None

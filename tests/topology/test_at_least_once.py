@@ -38,12 +38,12 @@ class Interrupted(TopologyTestDriver):
         self.tables = 1
         """How many tables the batch changed in which the crash came."""
 
-    def _decide(self, worker, taken, due):
+    def _process(self, worker, polled, due):
         number, self.batches = self.batches, self.batches + 1
-        if number != self.crash_in or taken.calls:
-            super()._decide(worker, taken, due)
+        if number != self.crash_in or polled.commands:
+            super()._process(worker, polled, due)
             return
-        batch = worker.decider.decide(taken, due, self.now, lambda *_: worker.fuse)
+        batch = worker.processor.process(polled, due, self.now, lambda *_: worker.fuse)
         rows = batch.rows()
         tables = sorted({table for table, _ in rows if not table.endswith((TIMERS, EFFECTS))})
         self.tables = max(len(tables), 1)
@@ -56,7 +56,7 @@ class Interrupted(TopologyTestDriver):
                 kept = changed if self.after != "wishes" and table in tables else {}
             worker.stores.open(table, partition).apply(kept, 0)
         if self.after == "announcements":
-            for write in batch.announcements:
+            for write in batch.outputs:
                 self.write(write)
         worker.timers = Timers(worker.topology)
         for service in worker.topology.services:

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from runtime.errors import CommitFenced, CommitInDoubt, MemberFenced
 from runtime.loop.checkpoint import AtLeastOnce, ExactlyOnce, lasting
-from runtime.loop.engine import Engine
+from runtime.loop.engine import Engine, EngineSettings, Ports
 from runtime.loop.ownership import Ownership
 from runtime.loop.poller import PolledBatch
 from runtime.metrics.loop import LoopMetrics
@@ -212,28 +212,23 @@ class Stuck:
         self.ownership, self.stores, self.client = Ownership(), MemoryStores(), Client()
         self.engine = Engine(
             Topology((KEEPER,)),
-            partitions=1,
-            session_timeout_s=6,
+            EngineSettings(partitions=1, session_timeout_s=6),
+            Ports(self.client, Failing(error), restorer=None, stores=self.stores, clock=lambda: datetime.now(UTC)),
             ownership=self.ownership,
             watches=Watches(),
-            stores=self.stores,
-            logs=None,
-            checkpoint=Failing(error),
-            client=self.client,
-            clock=lambda: datetime.now(UTC),
             metrics=LoopMetrics(self.registry),
             failed=self.failed.append,
         )
-        self.engine.handover.again = lambda after=0.0: self.again.append(after)
+        self.engine.rebalance.retry = lambda after=0.0: self.again.append(after)
 
     async def batch(self):
         store = self.stores.open(LEVELS.name, 0)
         self.ownership.take(ME, {TP: 0}, {TP: 0}, {(LEVELS.name, 0): store})
         record = Record(TP.topic, 0, 0, 0, b"mug", StockLevel(product="mug", count=1).to_json())
-        await self.engine.step(PolledBatch(PolledRecords([record], {TP: 1}, ME), self.ownership.epoch, []))
+        await self.engine.step(PolledBatch(PolledRecords([record], {TP: 1}, ME), self.ownership.epoch))
 
     def given_up(self, kind):
-        return self.registry.get_sample_value("loop_given_up_total", {"reason": kind}) or 0
+        return self.registry.get_sample_value("faust_orders_batches_dropped_total", {"reason": kind}) or 0
 
 
 @pytest.mark.parametrize("name", [*ERRORS, "MemberFenced"])
@@ -247,7 +242,7 @@ async def test_a_batch_that_is_given_up_is_told_and_counted_and_nothing_passes_o
             await worker.batch()
             assert not worker.ownership.running
             assert worker.given_up(kind) == n + 1
-    assert caplog.text.count(f"batch given up kind={kind} reason=") == Engine.MOST_FAILURES
+    assert caplog.text.count(f"batch abandoned kind={kind} reason=") == Engine.MOST_FAILURES
     if name == "MemberFenced":
         assert (worker.client.rejoined, worker.again, worker.failed) == (Engine.MOST_FAILURES, [], [])
     elif lasting(error):

@@ -60,7 +60,7 @@ def test_who_decides_on_what_is_too_large_has_failed_on_its_message_and_nothing_
         level = StockLevel(product="a", count=count)
         record = Record(WAREHOUSE_INVENTORY.name, 0, 0, 0, b"a", level.to_json())
         taken = PolledRecords([record], {TopicPartition(WAREHOUSE_INVENTORY.name, 0): 1}, Membership(1, "me"))
-        return decider.decide(taken, [], NOON, lambda *_: False)
+        return decider.process(taken, [], NOON, lambda *_: False)
 
     assert decide(1).dead_letters == 0
     batch = decide(110)
@@ -69,7 +69,7 @@ def test_who_decides_on_what_is_too_large_has_failed_on_its_message_and_nothing_
         return
     assert batch.dead_letters == 1
     assert batch.changes == {}
-    [letter] = batch.announcements
+    [letter] = batch.outputs
     assert letter.topic == "warehouse-inventory.dead-letters"
     assert b"TooLarge" in dict(letter.headers)["error"]
 

@@ -9,16 +9,13 @@ from samples import NOON
 
 from runtime.loop.loop import Loop
 from runtime.loop.ownership import Ownership
-from runtime.loop.timers import Timers
 from runtime.metrics.loop import LoopMetrics
 from runtime.model.records import CONSUMED_BY, Membership, PolledRecords, Record, TopicPartition, Write
 from runtime.model.service import Input, Service, Table
-from runtime.model.topology import Topology
-from runtime.model.watch import Watches
-from runtime.side_effects.dispatcher import SideEffects
 from runtime.state.stores import MemoryStores
 from schemas.messages import CheckinRejected
 from schemas.topics import CHECKIN_REJECTIONS, DAY, Topic
+from tests.loops import owned_by
 
 ME = Membership(1, "me")
 HEARD = Table("keeper-heard", CheckinRejected)
@@ -47,20 +44,14 @@ class Worker:
     fenced = True
 
     def __init__(self, *written):
-        plan = Topology((KEEPER,))
         self.logs = defaultdict(list)
         self.ownership, self.stores = Ownership(), MemoryStores()
         self.loop = Loop(
-            plan,
-            1,
-            self.ownership,
+            owned_by(KEEPER, self.ownership, self.stores),
             self,
-            Timers(plan),
-            SideEffects(plan, pytest.fail),
-            Watches(),
-            lambda: NOON,
-            pytest.fail,
-            LoopMetrics(CollectorRegistry()),
+            clock=lambda: NOON,
+            abandoned=pytest.fail,
+            metrics=LoopMetrics(CollectorRegistry()),
         )
         for message in written:
             self.write(NEXT, message)
@@ -68,7 +59,7 @@ class Worker:
 
     def take_over(self):
         positions = {tp: self.ownership.positions.get(tp, 0) for tp in (SOURCE_TP, NEXT_TP)}
-        stores = {(t, 0): self.stores.open(t, 0) for t in self.loop._topology.tables}
+        stores = {(t, 0): self.stores.open(t, 0) for t in self.loop.partitions.topology.tables}
         self.ownership.take(ME, positions, {tp: len(self.logs[tp]) for tp in positions}, stores)
 
     def write(self, topic, message):
@@ -76,7 +67,7 @@ class Worker:
 
     async def commit(self, writes, membership):
         ends = {}
-        for write in (*writes.changelog, *writes.announcements):
+        for write in (*writes.changelog, *writes.outputs):
             tp = TopicPartition(write.topic, write.partition)
             self.logs[tp].append(write)
             ends[tp] = len(self.logs[tp]) - 1

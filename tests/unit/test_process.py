@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from samples import NOON, order
 
-from runtime.loop.process import MAX_DEPTH, WAKE_AGAIN
+from runtime.loop.process import MAX_DEPTH, TIMER_RETRY
 from runtime.model.records import CONSUMED_BY, MADE_AT, Write
 from runtime.model.service import Input, Service, Table
 from runtime.testing import TopologyTestDriver
@@ -296,7 +296,7 @@ def test_who_fails_when_woken_leaves_nothing_behind_and_is_woken_again():
     topology.send(ORDERS, order())
     assert topology.row(SEEN, "o1") is None
     topology.advance(timedelta(hours=1))
-    assert attempts == [attempts[0], attempts[0] + WAKE_AGAIN]
+    assert attempts == [attempts[0], attempts[0] + TIMER_RETRY]
     assert topology.row(SEEN, "o1") == order(quantity=2)
     assert [o.id for o in topology.values(ORDERS)].count("from the wake") == 1
 

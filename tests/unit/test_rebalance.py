@@ -10,16 +10,13 @@ from runtime.errors import CommitFenced, CommitInDoubt
 from runtime.loop.loop import Loop
 from runtime.loop.ownership import Ownership
 from runtime.loop.rebalance import Rebalance
-from runtime.loop.timers import Timers
 from runtime.metrics.loop import LoopMetrics
 from runtime.model.records import Membership, PolledRecords, Record, TopicPartition, Write
 from runtime.model.service import Input, Service, Table
-from runtime.model.topology import Topology
-from runtime.model.watch import Watches
-from runtime.side_effects.dispatcher import SideEffects
 from runtime.state.stores import MemoryStores
 from schemas.messages import StockLevel
 from schemas.topics import WAREHOUSE_INVENTORY
+from tests.loops import owned_by
 
 TP = TopicPartition(WAREHOUSE_INVENTORY.name, 0)
 LEVELS = Table("keeper-levels", StockLevel)
@@ -83,44 +80,23 @@ class Broker:
 
 class Worker:
     def __init__(self, broker, copies=None):
-        plan, metrics = Topology((KEEPER,)), LoopMetrics(CollectorRegistry())
+        metrics = LoopMetrics(CollectorRegistry())
         self.given_up = []
         self.ownership, self.stores, self.reader = Ownership(), MemoryStores(), Reader()
-        timers, watches, effects = Timers(plan), Watches(), SideEffects(plan, pytest.fail)
-        self.side_effects = effects
-        self.loop = Loop(
-            plan,
-            1,
-            self.ownership,
-            broker,
-            timers,
-            effects,
-            watches,
-            lambda: datetime.now(UTC),
-            self._given_up,
-            metrics,
-        )
-        self.handover = Rebalance(
-            plan,
-            self.ownership,
-            self.stores,
-            timers,
-            effects,
-            watches,
-            broker,
-            self.reader,
-            metrics,
-            pytest.fail,
-            copies,
+        partitions = owned_by(KEEPER, self.ownership, self.stores)
+        self.side_effects = partitions.side_effects
+        self.loop = Loop(partitions, broker, clock=lambda: datetime.now(UTC), abandoned=self._given_up, metrics=metrics)
+        self.rebalance = Rebalance(
+            partitions, broker, self.reader, metrics=metrics, failed=pytest.fail, standbys=copies
         )
 
     def _given_up(self, error):
         self.given_up.append(error)
         if isinstance(error, CommitInDoubt):
-            self.handover.again()
+            self.rebalance.retry()
 
     async def assigned(self, generation):
-        await self.handover.take_over([TP], Membership(generation, "me"))
+        await self.rebalance.restore_and_resume([TP], Membership(generation, "me"))
         await self.running()
 
     async def running(self):
@@ -149,7 +125,7 @@ async def worker(broker):
     worker = Worker(broker)
     await worker.assigned(generation=1)
     yield worker
-    await worker.handover.stop()
+    await worker.rebalance.stop()
 
 
 @pytest.mark.parametrize(("fate", "count", "position"), [("kept", 7, 1), ("lost", None, 0)])
@@ -181,7 +157,7 @@ async def test_the_batch_in_hand_ends_before_partitions_go(broker, worker):
     broker.gate.clear()
     step = asyncio.create_task(worker.step(0, 7))
     await asyncio.sleep(0)
-    going = asyncio.create_task(worker.handover.give_up(worker.loop, 10))
+    going = asyncio.create_task(worker.rebalance.revoke(worker.loop, 10))
     await asyncio.sleep(0)
     assert not going.done()
     broker.gate.set()
@@ -196,7 +172,7 @@ async def test_a_batch_that_fails_while_partitions_go_does_not_take_them_back(br
     broker.fate = ["lost"]
     step = asyncio.create_task(worker.step(0, 7))
     await asyncio.sleep(0)
-    going = asyncio.create_task(worker.handover.give_up(worker.loop, 10))
+    going = asyncio.create_task(worker.rebalance.revoke(worker.loop, 10))
     await asyncio.sleep(0)
     broker.gate.set()
     await asyncio.gather(step, going)
@@ -211,7 +187,7 @@ async def test_a_batch_that_outlasts_the_patience_is_not_applied_by_who_lost_the
     broker.gate.clear()
     step = asyncio.create_task(worker.step(0, 7))
     await asyncio.sleep(0)
-    await worker.handover.give_up(worker.loop, 0.01)
+    await worker.rebalance.revoke(worker.loop, 0.01)
     store = worker.stores.open(LEVELS.name, 0)
     broker.gate.set()
     await step
@@ -223,7 +199,7 @@ async def test_a_batch_that_outlasts_the_patience_is_not_applied_by_who_lost_the
 
 async def test_assignments_back_to_back_end_with_the_last_one(broker, worker):
     for generation in range(2, 6):
-        await worker.handover.take_over([TP], Membership(generation, "me"))
+        await worker.rebalance.restore_and_resume([TP], Membership(generation, "me"))
     await worker.running()
 
     assert worker.ownership.membership == Membership(5, "me")
@@ -262,29 +238,29 @@ class Copies:
 async def test_copies_are_followed_once_a_takeover_is_done_and_none_during_it(broker):
     copies = Copies()
     worker = Worker(broker, copies)
-    await worker.handover.take_over([TP], Membership(1, "me"), {3})
+    await worker.rebalance.restore_and_resume([TP], Membership(1, "me"), {3})
     assert copies.told == [("follow", set())], "before any store is touched"
     await worker.running()
     assert copies.told == [("follow", set()), ("follow", {3})]
 
     copies.told.clear()
-    await worker.handover.give_up(worker.loop, 10)
+    await worker.rebalance.revoke(worker.loop, 10)
     assert copies.told == [("owned", {0})], "a copy of what goes is as good as it was"
-    await worker.handover.take_over([], Membership(2, "me"), {0})
+    await worker.rebalance.restore_and_resume([], Membership(2, "me"), {0})
     await worker.running()
     assert copies.told == [("owned", {0}), ("follow", set()), ("follow", {0})]
-    await worker.handover.stop()
+    await worker.rebalance.stop()
 
 
 async def test_stores_of_copies_stay_open(broker, monkeypatch):
     kept = []
     monkeypatch.setattr(MemoryStores, "keep", lambda _, partitions: kept.append(set(partitions)))
     worker = Worker(broker, Copies())
-    await worker.handover.take_over([TP], Membership(1, "me"), {3})
+    await worker.rebalance.restore_and_resume([TP], Membership(1, "me"), {3})
     await worker.running()
 
     assert kept == [{0, 3}]
-    await worker.handover.stop()
+    await worker.rebalance.stop()
 
 
 @pytest.mark.parametrize("fenced", [True, False])
@@ -313,7 +289,7 @@ async def test_at_least_once_rows_that_another_worker_wrote_are_not_passed_over(
 async def test_what_was_done_outside_counts_where_nobody_else_can_have_owned_the_partition(worker, membership, kept):
     told = []
     worker.side_effects.keep = told.append
-    await worker.handover.take_over([TP], membership)
+    await worker.rebalance.restore_and_resume([TP], membership)
     await worker.running()
 
     assert told == [kept]
@@ -326,7 +302,7 @@ async def test_effects_are_finished_before_partitions_go_and_the_loop_goes_on_me
         assert worker.count() == 7
 
     worker.side_effects.finish = finish
-    await worker.handover.give_up(worker.loop, 10, 5)
+    await worker.rebalance.revoke(worker.loop, 10, 5)
 
     assert not worker.ownership.running
 
@@ -338,7 +314,7 @@ async def test_effects_are_not_waited_for_where_it_could_not_be_noted_that_they_
         waited.append(patience_s)
 
     worker.side_effects.finish = finish
-    await worker.handover.give_up(worker.loop, 10, 5)
-    await worker.handover.give_up(worker.loop, 10, 5)
+    await worker.rebalance.revoke(worker.loop, 10, 5)
+    await worker.rebalance.revoke(worker.loop, 10, 5)
 
     assert waited[1:] == [0]

@@ -41,7 +41,7 @@ async def test_it_listens_on_both_and_on_ipv6(tmp_path, host):
         assert worker.url.port == worker.settings.http_port
         urls = [f"http://{name}:{port}" for name in ("127.0.0.1", "[::1]", "localhost")]
         assert [await answers(url) for url in (*urls, f"http://127.0.0.1:{worker.url.port}")] == [200] * 4
-        await worker._runner.drain(0)
+        await worker._http.runner.drain(0)
         assert [await answers(url) for url in urls] == [None] * 3
     assert await answers(urls[0]) is None
 
@@ -51,7 +51,7 @@ async def test_a_port_that_is_taken_is_told_and_the_worker_goes_on(tmp_path, cap
     async with serving(tmp_path, port) as first, serving(tmp_path, port) as second:
         assert [await answers(worker.url) for worker in (first, second)] == [200] * 2
         [said] = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-        assert f"port not taken port={port}" in said
+        assert f"port not available port={port}" in said
         assert str(second.url) in said
         await first.stop()
         assert await answers(f"http://127.0.0.1:{port}") is None, "it is no matter if it is freed later"
@@ -71,11 +71,11 @@ async def test_ipv6_that_is_taken_is_no_matter(tmp_path):
 async def test_it_does_not_where_nobody_wants_it_to(tmp_path, settings):
     also = free_ports(1)[0] if settings else 0
     async with serving(tmp_path, also, **settings) as worker:
-        assert len(worker._runner.addresses) == 1
+        assert len(worker._http.runner.addresses) == 1
 
 
 async def test_the_port_of_the_worker_itself_is_not_taken_twice(tmp_path):
     [port] = free_ports(1)
     async with serving(tmp_path, port, http_port=port) as worker:
-        assert len(worker._runner.addresses) == 1
+        assert len(worker._http.runner.addresses) == 1
         assert await answers(worker.url) == 200
