@@ -1,4 +1,4 @@
-"""The third step of the loop: what a batch decided becomes durable. Two guarantees behind one small interface."""
+"""Makes processed batches durable: exactly once or at least once, behind one interface."""
 
 import asyncio
 import logging
@@ -16,26 +16,30 @@ from runtime.model.service import EFFECTS_CHANGELOG, TIMERS_CHANGELOG
 
 log = logging.getLogger(__name__)
 
-# aiokafka tells by AssertionError that a producer is in no state to do what it is asked.
+# aiokafka raises AssertionError when a producer is in the wrong state for a call.
 _BROKER_ERRORS = (KafkaError, TimeoutError, OSError, AssertionError)
 
-_WISHES = (TIMERS_CHANGELOG, EFFECTS_CHANGELOG)
+_SCHEDULES = (TIMERS_CHANGELOG, EFFECTS_CHANGELOG)
+"""Changelogs of timers and side effects."""
 
 
-# Not retriable by aiokafka's word, and yet they say no more than that the broker could not be reached, or stumbled.
+# aiokafka calls them not retriable, but they only mean that the broker was not reached, or failed for a moment.
 _PASSING = (KafkaTimeoutError, ProducerClosed, UnknownError)
 
 
 def lasting(error: BaseException | None) -> bool:
-    """Whether a commit that failed with this may fail for as long as it is tried: the broker has said no to what was
-    sent, or to who sent it. One answer proves nothing: a new producer mends most of it."""
+    """Whether a commit may fail like this however often it is tried: the broker rejects the records or the sender.
+
+    A single such error proves nothing: most of them do not occur again with a new producer.
+    """
     return isinstance(error, KafkaError) and not error.retriable and not isinstance(error, _PASSING)
 
 
 class Checkpoint(Protocol):
-    """Makes batches durable. After a failure nothing of it is left open: the next commit may follow at once.
+    """Makes batches durable. After a failure nothing is left open: the next commit may follow at once.
 
-    One that is not `fenced` also commits for a worker that has lost its partitions, which may write between others.
+    A checkpoint that is not `fenced` may also commit for a worker that has lost its partitions, among the records of
+    the new owner.
     """
 
     @property
@@ -44,47 +48,50 @@ class Checkpoint(Protocol):
     async def start(self) -> None: ...
 
     async def commit(self, writes: Writes, membership: Membership) -> LastOffsets:
-        """Returns once all of `writes` is durable. Raises `CommitFenced` or `CommitInDoubt`."""
+        """Returns once all of `writes` is durable, with the last offset written to each partition.
+
+        Raises `CommitFenced` or `CommitInDoubt`.
+        """
 
     async def flush(self) -> None:
-        """Before partitions go: waits for what `commit` has left to follow, if it leaves anything."""
+        """Waits for the offset commit of the last batch, before partitions are revoked."""
 
     async def stop(self) -> None: ...
 
 
 class Producer(Protocol):
-    """What a checkpoint asks of a producer. All but `end` raise `KafkaError`; one that did is ended and replaced."""
+    """The producer of a checkpoint. All methods but `end` raise `KafkaError`; then it is ended and replaced."""
 
     async def start(self) -> None:
-        """Leaves nothing behind if it fails."""
+        """Starts. Leaves nothing behind if it fails."""
 
     async def send(self, *groups: Sequence[Write]) -> LastOffsets:
-        """Returns once every in-sync replica has all of it, in the order given within each partition."""
+        """Returns once every in-sync replica has all writes, in the given order within each partition."""
 
     async def end(self) -> None:
-        """Within about `END_S`, and whatever its state; what it has not sent by then, it never will."""
+        """Stops within about `END_S`, in whatever state it is. Unsent records are dropped for good."""
 
 
 class TransactionalProducer(Producer, Protocol):
-    """A producer of transactions. Starting it ends what an earlier one of the same id left open."""
+    """A transactional producer. Its start aborts the open transaction of an earlier one with the same id."""
 
     async def begin(self) -> None: ...
 
     async def send_offsets(self, offsets: Offsets, membership: Membership) -> None:
-        """Adds offsets to the transaction. Raises `MemberFenced` if the membership they were taken with is over."""
+        """Adds offsets to the transaction. Raises `MemberFenced` if the membership is no longer valid."""
 
     async def commit(self) -> None: ...
 
 
 class ExactlyOnce:
-    """One transaction a batch: changelogs, announcements and offsets become visible together or never.
+    """Commits a batch as one transaction: changelogs, output records and offsets become visible together or never.
 
-    The producers take turns, so that none waits until the markers of its last transaction are written. Their ids are
-    the worker's own: when it starts again, the broker ends at once what was left open.
+    Several producers take turns, so that no batch waits for the markers of the transaction before it. Their
+    transactional ids belong to the worker: when it restarts, the broker aborts its open transactions at once.
 
     Arguments:
-        new_producer: makes the producer of a turn, under an id of its own that stays the same.
-        timeout_s: after which a commit counts as failed.
+        new_producer: creates the producer of a turn, with a transactional id that stays the same.
+        timeout_s: seconds after which a commit has failed.
     """
 
     PRODUCERS = 3
@@ -111,7 +118,7 @@ class ExactlyOnce:
                 failpoints.reach("commit.begun")
                 ends = await producer.send(writes.changelog, writes.outputs)
                 failpoints.reach("commit.sent")
-                # Not while producing: the coordinator would answer CONCURRENT_TRANSACTIONS.
+                # Not while records are in flight: the coordinator would answer CONCURRENT_TRANSACTIONS.
                 await producer.send_offsets(writes.offsets, membership)
                 failpoints.reach("commit.offsets")
                 await producer.commit()
@@ -137,8 +144,10 @@ class ExactlyOnce:
         return producer
 
     async def _abandon(self, turn: int) -> None:
-        """Ends a transaction whose end is not known: a new producer of the same id makes the broker abort it, unless
-        its commit was decided already. Readers of its partitions are held back for as long as it stays open."""
+        """Replaces the producer of a transaction in doubt, so that the broker aborts it unless its commit was decided.
+
+        An open transaction holds back the readers of its partitions.
+        """
         producer = self._producers.pop(turn, None)
         if producer is None:
             return
@@ -146,27 +155,27 @@ class ExactlyOnce:
         try:
             async with asyncio.timeout(END_S):
                 await self._producer(turn)
-        except _BROKER_ERRORS as error:  # the broker is away: it ends the transaction by its time limit
-            log.warning("transaction left to its time limit error=%r", error)
+        except _BROKER_ERRORS as error:  # unavailable: the broker aborts the transaction after its time limit
+            log.warning("open transaction left to its timeout error=%r", error)
 
 
 class AtLeastOnce:
-    """Wishes (timers, effects) first, then state, announcements, withdrawn wishes and offsets.
+    """Commits a batch in steps, each once the one before is durable.
 
-    Each is written once the one before is durable.
+    1. new timers and side effects: a reprocessed batch finds the state and would not schedule them again
+    2. state
+    3. output records
+    4. used and cancelled timers and side effects: before, a crash would lose what they were to cause
+    5. offsets, for which only the next batch waits: after a crash the batch is reprocessed
 
-    Nobody waits for the offsets but the next batch: a crash in between has this one decided again, as any may be.
-
-    For brokers without transactions, and for those who accept that a worker that was paused past its session may
-    announce once more what its successor announced, for a few milliseconds less. A wish that is used up or withdrawn
-    must not be forgotten before all that follows is durable; a new one must not come after the state that it belongs
-    to, for who decides the batch again finds that state and wishes nothing.
+    For brokers without transactions, or for a few milliseconds less per batch. A worker that was paused past its
+    session may produce output records again that the new owner has produced.
 
     Arguments:
-        new_producer: makes the producer.
+        new_producer: creates the producer.
         commit_offsets: commits offsets for the group; raises `MemberFenced`.
-        timeout_s: after which a commit counts as failed.
-        is_member: whether the group may still count this worker among its members, as far as the worker can know.
+        timeout_s: seconds after which a commit has failed.
+        is_member: whether this worker may still be a member of its group, as far as it knows.
     """
 
     RETRY_S = 0.5
@@ -187,25 +196,25 @@ class AtLeastOnce:
         self._producer: Producer | None = None
 
     async def start(self) -> None:
-        await self._working()
+        await self._usable_producer()
 
     async def commit(self, writes: Writes, membership: Membership) -> LastOffsets:
-        wished = [w for w in writes.changelog if w.topic.endswith(_WISHES)]
-        wishes, withdrawn = [w for w in wished if w.value is not None], [w for w in wished if w.value is None]
-        state = [w for w in writes.changelog if not w.topic.endswith(_WISHES)]
+        schedules = [w for w in writes.changelog if w.topic.endswith(_SCHEDULES)]
+        scheduled, cancelled = [w for w in schedules if w.value is not None], [w for w in schedules if w.value is None]
+        state = [w for w in writes.changelog if not w.topic.endswith(_SCHEDULES)]
         committed = False
         try:
             async with _in_time(self._timeout_s):
-                ends = dict(await self._send(wishes))
+                ends = dict(await self._send(scheduled))
                 failpoints.reach("commit.wishes")
                 ends |= await self._send(state)
                 failpoints.reach("commit.state")
                 ends |= await self._send(writes.outputs)
                 failpoints.reach("commit.announced")
-                ends |= await self._send(withdrawn)
+                ends |= await self._send(cancelled)
                 failpoints.reach("commit.timers")
                 await self._offsets_committed()
-                self._offsets = asyncio.ensure_future(self._keep_offsets(writes.offsets))
+                self._offsets = asyncio.ensure_future(self._retry_offsets(writes.offsets))
             committed = True
         finally:
             if not committed:
@@ -213,21 +222,21 @@ class AtLeastOnce:
         return ends
 
     async def _send(self, writes: Sequence[Write]) -> LastOffsets:
-        """Nothing refuses a worker that was paused past its session, so it asks itself, as late as it can."""
-        producer = await self._working()
+        """Sends, unless this worker was paused past its session. No broker fences it, so it checks itself."""
+        producer = await self._usable_producer()
         if not self._is_member():
             raise MemberFenced("the group has not confirmed for a session that this worker is its member")
         return await producer.send(writes)
 
-    async def _keep_offsets(self, offsets: Offsets) -> None:
-        """Tries again what passes by itself: there may be no next batch for long that would."""
+    async def _retry_offsets(self, offsets: Offsets) -> None:
+        """Commits offsets, and retries passing errors: the next batch may be long in coming."""
         while True:
             try:
                 return await self._commit_offsets(offsets)
             except _BROKER_ERRORS as error:
                 if lasting(error):
                     raise
-                log.debug("offsets not committed, trying again error=%r", error)
+                log.debug("offset commit failed, retrying error=%r", error)
             await asyncio.sleep(self.RETRY_S)
 
     async def flush(self) -> None:
@@ -235,15 +244,15 @@ class AtLeastOnce:
             async with asyncio.timeout(END_S):
                 await self._offsets_committed()
         except (MemberFenced, *_BROKER_ERRORS) as error:
-            log.warning("offsets not committed, the last batch will be decided again error=%r", error)
+            log.warning("offset commit failed, the last batch will be reprocessed error=%r", error)
 
     async def _offsets_committed(self) -> None:
-        """Raises what kept the offsets of the batch before from being committed."""
+        """Waits for the offset commit of the batch before, and raises its error."""
         offsets, self._offsets = self._offsets, None
         if offsets is not None:
             await offsets
 
-    async def _working(self) -> Producer:
+    async def _usable_producer(self) -> Producer:
         if self._producer is None:
             producer = self._new_producer()
             await producer.start()
@@ -259,7 +268,7 @@ class AtLeastOnce:
 
 @asynccontextmanager
 async def _in_time(timeout_s: float) -> AsyncIterator[None]:
-    """Bounds a commit, and tells by `CommitFenced` or `CommitInDoubt` how one that failed is to be taken."""
+    """Bounds a commit, and raises its errors as `CommitFenced` or `CommitInDoubt`."""
     try:
         async with asyncio.timeout(timeout_s):
             yield

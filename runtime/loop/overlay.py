@@ -1,4 +1,4 @@
-"""An overlay over the state for one batch: processors read through it and write into it, the stores stay."""
+"""An overlay over the state stores for one batch: processors read through it and write into it."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -20,7 +20,7 @@ TablePartition = tuple[str, int]
 
 
 class OutputRecord(NamedTuple):
-    """A message a processor sent, before anybody read it."""
+    """A message that a processor sent, before it is fused or produced."""
 
     topic: Topic[Any]
     partition: int
@@ -29,9 +29,9 @@ class OutputRecord(NamedTuple):
 
 
 class ProcessorContext:
-    """One call of one processor. Implements `runtime.model.service.Context`."""
+    """The context of one call of one processor. Implements `runtime.model.service.Context`."""
 
-    __slots__ = ("_batch", "_partition", "_service", "aside", "events", "now", "sent", "time", "writes")
+    __slots__ = ("_batch", "_partition", "_service", "dead_lettered", "events", "now", "sent", "time", "writes")
 
     def __init__(self, batch: "BatchOverlay", service: Service, partition: int, time: datetime) -> None:
         self._batch = batch
@@ -41,7 +41,7 @@ class ProcessorContext:
         self.now = batch.now
         self.writes: dict[tuple[str, str], Message | None] = {}
         self.sent: list[OutputRecord] = []
-        self.aside: list[Write] = []
+        self.dead_lettered: list[Write] = []
         self.events: list[str] = []
 
     def get(self, table: Table[M], key: str) -> M | None:
@@ -70,32 +70,32 @@ class ProcessorContext:
 
     def enqueue(self, effect: SideEffect[M], key: str, payload: M) -> None:
         if effect not in self._service.side_effects:
-            raise ValueError(f"service {self._service.name!r} must list effect {effect.name!r} among its effects")
+            raise ValueError(f"service {self._service.name!r} must list {effect.name!r} among its side_effects")
         raw, known = payload.to_json(), self.get(self._service.pending, key)
-        if known is None or (known.effect, known.payload) != (effect.name, raw):  # else it has been asked for already
+        if known is None or (known.effect, known.payload) != (effect.name, raw):  # else it is enqueued already
             pending = PendingSideEffect(effect=effect.name, payload=raw, since=self.now)
             self.writes[self._service.pending.name, key] = pending
 
     def dead_letter(self, key: str, pending: PendingSideEffect, reason: str) -> None:
-        """Writes an effect that will never be done to the dead letters of its service."""
+        """Dead-letters a side effect that was rejected for good."""
         refused = RejectedSideEffect(key=key, effect=pending.effect, payload=pending.payload)
         topic, milliseconds = self._service.redrive_topic.name, int(self.now.timestamp() * 1000)
         record = Record(topic, self._partition, NOWHERE, milliseconds, key.encode(), refused.to_json())
-        self.aside.append(dead_letters.dead_letter(record, self._service.name, reason, self.now))
+        self.dead_lettered.append(dead_letters.dead_letter(record, self._service.name, reason, self.now))
 
     def keep(self) -> None:
-        """The processor came to its end: what it decided counts."""
+        """Adds the changes of the processor to the batch, once it has returned."""
         for (table, key), value in self.writes.items():
             self._batch.changes.setdefault((table, self._partition), {})[key] = value
-        self._batch.outputs += self.aside
-        self._batch.dead_letters += len(self.aside)
+        self._batch.outputs += self.dead_lettered
+        self._batch.dead_letters += len(self.dead_lettered)
         for event in self.events:
             self._batch.events[self._service.name, event] += 1
 
 
 @dataclass(slots=True)
 class BatchOverlay:
-    """What one go of the loop decides: nothing of it is visible to anyone before it is committed."""
+    """The changes of one batch. Nothing is visible outside before the batch is committed."""
 
     topology: Topology
     partitions: int
@@ -108,13 +108,13 @@ class BatchOverlay:
     fused: int = 0
     dead_letters: int = 0
     through_kafka: dict[TopicPartition, set[int]] = field(default_factory=dict)
-    """Buckets of the keys of what is sent to consumed topics without being decided here and now."""
+    """By partition: key buckets of output records to consumed topics that are not fused."""
     events: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """By service and what it counted."""
+    """Counted events by service and name."""
     _seen: dict[TablePartition, dict[str, Message | None]] = field(default_factory=dict)
 
     def read(self, table: Table[M], partition: int, key: str) -> M | None:
-        """The row as this batch sees it."""
+        """The row as of this batch: changed by it, or from the store."""
         changed = self.changes.get((table.name, partition))
         if changed is not None and key in changed:
             return cast("M | None", changed[key])
@@ -125,7 +125,7 @@ class BatchOverlay:
         return cast("M | None", seen[key])
 
     def rows(self) -> dict[TablePartition, dict[bytes, bytes | None]]:
-        """Changed rows as the changelogs and the stores take them. A row made and deleted in one batch never was."""
+        """Changed rows by table and partition, serialized, without rows created and deleted in the same batch."""
         result: dict[TablePartition, dict[bytes, bytes | None]] = {}
         for (table, partition), changed in self.changes.items():
             store = self.store(table, partition)
@@ -141,7 +141,7 @@ class BatchOverlay:
         return result
 
     def writes(self, rows: dict[TablePartition, dict[bytes, bytes | None]]) -> Writes:
-        """All that has to become durable at once."""
+        """The changelog records, output records and offsets of the batch."""
         changelog = [
             Write(self.topology.tables[table].changelog, partition, key, value)
             for (table, partition), changed in rows.items()

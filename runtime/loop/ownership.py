@@ -1,4 +1,4 @@
-"""What a worker owns right now: partitions that are taken over, with the stores of their tables."""
+"""The partitions that a worker owns now, with their positions and state stores."""
 
 import zlib
 from collections.abc import Iterable, Mapping
@@ -11,19 +11,19 @@ NOBODY = Membership(-1, "")
 
 
 BUCKETS = 1024
-"""Into which keys fall: what is remembered of messages on their way is bounded by that, for each partition."""
+"""Number of key buckets. It bounds the memory for messages in flight, per partition."""
 
 
 def bucket_of(key: str) -> int:
-    """Keys of one bucket wait for each other."""
+    """The bucket of a key. Messages of one bucket keep their order, whatever their keys."""
     return zlib.crc32(key.encode()) % BUCKETS
 
 
 class Ownership:
-    """Read by the loop, the transport and the HTTP handlers; changed by the handover alone.
+    """What a worker owns. Read by loop, poller and HTTP handlers; changed by rebalances and by the loop.
 
-    `epoch` counts the changes: what was taken in one epoch is not decided in another. `running` is false between
-    losing partitions and having taken over the next ones, which may be none.
+    `epoch` counts the changes of ownership: a batch polled in one epoch is not processed in another. `running` is
+    false from losing partitions until the next ones, perhaps none, are restored.
     """
 
     def __init__(self) -> None:
@@ -35,11 +35,11 @@ class Ownership:
         self.positions: dict[TopicPartition, int] = {}
         self._stores: dict[tuple[str, int], Store] = {}
         self._backlog: dict[TopicPartition, int] = {}
-        self._on_their_way: dict[TopicPartition, dict[int, int]] = {}
-        """Position from which the last message is read that went by the broker from here, by bucket."""
+        self._in_flight: dict[TopicPartition, dict[int, int]] = {}
+        """Per partition and key bucket: offset after the last record that this worker sent through Kafka."""
 
     def lose(self) -> None:
-        """From now on nothing is owned."""
+        """Owns nothing from now on."""
         self.epoch += 1
         self.running = False
         self.partitions = frozenset()
@@ -53,9 +53,13 @@ class Ownership:
         backlog: Mapping[TopicPartition, int],
         stores: Mapping[tuple[str, int], Store],
     ) -> None:
-        """From now on the partitions in `positions` are owned, and read from there.
+        """Owns the partitions in `positions` from now on.
 
-        `backlog` holds the end of each partition's log at this moment.
+        Arguments:
+            membership: the membership that they were assigned to.
+            positions: the next offset to read of each partition.
+            backlog: the log end offset of each partition at the restore.
+            stores: restored stores by table and partition.
         """
         self.epoch += 1
         self.running = True
@@ -64,7 +68,7 @@ class Ownership:
         self._numbers = frozenset(tp.partition for tp in positions)
         self.positions = dict(positions)
         self._backlog = {tp: end for tp, end in backlog.items() if end > positions[tp]}
-        self._on_their_way = {}
+        self._in_flight = {}
         self._stores = dict(stores)
 
     def store(self, table: str, partition: int) -> Store:
@@ -75,43 +79,43 @@ class Ownership:
             raise PartitionNotOwned(f"{table}[{partition}]") from None
 
     def owns(self, partition: int) -> bool:
-        """Whether this partition of the topics is owned, and with it that of the stores."""
+        """Whether the topic partitions and stores of this number are owned."""
         return partition in self._numbers
 
     def fuses(self, tp: TopicPartition, bucket: int) -> bool:
-        """Whether a message to this partition under a key of this bucket may be decided here and now.
+        """Whether a message to this partition under a key of this bucket may be fused into the batch.
 
-        Not before the backlog found at the takeover is read, nor what went there by the broker since then under keys of
-        this bucket: messages of one source would overtake each other.
+        Not before the backlog found at the restore is processed, nor while messages of the bucket that this worker sent
+        through Kafka are unread: messages of one source would overtake each other.
         """
         if tp not in self.partitions or tp in self._backlog:
             return False
-        return bucket not in self._on_their_way.get(tp, ())
+        return bucket not in self._in_flight.get(tp, ())
 
     def sent(self, buckets: Mapping[TopicPartition, Iterable[int]], ends: Mapping[TopicPartition, int]) -> None:
-        """Notes what a committed batch has sent to partitions owned here without deciding it, and where these end."""
+        """Records which buckets a committed batch sent through Kafka to owned partitions, and up to which offsets."""
         for tp, some in buckets.items():
             if tp in self.partitions and tp in ends:
-                self._on_their_way.setdefault(tp, {}).update(dict.fromkeys(some, ends[tp] + 1))
+                self._in_flight.setdefault(tp, {}).update(dict.fromkeys(some, ends[tp] + 1))
 
     def settled(self, partition: int) -> bool:
-        """Whether the partition is owned, and all that had been written to it before is in its state."""
+        """Whether the partition is owned and the backlog found at its restore is processed."""
         return self.owns(partition) and partition not in self.behind
 
     @property
     def behind(self) -> set[int]:
-        """The partitions whose backlog found at the takeover is not read yet, in one topic or more."""
+        """The partitions whose backlog found at the restore is not processed yet, in one topic or more."""
         return {tp.partition for tp in self._backlog}
 
     def advance(self, positions: Mapping[TopicPartition, int]) -> set[int]:
-        """Notes how far a committed batch came. Returns the partitions that have caught up by it."""
+        """Moves to the positions of a committed batch. Returns the partitions whose backlog is processed by it."""
         self.positions.update(positions)
-        for tp in self._on_their_way.keys() & positions.keys():
-            left = {bucket: behind for bucket, behind in self._on_their_way[tp].items() if behind > positions[tp]}
+        for tp in self._in_flight.keys() & positions.keys():
+            left = {bucket: behind for bucket, behind in self._in_flight[tp].items() if behind > positions[tp]}
             if left:
-                self._on_their_way[tp] = left
+                self._in_flight[tp] = left
             else:
-                del self._on_their_way[tp]
+                del self._in_flight[tp]
         if not self._backlog:
             return set()
         behind = self.behind

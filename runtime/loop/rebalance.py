@@ -1,4 +1,4 @@
-"""How partitions change hands: given up with no batch in hand, taken over with nothing in flight."""
+"""Rebalances: partitions are revoked between two batches, and restored before they are polled."""
 
 import asyncio
 import contextlib
@@ -21,23 +21,23 @@ log = logging.getLogger(__name__)
 
 
 class PollingControl(Protocol):
-    """The consumer's side of a handover."""
+    """What a rebalance asks of the poller."""
 
     def hold(self) -> None:
-        """Stops reading all partitions."""
+        """Stops polling."""
 
     def read_from(self, positions: Mapping[TopicPartition, int]) -> None:
-        """Reads these partitions from these offsets."""
+        """Polls these partitions from these offsets."""
 
 
 class Standbys(Protocol):
-    """The standby's side of a handover."""
+    """What a rebalance asks of the standby replicas."""
 
     def were_owned(self, partitions: Collection[int]) -> None:
-        """Up to now these partitions were owned here, hence their stores complete."""
+        """Marks the stores of these partitions as complete: they were owned here until now."""
 
     def follow(self, partitions: Collection[int]) -> None:
-        """From now on follows these partitions and no others: stores of those are left alone once this returns."""
+        """Follows these partitions and no others. Stores of the others are not written any more once this returns."""
 
 
 class Rebalance:
@@ -75,24 +75,28 @@ class Rebalance:
         self._standbys = standbys
         self._assigned: tuple[TopicPartition, ...] = ()
         self._standby: frozenset[int] = frozenset()
-        self._taken_over = False
+        self._owned = False
         self._membership = partitions.ownership.membership
         self._task: asyncio.Task[None] | None = None
         self.progress: dict[str, Any] = {}
-        """How far a running takeover is, for `/readyz`."""
+        """Progress of a running restore, for `/readyz`."""
         self.failures = 0
-        """Takeovers that failed and were tried again."""
+        """Restores that failed and were retried."""
 
-    async def revoke(self, loop: Loop, patience: float, for_effects: float = 0.0) -> None:
-        """Partitions are being taken away: the batch in hand is finished first, or after `patience` seconds given up;
-        and before it the effects that must not be cancelled, or so many of these seconds `for_effects`.
+    async def revoke(self, loop: Loop, limit_s: float, side_effects_s: float = 0.0) -> None:
+        """Gives up all partitions, once running side effects and the current batch are finished.
 
-        A batch that is given up here cannot take effect later: its offsets are refused under its old generation.
+        A batch that is not finished in time cannot be committed later: its offsets are fenced under the old generation.
+
+        Arguments:
+            loop: the loop that may be processing a batch.
+            limit_s: seconds, the time limit for all of it.
+            side_effects_s: seconds of these for side effects that must not be cancelled.
         """
         await self._cancel()
-        until = elapsed_s() + patience
-        # The loop goes on meanwhile: it decides that they are done.
-        await self._partitions.side_effects.finish(for_effects if self._ownership.running else 0)
+        until = elapsed_s() + limit_s
+        # The loop runs meanwhile: it commits that they are acknowledged.
+        await self._partitions.side_effects.finish(side_effects_s if self._ownership.running else 0)
         self._poller.hold()
         failpoints.reach("handover.giving_up")
         with contextlib.suppress(TimeoutError):
@@ -101,7 +105,7 @@ class Rebalance:
         self._ownership.lose()
         self._partitions.side_effects.suspend()
         self._leave()
-        await self._cancel()  # again: a batch that was given up meanwhile may have asked for a takeover
+        await self._cancel()  # again: a batch that was abandoned meanwhile may have started a restore
         self._metrics.owned(0)
         self._partitions.watches.touch_all()
         failpoints.reach("handover.given_up")
@@ -109,9 +113,9 @@ class Rebalance:
     async def restore_and_resume(
         self, assigned: Collection[TopicPartition], membership: Membership, standby: Collection[int] = ()
     ) -> None:
-        """Partitions were assigned: takes them over in the background, so that the group is not kept waiting.
+        """Restores and resumes assigned partitions, in the background: the group does not wait for it.
 
-        Copies of the partitions in `standby` are kept up to date once that is done: it comes first.
+        Standby replicas of the partitions in `standby` are followed once the restore is done.
         """
         await self._cancel()
         self._ownership.lose()
@@ -123,32 +127,32 @@ class Rebalance:
         self._partitions.side_effects.resume()
         self._assigned, self._membership, self._standby = tuple(sorted(assigned)), membership, frozenset(standby)
         self._poller.hold()
-        self._task = asyncio.create_task(self._until_done(), name="takeover")
+        self._task = asyncio.create_task(self._retry_until_restored(), name="restore")
 
     def retry(self, after: float = 0.0) -> None:
-        """Takes the same partitions over anew, in `after` seconds: the broker tells how the last batch ended."""
+        """Restores the same partitions again in `after` seconds. Committed offsets show how the last batch ended."""
         self._poller.hold()
         self._leave()
         self._partitions.side_effects.suspend()
         self._metrics.owned(0)
         self._partitions.watches.touch_all()
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._until_done(after), name="takeover")
+            self._task = asyncio.create_task(self._retry_until_restored(after), name="restore")
 
     async def stop(self) -> None:
         await self._cancel()
 
     def _continued(self, assigned: Collection[TopicPartition], membership: Membership) -> set[int]:
-        """Of the partitions that are assigned, those that nobody else has owned since they were this worker's."""
+        """The assigned partitions that were owned here before and by nobody else since."""
         before = self._membership
         if (membership.member_id, membership.generation) != (before.member_id, before.generation + 1):
             return set()
         return self._partitions.numbers(assigned) & self._partitions.numbers(self._assigned)
 
     def _leave(self) -> None:
-        if self._taken_over and self._standbys is not None:
+        if self._owned and self._standbys is not None:
             self._standbys.were_owned(self._partitions.numbers(self._assigned))
-        self._taken_over = False
+        self._owned = False
 
     async def _cancel(self) -> None:
         task, self._task = self._task, None
@@ -156,32 +160,32 @@ class Rebalance:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _until_done(self, after: float = 0.0) -> None:
+    async def _retry_until_restored(self, after: float = 0.0) -> None:
         await asyncio.sleep(after)
         while True:
             try:
-                await self._take_over()
+                await self._restore_all()
             except asyncio.CancelledError:
                 raise
-            except RecordsLost:  # the worker ends by it, and has passed over nothing
+            except RecordsLost:  # the worker ends because of it, and has skipped nothing
                 return
-            except StoreError as error:  # nothing here can mend it
-                log.exception("state cannot be opened")
+            except StoreError as error:  # a retry cannot help
+                log.exception("state store cannot be opened")
                 self._failed(error)
                 return
-            except Exception as error:  # the broker is away or moving: it is asked again until partitions change hands
-                log.warning("takeover failed, trying again error=%r", error)
+            except Exception as error:  # the broker is unavailable: retry until the next rebalance
+                log.warning("restore failed, retrying error=%r", error)
                 self.failures += 1
                 await asyncio.sleep(self.RETRY_S)
             else:
                 return
 
-    async def _take_over(self) -> None:
+    async def _restore_all(self) -> None:
         start = elapsed_s()
         partitions = self._partitions.numbers(self._assigned)
         if beyond := {tp.topic for tp in self._assigned if tp.partition not in partitions}:
             log.error(
-                "topics have more partitions than PARTITIONS, records in those are set aside topics=%s PARTITIONS=%s",
+                "topics have more partitions than PARTITIONS, their records are dead-lettered topics=%s PARTITIONS=%s",
                 ",".join(sorted(beyond)),
                 self._partitions.count,
             )
@@ -207,13 +211,13 @@ class Rebalance:
             restored = 0
             self._partitions.own(self._membership, {}, {}, {})
         self.progress = {}
-        self._taken_over = True
+        self._owned = True
         if self._standbys is not None:
             self._standbys.follow(self._standby)
         seconds = elapsed_s() - start
         self._metrics.restore_took(seconds)
         self._metrics.owned(len(self._assigned))
-        log.info("took over partitions=%s restored=%d seconds=%.2f", sorted(partitions), restored, seconds)
+        log.info("partitions restored partitions=%s restored=%d seconds=%.2f", sorted(partitions), restored, seconds)
         self._partitions.watches.touch_all()
 
     async def _restore(self, stores: Mapping[tuple[str, int], Store]) -> int:

@@ -1,7 +1,6 @@
-"""Standby copies: changelogs that other workers write, followed into stores here, for reads and for a takeover.
+"""Standby replicas: stores that follow the changelogs of other workers, for stale reads and for a fast restore.
 
-Nothing is decided on a copy. It is brought to the end of its changelog by the takeover like any other store, and has
-less to read.
+A restore brings a replica to the end of its changelog like any other store, with fewer records to read.
 """
 
 import asyncio
@@ -32,23 +31,24 @@ class StandbyReplicas:
     """Keeps the stores of some partitions up to date with their changelogs.
 
     Arguments:
-        plan: the services whose tables are followed.
-        stores: where the copies are. Nobody else may write those of partitions that are followed.
-        broker: asked and read here alone.
-        confirmed: when the group last confirmed that this worker owns what it does, on the event loop's clock.
-        lost: told of what the changelogs no longer have.
+        topology: the services whose tables are followed.
+        stores: the replicas. Nobody else may write the stores of followed partitions.
+        broker: reads the changelogs; used here alone.
+        metrics: counts records and lag.
+        confirmed: when the group last confirmed the membership of this worker, on the clock of the event loop.
+        lost: reports the records that changelogs no longer have.
     """
 
     LOOK_S = 1.0
-    """Between two looks at how far behind the copies are."""
+    """Seconds between two measurements of the lag."""
 
     PATIENCE_S = 10.0
-    """How long the broker may take to tell that, before the reading starts anew."""
+    """Seconds that the broker may take to answer a measurement, before reading starts again."""
 
     RETRY_S = 1.0
 
     SURE_S = 60.0
-    """How long ago the group may have confirmed an owner for its stores to count as complete now, give or take."""
+    """Seconds since the last confirmation of the group within which the stores of an owner count as complete."""
 
     def __init__(
         self,
@@ -72,24 +72,24 @@ class StandbyReplicas:
 
     @property
     def partitions(self) -> frozenset[int]:
-        """Those that are followed now."""
+        """The partitions that are followed now."""
         return self._partitions
 
     @property
     def lag(self) -> dict[int, int]:
-        """How many offsets each partition is behind, over all its tables; those not known yet are left out."""
+        """Offsets by which each partition is behind, over all its tables. Unmeasured partitions are left out."""
         result: dict[int, int] = {}
         for tp, lag in self._lag.items():
             result[tp.partition] = result.get(tp.partition, 0) + lag
         return result
 
     def age(self, table: str, partition: int) -> float | None:
-        """For how many seconds a copy may have missed what was written; `None` if it was never seen to be complete."""
+        """Seconds for which a replica may have missed writes; `None` if it was never complete."""
         at = self._complete.get(TopicPartition(self._changelogs[table], partition))
         return None if at is None else max(0.0, elapsed_s() - at)
 
     def were_owned(self, partitions: Collection[int]) -> None:
-        """Tells that the stores of these partitions held all there was, as long as the group confirmed it."""
+        """The stores of these partitions were complete until the last confirmation: this worker owned them."""
         at = self._confirmed()
         for partition in partitions:
             for table, changelog in self._changelogs.items():
@@ -99,7 +99,7 @@ class StandbyReplicas:
                     store.is_complete(store.offset)
 
     def follow(self, partitions: Collection[int]) -> None:
-        """From now on follows these partitions and no others: stores of those are left alone once this returns."""
+        """Follows these partitions and no others. Stores of the others are not written any more once this returns."""
         previous, self._task = self._task, None
         if previous is not None:
             previous.cancel()
@@ -110,25 +110,25 @@ class StandbyReplicas:
             self._task = asyncio.create_task(self._until_cancelled(previous), name="standby")
 
     async def stop(self) -> None:
-        """Returns once nothing is read any more."""
+        """Stops following, and waits until reading has ended."""
         task = self._task
         self.follow(())
         if task is not None:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _until_cancelled(self, previous: "asyncio.Task[None] | None") -> None:
-        if previous is not None:  # it reads through the same connection
+        if previous is not None:  # it uses the same connection
             await asyncio.wait({previous})
         mine = asyncio.current_task()
         told = ""
-        while self._task is mine:  # a client may swallow that it is cancelled
+        while self._task is mine:  # aiokafka may swallow a cancellation
             try:
                 await self._follow(lambda: self._task is mine)
-            except RecordsLost:  # the worker ends by it
+            except RecordsLost:  # the worker ends because of it
                 return
-            except Exception as error:  # whatever keeps a copy from being read passes, or shows as lag; nobody waits
+            except Exception as error:  # passes, or shows as lag; nobody waits for a replica
                 level = logging.DEBUG if repr(error) == told else logging.WARNING
-                log.log(level, "following failed, trying again error=%r", error)
+                log.log(level, "standby replication failed, retrying error=%r", error)
                 told = repr(error)
                 await asyncio.sleep(self.RETRY_S)
 
@@ -159,8 +159,8 @@ class StandbyReplicas:
                 self._apply(stores, rows)
                 if elapsed_s() - looked >= self.LOOK_S:
                     looked = elapsed_s()
-                    await self._look(stores, reading, still)
-                await asyncio.sleep(0)  # rows that have come already are had without waiting, and others want to run
+                    await self._measure(stores, reading, still)
+                await asyncio.sleep(0)  # `rows` returns buffered records without yielding
 
     def _apply(
         self, stores: Mapping[TopicPartition, Store], fetched: Mapping[TopicPartition, Sequence[ChangelogRow]]
@@ -169,8 +169,10 @@ class StandbyReplicas:
             apply(stores[tp], rows)
             self._metrics.followed(len(rows))
 
-    async def _look(self, stores: Mapping[TopicPartition, Store], reading: Reading, still: Callable[[], bool]) -> None:
-        """Notes how far behind the copies are."""
+    async def _measure(
+        self, stores: Mapping[TopicPartition, Store], reading: Reading, still: Callable[[], bool]
+    ) -> None:
+        """Measures how far the replicas are behind."""
         asked = elapsed_s()
         async with asyncio.timeout(self.PATIENCE_S):
             ends = await self._broker.log_ends(stores, committed=True)

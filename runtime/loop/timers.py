@@ -1,4 +1,4 @@
-"""Time as events: which keys asked to be woken, and when. Wishes are rows like any other; this is their calendar."""
+"""The timer queue of a worker. Timers are rows of their services' tables; this is their order in time."""
 
 import heapq
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from runtime.state.stores import Store
 
 
 class DueTimer(NamedTuple):
-    """A wish whose time has come."""
+    """A timer that is due."""
 
     at: datetime
     partition: int
@@ -20,7 +20,7 @@ class DueTimer(NamedTuple):
 
 
 class _Key(NamedTuple):
-    """Whose wish it is."""
+    """Identifies a timer."""
 
     partition: int
     key: str
@@ -28,81 +28,81 @@ class _Key(NamedTuple):
 
 
 class Timers:
-    """The calendar of the partitions a worker owns, in memory: one entry a wish.
+    """The timers of the owned partitions, in memory, ordered by time.
 
-    A heap cannot let go of what is withdrawn or moved, so such entries are passed over when they come up, and all of
-    them are swept out once they are the majority.
+    A heap cannot remove cancelled and rescheduled entries. They are skipped when they come up, and the heap is rebuilt
+    once they are the majority.
 
-    Wishes of a partition on hold do not come due: what they wait for may stand in a log that is yet to be read.
+    Timers of a partition on hold do not come due: the message that would cancel them may be in its backlog.
     """
 
     def __init__(self, topology: Topology) -> None:
         self._services = {s.timers.name: s for s in topology.services if s.on_timer}
-        self._wishes: dict[_Key, datetime] = {}
+        self._timers: dict[_Key, datetime] = {}
         self._heap: list[tuple[datetime, _Key]] = []
         self._on_hold: set[int] = set()
 
     def __len__(self) -> int:
-        return len(self._wishes)
+        return len(self._timers)
 
     def clear(self) -> None:
-        """Forgets all, before partitions are taken over."""
-        self._wishes.clear()
+        """Removes all timers, before partitions are restored."""
+        self._timers.clear()
         self._heap.clear()
         self._on_hold.clear()
 
     def hold(self, partitions: Iterable[int]) -> None:
-        """Keeps wishes of these partitions back."""
+        """Puts the timers of these partitions on hold."""
         self._on_hold.update(partitions)
 
     def release(self, partitions: Iterable[int]) -> None:
-        """Lets wishes of these partitions come due from now on."""
+        """Lets the timers of these partitions come due from now on."""
         self._on_hold.difference_update(partitions)
         self._rebuild()
 
     def load(self, table: str, partition: int, store: Store) -> None:
-        """Adds the wishes found in a store, when its partition is taken over. Other tables are passed over."""
+        """Adds the timers of a restored store. Other tables are ignored."""
         if table in self._services:
             for key, value in store.items():
-                self._note(_Key(partition, key.decode(), table), ScheduledTimer.from_json(value).at)
+                self._add(_Key(partition, key.decode(), table), ScheduledTimer.from_json(value).at)
 
     def apply(self, table: str, partition: int, rows: Mapping[bytes, bytes | None]) -> None:
-        """Notes what a committed batch wished. Other tables are passed over."""
+        """Adds, moves and removes timers as a committed batch did. Other tables are ignored."""
         if table in self._services:
             for key, value in rows.items():
-                wish = _Key(partition, key.decode(), table)
+                timer = _Key(partition, key.decode(), table)
                 if value is None:
-                    self._wishes.pop(wish, None)
+                    self._timers.pop(timer, None)
                 else:
-                    self._note(wish, ScheduledTimer.from_json(value).at)
-            self._sweep()
+                    self._add(timer, ScheduledTimer.from_json(value).at)
+            self._rebuild_if_mostly_stale()
 
     def next(self) -> datetime | None:
-        """When the next wish comes due; `None` when there is none."""
-        self._pass_over()
+        """When the next timer is due; `None` if there is none."""
+        self._skip_stale()
         return self._heap[0][0] if self._heap else None
 
     def due(self, now: datetime, limit: int) -> list[DueTimer]:
-        """Up to `limit` wishes whose time has come, oldest first. Each is told once."""
+        """Up to `limit` due timers, oldest first. Each is returned once."""
         result: list[DueTimer] = []
         while len(result) < limit and (at := self.next()) is not None and at <= now:
-            _, wish = heapq.heappop(self._heap)
-            result.append(DueTimer(at, wish.partition, wish.key, self._services[wish.table]))
+            _, timer = heapq.heappop(self._heap)
+            result.append(DueTimer(at, timer.partition, timer.key, self._services[timer.table]))
         return result
 
-    def _note(self, wish: _Key, at: datetime) -> None:
-        self._wishes[wish] = at
-        if wish.partition not in self._on_hold:
-            heapq.heappush(self._heap, (at, wish))
+    def _add(self, timer: _Key, at: datetime) -> None:
+        self._timers[timer] = at
+        if timer.partition not in self._on_hold:
+            heapq.heappush(self._heap, (at, timer))
 
-    def _pass_over(self) -> None:
-        while self._heap and self._wishes.get(self._heap[0][1]) != self._heap[0][0]:
+    def _skip_stale(self) -> None:
+        while self._heap and self._timers.get(self._heap[0][1]) != self._heap[0][0]:
             heapq.heappop(self._heap)
 
-    def _sweep(self) -> None:
-        if len(self._heap) > 2 * len(self._wishes) + 1000:
+    def _rebuild_if_mostly_stale(self) -> None:
+        if len(self._heap) > 2 * len(self._timers) + 1000:
             self._rebuild()
 
     def _rebuild(self) -> None:
-        self._heap = [(at, wish) for wish, at in self._wishes.items() if wish.partition not in self._on_hold]
+        self._heap = [(at, timer) for timer, at in self._timers.items() if timer.partition not in self._on_hold]
         heapq.heapify(self._heap)

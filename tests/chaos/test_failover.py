@@ -104,7 +104,7 @@ async def test_what_a_lost_worker_held_is_read_on_from_copies_and_nothing_wrong(
         print("longest", max(reads.seconds), "reads", dict(reads.statuses), "marked", reads.marked, reads.oldest_s)
         assert reads.wrong == []
         assert max(reads.seconds) < GENEROUS_S
-        restored = [int(n) for n in re.findall(r"took over .*restored=(\d+)", stays.log.read_text())]
+        restored = [int(n) for n in re.findall(r"partitions restored .*restored=(\d+)", stays.log.read_text())]
         assert restored[-1] < ORDERS / 4, "the takeover has no more to read than what came last"
 
 

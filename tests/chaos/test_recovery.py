@@ -37,7 +37,7 @@ async def progress_until_ready(deployment: Deployment, process: Process) -> list
 
 def restored(process: Process) -> int:
     """By the last takeover that the log tells of."""
-    return int(re.findall(r"took over .*restored=(\d+)", process.log.read_text())[-1])
+    return int(re.findall(r"partitions restored .*restored=(\d+)", process.log.read_text())[-1])
 
 
 async def test_a_state_directory_survives_a_kill_and_is_rebuilt_when_it_is_gone(deployment):

@@ -212,10 +212,10 @@ def takeover_not_tried_again():
     """A takeover that fails is left at that."""
 
     async def once(self, after=0.0):
-        await self._take_over()
+        await self._restore_all()
 
     with (
-        patch.object(Rebalance, "_until_done", once),
+        patch.object(Rebalance, "_retry_until_restored", once),
         patch.object(Restorer, "committed", _sometimes(Restorer.committed)),
     ):
         yield
@@ -244,7 +244,7 @@ def wishes_after_their_state():
             if len(state) == len(writes.changelog):
                 return await super().commit(writes, membership)
             async with _in_time(self._timeout_s):
-                ends = await (await self._working()).send(state)
+                ends = await (await self._usable_producer()).send(state)
             rest = [w for w in writes.changelog if w.topic.endswith(TIMERS_CHANGELOG)]
             return ends | await super().commit(replace(writes, changelog=rest), membership)
 
