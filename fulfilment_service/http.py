@@ -12,7 +12,7 @@ from runtime.hosting import Host
 from runtime.http.answers import HttpProblem, answer
 from runtime.http.inputs import deadline_of, order_id_of
 from runtime.http.openapi import ORDER_ID, TIMEOUT, body, problems, schemas_of
-from runtime.http.routing import at_owner
+from runtime.http.routing import route_to_owner
 from schemas.api import FulfilmentStatus
 from schemas.messages import Need
 
@@ -24,7 +24,7 @@ def routes(needs: tuple[Need, ...], currency: str) -> Callable[[Host], Iterable[
         async def status(request: web.Request) -> web.StreamResponse:
             order_id, deadline = order_id_of(request), deadline_of(request)
             look = partial(_status, host, order_id, needs, currency)
-            return await at_owner(request, host, PROGRESS, order_id, deadline, look)
+            return await route_to_owner(request, host, PROGRESS, order_id, deadline, look)
 
         return (web.get("/v1/orders/{id:[^/]+}/fulfilment", status),)
 

@@ -11,7 +11,7 @@ from runtime.hosting import Host
 from runtime.http.answers import HttpProblem, answer
 from runtime.http.inputs import deadline_of, order_id_of
 from runtime.http.openapi import ORDER_ID, TIMEOUT, body, problems, schemas_of
-from runtime.http.routing import at_owner
+from runtime.http.routing import route_to_owner
 from schemas.api import PortalCheckins
 
 
@@ -21,7 +21,7 @@ def routes(host: Host) -> Iterable[web.RouteDef]:
     async def check_ins(request: web.Request) -> web.StreamResponse:
         order_no, deadline = order_id_of(request, "orderNo"), deadline_of(request)
         look = partial(_check_ins, host, order_no)
-        return await at_owner(request, host, CHECK_INS_VIEW, order_no, deadline, look)
+        return await route_to_owner(request, host, CHECK_INS_VIEW, order_no, deadline, look)
 
     return (web.get("/v1/portal/checkins/{orderNo:[^/]+}", check_ins),)
 

@@ -1,1 +1,1 @@
-"""The HTTP side of a worker: its server, its operational routes, and the way to the worker that owns a key."""
+"""The HTTP server of a worker: routing to key owners, operational routes, OpenAPI and AsyncAPI documents."""

@@ -1,4 +1,4 @@
-"""How many requests a worker has in hand at a time, and what it says to its clients once it stops."""
+"""Limits the requests in flight, and closes clients' connections when the worker stops."""
 
 from collections import Counter
 
@@ -8,47 +8,48 @@ from aiohttp.typedefs import Handler, Middleware
 from runtime.hosting import Host
 from runtime.http.answers import RETRY, problem
 
-_IN_HAND = web.AppKey("requests in hand by whether they read", Counter[bool])
+_IN_FLIGHT = web.AppKey("requests in flight: of True reads, of False writes", Counter[bool])
 
-# Asked by those who decide about the worker: they must hear of it when it has too much to do, above all.
-_ALWAYS = frozenset({"/healthz", "/readyz", "/metrics"})
+# Probes and metrics are not limited: they matter most when the worker is overloaded.
+_UNLIMITED = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 def admission(host: Host) -> Middleware:
-    """Refuses a request of which as many are in hand as there may be: those that wait, are passed on, or write.
+    """Answers 503 once MAX_REQUESTS reads (or writes) are in flight, waiting and forwarded ones included.
 
-    Those that read and those that write are counted apart: who waits for an order must not keep others from posting it.
+    Reads and writes have separate limits: clients that wait for orders must not keep others from posting them.
     """
-    most = host.settings.max_requests
+    limit = host.settings.max_requests
 
     @web.middleware
     async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path in _ALWAYS:
-            return _last(host, await handler(request))
-        reads, in_hand = request.method in {"GET", "HEAD"}, request.app[_IN_HAND]
-        if in_hand[reads] >= most:
-            return _last(host, problem(503, f"{most} requests are in hand already. Repeat the request.", headers=RETRY))
-        in_hand[reads] += 1
+        if request.path in _UNLIMITED:
+            return _close_when_stopping(host, await handler(request))
+        is_read, in_flight = request.method in {"GET", "HEAD"}, request.app[_IN_FLIGHT]
+        if in_flight[is_read] >= limit:
+            detail = f"{limit} requests are in flight, the most this worker accepts. Repeat the request."
+            return _close_when_stopping(host, problem(503, detail, headers=RETRY))
+        in_flight[is_read] += 1
         try:
-            return _last(host, await handler(request))
+            return _close_when_stopping(host, await handler(request))
         finally:
-            in_hand[reads] -= 1
+            in_flight[is_read] -= 1
 
     return admit
 
 
-def in_hand(app: web.Application) -> int:
-    """Requests that are not answered yet."""
-    return app[_IN_HAND].total()
+def requests_in_flight(app: web.Application) -> int:
+    """The number of requests that are not answered yet."""
+    return app[_IN_FLIGHT].total()
 
 
-def prepare(app: web.Application) -> None:
-    """Makes an application ready for `admission`."""
-    app[_IN_HAND] = Counter()
+def prepare_admission(app: web.Application) -> None:
+    """Prepares an application for the middleware `admission`."""
+    app[_IN_FLIGHT] = Counter()
 
 
-def _last(host: Host, response: web.StreamResponse) -> web.StreamResponse:
-    """Tells the client that its connection will not be answered again, once that is so."""
+def _close_when_stopping(host: Host, response: web.StreamResponse) -> web.StreamResponse:
+    """Adds `Connection: close` while the worker stops."""
     if host.stopping and not response.prepared:
         response.force_close()
     return response

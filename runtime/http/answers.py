@@ -1,4 +1,4 @@
-"""What a handler answers: a message as JSON, or a problem (RFC 9457)."""
+"""Responses of handlers: a message as JSON, or a problem (RFC 9457)."""
 
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
@@ -14,12 +14,12 @@ _PROBLEM = {"Content-Type": "application/problem+json"}
 
 
 def answer(message: Message, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    """The message as it stands on the wire; serialised once, by pydantic."""
+    """A response with a message as its JSON body."""
     return web.Response(body=message.to_json(), status=status, headers={**_JSON, **headers} if headers else _JSON)
 
 
 def problem_as(body: Problem, headers: Mapping[str, str] | None = None) -> web.Response:
-    """A problem whose body the caller has made: one with extension members, say."""
+    """A problem response with a given body, for example one with extension members."""
     return web.Response(
         body=body.to_json(), status=body.status, headers={**_PROBLEM, **headers} if headers else _PROBLEM
     )
@@ -33,9 +33,10 @@ def problem(
     instance: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> web.Response:
-    """A problem of the type `about:blank`: its title is the phrase of its status.
+    """A problem response of the type `about:blank`: its title is the phrase of its status.
 
-    `detail` may quote a request. aiohttp makes surrogates of bytes that are no UTF-8; JSON has no surrogates.
+    `detail` may quote a request. There, aiohttp decodes invalid UTF-8 into surrogates, which JSON cannot contain; they
+    are escaped.
     """
     body = Problem(
         title=title_of(status),
@@ -48,7 +49,7 @@ def problem(
 
 
 def title_of(status: int) -> str:
-    """The phrase of a status code, also of one that has none."""
+    """The phrase of a status code; `Error` if it has none."""
     try:
         return HTTPStatus(status).phrase
     except ValueError:
@@ -56,7 +57,7 @@ def title_of(status: int) -> str:
 
 
 class HttpProblem(Exception):
-    """Ends a request with a problem, from however deep in its handling."""
+    """Ends the handling of a request with a problem response."""
 
     def __init__(
         self,

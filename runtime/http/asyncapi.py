@@ -1,6 +1,6 @@
-"""The AsyncAPI 3.0 document: topics, messages and who sends or receives them, from what services declare.
+"""Generates the AsyncAPI 3.0 document: topics, messages, and the services that send and receive them.
 
-Bindings are Kafka's, 0.5.0 (github.com/asyncapi/bindings). Changelogs are not in it: they are their services' own.
+Bindings are Kafka's, 0.5.0 (github.com/asyncapi/bindings). Changelogs are omitted: they are private to their services.
 """
 
 from collections.abc import Container, Iterable, Mapping
@@ -21,23 +21,22 @@ _KAFKA = {"bindingVersion": "0.5.0"}
 _TEXT = {"type": "string"}
 _NUMBER = {"type": "string", "pattern": "^-?[0-9]+$"}
 
-_MARK = {
-    CONSUMED_BY: _TEXT | {"description": "Group of workers that decided the message in the batch that announced it"}
+_CONSUMED_BY = {
+    CONSUMED_BY: _TEXT | {"description": "Consumer group that processed the message in the batch that produced it"}
 }
-_MADE = {MADE_AT: _NUMBER | {"description": "When what it follows from was written, in milliseconds since 1970"}}
-_ONCE = {
-    EVENT_ID: _TEXT
-    | {"format": "uuid", "description": "The same on every copy of a message that was written again: count it once"}
+_EVENT_TIME = {MADE_AT: _NUMBER | {"description": "Event time: when the source message was written, ms since 1970"}}
+_EVENT_ID = {
+    EVENT_ID: _TEXT | {"format": "uuid", "description": "The same on every repetition of a message, for deduplication"}
 }
 _REASON = {
-    "service": _TEXT | {"description": "Who failed on it"},
-    "error": _TEXT | {"description": "Why"},
-    "topic": _TEXT | {"description": "Where it was, without the prefix"},
+    "service": _TEXT | {"description": "Service that failed to process it"},
+    "error": _TEXT | {"description": "Cause"},
+    "topic": _TEXT | {"description": "Its topic, without the prefix"},
     "partition": _NUMBER,
-    "offset": _NUMBER | {"description": "-1 for a message that never left its worker"},
+    "offset": _NUMBER | {"description": "-1 for a message that was processed before it was written to its topic"},
     "time": _TEXT | {"format": "date-time"},
 }
-_CUT = {"cut": _NUMBER | {"description": "Bytes it had, if it was too large to be kept whole"}}
+_CUT = {"cut": _NUMBER | {"description": "Original size in bytes, if it was truncated"}}
 
 
 def document(hosted: Iterable[ServiceDefinition], settings: Settings, *, catalogue: bool = False) -> dict[str, Any]:
@@ -45,8 +44,8 @@ def document(hosted: Iterable[ServiceDefinition], settings: Settings, *, catalog
 
     Arguments:
         hosted: the services.
-        settings: of a worker that runs them: its brokers, its prefix, and how topics are made.
-        catalogue: whether the public topics that none of them touches are in it as well.
+        settings: of a worker that runs them: brokers, prefix, partitions and replication of topics.
+        catalogue: whether to include public topics that none of the services uses.
     """
     parts = tuple(hosted)
     topology = Topology(tuple(h.service for h in parts))
@@ -62,7 +61,7 @@ def document(hosted: Iterable[ServiceDefinition], settings: Settings, *, catalog
     channels: dict[str, Any] = {}
     for topic in topics.values():
         payload = payloads[topic.model, "serialization"]
-        key = _key(topic, _of(payload, schemas), schemas)
+        key = _key(topic, _resolved(payload, schemas), schemas)
         headers = _headers(topic, topology, relayed)
         messages[topic.name] = {
             "name": topic.model.__name__,
@@ -74,8 +73,8 @@ def document(hosted: Iterable[ServiceDefinition], settings: Settings, *, catalog
         messages[topic.dead_letters] = _dead_letter(topic, headers.get("properties", {}))
         own = [topic.name]
         if topic.name in topology.tombstones:
-            gone = "No value: what stands under the key is gone"
-            tombstone = {"name": "Tombstone", "summary": gone, "payload": {"type": "null"}, **key}
+            summary = "No value: deletes the key"
+            tombstone = {"name": "Tombstone", "summary": summary, "payload": {"type": "null"}, **key}
             messages[f"{topic.name}.tombstone"] = tombstone
             own.append(f"{topic.name}.tombstone")
         channels[topic.name] = _channel(topic.name, _summary(topic), made[topic.name], own, settings)
@@ -83,7 +82,7 @@ def document(hosted: Iterable[ServiceDefinition], settings: Settings, *, catalog
             channels[topic.name]["tags"] = [{"name": "internal"}]
         channels[topic.dead_letters] = _channel(
             topic.dead_letters,
-            f"What could not be processed of `{topic.name}`, as it was",
+            f"Messages of `{topic.name}` that could not be processed, unchanged",
             made[topic.dead_letters],
             [topic.dead_letters],
             settings,
@@ -93,8 +92,8 @@ def document(hosted: Iterable[ServiceDefinition], settings: Settings, *, catalog
         "info": {
             "title": "Faust Orders",
             "version": version("faust-orders"),
-            "description": "Keys are UTF-8 text and go to partitions by murmur2, as in Kafka's Java client; values are "
-            "JSON. Readers pass over fields and headers they do not know, and read committed messages only.",
+            "description": "Keys are UTF-8 text, placed on partitions by murmur2 as in Kafka's Java client; values are "
+            "JSON. Consumers ignore unknown fields and headers, and use the isolation level read_committed.",
         },
         "defaultContentType": "application/json",
         "servers": {
@@ -136,59 +135,60 @@ def _channel(
 
 
 def _value(key: str, text: str) -> Any:
-    """A topic's configuration as the binding has it."""
+    """A value of a topic's configuration in the types of the binding."""
     if key == "cleanup.policy":
         return text.split(",")
     return int(text) if text.lstrip("-").isdigit() else text
 
 
 def _summary(topic: Topic[Any]) -> str:
-    said = f"{topic.model.__name__}, keyed by `{topic.key_field or 'what it is about'}`; written by: {topic.writer}"
-    return f"Internal to its writer. {said}" if topic.internal else said
+    summary = f"{topic.model.__name__}, keyed by `{topic.key_field or 'its subject'}`; written by: {topic.writer}"
+    return f"Internal to its writer. {summary}" if topic.internal else summary
 
 
 def _headers(topic: Topic[Any], topology: Topology, relayed: Container[str]) -> dict[str, Any]:
-    """What is relayed may be written again; what a processor sends may be decided at once, and is marked if public.
+    """The headers of a topic's messages.
 
-    What comes to an internal topic was not decided at once, and tells when it was made.
+    A message from an outbox may be repeated, and has an event id. One on a repartition topic has its event time. One
+    that a processor sends to a public topic may be fused, and then has `consumed-by`.
     """
     if topic.name in relayed:
-        return {"type": "object", "required": [EVENT_ID], "properties": _ONCE}
+        return {"type": "object", "required": [EVENT_ID], "properties": _EVENT_ID}
     if topic.internal:
-        return {"type": "object", "required": [MADE_AT], "properties": _MADE}
+        return {"type": "object", "required": [MADE_AT], "properties": _EVENT_TIME}
     if topic.name in topology.written:
-        return {"type": "object", "properties": _MARK}
+        return {"type": "object", "properties": _CONSUMED_BY}
     return {}
 
 
 def _dead_letter(topic: Topic[Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """`own`: the headers that the message itself may have had."""
+    """`own`: the headers of the message itself."""
     return {
         "name": "DeadLetter",
-        "summary": "Key, value and headers as they were, and behind those the reason",
+        "summary": "The message with its key, value and headers, and further headers with the cause",
         "contentType": "application/octet-stream",
         "headers": {"type": "object", "required": list(_REASON), "properties": {**own, **_REASON, **_CUT}},
-        "payload": {"description": f"Bytes, perhaps no {topic.model.__name__} at all"},
+        "payload": {"description": f"Bytes, not necessarily a valid {topic.model.__name__}"},
     }
 
 
 def _key(topic: Topic[Any], schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> dict[str, Any]:
-    """The binding that says what keys look like: the field they are taken from, as text."""
-    field = _of(schema["properties"].get(topic.key_field, {}), schemas)
+    """The binding with the schema of keys: that of the field that is the key, as text."""
+    field = _resolved(schema["properties"].get(topic.key_field, {}), schemas)
     key = {name: value for name, value in field.items() if name in {"type", "minLength", "maxLength", "pattern"}}
     return {"bindings": {"kafka": {"key": _NUMBER if key.get("type") == "integer" else key or _TEXT, **_KAFKA}}}
 
 
-def _of(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a schema refers to, if it does: the binding would have no reference."""
+def _resolved(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The schema, with a reference resolved: bindings must not contain references."""
     return schemas[schema["$ref"].removeprefix(_SCHEMAS)] if "$ref" in schema else schema
 
 
 def _operations(hosted: Iterable[ServiceDefinition], channels: Mapping[str, Any]) -> dict[str, Any]:
     operations: dict[str, Any] = {}
     for service in (h.service for h in hosted):
-        failing = [topic.dead_letters for topic in service.topics]
-        sent = [*(topic.name for topic in service.outputs), *failing]
+        dead_letters = [topic.dead_letters for topic in service.topics]
+        sent = [*(topic.name for topic in service.outputs), *dead_letters]
         for action, names in (("receive", [topic.name for topic in service.topics]), ("send", sent)):
             for name in names:
                 operations[f"{service.name}.{action}.{name}"] = {

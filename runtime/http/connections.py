@@ -1,8 +1,7 @@
-"""The lowest layer: connections, and what is said to those who do not speak HTTP.
+"""Connections of the HTTP server: problem responses to malformed requests, and draining at a stop.
 
-The only place that reaches into aiohttp beyond its documented interface: `RequestHandler.handle_error` and its
-`log_exception`, what `RequestHandler.data_received` leaves behind, and the call by which `web.Server` makes one for
-each connection.
+Relies on private parts of aiohttp, as does `_expect` in `runtime/http/server.py`; each use says on what. The tested
+version is in `TESTED` (`runtime/kafka/aiokafka_internals.py`).
 """
 
 import asyncio
@@ -21,17 +20,20 @@ from runtime.http.problems import unexpected
 
 log = logging.getLogger(__name__)
 
+_CLIENT_ERRORS = (web.RequestPayloadError, HttpProcessingError, ConnectionError)
 
-_OF_CLIENTS = (web.RequestPayloadError, HttpProcessingError, ConnectionError)
 
-
-class _Connection(web.RequestHandler):
-    """Answers what is no request with a problem; aiohttp itself would use text or HTML."""
+class _HttpConnection(web.RequestHandler):
+    """Answers a malformed request with a problem response, where aiohttp would answer with text or HTML."""
 
     __slots__ = ()
 
     def data_received(self, data: bytes) -> None:
-        """Ends a body whose framing turns out to be malformed: aiohttp lets the handler wait for the rest for ever."""
+        """Ends a body with malformed framing: aiohttp would let the handler wait for its remainder for ever.
+
+        Relies on the base class: `_current_request` is the one being handled, `_messages` are the parsed ones that wait
+        after it, and a parse error among them is an `_ErrInfo`.
+        """
         open_body = None if self._current_request is None else self._current_request.content
         super().data_received(data)
         for message, body in self._messages:
@@ -46,46 +48,47 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
+        """Called by aiohttp for a malformed request, and for an exception that no middleware has handled."""
         if request.writer.output_size > 0:
-            raise ConnectionError("an answer is under way already")
+            raise ConnectionError("the response is already being sent")
         if status < 500:
-            log.debug("Not a request, from %s", request.remote, exc_info=exc)
-            # The first line says what is wrong; those after it show the bytes that are.
-            response = problem(
-                status, f"This is not a well-formed HTTP request: {(message or '').partition(chr(10))[0]}"
-            )
+            log.debug("request malformed remote=%s", request.remote, exc_info=exc)
+            # The first line is the reason; the next ones show the offending bytes.
+            reason = (message or "").partition("\n")[0]
+            response = problem(status, f"This is not a well-formed HTTP request: {reason}")
         else:
             response = unexpected(request, exc)
         response.force_close()
         return response
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
-        """Called for what nobody handled; the rest of a body that nobody reads may be malformed, too."""
-        if isinstance(kw.get("exc_info"), _OF_CLIENTS):
-            log.debug("The rest of a request is malformed", exc_info=kw["exc_info"])
+        """Called by aiohttp for an unhandled exception; an unread remainder of a body may be malformed, too."""
+        if isinstance(kw.get("exc_info"), _CLIENT_ERRORS):
+            log.debug("remainder of request malformed", exc_info=kw["exc_info"])
         else:
             super().log_exception(*args, **kw)
 
 
 class _Server(web.Server):
     def __call__(self) -> web.RequestHandler:
+        """Called by the event loop for each new connection. Relies on the constructor of `RequestHandler`."""
         loop = asyncio.get_running_loop()
-        # `decoding` unpacks bodies, and refuses what is not whole.
-        return _Connection(self, loop=loop, access_log=_access_log(), auto_decompress=False)  # type: ignore[arg-type]
+        # `runtime.http.decoding` decompresses bodies, and rejects truncated ones.
+        return _HttpConnection(self, loop=loop, access_log=_access_log(), auto_decompress=False)  # type: ignore[arg-type]
 
 
-class _Queue:
-    """Connections that the kernel has made and nobody has taken yet: closing what listens would reset them."""
+class _AcceptQueue:
+    """Connections that the kernel has established and nobody has accepted: closing the socket would reset them."""
 
     POLL_S = 0.01
 
     def __init__(self, listening: Any) -> None:
         self._socket = socket.socket(fileno=os.dup(listening.fileno()))
         self._socket.setblocking(False)
-        self._socket.listen(0)  # no more of them: on Linux this sets the length anew
+        self._socket.listen(0)  # on Linux a second call sets the backlog: no further connections
 
-    async def serve_out(self, server: Any, seconds: float) -> None:
-        """Takes those there are, and then closes."""
+    async def drain(self, server: Any, seconds: float) -> None:
+        """Accepts the queued connections for `seconds`, then closes the socket."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         with self._socket:
@@ -94,7 +97,7 @@ class _Queue:
                     connection, _ = self._socket.accept()
                 except BlockingIOError:
                     if loop.time() >= end:
-                        return  # and nothing comes between the last look and the close
+                        return  # closes at once: no connection can arrive in between
                     await asyncio.sleep(self.POLL_S)
                 else:
                     connection.setblocking(False)
@@ -102,40 +105,41 @@ class _Queue:
 
 
 class Runner(web.AppRunner):
-    """Runs an application as a worker does.
+    """Runs a worker's application.
+
+    A handler whose client has disconnected is cancelled. There is no access log unless its logger has level DEBUG: it
+    would cost more than the requests.
 
     Arguments:
         app: the application.
-        shutdown_timeout: seconds for requests under way when the worker stops. Those who wait for an order are woken
-            first, and need far less.
-
-    A handler whose client has gone is cancelled, so that nobody waits for an order on behalf of no one. No access log,
-    unless its logger is set to DEBUG: it would cost more than the requests it tells of.
+        shutdown_timeout: seconds for requests in flight when the worker stops. Waiting ones are woken before.
     """
 
-    LOOK_S = 0.02
+    POLL_S = 0.02
+    """Seconds between two checks whether all connections are closed."""
     ACCEPT_S = 0.1
+    """Seconds in which connections of the accept queue are still accepted at a stop."""
 
     def __init__(self, app: web.Application, *, shutdown_timeout: float = 5.0) -> None:
         super().__init__(app, handle_signals=False, shutdown_timeout=shutdown_timeout)
 
     async def drain(self, seconds: float) -> None:
-        """Takes no new connections, and returns when those there are have ended, or after `seconds`.
+        """Stops to listen, and waits up to `seconds` until clients have closed their connections.
 
-        A connection that a client keeps alive is not cut before its next request could have been answered: the answer
-        says that it was the last (`admission`).
+        A kept-alive connection stays open until its next request is answered, with `Connection: close` (`admission`).
         """
-        queues = [_Queue(listening) for listening in self._listening]
+        queues = [_AcceptQueue(listening) for listening in self._listening]
         for site in list(self.sites):
             await site.stop()
         for queue in queues:
-            await queue.serve_out(self.server, self.ACCEPT_S)
+            await queue.drain(self.server, self.ACCEPT_S)
         end = elapsed_s() + seconds
-        while self._connected and elapsed_s() < end:  # noqa: ASYNC110 - aiohttp tells nobody
-            await asyncio.sleep(self.LOOK_S)
+        while self._connected and elapsed_s() < end:  # noqa: ASYNC110 - aiohttp has no event for it
+            await asyncio.sleep(self.POLL_S)
 
     @property
     def _listening(self) -> list[Any]:
+        """The listening sockets. Relies on `_server` of a site, an `asyncio.Server`."""
         return [own for site in self.sites for own in getattr(getattr(site, "_server", None), "sockets", None) or ()]
 
     @property
@@ -143,6 +147,7 @@ class Runner(web.AppRunner):
         return self.server is not None and bool(self.server.connections)
 
     async def _make_server(self) -> web.Server:
+        """Replaces the server's class. Relies on the base class, and on `request_handler` and `request_factory`."""
         made = await super()._make_server()
         return _Server(made.request_handler, request_factory=made.request_factory, handler_cancellation=True)
 

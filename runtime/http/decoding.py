@@ -1,4 +1,4 @@
-"""Bodies that come packed (`Content-Encoding`): unpacked up to a limit, and refused if they are not whole."""
+"""Decompresses request bodies (`Content-Encoding`) up to a size limit, and rejects truncated ones."""
 
 import zlib
 
@@ -7,17 +7,24 @@ from runtime.http.answers import HttpProblem
 _ACCEPTED = "gzip, deflate"
 _GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 _DEFLATE = 8
-"""In the lower half of zlib's first byte (RFC 1950, 2.2)."""
+"""Compression method in the lower half of zlib's first byte (RFC 1950, 2.2)."""
 
 
 class BodyTooLong(Exception):
-    """The body is longer than it may be, once it is unpacked."""
+    """The decompressed body exceeds the limit."""
 
 
-def decoded(body: bytes, encoding: str, limit: int) -> bytes:
-    """The body as it was before it was packed; `encoding` is what Content-Encoding says.
+def decode_body(body: bytes, encoding: str, limit: int) -> bytes:
+    """Decompresses a body; never produces more than `limit` + 1 bytes.
 
-    Raises `HttpProblem` (415, 400) and `BodyTooLong`, without having unpacked more than `limit` bytes.
+    Arguments:
+        body: as received.
+        encoding: value of Content-Encoding.
+        limit: bytes of the result at most.
+
+    Raises:
+        HttpProblem: 415 for an unknown encoding, 400 for data that cannot be decompressed.
+        BodyTooLong: the result exceeds `limit`.
     """
     match encoding.strip().lower():
         case "" | "identity":
@@ -25,28 +32,28 @@ def decoded(body: bytes, encoding: str, limit: int) -> bytes:
         case "gzip" | "x-gzip":
             bits = _GZIP
         case "deflate":
-            # Some clients leave out zlib's frame.
+            # Some clients omit the zlib header.
             bits = _ZLIB if body[:1] and body[0] & 0xF == _DEFLATE else _RAW
         case _:
-            detail = f"The Content-Encoding {encoding!r} is not read here. Send the body as it is, or as gzip."
+            detail = f"The Content-Encoding {encoding!r} is not supported. Send the body uncompressed, or as gzip."
             raise HttpProblem(415, detail, headers={"Accept-Encoding": _ACCEPTED})
     try:
-        return _unpacked(body, bits, limit)
+        return _decompress(body, bits, limit)
     except zlib.error as error:
         raise HttpProblem(400, f"The request body is not {encoding}, as its Content-Encoding says: {error}.") from None
 
 
-def _unpacked(body: bytes, bits: int, limit: int) -> bytes:
-    whole = b""
+def _decompress(body: bytes, bits: int, limit: int) -> bytes:
+    result = b""
     while True:
-        packed = zlib.decompressobj(bits)
-        whole += packed.decompress(body, limit + 1 - len(whole))
-        if len(whole) > limit:
+        member = zlib.decompressobj(bits)
+        result += member.decompress(body, limit + 1 - len(result))
+        if len(result) > limit:
             raise BodyTooLong
-        if not packed.eof:
-            raise zlib.error("it is cut off")
-        body = packed.unused_data
+        if not member.eof:
+            raise zlib.error("it is truncated")
+        body = member.unused_data
         if not body:
-            return whole
-        if bits != _GZIP:  # which alone may have several parts (RFC 1952, 2.2)
-            raise zlib.error("something follows it")
+            return result
+        if bits != _GZIP:  # only gzip allows several members (RFC 1952, 2.2)
+            raise zlib.error("further data follow it")

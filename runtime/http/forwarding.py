@@ -1,4 +1,4 @@
-"""Sending a request on to another worker, as it came, with the time that is left for it."""
+"""Forwards a request to another worker, unchanged but for the remaining timeout."""
 
 import asyncio
 import logging
@@ -11,46 +11,50 @@ from yarl import URL
 from runtime.hosting import Host
 from runtime.http.answers import HttpProblem
 from runtime.http.inputs import Deadline, body_of
-from runtime.http.signatures import marked
+from runtime.http.signatures import forwarding_headers
 
 log = logging.getLogger(__name__)
 
-NOT_HERE = "X-Not-Here"
-"""On a 503: the key is not held here, so the request may be put to whoever holds it now."""
+NOT_OWNED = "X-Not-Here"
+"""Header of a 503: this worker does not own the key. The forwarding worker may ask the current owner."""
 
 READ_FROM = "X-Read-From"
-"""On a forwarded GET, with the value `standby`: the owner does not answer, so whoever has a copy may."""
+"""Header of a forwarded GET, with the value `standby`: the owner is unavailable, a stale read is acceptable."""
 
 SERVED_BY = "X-Served-By"
-"""On an answer, with the value `standby`: it comes from a copy, which is as old as the header `Age` says."""
+"""Header of a response, with the value `standby`: a stale read; `Age` is the age of the standby replica."""
 
-SESSION = web.AppKey("forwarding", aiohttp.ClientSession)
+_SESSION = web.AppKey("forwarding", aiohttp.ClientSession)
 
-# What the routes of a service read, and what their answers carry. A body goes without its Content-Encoding: by then it
-# has been read, and with that decompressed.
+# Headers that services read, and that their responses have. Content-Encoding is not forwarded, because the body was
+# decompressed when it was read.
 _REQUEST_HEADERS = ("Content-Type", "Idempotency-Key", "Accept")
 _ANSWER_HEADERS = ("Content-Type", "Location", "Retry-After", SERVED_BY, "Age")
 
 _CONNECT_S = 2.0
-# For the owner to answer at the end of its own waiting, which is the time that was left for it.
+"""Seconds for a connection to another worker."""
+
 _GRACE_S = 2.0
-# How often to look whether the key is still with the worker that was asked: it may have been paused, and replaced.
-_STILL_THERE_S = 1.0
-# How long a standby may take: it answers from what it has, or not at all.
+"""Seconds beyond the request's timeout: the owner answers at the end of that timeout."""
+
+_CHECK_OWNER_S = 1.0
+"""Seconds between two checks whether the called worker still owns the key: it may be paused, and replaced."""
+
 _STANDBY_S = 1.0
+"""Seconds for a standby's response: it answers from its state, without waiting."""
 
 
-async def client(app: web.Application) -> AsyncIterator[None]:
-    """Keeps the session through which an application calls other workers, for as long as the application runs."""
-    # No limit to connections: every client that waits for an order elsewhere holds one.
+async def forwarding_session(app: web.Application) -> AsyncIterator[None]:
+    """Opens the session for calls to other workers; closes it with the application."""
+    # No limit of connections: each client that waits for an order of another worker uses one.
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
         cookie_jar=aiohttp.DummyCookieJar(),
-        # A body that came without a Content-Type goes on without one.
+        # A body without a Content-Type is forwarded without one.
         skip_auto_headers=("Content-Type", "User-Agent", "Accept", "Accept-Encoding"),
         raise_for_status=False,
     ) as session:
-        app[SESSION] = session
+        app[_SESSION] = session
         yield
 
 
@@ -59,52 +63,58 @@ async def forward(
     host: Host,
     owner: URL,
     deadline: Deadline,
-    still: Callable[[], bool],
-    instead: Callable[[], Awaitable[web.StreamResponse | None]],
+    still_needed: Callable[[], bool],
+    stale_read: Callable[[], Awaitable[web.StreamResponse | None]],
 ) -> web.StreamResponse | None:
-    """The owner's answer; `None` if it has none, being gone, or no longer the owner, or no longer `still` asked for.
+    """Forwards a request to the key owner. Returns its response, or `None` if it is unavailable or not the owner.
 
-    An owner that says nothing may be waiting for the order, or frozen. After a while of that, and then again and again,
-    `instead` is asked for an answer that is as good.
+    Only for idempotent requests: an owner that crashed may have executed the request before.
 
-    Only for requests that may be put twice: an owner that died has perhaps done what it was asked before it died.
+    Arguments:
+        request: the client's.
+        host: this worker.
+        owner: base URL of the owner.
+        deadline: of the request.
+        still_needed: checked every second; `None` is returned once it is false.
+        stale_read: called every second while the owner is silent, which may be waiting for the order or paused; its
+            response, if any, is returned.
     """
-    # The body of a read says nothing, whoever answers it.
+    # The body of a read has no meaning.
     body = await body_of(request) if request.body_exists and request.method not in {"GET", "HEAD"} else None
     remaining = deadline.remaining()
     target = _target(request, remaining)
     call = asyncio.ensure_future(_call(request, host, owner, target, body, remaining + _GRACE_S))
-    silence = min(_STILL_THERE_S, max(remaining / 2, 0.1))
+    pause = min(_CHECK_OWNER_S, max(remaining / 2, 0.1))
     try:
-        while not (await asyncio.wait({call}, timeout=silence))[0]:
-            if not still():
+        while not (await asyncio.wait({call}, timeout=pause))[0]:
+            if not still_needed():
                 return None
-            response = await instead()
+            response = await stale_read()
             if response is not None:
                 return response
-            silence = _STILL_THERE_S
+            pause = _CHECK_OWNER_S
         return call.result()
     except (aiohttp.ClientError, TimeoutError) as error:
-        log.debug("No answer from %s: %r", owner, error)
+        log.debug("forwarding failed owner=%s error=%r", owner, error)
         return None
     finally:
         call.cancel()
 
 
 async def ask_standby(request: web.Request, host: Host, standby: URL) -> web.Response | None:
-    """What another worker's copy answers to this GET; `None` if it has no answer."""
+    """Forwards a GET as a stale read to a standby. Returns its response if that is 200, else `None`."""
     try:
-        answered = await _call(
+        response = await _call(
             request, host, standby, _target(request, 0), None, _STANDBY_S, headers={READ_FROM: "standby"}
         )
     except (aiohttp.ClientError, TimeoutError, HttpProblem) as error:
-        log.debug("No answer from %s: %r", standby, error)
+        log.debug("stale read failed standby=%s error=%r", standby, error)
         return None
-    return answered if answered is not None and answered.status == 200 else None
+    return response if response is not None and response.status == 200 else None
 
 
 def _target(request: web.Request, remaining: float) -> str:
-    """Path and query as they came, with the time that is left: what was percent-encoded stays so."""
+    """Path and query of the request with the remaining timeout, in the client's percent-encoding."""
     return request.rel_url.update_query(timeout=str(int(remaining * 1000))).raw_path_qs
 
 
@@ -118,19 +128,23 @@ async def _call(
     headers: Mapping[str, str] | None = None,
 ) -> web.Response | None:
     sent = {name: value for name in _REQUEST_HEADERS if (value := request.headers.get(name)) is not None}
-    sent |= marked(host.settings.worker_keys, host.url, request.method, target)
-    async with request.app[SESSION].request(
+    sent |= forwarding_headers(host.settings.worker_keys, host.url, request.method, target)
+    async with request.app[_SESSION].request(
         request.method,
         URL(f"{to.origin()}{target}", encoded=True),
         data=body,
         headers={**sent, **(headers or {})},
         timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT_S),
         allow_redirects=False,
-    ) as answered:
-        if answered.status == 503 and NOT_HERE in answered.headers:
+    ) as response:
+        if response.status == 503 and NOT_OWNED in response.headers:
             return None
-        if answered.status == 401:
-            log.error("%s refuses this worker's signature: their WORKER_KEYS differ, or their clocks", to.origin())
-            raise HttpProblem(502, "The worker that holds this key refuses the signature of this one.")
-        kept = {name: value for name in _ANSWER_HEADERS if (value := answered.headers.get(name)) is not None}
-        return web.Response(status=answered.status, body=await answered.read(), headers=kept)
+        if response.status == 401:
+            log.error(
+                "signature rejected by worker url=%s remedy=%s",
+                to.origin(),
+                "align WORKER_KEYS and clocks of all workers",
+            )
+            raise HttpProblem(502, "The worker that owns this key rejects the signature of this one.")
+        kept = {name: value for name in _ANSWER_HEADERS if (value := response.headers.get(name)) is not None}
+        return web.Response(status=response.status, body=await response.read(), headers=kept)

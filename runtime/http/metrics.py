@@ -1,4 +1,4 @@
-"""How many requests, how long they took, how many are under way: by method, route and status. And what it all costs."""
+"""Metrics of HTTP requests by method, route and status, and of the event loop's tasks and Python's memory."""
 
 import asyncio
 import sys
@@ -8,38 +8,39 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from prometheus_client import Gauge, Histogram
 
-# A histogram counts as well: `faust_orders_http_request_duration_seconds_count` is the number of requests. Its long buckets are
-# for those who wait for an order.
+# Its series `…_count` is the number of requests. The long buckets are for clients that wait for an order.
 _SECONDS = Histogram(
     "faust_orders_http_request_duration_seconds",
-    "Time from the request's headers to its answer; `route` is the template, not the path",
+    "Seconds from the headers of a request to its response; route is the template, not the path",
     ("method", "route", "status"),
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60),
 )
-_IN_FLIGHT = Gauge("faust_orders_http_requests_in_flight", "Requests that are being handled now")
-_TASKS = Gauge("faust_orders_event_loop_tasks", "Tasks of the event loop that have not ended")
-_BLOCKS = Gauge("faust_orders_python_memory_blocks", "Blocks of memory that Python holds: a leak shows here before it does in RSS")
+_IN_FLIGHT = Gauge("faust_orders_http_requests_in_flight", "Requests in flight, waiting ones included")
+_TASKS = Gauge("faust_orders_event_loop_tasks", "asyncio tasks that have not ended")
+_BLOCKS = Gauge(
+    "faust_orders_python_memory_blocks", "Blocks of memory that Python holds: a leak shows here before it does in RSS"
+)
 
-# A client may send any word as its method; each would be a time series of its own.
+# A client may send any word as its method, and each would be a time series.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-# Looking a series up by its labels costs more than all the rest here. There are as many as routes times statuses.
+# A cache: looking up a series by its labels costs more than everything else here. Bounded by routes times statuses.
 _series: dict[tuple[str, str, int], Histogram] = {}
 
 
-class _Counting:
-    """Requests under way. A plain number, read when somebody asks: the event loop is the only one who writes it."""
+class _InFlight:
+    """Requests in flight: a plain number, written by the event loop only and read when metrics are collected."""
 
-    now = 0
+    count = 0
 
 
-_IN_FLIGHT.set_function(lambda: _Counting.now)
+_IN_FLIGHT.set_function(lambda: _InFlight.count)
 _BLOCKS.set_function(sys.getallocatedblocks)
 
 
 def _tasks() -> int:
     try:
         return len(asyncio.all_tasks())
-    except RuntimeError:  # looked at from outside of an event loop
+    except RuntimeError:  # collected outside of an event loop
         return 0
 
 
@@ -48,16 +49,16 @@ _TASKS.set_function(_tasks)
 
 @web.middleware
 async def metrics(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Measures a request. One that its client gave up counts as 499, as nginx has it."""
+    """Measures a request. One whose client disconnects counts as status 499, as in nginx."""
     started = time.perf_counter()
-    _Counting.now += 1
+    _InFlight.count += 1
     status = 499
     try:
         response = await handler(request)
         status = response.status
         return response
     finally:
-        _Counting.now -= 1
+        _InFlight.count -= 1
         resource = request.match_info.route.resource
         key = (request.method, "unknown" if resource is None else resource.canonical, status)
         series = _series.get(key)
@@ -67,7 +68,7 @@ async def metrics(request: web.Request, handler: Handler) -> web.StreamResponse:
 def _new_series(key: tuple[str, str, int]) -> Histogram:
     method, route, status = key
     if method not in _METHODS:
-        # Not kept under its own name: that would grow with what clients make up.
+        # Not cached: clients could make the cache grow.
         return _SECONDS.labels("other", route, str(status))
     series = _series[key] = _SECONDS.labels(method, route, str(status))
     return series

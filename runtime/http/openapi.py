@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document: every service's part and the operational routes, with schemas made from the models."""
+"""Generates the OpenAPI 3.1 document from each service's part, the operational routes and the message models."""
 
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
@@ -30,33 +30,35 @@ CODE = {
 TIMEOUT = {
     "name": "timeout",
     "in": "query",
-    "description": "Milliseconds to wait, 0 for not at all; more than 60,000 is taken as 60,000",
+    "description": "Milliseconds to wait; 0 does not wait, more than 60,000 counts as 60,000",
     "schema": {"type": "integer", "minimum": 0, "default": 10_000},
 }
 
-# A mark of a worker that is none, a body nobody asked for, an expectation nobody meets, a fault, too much in hand.
-_ANYWHERE = (401, 413, 417, 500, 503)
+_COMMON_STATUSES = (401, 413, 417, 500, 503)
+"""Any route may answer: 401 invalid worker signature, 413 body too large, 417 unsupported Expect, 500 internal error,
+503 overloaded."""
+
 _REF = "#/components/schemas/{model}"
 
 
 def schemas_of(*models: type[Message]) -> dict[str, Any]:
-    """JSON Schemas of the models and of all they contain, by name, as they are written to the wire."""
+    """JSON Schemas of the models and of the models that they contain, by name, in their wire format."""
     _, document = models_json_schema([(m, "serialization") for m in models], by_alias=True, ref_template=_REF)
     return dict(document["$defs"])
 
 
 def body(model: type[Message], media_type: str = "application/json") -> dict[str, Any]:
-    """The `content` of a request or an answer."""
+    """The `content` of a request or response."""
     return {"content": {media_type: {"schema": {"$ref": _REF.format(model=model.__name__)}}}}
 
 
 def problems(*statuses: int) -> dict[str, Any]:
-    """Answers that are problems, by status."""
+    """Problem responses by status."""
     return {str(s): {"description": title_of(s), **body(Problem, "application/problem+json")} for s in statuses}
 
 
 def document(hosted: Iterable[ServiceDefinition]) -> dict[str, Any]:
-    """The whole document. Raises `ValueError` if two services describe the same path or schema differently."""
+    """The document of these services. Raises `ValueError` if two describe the same path or schema differently."""
     paths: dict[str, Any] = {}
     _merge(paths, _OPERATIONAL)
     named = {"OrderId": TypeAdapter(OrderId).json_schema(), "Code": TypeAdapter(Code).json_schema()}
@@ -69,18 +71,18 @@ def document(hosted: Iterable[ServiceDefinition]) -> dict[str, Any]:
         "info": {
             "title": "Faust Orders",
             "version": version("faust-orders"),
-            "description": "Any worker answers for any order. Names that a client gives or refers to are "
-            "in Unicode form NFC. Errors are problems as in RFC 9457.",
+            "description": "Any worker answers for any order. Names given by clients must be in Unicode form NFC. "
+            "Errors are problem details (RFC 9457).",
         },
-        "paths": {path: _everywhere(operations) for path, operations in paths.items()},
+        "paths": {path: _with_common_responses(operations) for path, operations in paths.items()},
         "components": {"schemas": schemas},
     }
 
 
-def _everywhere(operations: Mapping[str, Any]) -> dict[str, Any]:
-    """The operations of a path, with what surrounds every handler of a worker may answer in its place."""
+def _with_common_responses(operations: Mapping[str, Any]) -> dict[str, Any]:
+    """The operations of a path, with the responses that middleware may give on any route."""
     return {
-        method: {**operation, "responses": {**problems(*_ANYWHERE), **operation["responses"]}}
+        method: {**operation, "responses": {**problems(*_COMMON_STATUSES), **operation["responses"]}}
         for method, operation in operations.items()
     }
 
@@ -88,7 +90,7 @@ def _everywhere(operations: Mapping[str, Any]) -> dict[str, Any]:
 def _merge(into: dict[str, Any], part: Mapping[str, Any]) -> None:
     for name, described in part.items():
         if into.setdefault(name, described) != described:
-            raise ValueError(f"{name} is described twice, differently")
+            raise ValueError(f"OpenAPI: two services describe {name} differently; make them share one description")
 
 
 def _operation(name: str, summary: str, media_type: str, **more: Any) -> dict[str, Any]:
@@ -98,15 +100,15 @@ def _operation(name: str, summary: str, media_type: str, **more: Any) -> dict[st
 
 
 _OPERATIONAL: Mapping[str, Any] = {
-    "/healthz": _operation("getHealth", "The process lives", "application/json"),
+    "/healthz": _operation("getHealth", "Liveness: the process answers", "application/json"),
     "/readyz": _operation(
         "getReadiness",
-        "The worker is ready for requests, and what that stands on",
+        "Readiness: whether the worker accepts requests, with its conditions",
         "application/json",
-        **{"503": {"description": "Not ready (yet): what is missing", "content": {"application/json": {}}}},
+        **{"503": {"description": "Not ready: unmet conditions", "content": {"application/json": {}}}},
     ),
-    "/metrics": _operation("getMetrics", "Metrics, for Prometheus", "text/plain"),
-    "/openapi.json": _operation("getOpenApi", "This document", "application/json"),
-    "/asyncapi.json": _operation("getAsyncApi", "The topics that this worker reads and writes", "application/json"),
-    "/docs": _operation("getDocs", "This document, for people", "text/html"),
+    "/metrics": _operation("getMetrics", "Metrics in Prometheus format", "text/plain"),
+    "/openapi.json": _operation("getOpenApi", "OpenAPI document", "application/json"),
+    "/asyncapi.json": _operation("getAsyncApi", "AsyncAPI document of this worker's services", "application/json"),
+    "/docs": _operation("getDocs", "Interactive API documentation", "text/html"),
 }

@@ -1,4 +1,4 @@
-"""What an operator, a monitor or a curious person asks a worker: is it well, what does it count, what does it offer."""
+"""Operational routes of every worker: health, readiness, metrics and API documents."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from runtime.hosting import Host, ServiceDefinition
 from runtime.http.asyncapi import document as asyncapi_document
 from runtime.http.openapi import document
 
-# The page needs nothing from elsewhere, and so is allowed nothing.
+# The page loads nothing from other origins, so the policy forbids it.
 _DOCS_HEADERS = {
     "Content-Type": "text/html; charset=utf-8",
     "Content-Security-Policy": (
@@ -23,7 +23,7 @@ _DOCS_HEADERS = {
 
 
 def operational_routes(host: Host, hosted: Sequence[ServiceDefinition]) -> Iterable[web.RouteDef]:
-    """What is asked of any worker, whatever runs there; and nothing where a browser looks for an icon."""
+    """The operational routes, and an empty response for the icon that browsers request."""
     openapi = _json(document(hosted))
     asyncapi = _json(asyncapi_document(hosted, host.settings))
     docs = (files(__package__) / "docs.html").read_bytes()

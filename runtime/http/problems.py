@@ -1,4 +1,4 @@
-"""Every error a client sees is a problem (RFC 9457): this middleware sees to it, whatever a handler raises."""
+"""Middleware that turns every exception of a handler into a problem response (RFC 9457)."""
 
 import logging
 import uuid
@@ -11,50 +11,52 @@ from runtime.http.answers import RETRY, HttpProblem, problem
 
 log = logging.getLogger(__name__)
 
-# What aiohttp says in its own words goes through, these headers with it (`Allow` of a 405, for one); not its body.
-_OWN_HEADERS = {"content-type", "content-length"}
+# Headers of aiohttp's own error responses are kept (`Allow` of a 405, for example), except those of the body.
+_BODY_HEADERS = {"content-type", "content-length"}
 
 
 @web.middleware
 async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turns what is raised into `application/problem+json`; what nobody expected becomes a 500 with an id."""
+    """Answers exceptions with `application/problem+json`; an unexpected one with a 500 and an id for the log."""
     try:
         return await handler(request)
-    except HttpProblem as refused:
-        return refused.response()
+    except HttpProblem as problem_raised:
+        return problem_raised.response()
     except web.HTTPException as error:
         return from_aiohttp(request, error)
     except BrokerUnavailable:
-        return problem(503, "Kafka did not take the message in time. Repeat the request.", headers=RETRY)
+        return problem(503, "Kafka did not acknowledge the message in time. Repeat the request.", headers=RETRY)
     except KeyNotOwned:
-        return problem(503, "The worker that holds this key is changing. Repeat the request.", headers=RETRY)
+        return problem(503, "This key is moving to another worker. Repeat the request.", headers=RETRY)
     except DatabaseUnavailable as error:
-        log.warning("request refused path=%s error=%s", request.path, error)
+        log.warning("database unavailable for request path=%s error=%s", request.path, error)
         return problem(503, "The database did not answer in time. Repeat the request.", headers=RETRY)
     except web.RequestPayloadError as error:
         return problem(400, f"The request body could not be read: {error}")
     except Exception:
-        # All is caught: a client gets no traceback, and the log gets one that can be found by what the client reports.
+        # The client gets an id instead of a traceback; the log has the traceback under that id.
         return unexpected(request)
 
 
 def from_aiohttp(request: web.Request, error: web.HTTPException) -> web.StreamResponse:
-    """The problem that says what aiohttp's own exception says: no such route, a method that the route has not."""
+    """The problem for an exception of aiohttp's own: unknown route, unsupported method, and others."""
     if error.status < 400:
         raise error
-    headers = {k: v for k, v in error.headers.items() if k.lower() not in _OWN_HEADERS}
+    headers = {k: v for k, v in error.headers.items() if k.lower() not in _BODY_HEADERS}
     match error:
         case web.HTTPNotFound():
-            detail = f"There is nothing at {request.path}. /docs lists what there is."
+            detail = f"There is no route {request.path}. /docs lists all routes."
         case web.HTTPMethodNotAllowed():
-            detail = f"{request.path} does not answer {request.method}, only {headers.get('Allow')}."
+            detail = f"{request.path} does not support {request.method}, only {headers.get('Allow')}."
         case _:
             detail = error.text or ""
     return problem(error.status, detail, headers=headers)
 
 
 def unexpected(request: web.BaseRequest, error: BaseException | None = None) -> web.Response:
-    """A 500 with an id under which the log has the exception that is being handled (or `error`)."""
+    """A 500 with an id, under which the exception being handled (or `error`) is logged."""
     error_id = uuid.uuid4()
-    log.error("Error %s at %s %s", error_id, request.method, request.path, exc_info=error or True)
-    return problem(500, f"Something went wrong here; the log has it as {error_id}.", instance=error_id.urn)
+    log.error(
+        "request failed error_id=%s method=%s path=%s", error_id, request.method, request.path, exc_info=error or True
+    )
+    return problem(500, f"Internal error. The server's log has it under error_id={error_id}.", instance=error_id.urn)

@@ -1,6 +1,6 @@
-"""Any worker answers for any key: it asks the one that owns the key, and waits while keys move between workers.
+"""Interactive queries: any worker answers for any key, by forwarding to the key owner and waiting while keys move.
 
-While the owner does not answer, a standby may, from its copy of the state; the answer then says so.
+While the owner is unavailable, a standby may answer from its replica, marked as a stale read.
 """
 
 import time
@@ -12,52 +12,62 @@ from aiohttp import web
 from runtime.errors import KeyNotOwned
 from runtime.hosting import Host, StaleRow
 from runtime.http.answers import RETRY, HttpProblem
-from runtime.http.forwarding import NOT_HERE, READ_FROM, SERVED_BY, ask_standby, forward
+from runtime.http.forwarding import NOT_OWNED, READ_FROM, SERVED_BY, ask_standby, forward
 from runtime.http.inputs import Deadline
 from runtime.http.signatures import FORWARDED_BY
 from runtime.model.service import Table
 
 Answer = Callable[[], Awaitable[web.StreamResponse]]
-FromCopy = Callable[[], web.StreamResponse | None]
+StaleRead = Callable[[], web.StreamResponse | None]
 
-# Between two looks at who owns a key, seconds. This worker's own partitions wake it sooner; those of others do not.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.25
-# Between two questions to other standbys, seconds: many may wait for what no copy has yet.
-_FIRST_ASKING_S, _LONGEST_ASKING_S = 0.5, 4.0
+"""Seconds between two lookups of a key's owner. A change of this worker's own partitions wakes the request sooner."""
+
+_FIRST_STANDBY_PAUSE_S, _LONGEST_STANDBY_PAUSE_S = 0.5, 4.0
+"""Seconds between two requests to other standbys: many clients may wait for a row that no replica has yet."""
 
 
-def not_here(detail: str) -> HttpProblem:
-    """A 503 that says that the key is not here: whoever forwarded the request may put it to another worker."""
-    return HttpProblem(503, detail, headers={**RETRY, NOT_HERE: "1"})
+def not_owned(detail: str) -> HttpProblem:
+    """A 503 with the header `X-Not-Here`, which lets a forwarding worker ask the current owner."""
+    return HttpProblem(503, detail, headers={**RETRY, NOT_OWNED: "1"})
 
 
 def served_by_standby(copy: StaleRow[Any]) -> dict[str, str]:
-    """The headers of an answer from a copy; `Age` in whole seconds, as in RFC 9111, if it is known."""
+    """The headers of a stale read; `Age` in whole seconds (RFC 9111), if it is known."""
     return {SERVED_BY: "standby"} | ({} if copy.age_s is None else {"Age": str(int(copy.age_s))})
 
 
-async def at_owner(
+async def route_to_owner(
     request: web.Request,
     host: Host,
     table: Table[Any],
     key: str,
     deadline: Deadline,
     answer: Answer,
-    from_copy: FromCopy | None = None,
+    stale_read: StaleRead | None = None,
 ) -> web.StreamResponse:
-    """The answer of the worker that owns `key`: `answer()` here, or what the owner answers to the same request.
+    """Answers on the key owner: calls `answer` if this worker owns `key`, else forwards the request to the owner.
 
-    `answer` raises `KeyNotOwned` if the partition is not here (any more), and bears being tried again. A request that
-    was forwarded is never forwarded again. Raises `HttpProblem` (503) if nobody could answer until the deadline.
+    A forwarded request is never forwarded again.
 
-    With `from_copy`, for reads: what this worker's copy of the state answers, `None` if it has no right answer. It is
-    asked, and then that of another standby, as long as the owner does not answer.
+    Arguments:
+        request: the client's.
+        host: this worker.
+        table: the table that holds the row of `key`.
+        key: determines the owner.
+        deadline: of the request.
+        answer: answers from this worker's state; raises `KeyNotOwned` if it does not own the key; may be called again.
+        stale_read: for reads: answers from this worker's standby replica, or returns `None` if that cannot be right.
+            Called, then that of another standby, while the owner is unavailable.
+
+    Raises:
+        HttpProblem: 503, nobody answered until the deadline.
     """
-    standby = _Standby(request, host, key, from_copy)
-    if standby.meant:
-        response = standby.here()
+    standby = _Standby(request, host, key, stale_read)
+    if standby.requested:
+        response = standby.local()
         if response is None:
-            raise not_here("This worker has no copy of what was asked for.")
+            raise not_owned("This worker's standby replica does not have the requested row.")
         return response
     response = await _attempt(request, host, key, deadline, answer, standby)
     if response is not None:
@@ -66,10 +76,10 @@ async def at_owner(
     with host.watch(table, key) as watch:
         while (response := await _attempt(request, host, key, deadline, answer, standby)) is None:
             if host.stopping:
-                raise not_here("This worker is stopping. Repeat the request.")
+                raise not_owned("This worker is stopping. Repeat the request.")
             remaining = deadline.remaining()
             if not remaining:
-                raise not_here("The worker that holds this key cannot be reached now. Repeat the request.")
+                raise not_owned("The worker that owns this key is unavailable. Repeat the request.")
             await watch.wait(min(pause, remaining))
             pause = min(2 * pause, _LONGEST_PAUSE_S)
     return response
@@ -84,49 +94,49 @@ async def _attempt(
         try:
             return await answer()
         except KeyNotOwned:
-            pass  # on its way here, or just gone
+            pass  # being restored here, or just revoked
     elif FORWARDED_BY in request.headers:
-        raise not_here("This worker does not hold the key. It was sent here by another one that thought so.")
+        raise not_owned("This worker does not own the key to which another worker forwarded the request.")
     elif owner is not None:
         response = await forward(
             request,
             host,
             owner,
             deadline,
-            still=lambda: not host.stopping and host.owner(key) == owner,
-            instead=standby.answer,
+            still_needed=lambda: not host.stopping and host.owner(key) == owner,
+            stale_read=standby.answer,
         )
     return response if response is not None else await standby.answer()
 
 
 class _Standby:
-    """Copies of one key, asked on behalf of one request."""
+    """Stale reads of one key for one request: from the replica here, then from other standbys."""
 
-    def __init__(self, request: web.Request, host: Host, key: str, from_copy: FromCopy | None) -> None:
+    def __init__(self, request: web.Request, host: Host, key: str, stale_read: StaleRead | None) -> None:
         self._request = request
         self._host = host
         self._key = key
-        self._from_copy = from_copy
-        self._pause = _FIRST_ASKING_S
+        self._from_copy = stale_read
+        self._pause = _FIRST_STANDBY_PAUSE_S
         self._next = 0.0
 
     @property
-    def meant(self) -> bool:
-        """Whether another worker asks for this one's copy."""
+    def requested(self) -> bool:
+        """Whether another worker requests a stale read from this one."""
         return READ_FROM in self._request.headers and FORWARDED_BY in self._request.headers
 
-    def here(self) -> web.StreamResponse | None:
+    def local(self) -> web.StreamResponse | None:
         return self._from_copy() if self._from_copy is not None else None
 
     async def answer(self) -> web.StreamResponse | None:
-        """From the copy here, or from that of another worker; `None` if none has what was asked for, or asked often."""
-        response = self.here()
+        """The stale read; `None` if no replica has the row, or other standbys were asked a moment ago."""
+        response = self.local()
         if response is not None or self._from_copy is None or FORWARDED_BY in self._request.headers:
             return response
         now = time.monotonic()
         if now < self._next:
             return None
-        self._next, self._pause = now + self._pause, min(2 * self._pause, _LONGEST_ASKING_S)
+        self._next, self._pause = now + self._pause, min(2 * self._pause, _LONGEST_STANDBY_PAUSE_S)
         for url in self._host.standbys(self._key):
             if url != self._host.url and (response := await ask_standby(self._request, self._host, url)) is not None:
                 return response

@@ -1,4 +1,4 @@
-"""Calls from worker to worker: marked, so that they go one step only, and signed, when keys are configured."""
+"""Headers of forwarded requests: the forwarding worker, and a signature if WORKER_KEYS are configured."""
 
 import hashlib
 import hmac
@@ -17,11 +17,11 @@ SIGNED_AT = "X-Forwarded-At"
 SIGNATURE = "X-Forwarded-Signature"
 
 MAX_SKEW_S = 30.0
-"""How far apart the clocks of two workers may be, and for how long a signature that was seen on the way is good."""
+"""Seconds by which the clocks of two workers may differ, and for which an intercepted signature is valid."""
 
 
-def marked(keys: Sequence[SecretStr], sender: URL, method: str, target: str) -> dict[str, str]:
-    """The headers of a call to another worker; `target` is path and query as they stand in the request line."""
+def forwarding_headers(keys: Sequence[SecretStr], sender: URL, method: str, target: str) -> dict[str, str]:
+    """The headers of a request to another worker; `target` is path and query as in the request line."""
     headers = {FORWARDED_BY: str(sender)}
     if keys:
         headers[SIGNED_AT] = at = str(int(time.time()))
@@ -29,26 +29,27 @@ def marked(keys: Sequence[SecretStr], sender: URL, method: str, target: str) -> 
     return headers
 
 
-def verified(keys: Sequence[SecretStr], request: web.BaseRequest) -> bool:
-    """Whether one of our workers signed this request, with any of the keys, just now."""
+def is_signed(keys: Sequence[SecretStr], request: web.BaseRequest) -> bool:
+    """Whether a worker has signed this request with one of the keys, within the last `MAX_SKEW_S`."""
     at = request.headers.get(SIGNED_AT, "")
     signature = request.headers.get(SIGNATURE, "").encode(errors="replace")
     if not (at.isascii() and at.isdigit() and len(at) <= 12) or abs(time.time() - int(at)) > MAX_SKEW_S:
         return False
     target = request.rel_url.raw_path_qs
-    # No early end: how long it takes must not tell which key came near.
+    # Compares with all keys: the duration must not reveal anything about them.
     return any([hmac.compare_digest(_sign(key, request.method, target, at).encode(), signature) for key in keys])
 
 
-def guard(keys: Sequence[SecretStr]) -> Middleware:
-    """The middleware that refuses a mark which no worker of ours has made. Without keys every mark is believed."""
+def signature_check(keys: Sequence[SecretStr]) -> Middleware:
+    """Middleware that rejects forwarded requests without a valid signature (401). Without keys it is not installed,
+    and X-Forwarded-By is trusted."""
 
     @web.middleware
     async def signatures(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if FORWARDED_BY in request.headers and not verified(keys, request):
+        if FORWARDED_BY in request.headers and not is_signed(keys, request):
             raise HttpProblem(
                 401,
-                f"{FORWARDED_BY} is for calls between workers, and this one is not signed with a key of theirs.",
+                f"{FORWARDED_BY} is reserved for workers, and the request has no valid signature. Omit the header.",
                 headers={"WWW-Authenticate": "Worker-Signature"},
             )
         return await handler(request)

@@ -9,7 +9,7 @@ from aiohttp import web
 from yarl import URL
 
 from runtime.common.settings import Settings
-from runtime.http.admission import in_hand
+from runtime.http.admission import requests_in_flight
 from runtime.http.connections import Runner
 from runtime.worker.stop_steps import CLOSE_S, StopSteps
 
@@ -36,8 +36,8 @@ class HttpSide:
         one is answered, with 503 once partitions are gone, and with `Connection: close`.
         """
         await self.runner.drain(self.DRAIN_S)
-        while in_hand(self.runner.app):  # noqa: ASYNC110 - as long as the step may take
-            await asyncio.sleep(self.runner.LOOK_S)
+        while requests_in_flight(self.runner.app):  # noqa: ASYNC110 - as long as the step may take
+            await asyncio.sleep(self.runner.POLL_S)
 
 
 async def serve(app: web.Application, settings: Settings, ports: Collection[int], stop: StopSteps) -> HttpSide:

@@ -1,4 +1,4 @@
-"""The AsyncAPI document: valid, as committed, and true of the messages as they have always been written."""
+"""The AsyncAPI document is valid, as committed, and right about messages of all versions."""
 
 import json
 import re
@@ -22,7 +22,7 @@ COMMITTED = Path(__file__).parents[2] / "docs" / "asyncapi.json"
 
 @pytest.fixture(scope="module")
 def printed():
-    """What `orders asyncapi` prints where nothing is configured."""
+    """The output of `orders asyncapi` with default settings."""
     result = CliRunner().invoke(main, ["asyncapi"], env={name.upper(): None for name in Settings.model_fields})
     assert result.exit_code == 0, result.output
     return result.stdout
@@ -38,7 +38,7 @@ def payload(described, message):
     return Draft7Validator({**schema, "components": described["components"]})
 
 
-def test_the_committed_document_is_the_one_that_the_services_make_now(printed):
+def test_the_committed_document_is_up_to_date(printed):
     assert COMMITTED.read_text() == printed, "Write it anew: .venv/bin/orders asyncapi > docs/asyncapi.json"
 
 
@@ -65,7 +65,7 @@ def test_the_document_of_any_worker_is_valid(names, schema):
     assert described["components"]["parameters"]["prefix"]["default"] == "mine-"
 
 
-def test_every_topic_is_a_channel_but_for_changelogs(described):
+def test_every_topic_except_changelogs_is_a_channel(described):
     plan = Topology(tuple(hosted.service for hosted in build(NAMES, Settings())))
     changelogs = {table.changelog for table in plan.tables.values()}
     public = {name for topic in CATALOGUE for name in (topic.name, topic.dead_letters)}
@@ -84,7 +84,7 @@ def test_operations_are_what_services_declare(described):
         }
 
 
-def test_what_is_internal_and_what_may_be_gone_is_told(described):
+def test_internal_topics_and_tombstones_are_described(described):
     internal = {name for name, c in described["channels"].items() if {"name": "internal"} in c.get("tags", ())}
     assert {"fraud-orders-by-customer", "fulfilment-payments-by-order"} <= internal
     assert not internal & {topic.name for topic in CATALOGUE}
@@ -98,7 +98,7 @@ def golden(topic, version=""):
 
 
 @pytest.mark.parametrize("topic", CATALOGUE, ids=lambda topic: topic.name)
-def test_messages_are_as_the_document_says(described, topic):
+def test_messages_conform_to_the_document(described, topic):
     validator = payload(described, topic.name)
     message = golden(topic)
     validator.validate(message)

@@ -14,7 +14,7 @@ from ecosystem import services
 from ecosystem.cli.main import main
 from runtime.common.settings import Settings
 from runtime.http.answers import HttpProblem
-from runtime.http.faults import refuse
+from runtime.http.validation import invalid_request
 from schemas.api import NewCheckin
 
 BODY = {
@@ -66,7 +66,7 @@ def test_the_body_is_read_and_written_as_it_is():
         ("checkinDate", 1616037223, "such as 2021-03-18 10:13:43"),
         ("internetNo", "", "at least 1"),
         ("internetNo", 8850049302, "text in quotes"),
-        ("staffCode", "x\x00", "not allowed"),
+        ("staffCode", "x\x00", "must not contain control"),
         ("jobStatus", "x" * 65, "at most 64"),
         ("orderNo", " o1", "white space"),
     ],
@@ -74,7 +74,7 @@ def test_the_body_is_read_and_written_as_it_is():
 def test_what_is_wrong_is_named_with_what_to_do(field, value, advice):
     with pytest.raises(ValidationError) as error:
         read(**{field: value})
-    [fault] = refuse(error.value).errors
+    [fault] = invalid_request(error.value).errors
     assert fault.name == field
     assert advice in fault.reason
 

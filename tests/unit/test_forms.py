@@ -11,7 +11,7 @@ from ecosystem.cli import products
 from ecosystem.cli.main import main
 from ecosystem.cli.rows import BadFile
 from runtime.common.settings import Settings
-from runtime.http.faults import refuse
+from runtime.http.validation import invalid_request
 from runtime.testing import TopologyTestDriver
 from schemas.api import NewCheckin, NewOrder, NewProduct
 from schemas.identifiers import is_composed
@@ -49,7 +49,7 @@ def test_a_name_of_another_form_is_refused_with_its_remedy(model, body, names, t
     for name in names:
         with pytest.raises(ValueError, match="Unicode form NFC") as error:
             model.model_validate({**body, name: text})
-        [fault] = refuse(error.value).errors
+        [fault] = invalid_request(error.value).errors
         assert (fault.name, fault.reason.endswith(ascii(unicodedata.normalize("NFC", text)))) == (name, True)
         model.model_validate({**body, name: unicodedata.normalize("NFC", text)})
 

@@ -9,7 +9,7 @@ from tests.unit.http.fakes import Cluster, Running, running
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers share the event loop of their test: who does not answer does so on purpose, not because it stalls."""
+    """Workers share the event loop of their test: one that does not answer does so on purpose."""
     for limit in ("_CONNECT_S", "_GRACE_S", "_STANDBY_S"):
         monkeypatch.setattr(f"runtime.http.forwarding.{limit}", 60.0)
 

@@ -27,7 +27,7 @@ ORDER = {"customerId": 7, "product": "book", "quantity": 2, "price": 9.99}
 
 
 class Cluster:
-    """What several hosts share: who owns the keys, and the rows, which follow the ownership."""
+    """What several hosts share: the owner of the keys, and the rows, which move with the ownership."""
 
     def __init__(self) -> None:
         self.hosts: list[FakeHost] = []
@@ -36,7 +36,7 @@ class Cluster:
         self.standbys: list[URL] = []
 
     def move(self, owner: URL | None) -> None:
-        """Gives all keys to another worker, or to nobody, and tells every worker, as a rebalance does."""
+        """Moves all keys to another worker, or to none, and notifies every worker, as a rebalance does."""
         self.owner = owner
         for host in self.hosts:
             host.watches.touch_all()
@@ -61,16 +61,16 @@ class FakeHost:
         self.produced: list[Order] = []
         self.broken = False
         self.behind = False
-        """Whether a backlog found at the takeover is still to be read."""
+        """Whether a backlog found after the rebalance is not read yet."""
         self.here = True
-        """Whether the state is here when the keys are: False between taking over and restored."""
+        """Whether the state of owned keys is here: False until it is restored."""
         self.gate = asyncio.Event()
         """`produce` and `submit` wait until it is set."""
         self.gate.set()
         self.transactions = 0
         self.copies: dict[str, StaleRow[OrderView]] = {}
         self.asked = 0
-        """How often its copies were looked at."""
+        """Number of stale reads."""
         cluster.hosts.append(self)
 
     def read(self, table: Table[Any], key: str) -> Any:
@@ -85,7 +85,7 @@ class FakeHost:
     async def submit(self, table: Table[Any], key: str, decide: Callable[[Any], Any]) -> Any:
         if not self.holds(key):
             raise KeyNotOwned
-        return await asyncio.shield(self._transact(key, decide))  # once the loop has it, it goes its way
+        return await asyncio.shield(self._transact(key, decide))  # the loop processes it even if the client disconnects
 
     async def _transact(self, key: str, decide: Callable[[Any], Any]) -> Any:
         self.transactions += 1
@@ -134,13 +134,13 @@ class FakeHost:
 
 
 class Running:
-    """A host that is being served, and a client of it."""
+    """A host with a running server, and a client of it."""
 
     def __init__(self, host: FakeHost, runner: Runner, session: aiohttp.ClientSession) -> None:
         self.host, self._runner, self._session = host, runner, session
 
     def request(self, method: str, path: str, **more: Any) -> Any:
-        """Sends `path` as it is written, percent signs and all."""
+        """Sends `path` unchanged, with its percent-encoding."""
         return self._session.request(method, URL(f"{self.host.url.origin()}{path}", encoded=True), **more)
 
     def get(self, path: str, **more: Any) -> Any:
@@ -150,7 +150,7 @@ class Running:
         return self.request("POST", path, **({"data": body} if isinstance(body, bytes) else {"json": body}), **more)
 
     async def raw(self, sent: bytes, *, ends: bool = False) -> tuple[int, dict[str, str], bytes]:
-        """Sends bytes on a connection of their own; status, headers and body of the answer.
+        """Sends bytes on a new connection; returns status, headers and body of the response.
 
         `ends`: the server must close the connection after it.
         """
@@ -170,11 +170,11 @@ class Running:
 
     @property
     def sites(self) -> set[Any]:
-        """Where it listens."""
+        """The address that it listens on."""
         return self._runner.sites
 
     async def drain(self, seconds: float) -> None:
-        """Takes no new connections."""
+        """Accepts no new connections."""
         await self._runner.drain(seconds)
 
     async def die(self) -> None:
@@ -190,7 +190,7 @@ class Running:
 async def running(
     cluster: Cluster, hosted: Iterable[ServiceDefinition] = (HOSTED,), **settings: Any
 ) -> AsyncIterator[Running]:
-    """A worker on a port of its own, with these settings besides the defaults. The first one owns all keys."""
+    """A worker on its own port, with these settings. The first one owns all keys."""
     host = FakeHost(cluster, Settings(**settings))
     runner = Runner(application(host, tuple(hosted)), shutdown_timeout=1)
     await runner.setup()
@@ -217,5 +217,5 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def decided(order: Order, state: OrderState = OrderState.VALIDATED, *reasons: str) -> OrderView:
-    """The row of the order once it has come to this state."""
+    """The row of the order once it is in this state."""
     return OrderView(order=order.model_copy(update={"state": state}), reasons=reasons)

@@ -8,7 +8,7 @@ from tests.unit.http.fakes import ORDER, Cluster, running, until
 
 @pytest.fixture
 async def small():
-    """A worker that takes three requests at a time, of either kind."""
+    """A worker that accepts three reads and three writes at a time."""
     async with running(Cluster(), max_requests=3) as worker:
         yield worker
 
@@ -19,7 +19,7 @@ async def _status(call):
         return answer.status, answer.headers.get("Retry-After")
 
 
-async def test_more_who_wait_than_there_may_be_are_told_to_come_again_and_others_may_still_post(small):
+async def test_reads_beyond_the_limit_are_answered_503_and_writes_are_accepted(small):
     waiting = [asyncio.create_task(_status(small.get(f"/v1/orders/o{n}?timeout=60000"))) for n in range(3)]
     await until(lambda: len(small.host.watches) == 3)
     assert await _status(small.get("/v1/orders/o4?timeout=60000")) == (503, "1")
@@ -31,7 +31,7 @@ async def test_more_who_wait_than_there_may_be_are_told_to_come_again_and_others
     assert (await _status(small.get("/v1/orders/o1")))[0] == 200
 
 
-async def test_more_writes_under_way_than_there_may_be_are_told_to_come_again(small):
+async def test_writes_beyond_the_limit_are_answered_503(small):
     small.host.gate.clear()
     posts = [asyncio.create_task(_status(small.post({**ORDER, "id": f"o{n}"}))) for n in range(3)]
     await until(lambda: small.host.transactions == 3)
@@ -42,7 +42,7 @@ async def test_more_writes_under_way_than_there_may_be_are_told_to_come_again(sm
     assert (await _status(small.post(ORDER)))[0] == 201
 
 
-async def test_clients_that_go_away_make_room(small):
+async def test_clients_that_disconnect_free_capacity(small):
     waiting = [asyncio.create_task(_status(small.get(f"/v1/orders/o{n}?timeout=60000"))) for n in range(3)]
     await until(lambda: len(small.host.watches) == 3)
     for task in waiting:
@@ -52,7 +52,7 @@ async def test_clients_that_go_away_make_room(small):
     assert (await _status(small.get("/v1/orders/o1?timeout=0")))[0] == 404
 
 
-async def test_a_stopping_worker_answers_the_next_request_of_a_connection_and_says_it_was_the_last(small):
+async def test_a_stopping_worker_answers_the_next_request_of_a_connection_with_connection_close(small):
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as client:
         url = small.host.url.origin()
         async with client.get(url / "healthz") as answer:
@@ -68,7 +68,7 @@ async def test_a_stopping_worker_answers_the_next_request_of_a_connection_and_sa
             await client.post(url / "v1" / "orders", json=ORDER)
 
 
-async def test_an_idle_connection_does_not_hold_up_a_stop(small):
+async def test_an_idle_connection_does_not_delay_a_stop(small):
     async with small.get("/healthz") as answer:
         await answer.read()
     async with asyncio.timeout(60):

@@ -1,4 +1,4 @@
-"""Whatever a client does wrong: it is answered with a problem where an answer is possible, and is no error of ours."""
+"""Malformed requests get a problem response where a response is possible, and are not logged as errors."""
 
 import asyncio
 import gc
@@ -152,18 +152,18 @@ ANSWERED: dict[str, tuple[bytes, set[int]]] = {
     "an odd mark": (get(b"/v1/orders/a?timeout=0", b"X-Forwarded-By: \xff"), {400, 404}),
     "an odd accept": (get(b"/metrics", b"Accept: \xff;q=x,,;;version"), {200, 400}),
 }
-"""What is sent, and what may be answered."""
+"""Requests by name, and their possible responses."""
 
 
 @pytest.fixture
 def unhandled(caplog: Any) -> Any:
-    """What was logged as a warning or worse, and what the event loop had nobody to tell."""
+    """Log records from WARNING up, and unhandled errors of the event loop."""
     with caplog.at_level(logging.WARNING):
         yield lambda: [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING or r.exc_info]
 
 
 async def answer_to(worker: Running, sent: bytes) -> tuple[int, dict[str, str], bytes]:
-    """Sends it on a connection of its own, and no more after it; the answer."""
+    """Sends bytes on a new connection, then end of file; returns the response."""
     reader, writer = await asyncio.open_connection("127.0.0.1", worker.host.url.port)
     try:
         async with asyncio.timeout(60):
@@ -178,7 +178,9 @@ async def answer_to(worker: Running, sent: bytes) -> tuple[int, dict[str, str], 
 
 
 @pytest.mark.parametrize("name", ANSWERED)
-async def test_it_is_answered_with_a_problem_and_not_logged(worker: Running, unhandled: Any, name: str) -> None:
+async def test_a_malformed_request_is_answered_with_a_problem_and_not_logged(
+    worker: Running, unhandled: Any, name: str
+) -> None:
     sent, allowed = ANSWERED[name]
     status, headers, body = await answer_to(worker, sent)
     assert status in allowed
@@ -191,12 +193,12 @@ async def test_it_is_answered_with_a_problem_and_not_logged(worker: Running, unh
     assert len(worker.host.produced) == (status == 201)
     async with worker.get("/healthz") as answer:
         assert answer.status == 200
-    gc.collect()  # whoever is collected with an exception that nobody asked for says so then
+    gc.collect()  # a task collected with an unretrieved exception reports it
     assert unhandled() == []
 
 
 @pytest.mark.parametrize("rest", [b"x\r\n{}\r\n", b"-1\r\n", b"2\r\n{}}}", b"\0"])
-async def test_a_body_that_turns_malformed_later_is_answered(worker: Running, unhandled: Any, rest: bytes) -> None:
+async def test_a_body_that_becomes_malformed_later_is_answered(worker: Running, unhandled: Any, rest: bytes) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", worker.host.url.port)
     async with asyncio.timeout(5):
         writer.write(chunked(b"2\r\n{}\r\n"))
@@ -223,12 +225,12 @@ GONE = {
     "while it waits, with more": get(b"/v1/orders/a?timeout=60000") * 3,
     "in TLS": b"\x16\x03\x01\x02\x00",
 }
-"""When a client goes away, by what it has sent by then."""
+"""What a client has sent when it disconnects."""
 
 
 @pytest.mark.parametrize("how", ["closes", "resets", "sends no more"])
 @pytest.mark.parametrize("name", GONE)
-async def test_a_client_that_goes_away_is_no_error(worker: Running, unhandled: Any, name: str, how: str) -> None:
+async def test_a_client_that_disconnects_is_no_error(worker: Running, unhandled: Any, name: str, how: str) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", worker.host.url.port)
     writer.write(GONE[name])
     await writer.drain()
@@ -242,7 +244,7 @@ async def test_a_client_that_goes_away_is_no_error(worker: Running, unhandled: A
     elif how == "sends no more":
         writer.write_eof()
         async with asyncio.timeout(60):
-            await reader.read()  # until the worker ends it, too
+            await reader.read()  # until the worker closes it
     writer.close()
     await until(lambda: len(worker.host.watches) == 0)
     async with worker.post(ORDER) as answer:
@@ -256,10 +258,10 @@ async def test_a_client_that_goes_away_is_no_error(worker: Running, unhandled: A
     [b"x\r\n{}\r\n", b"-1\r\n", b"2\r\n{}}}", b"2\r\n{}\r\n0\r\n: \0\r\n\r\n"],
 )
 @pytest.mark.parametrize("path", [b"/nothing", b"/docs", b"/v1/orders"])
-async def test_what_follows_an_answer_is_no_error_either(
+async def test_a_malformed_remainder_after_the_response_is_no_error(
     worker: Running, unhandled: Any, path: bytes, rest: bytes
 ) -> None:
-    """The body was not waited for, and turns out to be malformed."""
+    """The handler does not read the body, which is malformed."""
     head = POST.replace(b"/v1/orders", path).replace(b"application/json", b"text/plain")
     reader, writer = await asyncio.open_connection("127.0.0.1", worker.host.url.port)
     async with asyncio.timeout(60):

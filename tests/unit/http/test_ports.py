@@ -1,4 +1,4 @@
-"""The port on which clients expect a service: a worker listens there as well, if it can."""
+"""A worker also listens on the well-known port of a service, if it can."""
 
 import logging
 import socket
@@ -35,7 +35,7 @@ async def answers(url):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost"])
-async def test_it_listens_on_both_and_on_ipv6(tmp_path, host):
+async def test_a_worker_listens_on_both_ports_and_on_ipv6(tmp_path, host):
     [port] = free_ports(1)
     async with serving(tmp_path, port, http_host=host) as worker:
         assert worker.url.port == worker.settings.http_port
@@ -46,7 +46,7 @@ async def test_it_listens_on_both_and_on_ipv6(tmp_path, host):
     assert await answers(urls[0]) is None
 
 
-async def test_a_port_that_is_taken_is_told_and_the_worker_goes_on(tmp_path, caplog):
+async def test_a_port_in_use_is_logged_and_the_worker_runs(tmp_path, caplog):
     [port] = free_ports(1)
     async with serving(tmp_path, port) as first, serving(tmp_path, port) as second:
         assert [await answers(worker.url) for worker in (first, second)] == [200] * 2
@@ -58,7 +58,7 @@ async def test_a_port_that_is_taken_is_told_and_the_worker_goes_on(tmp_path, cap
         assert await answers(second.url) == 200
 
 
-async def test_ipv6_that_is_taken_is_no_matter(tmp_path):
+async def test_an_ipv6_port_in_use_is_ignored(tmp_path):
     [port] = free_ports(1)
     with socket.socket(socket.AF_INET6) as other:
         other.bind(("::1", port))
@@ -68,13 +68,13 @@ async def test_ipv6_that_is_taken_is_no_matter(tmp_path):
 
 
 @pytest.mark.parametrize("settings", [{"http_port": 0}, {}])
-async def test_it_does_not_where_nobody_wants_it_to(tmp_path, settings):
+async def test_a_worker_does_not_listen_there_unless_configured(tmp_path, settings):
     also = free_ports(1)[0] if settings else 0
     async with serving(tmp_path, also, **settings) as worker:
         assert len(worker._http.runner.addresses) == 1
 
 
-async def test_the_port_of_the_worker_itself_is_not_taken_twice(tmp_path):
+async def test_the_port_of_the_worker_itself_is_opened_once(tmp_path):
     [port] = free_ports(1)
     async with serving(tmp_path, port, http_port=port) as worker:
         assert len(worker._http.runner.addresses) == 1

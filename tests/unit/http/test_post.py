@@ -14,7 +14,7 @@ from tests.unit.http.fakes import ORDER, Running, decided, until
 PROBLEM = "application/problem+json"
 
 
-async def test_an_order_is_created_with_an_id_of_the_servers(worker: Running):
+async def test_an_order_is_created_with_a_generated_id(worker: Running):
     async with worker.post({**ORDER, "state": "FAILED", "createdAt": "1999-01-01T00:00:00Z"}) as answer:
         assert answer.status == 201
         assert answer.content_type == "application/json"
@@ -28,7 +28,7 @@ async def test_an_order_is_created_with_an_id_of_the_servers(worker: Running):
 
 
 @pytest.mark.parametrize("order_id", ["o-1", "a/b", "näh €", "50%", "a%2Fb", "{x}", "a b", "?#&=+", "x" * 128, "..."])
-async def test_an_id_of_the_clients_is_kept_and_found_where_location_says(worker: Running, order_id: str):
+async def test_an_id_given_by_the_client_is_kept_and_found_at_location(worker: Running, order_id: str):
     async with worker.post({**ORDER, "id": order_id}) as answer:
         assert answer.status == 201
         location = answer.headers["Location"]
@@ -43,12 +43,12 @@ async def test_an_id_of_the_clients_is_kept_and_found_where_location_says(worker
 @pytest.mark.parametrize(
     "change", [{"quantity": -1}, {"price": -1}, {"product": ""}, {"quantity": 0}, {"price": 0}, {"price": 1e10}]
 )
-async def test_what_the_details_check_judges_is_taken(worker: Running, change: dict[str, Any]):
+async def test_fields_judged_by_the_details_check_are_accepted(worker: Running, change: dict[str, Any]):
     async with worker.post({**ORDER, **change}) as answer:
         assert answer.status == 201
 
 
-async def test_the_same_order_again_is_answered_with_it_as_it_is_now(worker: Running):
+async def test_a_repeated_order_is_answered_with_its_current_state(worker: Running):
     order = {**ORDER, "id": "o-1"}
     async with worker.post(order) as answer:
         first = Order.from_json(await answer.read())
@@ -69,7 +69,7 @@ async def test_another_order_under_the_same_id_is_a_conflict_that_names_the_diff
     assert len(worker.host.produced) == 1
 
 
-async def test_verdicts_that_came_before_their_order_do_not_count_as_the_order(worker: Running):
+async def test_verdicts_before_their_order_are_not_the_order(worker: Running):
     worker.host.cluster.rows["o-1"] = OrderView()
     async with worker.post({**ORDER, "id": "o-1"}) as answer:
         assert answer.status == 201
@@ -87,7 +87,7 @@ async def test_an_idempotency_key_makes_one_order_of_two_requests(worker: Runnin
 
 @pytest.mark.parametrize("order_id", [b"", b'"id":"o-1",'])
 @pytest.mark.parametrize("key", ["", "\t", "\udcff"])
-async def test_an_idempotency_key_that_cannot_be_one_is_refused(worker: Running, key: str, order_id: bytes):
+async def test_an_invalid_idempotency_key_is_rejected(worker: Running, key: str, order_id: bytes):
     body = b'{%s"customerId":1,"product":"x","quantity":1,"price":1}' % order_id
     head = f"POST /v1/orders HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\nIdempotency-Key: a\x7f{key}\r\n\r\n"
     if key == "":
@@ -96,7 +96,7 @@ async def test_an_idempotency_key_that_cannot_be_one_is_refused(worker: Running,
     assert (status, headers["content-type"]) == (400, PROBLEM)
 
 
-async def test_ten_posts_of_one_id_at_once_are_one_write(worker: Running):
+async def test_ten_concurrent_posts_of_one_id_are_one_write(worker: Running):
     worker.host.gate.clear()
     posts = [asyncio.ensure_future(worker.post({**ORDER, "id": "o-1"})) for _ in range(9)]
     await until(lambda: worker.host.transactions >= 9)
@@ -110,7 +110,7 @@ async def test_ten_posts_of_one_id_at_once_are_one_write(worker: Running):
     assert len(worker.host.produced) == 1
 
 
-async def test_a_write_that_failed_is_answered_503_and_leaves_the_id_free(worker: Running):
+async def test_a_failed_write_is_answered_503_and_the_id_stays_free(worker: Running):
     worker.host.gate.clear()
     worker.host.broken = True
     posts = [asyncio.ensure_future(worker.post({**ORDER, "id": "o-1", "quantity": n})) for n in (1, 2)]
@@ -125,18 +125,18 @@ async def test_a_write_that_failed_is_answered_503_and_leaves_the_id_free(worker
         assert answer.status == 201
 
 
-async def test_an_id_is_not_taken_while_an_order_under_it_may_be_on_its_way_into_the_view(worker: Running):
+async def test_a_post_waits_while_an_order_of_its_id_may_be_missing_in_the_view(worker: Running):
     worker.host.behind = True
     async with worker.post({**ORDER, "id": "o-1"}, "/v1/orders?timeout=100") as answer:
         assert answer.status == 503
-    async with worker.post(ORDER) as answer:  # an id of the server's own is nobody's
+    async with worker.post(ORDER) as answer:  # a generated id cannot exist yet
         assert answer.status == 201
     worker.host.behind = False
     async with worker.post({**ORDER, "id": "o-1"}) as answer:
         assert answer.status == 201
 
 
-async def test_a_client_that_goes_away_does_not_undo_its_order(worker: Running):
+async def test_a_client_that_disconnects_does_not_undo_its_order(worker: Running):
     worker.host.gate.clear()
     post = asyncio.ensure_future(worker.post({**ORDER, "id": "o-1"}))
     await until(lambda: worker.host.transactions == 1)
@@ -190,7 +190,7 @@ FAULTS: dict[str, tuple[bytes, list[str]]] = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-async def test_every_fault_in_a_body_is_named_with_what_to_do_about_it(worker: Running, name: str):
+async def test_every_invalid_field_of_a_body_is_named_with_its_remedy(worker: Running, name: str):
     body, names = FAULTS[name]
     async with worker.post(body, headers={"Content-Type": "application/json"}) as answer:
         assert (answer.status, answer.content_type) == (400, PROBLEM)
@@ -203,7 +203,7 @@ async def test_every_fault_in_a_body_is_named_with_what_to_do_about_it(worker: R
 
 
 @pytest.mark.parametrize("order_id", ["", ".", "..", " a", "a ", "a\nb", "a\u0000", "\u202eabc", "x" * 129])
-async def test_an_id_that_does_not_survive_a_url_or_a_log_line_is_refused(worker: Running, order_id: str):
+async def test_an_id_that_is_unsafe_in_a_url_or_log_line_is_rejected(worker: Running, order_id: str):
     async with worker.post({**ORDER, "id": order_id}) as answer:
         assert answer.status == 400
         assert [e["name"] for e in (await answer.json())["errors"]] == ["id"]
@@ -218,7 +218,7 @@ async def test_a_price_is_kept_to_the_last_digit(worker: Running, price: str):
     assert worker.host.produced[0].price == Decimal(price)
 
 
-async def test_of_duplicate_fields_the_last_one_counts(worker: Running):
+async def test_the_last_of_duplicate_fields_counts(worker: Running):
     async with worker.post(
         b'{"customerId":1,"product":"x","quantity":1,"price":1,"price":2}', headers={"Content-Type": "application/json"}
     ) as answer:
@@ -238,7 +238,7 @@ async def test_of_duplicate_fields_the_last_one_counts(worker: Running):
         ("nonsense", 415),
     ],
 )
-async def test_json_is_taken_by_whatever_name_and_nothing_else(worker: Running, content_type: str, status: int):
+async def test_json_media_types_are_accepted_and_no_others(worker: Running, content_type: str, status: int):
     body = b'{"customerId":1,"product":"x","quantity":1,"price":1}'
     async with worker.post(body, headers={"Content-Type": content_type}) as answer:
         assert answer.status == status
@@ -247,7 +247,7 @@ async def test_json_is_taken_by_whatever_name_and_nothing_else(worker: Running, 
             assert answer.headers["Accept-Post"] == "application/json"
 
 
-async def test_a_body_without_a_content_type_is_taken_as_json(worker: Running):
+async def test_a_body_without_a_content_type_counts_as_json(worker: Running):
     body = b'{"customerId":1,"product":"x","quantity":1,"price":1}'
     head = f"POST /v1/orders HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
     assert (await worker.raw(head.encode() + body))[0] == 201

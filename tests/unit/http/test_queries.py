@@ -14,7 +14,7 @@ CREATED = Order(id="o-1", customer_id=1, product="x", quantity=1, price=1, creat
 PASSED = Verdict(check_type=CheckType.FRAUD_CHECK, validation_result=ValidationResult.PASS)
 
 
-async def test_an_order_that_is_there_is_answered_at_once(worker: Running):
+async def test_an_existing_order_is_answered_at_once(worker: Running):
     worker.host.cluster.put(OrderView(order=CREATED))
     async with worker.get("/v1/orders/o-1") as answer:
         assert answer.status == 200
@@ -23,7 +23,7 @@ async def test_an_order_that_is_there_is_answered_at_once(worker: Running):
 
 @pytest.mark.parametrize("path", ["/v1/orders/o-1", "/v1/orders/o-1/validated"])
 @pytest.mark.parametrize("timeout", [0, 20])
-async def test_an_unknown_order_is_not_found_when_the_time_is_over(worker: Running, path: str, timeout: int):
+async def test_an_unknown_order_is_answered_404_at_the_timeout(worker: Running, path: str, timeout: int):
     worker.host.cluster.rows["o-1"] = OrderView(verdicts=(PASSED,))  # verdicts alone are no order
     async with worker.get(f"{path}?timeout={timeout}") as answer:
         assert (answer.status, answer.content_type) == (404, PROBLEM)
@@ -56,7 +56,7 @@ async def test_every_decided_state_counts_as_validated(worker: Running, state: O
 
 
 @pytest.mark.parametrize("timeout", [0, 20])
-async def test_an_undecided_order_is_answered_504_with_how_far_it_is(worker: Running, timeout: int):
+async def test_an_undecided_order_is_answered_504_with_its_progress(worker: Running, timeout: int):
     worker.host.cluster.put(OrderView(order=CREATED, verdicts=(PASSED,)))
     async with worker.get(f"/v1/orders/o-1/validated?timeout={timeout}") as answer:
         assert (answer.status, answer.content_type) == (504, PROBLEM)
@@ -65,10 +65,10 @@ async def test_an_undecided_order_is_answered_504_with_how_far_it_is(worker: Run
     assert problem["verdicts"] == [{"checkType": "FRAUD_CHECK", "validationResult": "PASS"}]
 
 
-async def test_two_hundred_may_wait_for_one_order(worker: Running):
+async def test_two_hundred_clients_can_wait_for_one_order(worker: Running):
     gets = [asyncio.ensure_future(worker.get("/v1/orders/o-1/validated?timeout=60000")) for _ in range(200)]
     await until(lambda: len(worker.host.watches) == 200)
-    worker.host.cluster.put(OrderView(order=CREATED))  # wakes them, but is not what they wait for
+    worker.host.cluster.put(OrderView(order=CREATED))  # wakes them, but is not decided
     worker.host.cluster.put(decided(CREATED))
     answers = await asyncio.gather(*gets)
     assert {a.status for a in answers} == {200}
@@ -76,7 +76,7 @@ async def test_two_hundred_may_wait_for_one_order(worker: Running):
     assert len(worker.host.watches) == 0
 
 
-async def test_two_hundred_clients_that_go_away_leave_nothing_behind(worker: Running):
+async def test_two_hundred_clients_that_disconnect_leak_nothing(worker: Running):
     gets = [asyncio.ensure_future(worker.get("/v1/orders/o-1?timeout=60000")) for _ in range(200)]
     await until(lambda: len(worker.host.watches) == 200)
     for get in gets:
@@ -85,7 +85,7 @@ async def test_two_hundred_clients_that_go_away_leave_nothing_behind(worker: Run
 
 
 @pytest.mark.parametrize("path", ["/v1/orders/o-1", "/v1/orders/o-1/validated"])
-async def test_who_waits_is_answered_when_the_worker_stops(worker: Running, path: str):
+async def test_a_waiting_client_is_answered_when_the_worker_stops(worker: Running, path: str):
     get = asyncio.ensure_future(worker.get(path))
     await until(lambda: len(worker.host.watches) == 1)
     worker.host.stop()
@@ -93,7 +93,7 @@ async def test_who_waits_is_answered_when_the_worker_stops(worker: Running, path
         assert (answer.status, answer.content_type, answer.headers["Retry-After"]) == (503, PROBLEM, "1")
 
 
-async def test_a_stopping_worker_still_answers_what_it_knows(worker: Running):
+async def test_a_stopping_worker_still_answers_existing_orders(worker: Running):
     worker.host.cluster.put(decided(CREATED))
     worker.host.stop()
     async with worker.get("/v1/orders/o-1/validated") as answer:
@@ -101,21 +101,21 @@ async def test_a_stopping_worker_still_answers_what_it_knows(worker: Running):
 
 
 @pytest.mark.parametrize("timeout", ["-1", "abc", "1.5", "1e3", "", "+5", "%205", "%D9%A5", "0x10", "NaN"])
-async def test_a_timeout_that_is_no_time_is_refused_by_name(worker: Running, timeout: str):
+async def test_an_invalid_timeout_is_rejected_by_name(worker: Running, timeout: str):
     async with worker.get(f"/v1/orders/o-1?timeout={timeout}") as answer:
         assert (answer.status, answer.content_type) == (400, PROBLEM)
         assert [e["name"] for e in (await answer.json())["errors"]] == ["timeout"]
 
 
 @pytest.mark.parametrize("timeout", ["60001", "9" * 20, "9" * 5000])
-async def test_a_timeout_above_the_most_is_taken_as_the_most(worker: Running, timeout: str):
+async def test_a_timeout_above_the_maximum_counts_as_the_maximum(worker: Running, timeout: str):
     worker.host.cluster.put(OrderView(order=CREATED))
     async with worker.get(f"/v1/orders/o-1?timeout={timeout}") as answer:
         assert answer.status == 200
 
 
 @pytest.mark.parametrize("path", ["%20a", "a%0Ab", "%E2%80%AEx", "x" * 129, "%00"])
-async def test_an_id_that_no_order_can_have_is_refused_without_waiting(worker: Running, path: str):
+async def test_an_invalid_id_is_rejected_without_waiting(worker: Running, path: str):
     async with worker.get(f"/v1/orders/{path}") as answer:
         assert answer.status == 400
         assert [e["name"] for e in (await answer.json())["errors"]] == ["id"]
@@ -138,7 +138,7 @@ async def test_a_head_request_is_answered_like_its_get(worker: Running):
         assert int(answer.headers["Content-Length"]) > 10
 
 
-async def test_a_change_between_looking_and_waiting_is_not_missed(worker: Running, monkeypatch: Any):
+async def test_a_change_between_reading_and_waiting_is_not_missed(worker: Running, monkeypatch: Any):
     look = worker.host.read
 
     def read_then_change(*args: Any) -> Any:

@@ -9,8 +9,8 @@ from yarl import URL
 
 from orders_service.state import OrderView
 from runtime.hosting import ServiceDefinition
-from runtime.http.forwarding import NOT_HERE
-from runtime.http.signatures import FORWARDED_BY, marked
+from runtime.http.forwarding import NOT_OWNED
+from runtime.http.signatures import FORWARDED_BY, forwarding_headers
 from schemas.messages import Order, OrderState
 from tests.unit.http.fakes import ORDER, SERVICE, Cluster, Running, decided, running, until
 
@@ -40,7 +40,7 @@ async def test_any_worker_answers_for_any_key(pair: Pair):
         assert (answer.status, answer.content_type) == (404, PROBLEM)
 
 
-async def test_an_order_without_an_id_is_taken_by_whichever_worker_gets_it(pair: Pair):
+async def test_an_order_without_an_id_is_accepted_by_any_worker(pair: Pair):
     _, other = pair
     async with other.post(ORDER) as answer:
         assert answer.status == 201
@@ -54,31 +54,31 @@ async def test_an_idempotency_key_reaches_the_owner(pair: Pair):
         assert (first.status, second.status) == (201, 200)
 
 
-async def test_a_body_that_came_without_a_content_type_goes_on_without_one(pair: Pair):
+async def test_a_body_without_a_content_type_is_forwarded_without_one(pair: Pair):
     _, other = pair
     body = b'{"id":"o-1","customerId":1,"product":"x","quantity":1,"price":1}'
     head = f"POST /v1/orders HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
     assert (await other.raw(head.encode() + body))[0] == 201
 
 
-async def test_a_broker_that_does_not_answer_the_owner_is_told_to_the_client(pair: Pair):
+async def test_an_unavailable_broker_of_the_owner_is_reported_to_the_client(pair: Pair):
     owner, other = pair
     owner.host.broken = True
     async with other.post({**ORDER, "id": "o-1"}) as answer:
         assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
         assert "Kafka" in (await answer.json())["detail"]
-        assert NOT_HERE not in answer.headers
+        assert NOT_OWNED not in answer.headers
 
 
-async def test_what_is_forwarded_is_what_came_with_the_time_that_is_left(cluster: Cluster):
+async def test_a_request_is_forwarded_unchanged_with_the_remaining_timeout(cluster: Cluster):
     seen: list[web.Request] = []
     bodies: list[bytes] = []
 
     async def record(request: web.Request) -> web.Response:
         seen.append(request)
         bodies.append(await request.read())
-        if len(seen) < 3:  # as if the key were on its way: the time goes on
-            return web.Response(status=503, headers={NOT_HERE: "1"})
+        if len(seen) < 3:  # as while the key moves: the timeout runs
+            return web.Response(status=503, headers={NOT_OWNED: "1"})
         status = 409 if request.method == "POST" else 404
         return web.Response(status=status, body=b"{}", headers={"Content-Type": "application/x", "Retry-After": "9"})
 
@@ -109,17 +109,17 @@ async def test_a_forwarded_request_is_never_forwarded_again(pair: Pair):
     for path in (PATH, PATH + "/validated"):
         async with other.get(path, headers=headers) as answer:
             assert (answer.status, answer.content_type) == (503, PROBLEM)
-            assert answer.headers["Retry-After"] == answer.headers[NOT_HERE] == "1"
+            assert answer.headers["Retry-After"] == answer.headers[NOT_OWNED] == "1"
     async with other.post({**ORDER, "id": "o-1"}, headers=headers) as answer:
         assert answer.status == 503
     assert owner.host.transactions == 0
 
 
-async def test_two_workers_that_each_take_the_other_for_the_owner_do_not_loop(pair: Pair):
+async def test_two_workers_that_believe_the_other_is_the_owner_do_not_loop(pair: Pair):
     one, two = pair
     asked = 0
 
-    def takes_for_owner(owner: Running) -> Any:
+    def believes_in_owner(owner: Running) -> Any:
         def answer(_: str) -> URL:
             nonlocal asked
             asked += 1
@@ -127,7 +127,7 @@ async def test_two_workers_that_each_take_the_other_for_the_owner_do_not_loop(pa
 
         return answer
 
-    one.host.owner, two.host.owner = takes_for_owner(two), takes_for_owner(one)  # type: ignore[method-assign]
+    one.host.owner, two.host.owner = believes_in_owner(two), believes_in_owner(one)  # type: ignore[method-assign]
     async with one.get(PATH + "?timeout=300") as answer:
         assert answer.status == 503
     assert asked < 20
@@ -179,7 +179,7 @@ async def test_a_request_waits_until_the_owner_has_restored_the_state(pair: Pair
 
 
 @pytest.mark.parametrize("timeout", [0, 50])
-async def test_a_key_that_stays_on_its_way_is_answered_503_in_time(pair: Pair, timeout: int):
+async def test_a_key_without_an_owner_is_answered_503_at_the_timeout(pair: Pair, timeout: int):
     pair[0].host.cluster.move(None)
     started = time.monotonic()
     for path in (PATH, PATH + "/validated"):
@@ -189,7 +189,7 @@ async def test_a_key_that_stays_on_its_way_is_answered_503_in_time(pair: Pair, t
     assert len(pair[1].host.watches) == 0
 
 
-async def test_who_waits_for_an_owner_is_answered_when_the_worker_stops(pair: Pair):
+async def test_a_client_that_waits_for_an_owner_is_answered_when_the_worker_stops(pair: Pair):
     _, other = pair
     other.host.cluster.move(None)
     get = asyncio.ensure_future(other.get(PATH))
@@ -199,18 +199,18 @@ async def test_who_waits_for_an_owner_is_answered_when_the_worker_stops(pair: Pa
         assert answer.status == 503
 
 
-async def test_who_waits_at_another_worker_is_answered_when_either_stops(pair: Pair):
+async def test_a_forwarded_waiting_request_is_answered_when_either_worker_stops(pair: Pair):
     owner, other = pair
     get = asyncio.ensure_future(other.get(PATH))
     await until(lambda: len(owner.host.watches) == 1)
-    owner.host.stop()  # it answers; the request is put again, until its own worker stops too
+    owner.host.stop()  # it answers; the request is forwarded again until its own worker stops
     await until(lambda: len(other.host.watches) == 1)
     other.host.stop()
     async with await get as answer:
         assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
 
 
-async def test_the_owner_dies_and_who_waits_is_answered_by_the_next_one(pair: Pair):
+async def test_a_waiting_request_is_answered_by_the_next_owner_after_a_crash(pair: Pair):
     owner, other = pair
     gets = [asyncio.ensure_future(other.get(PATH + "?timeout=60000")) for _ in range(5)]
     await until(lambda: len(owner.host.watches) == 5)
@@ -224,7 +224,7 @@ async def test_the_owner_dies_and_who_waits_is_answered_by_the_next_one(pair: Pa
     assert len(other.host.watches) == 0
 
 
-async def test_an_owner_that_died_in_a_post_has_written_the_order_once_for_the_client(pair: Pair):
+async def test_a_post_to_an_owner_that_crashes_writes_the_order_once(pair: Pair):
     owner, other = pair
     owner.host.gate.clear()
     post = asyncio.ensure_future(other.post({**ORDER, "id": "o-1"}))
@@ -238,14 +238,14 @@ async def test_an_owner_that_died_in_a_post_has_written_the_order_once_for_the_c
     assert not other.host.produced
 
 
-async def test_an_owner_that_stays_dead_is_answered_503_at_the_timeout(pair: Pair):
+async def test_a_request_to_a_crashed_owner_is_answered_503_at_the_timeout(pair: Pair):
     owner, other = pair
     await owner.die()
     async with other.get(PATH + "?timeout=200") as answer:
         assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
 
 
-async def test_an_owner_that_is_frozen_is_left_once_it_is_replaced(cluster: Cluster):
+async def test_a_paused_owner_is_abandoned_once_it_is_replaced(cluster: Cluster):
     frozen = asyncio.Event()
     asked = asyncio.Event()
 
@@ -265,7 +265,7 @@ async def test_an_owner_that_is_frozen_is_left_once_it_is_replaced(cluster: Clus
         frozen.set()
 
 
-async def test_clients_that_go_away_leave_nothing_behind_at_the_owner_either(pair: Pair):
+async def test_clients_that_disconnect_leak_nothing_at_the_owner(pair: Pair):
     owner, other = pair
     gets = [asyncio.ensure_future(other.get(PATH + "?timeout=60000")) for _ in range(50)]
     await until(lambda: len(owner.host.watches) == 50)
@@ -282,7 +282,7 @@ async def test_with_keys_workers_answer_for_each_other(cluster: Cluster):
             assert answer.status == 200
 
 
-async def test_workers_with_different_keys_say_so(cluster: Cluster, caplog: pytest.LogCaptureFixture):
+async def test_different_worker_keys_are_reported(cluster: Cluster, caplog: pytest.LogCaptureFixture):
     async with running(cluster, worker_keys="a"), running(cluster, worker_keys="b") as other, other.get(PATH) as answer:
         assert (answer.status, answer.content_type) == (502, PROBLEM)
     assert "WORKER_KEYS" in caplog.text
@@ -290,12 +290,12 @@ async def test_workers_with_different_keys_say_so(cluster: Cluster, caplog: pyte
 
 @pytest.fixture
 def signed(cluster: Cluster) -> Any:
-    """The headers a worker would send with `GET /v1/orders/o-1?timeout=0`."""
+    """The headers that a worker sends with `GET /v1/orders/o-1?timeout=0`."""
 
     def make(*keys: str, method: str = "GET", target: str = "/v1/orders/o-1?timeout=0") -> dict[str, str]:
         from runtime.common.settings import Settings
 
-        return marked(Settings(worker_keys=keys).worker_keys, URL("http://elsewhere:1"), method, target)
+        return forwarding_headers(Settings(worker_keys=keys).worker_keys, URL("http://elsewhere:1"), method, target)
 
     return make
 
@@ -318,7 +318,9 @@ def signed(cluster: Cluster) -> Any:
         (lambda _: {}, 404),
     ],
 )
-async def test_a_mark_is_believed_only_with_a_signature(cluster: Cluster, signed: Any, change: Any, status: int):
+async def test_forwarded_by_is_accepted_only_with_a_valid_signature(
+    cluster: Cluster, signed: Any, change: Any, status: int
+):
     async with (
         running(cluster, worker_keys="one, two") as worker,
         worker.get("/v1/orders/o-1?timeout=0", headers=change(signed)) as answer,
@@ -327,7 +329,7 @@ async def test_a_mark_is_believed_only_with_a_signature(cluster: Cluster, signed
 
 
 @pytest.mark.parametrize(("seconds", "status"), [(-31, 401), (-29, 404), (29, 404), (32, 401)])
-async def test_a_signature_is_good_for_half_a_minute(
+async def test_a_signature_is_valid_for_half_a_minute(
     cluster: Cluster, signed: Any, monkeypatch: pytest.MonkeyPatch, seconds: int, status: int
 ):
     now = time.time()
@@ -341,7 +343,7 @@ async def test_a_signature_is_good_for_half_a_minute(
         assert answer.status == status
 
 
-async def test_without_keys_a_mark_is_believed(worker: Running, signed: Any):
+async def test_without_keys_forwarded_by_is_trusted(worker: Running, signed: Any):
     worker.host.cluster.put(decided(CREATED, OrderState.SHIPPED))
     async with worker.get(PATH, headers=signed()) as answer:
         assert answer.status == 200

@@ -39,7 +39,7 @@ HEAD = b"POST /v1/orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r
         ("BREW", "/docs", 400),
     ],
 )
-async def test_what_is_not_there_is_a_problem(worker: Running, method: str, path: str, status: int):
+async def test_an_unknown_route_is_a_problem(worker: Running, method: str, path: str, status: int):
     async with worker.request(method, path) as answer:
         assert (answer.status, answer.content_type) == (status, PROBLEM)
         problem = await answer.json()
@@ -63,7 +63,7 @@ async def test_what_is_not_there_is_a_problem(worker: Running, method: str, path
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 TLS\r\n\r\n",
     ],
 )
-async def test_what_is_no_request_is_a_problem_too(worker: Running, sent: bytes):
+async def test_a_malformed_request_is_a_problem(worker: Running, sent: bytes):
     status, headers, body = await worker.raw(sent, ends=True)
     assert (status, headers["content-type"]) == (400, PROBLEM)
     assert json.loads(body)["status"] == 400
@@ -74,7 +74,7 @@ async def test_an_unknown_expectation_is_a_problem(worker: Running):
     assert (status, headers["content-type"]) == (417, PROBLEM)
 
 
-async def test_a_body_that_is_too_large_is_refused_as_such(worker: Running):
+async def test_a_body_that_is_too_large_is_answered_413(worker: Running):
     large = {**ORDER, "product": "x" * 2 * 1024 * 1024}
     async with asyncio.timeout(60), worker.post(large) as answer:
         assert (answer.status, answer.content_type) == (413, PROBLEM)
@@ -94,17 +94,17 @@ async def test_a_body_that_is_too_large_is_refused_as_such(worker: Running):
         assert answer.status == 201
 
 
-async def test_a_client_that_asks_before_it_sends_too_much_is_refused_at_once(worker: Running):
+async def test_expect_100_continue_with_too_large_a_body_is_answered_413_at_once(worker: Running):
     status, headers, _ = await worker.raw(HEAD + b"Expect: 100-continue\r\nContent-Length: 2097152\r\n\r\n")
     assert (status, headers["content-type"], headers["connection"]) == (413, PROBLEM, "close")
 
 
-async def test_a_client_that_asks_before_it_sends_may_send(worker: Running):
+async def test_expect_100_continue_is_answered_100(worker: Running):
     async with worker.post(ORDER, expect100=True) as answer:
         assert answer.status == 201
 
 
-async def test_a_small_body_that_unpacks_to_a_large_one_is_refused(worker: Running):
+async def test_a_small_body_that_decompresses_to_a_large_one_is_answered_413(worker: Running):
     import gzip
 
     packed = gzip.compress(json.dumps({**ORDER, "product": "x" * 1_000_000}).encode())
@@ -117,7 +117,7 @@ async def test_a_small_body_that_unpacks_to_a_large_one_is_refused(worker: Runni
         assert (answer.status, answer.content_type) == (400, PROBLEM)
 
 
-async def test_a_fault_of_ours_tells_the_client_an_id_and_the_log_the_rest(cluster: Cluster, caplog: Any):
+async def test_an_internal_error_gives_the_client_an_id_and_the_log_the_traceback(cluster: Cluster, caplog: Any):
     async def fail(_: web.Request) -> web.Response:
         raise RuntimeError("the secret")
 
@@ -144,7 +144,7 @@ async def test_a_fault_of_ours_tells_the_client_an_id_and_the_log_the_rest(clust
         (KeyError(), 500),
     ],
 )
-async def test_whatever_a_service_raises_is_a_problem(cluster: Cluster, error: Exception, status: int):
+async def test_every_exception_of_a_service_is_a_problem(cluster: Cluster, error: Exception, status: int):
     async def fail(_: web.Request) -> web.Response:
         raise error
 
@@ -156,7 +156,7 @@ async def test_whatever_a_service_raises_is_a_problem(cluster: Cluster, error: E
         assert ("Retry-After" in answer.headers) == (status == 503)
 
 
-async def test_health_is_that_the_process_lives_and_readiness_what_the_host_says(worker: Running):
+async def test_health_is_a_running_process_and_readiness_is_reported_by_the_host(worker: Running):
     async with worker.get("/healthz") as health, worker.get("/readyz") as ready:
         assert (health.status, ready.status) == (200, 200)
         assert await ready.json() == {"ready": True, "partitions": [0, 1]}
@@ -189,7 +189,7 @@ async def test_requests_are_counted_by_route_and_not_by_path(worker: Running):
     assert "/v1/orders/one" not in text
 
 
-async def test_requests_under_way_are_counted_until_their_clients_go_away(worker: Running):
+async def test_requests_in_flight_are_counted_until_their_clients_disconnect(worker: Running):
     before = _count("GET", "/v1/orders/{id}", 499)
     gets = [asyncio.ensure_future(worker.get("/v1/orders/o")) for _ in range(3)]
     await until(lambda: REGISTRY.get_sample_value("faust_orders_http_requests_in_flight") == 3)
@@ -215,8 +215,8 @@ def test_every_route_is_documented_and_every_documented_route_exists():
     assert {(m, path) for m, path in exist if m != "HEAD"} == described
 
 
-def test_every_status_that_a_route_was_seen_to_answer_is_documented():
-    # Whatever the other tests of this folder provoked stands in the metrics by now.
+def test_every_observed_status_of_a_route_is_documented():
+    # The metrics have every status that other tests of this folder have caused.
     paths = document([HOSTED])["paths"]
     for metric in REGISTRY.collect():
         for sample in metric.samples:
@@ -226,13 +226,13 @@ def test_every_status_that_a_route_was_seen_to_answer_is_documented():
                 assert described is None or status == "499" or status in described["responses"], sample.labels
 
 
-def test_services_that_contradict_each_other_in_the_document_are_told_apart_at_the_start():
+def test_contradicting_openapi_parts_of_services_are_rejected_at_the_start():
     other = ServiceDefinition(SERVICE, openapi=lambda: {"paths": {"/v1/orders": {"get": {}}}})
     with pytest.raises(ValueError, match="/v1/orders"):
         document([HOSTED, other])
 
 
-async def test_the_documentation_needs_nothing_from_elsewhere(worker: Running):
+async def test_the_documentation_loads_nothing_from_other_origins(worker: Running):
     async with worker.get("/docs") as answer:
         assert (answer.status, answer.content_type) == (200, "text/html")
         assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
@@ -244,7 +244,7 @@ async def test_the_documentation_needs_nothing_from_elsewhere(worker: Running):
         assert answer.status == 204
 
 
-async def test_a_worker_that_stops_answers_who_waits_and_then_closes(cluster: Cluster):
+async def test_a_stopping_worker_answers_waiting_clients_and_then_closes(cluster: Cluster):
     async with running(cluster) as worker:
         get = asyncio.ensure_future(worker.get("/v1/orders/o?timeout=60000"))
         await until(lambda: len(worker.host.watches) == 1)
@@ -255,7 +255,7 @@ async def test_a_worker_that_stops_answers_who_waits_and_then_closes(cluster: Cl
     assert time.monotonic() - started < 40
 
 
-async def test_nothing_is_logged_about_requests_that_went_well_or_were_refused(worker: Running, caplog: Any):
+async def test_successful_and_rejected_requests_are_not_logged(worker: Running, caplog: Any):
     order = Order(id="o", customer_id=1, product="x", quantity=1, price=1, created_at=datetime.now(UTC))
     worker.host.cluster.put(OrderView(order=order))
     with caplog.at_level(logging.INFO):

@@ -1,4 +1,4 @@
-"""Reads while the owner of a key does not answer: from a copy, marked as such, and never what may be wrong."""
+"""Stale reads while the key owner is unavailable: marked as such, and never wrong."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ from yarl import URL
 
 from orders_service.state import OrderView
 from runtime.hosting import ServiceDefinition, StaleRow
-from runtime.http.forwarding import NOT_HERE, READ_FROM, SERVED_BY
+from runtime.http.forwarding import NOT_OWNED, READ_FROM, SERVED_BY
 from runtime.http.signatures import FORWARDED_BY
 from schemas.messages import Order, OrderState
 from tests.unit.http.fakes import ORDER, SERVICE, Cluster, Running, decided, running, until
@@ -20,11 +20,11 @@ from tests.unit.http.fakes import ORDER, SERVICE, Cluster, Running, decided, run
 CREATED = Order(id="o-1", customer_id=1, product="x", quantity=1, price=1, created_at=datetime.now(UTC))
 PATH = "/v1/orders/o-1"
 NOBODY = URL("http://127.0.0.1:1")
-"""A port where nobody listens."""
+"""A port without a listener."""
 
 
 def silent(asked: asyncio.Event) -> ServiceDefinition:
-    """A worker that takes requests and never answers, as one that is stopped."""
+    """A worker that accepts requests and never answers, as a paused one."""
 
     async def say_nothing(_: web.Request) -> web.Response:
         asked.set()
@@ -36,7 +36,7 @@ def silent(asked: asyncio.Event) -> ServiceDefinition:
 
 @pytest.fixture
 async def trio(cluster: Cluster) -> AsyncIterator[tuple[Running, Running]]:
-    """Two workers, the second of which is standby of all keys; their owner is gone."""
+    """Two workers, the second of which has standby replicas of all keys; the owner has crashed."""
     async with running(cluster) as worker, running(cluster) as standby:
         cluster.move(NOBODY)
         cluster.standbys = [standby.host.url]
@@ -48,7 +48,7 @@ def marked(answer: Any) -> tuple[str | None, str | None]:
 
 
 @pytest.mark.parametrize("asked", [0, 1], ids=["another worker", "the standby itself"])
-async def test_while_the_owner_is_gone_a_standby_answers_and_says_so(trio: Any, asked: int):
+async def test_a_standby_answers_for_a_crashed_owner_and_marks_the_response(trio: Any, asked: int):
     trio[1].host.copies["o-1"] = StaleRow(decided(CREATED), 3.9)
     async with trio[asked].get(PATH) as answer:
         assert (answer.status, marked(answer)) == (200, ("standby", "3"))
@@ -58,10 +58,8 @@ async def test_while_the_owner_is_gone_a_standby_answers_and_says_so(trio: Any, 
         assert (await answer.json())["id"] == "o-1"
 
 
-async def test_the_owner_answers_itself_as_long_as_it_can(
-    pair: tuple[Running, Running], monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("runtime.http.forwarding._STILL_THERE_S", 60.0)
+async def test_an_available_owner_answers_itself(pair: tuple[Running, Running], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("runtime.http.forwarding._CHECK_OWNER_S", 60.0)
     owner, other = pair
     owner.host.cluster.put(decided(CREATED))
     other.host.copies["o-1"] = StaleRow(OrderView(order=CREATED), 0)
@@ -82,7 +80,7 @@ async def test_the_owner_answers_itself_as_long_as_it_can(
     ],
     ids=["nothing", "verdicts only", "undecided", "decided"],
 )
-async def test_a_standby_says_only_what_cannot_be_wrong(trio: Any, row: OrderView | None, order: int, outcome: int):
+async def test_a_standby_answers_only_what_cannot_be_wrong(trio: Any, row: OrderView | None, order: int, outcome: int):
     worker, standby = trio
     if row is not None:
         standby.host.copies["o-1"] = StaleRow(row, 0)
@@ -94,7 +92,7 @@ async def test_a_standby_says_only_what_cannot_be_wrong(trio: Any, row: OrderVie
                     assert answer.headers["Retry-After"] == "1"
 
 
-async def test_a_get_that_waits_is_answered_when_the_copy_gets_there(trio: Any):
+async def test_a_waiting_get_is_answered_when_the_replica_has_the_row(trio: Any):
     worker, standby = trio
     gets = [asyncio.ensure_future(w.get(PATH + "/validated?timeout=60000")) for w in trio]
     await until(lambda: standby.host.asked > 3)
@@ -105,7 +103,7 @@ async def test_a_get_that_waits_is_answered_when_the_copy_gets_there(trio: Any):
     assert len(worker.host.watches) == len(standby.host.watches) == 0
 
 
-async def test_an_owner_that_is_frozen_is_not_waited_for(cluster: Cluster):
+async def test_a_paused_owner_is_not_waited_for(cluster: Cluster):
     asked = asyncio.Event()
     async with running(cluster, (silent(asked),)), running(cluster) as worker, running(cluster) as standby:
         cluster.standbys = [standby.host.url]
@@ -120,7 +118,7 @@ async def test_an_owner_that_is_frozen_is_not_waited_for(cluster: Cluster):
                 assert time.monotonic() - started < 40
 
 
-async def test_who_waits_at_an_owner_that_is_alive_gets_its_answer(pair: tuple[Running, Running]):
+async def test_a_client_that_waits_at_an_available_owner_gets_its_response(pair: tuple[Running, Running]):
     owner, other = pair
     get = asyncio.ensure_future(other.get(PATH + "/validated?timeout=60000"))
     await until(lambda: len(owner.host.watches) == 1)
@@ -130,7 +128,7 @@ async def test_who_waits_at_an_owner_that_is_alive_gets_its_answer(pair: tuple[R
         assert (answer.status, marked(answer)) == (200, (None, None))
 
 
-async def test_while_a_worker_takes_over_its_own_copy_answers(pair: tuple[Running, Running]):
+async def test_a_worker_answers_from_its_replica_while_it_restores(pair: tuple[Running, Running]):
     owner = pair[0]
     owner.host.here = False
     owner.host.copies["o-1"] = StaleRow(OrderView(order=CREATED), 2)
@@ -139,7 +137,7 @@ async def test_while_a_worker_takes_over_its_own_copy_answers(pair: tuple[Runnin
             assert (answer.status, marked(answer)) == (200, ("standby", "2"))
 
 
-async def test_while_nobody_owns_a_key_a_copy_answers(trio: Any):
+async def test_a_replica_answers_while_a_key_has_no_owner(trio: Any):
     worker, standby = trio
     worker.host.cluster.move(None)
     standby.host.copies["o-1"] = StaleRow(OrderView(order=CREATED), 0)
@@ -147,7 +145,7 @@ async def test_while_nobody_owns_a_key_a_copy_answers(trio: Any):
         assert (answer.status, marked(answer)) == (200, ("standby", "0"))
 
 
-async def test_a_post_is_for_the_owner_alone(trio: Any):
+async def test_a_post_is_answered_by_the_owner_only(trio: Any):
     worker, standby = trio
     standby.host.copies["o-1"] = worker.host.copies["o-1"] = StaleRow(decided(CREATED), 0)
     for w in trio:
@@ -156,23 +154,23 @@ async def test_a_post_is_for_the_owner_alone(trio: Any):
     assert worker.host.asked == standby.host.asked == 0
 
 
-async def test_a_standby_that_is_gone_too_costs_no_more_than_the_time(trio: Any):
+async def test_a_crashed_standby_costs_no_more_than_the_timeout(trio: Any):
     worker, _ = trio
     worker.host.cluster.standbys = [NOBODY]
     async with worker.get(PATH + "?timeout=200") as answer:
         assert answer.status == 503
 
 
-async def test_who_is_asked_for_its_copy_asks_nobody(trio: Any):
+async def test_a_standby_does_not_forward_a_stale_read(trio: Any):
     worker, standby = trio
     standby.host.copies["o-1"] = StaleRow(decided(CREATED), 0)
     headers = {FORWARDED_BY: "http://elsewhere:1", READ_FROM: "standby"}
     async with worker.get(PATH, headers=headers) as answer:
-        assert (answer.status, answer.headers[NOT_HERE]) == (503, "1")
+        assert (answer.status, answer.headers[NOT_OWNED]) == (503, "1")
     assert standby.host.asked == 0
 
 
-async def test_what_was_forwarded_goes_no_further(pair: tuple[Running, Running]):
+async def test_a_forwarded_request_is_not_answered_by_another_standby(pair: tuple[Running, Running]):
     owner, other = pair
     owner.host.here = False
     owner.host.cluster.standbys = [other.host.url]
@@ -182,14 +180,14 @@ async def test_what_was_forwarded_goes_no_further(pair: tuple[Running, Running])
     assert other.host.asked == 0
 
 
-async def test_a_standby_is_not_asked_all_the_time(trio: Any):
+async def test_requests_to_a_standby_are_spaced_out(trio: Any):
     worker, standby = trio
     async with worker.get(PATH + "?timeout=1200") as answer:
         assert answer.status == 503
     assert 1 <= standby.host.asked <= 3
 
 
-async def test_a_client_cannot_ask_for_a_copy(pair: tuple[Running, Running]):
+async def test_a_client_cannot_request_a_stale_read(pair: tuple[Running, Running]):
     owner, _ = pair
     owner.host.cluster.put(decided(CREATED))
     owner.host.copies["o-1"] = StaleRow(OrderView(order=CREATED), 0)
@@ -197,7 +195,7 @@ async def test_a_client_cannot_ask_for_a_copy(pair: tuple[Running, Running]):
         assert (answer.status, marked(answer)) == (200, (None, None))
 
 
-async def test_a_copy_is_asked_for_under_signature(cluster: Cluster):
+async def test_a_stale_read_is_requested_with_a_signature(cluster: Cluster):
     async with running(cluster, worker_keys="k") as worker, running(cluster, worker_keys="k") as standby:
         cluster.move(NOBODY)
         cluster.standbys = [standby.host.url]

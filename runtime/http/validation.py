@@ -1,4 +1,4 @@
-"""What is wrong with a body, field by field, and what to do about it: pydantic's findings in a client's words."""
+"""Translates pydantic's validation errors into problems that tell a client what to correct, field by field."""
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -6,7 +6,7 @@ from pydantic_core import ErrorDetails
 from runtime.http.answers import HttpProblem
 from schemas.api import InvalidParam
 
-# By pydantic's type of error; the names in braces are of its context. Others go through in pydantic's own words.
+# By pydantic's type of error; names in braces are of the error's context. Other types keep pydantic's text.
 _ADVICE = {
     "missing": "is required: add it",
     "int_type": "must be a whole number such as 3: no quotes, no fraction, not true, false or null",
@@ -27,11 +27,11 @@ _ADVICE = {
 }
 
 
-def refuse(error: ValidationError) -> HttpProblem:
-    """A 400 that names every field at fault, as the client wrote it; `body` stands for the body as a whole."""
+def invalid_request(error: ValidationError) -> HttpProblem:
+    """A 400 that names each invalid field as the client wrote it; `body` is the body as a whole."""
     details = error.errors(include_url=False, include_input=False)
-    faults = [InvalidParam(name=".".join(map(str, d["loc"])) or "body", reason=_advice(d)) for d in details]
-    return HttpProblem(400, "; ".join(f"{fault.name} {fault.reason}" for fault in faults) + ".", errors=faults)
+    params = [InvalidParam(name=".".join(map(str, d["loc"])) or "body", reason=_advice(d)) for d in details]
+    return HttpProblem(400, "; ".join(f"{param.name} {param.reason}" for param in params) + ".", errors=params)
 
 
 def _advice(detail: ErrorDetails) -> str:
