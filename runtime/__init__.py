@@ -1,20 +1,25 @@
-"""What every service stands on: one loop that polls, processes, commits and applies.
+"""The runtime that every service runs on. It polls, processes, commits and applies.
 
-model           what services declare and what the loop handles: services, records, commands, dead letters
-common          clock, backoff, settings, partitioning, fail points
-errors          the errors that cross packages, as one tree
-state           tables: RocksDB stores, restore from changelogs, TTL tables
-kafka           clients, protocol, topics: everything that talks to a broker
+Packages from the bottom up:
+
+errors          errors that cross packages, as one tree
+common          clock, backoff, settings, partitioning, logging
+model           what services declare, and what the loop handles: records, commands, dead letters
+metrics         Prometheus metrics
+data_loss       records that the broker lost before they were read
+kafka           clients, protocol, topics
 database        PostgreSQL: pool, migrations, outbox
-loop            the processing loop, rebalances, timers, side effects, standby replicas; what the simulation runs
-group           which services share a consumer group, who owns what, offsets that move between groups
-hosting         what a worker offers the HTTP side of its services
-faust_adapter   the Faust app: supervision and assignor protocol
-http            the HTTP server, routing to key owners, OpenAPI and AsyncAPI
+state           state stores, restore, TTL tables
+side_effects    e-mails and database rows after the commit: retries, circuit breakers
+hosting         the interface between a worker and the HTTP handlers of its services
+loop            the processing loop, rebalances, timers, standby replicas
+group           placement of partitions, reachability, offset migration
+faust_adapter   Faust app, transport, assignor
+http            HTTP server, routing to key owners, OpenAPI, AsyncAPI
 mail            e-mails by SMTP
 health          stall detection
-testing         services wired together in memory, with virtual time
-worker          a worker put together, and its process
+testing         services in memory, with virtual time
+worker          a worker assembled, and its process
 
-Imports point one way, from the bottom of this list upwards; `tests/unit/test_imports.py` holds that.
+`tests/unit/test_imports.py` holds that imports point upwards in this list.
 """

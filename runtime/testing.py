@@ -1,9 +1,4 @@
-"""The same processors in memory: several services wired together, with virtual time, and no broker.
-
-topology = Topology(FRAUD, INVENTORY, DETAILS, ORDERS_SERVICE)
-topology.send(ORDERS, order)
-assert topology.values(ORDERS)[-1].state is OrderState.VALIDATED
-"""
+"""Services in memory, with virtual time and without a broker: for tests, examples and experiments."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -24,12 +19,12 @@ from schemas.wire import Message
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 
-# Long ago, so that what a test makes by the real clock is never old here.
+# Long ago, so that times of the real clock are never old here.
 _START = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 class InMemoryWorker:
-    """One worker of a topology: a composition of services, its state, and how far it has read."""
+    """A worker in memory: services, their state, and the positions in their inputs."""
 
     def __init__(self, services: Iterable[Service], partitions: int, *, fuse: bool) -> None:
         self.topology = Topology(tuple(services))
@@ -40,16 +35,27 @@ class InMemoryWorker:
         self.fuse = fuse
         self.processed = 0
         self.events: Counter[tuple[str, str]] = Counter()
-        """What its services counted, by service and event."""
+        """Events that its services counted, by service and event."""
 
 
 class TopologyTestDriver:
-    """Services wired together through topics in memory. Every call returns when nothing is left to do.
+    """Runs services on topics in memory, as Kafka Streams' class of this name does. Each call returns when all is idle.
 
     Arguments:
-        services: what runs.
+        services: the services to run.
+        partitions: partitions of every topic.
         apart: each service in a worker of its own, instead of all in one.
-        fuse: whether a worker decides its own messages at once, as a real one does.
+        fuse: whether a worker fuses the messages that it consumes itself, as a real one does.
+
+    >>> from runtime.model.service import Input
+    >>> from schemas.messages import StockLevel
+    >>> from schemas.topics import WAREHOUSE_INVENTORY, repartition
+    >>> COPY = repartition("copier", WAREHOUSE_INVENTORY, "product", lambda level: level.product)
+    >>> copier = Service("copier", (Input(WAREHOUSE_INVENTORY, lambda level, ctx: ctx.send(COPY, level)),), (COPY,))
+    >>> driver = TopologyTestDriver(copier)
+    >>> driver.send(WAREHOUSE_INVENTORY, StockLevel(product="mug", count=3))
+    >>> driver.values(COPY)
+    [StockLevel(product='mug', count=3)]
     """
 
     def __init__(self, *services: Service, partitions: int = 4, apart: bool = False, fuse: bool = True) -> None:
@@ -60,19 +66,19 @@ class TopologyTestDriver:
         self.workers = [InMemoryWorker(group, partitions, fuse=fuse) for group in groups]
 
     def send(self, topic: Topic[M], *values: M) -> None:
-        """Writes messages as an outsider would, and lets the services react."""
+        """Produces messages from outside, and runs the services."""
         for value in values:
             key = topic.key(value).encode()
             self.write(Write(topic.name, partition_of(key, self.partitions), key, value.to_json()))
         self.run()
 
     def send_raw(self, topic: Topic[Any], key: bytes | None, value: bytes | None, *headers: Header) -> None:
-        """Writes any bytes."""
+        """Produces a record of any bytes, and runs the services."""
         self.write(Write(topic.name, partition_of(key or b"", self.partitions), key, value, headers))
         self.run()
 
     def call(self, table: Table[Any], key: str, decide: Callable[[Context], T]) -> T:
-        """Has `decide` run as an HTTP handler does, by the worker that has the table. Raises what it raises."""
+        """Runs a command as an HTTP handler does, in the worker of the table. Returns its result or raises its error."""
         partition = partition_of(key.encode(), self.partitions)
         worker = next(w for w in self.workers if table.name in w.topology.tables)
         call = Command(worker.topology.holders[table.name], partition, decide)
@@ -83,7 +89,7 @@ class TopologyTestDriver:
         return cast("T", call.returned)
 
     def advance(self, by: timedelta) -> None:
-        """Lets time pass: timers that come due meanwhile fire, each at its time."""
+        """Advances the time; due timers fire, each at its time."""
         end = self.now + by
         while (at := min((t for w in self.workers if (t := w.timers.next())), default=None)) and at <= end:
             self.now = max(self.now, at)
@@ -91,14 +97,14 @@ class TopologyTestDriver:
         self.now = end
 
     def values(self, topic: Topic[M]) -> list[M]:
-        """All messages of a topic, partition by partition, in order within each."""
+        """The messages of a topic, by partition, in order within each."""
         return [topic.model.from_json(r.value) for r in self.records(topic.name) if r.value is not None]
 
     def records(self, topic: str) -> list[Record]:
         return [r for tp in sorted(self.topics) if tp.topic == topic for r in self.topics[tp]]
 
     def row(self, table: Table[M], key: str) -> M | None:
-        """A row of a table, wherever it lives."""
+        """A row of a table, in whichever partition."""
         for worker in self.workers:
             if table.name in worker.topology.tables:
                 for partition in range(self.partitions):
@@ -108,7 +114,7 @@ class TopologyTestDriver:
         return None
 
     def pending(self, effect: SideEffect[M]) -> dict[str, M]:
-        """What an effect is to be done for, by key."""
+        """The enqueued side effects of a kind: payloads by key."""
         found: dict[str, M] = {}
         for worker in self.workers:
             for service in worker.topology.services:
@@ -118,13 +124,13 @@ class TopologyTestDriver:
         return found
 
     def write(self, write: Write) -> None:
-        """Appends to a topic, without letting anybody react yet."""
+        """Appends a record to a topic, without running the services."""
         log = self.topics.setdefault(TopicPartition(write.topic, write.partition), [])
         milliseconds = int(self.now.timestamp() * 1000)
         log.append(Record(write.topic, write.partition, len(log), milliseconds, write.key, write.value, write.headers))
 
     def run(self) -> None:
-        """Lets the workers take, decide, commit and apply in turn until all are idle."""
+        """Lets the workers poll, process, commit and apply until all are idle."""
         while any([self._step(worker) for worker in self.workers]):
             pass
 

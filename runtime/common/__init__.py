@@ -1,1 +1,1 @@
-"""What the runtime needs everywhere and what needs nothing of it: clock, backoff, settings, partitioning."""
+"""What every other package uses: clock, backoff, settings, partitioning, logging."""

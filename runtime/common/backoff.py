@@ -1,4 +1,4 @@
-"""Pauses between tries."""
+"""Exponential backoff between attempts."""
 
 import asyncio
 
@@ -17,5 +17,5 @@ class Backoff:
         await asyncio.sleep(seconds)
 
     def reset(self) -> None:
-        """Begins with the shortest again: it worked."""
+        """Starts with the shortest pause again, after a success."""
         self.next_s = self._first_s

@@ -1,4 +1,4 @@
-"""The two clocks: one that people read, and one that only goes forward. Processors read neither (`Context.now`)."""
+"""Wall clock and monotonic clock. Processors read neither (`Context.now`)."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -10,5 +10,5 @@ def utc_now() -> datetime:
 
 
 def elapsed_s() -> float:
-    """Seconds on the event loop's clock: for differences only. It does not jump when somebody sets the time."""
+    """Seconds on the monotonic clock of the event loop, for differences."""
     return asyncio.get_running_loop().time()

@@ -1,4 +1,4 @@
-"""How long requests wait for the broker: as long as is set, and no longer than the worker has once it stops."""
+"""Time limits of requests that wait for the broker; shortened for all of them when the worker stops."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,10 +11,10 @@ END_S = 3.0
 
 
 class WaitLimit:
-    """A time limit for each of many, which may be cut short for all of them.
+    """A time limit for each of many waits, which can be shortened for all of them.
 
     Arguments:
-        seconds: that each may wait.
+        seconds: the limit of each wait.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -27,7 +27,7 @@ class WaitLimit:
 
     @asynccontextmanager
     async def limit(self) -> AsyncIterator[None]:
-        """Raises `TimeoutError` when the time is over."""
+        """Bounds a block. Raises `TimeoutError` at the limit."""
         at = elapsed_s() + self._seconds
         timeout = asyncio.timeout_at(at if self._until is None else min(at, self._until))
         self._waiting.add(timeout)
@@ -38,7 +38,7 @@ class WaitLimit:
             self._waiting.discard(timeout)
 
     def hurry(self, seconds: float) -> None:
-        """From now on nobody waits for longer than `seconds` from now."""
+        """Shortens all waits, present and future, to end `seconds` from now at the latest."""
         self._until = elapsed_s() + seconds
         for timeout in self._waiting:
             at = timeout.when()

@@ -1,4 +1,4 @@
-"""Named steps of commit and handover at which a worker can be told to crash or to fall silent, for tests.
+"""Named steps of commits and rebalances at which tests let a worker crash or fall silent.
 
 `FAIL_POINTS=commit.sent=crash@3,handover.restored=pause(9)` crashes the worker when it passes `commit.sent` for the
 third time, and keeps it silent for nine seconds when it first passes `handover.restored`. Without triggers a step costs
@@ -50,7 +50,7 @@ _TRIGGER = re.compile(r"(?P<point>[\w.]+)=(?P<action>crash|pause\((?P<seconds>\d
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """What happens at a step: silence for `pause_s` seconds, or a crash if that is `None`, at its n-th `passing`."""
+    """An action at the n-th `passing` of a step: silence for `pause_s` seconds, or a crash if that is `None`."""
 
     point: str
     pause_s: float | None

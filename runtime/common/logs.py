@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 
 from runtime.common.settings import Settings
 
-# Their lines below WARNING cost a tenth of a worker's time and say nothing that ours do not.
+# Their lines below WARNING cost a tenth of the CPU time and repeat ours.
 _NOISY = ("faust", "mode", "asyncio", "aiohttp", "runtime.faust_adapter.app", "runtime.faust_adapter.transport")
-# Logs as errors what it then tries again, for as long as a broker starts or moves; what fails is logged by us.
+# Logs as errors what it retries while a broker starts or a leader moves. Failures are logged by us.
 _ALARMING = ("aiokafka",)
 
 
 class LogRateLimiter:
-    """Lets a few lines through in a while, so that a thousand failures do not make a thousand lines."""
+    """Limits the rate of a log line, so that a thousand failures do not make a thousand lines."""
 
     LINES, WITHIN_S = 5, 60.0
 
@@ -23,7 +23,7 @@ class LogRateLimiter:
         self._lines = self._left_out = 0
 
     def permit(self, now: float) -> int | None:
-        """`None`: not to be logged. Else how many were left out before it. `now`: seconds of any clock."""
+        """The number of lines suppressed before this one; `None` to suppress this one. `now`: seconds of any clock."""
         if now - self._since >= self.WITHIN_S:
             self._since, self._lines = now, 0
         if self._lines >= self.LINES:

@@ -1,17 +1,17 @@
-"""Which partition a key lives in: murmur2, as Kafka's own clients have it, so that other languages agree."""
+"""Partitions keys by murmur2, as Kafka's Java client does, so that clients in other languages agree."""
 
 import re
 import struct
 from functools import lru_cache
 
 _SHOWN = 100
-"""Characters of a key that an error repeats: it must leave room for the remedy."""
+"""Characters of a key in an error text: the remedy must fit in as well."""
 
 _MISPLACED = re.compile(r" belongs in partition \d+, the record is in \d+: ")
 
 
 class MisplacedError(ValueError):
-    """A record stands in another partition than its key belongs in, where nobody looks for the key.
+    """A record is in another partition than that of its key, where nobody looks for the key.
 
     Kafka's Java client, aiokafka and kafka-python hash keys with murmur2. librdkafka (.NET, Go, Python, kcat) hashes
     them with CRC-32 by default; other clients hash otherwise, or the application names a partition itself.

@@ -1,1 +1,1 @@
-"""data_loss."""
+"""Detection and reporting of records that the broker lost before they were read."""

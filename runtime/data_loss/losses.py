@@ -1,7 +1,7 @@
-"""Records that the broker no longer has when a worker comes to read them: told once, counted, or the end of the worker.
+"""Reports records that the broker no longer has when a worker wants to read them: logged, counted, or fatal.
 
 Retention, DeleteRecords, a topic that was deleted and made anew, and a log that was truncated (unclean leader election)
-all leave a position that the broker does not know any more. Whoever finds one reports it here before it reads on
+all leave a position that the broker does not know any more. A reader reports the range here before it continues
 elsewhere.
 """
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class LossPath(StrEnum):
-    """What reads the records that are gone."""
+    """What wanted to read the lost records."""
 
     INPUT = "input"
     CHANGELOG = "changelog"
@@ -27,18 +27,18 @@ class LossPath(StrEnum):
 
 
 class LossCause(StrEnum):
-    """Why they are gone, as far as the broker's answers tell."""
+    """Why the records are gone, as far as the broker's answers tell."""
 
     REMOVED = "removed"
-    """The log begins behind the position: retention or DeleteRecords."""
+    """The log begins after the position: retention or DeleteRecords."""
     CUT_OFF = "cut-off"
-    """The log ends before the position: the topic was deleted and made anew, or truncated."""
+    """The log ends before the position: the topic was deleted and recreated, or truncated."""
     RECREATED = "recreated"
-    """The topic is not the one that was read: it was deleted and made anew."""
+    """The topic is another one under the same name: it was deleted and recreated."""
     OFFSETS_GONE = "offsets-gone"
-    """The group's committed offsets are gone, and the log begins behind offset 0: what was read before is unknown."""
+    """The committed offsets of the group are gone, and the log begins after offset 0: what was read is unknown."""
     UNREADABLE = "unreadable"
-    """The records are there, but cannot be made out."""
+    """The records are there, but unreadable."""
 
 
 REMEDIES = {
@@ -48,7 +48,7 @@ REMEDIES = {
     LossCause.OFFSETS_GONE: "keep offsets for longer (offsets.retention.minutes) than a group may be away",
     LossCause.UNREADABLE: "look for damaged disks, and for producers that are not Kafka's",
 }
-"""What to look at, by cause."""
+"""What to check, by cause."""
 
 _ANEW = "and what followed in the old log was never read; reading began again at the start"
 DESCRIPTIONS = {
@@ -64,9 +64,9 @@ DESCRIPTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A range of offsets, `end` not included, of which the records are gone; transaction markers may be among them.
+    """A range of offsets, `end` not included, whose records are gone; some may have been transaction markers.
 
-    With `end` at `first`, nobody knows how far it went.
+    `end` equal to `first` means that the end of the range is unknown.
     """
 
     topic: str
@@ -78,22 +78,22 @@ class Loss:
 
     @property
     def count(self) -> int:
-        """Offsets: as many records at most."""
+        """Number of offsets: the range had as many records at most."""
         return max(1, self.end - self.first)
 
     @property
     def last(self) -> str:
-        """The last of these offsets, if that is known."""
+        """The last offset of the range, or `unknown`."""
         return str(self.end - 1) if self.end > self.first else "unknown"
 
     def record(self) -> Record:
-        """What stands for these records in a batch, which sets it aside as a dead letter."""
+        """A record that stands for the range in a batch, where it is dead-lettered."""
         bounds = ((LOST_UNTIL, str(self.end).encode()),)
         return Record(self.topic, self.partition, self.first, 0, None, None, bounds, unreadable=self.says)
 
     @property
     def says(self) -> str:
-        """What happened, as a dead letter tells it."""
+        """Description for the dead letter."""
         return DESCRIPTIONS[self.cause].format(first=self.first, last=self.last)
 
     def __str__(self) -> str:
@@ -104,7 +104,7 @@ class Loss:
 
 
 class RecordsLost(WorkerError):
-    """Records are lost, and the worker is to end rather than go on without them (`ON_LOST_RECORDS=stop`)."""
+    """Records are lost, and `ON_LOST_RECORDS=stop` ends the worker."""
 
     def __init__(self, loss: Loss) -> None:
         super().__init__(
@@ -115,7 +115,7 @@ class RecordsLost(WorkerError):
 
 
 class LossReporter:
-    """Reports losses: an ERROR in the log and a count, once for each range.
+    """Reports lost records: an ERROR in the log and a metric, once per range.
 
     Arguments:
         metrics: counts offsets lost, by topic.
@@ -138,16 +138,16 @@ class LossReporter:
         self._failed = failed
         self._keep = keep
         self._known: dict[tuple[str, int, LossPath], tuple[int, int]] = {}
-        """The range reported last: a takeover that is repeated finds it again, perhaps grown."""
+        """The range reported last: a repeated restore finds it again, perhaps longer."""
         self.begun: set[TopicPartition] = set()
-        """Inputs of which the group has committed nothing yet. That they begin where they do is committed with the next
-        batch, or else nobody could tell what is removed before the first record is read."""
+        """Inputs without a committed offset. Their position is committed with the next batch, or else it would be
+        unknown what is removed before the first record is read."""
         self._open: dict[TopicPartition, Loss] = {}
         self._to_keep: list[Loss] = []
 
     def report(self, topic: str, partition: int, first: int, end: int, where: LossPath, cause: LossCause) -> Loss:
-        """Reports that offsets from `first` up to, not including, `end` are gone. Raises `RecordsLost` if that is to
-        end the worker.
+        """Reports that offsets from `first` up to, not including, `end` are gone. Raises `RecordsLost` if that ends
+        the worker.
 
         Before anything is read behind the loss of a changelog or a copy, `kept` is to be awaited.
         """
@@ -180,7 +180,8 @@ class LossReporter:
         return loss
 
     async def kept(self) -> None:
-        """Returns once what was reported of changelogs and copies is durable. Raises what keeps it from being so."""
+        """Waits until reported losses of changelogs and standby replicas are durable. Raises the error that prevents
+        it."""
         while self._to_keep and self._keep is not None:
             loss = self._to_keep[0]
             await self._keep(loss)
@@ -188,12 +189,12 @@ class LossReporter:
                 self._to_keep.remove(loss)
 
     def forget(self) -> None:
-        """All positions are looked at anew: what `take` would have given is given up."""
+        """Forgets losses that no batch has passed: all positions are checked again."""
         self._open.clear()
         self.begun.clear()
 
     def take(self, owned: Collection[TopicPartition]) -> list[Loss]:
-        """The losses of inputs that no batch has passed over yet, each once: if that batch fails, the partitions are
-        taken over anew, and the loss is found again."""
+        """The losses of inputs that no batch has passed yet, each once. If the batch fails, the restore finds them
+        again."""
         found, self._open = self._open, {}
         return [loss for tp, loss in found.items() if tp in owned]

@@ -1,4 +1,4 @@
-"""Positions against what the broker still has: where to read on, and which range is gone. Pure."""
+"""Compares positions with what the broker has: the next offset to read, and the range that is gone. Pure."""
 
 from typing import NamedTuple
 
@@ -6,8 +6,8 @@ from runtime.data_loss.losses import LossCause
 
 
 class LostRange(NamedTuple):
-    """A range of offsets, `end` not included, that the broker no longer has. With `end` at `first`, nobody knows how
-    far it went."""
+    """A range of offsets, `end` not included, that the broker no longer has. With `end` at `first` its end is
+    unknown."""
 
     first: int
     end: int
@@ -15,7 +15,7 @@ class LostRange(NamedTuple):
 
 
 class Position(NamedTuple):
-    """The next offset to read, and what is passed over by going on there."""
+    """The next offset to read, and the range that is skipped by continuing there."""
 
     offset: int
     gone: LostRange | None = None
@@ -24,7 +24,7 @@ class Position(NamedTuple):
 def of_input(
     committed: int | None, start: int, end: int, *, anew: bool = False, decided_before: bool = False
 ) -> Position:
-    """Where to read on in an input.
+    """The next offset to read in an input.
 
     Arguments:
         committed: the next offset as the group committed it; `None` for never, or no longer.
@@ -36,18 +36,18 @@ def of_input(
     if anew:
         return Position(start, LostRange(0, committed or 0, LossCause.RECREATED))
     if committed is None:
-        # A group that has never read the topic misses nothing that was removed before it came.
+        # A group that never read the topic has lost nothing that was removed before.
         return Position(start, LostRange(0, start, LossCause.OFFSETS_GONE) if decided_before and start else None)
     if committed < start:
         return Position(start, LostRange(committed, start, LossCause.REMOVED))
     if committed > end:
-        # Made anew, nothing of it was read; truncated, all of it was. Decided twice is better than never.
+        # Recreated: nothing of it was read. Truncated: all of it was. Twice is better than never.
         return Position(start, LostRange(end, committed, LossCause.CUT_OFF))
     return Position(committed)
 
 
 def of_store(applied: int | None, start: int, end: int, *, anew: bool = False) -> tuple[Position, bool]:
-    """Where to read on in the changelog of a store, and whether the store is of this changelog, or is to be cleared.
+    """The next offset to read in the changelog of a store, and whether the store belongs to this changelog.
 
     Changelogs are compacted, which moves no start: what lies before it was removed by somebody, rows that were never
     written again among it.

@@ -1,1 +1,1 @@
-"""The part of Faust that a worker uses: the app that supervises it, and the assignor protocol."""
+"""The parts of Faust that a worker uses: app, transport, assignor protocol."""

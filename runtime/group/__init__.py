@@ -1,1 +1,1 @@
-"""Consumer groups: assignment of partitions, members' reachability, and offset migration between compositions."""
+"""Consumer groups: placement of partitions, reachability, offset migration between compositions."""

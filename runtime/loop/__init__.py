@@ -1,1 +1,1 @@
-"""The processing loop of a worker and all that it drives: exactly what the simulation runs."""
+"""The processing loop of a worker: exactly what the simulation runs."""

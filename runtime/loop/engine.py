@@ -201,8 +201,8 @@ class Engine:
             self.side_effects.suspend()
             self.side_effects.keep(())  # the next owner has had a session's time to start the same ones
             self._consumer.rejoin()
-        elif self._limits.lessons != self._revision:
-            self._revision = self._limits.lessons
+        elif self._limits.revision != self._revision:
+            self._revision = self._limits.revision
             self.rebalance.retry()  # processes the batch again, without the message that was too large
         elif failures >= self.MOST_FAILURES and lasting(error.__cause__):
             self._failed(error)  # too large, not allowed, or another worker under the same name

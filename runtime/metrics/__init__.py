@@ -1,1 +1,1 @@
-"""metrics."""
+"""Prometheus metrics of the loop and of side effects."""

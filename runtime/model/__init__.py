@@ -1,1 +1,1 @@
-"""What services declare, and what passes between broker, loop and HTTP. Pure."""
+"""What services declare, and what passes between broker, loop and HTTP handlers. Pure."""

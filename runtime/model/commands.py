@@ -1,4 +1,4 @@
-"""Calls: what an HTTP handler wants decided, by the loop, in the batch that makes it durable."""
+"""Commands: functions that HTTP handlers run in the loop, in the batch that makes their changes durable."""
 
 import asyncio
 from collections import deque
@@ -12,11 +12,11 @@ T = TypeVar("T")
 
 
 class Command(Generic[T]):
-    """Something to be decided by the loop that is no message.
+    """A function that the loop runs like a processor, without a message.
 
     Arguments:
-        service: whose tables and topics `decide` uses.
-        partition: of the key it is about.
+        service: the service whose tables and topics `decide` uses.
+        partition: partition of the key.
         decide: pure, as processors are.
     """
 
@@ -25,34 +25,36 @@ class Command(Generic[T]):
         self.partition = partition
         self.decide = decide
         self.returned: T | Exception | None = None
-        """What `decide` returned or raised."""
+        """The result of `decide`, or the error that it raised."""
 
 
 class PendingCommand(Command[T]):
-    """A call with somebody who waits for the answer."""
+    """A command whose caller waits for the result."""
 
     def __init__(self, service: Service, partition: int, decide: Callable[[Context], T]) -> None:
         super().__init__(service, partition, decide)
         self.answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
     def settle(self) -> None:
-        """What it decided is durable: answers with what `decide` returned or raised."""
+        """Answers with the result or error of `decide`, once its changes are durable."""
         if self.answer.done():
-            return  # who called has gone
+            return  # the caller has gone
         if isinstance(self.returned, Exception):
             self.answer.set_exception(self.returned)
         else:
             self.answer.set_result(self.returned)  # type: ignore[arg-type]
 
     def refuse(self) -> None:
-        """Nobody here can say what became of it."""
+        """Answers that the outcome is unknown here. No effect once settled."""
         if not self.answer.done():
             self.answer.set_exception(KeyNotOwned("the partition moves"))
 
 
 class CommandQueue:
-    """Calls that wait for the loop, first come first served. No more than `MOST`: a slow broker is told to clients,
-    not hidden in a queue that grows."""
+    """Commands that wait for the loop, first in, first out.
+
+    Bounded: when the broker is slow, clients get an error instead of a growing delay.
+    """
 
     MOST = 10_000
 
@@ -64,18 +66,18 @@ class CommandQueue:
         return len(self._waiting)
 
     def put(self, call: PendingCommand[Any]) -> None:
-        """Raises `BrokerUnavailable` when too many wait."""
+        """Adds a command. Raises `BrokerUnavailable` if `MOST` wait already."""
         if len(self._waiting) >= self.MOST:
             raise BrokerUnavailable(f"{len(self._waiting)} requests wait for the broker already")
         self._waiting.append(call)
         self._arrived.set()
 
     async def arrived(self) -> None:
-        """Returns when one waits."""
+        """Returns when a command waits."""
         await self._arrived.wait()
 
     def take(self, most: int) -> list[PendingCommand[Any]]:
-        """Up to so many, without those whose caller has gone."""
+        """Removes and returns up to `most` commands, without those whose caller has gone."""
         taken: list[PendingCommand[Any]] = []
         while self._waiting and len(taken) < most:
             call = self._waiting.popleft()
@@ -86,6 +88,6 @@ class CommandQueue:
         return taken
 
     def refuse(self) -> None:
-        """Refuses all: the partitions go, or are taken over anew."""
+        """Refuses all commands: partitions are revoked or restored."""
         for call in self.take(len(self._waiting)):
             call.refuse()

@@ -1,4 +1,4 @@
-"""Dead letters: what a service cannot read or bear is set aside with the reason, and the stream goes on."""
+"""Dead letters: messages that cannot be processed, with the reason, so that the stream goes on."""
 
 from datetime import datetime
 
@@ -8,25 +8,26 @@ from runtime.model.records import Header, Record, Write
 from schemas.topics import DEAD_LETTERS
 
 REASON = ("service", "error", "topic", "partition", "offset", "time")
-"""Headers a dead letter ends in; others of these names before them are the message's own."""
+"""The last headers of a dead letter. Earlier headers with these names belong to the message."""
 
 CUT = "cut"
-"""Header of one that is not whole: the size it had."""
+"""Header of a truncated dead letter: size of the message in bytes."""
 
 LOST_UNTIL = "lost-until"
-"""Header of one that stands for records that are gone, from its offset on: the offset behind the last of them."""
+"""Header of a dead letter for lost records, which begin at its offset: the offset after the last of them."""
 
 _MAX_ERROR = 1000
 MAX_BYTES = 960 * 1024
-"""Of a letter but for its own headers: a message may be as large as Kafka takes, or larger if it came compressed."""
+"""Bytes of a dead letter without its own headers. A message may be as large as Kafka accepts, or larger compressed."""
 _MAX_KEY = 64 * 1024
 
 
 def dead_letter(record: Record, service: str, error: str, now: datetime, most: int | None = None) -> Write:
-    """The message as it was, for `<topic>.dead-letters`, with headers that say who failed on it, why and where.
+    """The dead letter of a record for `<topic>.dead-letters`: the message, and headers with service, error and
+    position.
 
-    What would not fit there is cut, and its header `cut` tells the size it had: no message may hold up the stream.
-    `most`: bytes the topic takes in a message, if that is known to be less than usual.
+    A message that is too large is truncated, with its size in the header `cut`: no message may stop the stream.
+    `most`: bytes that the topic accepts in a message, if known to be less than usual.
     """
     reason = _reason(record, service, error, now)
     key, value, headers = record.key, record.value, tuple(record.headers)
@@ -39,7 +40,7 @@ def dead_letter(record: Record, service: str, error: str, now: datetime, most: i
         key = key and key[: min(_MAX_KEY, room // 2)]
         value = value and value[: room - len(key or b"")]
     if key is None and value is None:
-        value = b""  # aiokafka writes nothing that has neither
+        value = b""  # aiokafka does not send a record without key and value
     return Write(topic, partition, key, value, (*headers, *reason))
 
 
@@ -50,7 +51,7 @@ def _reason(record: Record, service: str, error: str, now: datetime) -> tuple[He
 
 
 def describe(error: Exception) -> str:
-    """What is wrong, field by field, without the content: a log or header must not repeat an order."""
+    """The error, field by field, without values: logs and headers must not contain orders."""
     if isinstance(error, ValidationError):
         return "; ".join(
             f"{'.'.join(str(part) for part in fault['loc']) or 'message'}: {fault['msg']}"

@@ -1,4 +1,4 @@
-"""How large a message a topic takes, as the broker has told by refusing one: nothing is known before it has."""
+"""Size limits of topics, discovered from the rejections of the broker."""
 
 from aiokafka.errors import MessageSizeTooLargeError
 
@@ -6,40 +6,41 @@ from runtime.errors import MessageTooLarge
 
 
 class SizeLimits:
-    """What has been learned of each topic. A broker's limit is on batches: so it is first told apart by message."""
+    """The discovered limits. Brokers limit batches, so after the first rejection messages are sent one by one."""
 
     def __init__(self) -> None:
         self._singly: set[str] = set()
         self._most: dict[str, int] = {}
-        self.lessons = 0
-        """Times something new was learned."""
+        self.revision = 0
+        """Incremented when a limit is discovered or lowered."""
 
     def __bool__(self) -> bool:
         return bool(self._most)
 
     def singly(self, topic: str) -> bool:
-        """Whether each message to this topic is to be sent by itself."""
+        """Whether messages to this topic are to be sent one by one."""
         return topic in self._singly
 
     def most(self, topic: str) -> int | None:
-        """Bytes of key, value and headers that a message may have; `None` if that is not known."""
+        """Largest size of a message, in bytes of key, value and headers; `None` if unknown."""
         return self._most.get(topic)
 
     def refused(self, topic: str, sizes: list[int]) -> MessageSizeTooLargeError:
-        """The broker refused these messages, sent together, as too large. Returns what to raise."""
+        """Records that the broker rejected a batch of messages of these sizes as too large. Returns the error to
+        raise."""
         if len(sizes) > 1:
-            self.lessons += topic not in self._singly
+            self.revision += topic not in self._singly
             self._singly.add(topic)
             return MessageSizeTooLargeError(f"topic {topic}: {len(sizes)} messages of {sum(sizes)} bytes together")
         [size] = sizes
         known = self._most.get(topic)
         if known is None or size <= known:
             self._most[topic] = size - 1
-            self.lessons += 1
+            self.revision += 1
         return MessageSizeTooLargeError(f"topic {topic}: a message of {size} bytes")
 
     def check(self, topic: str, size: int) -> None:
-        """Raises `MessageTooLarge`."""
+        """Raises `MessageTooLarge` if a message of this size is known to be rejected."""
         most = self._most.get(topic)
         if most is not None and size > most:
-            raise MessageTooLarge(f"a message of {size} bytes to {topic}, which takes no more than {most}")
+            raise MessageTooLarge(f"a message of {size} bytes to {topic}, which accepts {most} at most")

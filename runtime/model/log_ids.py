@@ -1,9 +1,8 @@
-"""Which log an offset is of: a topic that was deleted and made anew has the same name, and other records. Pure.
+"""Identifies the log of an offset: a recreated topic has the same name and other records. Pure.
 
-A log's id is `<cluster>/<topic id>` (KIP-516). A group notes it with every offset that it commits, in the commit's
-metadata, and with it, in short, the ids of all its inputs and of the changelogs that hold its state. So a topic that
-was made anew is told from the one that was read, however long it is by now, on whichever disk; and also where the
-broker has forgotten the offsets committed of it, as it does when a topic is deleted.
+A log id is `<cluster>/<topic id>` (KIP-516). A group commits it in the metadata of every offset, with hashes of the log
+ids of all its inputs and changelogs. So a recreated topic is detected, however long it is by now; also where the broker
+has deleted the committed offsets, as it does when a topic is deleted.
 """
 
 import base64
@@ -14,30 +13,30 @@ from zlib import crc32
 from runtime.model.records import TopicPartition
 
 LogIds = Mapping[str, str]
-"""The id of the log of each topic, by its logical name. Brokers before Kafka 2.8 tell none."""
+"""Log ids by logical topic name. Brokers before Kafka 2.8 have none."""
 
 _FORMAT = "1"
 _SHORT = 3
-"""Bytes of a name, and of an id, in a note: a hundred logs are told apart, and a note stays below 1 KiB."""
+"""Bytes of the hashes in a note: enough to tell a hundred logs apart, with notes below 1 KiB."""
 
 
 class Commit(NamedTuple):
-    """An offset as it was committed, with what was noted."""
+    """A committed offset with its metadata."""
 
     offset: int
     note: str = ""
 
 
 def differ(known: str | None, now: str | None) -> bool:
-    """Whether two ids are of different logs. A log that was copied to another cluster is not compared."""
+    """Whether two log ids differ. Ids of different clusters are not compared: a log may have been copied."""
     return bool(known and now) and known != now and _cluster(known) == _cluster(now)
 
 
 class Note(NamedTuple):
-    """What a group notes with an offset.
+    """The metadata that a group commits with an offset.
 
-    `turn` counts the takeovers of a partition: an input in which nothing happens keeps an old note. `log` is the id of
-    the offset's log, `others` are pairs of a topic's name and the id of its log, both in short.
+    `turn` counts the restores of a partition: an idle input keeps an old note. `log` is the log id of the input,
+    `others` are pairs of hashes: topic name and log id.
     """
 
     turn: int
@@ -46,12 +45,12 @@ class Note(NamedTuple):
 
     @classmethod
     def of(cls, turn: int, topic: str, ids: LogIds) -> "Note":
-        """The note of an input; `ids` are those of all inputs and changelogs of the group."""
+        """The note of an input; `ids` are the log ids of all inputs and changelogs of the group."""
         return cls(turn, ids[topic], frozenset((_short(name), _short(id_)) for name, id_ in ids.items()))
 
     @classmethod
     def read(cls, text: str) -> "Note | None":
-        """The note as it was committed; `None` for somebody else's metadata, or none."""
+        """Parses committed metadata; `None` for other metadata, or none."""
         try:
             form, turn, log, packed = text.split(" ")
             raw = base64.urlsafe_b64decode(packed)
@@ -67,11 +66,11 @@ class Note(NamedTuple):
         return f"{_FORMAT} {self.turn} {self.log} {packed}"
 
     def anew(self, topic: str, ids: LogIds) -> bool:
-        """Whether the input is another log by now."""
+        """Whether the input was recreated since."""
         return differ(self.log, ids.get(topic))
 
     def made_anew(self, ids: LogIds) -> set[str]:
-        """The topics that are other logs by now than when this was noted; none that came later."""
+        """The topics that were recreated since this note; not those that are new."""
         known = dict(self.others)
         return {
             name
@@ -81,7 +80,7 @@ class Note(NamedTuple):
 
 
 def latest(notes: Mapping[TopicPartition, Note]) -> dict[int, list[Note]]:
-    """By partition, the notes of the last takeover in which any was committed."""
+    """By partition: the notes of the last restore that committed any."""
     result: dict[int, list[Note]] = {}
     for tp, note in notes.items():
         found = result.setdefault(tp.partition, [])

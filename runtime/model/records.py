@@ -1,4 +1,4 @@
-"""What passes between the broker and the loop: records as they came, writes as they will go."""
+"""Records as they are polled and written, and batches of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,23 +8,23 @@ if TYPE_CHECKING:
     from runtime.model.commands import Command
 
 Header = tuple[str, bytes | None]
-"""Name and value. The value may be null, the name empty, and there twice: whatever a client writes."""
+"""Name and value. Clients may write null values, empty names, and a name twice."""
 
 CONSUMED_BY = "consumed-by"
-"""Header of a message that its writer's group has decided already, in the batch that announced it; value: the group."""
+"""Header of a fused message. Value: the consumer group that has processed it already and skips it."""
 
 
 MADE_AT = "made-at"
-"""Header of a message on an internal topic: when what it follows from was written, in milliseconds since 1970."""
+"""Header of a repartitioned message: event time of its source, in milliseconds since 1970."""
 
 NOWHERE = -1
-"""Offset of what was never read from a topic: it was decided in the batch that announced it."""
+"""Offset of a fused message, which was not read from its topic."""
 
 NO_TIMESTAMP = -1
-"""Timestamp of a message whose writer gave it none, as clients of Kafka before 0.10 did."""
+"""Timestamp of a message without one, as clients before Kafka 0.10 write."""
 
 EVENT_ID = "event-id"
-"""Header of every message from an outbox: it may be written more than once, and is to count once."""
+"""Header of a message from an outbox: its consumers deduplicate by it, as a message may be written more than once."""
 
 
 class TopicPartition(NamedTuple):
@@ -35,7 +35,7 @@ class TopicPartition(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A message as it was read. `unreadable`: why it, or the messages from its offset on, cannot be decoded."""
+    """A polled message. `unreadable`: why it, or the messages from its offset on, cannot be decoded."""
 
     topic: str
     partition: int
@@ -67,7 +67,7 @@ class Write(NamedTuple):
 
 
 class Membership(NamedTuple):
-    """Who a worker is in its consumer group; the coordinator refuses the offsets of any that is no longer valid."""
+    """A worker's membership in its consumer group. The coordinator fences offsets of an outdated one."""
 
     generation: int
     member_id: str
@@ -100,7 +100,7 @@ LastOffsets = Mapping[TopicPartition, int]
 
 @dataclass(slots=True)
 class Writes:
-    """What one batch makes durable, all of it or nothing."""
+    """What the commit of a batch makes durable, all or nothing."""
 
     changelog: list[Write] = field(default_factory=list)
     outputs: list[Write] = field(default_factory=list)

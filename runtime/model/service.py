@@ -1,4 +1,26 @@
-"""What a service is: processors with their topics and tables. Pure: nothing here does I/O or reads a clock."""
+"""The declaration of a service: processors with their topics and tables. Pure: no I/O, no clock.
+
+A service counts what is in stock, and sets a timer that forgets it:
+
+>>> from datetime import timedelta
+>>> from runtime.testing import TopologyTestDriver
+>>> from schemas.messages import StockLevel
+>>> from schemas.topics import WAREHOUSE_INVENTORY
+>>> LEVELS = Table("counter-levels", StockLevel)
+>>> def on_level(level: StockLevel, ctx: Context) -> None:
+...     ctx.put(LEVELS, level.product, level)
+...     ctx.schedule(level.product, ctx.now + timedelta(hours=1))
+>>> def on_timer(product: str, ctx: Context) -> None:
+...     ctx.delete(LEVELS, product)
+>>> counter = Service("counter", (Input(WAREHOUSE_INVENTORY, on_level),), (), (LEVELS,), on_timer)
+>>> driver = TopologyTestDriver(counter)
+>>> driver.send(WAREHOUSE_INVENTORY, StockLevel(product="mug", count=3))
+>>> driver.row(LEVELS, "mug")
+StockLevel(product='mug', count=3)
+>>> driver.advance(timedelta(hours=1))
+>>> driver.row(LEVELS, "mug") is None
+True
+"""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -11,17 +33,23 @@ from schemas.wire import Message
 M = TypeVar("M", bound=Message)
 
 TIMERS_CHANGELOG = "-timers-changelog"
-"""What the changelogs of all tables of timers end in."""
+"""Suffix of the changelogs of all timer tables."""
 
 EFFECTS_CHANGELOG = "-effects-changelog"
-"""What the changelogs of all tables of effects end in."""
+"""Suffix of the changelogs of all tables of side effects."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Table(Generic[M]):
-    """State of a service, one row a key, partitioned like the topics the service consumes.
+    """Key-value state of a service, partitioned like its inputs, backed by a compacted changelog.
 
-    `name` is unique in the ecosystem and starts with the service's; the changelog takes its name from it.
+    Arguments:
+        name: unique in the ecosystem; begins with the name of the service.
+        model: model of the rows.
+
+    >>> from schemas.messages import StockLevel
+    >>> Table("inventory-stock", StockLevel).changelog
+    'inventory-stock-changelog'
     """
 
     name: str
@@ -33,22 +61,22 @@ class Table(Generic[M]):
 
 
 class ScheduledTimer(Message):
-    """Row of a service's table of timers: when the key it stands under asked to be woken."""
+    """Row of the timer table of a service: when the timer of a key is due."""
 
     at: datetime
 
 
 class PendingSideEffect(Message):
-    """Row of a service's table of effects: what is to be done for the key it stands under, and has not been yet."""
+    """Row of the side effect table of a service: the side effect of a key that is not acknowledged yet."""
 
     effect: str
     payload: bytes
     since: datetime | None = None
-    """When it was asked for, UTC. Rows of earlier versions do not have it."""
+    """When the side effect was enqueued, UTC. Rows of earlier versions do not have it."""
 
 
 class RejectedSideEffect(Message):
-    """An effect that was refused for good, as its dead letter holds it. Read again, it asks for the effect anew."""
+    """A side effect that was rejected for good, as in its dead letter. Redriven, it is enqueued again."""
 
     key: str
     effect: str
@@ -56,22 +84,36 @@ class RejectedSideEffect(Message):
 
 
 class Context(Protocol):
-    """What a processor sees besides its message: the state of the message's partition, and a place for its decisions.
+    """What a processor reads and writes besides its message: state, output records, timers, side effects.
 
-    Reads see what was decided before, in the same batch too. Writes and messages take effect together, once, when the
-    batch is committed; if the processor raises, none of them does.
+    Reads see earlier changes of the same batch. All changes take effect together when the batch is committed; if the
+    processor raises, none of them does.
+
+    A processor is a function of a message and a context, hence tested without a broker:
+
+    >>> from runtime.testing import TopologyTestDriver
+    >>> from schemas.messages import StockLevel
+    >>> from schemas.topics import WAREHOUSE_INVENTORY
+    >>> LEVELS = Table("doubler-levels", StockLevel)
+    >>> def double(level: StockLevel, ctx: Context) -> None:
+    ...     before = ctx.get(LEVELS, level.product)
+    ...     ctx.put(LEVELS, level.product, level.model_copy(update={"count": before.count * 2}) if before else level)
+    >>> driver = TopologyTestDriver(Service("doubler", (Input(WAREHOUSE_INVENTORY, double),), (), (LEVELS,)))
+    >>> driver.send(WAREHOUSE_INVENTORY, StockLevel(product="mug", count=3), StockLevel(product="mug", count=0))
+    >>> driver.row(LEVELS, "mug").count
+    6
     """
 
     @property
     def time(self) -> datetime:
-        """When the message was written to its topic (a fused one: when the batch was taken). UTC.
+        """Event time of the message, UTC: when it was written to its topic, or polled, if it is fused.
 
-        One that came by an internal topic has the time of what it follows from, however long it was on its way.
+        A repartitioned message keeps the event time of its source.
         """
 
     @property
     def now(self) -> datetime:
-        """When the batch was taken. UTC. The only clock a processor may read."""
+        """When the batch was polled, UTC. The only clock that a processor may read."""
 
     def get(self, table: Table[M], key: str) -> M | None: ...
 
@@ -80,21 +122,21 @@ class Context(Protocol):
     def delete(self, table: Table[M], key: str) -> None: ...
 
     def send(self, topic: Topic[M], value: M) -> None:
-        """Announces `value` under the topic's key for it."""
+        """Produces `value` to `topic`, under the key that the topic derives from it."""
 
     def count(self, event: str) -> None:
-        """Counts what is worth knowing, once it is committed: metric `service_events_total`, by service and event."""
+        """Counts an event, once it is committed, in `faust_orders_service_events_total` by service and event."""
 
     def schedule(self, key: str, at: datetime | None) -> None:
-        """Asks that the service's `on_timer` be called for `key` in this partition at `at` or soon after.
+        """Sets the timer of `key`: `on_timer` of the service is called for it at `at` or soon after.
 
-        One wish a key: a later one replaces it, `None` withdraws it.
+        A key has one timer. A later call replaces it, `None` cancels it.
         """
 
     def enqueue(self, effect: "SideEffect[M]", key: str, payload: M) -> None:
-        """Asks that `effect` be done once this is committed, at least once, whatever happens to the worker.
+        """Enqueues a side effect: performed after the commit, at least once, whatever happens to the worker.
 
-        One at a time under a key: a later one replaces what has not been done.
+        A key has one side effect at a time. A later call replaces one that is not performed yet.
         """
 
 
@@ -104,17 +146,20 @@ OnKey = Callable[[str, Context], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SideEffect(Generic[M]):
-    """Something a service does outside Kafka: a letter, a row in a database.
+    """Something that a service does outside Kafka: send an e-mail, insert a row into a database.
 
-    `perform` is given the key and the payload. It may be called again for what it has done already, and is to tell the
-    other side by the key. It raises `SideEffectRejected`; `Outage` if others would fare the same; or anything else to
-    be tried again. How it ended is decided like a message, with `on_done`, or with `on_rejected` and the reason, which
-    is also that it could not be done within `SIDE_EFFECT_TIMEOUT_S`.
-
-    `destination` names for a payload what may fail by itself: the domain of an address, say. Where several of a
-    destination have failed in a row, the others of it wait until one of them succeeds. Without it each key is one.
-
-    `concurrency` is how many of it a worker does at a time.
+    Arguments:
+        name: unique within the service.
+        model: model of the payload.
+        perform: called with key and payload. May be called again for the same key: the other side deduplicates by it.
+            Raises `SideEffectRejected` for good, `Outage` if every other side effect would fail as well, or any other
+            error to be retried.
+        on_done: processor of a side effect that succeeded.
+        on_rejected: processor of a side effect that was rejected, with the reason; also if it did not succeed within
+            `SIDE_EFFECT_TIMEOUT_S`.
+        destination: names what may fail by itself, such as the domain of an address. After several failures in a row
+            other side effects of the destination wait until one succeeds. Default: each key is its own.
+        concurrency: how many a worker performs at a time.
     """
 
     name: str
@@ -128,9 +173,12 @@ class SideEffect(Generic[M]):
 
 @dataclass(frozen=True, slots=True)
 class Input(Generic[M]):
-    """One topic a service consumes, and the processor of its messages.
+    """A topic that a service consumes, and the processor of its messages.
 
-    `on_tombstone` is called with the key of a message without value. A tombstone nobody takes is a dead letter.
+    Arguments:
+        topic: the topic.
+        processor: called with each message and a `Context`.
+        on_tombstone: called with the key of a message without value. Without it a tombstone is dead-lettered.
     """
 
     topic: Topic[M]
@@ -140,7 +188,24 @@ class Input(Generic[M]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Service:
-    """A service: what it consumes, holds and produces. Which services share a worker is decided by deployment."""
+    """A service: its inputs, outputs and state. Which services share a worker is a matter of deployment.
+
+    Arguments:
+        name: unique in the ecosystem; its tables begin with it.
+        inputs: topics and their processors.
+        outputs: topics that processors may send to.
+        tables: state.
+        on_timer: called with the key of a due timer.
+        side_effects: what processors may enqueue.
+
+    >>> from schemas.topics import ORDERS
+    >>> service = Service("printer", inputs=(Input(ORDERS, lambda order, ctx: None),), outputs=())
+    >>> [topic.name for topic in service.topics]
+    ['orders']
+    >>> Service("printer", (), (), tables=(Table("levels", ScheduledTimer),))
+    Traceback (most recent call last):
+    ValueError: table 'levels' of service 'printer' must be named 'printer-…'
+    """
 
     name: str
     inputs: tuple[Input[Any], ...]
@@ -155,31 +220,31 @@ class Service:
     def __post_init__(self) -> None:
         object.__setattr__(self, "timers", Table(f"{self.name}-timers", ScheduledTimer))
         object.__setattr__(self, "pending", Table(f"{self.name}-effects", PendingSideEffect))
-        # Nobody writes to it but who redrives its dead letters.
+        # Written by `orders dead-letters redrive` alone.
         redrive_topic = Topic(
             f"{self.name}-effects", RejectedSideEffect, lambda r: r.key, "operator", FORTNIGHT, pinned=True
         )
         object.__setattr__(self, "redrive_topic", redrive_topic)
         if self.side_effects:
-            object.__setattr__(self, "inputs", (*self.inputs, Input(redrive_topic, self._redo)))
+            object.__setattr__(self, "inputs", (*self.inputs, Input(redrive_topic, self._redrive)))
         for table in self.tables:
             if not table.name.startswith(f"{self.name}-"):
                 raise ValueError(f"table {table.name!r} of service {self.name!r} must be named '{self.name}-…'")
 
     @property
     def all_tables(self) -> tuple[Table[Any], ...]:
-        """Its tables, and those of its timers and effects if it uses any."""
+        """Its tables, and those of its timers and side effects if it has any."""
         timers = (self.timers,) if self.on_timer else ()
         pending = (self.pending,) if self.side_effects else ()
         return (*self.tables, *timers, *pending)
 
     @property
     def topics(self) -> tuple[Topic[Any], ...]:
-        """Every topic it consumes, each once."""
+        """The topics it consumes, each once."""
         return tuple(dict.fromkeys(i.topic for i in self.inputs))
 
-    def _redo(self, refused: RejectedSideEffect, ctx: Context) -> None:
-        effect = next((e for e in self.side_effects if e.name == refused.effect), None)
+    def _redrive(self, rejected: RejectedSideEffect, ctx: Context) -> None:
+        effect = next((e for e in self.side_effects if e.name == rejected.effect), None)
         if effect is None:
-            raise ValueError(f"service {self.name!r} has no effect {refused.effect!r}")
-        ctx.enqueue(effect, refused.key, effect.model.from_json(refused.payload))
+            raise ValueError(f"service {self.name!r} has no side effect {rejected.effect!r}")
+        ctx.enqueue(effect, rejected.key, effect.model.from_json(rejected.payload))

@@ -1,4 +1,4 @@
-"""The services of one worker, seen together: who consumes what, and what has to exist before it starts."""
+"""The topology of a worker: its services, with the topics, processors and tables of all of them."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +9,16 @@ from schemas.topics import Topic
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Topology:
-    """A composition of services. `group` names the consumer group, which depends on the composition."""
+    """The services of one worker. The composition of services names the consumer group.
+
+    >>> from runtime.model.service import Input, Service
+    >>> from schemas.topics import ORDERS
+    >>> topology = Topology((Service("b", (Input(ORDERS, print),), ()), Service("a", (), (ORDERS,))))
+    >>> topology.group
+    'a+b'
+    >>> list(topology.consumed), list(topology.written)
+    (['orders'], ['orders'])
+    """
 
     services: tuple[Service, ...]
     group: str = field(init=False)
@@ -44,5 +53,5 @@ class Topology:
 
     @property
     def topics(self) -> tuple[Topic[Any], ...]:
-        """Every topic the services read or write, each once."""
+        """The topics that the services consume or produce, each once."""
         return tuple({**self.consumed, **self.written}.values())

@@ -1,4 +1,4 @@
-"""Waiting for rows to change: any number of watchers a row, none left behind when one goes away."""
+"""Waiting for rows to change: any number of watches per row, all of them removed with their waiters."""
 
 import asyncio
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ from runtime.model.service import Table
 
 
 class Watch:
-    """Interest in one row. Level-triggered: a change that comes between `wait`s is not lost."""
+    """A watch on one row. A change between two calls of `wait` is not lost."""
 
     def __init__(self) -> None:
         self._touched = asyncio.Event()
@@ -18,7 +18,7 @@ class Watch:
         self._touched.set()
 
     async def wait(self, timeout: float) -> bool:
-        """Returns True at the next change, or False after `timeout` seconds without one."""
+        """Returns True at the next change, False after `timeout` seconds without one."""
         try:
             async with asyncio.timeout(timeout):
                 await self._touched.wait()
@@ -29,7 +29,7 @@ class Watch:
 
 
 class Watches:
-    """All interest in a worker's rows."""
+    """All watches of a worker."""
 
     def __init__(self) -> None:
         self._watches: dict[tuple[str, bytes], set[Watch]] = {}
@@ -51,14 +51,14 @@ class Watches:
                 del self._watches[row]
 
     def changed(self, table: str, rows: Mapping[bytes, bytes | None]) -> None:
-        """Touches whoever watches one of these rows."""
+        """Touches the watches of these rows."""
         if self._watches:
             for key in rows:
                 for watch in self._watches.get((table, key), ()):
                     watch.touch()
 
     def touch_all(self) -> None:
-        """Makes everybody look again: partitions came or went, or the worker stops."""
+        """Touches all watches: partitions were revoked or restored, or the worker stops."""
         for watches in self._watches.values():
             for watch in watches:
                 watch.touch()

@@ -1,1 +1,1 @@
-"""side_effects."""
+"""Side effects outside Kafka: scheduling, retries, circuit breakers, acknowledgement."""

@@ -1,4 +1,4 @@
-"""An attempt at a side effect, in a task of its own; and the repetition of what must succeed in the end."""
+"""Attempts at side effects, each in a task of its own; and retries of what must succeed in the end."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""Circuit breakers of side effects, and the pauses between attempts. Pure: the time is an argument."""
+"""Circuit breakers of side effects, and pauses between attempts. Pure: time is an argument."""
 
 from zlib import crc32
 

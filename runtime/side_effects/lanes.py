@@ -1,4 +1,4 @@
-"""Side effects that wait for one destination, and the order among destinations. Pure."""
+"""Queues of side effects by destination, and the order among them. Pure."""
 
 from collections import deque
 from collections.abc import Iterable

@@ -1,6 +1,6 @@
-"""Which side effect is attempted next: those that fail or take long must not hold up the others.
+"""Schedules attempts at side effects, so that failing and slow ones do not delay the others.
 
-Pure: what happens outside, and the time, are told. Seconds are of a clock that only goes forward.
+Pure: outcomes and the time are arguments. Seconds are those of a monotonic clock.
 """
 
 import heapq
@@ -16,36 +16,37 @@ TIMEOUT_S = 3 * 24 * 3600.0
 
 
 class AttemptScheduler:
-    """The side effects of one kind: which wait for their turn or their next attempt, and which are under way.
+    """The waiting and running side effects of one kind.
 
-    A failure gives its place up, and the next attempt follows after a pause that doubles. What never failed goes before
-    what did, destinations take turns, and what failed, or goes where others failed or took long, has half of the places
-    at most. A destination where several in a row failed gets one attempt at a time, of the newest first, until one
-    succeeds; so do all destinations during an outage. An attempt that takes longer than `SLOW_S` gives its place up as
-    well, unless twice as many are under way as there are places.
+    A failed one frees its place, and is retried after a pause that doubles. Those that never failed go first, and
+    destinations take turns; those that failed, or whose destination failed or was slow, have half of the places at
+    most. A destination with several failures in a row gets one attempt at a time, the newest first, until one
+    succeeds; so do all destinations during an outage. An attempt that takes longer than `SLOW_S` frees its place as
+    well, unless twice as many attempts run as there are places.
 
     Arguments:
-        name: tells its jitter from that of others.
-        places: attempts at a time.
+        name: seed of the jitter.
+        places: concurrent attempts.
         longest_s: seconds, the longest pause between two attempts of one.
-        timeout_s: seconds after which one that fails is given up.
+        timeout_s: seconds after which a failing one is given up.
     """
 
     FIRST_S = 0.5
-    """Shortest pause: a server that restarts, or is busy, often takes it the second time."""
+    """Seconds, the shortest pause: a server that restarts or is busy often accepts the second attempt."""
     MOST_FAILURES = 5
-    """In a row, of a destination. Fewer would hold up a large mail provider for some full mailboxes."""
+    """Failures in a row that open the circuit of a destination. Fewer would block a mail provider for a few full
+    mailboxes."""
     MOST_OUTAGES = 3
     LANE_S = 30.0
-    """Longest pause of a destination: for so long its recovery may go unnoticed. One attempt costs a server little."""
+    """Seconds, the longest pause of a destination: its recovery is noticed within it, at the cost of one attempt."""
     SLOW_S = 5.0
-    """Mail servers and databases answer within a second as a rule."""
+    """Seconds after which an attempt is slow: mail servers and databases usually answer within one."""
     GRACE_S = 600.0
-    """What is too old when it is loaded, after days without a worker, is tried for so long before it is given up."""
+    """Seconds for which one that is too old when it is loaded, after days without a worker, is still attempted."""
     MOST_REASON = 500
-    """Characters of a reason that are remembered."""
+    """Characters of a reason that are kept."""
     MOST_LANES = 1000
-    """So many destinations are remembered though nothing waits for them."""
+    """Idle destinations that are kept."""
 
     def __init__(
         self, name: str, places: int, longest_s: float = LONGEST_PAUSE_S, timeout_s: float = TIMEOUT_S
@@ -57,21 +58,21 @@ class AttemptScheduler:
         self._waiting: dict[Row, Entry] = {}
         self._running: dict[Row, Entry] = {}
         self._failed: dict[Row, Entry] = {}
-        """Those that failed and are still to be done, wherever they are."""
+        """Those that failed and have not succeeded since."""
         self._lanes: dict[str | None, Lane] = {}
         self._tidy_at = self.MOST_LANES
         self._fresh: deque[Lane] = deque()
-        """Lanes with something fresh, and nothing against them."""
+        """Lanes with fresh entries whose destination is healthy."""
         self._suspect: deque[Lane] = deque()
-        """Lanes with something due again, or something against them."""
+        """Lanes with entries to retry, or whose destination is not healthy."""
         self._later: list[tuple[float, int, Entry | Lane, bool]] = []
-        """When to look at an entry or a lane again; `True`: because its time is over."""
+        """When to check an entry or a lane again; `True`: because it times out."""
         self._order = itertools.count()
         self._over: list[Entry] = []
         self.outage = Circuit(self.MOST_OUTAGES, self.FIRST_S, name)
 
     def __len__(self) -> int:
-        """How many wait."""
+        """How many are waiting."""
         return len(self._waiting)
 
     @property
@@ -80,24 +81,24 @@ class AttemptScheduler:
 
     @property
     def failed_rows(self) -> Collection[Row]:
-        """Those that failed and are still to be done, those of partitions that may come back included."""
+        """Those that failed and have not succeeded since, also of partitions that may come back."""
         return self._failed.keys()
 
     @property
     def last_error(self) -> str:
-        """The last failure of what is still to be done, without personal data; empty if none has failed."""
+        """The last failure among them, without personal data; empty if none has failed."""
         if self.outage.open:
             return self.outage.error
         return max(self._failed.values(), key=lambda entry: entry.failed_at).error if self._failed else ""
 
     def oldest_at(self) -> float | None:
-        """When the oldest of those that wait was asked for."""
+        """When the oldest waiting one was enqueued."""
         return min((entry.asked_at for entry in self._waiting.values()), default=None)
 
-    # What is to be done.
+    # Waiting.
 
     def add(self, row: Row, destination: str | None, asked_at: float, now: float) -> None:
-        """Has one attempted. One that failed before goes on where it was."""
+        """Adds a side effect. One that failed before keeps its count of failures."""
         if row in self._waiting or row in self._running:
             return
         entry = self._failed.get(row) or Entry(row, destination, asked_at, known_at=now)
@@ -108,26 +109,26 @@ class AttemptScheduler:
             self._push(self._over_at(entry), entry, over=True)
 
     def remove(self, row: Row) -> None:
-        """It is no longer to be done, or something else is. What is under way stays so until it is `ended`."""
+        """Removes a side effect, or one that is replaced. A running one runs until it is `ended`."""
         self._failed.pop(row, None)
         self._waiting.pop(row, None)
 
     def clear(self) -> None:
-        """Forgets what waits, but not how it failed: it may come back."""
+        """Removes all waiting ones, and keeps their failures: they may come back."""
         self._waiting.clear()
         for lane in self._lanes.values():
             lane.drop()
 
     def forget(self, rows: Collection[Row]) -> None:
-        """Forgets how these failed, which are done elsewhere."""
+        """Forgets the failures of these, which another worker performs."""
         for row in rows:
             self._failed.pop(row, None)
 
-    # What is being done.
+    # Running.
 
     def begin(self, now: float) -> Row | None:
-        """The next one to attempt; it counts as under way from now on."""
-        self._pass(now)
+        """Starts the next attempt, if there is one: returns its row."""
+        self._apply_due(now)
         extra = self._extra
         if len(self._running) - extra >= self._places or not self.outage.allows(now, latest_of(self._running.values())):
             return None
@@ -143,19 +144,19 @@ class AttemptScheduler:
         return entry.row
 
     def over(self, now: float) -> Iterator[tuple[Row, str]]:
-        """Those that are given up without another attempt, and why; they count as under way from now on."""
-        self._pass(now)
+        """Starts those that time out without another attempt, and yields their rows and reasons."""
+        self._apply_due(now)
         while self._over and len(self._running) - self._extra < self._places:
             entry = self._over.pop()
             if self._waiting.get(entry.row) is entry:
-                reason = self._in_vain(entry)
+                reason = self._reason(entry)
                 entry.suspect = False
                 self._start(entry, now)
                 entry.answered = True
                 yield entry.row, reason
 
     def succeeded(self, row: Row, now: float) -> None:
-        """The other side has taken it, or refused it for good, so is there. It stays under way until it is `ended`."""
+        """The other side accepted it, or rejected it for good. It runs until it is `ended`."""
         entry = self._running.get(row)
         if entry is None:
             return
@@ -165,16 +166,16 @@ class AttemptScheduler:
         if not entry.slow:
             lane.slow = 0
         if self.outage.succeeded(now):
-            self._hurry(now, None)
+            self._make_due(now, None)
         if lane.circuit is not None and lane.circuit.succeeded(now):
-            self._hurry(now, lane)
+            self._make_due(now, lane)
         self._offer(lane, now)
 
     def failed(self, row: Row, error: str, now: float, outage_pause_s: float | None = None, reason: str = "") -> bool:
-        """An attempt failed. Returns whether it was the last one, its time being over.
+        """An attempt failed. Returns whether it was the last one before the timeout.
 
-        `error` is without personal data, `reason` all that was said. `outage_pause_s`, in seconds, is the longest pause
-        until the next look, if any other would have fared the same.
+        `error` is without personal data, `reason` is complete. `outage_pause_s`, in seconds, is the longest pause until
+        the next attempt, if every other side effect would have failed as well.
         """
         entry = self._running[row]
         entry.answered = True
@@ -196,7 +197,7 @@ class AttemptScheduler:
         return now >= self._over_at(entry)
 
     def ended(self, row: Row, now: float) -> None:
-        """It is under way no longer: its place is free. What is still to be done is to be added again."""
+        """Frees the place of an attempt. One that has to be repeated is added again."""
         entry = self._running.pop(row, None)
         if entry is not None:
             lane = self._lanes[entry.destination]
@@ -204,18 +205,18 @@ class AttemptScheduler:
             self._offer(lane, now)
 
     def wake_at(self, now: float) -> float | None:
-        """When to look again though nothing happens."""
+        """When to call `begin` again though nothing happens."""
         times = [self._later[0][0]] if self._later else []
         times += [entry.begun + self.SLOW_S for entry in self._running.values() if not entry.slow]
         if self._waiting and self.outage.retry_at > now:
             times.append(self.outage.retry_at)
         return min(times, default=None)
 
-    # Where each belongs.
+    # Queues.
 
     @property
     def _extra(self) -> int:
-        """How many of those under way have given their place up."""
+        """How many running attempts have freed their place."""
         return min(self._places, sum(entry.slow for entry in self._running.values()))
 
     def _start(self, entry: Entry, now: float) -> None:
@@ -227,8 +228,8 @@ class AttemptScheduler:
     def _over_at(self, entry: Entry) -> float:
         return max(entry.asked_at + self._timeout_s, entry.known_at + min(self.GRACE_S, self._timeout_s))
 
-    def _in_vain(self, entry: Entry) -> str:
-        """Why it waits, if not just for its turn. What was said of others is told without personal data."""
+    def _reason(self, entry: Entry) -> str:
+        """Why it waits, if not just for its turn. The errors of others come without personal data."""
         circuit = self._lanes[entry.destination].circuit
         if entry.failures:
             return entry.reason
@@ -239,8 +240,8 @@ class AttemptScheduler:
     def _push(self, at: float, thing: Entry | Lane, *, over: bool = False) -> None:
         heapq.heappush(self._later, (at, next(self._order), thing, over))
 
-    def _pass(self, now: float) -> None:
-        """Looks at what time has made of it."""
+    def _apply_due(self, now: float) -> None:
+        """Applies what is due by now: slow attempts, retries, timeouts."""
         for entry in self._running.values():
             if not entry.slow and now >= entry.begun + self.SLOW_S:
                 entry.slow = True
@@ -252,22 +253,22 @@ class AttemptScheduler:
             if isinstance(thing, Lane):
                 self._offer(thing, now)
             elif over:
-                self._look_whether_over(thing, now)
+                self._check_timeout(thing, now)
             elif self._waiting.get(thing.row) is thing:
                 self._put_back(thing, now)
 
-    def _look_whether_over(self, entry: Entry, now: float) -> None:
+    def _check_timeout(self, entry: Entry, now: float) -> None:
         entry.timed = False
         if self._waiting.get(entry.row) is not entry:
             return
-        if self._in_vain(entry):
+        if self._reason(entry):
             self._over.append(entry)
         else:  # it has its turn first
             entry.timed = True
             self._push(now + self.GRACE_S / 10, entry, over=True)
 
     def _put_back(self, entry: Entry, now: float) -> None:
-        """Into its lane, or what is to be looked at later."""
+        """Puts an entry into its lane, or schedules it for later."""
         lane = self._lane(entry.destination)
         if entry.failures and now < entry.due:
             self._push(entry.due, entry)
@@ -291,7 +292,7 @@ class AttemptScheduler:
         return lane
 
     def _offer(self, lane: Lane, now: float, *, tried: bool = False) -> None:
-        """Lines a lane up with the others, if it has anything that may be attempted now."""
+        """Queues a lane, if it has an entry that may be attempted now."""
         clear = lane.clear
         if clear and lane.fresh and not lane.in_fresh:
             lane.in_fresh = True
@@ -309,7 +310,7 @@ class AttemptScheduler:
 
     def _next_fresh(self) -> Entry | None:
         while self._fresh:
-            # During an outage the newest first, as in a lane of which several have failed.
+            # The newest first during an outage, as in a lane with an open circuit.
             newest = self.outage.open
             lane = self._fresh.pop() if newest else self._fresh.popleft()
             lane.in_fresh = False
@@ -328,15 +329,15 @@ class AttemptScheduler:
                 self._offer(lane, now)
                 continue
             while lane.again or (lane.fresh and not lane.clear):
-                # The newest first: the others had more time to show that they fail.
+                # The newest first: older ones had more time to fail.
                 entry = lane.fresh.pop() if lane.fresh and not lane.clear else lane.again.popleft()
                 entry.queued, entry.suspect = False, True
                 if self._waiting.get(entry.row) is entry:
                     return entry
         return None
 
-    def _hurry(self, now: float, lane: Lane | None) -> None:
-        """What failed with the others is due as soon as they succeed: after an outage (`None`), or of a lane."""
+    def _make_due(self, now: float, lane: Lane | None) -> None:
+        """Makes due what failed together with others that succeed now: after an outage (`None`), or of a lane."""
         for entry in self._failed.values():
             if self._waiting.get(entry.row) is not entry or entry.itself or entry.due <= now:
                 continue

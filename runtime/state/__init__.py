@@ -1,1 +1,1 @@
-"""Tables of services: stores, restore from changelogs, rows that expire."""
+"""State stores of services: RocksDB, restore from changelogs, TTL tables."""

@@ -1,4 +1,4 @@
-"""What a takeover asks of the broker: where to read on, and the state as the changelogs have it."""
+"""Restore: the offsets to continue from, and stores brought to the end of their changelogs."""
 
 import asyncio
 import logging
@@ -17,11 +17,10 @@ from runtime.state.stores import Store
 log = logging.getLogger(__name__)
 
 SURE_S = 3.0
-"""Seconds for which a log may seem to end before a position in it: a leader that was just elected does not know at once
-how far its followers are."""
+"""Seconds for which a log may seem to end too early: a new leader does not know at once how far its followers are."""
 
 Progress = Callable[[int, int], None]
-"""Told how many records were applied since the last call, and how many offsets are left to read."""
+"""Called with the records applied since the last call, and the offsets left to read."""
 
 
 class ChangelogRow(Protocol):
@@ -38,48 +37,48 @@ class ChangelogRow(Protocol):
 
     @property
     def last_offset(self) -> int | None:
-        """Of one that cannot be made out, the last offset for which it stands."""
+        """Last offset of a range of unreadable records; `None` for a readable record."""
 
 
 class Reading(Protocol):
-    """Partitions being read, committed records only."""
+    """A running read of partitions, committed records only."""
 
     async def rows(self) -> Mapping[TopicPartition, Sequence[ChangelogRow]]:
-        """What has come, perhaps nothing. Waits for it, a fraction of a second."""
+        """Fetched records, perhaps none. Waits for a fraction of a second."""
 
     def positions(self) -> Offsets:
-        """Next offset to read of each partition: behind the markers of transactions too, which are no records."""
+        """The next offset to read of each partition; past transaction markers."""
 
 
 class LogReader(Protocol):
-    """The requests of a takeover. All wait out what passes by itself, a leader that moves say, and raise `KafkaError`
-    for the rest."""
+    """The requests of a restore. They retry passing errors, such as a moving leader, and raise other `KafkaError`s."""
 
     async def stable_commits(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, Commit | None]:
-        """What the group committed, `None` for never; waits until no transaction in flight could still move it."""
+        """The committed offsets of the group, once no transaction in flight can change them; `None` if there is
+        none."""
 
     async def log_ids(self, topics: Collection[str]) -> LogIds:
-        """The ids of the topics' logs, as far as the broker tells them."""
+        """Log ids of topics, as far as the broker supports them."""
 
     async def log_starts(self, partitions: Collection[TopicPartition]) -> Offsets:
-        """The offset of the first record that is still kept."""
+        """Log start offsets."""
 
     async def log_ends(self, partitions: Collection[TopicPartition], *, committed: bool) -> Offsets:
-        """The offset behind the last record; with `committed`, behind the last before which no transaction is open."""
+        """Log end offsets; with `committed`, last stable offsets."""
 
     def reading(self, positions: Offsets) -> AbstractAsyncContextManager[Reading]:
-        """Reads these partitions from there on."""
+        """Reads these partitions from these offsets."""
 
 
 class Restorer:
-    """Offsets and changelogs, as whoever takes partitions over needs them.
+    """Finds the offsets to continue from, and restores stores from their changelogs.
 
     Arguments:
-        broker: asked for all of it.
-        lost: told of positions that the broker no longer has.
-        changelogs: of the tables whose partitions are taken over along with the inputs.
-        notes: what is to be committed with an offset of each partition. Set here at each takeover.
-        partitions: how many the changelogs have; an input may have been given more.
+        broker: reads offsets and changelogs.
+        lost: reports positions that the broker no longer has.
+        changelogs: changelogs of the tables that are restored along with the inputs.
+        notes: metadata to commit with the offset of each partition. Set here at each restore.
+        partitions: partitions of the changelogs; an input may have more.
     """
 
     POLL_S = 0.05
@@ -100,9 +99,9 @@ class Restorer:
         self._partitions = partitions
 
     async def committed(self, partitions: Collection[TopicPartition]) -> Offsets:
-        """Where to read on: behind what the group committed, or at the start of the log.
+        """The next offset to read of each partition: the committed one, or the log start.
 
-        What lies between the two if the broker no longer has it is reported as lost. Raises `RecordsLost`.
+        Records between the two are reported as lost. Raises `RecordsLost`.
         """
         commits = await self._broker.stable_commits(partitions)
         offsets = {tp: None if commit is None else commit.offset for tp, commit in commits.items()}
@@ -126,7 +125,7 @@ class Restorer:
         return result
 
     def _note(self, partitions: Collection[TopicPartition], noted: Mapping[TopicPartition, Note], ids: LogIds) -> None:
-        """Finds the logs that were made anew, and what is to be noted from now on."""
+        """Finds the topics that were recreated, and the metadata to commit from now on."""
         last = latest(noted)
         self._anew = {
             TopicPartition(topic, partition)
@@ -140,8 +139,8 @@ class Restorer:
                 self._notes[tp] = str(Note.of(turn, tp.topic, ids))
 
     async def _known(self, offsets: Mapping[TopicPartition, int | None]) -> set[int]:
-        """Partitions without any committed offset though there is state: the group was away for longer than its offsets
-        are kept, or they were deleted."""
+        """Partitions with state but without any committed offset: it expired while the group was away, or was
+        deleted."""
         bare = {tp.partition for tp in offsets} - {tp.partition for tp, at in offsets.items() if at is not None}
         if self._partitions is not None:
             bare = {p for p in bare if p < self._partitions}
@@ -151,20 +150,15 @@ class Restorer:
         ends = await self._broker.log_ends(asked, committed=False)
         found = {tp.partition for tp, end in ends.items() if end}
         if found:
-            log.warning(
-                "committed offsets are gone, inputs are read again from their start partitions=%s", sorted(found)
-            )
+            log.warning("committed offsets are gone, reading inputs from the start partitions=%s", sorted(found))
         return found
 
     async def ends(self, partitions: Collection[TopicPartition]) -> Offsets:
-        """The offset behind the last record, whether it is committed or not."""
+        """Log end offsets, open transactions included."""
         return await self._broker.log_ends(partitions, committed=False)
 
     async def restore(self, stores: Mapping[TopicPartition, Store], progress: Progress) -> None:
-        """Brings every store, named by its changelog partition, to the end of its changelog.
-
-        Waits until no transaction is open there.
-        """
+        """Brings every store to the end of its changelog partition, once no transaction is open there."""
         ends = await self._settled_ends(stores)
         if short(ends, needed := needed_by(stores)):
             await sure_ends(self._broker, needed, ends)
@@ -179,10 +173,10 @@ class Restorer:
                 await self._read(reading, stores, todo, progress)
         for tp, store in stores.items():
             if ends[tp]:
-                store.is_complete(ends[tp] - 1)  # markers of transactions end it, and no record tells so
+                store.is_complete(ends[tp] - 1)  # past the transaction markers at its end
 
     async def _settled_ends(self, partitions: Collection[TopicPartition]) -> Offsets:
-        """The ends of the changelogs once no transaction is open there: only their owner writes, and that is over."""
+        """Log end offsets of changelogs once no transaction is open: only the owner writes, and there is none now."""
         while True:
             stable = await self._broker.log_ends(partitions, committed=True)
             if stable == await self._broker.log_ends(partitions, committed=False):
@@ -203,13 +197,13 @@ class Restorer:
             for tp in [tp for tp, end in todo.items() if at[tp] >= end]:
                 del todo[tp]
             tell(applied, sum(end - at[tp] for tp, end in todo.items()))
-            await asyncio.sleep(0)  # rows that have come already are had without waiting, and others want to run
+            await asyncio.sleep(0)  # `rows` returns buffered records without yielding
 
 
 async def report_unreadable(
     fetched: Mapping[TopicPartition, Sequence[ChangelogRow]], lost: LossReporter, path: LossPath
 ) -> None:
-    """Reports the rows that cannot be made out, and returns when that is kept. Raises `RecordsLost`."""
+    """Reports unreadable rows, and returns when the report is durable. Raises `RecordsLost`."""
     for tp, rows in fetched.items():
         ranges = list[tuple[int, int]]()
         for row in rows:
@@ -223,7 +217,7 @@ async def report_unreadable(
 
 
 def apply(store: Store, rows: Sequence[ChangelogRow]) -> None:
-    """Brings a store to the last of these rows of its changelog. One that cannot be made out has no key."""
+    """Applies changelog records to a store. Unreadable ones have no key."""
     last = rows[-1]
     behind = last.offset if last.last_offset is None else last.last_offset
     store.apply({r.key: r.value for r in rows if r.key is not None}, behind)
@@ -238,12 +232,18 @@ async def positions_of(
     path: LossPath,
     anew: Collection[TopicPartition] = (),
 ) -> Offsets:
-    """Where to read on in each store's changelog. Clears stores that cannot be of this changelog.
+    """The next offset to read of each store's changelog. Clears stores that belong to another changelog.
 
-    `ids` are those of the changelogs; `anew` are the ones that were made anew since the group committed something, as
-    far as the store itself does not know better.
-    What the changelog no longer has is reported as lost, and that is kept, before anything is cleared. Raises
-    `RecordsLost`.
+    Lost records are reported, durably, before a store is cleared. Raises `RecordsLost`.
+
+    Arguments:
+        stores: by changelog partition.
+        starts: log start offsets.
+        ends: log end offsets.
+        ids: log ids of the changelogs.
+        lost: reports lost records.
+        path: for the report.
+        anew: changelogs recreated since the last commit of the group; a store with a matching log id knows better.
     """
     found: dict[TopicPartition, tuple[Position, bool]] = {}
     for tp, store in stores.items():
@@ -257,7 +257,9 @@ async def positions_of(
     for tp, store in stores.items():
         at, fits = found[tp]
         if not fits:
-            log.warning("store is not of this changelog, rebuilding changelog=%s partition=%d", tp.topic, tp.partition)
+            log.warning(
+                "store belongs to another changelog, rebuilding changelog=%s partition=%d", tp.topic, tp.partition
+            )
             store.clear()
         elif store.stale:
             log.warning("store is too old, rebuilding changelog=%s partition=%d", tp.topic, tp.partition)
@@ -270,17 +272,17 @@ async def positions_of(
 
 
 def needed_by(stores: Mapping[TopicPartition, Store]) -> Offsets:
-    """Where each changelog has to end at the least, by what its store holds."""
+    """The least log end offset of each changelog, by the contents of its store."""
     return {tp: store.offset + 1 for tp, store in stores.items() if store.offset is not None}
 
 
 def short(ends: Offsets, needed: Offsets) -> list[TopicPartition]:
-    """The partitions whose log ends before the offset that is needed."""
+    """The partitions whose log ends before the needed offset."""
     return [tp for tp, offset in needed.items() if ends[tp] < offset]
 
 
 async def sure_ends(broker: LogReader, needed: Offsets, ends: Offsets) -> Offsets:
-    """The ends, asked for again for up to `SURE_S` as long as one is before the offset that is needed."""
+    """Log end offsets, read again for up to `SURE_S` while one is less than needed."""
     ends = dict(ends)
     until = elapsed_s() + SURE_S
     while (missing := short(ends, needed)) and elapsed_s() < until:

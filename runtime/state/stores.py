@@ -1,4 +1,4 @@
-"""Where the rows of the tables are kept: one store per table and partition. In memory here, on disk in `rocks`."""
+"""State stores: one per table and partition. In memory here, on disk in `rocks`."""
 
 from collections.abc import Iterator, Mapping
 from typing import Protocol
@@ -8,7 +8,7 @@ Rows = Mapping[bytes, bytes | None]
 
 
 class Store(Protocol):
-    """The rows of one table in one partition, and how much of the changelog they hold."""
+    """The rows of one table in one partition, and the changelog offset that they include."""
 
     @property
     def offset(self) -> int | None:
@@ -16,27 +16,27 @@ class Store(Protocol):
 
     @property
     def log_id(self) -> str | None:
-        """The changelog's id, as it was noted; `None` for a store that was cleared since, or never noted it."""
+        """Id of the changelog of these rows; `None` if it was never stored, or the store was cleared since."""
 
     def note_log(self, log_id: str) -> None:
-        """Notes of which changelog the store is."""
+        """Stores the id of the changelog."""
 
     def get(self, key: bytes) -> bytes | None: ...
 
     def items(self) -> Iterator[tuple[bytes, bytes]]: ...
 
     def apply(self, rows: Rows, offset: int) -> None:
-        """Writes rows and offset in one step: after a crash both are there or neither."""
+        """Writes rows and offset atomically: after a crash both are there or neither."""
 
     def is_complete(self, offset: int) -> None:
-        """Notes that the store holds at this moment all that its changelog tells, which ends at `offset`."""
+        """Marks the store as complete now: it includes its changelog up to `offset`, the last one."""
 
     @property
     def stale(self) -> bool:
-        """Whether the store was last complete so long ago that its changelog may have forgotten deletions since."""
+        """Whether the store was last complete so long ago that its changelog may have dropped tombstones since."""
 
     def clear(self) -> None:
-        """Forgets all rows and the offset."""
+        """Deletes all rows and the offset."""
 
     def close(self) -> None: ...
 

@@ -1,7 +1,7 @@
-"""Rows that are kept for a while and then forgotten, however many there are.
+"""Tables whose rows expire, however many there are.
 
-A timer for each would cost a second row and a place in the calendar for days. So the rows of one hour are a chain, each
-naming the one remembered before it, and only the hour has a row and a timer: forgetting walks down the chain.
+A timer per row would cost a second row, and memory for days. So the rows of an hour form a chain, each naming the one
+before it, and only the hour has a row and a timer. Expiry walks down the chain.
 """
 
 from datetime import timedelta
@@ -11,22 +11,22 @@ from runtime.model.service import Context, Table
 from schemas.wire import Message
 
 KEPT = timedelta(days=7)
-"""As long as verdicts stay on `order-validations`: after that nobody finds the earlier one there either."""
+"""Time to live. As long as `order-validations` keeps verdicts: after that their first verdict is gone there as well."""
 
 STEP = 500
-"""Rows forgotten at a time: an hour with a million of them must not hold up a batch."""
+"""Rows that expire in one batch: an hour with a million of them must not delay a commit."""
 
 _HOUR = timedelta(hours=1).total_seconds()
 
 
 class ExpiringRow(Message):
-    """A row that is kept for a while. `before` is the key of the one remembered before it in the same hour."""
+    """A row that expires. `before` is the key of the row added before it in the same hour."""
 
     before: str | None = None
 
 
 class Hour(Message):
-    """The end of an hour's chain: the key of the row remembered last."""
+    """The head of an hour's chain: the key of the row added last."""
 
     last: str
 
@@ -35,9 +35,9 @@ R = TypeVar("R", bound=ExpiringRow)
 
 
 class TtlTable(Generic[R]):
-    """A table whose rows are forgotten `KEPT` after they were remembered, and within an hour of that.
+    """A table whose rows expire `KEPT` after they were added, give or take an hour.
 
-    Its service lists both `tables`, and calls `forget` when woken.
+    The service lists both `tables`, and calls `forget` from its `on_timer`.
     """
 
     def __init__(self, name: str, model: type[R]) -> None:
@@ -52,7 +52,7 @@ class TtlTable(Generic[R]):
         return ctx.get(self.rows, key)
 
     def remember(self, ctx: Context, key: str, row: R) -> R:
-        """Keeps `row` from now on. Once a key: a row in two chains would cut one of them short."""
+        """Adds `row`. Once per key: a row in two chains would break one of them."""
         number = int(ctx.now.timestamp() // _HOUR)
         hour = ctx.get(self.hours, str(number))
         if hour is None:
@@ -64,7 +64,7 @@ class TtlTable(Generic[R]):
         return row
 
     def forget(self, hour: str, ctx: Context) -> list[tuple[str, R]]:
-        """Deletes rows of an hour whose time has come, asks to be woken for the rest, returns what was deleted."""
+        """Deletes up to `STEP` expired rows of an hour, sets a timer for the others, and returns the deleted rows."""
         forgotten: list[tuple[str, R]] = []
         end = ctx.get(self.hours, hour)
         key = end.last if end else None
@@ -73,7 +73,7 @@ class TtlTable(Generic[R]):
             if row is not None:
                 ctx.delete(self.rows, key)
                 forgotten.append((key, row))
-            # A chain only breaks where two workers may write at once (at least once): what lies beyond stays.
+            # A chain breaks only where two workers write at once (at least once). Rows beyond the break stay.
             key = row.before if row is not None else None
         if key is None:
             ctx.delete(self.hours, hour)
@@ -84,9 +84,9 @@ class TtlTable(Generic[R]):
 
 
 class Deduplication:
-    """Which messages a service has seen already: those of an outbox, say, which may be written more than once.
+    """Deduplicates messages by an id: those of an outbox, say, which may be written more than once.
 
-    Its service lists `tables`, and calls `forget` when woken.
+    The service lists `tables`, and calls `forget` from its `on_timer`.
     """
 
     def __init__(self, name: str) -> None:
@@ -97,7 +97,7 @@ class Deduplication:
         return self._memory.tables
 
     def first(self, ctx: Context, event_id: str) -> bool:
-        """Whether `event_id` is seen for the first time within `KEPT`, under this key's partition."""
+        """Whether `event_id` comes for the first time within `KEPT`, in the partition of the context."""
         if self._memory.get(ctx, event_id) is not None:
             return False
         self._memory.remember(ctx, event_id, ExpiringRow())

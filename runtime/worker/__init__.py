@@ -1,1 +1,1 @@
-"""A worker put together from its parts, and the process that it runs in."""
+"""A worker assembled from its parts, and the process that it runs in."""

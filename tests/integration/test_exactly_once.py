@@ -118,7 +118,8 @@ async def test_a_batch_whose_partitions_another_member_took_leaves_nothing_visib
     written = [r for r in await deployment.records(ORDERS.name, committed=False) if b"VALIDATED" in (r.value or b"")]
     second = await deployment.start(name="w1", ready=False, **short)
     await until(
-        lambda: first._member.engine.rebalance._membership.generation > generation, "the partitions are being taken over"
+        lambda: first._member.engine.rebalance._membership.generation > generation,
+        "the partitions are being taken over",
     )
     visible = [r for r in await deployment.records(ORDERS.name) if b"VALIDATED" in (r.value or b"")]
     released.set()

@@ -262,7 +262,7 @@ def effects_not_loaded():
 @planted()
 def effect_noted_before_it_is_done():
     """That an effect is done is decided before it is: a crash in between loses it."""
-    perform, noted = Attempt._perform, SideEffects._noted
+    perform, noted = Attempt._perform, SideEffects._commit_acknowledgement
 
     async def later(self):
         pass
@@ -271,7 +271,7 @@ def effect_noted_before_it_is_done():
         await noted(self, row, attempt)
         await perform(attempt)
 
-    with patch.object(Attempt, "_perform", later), patch.object(SideEffects, "_noted", noted_first):
+    with patch.object(Attempt, "_perform", later), patch.object(SideEffects, "_commit_acknowledgement", noted_first):
         yield
 
 

@@ -46,13 +46,13 @@ def run(seed, *, exactly_once):
     seen = defaultdict(set)
     process = BatchProcessor.process
 
-    def noted(self, taken, *arguments):
-        for record in taken.records:
+    def noted(self, polled, *arguments):
+        for record in polled.records:
             if record.unreadable is None:
                 seen[self.topology.group, record.topic, record.partition].add(record.offset)
-        return decide(self, taken, *arguments)
+        return process(self, polled, *arguments)
 
-    with patch.object(BatchProcessor, "decide", noted):
+    with patch.object(BatchProcessor, "process", noted):
         return Losing(lossy(seed, exactly_once=exactly_once)).run(), seen
 
 

@@ -1,10 +1,31 @@
-"""The examples do what they say."""
+"""The examples in docstrings and in `examples/` do what they say."""
 
 import doctest
 
+import pytest
+
+import runtime.model.service
+import runtime.model.topology
+import runtime.testing
 from examples import minimal_service
 
 
 def test_the_minimal_service_greets_each_validated_order_once():
     results = doctest.testmod(minimal_service, raise_on_error=True)
     assert results.attempted == 6
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        (runtime.model.service, {"", "Table", "Context", "Service"}),
+        (runtime.model.topology, {"Topology"}),
+        (runtime.testing, {"TopologyTestDriver"}),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_the_public_door_is_explained_by_examples_that_run(module, names):
+    found = {test.name.removeprefix(module.__name__).lstrip("."): test for test in doctest.DocTestFinder().find(module)}
+    assert names <= {name for name, test in found.items() if test.examples}
+    for test in found.values():
+        doctest.DebugRunner().run(test)

@@ -23,9 +23,9 @@ def test_a_batch_that_is_refused_says_nothing_of_its_messages_which_are_sent_sin
     assert limits.singly("orders")
     assert not limits.singly("others")
     assert not limits
-    assert limits.lessons == 1
+    assert limits.revision == 1
     limits.refused("orders", [10, 2000])
-    assert limits.lessons == 1, "nothing new"
+    assert limits.revision == 1, "nothing new"
 
 
 def test_a_message_that_is_refused_alone_is_more_than_its_topic_takes():
@@ -33,12 +33,12 @@ def test_a_message_that_is_refused_alone_is_more_than_its_topic_takes():
     limits.refused("orders", [2000])
     limits.check("orders", 1999)
     limits.check("others", 10**6)
-    with pytest.raises(MessageTooLarge, match=r"2000 bytes to orders, which takes no more than 1999"):
+    with pytest.raises(MessageTooLarge, match=r"2000 bytes to orders, which accepts 1999 at most"):
         limits.check("orders", 2000)
     limits.refused("orders", [1500])
-    assert (limits.most("orders"), limits.lessons) == (1499, 2)
+    assert (limits.most("orders"), limits.revision) == (1499, 2)
     limits.refused("orders", [1600])
-    assert (limits.most("orders"), limits.lessons) == (1499, 2)
+    assert (limits.most("orders"), limits.revision) == (1499, 2)
 
 
 @pytest.mark.parametrize("what", ["message", "row", "neither"])

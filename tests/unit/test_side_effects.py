@@ -101,7 +101,7 @@ class Shelf:
 
     async def idle(self):
         async with asyncio.timeout(60):
-            while self.side_effects._doing or self.side_effects._noting or len(self.side_effects):
+            while self.side_effects._running or self.side_effects._acknowledging or len(self.side_effects):
                 await asyncio.sleep(0.001)
 
 
@@ -218,7 +218,7 @@ async def test_what_is_irrevocable_is_waited_for_and_noted_and_nothing_else_is_b
     shelf.ask("jug", 3)
     finishing = asyncio.create_task(shelf.side_effects.finish(10))
     async with asyncio.timeout(60):
-        while "cup" in {row.key for row in shelf.side_effects._doing}:
+        while "cup" in {row.key for row in shelf.side_effects._running}:
             await asyncio.sleep(0.001)
     assert not finishing.done()
     shelf.answer.set()
@@ -286,7 +286,7 @@ async def test_what_is_irrevocable_is_stopped_once_its_partition_is_somebody_els
     shelf.answer.clear()
     shelf.ask("mug", 1)
     await shelf.taken(1)
-    [doing] = shelf.side_effects._doing.values()
+    [doing] = shelf.side_effects._running.values()
     shelf.side_effects.suspend()
     await asyncio.sleep(0.01)
     assert not doing.task.done()
@@ -337,7 +337,7 @@ async def test_no_more_than_so_many_at_once(narrow):
     shelf.gate.clear()
     for n in range(5):
         shelf.ask(f"mug{n}", n)
-    assert len(shelf.side_effects._doing) == 2
+    assert len(shelf.side_effects._running) == 2
     shelf.gate.set()
     await shelf.idle()
 
@@ -364,7 +364,7 @@ async def test_a_side_that_does_not_answer_holds_up_its_own_service_only(shelf):
             await asyncio.sleep(0.001)
 
     assert (set(done), shelf.done) == ({"cup"}, [])
-    assert len(shelf.side_effects._doing) <= 17
+    assert len(shelf.side_effects._running) <= 17
 
 
 async def test_any_number_that_fail_hold_up_nobody_else_and_are_seen(shelf, caplog):
@@ -376,9 +376,10 @@ async def test_any_number_that_fail_hold_up_nobody_else_and_are_seen(shelf, capl
             shelf.ask(f"mug{n}", n)
         await shelf.taken(50)
         async with asyncio.timeout(60):
-            while len(shelf.side_effects) > 500 or shelf.side_effects._noting or not shelf.dead <= set(shelf.begun):
+            effects = shelf.side_effects
+            while len(effects) > 500 or effects._acknowledging or not shelf.dead <= set(shelf.begun):
                 await asyncio.sleep(0.001)
-            while (seen := shown(shelf.side_effects)["keeper"])["waiting"] + seen["running"] != 500:
+            while (seen := shown(effects)["keeper"])["waiting"] + seen["running"] != 500:
                 await asyncio.sleep(0.001)  # of some it is being noted that they are done
 
     assert seen["last_error"] == "PUT 450"
@@ -447,7 +448,7 @@ async def test_a_takeover_does_not_begin_all_failures_anew(shelf, monkeypatch):
     shelf.dead = {"mug"}
     shelf.ask("mug", 1)
     async with asyncio.timeout(60):
-        while shelf.side_effects._doing or not shelf.begun:
+        while shelf.side_effects._running or not shelf.begun:
             await asyncio.sleep(0.001)
     for stays in (True, False):
         shelf.side_effects.suspend()
