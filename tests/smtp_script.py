@@ -27,7 +27,7 @@ class Script:
         self.commands = []
         self.attempts = Counter()
         """RCPT commands by recipient."""
-        self.letters = []
+        self.emails = []
         """Pairs of recipient and content."""
         self.open = self.connections = self.most_open = 0
         self.failures = defaultdict(list)
@@ -36,7 +36,7 @@ class Script:
 
     @property
     def recipients(self):
-        return [to for to, _ in self.letters]
+        return [to for to, _ in self.emails]
 
     @asynccontextmanager
     async def serving(self, port=0):
@@ -82,32 +82,32 @@ class Script:
             if verb == "RCPT":
                 to = command.partition("<")[2].rpartition(">")[0]
                 self.attempts[to] += 1
-            said = await self._answer(writer, verb, command, good.get(verb, "250 OK"))
-            if said is None or verb == "QUIT":
+            reply = await self._answer(writer, verb, command, good.get(verb, "250 OK"))
+            if reply is None or verb == "QUIT":
                 return
-            if verb == "STARTTLS" and said.startswith("220") and self.tls is not None:
+            if verb == "STARTTLS" and reply.startswith("220") and self.tls is not None:
                 await writer.start_tls(self.tls)
-            if verb == "DATA" and said.startswith("3"):
+            if verb == "DATA" and reply.startswith("3"):
                 content = await reader.readuntil(b"\r\n.\r\n")
-                said = await self._answer(writer, "content", to, "250 2.0.0 taken")
-                if said is None:
+                reply = await self._answer(writer, "content", to, "250 2.0.0 taken")
+                if reply is None:
                     return
-                if said.startswith("2"):
-                    self.letters.append((to, content))
+                if reply.startswith("2"):
+                    self.emails.append((to, content))
 
     async def _answer(self, writer, step, command, good):
-        """What was said; `None` when the connection is to be closed."""
-        said = self.answers.get(step, good)
-        if callable(said):
-            said = said(command)
-            if asyncio.iscoroutine(said):
-                said = await said
-            said = good if said is None else said
-        if said == HANG:
+        """The reply; `None` when the connection is to be closed."""
+        reply = self.answers.get(step, good)
+        if callable(reply):
+            reply = reply(command)
+            if asyncio.iscoroutine(reply):
+                reply = await reply
+            reply = good if reply is None else reply
+        if reply == HANG:
             await self._over.wait()
             return None
-        if said == CUT:
+        if reply == CUT:
             return None
-        writer.write(said.encode() + b"\r\n")
+        writer.write(reply.encode() + b"\r\n")
         await writer.drain()
-        return None if said.startswith("421") else said
+        return None if reply.startswith("421") else reply

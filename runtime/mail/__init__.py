@@ -1,1 +1,1 @@
-"""E-mails: composed and sent by SMTP."""
+"""E-mail: composition of messages, and an SMTP client with a connection pool."""

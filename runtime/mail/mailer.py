@@ -1,4 +1,4 @@
-"""Sending letters by SMTP: a few connections, used again for letters that follow soon, made anew when they break."""
+"""Sends e-mails by SMTP over a small pool of connections, which are reused and replaced when they break."""
 
 import asyncio
 import logging
@@ -17,56 +17,55 @@ log = logging.getLogger(__name__)
 
 
 class SmtpMailer:
-    """Sends letters through the SMTP server of the settings. Its `send` is what an effect does."""
+    """Sends e-mails through the SMTP server of the settings. `send` executes a side effect."""
 
     AT_ONCE = 4
-    """Letters at a time. Providers let a client have 5 to 20 connections, all its workers together."""
+    """E-mails in flight. Providers allow a client 5 to 20 connections, for all its workers together."""
     CONNECTIONS = 2 * AT_ONCE
-    """At the most, with those that take long: see `runtime/side_effects/scheduler.py`."""
+    """Connections at most, slow ones included (`runtime/side_effects/scheduler.py`)."""
     IDLE_S = 30.0
-    """After which an unused connection is not trusted any more; servers close them after minutes."""
+    """Seconds after which an unused connection is closed; servers close them after minutes."""
     FEWER_S = 60.0
-    """For so long it makes do with the connections it has, after the server did not take one more."""
+    """Seconds without a further connection after the server has rejected one."""
     FREED_S = 2.0
-    """For so long one of them is waited for. All may be with recipients that nobody answers for: then one more is
-    tried, as the server may take it again."""
+    """Seconds to wait for a free connection. After that another one is tried even so: all may be blocked by slow
+    recipients, and the server may accept it now."""
     TRUSTED_S = 3600.0
-    """For so long after the server took a recipient, its policy is not held to refuse all of them."""
+    """Seconds after an accepted recipient during which a rejection by policy concerns a recipient, not our login."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._idle: list[SmtpConnection] = []
         self._open = 0
-        self._most = self.CONNECTIONS
+        self._max_open = self.CONNECTIONS
         self._fewer_until = 0.0
         self._freed = asyncio.Event()
         self._accepted_at = float("-inf")
         self._name: str | None = None
 
     async def send(self, key: str, message: EmailMessage) -> None:
-        """Returns when the server has taken the letter, which has a sender, a Message-ID and one recipient.
+        """Returns when the server has accepted the e-mail, which has one sender, one recipient and a Message-ID.
 
-        Raises `SideEffectRejected` if it never will; `PutOff` if it does not take this one now; `Outage` if it takes
-        none.
+        Raises `SideEffectRejected` for good, `SideEffectDeferred` for this e-mail now, `Outage` for all e-mails now.
         """
         envelope = Envelope.of(message)
         while True:
             connection = await self._connection()
-            used_before = connection.letters > 0
+            reused = connection.attempts > 0
             try:
                 await self._send(connection, envelope)
             except SideEffectError:
-                if used_before and connection.dropped:
-                    continue  # it had been open for too long, or others were refused on it: that says nothing of this
+                if reused and connection.dropped:
+                    continue  # the cause is the connection: it was open for too long, or had too many rejections
                 raise
             finally:
-                self._give_back(connection)
-            log.debug("letter sent key=%s", key)
+                self._release(connection)
+            log.debug("e-mail sent key=%s", key)
             return
 
     @asynccontextmanager
-    async def opened(self, _: Host) -> AsyncIterator[None]:
-        """Hangs up at the end."""
+    async def lifespan(self, _: Host) -> AsyncIterator[None]:
+        """Closes the connections at the end of the block."""
         try:
             yield
         finally:
@@ -78,10 +77,10 @@ class SmtpMailer:
     async def _send(self, connection: SmtpConnection, envelope: Envelope) -> None:
         utf8, eight_bit = envelope.needs_utf8, connection.offers("8BITMIME")
         if utf8 and not connection.offers("SMTPUTF8"):
-            raise SideEffectRejected("an address beyond ASCII, and the server does not know SMTPUTF8", "no SMTPUTF8")
-        content, most = envelope.content(utf8=utf8, eight_bit=eight_bit), connection.most_bytes
-        if most is not None and len(content) > most:
-            raise SideEffectRejected(f"the letter has {len(content)} bytes, the server takes {most}", "too large")
+            raise SideEffectRejected("an address beyond ASCII, and the server lacks SMTPUTF8", "no SMTPUTF8")
+        content, limit = envelope.content(utf8=utf8, eight_bit=eight_bit), connection.max_bytes
+        if limit is not None and len(content) > limit:
+            raise SideEffectRejected(f"the e-mail has {len(content)} bytes, the server accepts {limit}", "too large")
         options = [f"SIZE={len(content)}"] if connection.offers("SIZE") else []
         options += ["BODY=8BITMIME"] if eight_bit else []
         options += ["SMTPUTF8"] if utf8 else []
@@ -93,10 +92,10 @@ class SmtpMailer:
                 self._accepted_at = elapsed_s()
 
     async def _connection(self) -> SmtpConnection:
-        """One that is open, or the next that is given back, or a new one. Raises `Outage`."""
+        """An idle connection, the next released one, or a new one. Raises `Outage`."""
         until = elapsed_s() + self._settings.smtp_timeout_s
         while True:
-            await self._freed_one(min(until, elapsed_s() + self.FREED_S))
+            await self._wait_for_free(min(until, elapsed_s() + self.FREED_S))
             if self._idle:
                 return self._idle.pop()
             if self._open < self.CONNECTIONS:
@@ -107,36 +106,36 @@ class SmtpMailer:
                     self._close(None)
                     if not isinstance(error, Outage) or not self._open or elapsed_s() >= until:
                         raise
-                    self._most, self._fewer_until = self._open, elapsed_s() + self.FEWER_S
+                    self._max_open, self._fewer_until = self._open, elapsed_s() + self.FEWER_S
             elif elapsed_s() >= until:
-                raise Outage("all connections are taken", "no connection free")
+                raise Outage("all connections are in use", "no connection free")
 
-    async def _freed_one(self, until: float) -> None:
-        """Returns when there is one to use, or there may be one more, and at that time in any case."""
+    async def _wait_for_free(self, until: float) -> None:
+        """Returns when a connection is idle or can be opened, at `until` at the latest."""
         try:
             async with asyncio.timeout_at(until):
-                while not self._any():
+                while not self._is_any_free():
                     self._freed.clear()
                     await self._freed.wait()
         except TimeoutError:
             pass
 
-    def _any(self) -> bool:
-        """Whether there is one to use, or there may be one more."""
+    def _is_any_free(self) -> bool:
+        """Whether a connection is idle or can be opened. Closes expired ones."""
         now = elapsed_s()
         for connection in [c for c in self._idle if not c.usable or now - c.used_at > self.IDLE_S]:
             self._idle.remove(connection)
             self._close(connection)
         if now >= self._fewer_until:
-            self._most = self.CONNECTIONS
-        return bool(self._idle) or self._open < self._most
+            self._max_open = self.CONNECTIONS
+        return bool(self._idle) or self._open < self._max_open
 
     async def _new(self) -> SmtpConnection:
         if self._name is None:
             self._name = await asyncio.to_thread(host_name)  # may ask the DNS
         return await connect(self._settings, self._name)
 
-    def _give_back(self, connection: SmtpConnection) -> None:
+    def _release(self, connection: SmtpConnection) -> None:
         if connection.usable:
             connection.used_at = elapsed_s()
             self._idle.append(connection)

@@ -1,9 +1,11 @@
-"""E-mails as they go out (RFC 5322): every header in order, and made of other people's text without obeying it.
+"""Composes e-mails (RFC 5322) from untrusted text without letting it inject headers or recipients.
 
-Structured headers are written and folded here. Python's `email` package folds them otherwise from one patch release to
-the next, and some lose the quotes of a long name with a comma: its parts become recipients. A display name is either
-plain atoms or encoded words (RFC 2047), which hold no special characters whatever is done to them on their way. What
-comes out is parsed again, in both ways that Python has, and must name the one recipient and no other header.
+Structured headers are folded here, because Python's `email` package folds them differently in each patch release, and
+some releases lose the quotes of a long name with a comma, so that its parts become recipients. A display name is
+written as plain atoms or as encoded words (RFC 2047), which contain no special characters. The result is parsed again
+with both of Python's parsers, and must have the one recipient and no further header.
+
+Relies on the protocol of header objects in `email`: `fold`, `name`, and `addresses` of address headers.
 """
 
 import re
@@ -20,49 +22,49 @@ from typing import Self
 
 from schemas.addresses import mailbox
 
-_LINE, _MOST = 76, 998
-"""Characters on a line of a header: as many as are good, and octets as RFC 5322 (2.1.1) allows at most."""
+_LINE, _MAX_LINE = 76, 998
+"""Characters of a header line: recommended, and octets at most (RFC 5322, 2.1.1)."""
 
-_PATH = 254
-"""Octets of an address that SMTP carries (RFC 5321, 4.5.3.1.3)."""
+_MAX_ADDRESS = 254
+"""Octets of an address at most (RFC 5321, 4.5.3.1.3)."""
 
-_NAME = 128
-"""Characters of a display name that go out. Servers bound headers; a name in a customer record is not bounded."""
+_MAX_NAME = 128
+"""Characters of a display name that are sent. Servers limit headers; names in customer records are not limited."""
 
 _WORD_OCTETS = 45
-"""Octets that base64 makes 60 characters of: an encoded word has 75 at most (RFC 2047, 2)."""
+"""Octets of an encoded word before base64, which makes 60 characters of them; a word has 75 at most (RFC 2047, 2)."""
 
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 _PLAIN = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 _BREAKS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-"""Control characters, line and paragraph separators, and halves of characters."""
+"""Control characters, line and paragraph separators, and lone surrogates."""
 _DIRECTIONS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-"""Characters that turn the direction of what follows, an address say."""
+"""Characters that change the writing direction, which could disguise an address."""
 
 
 class Header(str):
-    """A header field that is folded already. As text: what it says. Python's package prints it as it is."""
+    """A header that is already folded; its text is the decoded value. Python's `email` writes it unchanged."""
 
     __slots__ = ("_lines", "addresses", "name")
     name: str
     addresses: tuple[Address, ...]
     _lines: tuple[str, ...]
 
-    def __new__(cls, name: str, *lines: str, says: str | None = None, addresses: tuple[Address, ...] = ()) -> Self:
-        """The field.
+    def __new__(cls, name: str, *lines: str, text: str | None = None, addresses: tuple[Address, ...] = ()) -> Self:
+        """Makes a header.
 
         Arguments:
-            name: of the field.
-            lines: the body as it stands in a message; each line but the first begins with a space.
-            says: the same decoded, if that differs. Not of addresses: who sends the e-mail reads them from the text.
-            addresses: those in it.
+            name: of the header.
+            lines: the folded value; each line after the first begins with a space.
+            text: the decoded value, if it differs. Not for addresses: the sender reads them from the text.
+            addresses: the addresses in the value.
         """
-        header = super().__new__(cls, "".join(lines) if says is None else says)
+        header = super().__new__(cls, "".join(lines) if text is None else text)
         header.name, header.addresses, header._lines = name, addresses, lines
         return header
 
     def fold(self, *, policy: Policy) -> str:
-        """As it stands in a message."""
+        """The header as written to a message."""
         return f"{self.name}: {policy.linesep.join(self._lines)}{policy.linesep}"
 
 
@@ -77,46 +79,47 @@ def compose_email(
     text: str,
     html: str | None = None,
 ) -> EmailMessage:
-    """The e-mail to one recipient.
+    """Composes an e-mail to one recipient.
 
     Arguments:
         to: the address; its display name is not used.
         name: the recipient's name, any text.
         sender: an address, with or without a name.
-        subject: any text.
-        at: its date. An e-mail that is sent again has the same. One that no clock of today shows is that of 1970.
-        message_id: with its angle brackets; the same for an e-mail that is sent again.
-        headers: more of them, by name: any text each.
+        subject: any text on one line.
+        at: the date, the same in a repetition. A year before 1970 or from 9999 on becomes 1970.
+        message_id: with angle brackets, the same in a repetition.
+        headers: further headers by name, any text.
         text: the body as plain text.
-        html: the same as HTML.
+        html: the body as HTML.
 
-    Raises `ValueError` if there is no way to write it to that address alone.
+    Raises:
+        ValueError: the subject has control characters, or no e-mail can be addressed to `to` alone.
     """
     if _BREAKS.search(subject):
         raise ValueError("the subject has line breaks or control characters")
-    who = mailbox(sender)
+    from_address = mailbox(sender)
     message = EmailMessage()
-    message["To"] = address_header("To", _carried(to), name)
-    message["From"] = address_header("From", _carried(who), who.display_name)
-    message["Subject"] = _text("Subject", _readable(subject), _LINE)
+    message["To"] = address_header("To", _checked(to), name)
+    message["From"] = address_header("From", _checked(from_address), from_address.display_name)
+    message["Subject"] = _text_header("Subject", _single_line(subject), _LINE)
     message["Date"] = Header("Date", _date(at))
     message["Message-ID"] = Header("Message-ID", message_id)
-    message["Auto-Submitted"] = Header("Auto-Submitted", "auto-generated")  # RFC 3834: no holiday notice is to answer
-    for field, said in headers.items():
-        message[field] = _text(field, _BREAKS.sub(" ", said).strip(), _MOST)
+    message["Auto-Submitted"] = Header("Auto-Submitted", "auto-generated")  # RFC 3834: prevents automatic replies
+    for field, value in headers.items():
+        message[field] = _text_header(field, _BREAKS.sub(" ", value).strip(), _MAX_LINE)
     message.set_content(_body(text))
     if html is not None:
         message.add_alternative(_body(html), subtype="html")
-    if not _is_sound(message, to.addr_spec, who.addr_spec):
+    if not _is_unambiguous(message, to.addr_spec, from_address.addr_spec):
         del message["To"]
         message["To"] = address_header("To", to, "")
-        if not _is_sound(message, to.addr_spec, who.addr_spec):
-            raise ValueError(f"{to.addr_spec!r} is no address that an e-mail can be written to")
+        if not _is_unambiguous(message, to.addr_spec, from_address.addr_spec):
+            raise ValueError(f"no e-mail can be addressed to {to.addr_spec!r}")
     return message
 
 
-def domain_of(sender: str) -> str:
-    """The domain for Message-IDs of a sender's e-mails, in ASCII."""
+def message_id_domain(sender: str) -> str:
+    """The domain for the Message-IDs of a sender's e-mails, in ASCII."""
     domain = mailbox(sender).domain
     try:
         return domain.encode("idna").decode() if not domain.isascii() else domain
@@ -124,43 +127,45 @@ def domain_of(sender: str) -> str:
         return "localhost"
 
 
-def _carried(address: Address) -> Address:
-    said = address.addr_spec
-    if _BREAKS.search(said) or len(said.encode(errors="replace")) > _PATH:
-        raise ValueError(f"{said[:_PATH]!r} is no address: it has control characters, or more than {_PATH} octets")
+def _checked(address: Address) -> Address:
+    text = address.addr_spec
+    if _BREAKS.search(text) or len(text.encode(errors="replace")) > _MAX_ADDRESS:
+        raise ValueError(
+            f"{text[:_MAX_ADDRESS]!r} is no address: it has control characters, or more than {_MAX_ADDRESS} octets"
+        )
     return address
 
 
 def _date(at: datetime) -> str:
     """A date (RFC 5322, 3.3)."""
-    sane = 1970 <= at.year < 9999
-    return format_datetime(at.astimezone(UTC).replace(microsecond=0) if sane else datetime(1970, 1, 1, tzinfo=UTC))
+    valid = 1970 <= at.year < 9999
+    return format_datetime(at.astimezone(UTC).replace(microsecond=0) if valid else datetime(1970, 1, 1, tzinfo=UTC))
 
 
 def address_header(field: str, address: Address, name: str) -> Header:
-    """A field with one address, folded so that its name stays a name, whatever it is."""
-    name = _readable(name)[:_NAME].strip()
-    found, addr_spec = (Address(name, address.username, address.domain),), address.addr_spec
+    """A header with one address, folded so that any name stays a display name."""
+    name = _single_line(name)[:_MAX_NAME].strip()
+    addresses, addr_spec = (Address(name, address.username, address.domain),), address.addr_spec
     if not name:
-        return Header(field, addr_spec, addresses=found)
+        return Header(field, addr_spec, addresses=addresses)
     if len(name) > _LINE - len(field) - 2 or not _ATOMS.fullmatch(name) or "=?" in name:
-        return Header(field, *_encoded(name), f" <{addr_spec}>", addresses=found)
+        return Header(field, *_encoded_words(name), f" <{addr_spec}>", addresses=addresses)
     whole = f"{name} <{addr_spec}>"
     lines = (whole,) if len(whole) + len(field) + 2 <= _LINE else (name, f" <{addr_spec}>")
-    return Header(field, *lines, addresses=found)
+    return Header(field, *lines, addresses=addresses)
 
 
-def _text(field: str, said: str, most: int) -> Header:
-    """An unstructured field."""
-    if not said or (_PLAIN.fullmatch(said) and "=?" not in said and len(field) + 2 + len(said) <= most):
-        return Header(field, said)
-    return Header(field, *_encoded(said), says=said)
+def _text_header(field: str, text: str, max_line: int) -> Header:
+    """An unstructured header."""
+    if not text or (_PLAIN.fullmatch(text) and "=?" not in text and len(field) + 2 + len(text) <= max_line):
+        return Header(field, text)
+    return Header(field, *_encoded_words(text), text=text)
 
 
-def _encoded(said: str) -> list[str]:
-    """Encoded words, one a line. No character is cut in two."""
+def _encoded_words(text: str) -> list[str]:
+    """Encoded words (RFC 2047), one a line; no character is split."""
     words, word = [], b""
-    for octets in (character.encode() for character in said):
+    for octets in (character.encode() for character in text):
         if len(word) + len(octets) > _WORD_OCTETS:
             words.append(word)
             word = b""
@@ -169,30 +174,30 @@ def _encoded(said: str) -> list[str]:
     return [encoded[0], *(f" {further}" for further in encoded[1:])]
 
 
-def _readable(said: str) -> str:
-    """On one line, in one direction."""
-    return " ".join(_DIRECTIONS.sub("", _BREAKS.sub(" ", said)).split())
+def _single_line(text: str) -> str:
+    """The text on one line, without changes of direction."""
+    return " ".join(_DIRECTIONS.sub("", _BREAKS.sub(" ", text)).split())
 
 
 def _body(text: str) -> str:
-    """Without what no e-mail may hold: NUL, and halves of characters."""
+    """Replaces characters that are not allowed in an e-mail: NUL and lone surrogates."""
     return re.sub("[\x00\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
 
 
-def _is_sound(message: EmailMessage, to: str, sender: str) -> bool:
-    """Whether a reader finds the headers that were written, one recipient and one sender, whichever parser it uses."""
+def _is_unambiguous(message: EmailMessage, to: str, sender: str) -> bool:
+    """Whether every parser reads the headers that were written, with one recipient and one sender."""
     printer = policy.SMTP if (to + sender).isascii() else policy.SMTPUTF8
     head, _, _ = message.as_bytes(policy=printer).partition(b"\r\n\r\n")
-    if any(len(line) > _MOST for line in head.split(b"\r\n")):
+    if any(len(line) > _MAX_LINE for line in head.split(b"\r\n")):
         return False
-    said = head.decode()
-    old, new = HeaderParser(policy=policy.compat32).parsestr(said), HeaderParser(policy=policy.default).parsestr(said)
+    text = head.decode()
+    old, new = HeaderParser(policy=policy.compat32).parsestr(text), HeaderParser(policy=policy.default).parsestr(text)
     try:
         return old.keys() == new.keys() == message.keys() and all(
-            [address for _, address in getaddresses([str(message[field])])] == [wanted]  # by which it is sent
-            and [address for _, address in getaddresses([str(old[field])])] == [wanted]
-            and [address.addr_spec for address in new[field].addresses] == [wanted]
-            for field, wanted in (("To", to), ("From", sender))
+            [address for _, address in getaddresses([str(message[field])])] == [expected]  # as the SMTP client reads it
+            and [address for _, address in getaddresses([str(old[field])])] == [expected]
+            and [address.addr_spec for address in new[field].addresses] == [expected]
+            for field, expected in (("To", to), ("From", sender))
         )
-    except Exception:  # Python's parser stumbles over some addresses, and with what depends on its release
+    except Exception:  # Python's parser fails on some addresses, with errors that depend on its release
         return False

@@ -77,7 +77,7 @@ async def test_a_thousand_that_are_put_off_delay_nobody_and_are_seen(deployment,
         begun, before = asyncio.get_running_loop().time(), script.attempts.total()
         good = [customer(5000 + n, f"fine{n % 5}.example") for n in range(GOOD)]
         await send(deployment, good)
-        await until(lambda: len(script.letters) == GOOD, "the good ones", every=0.01)
+        await until(lambda: len(script.emails) == GOOD, "the good ones", every=0.01)
         took_s = asyncio.get_running_loop().time() - begun
         print(
             f"{how}, {domains} domains: {GOOD} good e-mails took {took_s:.2f} s, attempts at bad ones before {before}"
@@ -103,7 +103,7 @@ async def test_a_thousand_that_are_put_off_delay_nobody_and_are_seen(deployment,
 
         if how == "450" and domains == 1:  # the domain is back: all of its own come
             script.answers = {}
-            await until(lambda: len(script.letters) == BAD + GOOD, "all of them", every=0.1)
+            await until(lambda: len(script.emails) == BAD + GOOD, "all of them", every=0.1)
             await until(lambda: not len(worker._member.engine.side_effects), "all are noted")
             assert len(set(script.recipients)) == len(script.recipients)
 
@@ -125,7 +125,7 @@ async def test_what_cannot_be_sent_in_time_is_a_dead_letter_and_can_be_redriven(
 
         script.answers = {}
         assert len((await redrive(deployment.settings(), "email-effects", lambda _: True)).written) == 30
-        await until(lambda: len(script.letters) == 31, "the others, now that there is room")
+        await until(lambda: len(script.emails) == 31, "the others, now that there is room")
 
 
 async def test_while_the_server_is_away_it_is_not_hammered_and_then_all_goes(deployment):
@@ -139,5 +139,5 @@ async def test_while_the_server_is_away_it_is_not_hammered_and_then_all_goes(dep
         assert script.connections < 40
         assert (await told(deployment, worker))["side_effects"]["email"]["last_error"] == "connect 421 4.3.2"
         script.answers = {}
-        await until(lambda: len(script.letters) == 300, "all of them")
+        await until(lambda: len(script.emails) == 300, "all of them")
         assert script.most_open <= 8

@@ -1,4 +1,4 @@
-"""What follows from each answer of a mail server: every line of docs/reference/mail-servers.md, tried on a server."""
+"""Handling of each reply of a mail server: every line of docs/reference/mail-servers.md, against a scripted server."""
 
 import re
 import ssl
@@ -14,17 +14,17 @@ from runtime.common.settings import Settings
 from runtime.errors import Outage, SideEffectDeferred, SideEffectError, SideEffectRejected
 from runtime.mail.connections import SmtpConnection
 from runtime.mail.mailer import SmtpMailer
-from runtime.mail.replies import Misconfigured
+from runtime.mail.replies import Misconfiguration
 
 # ruff: noqa: E501 - each line of the document on a line
 
 DOC = Path(__file__).parents[2] / "docs" / "reference" / "mail-servers.md"
 SOON_S = 0.3
-"""For servers that do not answer; all others have a minute."""
+"""Timeout for servers that do not answer; others have a minute."""
 
 FOLLOWS = {
     SideEffectRejected: "dead letter",
-    Misconfigured: "outage, needs an operator",
+    Misconfiguration: "outage, needs an operator",
     Outage: "outage",
     SideEffectDeferred: "retried",
 }
@@ -32,29 +32,29 @@ FOLLOWS = {
 
 @dataclass(frozen=True)
 class Case:
-    """A line of the document: at a step the server does something, and this follows."""
+    """A line of the document: the step, what the server does, and what follows."""
 
     step: str
     does: str
     follows: str
     script: dict = field(default_factory=dict)
     summary: str = ""
-    """What logs and `/readyz` say of it."""
+    """The summary in logs and `/readyz`."""
     slow: bool = False
     settings: dict = field(default_factory=dict)
     tls: str = ""
     to: str = "franz@example.org"
     trusted: bool = True
-    """Whether it took a letter before."""
+    """Whether the server has accepted an e-mail before."""
     heard: str = ""
-    """A command that the server has heard."""
+    """A command that the server has received."""
 
 
 def ehlo(*extensions):
     return "\r\n".join(["250-script.example", *(f"250-{e}" for e in extensions), "250 HELP"])
 
 
-OPERATOR = FOLLOWS[Misconfigured]
+OPERATOR = FOLLOWS[Misconfiguration]
 LOGIN = {"smtp_user": "shop", "smtp_password": "secret"}
 WITH_AUTH = {"EHLO": ehlo("AUTH PLAIN LOGIN")}
 TLS = {"smtp_security": "starttls", "smtp_host": "localhost"}
@@ -150,34 +150,34 @@ def server_of(case, authority):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.step}: {case.does}")
-async def test_what_follows_from_what_a_server_does(case, authority, tmp_path, monkeypatch):
-    monkeypatch.setattr(SmtpConnection, "TAKEN_S", SOON_S if case.slow else 60)
+async def test_each_reply_has_the_documented_consequence(case, authority, tmp_path, monkeypatch):
+    monkeypatch.setattr(SmtpConnection, "CONTENT_TIMEOUT_S", SOON_S if case.slow else 60)
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     script = Script(tls=server_of(case, authority))
     async with script.serving() as port:
         settings = {"smtp_port": port, "smtp_ca_file": tmp_path / "ca.pem", **case.settings}
-        office = SmtpMailer(Settings(smtp_timeout_s=SOON_S if case.slow else 60, **settings))
+        mailer = SmtpMailer(Settings(smtp_timeout_s=SOON_S if case.slow else 60, **settings))
         early = case.trusted and not case.settings and not {"banner", "EHLO"} & case.script.keys()
         if early:
-            await office.send("before", letter("before@example.org"))
+            await mailer.send("before", letter("before@example.org"))
         script.answers = case.script
         if case.follows == "sent":
-            await office.send("k", letter(case.to))
+            await mailer.send("k", letter(case.to))
             assert script.recipients[early:] != []
         else:
             with pytest.raises(SideEffectError) as caught:
-                await office.send("k", letter(case.to))
+                await mailer.send("k", letter(case.to))
             assert (FOLLOWS[caught.type], caught.value.summary) == (case.follows, case.summary)
         assert not case.heard or any(case.heard in command for command in script.commands)
 
-        if not case.settings:  # and the next letter goes, over a connection that is in order
+        if not case.settings:  # the next e-mail is sent, over a usable connection
             script.answers = {}
-            script.letters.clear()
-            if "EHLO" in case.script:  # what it said holds for the connection
-                office = SmtpMailer(Settings(smtp_port=port))
-            await office.send("k2", letter("next@example.org"))
+            script.emails.clear()
+            if "EHLO" in case.script:  # the reply applies to the connection
+                mailer = SmtpMailer(Settings(smtp_port=port))
+            await mailer.send("k2", letter("next@example.org"))
             assert script.recipients == ["next@example.org"]
-        async with office.opened(None):
+        async with mailer.lifespan(None):
             pass
 
 
