@@ -3,7 +3,7 @@
 from zoneinfo import ZoneInfo
 
 from checkin_service import http
-from checkin_service.compensation import compensating
+from checkin_service.compensation import build_compensation
 from checkin_service.models import OUTBOX
 from checkin_service.store import CheckIns
 from runtime.common.settings import Settings
@@ -19,7 +19,7 @@ def build(settings: Settings) -> ServiceDefinition:
     database = Database("checkin", settings.checkin_database_url, "checkin_service:migrations", settings)
     outbox = Outbox(database, OUTBOX, settings.produce_timeout_s)
     check_ins = CheckIns(database, outbox)
-    reject, on_rejected = compensating(check_ins)
+    reject, on_rejected = build_compensation(check_ins)
     return ServiceDefinition(
         Service(
             name="checkin",

@@ -5,7 +5,7 @@ from runtime.model.service import Context, Processor, SideEffect
 from schemas.messages import CheckinRejected
 
 
-def compensating(check_ins: CheckIns) -> tuple[SideEffect[CheckinRejected], Processor[CheckinRejected]]:
+def build_compensation(check_ins: CheckIns) -> tuple[SideEffect[CheckinRejected], Processor[CheckinRejected]]:
     """The effect that rejects a check-in in the database, and the processor that asks for it."""
     effect = SideEffect("rejection", CheckinRejected, check_ins.reject)
 

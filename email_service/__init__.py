@@ -1,1 +1,1 @@
-"""The email service: letters for orders joined with payments and customers."""
+"""Email service: e-mails about orders, from a stream join of orders, payments and customers."""

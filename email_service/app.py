@@ -1,11 +1,11 @@
-"""The email service: consumes orders, payments and customers, holds what waits to be joined, sends letters."""
+"""Email service: consumes orders, payments and customers, joins them, sends e-mails by SMTP."""
 
 from datetime import timedelta
 
-from email_service.address import CustomerJoin
 from email_service.compose import compose
-from email_service.join import LETTERS_BY_CUSTOMER, PAYMENTS_BY_ORDER, PaymentJoin, route
-from email_service.state import CUSTOMERS, JOINS, PAYMENT_ROWS, QUEUE, SENT, WAITING, AddressedEmail
+from email_service.customer_join import CustomerJoin
+from email_service.payment_join import EMAILS_BY_CUSTOMER, PAYMENTS_BY_ORDER, PaymentJoin, repartition_payment
+from email_service.state import CUSTOMERS, ENQUEUED, JOINS, LEGACY_QUEUES, PAYMENT_ROWS, QUEUE, AddressedEmail
 from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
 from runtime.mail.envelope import domain_of
@@ -16,47 +16,50 @@ from schemas.topics import BY_LEVEL, ORDERS, ORDERS_ENRICHED, PAYMENTS
 
 
 def build(settings: Settings) -> ServiceDefinition:
-    """The service, with its window and its SMTP server."""
-    office, window = SmtpMailer(settings), timedelta(seconds=settings.email_window_s)
+    """Builds the service definition."""
+    mailer, window = SmtpMailer(settings), timedelta(seconds=settings.email_window_s)
 
-    async def post(key: str, addressed: AddressedEmail) -> None:
-        await office.send(key, compose(addressed, settings.mail_from, settings.currency))
+    async def send_email(key: str, addressed: AddressedEmail) -> None:
+        await mailer.send(key, compose(addressed, settings.mail_from, settings.currency))
 
     def domain(addressed: AddressedEmail) -> str:
         return domain_of(addressed.customer.email)
 
-    send = SideEffect("letter", AddressedEmail, post, destination=domain, concurrency=SmtpMailer.AT_ONCE)
-    repeats = settings.at_least_once
-    joining = PaymentJoin(settings.currency, timedelta(days=settings.email_unpaid_days), repeats=repeats)
-    addressing = CustomerJoin(window, send, repeats=repeats)
+    # Rows in state stores name the side effect "letter".
+    send = SideEffect("letter", AddressedEmail, send_email, destination=domain, concurrency=SmtpMailer.AT_ONCE)
+    at_least_once = settings.at_least_once
+    payment_join = PaymentJoin(
+        settings.currency, timedelta(days=settings.email_unpaid_days), at_least_once=at_least_once
+    )
+    customer_join = CustomerJoin(window, send, at_least_once=at_least_once)
 
     def on_timer(timer: str, ctx: Context) -> None:
-        if not addressing.on_timer(timer, ctx):
-            joining.forget(timer, ctx)
-            if repeats:
-                SENT.forget(timer, ctx)
+        if not customer_join.on_timer(timer, ctx):
+            payment_join.expire(timer, ctx)
+            if at_least_once:
+                ENQUEUED.forget(timer, ctx)
 
     return ServiceDefinition(
         Service(
             name="email",
             inputs=(
-                Input(ORDERS, joining.on_order),
-                Input(PAYMENTS, route),
-                Input(PAYMENTS_BY_ORDER, joining.on_payment),
-                Input(LETTERS_BY_CUSTOMER, addressing.on_letter),
-                Input(topics.CUSTOMERS, addressing.on_customer, on_tombstone=addressing.on_customer_gone),
+                Input(ORDERS, payment_join.on_order),
+                Input(PAYMENTS, repartition_payment),
+                Input(PAYMENTS_BY_ORDER, payment_join.on_payment),
+                Input(EMAILS_BY_CUSTOMER, customer_join.on_email),
+                Input(topics.CUSTOMERS, customer_join.on_customer, on_tombstone=customer_join.on_customer_gone),
             ),
-            outputs=(PAYMENTS_BY_ORDER, LETTERS_BY_CUSTOMER, ORDERS_ENRICHED, *BY_LEVEL.values()),
+            outputs=(PAYMENTS_BY_ORDER, EMAILS_BY_CUSTOMER, ORDERS_ENRICHED, *BY_LEVEL.values()),
             tables=(
                 *JOINS.tables,
                 *PAYMENT_ROWS.tables,
                 CUSTOMERS,
                 QUEUE.table,
-                WAITING,
-                *(SENT.tables if repeats else ()),
+                LEGACY_QUEUES,
+                *(ENQUEUED.tables if at_least_once else ()),
             ),
             on_timer=on_timer,
             side_effects=(send,),
         ),
-        lifespan=office.opened,
+        lifespan=mailer.lifespan,
     )

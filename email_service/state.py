@@ -1,4 +1,4 @@
-"""What the email service holds: the join of each order, its customers, and the letters that wait for one."""
+"""State of the email service: joins and payments of orders, customers, and queues of e-mails without a customer."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -10,12 +10,12 @@ from runtime.model.service import Table
 from runtime.state.queues import Queue
 from runtime.state.ttl_table import Deduplication, ExpiringRow, TtlTable
 from schemas.messages import Customer, Order, Payment
-from schemas.payments import Counted, Paid
+from schemas.payments import CountedPayment, PaymentTotals
 from schemas.wire import Message
 
 
 class EmailKind(StrEnum):
-    """What a letter tells. There is one of each at most for an order."""
+    """Kind of an e-mail. An order gets at most one of each."""
 
     VALIDATED = "validated"
     FAILED = "failed"
@@ -23,11 +23,11 @@ class EmailKind(StrEnum):
 
 
 class Email(Message):
-    """A letter that is due: what it tells of which order, since when, and what was paid if it tells of that.
+    """An e-mail about an order, not addressed yet. Message of `EMAILS_BY_CUSTOMER`.
 
-    Without a kind there is nothing to tell: the order is only to be enriched with its customer. `payment` is the one
-    that made the order paid, `paid` the sum and `payments` the number of all of them. Letters of earlier versions have
-    neither `at` nor `paid`.
+    Without a kind no e-mail is sent: the order is only enriched with its customer. `at` is when the e-mail became due.
+    A VALIDATED e-mail states `paid`, the sum of its `payments`, and `payment`, the one that completed it. E-mails of
+    earlier versions have neither `at` nor `paid`.
     """
 
     kind: EmailKind | None = None
@@ -39,60 +39,60 @@ class Email(Message):
 
 
 class AddressedEmail(Message):
-    """A letter and whom it goes to."""
+    """An e-mail with its recipient. Payload of the side effect."""
 
-    letter: Email
+    email: Email = Field(alias="letter")
     customer: Customer
 
 
 class Join(ExpiringRow):
-    """An order and what was paid for it, whichever came first, when each did, and which letters followed.
+    """An order joined with its payments, whichever arrived first, and the e-mails issued for it.
 
-    `payment` is the one that made the order paid; until then the last one that counts. `since` is when the row was
-    made. Rows of earlier versions have neither `since` nor `paid`, and of all payments only the last one.
+    `payment` is the one that completed the sum, until then the latest that counts. `since` is when the row was created.
+    Rows of earlier versions have neither `since` nor `paid`, and only the latest payment.
     """
 
     order: Order | None = None
     validated_at: datetime | None = None
     payment: Payment | None = None
-    paid: Paid = Field(default_factory=Paid)
+    paid: PaymentTotals = Field(default_factory=PaymentTotals)
     failed: bool = False
     since: datetime | None = None
-    told: tuple[EmailKind, ...] = ()
+    issued: tuple[EmailKind, ...] = Field(default=(), alias="told")
 
     @property
     def open(self) -> bool:
-        """Whether its order may still be confirmed."""
+        """Whether the order may still be confirmed."""
         known = self.validated_at is not None or self.payment is not None
-        return known and not self.failed and not {EmailKind.VALIDATED, EmailKind.FAILED} & {*self.told}
+        return known and not self.failed and not {EmailKind.VALIDATED, EmailKind.FAILED} & {*self.issued}
 
 
-class PaymentRow(ExpiringRow, Counted):
-    """A payment that is part of the sums of its order's join."""
+class PaymentRow(ExpiringRow, CountedPayment):
+    """Row of a payment that is included in the totals of its order."""
 
     order_id: str
 
 
-class Queued(Message):
-    """A letter that waits for its customer, until when."""
+class QueuedEmail(Message):
+    """An e-mail that waits for its customer, until when."""
 
-    letter: Email
+    email: Email = Field(alias="letter")
     until: datetime
 
 
-class Waiting(Message):
-    """Letters to a customer who is not known yet, as earlier versions kept them: all in one row."""
+class LegacyQueue(Message):
+    """All waiting e-mails to one customer in one row, as written by earlier versions."""
 
-    letters: tuple[Email, ...]
+    emails: tuple[Email, ...] = Field(alias="letters")
     until: tuple[datetime, ...]
 
 
 JOINS = TtlTable("email-joins", Join)
 PAYMENT_ROWS = TtlTable("email-payments", PaymentRow)
 CUSTOMERS = Table("email-customers", Customer)
-QUEUE = Queue("email-queue", Queued)
+QUEUE = Queue("email-queue", QueuedEmail)
 """By customer id."""
-WAITING = Table("email-waiting", Waiting)
-"""Read, and moved to the queue when its customer is heard of; never written."""
-SENT = Deduplication("email-sent")
-"""At least once alone: which letters were asked to be sent, by order and kind."""
+LEGACY_QUEUES = Table("email-waiting", LegacyQueue)
+"""Only read: a queue is moved to `QUEUE` when its customer, or another e-mail to them, arrives."""
+ENQUEUED = Deduplication("email-sent")
+"""At least once only: e-mails enqueued as side effects, by order and kind."""

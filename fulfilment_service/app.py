@@ -3,8 +3,8 @@
 from datetime import timedelta
 
 from fulfilment_service import http
-from fulfilment_service.gate import PAYMENTS_BY_ORDER, FulfilmentGate, route
-from fulfilment_service.state import CHECK_INS, PAYMENTS_COUNTED, PROGRESS, SEEN
+from fulfilment_service.gate import PAYMENTS_BY_ORDER, FulfilmentGate, repartition_payment
+from fulfilment_service.state import CHECK_INS, PAYMENTS_COUNTED, PROGRESS, SEEN_CHECK_INS
 from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
 from runtime.model.service import Input, Service
@@ -19,19 +19,19 @@ def build(settings: Settings) -> ServiceDefinition:
         needs,
         timedelta(seconds=settings.checkin_patience_s),
         settings.currency,
-        repeats=settings.at_least_once,
+        at_least_once=settings.at_least_once,
     )
     return ServiceDefinition(
         Service(
             name="fulfilment",
             inputs=(
                 Input(ORDERS, gate.on_order),
-                Input(PAYMENTS, route),
+                Input(PAYMENTS, repartition_payment),
                 Input(PAYMENTS_BY_ORDER, gate.on_payment),
                 Input(HOME_CHECKINS, gate.on_check_in),
             ),
             outputs=(PAYMENTS_BY_ORDER, FULFILMENTS, CHECKIN_REJECTIONS),
-            tables=(PROGRESS, PAYMENTS_COUNTED, CHECK_INS.table, *SEEN.tables),
+            tables=(PROGRESS, PAYMENTS_COUNTED, CHECK_INS.table, *SEEN_CHECK_INS.tables),
             on_timer=gate.on_timer,
         ),
         routes=http.routes(needs, settings.currency),

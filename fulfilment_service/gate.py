@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from fulfilment_service.state import CHECK_INS, PAYMENTS_COUNTED, PROGRESS, SEEN, Progress, WaitingCheckin
+from fulfilment_service.state import CHECK_INS, PAYMENTS_COUNTED, PROGRESS, SEEN_CHECK_INS, Progress, WaitingCheckin
 from runtime.model.service import Context
 from runtime.state.queues import SLICE
 from runtime.state.ttl_table import KEPT
@@ -17,15 +17,15 @@ OTHER_CURRENCY = "payment in another currency"
 PAYMENT_DIFFERS = "payment differs"
 """Counted: a payment that came again under its id and said something else. The first one stays."""
 
-_NOTHING = Progress()
-_HAS_FAILED, _NOT_KNOWN = "the order has failed", "there is no such order"
+_EMPTY = Progress()
+_ORDER_FAILED, _ORDER_UNKNOWN = "the order has failed", "there is no such order"
 _ACCEPTED = frozenset({OrderState.VALIDATED, OrderState.SHIPPED})
-_ORDER, _ANSWER, _REJECTED = "order/", "answer/", "rejected/"
+_ORDER, _RESOLVE, _PURGE = "order/", "answer/", "rejected/"
 """What timers start with: of orders that are waited for, of check-ins that are being answered for, from a number on,
 and of rejections that are kept. Others are numbers of hours."""
 
 
-def route(payment: Payment, ctx: Context) -> None:
+def repartition_payment(payment: Payment, ctx: Context) -> None:
     """Takes a payment to where its order is."""
     ctx.send(PAYMENTS_BY_ORDER, payment)
 
@@ -51,28 +51,30 @@ class FulfilmentGate:
             that tells of an answer and the answer. Then what was rejected is kept for a while, too.
     """
 
-    def __init__(self, needs: tuple[Need, ...], patience: timedelta, currency: str, *, repeats: bool = False) -> None:
+    def __init__(
+        self, needs: tuple[Need, ...], patience: timedelta, currency: str, *, at_least_once: bool = False
+    ) -> None:
         self.needs = needs
         self.patience = patience
         self.currency = currency
-        self.repeats = repeats
+        self.at_least_once = at_least_once
 
     def on_order(self, order: Order, ctx: Context) -> None:
         """An order and the state it has come to. Check-ins that waited for it are answered for."""
         progress = self._progress(order.id, ctx)
         known = progress.state
         if known is not None and (known.decided or not order.state.decided) and order.state is not OrderState.SHIPPED:
-            self._repeat(order, progress, ctx)
+            self._resend(order, progress, ctx)
             return  # seen before, or overtaken
         progress = progress.model_copy(update={"state": order.state, "value": order.value})
         ctx.schedule(_ORDER + order.id, None)
-        if order.state in _ACCEPTED and _somebody_waits(order.id, ctx):
+        if order.state in _ACCEPTED and _has_waiting_check_in(order.id, ctx):
             progress = progress.model_copy(update={"checked_in": True})
         if order.state is OrderState.SHIPPED:
             ctx.put(PROGRESS, order.id, progress)  # it is the answer to what was announced here
         else:
-            self._weigh(order.id, progress, ctx)
-        self._answer(order.id, 0, ctx)
+            self._ship_if_ready(order.id, progress, ctx)
+        self._resolve_check_ins(order.id, 0, ctx)
 
     def on_payment(self, payment: Payment, ctx: Context) -> None:
         """A payment: of several, the sum counts."""
@@ -82,31 +84,31 @@ class FulfilmentGate:
             if row is not None and row.differs(payment):
                 ctx.count(PAYMENT_DIFFERS)
             ctx.put(PAYMENTS_COUNTED, key, row or progress.received.row(payment))
-            self._announce_again(payment.order_id, progress, ctx)
+            self._resend_fulfilment(payment.order_id, progress, ctx)
             return
         if payment.ccy != self.currency:
             ctx.count(OTHER_CURRENCY)
-        received = progress.received.plus(payment, self.currency, repeats=self.repeats)
+        received = progress.received.plus(payment, self.currency, at_least_once=self.at_least_once)
         ctx.put(PAYMENTS_COUNTED, key, received.row(payment))
-        self._weigh(payment.order_id, progress.model_copy(update={"received": received}), ctx)
+        self._ship_if_ready(payment.order_id, progress.model_copy(update={"received": received}), ctx)
 
     def on_check_in(self, check_in: HomeCheckin, ctx: Context) -> None:
         """A check-in: taken if its order is on its way, rejected if it failed, kept as long as nobody can tell.
 
         It comes from an outbox, more than once perhaps: it counts once.
         """
-        if not SEEN.first(ctx, check_in.event_id) and not self.repeats:
+        if not SEEN_CHECK_INS.first(ctx, check_in.event_id) and not self.at_least_once:
             return
         order_id = check_in.order_no
         progress = self._progress(order_id, ctx)
         known = CHECK_INS.find(ctx, order_id, check_in.event_id)
         if known is not None and known[1].reason is not None:
-            _send(order_id, known[1], ctx)
+            _send_rejection(order_id, known[1], ctx)
         elif progress.state in _ACCEPTED:
-            self._announce_again(order_id, progress, ctx)
-            self._weigh(order_id, progress.model_copy(update={"checked_in": True}), ctx)
+            self._resend_fulfilment(order_id, progress, ctx)
+            self._ship_if_ready(order_id, progress.model_copy(update={"checked_in": True}), ctx)
         elif progress.state is OrderState.FAILED:
-            _send(order_id, WaitingCheckin(event_id=check_in.event_id, reason=_HAS_FAILED), ctx)
+            _send_rejection(order_id, WaitingCheckin(event_id=check_in.event_id, reason=_ORDER_FAILED), ctx)
         elif CHECK_INS.append(ctx, order_id, check_in.event_id, WaitingCheckin(event_id=check_in.event_id)):
             if progress.state is None and not progress.waiting:
                 ctx.schedule(_ORDER + order_id, ctx.now + self.patience)
@@ -118,67 +120,67 @@ class FulfilmentGate:
         if timer.startswith(_ORDER):
             order_id = timer.removeprefix(_ORDER)
             if self._progress(order_id, ctx).state is None:
-                self._answer(order_id, 0, ctx)
-        elif timer.startswith(_ANSWER):
-            number, _, order_id = timer.removeprefix(_ANSWER).partition("/")
-            self._answer(order_id, int(number), ctx)
-        elif timer.startswith(_REJECTED):
-            self._forget(timer.removeprefix(_REJECTED), ctx)
+                self._resolve_check_ins(order_id, 0, ctx)
+        elif timer.startswith(_RESOLVE):
+            number, _, order_id = timer.removeprefix(_RESOLVE).partition("/")
+            self._resolve_check_ins(order_id, int(number), ctx)
+        elif timer.startswith(_PURGE):
+            self._purge_resolved(timer.removeprefix(_PURGE), ctx)
         else:
-            SEEN.forget(timer, ctx)
+            SEEN_CHECK_INS.forget(timer, ctx)
 
-    def _weigh(self, order_id: str, progress: Progress, ctx: Context) -> None:
+    def _ship_if_ready(self, order_id: str, progress: Progress, ctx: Context) -> None:
         due = not progress.fulfilled and progress.state is OrderState.VALIDATED
         if due and not missing(progress, self.needs, self.currency):
             progress = progress.model_copy(update={"fulfilled": True})
             ctx.send(FULFILMENTS, Fulfilled(order_id=order_id))
         ctx.put(PROGRESS, order_id, progress)
 
-    def _answer(self, order_id: str, begin: int, ctx: Context) -> None:
+    def _resolve_check_ins(self, order_id: str, begin: int, ctx: Context) -> None:
         """Answers for a slice of the check-ins that wait, from a number on, and asks to be woken for the next one.
 
         Each slice has a timer of its own: at least once, one is withdrawn after all that it had sent is durable.
         """
         numbers = CHECK_INS.numbers(ctx, order_id)
-        progress = ctx.get(PROGRESS, order_id) or _NOTHING
-        if not numbers or (progress.state is OrderState.CREATED and not self.repeats):
+        progress = ctx.get(PROGRESS, order_id) or _EMPTY
+        if not numbers or (progress.state is OrderState.CREATED and not self.at_least_once):
             return  # nobody waits, or nobody can tell yet
         begin = max(begin, numbers.start)
         end, answered = min(begin + SLICE, numbers.stop), 0
         for number in range(begin, end):
-            answered += self._answer_one(order_id, number, progress.state, ctx)
+            answered += self._resolve_check_in(order_id, number, progress.state, ctx)
         if begin == numbers.start:
             CHECK_INS.advance(ctx, order_id, end)
         if end < numbers.stop:
-            ctx.schedule(f"{_ANSWER}{end}/{order_id}", ctx.now)
-        if self.repeats and progress.state is not OrderState.CREATED:
-            ctx.schedule(_REJECTED + order_id, ctx.now + KEPT)
-        _keep(order_id, progress.model_copy(update={"waiting": max(progress.waiting - answered, 0)}), ctx)
+            ctx.schedule(f"{_RESOLVE}{end}/{order_id}", ctx.now)
+        if self.at_least_once and progress.state is not OrderState.CREATED:
+            ctx.schedule(_PURGE + order_id, ctx.now + KEPT)
+        _put_or_delete(order_id, progress.model_copy(update={"waiting": max(progress.waiting - answered, 0)}), ctx)
 
-    def _answer_one(self, order_id: str, number: int, state: OrderState | None, ctx: Context) -> bool:
+    def _resolve_check_in(self, order_id: str, number: int, state: OrderState | None, ctx: Context) -> bool:
         """Returns whether the check-in of this number had waited, and does no more."""
         waiting = CHECK_INS.get(ctx, order_id, number)
         if waiting is None:
             return False
         if waiting.reason is not None:
-            _send(order_id, waiting, ctx)
+            _send_rejection(order_id, waiting, ctx)
             return False
         if state is OrderState.CREATED:
             return False
         if state in _ACCEPTED:
-            if not self.repeats:  # else the row of the order, which says so, may be missing still
+            if not self.at_least_once:  # else the row of the order, which says so, may be missing still
                 CHECK_INS.remove(ctx, order_id, number)
             return True
-        reason = _HAS_FAILED if state is OrderState.FAILED else _NOT_KNOWN
+        reason = _ORDER_FAILED if state is OrderState.FAILED else _ORDER_UNKNOWN
         rejected = waiting.model_copy(update={"reason": reason})
-        _send(order_id, rejected, ctx)
-        if self.repeats:
+        _send_rejection(order_id, rejected, ctx)
+        if self.at_least_once:
             CHECK_INS.replace(ctx, order_id, number, rejected)
         else:
             CHECK_INS.remove(ctx, order_id, number)
         return True
 
-    def _forget(self, order_id: str, ctx: Context) -> None:
+    def _purge_resolved(self, order_id: str, ctx: Context) -> None:
         """Forgets a slice of the check-ins that were kept though they are answered for."""
         numbers, progress = CHECK_INS.numbers(ctx, order_id), ctx.get(PROGRESS, order_id)
         accepted = progress is not None and progress.state in _ACCEPTED
@@ -190,20 +192,20 @@ class FulfilmentGate:
             CHECK_INS.advance(ctx, order_id, number + 1)
         else:
             if len(numbers) > SLICE:
-                ctx.schedule(_REJECTED + order_id, ctx.now)
+                ctx.schedule(_PURGE + order_id, ctx.now)
 
     def _progress(self, order_id: str, ctx: Context) -> Progress:
         """The row of an order. What earlier versions kept in it moves to where it is kept now.
 
         All of it at once: the broker took the row, so it has a megabyte at most.
         """
-        progress = ctx.get(PROGRESS, order_id) or _NOTHING
+        progress = ctx.get(PROGRESS, order_id) or _EMPTY
         if not (progress.paid or progress.check_ins or progress.rejected):
             return progress
         received = progress.received
         for id_, amount in progress.paid.items():
             payment = Payment(id=id_, order_id=order_id, ccy=self.currency, amount=amount)
-            received = received.plus(payment, self.currency, repeats=self.repeats)
+            received = received.plus(payment, self.currency, at_least_once=self.at_least_once)
             ctx.put(PAYMENTS_COUNTED, payment_key(order_id, id_), received.row(payment))
         for rejected in progress.rejected:
             CHECK_INS.append(
@@ -220,31 +222,31 @@ class FulfilmentGate:
         ctx.put(PROGRESS, order_id, progress)
         return progress
 
-    def _repeat(self, order: Order, progress: Progress, ctx: Context) -> None:
+    def _resend(self, order: Order, progress: Progress, ctx: Context) -> None:
         """An order is seen again in the state it has come to, or in the one before."""
-        if self.repeats and order.state in {progress.state, OrderState.VALIDATED}:
-            self._answer(order.id, 0, ctx)
-            self._announce_again(order.id, progress, ctx)
+        if self.at_least_once and order.state in {progress.state, OrderState.VALIDATED}:
+            self._resolve_check_ins(order.id, 0, ctx)
+            self._resend_fulfilment(order.id, progress, ctx)
 
-    def _announce_again(self, order_id: str, progress: Progress, ctx: Context) -> None:
-        if self.repeats and progress.fulfilled:
+    def _resend_fulfilment(self, order_id: str, progress: Progress, ctx: Context) -> None:
+        if self.at_least_once and progress.fulfilled:
             ctx.send(FULFILMENTS, Fulfilled(order_id=order_id))
 
 
-def _somebody_waits(order_id: str, ctx: Context) -> bool:
+def _has_waiting_check_in(order_id: str, ctx: Context) -> bool:
     """Whether there is a check-in that was not rejected: it is at the end."""
     numbers = CHECK_INS.numbers(ctx, order_id)
     last = CHECK_INS.get(ctx, order_id, numbers[-1]) if numbers else None
     return last is not None and last.reason is None
 
 
-def _keep(order_id: str, progress: Progress, ctx: Context) -> None:
-    if progress == _NOTHING:
+def _put_or_delete(order_id: str, progress: Progress, ctx: Context) -> None:
+    if progress == _EMPTY:
         ctx.delete(PROGRESS, order_id)
     else:
         ctx.put(PROGRESS, order_id, progress)
 
 
-def _send(order_id: str, rejected: WaitingCheckin, ctx: Context) -> None:
-    reason = rejected.reason or _NOT_KNOWN
+def _send_rejection(order_id: str, rejected: WaitingCheckin, ctx: Context) -> None:
+    reason = rejected.reason or _ORDER_UNKNOWN
     ctx.send(CHECKIN_REJECTIONS, CheckinRejected(event_id=rejected.event_id, order_no=order_id, reason=reason))

@@ -8,7 +8,7 @@ from runtime.model.service import Table
 from runtime.state.queues import Queue
 from runtime.state.ttl_table import Deduplication
 from schemas.messages import CheckinRejected, HomeCheckin, OrderState
-from schemas.payments import Counted, Paid
+from schemas.payments import CountedPayment, PaymentTotals
 from schemas.wire import Message, Money
 
 
@@ -22,7 +22,7 @@ class Progress(Message):
 
     state: OrderState | None = None
     value: Decimal | None = None
-    received: Paid = Field(default_factory=Paid)
+    received: PaymentTotals = Field(default_factory=PaymentTotals)
     paid: dict[str, Money] = Field(default_factory=dict)
     checked_in: bool = False
     waiting: int = 0
@@ -43,8 +43,8 @@ class WaitingCheckin(Message):
 
 
 PROGRESS = Table("fulfilment-progress", Progress)
-PAYMENTS_COUNTED = Table("fulfilment-payments", Counted)
+PAYMENTS_COUNTED = Table("fulfilment-payments", CountedPayment)
 """By order and payment: one that comes again counts once. Kept as long as the rows of orders: for ever."""
 CHECK_INS = Queue("fulfilment-check-ins", WaitingCheckin)
 """By order."""
-SEEN = Deduplication("fulfilment-seen-check-ins")
+SEEN_CHECK_INS = Deduplication("fulfilment-seen-check-ins")

@@ -1,1 +1,1 @@
-"""The orders service: REST API, the gathering of verdicts, the queryable view of orders."""
+"""Orders service: REST API, aggregator of verdicts, materialised view of every order."""

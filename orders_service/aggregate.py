@@ -1,4 +1,7 @@
-"""Gathering: how verdicts become the fate of an order. First in the log wins, and what is decided stays decided."""
+"""Aggregator: decides each order from its verdicts.
+
+Of conflicting messages the first in the log wins. A decision is final.
+"""
 
 from datetime import timedelta
 
@@ -9,62 +12,65 @@ from schemas.messages import CheckType, Fulfilled, Order, OrderState, OrderValid
 from schemas.topics import ORDERS
 
 ORPHANS_KEPT = timedelta(days=1)
-"""How long verdicts wait for their order. Generous: after an outage verdicts may be read long before their orders."""
+"""Time that verdicts are stored without their order.
+
+Long, because after an outage verdicts may be read long before their orders.
+"""
 
 _UNKNOWN = OrderView()
-_ANNOUNCED_HERE = frozenset({OrderState.VALIDATED, OrderState.FAILED})
+_DECIDED_HERE = frozenset({OrderState.VALIDATED, OrderState.FAILED})
 
 
 class OrderAggregator:
-    """The order aggregate.
+    """Aggregates the verdicts on an order into VALIDATED or FAILED.
 
     Arguments:
-        required: checks that decide. Verdicts of others are recorded, but neither waited for nor able to fail an order.
-        deadline: how long after an order was first seen (not made: it may have queued during an outage) all of the
-            required checks must have spoken.
-        repeats: whether a decision is announced again when what decided it is seen again. Where a batch is one
-            transaction that would only make duplicates; at least once, a crash may have kept the first one back.
+        required: checks that decide. Verdicts of other checks are recorded; they neither delay nor fail an order.
+        deadline: time for all required verdicts, from when the order is first read. Not from its creation: it may have
+            waited in the log during an outage.
+        at_least_once: whether an outcome is sent again when the message that decided it is read again: a crash may have
+            prevented the first one. Exactly once, that would only produce duplicates.
     """
 
-    def __init__(self, required: tuple[CheckType, ...], deadline: timedelta, *, repeats: bool = False) -> None:
+    def __init__(self, required: tuple[CheckType, ...], deadline: timedelta, *, at_least_once: bool = False) -> None:
         self.required = required
         self.deadline = deadline
-        self.repeats = repeats
+        self.at_least_once = at_least_once
 
     def on_order(self, order: Order, ctx: Context) -> None:
-        """An order as posted, as announced by this service itself, as shipped, or any of these replayed."""
+        """Processes an order: posted, decided by this service, shipped, or a replay of one of these."""
         view = ctx.get(ORDERS_VIEW, order.id) or _UNKNOWN
         known = view.order
         if known is None and not order.state.decided:
             ctx.schedule(order.id, ctx.now + self.deadline)
-            self._weigh(view.model_copy(update={"order": order}), order, ctx)
+            self._decide_if_complete(view.model_copy(update={"order": order}), order, ctx)
         elif known is None or _follows(order, known):
-            # Decided, but not by this state: it comes from the log, where it has been announced.
+            # The decision was read from the log, so it has been sent already.
             ctx.schedule(order.id, None)
             ctx.put(ORDERS_VIEW, order.id, view.model_copy(update={"order": order}))
         elif not order.state.decided and order.same_content(known):
-            self._repeat(view, ctx)  # the order itself may have been what decided, its verdicts being there before it
+            self._resend_outcome(view, ctx)  # the order may have arrived after its verdicts and completed them
 
     def on_verdict(self, verdict: OrderValidation, ctx: Context) -> None:
-        """A verdict: the first of its check counts, as long as the order is open."""
+        """Processes a verdict. The first verdict of each check counts, while the order is undecided."""
         view = ctx.get(ORDERS_VIEW, verdict.order_id) or _UNKNOWN
         if view.decided or view.has(verdict.check_type):
-            self._late(view, verdict, ctx)
+            self._count_late(view, verdict, ctx)
             return
-        heard = Verdict(
+        recorded = Verdict(
             check_type=verdict.check_type,
             validation_result=verdict.validation_result,
             reason=verdict.reason,
         )
-        view = view.model_copy(update={"verdicts": (*view.verdicts, heard)})
+        view = view.model_copy(update={"verdicts": (*view.verdicts, recorded)})
         if view.order is None:
             ctx.schedule(verdict.order_id, ctx.now + ORPHANS_KEPT)
             ctx.put(ORDERS_VIEW, verdict.order_id, view)
         else:
-            self._weigh(view, view.order, ctx)
+            self._decide_if_complete(view, view.order, ctx)
 
     def on_fulfilled(self, fulfilled: Fulfilled, ctx: Context) -> None:
-        """All has happened that has to: a validated order is shipped."""
+        """Ships a validated order whose prerequisites are met."""
         view = ctx.get(ORDERS_VIEW, fulfilled.order_id)
         if view is None or view.order is None:
             return
@@ -72,16 +78,16 @@ class OrderAggregator:
             shipped = view.order.model_copy(update={"state": OrderState.SHIPPED})
             ctx.put(ORDERS_VIEW, shipped.id, view.model_copy(update={"order": shipped}))
             ctx.send(ORDERS, shipped)
-        elif self.repeats and view.order.state is OrderState.SHIPPED:
+        elif self.at_least_once and view.order.state is OrderState.SHIPPED:
             ctx.send(ORDERS, view.order)
 
     def on_timer(self, order_id: str, ctx: Context) -> None:
-        """Time is up: for the missing checks of an order, or for verdicts whose order never came."""
+        """Fails an order at its deadline, or deletes verdicts whose order never arrived."""
         view = ctx.get(ORDERS_VIEW, order_id)
         if view is None:
             return
         if view.decided:
-            self._repeat(view, ctx)  # woken again, after a crash
+            self._resend_outcome(view, ctx)  # the timer fired again after a crash
             return
         if view.order is None:
             ctx.delete(ORDERS_VIEW, order_id)
@@ -91,28 +97,28 @@ class OrderAggregator:
         missing = [f"{check}: no verdict within {seconds:g} s" for check in self.required if not view.has(check)]
         self._decide(view, view.order, OrderState.FAILED, missing, ctx)
 
-    def _late(self, view: OrderView, verdict: OrderValidation, ctx: Context) -> None:
+    def _count_late(self, view: OrderView, verdict: OrderValidation, ctx: Context) -> None:
         ctx.put(ORDERS_VIEW, verdict.order_id, view.model_copy(update={"late": view.late + 1}))
         ctx.count("late verdict")
         decisive = bool(view.verdicts) and view.verdicts[-1].check_type == verdict.check_type
         if decisive:
-            self._repeat(view, ctx)
+            self._resend_outcome(view, ctx)
 
-    def _repeat(self, view: OrderView, ctx: Context) -> None:
-        """At least once: announces what the order has come to, and what it came to before that."""
+    def _resend_outcome(self, view: OrderView, ctx: Context) -> None:
+        """At least once: sends the outcome of the order again, and the state before it."""
         order = view.order
-        if not self.repeats or order is None or not order.state.decided:
+        if not self.at_least_once or order is None or not order.state.decided:
             return
         if order.state is OrderState.SHIPPED:
             ctx.send(ORDERS, order.model_copy(update={"state": OrderState.VALIDATED}))
         ctx.send(ORDERS, order)
 
-    def _weigh(self, view: OrderView, order: Order, ctx: Context) -> None:
-        """Decides the order if its verdicts suffice for that."""
+    def _decide_if_complete(self, view: OrderView, order: Order, ctx: Context) -> None:
+        """Decides the order if its verdicts suffice."""
         binding = [v for v in view.verdicts if v.check_type in self.required]
-        against = [v for v in binding if v.validation_result is not ValidationResult.PASS]
-        if against:
-            self._decide(view, order, OrderState.FAILED, [_reason(v) for v in against], ctx)
+        failures = [v for v in binding if v.validation_result is not ValidationResult.PASS]
+        if failures:
+            self._decide(view, order, OrderState.FAILED, [_reason(v) for v in failures], ctx)
         elif len(binding) == len(self.required):
             self._decide(view, order, OrderState.VALIDATED, [], ctx)
         else:
@@ -127,9 +133,9 @@ class OrderAggregator:
 
 
 def _follows(order: Order, known: Order) -> bool:
-    """Whether a state read from `orders` is the next in the life of what is known. Never back, never another order."""
+    """Whether a state read from `orders` is a valid transition from the known one, for the same content."""
     if known.state is OrderState.CREATED:
-        allowed = order.state in _ANNOUNCED_HERE
+        allowed = order.state in _DECIDED_HERE
     else:
         allowed = known.state is OrderState.VALIDATED and order.state is OrderState.SHIPPED
     return allowed and order.same_content(known)

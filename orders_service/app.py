@@ -1,4 +1,4 @@
-"""The orders service: consumes orders and verdicts, holds the view of every order, announces what became of it."""
+"""Orders service: its inputs, outputs, table and routes."""
 
 from datetime import timedelta
 
@@ -13,23 +13,23 @@ from schemas.topics import FULFILMENTS, ORDER_VALIDATIONS, ORDERS
 
 
 def build(settings: Settings) -> ServiceDefinition:
-    """The service with its settings. Raises `ValueError` if a required check is none that exists."""
-    gathering = OrderAggregator(
+    """Builds the service definition. Raises `ValueError` for an unknown required check."""
+    aggregator = OrderAggregator(
         required=tuple(dict.fromkeys(CheckType(check) for check in settings.required_checks)),
         deadline=timedelta(seconds=settings.validation_deadline_s),
-        repeats=settings.at_least_once,
+        at_least_once=settings.at_least_once,
     )
     return ServiceDefinition(
         Service(
             name="orders",
             inputs=(
-                Input(ORDERS, gathering.on_order),
-                Input(ORDER_VALIDATIONS, gathering.on_verdict),
-                Input(FULFILMENTS, gathering.on_fulfilled),
+                Input(ORDERS, aggregator.on_order),
+                Input(ORDER_VALIDATIONS, aggregator.on_verdict),
+                Input(FULFILMENTS, aggregator.on_fulfilled),
             ),
             outputs=(ORDERS,),
             tables=(ORDERS_VIEW,),
-            on_timer=gathering.on_timer,
+            on_timer=aggregator.on_timer,
         ),
         routes=http.routes,
         openapi=http.openapi,

@@ -1,4 +1,4 @@
-"""What the orders service holds: one row an order, from its first verdict or message on, for ever."""
+"""State of the orders service: one row per order, kept for ever."""
 
 from runtime.model.service import Table
 from schemas.api import OrderOutcome, Verdict
@@ -7,10 +7,10 @@ from schemas.wire import Message
 
 
 class OrderView(Message):
-    """All that is known of one order.
+    """Everything known about one order.
 
-    `order` carries the state it has come to; it is missing while only verdicts have arrived. `late` counts the verdicts
-    that changed nothing: a second one of the same check, or any once the order was decided.
+    `order` holds its current state; `None` while only verdicts have arrived. `late` counts the verdicts without effect:
+    a repeated check, or any verdict after the decision.
     """
 
     order: Order | None = None
@@ -23,11 +23,11 @@ class OrderView(Message):
         return self.order is not None and self.order.state.decided
 
     def has(self, check: CheckType) -> bool:
-        """Whether this check has spoken."""
+        """Whether this check has given a verdict."""
         return any([v.check_type == check for v in self.verdicts])
 
     def outcome(self) -> OrderOutcome:
-        """What a client is told. Raises `LookupError` while the order itself has not arrived."""
+        """Converts the row into the HTTP body. Raises `LookupError` while only verdicts have arrived."""
         if self.order is None:
             raise LookupError("only verdicts have arrived, not their order")
         return OrderOutcome(

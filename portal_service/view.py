@@ -4,7 +4,7 @@ from runtime.model.service import Context, Table
 from schemas.api import CheckinState, PortalCheckin, PortalCheckins
 from schemas.messages import CheckinRejected, HomeCheckin
 
-MOST = 20
+MAX_SHOWN = 20
 """Check-ins of an order that are shown: the last ones. Each more of them is written again with each that comes."""
 
 _SHOWN = 256
@@ -37,6 +37,6 @@ def _known(order_no: str, event_id: str, ctx: Context) -> PortalCheckin:
 def _put(order_no: str, check_in: PortalCheckin, ctx: Context) -> None:
     row = ctx.get(CHECK_INS_VIEW, order_no) or PortalCheckins(order_no=order_no)
     by_id = {c.event_id: c for c in row.check_ins} | {check_in.event_id: check_in}
-    earlier = row.earlier + max(len(by_id) - MOST, 0)
-    shown = PortalCheckins(order_no=order_no, check_ins=tuple(by_id.values())[-MOST:], earlier=earlier)
+    earlier = row.earlier + max(len(by_id) - MAX_SHOWN, 0)
+    shown = PortalCheckins(order_no=order_no, check_ins=tuple(by_id.values())[-MAX_SHOWN:], earlier=earlier)
     ctx.put(CHECK_INS_VIEW, order_no, shown)

@@ -78,7 +78,7 @@ class TopologyTestDriver:
         self.run()
 
     def call(self, table: Table[Any], key: str, decide: Callable[[Context], T]) -> T:
-        """Runs a command as an HTTP handler does, in the worker of the table. Returns its result or raises its error."""
+        """Runs a command as an HTTP handler does, in the worker of the table. Returns its result, or raises."""
         partition = partition_of(key.encode(), self.partitions)
         worker = next(w for w in self.workers if table.name in w.topology.tables)
         call = Command(worker.topology.holders[table.name], partition, decide)

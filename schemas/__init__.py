@@ -1,1 +1,1 @@
-"""The contract between services: every message, every API body, and the catalogue of topics."""
+"""Contract between the services: messages, HTTP bodies, and the catalogue of topics."""

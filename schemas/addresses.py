@@ -1,6 +1,6 @@
-"""Addresses that letters go to and come from (RFC 5322, 3.4).
+"""Parses e-mail addresses (RFC 5322, 3.4) with the parser of the standard library.
 
-Python's own parser is asked. On some of what is no address it stumbles, and with what depends on its release.
+That parser fails on malformed input with errors that depend on the Python release. Here each of them is a `ValueError`.
 """
 
 from collections.abc import Iterator
@@ -11,29 +11,29 @@ from email.message import EmailMessage
 
 
 def address(email: str, name: str = "") -> Address:
-    """The address, as a letter to somebody of this name has it.
+    """Parses the bare address `email`; `name` becomes its display name.
 
-    Raises `ValueError` if it is none, or the name holds a line break.
+    Raises `ValueError` if `email` is malformed or `name` contains a line break.
     """
-    with _stumbling(email):
+    with _as_value_error(email):
         return Address(name, addr_spec=email)
 
 
-def mailbox(said: str) -> Address:
-    """The one address of a text that may name whose it is: `Orders <orders@example.com>`. Raises `ValueError`."""
+def mailbox(text: str) -> Address:
+    """Parses an address with optional display name: `Orders <orders@example.com>`. Raises `ValueError`."""
     message = EmailMessage()
-    with _stumbling(said):
-        message["From"] = said
+    with _as_value_error(text):
+        message["From"] = text
         [found] = message["From"].addresses
-        for defect in message["From"].defects:  # newer releases note some that older ones stumble on
+        for defect in message["From"].defects:  # newer releases record what older ones raise
             if isinstance(defect, InvalidHeaderDefect):
                 raise defect
     return address(found.addr_spec, found.display_name)
 
 
 @contextmanager
-def _stumbling(said: str) -> Iterator[None]:
+def _as_value_error(text: str) -> Iterator[None]:
     try:
         yield
     except (MessageError, IndexError, AttributeError) as error:
-        raise ValueError(f"{said!r} is no address") from error
+        raise ValueError(f"{text!r} is not an e-mail address") from error

@@ -1,4 +1,4 @@
-"""Bodies of the HTTP API that are not messages themselves."""
+"""Bodies of HTTP requests and answers that are not messages on a topic."""
 
 import re
 from datetime import datetime
@@ -12,44 +12,44 @@ from schemas.identifiers import Code, Composed, Name, OrderId
 from schemas.messages import CheckType, Need, Order, OrderState, ProductEvent, ValidationResult
 from schemas.wire import Int64, Message, Money, Quantity, Total, example
 
-_MOST = 99_999_999_999.9999
+_MAX_PRICE = 99_999_999_999.9999
 
 
-def _no_text(value: object) -> object:
-    """Decimal reads text as well; a price in quotes is a client's mistake that other readers would stumble over."""
+def _reject_text(value: object) -> object:
+    """Rejects a price in quotes, which Decimal would accept and other consumers would not."""
     if isinstance(value, str):
         raise PydanticCustomError("decimal_type", "Input should be a number, not text")
     return value
 
 
-def _whole(value: object) -> object:
-    """To JSON, 3.0 is the whole number 3; from 2**53 on, a double no longer says which one it is."""
+def _integral(value: object) -> object:
+    """Reads 3.0 as 3, which are equal in JSON. From 2**53 on a double is ambiguous and is left as it is."""
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
 
 
-def _price(least: float) -> WithJsonSchema:
-    return WithJsonSchema({"type": "number", "minimum": least, "maximum": _MOST, "multipleOf": 0.0001})
+def _price_schema(minimum: float) -> WithJsonSchema:
+    return WithJsonSchema({"type": "number", "minimum": minimum, "maximum": _MAX_PRICE, "multipleOf": 0.0001})
 
 
-Whole = BeforeValidator(_whole)
+Whole = BeforeValidator(_integral)
 
 
 class NewOrder(Message):
-    """Body of `POST /v1/orders`. Without an id the server makes one."""
+    """Body of `POST /v1/orders`. Without an id the server generates one."""
 
     model_config = example(id="my-order", customerId=15, product="UNDERPANTS", quantity=3, price=5.00)
 
     id: Annotated[OrderId, Composed] | None = Field(
-        default=None, description="Chosen by the client, who may then repeat the request safely"
+        default=None, description="Chosen by the client; makes the request idempotent"
     )
     customer_id: Annotated[Int64, Whole]
     product: Annotated[str, Field(max_length=256), Composed]
     quantity: Annotated[Quantity, Whole]
-    price: Annotated[Money, BeforeValidator(_no_text), _price(-_MOST)] = Field(description="Of one piece")
+    price: Annotated[Money, BeforeValidator(_reject_text), _price_schema(-_MAX_PRICE)] = Field(description="Unit price")
 
 
 class Verdict(Message):
-    """What one check said."""
+    """Verdict of one check on an order."""
 
     check_type: CheckType
     validation_result: ValidationResult
@@ -57,44 +57,44 @@ class Verdict(Message):
 
 
 class OrderOutcome(Message):
-    """Body of `GET /v1/orders/{id}/validated`: the order's state, the verdicts so far and why it failed, if it did."""
+    """Body of `GET /v1/orders/{id}/validated`: state, verdicts so far, and reasons of a failure."""
 
     id: OrderId
     state: OrderState
     order: Order
     verdicts: tuple[Verdict, ...] = ()
     reasons: tuple[str, ...] = ()
-    late: int = Field(default=0, description="Verdicts that came when they could not change anything any more")
+    late: int = Field(default=0, description="Verdicts that arrived after the order was decided, or repeated a check")
 
 
 class FulfilmentStatus(Message):
-    """Body of `GET /v1/orders/{id}/fulfilment`: what is needed before the order is shipped, and what is missing."""
+    """Body of `GET /v1/orders/{id}/fulfilment`: prerequisites of the shipment, and those not met yet."""
 
     order_id: OrderId
     fulfilled: bool
     needed: tuple[Need, ...]
     missing: tuple[Need, ...]
-    state: OrderState | None = Field(default=None, description="Missing as long as the order itself is not known")
-    currency: str = Field(default="EUR", description="Of `value` and `paid`")
+    state: OrderState | None = Field(default=None, description="Absent until the order itself has arrived")
+    currency: str = Field(default="EUR", description="Currency of `value` and `paid`")
     value: Total | None = None
-    paid: Total = Field(description="Sum of the payments in the order's currency, each counted once")
+    paid: Total = Field(description="Sum of the distinct payments in the currency of orders")
     other_currencies: dict[str, Total] = Field(
-        default_factory=dict, description="What was paid in other currencies, and pays nothing; of 20 at most"
+        default_factory=dict, description="Sums of payments in other currencies, which do not count; at most 20"
     )
-    ignored_payments: int = Field(default=0, description="How many payments were in other currencies")
+    ignored_payments: int = Field(default=0, description="Number of payments in other currencies")
 
 
-def _local_time(value: object) -> datetime:
+def _parse_local_time(value: object) -> datetime:
     if isinstance(value, str) and re.fullmatch(_LOCAL_TIME, value):
         return datetime.fromisoformat(value)
     raise PydanticCustomError("local_time", "must be a date and time from 1970 to 2099, such as 2021-03-18 10:13:43")
 
 
-def _written(local: datetime) -> str:
+def _format_local_time(local: datetime) -> str:
     return local.isoformat(" ")
 
 
-# Every day there is and no other, so that documents can say it too. Of these years every fourth is a leap year.
+# Matches exactly the valid days, so that JSON Schema can say it too. Of these years every fourth is a leap year.
 _DAY = (
     r"(?:(?:19[7-9]|20[0-9])[0-9]-(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)"
     r"|(?:0[13578]|1[02])-31)|(?:19(?:[79][26]|8[048])|20(?:[02468][048]|[13579][26]))-02-29)"
@@ -103,27 +103,27 @@ _OFFSET = r"(?:[+-](?:0[0-9]|1[0-4]):[0-5][0-9])?"
 _LOCAL_TIME = rf"{_DAY} (?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]{_OFFSET}"
 LocalTime = Annotated[
     datetime,
-    PlainValidator(_local_time),
-    PlainSerializer(_written, return_type=str, when_used="json"),
+    PlainValidator(_parse_local_time),
+    PlainSerializer(_format_local_time, return_type=str, when_used="json"),
     WithJsonSchema(
         {
             "type": "string",
-            "description": "As clocks of the service's time zone (CHECKIN_TIME_ZONE) show it. Where they are put back "
-            "and show it twice, the first moment is meant; an offset from UTC tells which. One that they never "
-            "show, because they are put forward over it, is refused",
+            "description": "Local time in the service's time zone (CHECKIN_TIME_ZONE). A time that occurs twice when "
+            "clocks are set back means the first occurrence; an offset from UTC selects one. A time that is skipped "
+            "when clocks are set forward is rejected",
             "pattern": f"^{_LOCAL_TIME}$",
             "examples": ["2021-03-18 10:13:43", "2026-10-25 02:30:00+01:00"],
         }
     ),
 ]
-"""A date and time of day as a clock on the wall shows it, 1970 to 2099; with or without its offset from UTC."""
+"""A local date and time of day, 1970 to 2099, with or without an offset from UTC."""
 
 Latitude = Annotated[StrictFloat, Field(ge=-90, le=90, allow_inf_nan=False)]
 Longitude = Annotated[StrictFloat, Field(ge=-180, le=180, allow_inf_nan=False)]
 
 
 class NewCheckin(Message):
-    """Body of `POST /api/SOA/home/checkin`: somebody is on the spot. Degrees are WGS 84's."""
+    """Body of `POST /api/SOA/home/checkin`: a check-in on site. Coordinates are degrees (WGS 84)."""
 
     model_config = example(
         internetNo="8850049302",
@@ -150,11 +150,14 @@ class CheckinState(StrEnum):
 
 
 class Checkin(Message):
-    """Answer of `/api/SOA/home/checkin`: a check-in and what became of it. A REJECTED one counts for nothing."""
+    """Answer of `/api/SOA/home/checkin`: a check-in and its status.
+
+    A REJECTED check-in does not count for its order.
+    """
 
     event_id: str
     status: CheckinState
-    reason: str | None = Field(default=None, description="Why it was rejected")
+    reason: str | None = Field(default=None, description="Reason of the rejection")
     internet_no: str
     order_no: OrderId
     staff_code: str
@@ -165,7 +168,7 @@ class Checkin(Message):
 
 
 class PortalCheckin(Message):
-    """A check-in as the portal knows it. What it says is missing while only its rejection is known."""
+    """A check-in in the portal's read model. Its details are absent while only its rejection has arrived."""
 
     event_id: str
     status: CheckinState
@@ -177,20 +180,22 @@ class PortalCheckin(Message):
 
 
 class PortalCheckins(Message):
-    """Body of `GET /v1/portal/checkins/{orderNo}`: the last check-ins of an order, the latest at the end."""
+    """Body of `GET /v1/portal/checkins/{orderNo}`: the latest check-ins of an order, oldest first."""
 
     order_no: OrderId
     check_ins: tuple[PortalCheckin, ...] = ()
-    earlier: int = Field(default=0, description="How many check-ins came before these and are no longer shown")
+    earlier: int = Field(default=0, description="Number of older check-ins that are no longer shown")
 
 
 class ProductContent(Message):
-    """Body of `PUT /v1/products/{code}`: what a product is to be from now on."""
+    """Body of `PUT /v1/products/{code}`: the new content of a product."""
 
     model_config = example(name="Underpants, blue", price=5.00)
 
     name: Name
-    price: Annotated[Money, BeforeValidator(_no_text), Field(ge=0), _price(0)] = Field(description="Of one piece")
+    price: Annotated[Money, BeforeValidator(_reject_text), Field(ge=0), _price_schema(0)] = Field(
+        description="Unit price"
+    )
 
 
 class NewProduct(ProductContent):
@@ -207,7 +212,10 @@ class ProductState(StrEnum):
 
 
 class Product(Message):
-    """Answer of `/v1/products`: a product as it is now. `version` counts its changes from 1, and is its ETag."""
+    """Answer of `/v1/products`: the current version of a product.
+
+    `version` counts its changes from 1 and is the ETag.
+    """
 
     code: str
     name: str
@@ -218,9 +226,9 @@ class Product(Message):
 
 
 class ProductTotals(Message):
-    """Body of `GET /v1/monitoring/products`: what has happened to all products together.
+    """Body of `GET /v1/monitoring/products`: totals over all products.
 
-    `gaps` counts versions of products that were expected and did not come; 0 unless something is wrong.
+    `gaps` counts product versions that were expected and never arrived; 0 in normal operation.
     """
 
     created: int = 0
@@ -232,14 +240,14 @@ class ProductTotals(Message):
 
 
 class ProductLog(Message):
-    """Body of `GET /v1/product-log/{code}`: the last changes of a product, the latest at the end."""
+    """Body of `GET /v1/product-log/{code}`: the latest changes of a product, oldest first."""
 
     code: str
     entries: tuple[ProductEvent, ...]
 
 
 class InvalidParam(Message):
-    """One fault in a request (RFC 9457, example of 3.0): where, and what to do about it."""
+    """An invalid part of a request (RFC 9457, example of 3.0): its name, and what to correct."""
 
     name: str
     reason: str

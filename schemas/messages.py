@@ -1,4 +1,4 @@
-"""The messages on the topics. Field names follow Confluent's microservices example, in camelCase on the wire."""
+"""Messages on the topics: camelCase on the wire, field names of Confluent's microservices example."""
 
 from decimal import Decimal
 from enum import StrEnum
@@ -18,7 +18,7 @@ class OrderState(StrEnum):
 
     @property
     def decided(self) -> bool:
-        """Whether the verdicts are in: a state that never goes back to CREATED."""
+        """Whether the order is VALIDATED, FAILED or SHIPPED. A decided order never returns to CREATED."""
         return self is not OrderState.CREATED
 
 
@@ -35,7 +35,7 @@ class ValidationResult(StrEnum):
 
 
 class Order(Message):
-    """Topic `orders`, keyed by id: an order and the state it has come to. A FAILED one says why."""
+    """Topic `orders`, keyed by id: an order in its current state. A FAILED order carries the reasons."""
 
     id: OrderId
     customer_id: Int64
@@ -48,11 +48,11 @@ class Order(Message):
 
     @property
     def value(self) -> Decimal:
-        """What the order is worth: quantity times price."""
+        """Value of the order: quantity times price."""
         return self.quantity * self.price
 
     def same_content(self, other: "Order") -> bool:
-        """Whether a client would call both the same order: all that the client chose is equal."""
+        """Whether all fields chosen by the client are equal."""
         return (self.id, self.customer_id, self.product, self.quantity, self.price) == (
             other.id,
             other.customer_id,
@@ -72,14 +72,14 @@ class OrderValidation(Message):
 
 
 class StockLevel(Message):
-    """Topic `warehouse-inventory`, keyed by product: how many pieces the warehouse holds, as an absolute count."""
+    """Topic `warehouse-inventory`, keyed by product: pieces in the warehouse, as an absolute count."""
 
     product: str = Field(max_length=256)
     count: int = Field(strict=True, ge=0, le=2**53)
 
 
 class Payment(Message):
-    """Topic `payments`, keyed by payment id. What it pays, and whether it counts, is said in `schemas/payments.py`."""
+    """Topic `payments`, keyed by payment id. Which payments count: `schemas/payments.py`."""
 
     id: str
     order_id: OrderId
@@ -95,7 +95,7 @@ class CustomerLevel(StrEnum):
 
 
 class Customer(Message):
-    """Topic `customers`, keyed by customer id. An unknown level stays readable: whoever sorts by it decides."""
+    """Topic `customers`, keyed by customer id. `level` may be any text; consumers handle unknown ones."""
 
     id: Int64
     first_name: str
@@ -106,7 +106,7 @@ class Customer(Message):
 
 
 class Need(StrEnum):
-    """What may have to happen before an order is shipped."""
+    """A prerequisite of the shipment of an order."""
 
     VALIDATED = "VALIDATED"
     PAID = "PAID"
@@ -114,7 +114,7 @@ class Need(StrEnum):
 
 
 class HomeCheckin(Message):
-    """Topic `home-checkins`, keyed by order: a technician, or the warehouse, reports on the spot."""
+    """Topic `home-checkins`, keyed by order: a technician or the warehouse reports from the site."""
 
     event_id: str
     event_type: str = "HOME_CHECKIN_CREATED"
@@ -128,7 +128,7 @@ class HomeCheckin(Message):
 
 
 class CheckinRejected(Message):
-    """Topic `checkin-rejections`, keyed by order: the check-in `event_id` counts for nothing, and why."""
+    """Topic `checkin-rejections`, keyed by order: the check-in `event_id` does not count, for this reason."""
 
     event_id: str
     order_no: OrderId
@@ -136,13 +136,13 @@ class CheckinRejected(Message):
 
 
 class Fulfilled(Message):
-    """Topic `fulfilments`, keyed by order: all that has to happen before the order is shipped has happened."""
+    """Topic `fulfilments`, keyed by order: all prerequisites of the shipment are met."""
 
     order_id: OrderId
 
 
 class OrderEnriched(Message):
-    """Topic `orders-enriched` and the topics named by customer level, keyed by order id."""
+    """Topic `orders-enriched` and one topic per customer level, keyed by order id: order with customer."""
 
     id: OrderId
     customer_id: Int64
@@ -150,7 +150,7 @@ class OrderEnriched(Message):
 
 
 class ProductEventKind(StrEnum):
-    """What happened to a product. An UPDATED one is on offer, also if it had been withdrawn."""
+    """Kind of a product change. UPDATED also puts a withdrawn product on offer again."""
 
     CREATED = "CREATED"
     UPDATED = "UPDATED"
@@ -158,9 +158,9 @@ class ProductEventKind(StrEnum):
 
 
 class ProductEvent(Message):
-    """Topic `products`, keyed by code: what happened to a product, and what it is since.
+    """Topic `products`, keyed by code: one change of a product, with the resulting content.
 
-    `version` counts the events of a code from 1, without gaps. `at` is when the product service did it.
+    `version` counts the changes of a code from 1, without gaps. `at` is the time of the change in the product service.
     """
 
     event_id: str
@@ -173,14 +173,14 @@ class ProductEvent(Message):
 
 
 class ProductAlertKind(StrEnum):
-    """What is suspicious about a change of a product."""
+    """Why a product change is suspicious."""
 
     PRICE_DROP = "PRICE_DROP"
     MANY_CHANGES = "MANY_CHANGES"
 
 
 class ProductAlert(Message):
-    """Topic `product-alerts`, keyed by code: the change that led to `version` at `at` is suspicious, and why."""
+    """Topic `product-alerts`, keyed by code: the change to `version` at `at` is suspicious, and why."""
 
     event_id: str
     kind: ProductAlertKind

@@ -1,6 +1,6 @@
-"""Currencies (ISO 4217), and amounts as people read them.
+"""Currencies (ISO 4217), and amounts formatted for people.
 
-The wire carries plain numbers (`schemas/wire.py`); this module is for text.
+On the wire amounts are plain numbers (`schemas/wire.py`).
 """
 
 from decimal import Decimal
@@ -8,8 +8,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-# Digits after the point that a currency has, where they are not two (ISO 4217, list one, column "minor unit"). The
-# locale data of CLDR (Babel) counts what is in use instead: none for the IQD, which has three.
+# Decimal places of currencies that do not have two (ISO 4217, list one, column "minor unit"). Not from CLDR (Babel),
+# which has the digits in use instead: none for the IQD, which has three.
 _DIGITS = {
     **dict.fromkeys(("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND"), 0),
     **dict.fromkeys(("VUV", "XAF", "XOF", "XPF"), 0),
@@ -19,12 +19,12 @@ _DIGITS = {
 
 
 def digits(currency: str) -> int:
-    """How many digits after the point amounts in a currency have."""
+    """Number of decimal places of a currency."""
     return _DIGITS.get(currency, 2)
 
 
 def plain_amount(amount: Decimal, currency: str) -> str:
-    """The amount with the digits of its currency, and with more where it has more: `12.00`, `0.125`. Never rounded."""
+    """Formats an amount with at least the decimal places of its currency: `12.00`, `0.125`. Never rounds."""
     whole, _, fraction = f"{amount:f}".partition(".")
     fraction = fraction.rstrip("0").ljust(digits(currency), "0")
     text = f"{whole}.{fraction}" if fraction else whole
@@ -32,7 +32,7 @@ def plain_amount(amount: Decimal, currency: str) -> str:
 
 
 def format_amount(amount: Decimal, currency: str) -> str:
-    """The amount and its currency: `12.00 EUR`, `500 JPY`, `0.125 KWD`. Never rounded."""
+    """Formats an amount with its currency code: `12.00 EUR`, `500 JPY`, `0.125 KWD`. Never rounds."""
     return f"{plain_amount(amount, currency)} {currency}"
 
 
@@ -41,11 +41,14 @@ def _upper(code: str) -> str:
 
 
 CurrencyCode = Annotated[str, AfterValidator(_upper)]
-"""A code as some producer writes it, in capitals: `eur` is `EUR`. Any other text stands for a currency of its own."""
+"""Currency code in any case, read as capitals: `eur` is `EUR`.
+
+Text outside ISO 4217 is a currency of its own.
+"""
 
 
 def currency(code: str) -> str:
-    """The code of the currency that orders are in. Raises `ValueError` if it has not the form of ISO 4217."""
+    """Validates the currency code of orders. Raises `ValueError` unless it has the form of ISO 4217."""
     if not (len(code) == 3 and code.isascii() and code.isalpha() and code.isupper()):
-        raise ValueError(f"{code!r} is no currency: it must be three capital letters of ISO 4217, such as EUR")
+        raise ValueError(f"{code!r} is not a currency code: it must be three capital letters of ISO 4217, such as EUR")
     return code

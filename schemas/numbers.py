@@ -1,20 +1,20 @@
-"""Numbers as people write them into files, options and the environment: plain digits, and one way to write each.
+"""Parses numbers in files, options and settings: plain digits, one spelling per number.
 
-Python's `int`, `float` and `Decimal` also read `2_000`, `+5`, ` 5 `, `1e3`, `NaN` and the digits of other scripts. What
-is meant by these is a guess, and one that can name another customer.
+Python's `int`, `float` and `Decimal` also accept `2_000`, `+5`, ` 5 `, `1e3`, `NaN` and digits of other scripts.
+Guessing their meaning could address another customer.
 """
 
 import re
 from decimal import Decimal
 
-# Longer ones are no numbers of ours; Python refuses to read one of thousands of digits.
+# At most 40 digits: no valid value has more, and Python refuses to parse thousands.
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,39}")
 _DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]{0,39})(?:\.[0-9]{1,40})?")
 _LEADING_ZEROS = re.compile(r"(-?)0+([0-9].*)")
 
 
 def whole(text: str) -> int:
-    """A whole number, negative ones with a minus. Raises `ValueError`, whose text goes on after a field's name."""
+    """Parses a whole number. Raises `ValueError` with a text that continues a field's name."""
     if _WHOLE.fullmatch(text):
         return int(text)
     if (plain := _without_zeros(text)) and _WHOLE.fullmatch(plain):
@@ -23,7 +23,7 @@ def whole(text: str) -> int:
 
 
 def decimal(text: str, noun: str = "a number") -> Decimal:
-    """A number that may have a fraction behind a point. Raises `ValueError`, as `whole` does."""
+    """Parses a number with an optional fraction after a point. Raises `ValueError` as `whole` does."""
     if _DECIMAL.fullmatch(text):
         return Decimal(text)
     if (plain := _without_zeros(text)) and _DECIMAL.fullmatch(plain):

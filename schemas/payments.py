@@ -1,8 +1,8 @@
-"""When an order is paid. The one definition, for all services that ask.
+"""When an order is paid: the one definition, for every service.
 
-An order is paid when its distinct payments in the currency of orders (`CURRENCY`) come to its value or more. A payment
-is known by its id and its order: the first one of an id counts, one that comes again does not, whatever it says. A
-negative amount takes back. A payment in another currency pays nothing; it is kept and shown.
+An order is paid when its distinct payments in the currency of orders (`CURRENCY`) sum to its value or more. Payments
+are distinct by order and id: the first payment of an id counts, a later one of the same id never does, whatever its
+content. A negative amount is a refund. A payment in another currency does not count; it is stored and shown.
 """
 
 from decimal import Decimal
@@ -14,30 +14,33 @@ from schemas.messages import Payment
 from schemas.wire import Message
 
 CURRENCIES_SHOWN = 20
-"""Currencies whose sums an order keeps. Payments in further ones are only counted: a row must not grow with them."""
+"""Maximum number of currencies summed per order.
+
+Payments in further currencies are only counted, to bound the size of the row.
+"""
 
 RECENT = 50
-"""At least once: payments of one order whose rows a crash may leave behind or ahead of their sum, in one batch."""
+"""Maximum payments of one order in one batch that survive a partial commit (at least once)."""
 
 
-class Counted(Message):
-    """Row of a payment that is part of its order's sums: which one it was, counted from 1, and what it said."""
+class CountedPayment(Message):
+    """Row of a payment that is included in its order's totals: its number, from 1, and its content."""
 
     number: int
     ccy: str
     amount: Decimal
 
     def differs(self, payment: Payment) -> bool:
-        """Whether a payment says something else under the same id."""
+        """Whether a payment of the same id has other content."""
         return (self.ccy, self.amount) != (payment.ccy, payment.amount)
 
 
-class Paid(Message):
-    """What has been paid for an order. Of a bounded size, however many payments there are.
+class PaymentTotals(Message):
+    """Totals of the payments for an order. Bounded in size, however many payments there are.
 
-    `sums` maps currencies to sums, exact to the last digit. `counted` and `ignored` are the numbers of payments in the
-    currency of orders and in others. `recent` are marks of the latest ones, where a sum and the rows of its payments
-    may not become durable together.
+    `sums` maps currencies to exact sums. `counted` and `ignored` are the numbers of payments in the currency of orders
+    and in others. `recent` holds hashes of the latest payment ids; it is used at least once, where totals and rows of
+    payments may not become durable together.
     """
 
     sums: dict[str, Decimal] = Field(default_factory=dict)
@@ -46,7 +49,7 @@ class Paid(Message):
     recent: tuple[str, ...] = ()
 
     def sum(self, currency: str) -> Decimal:
-        """What was paid in a currency."""
+        """Sum of the payments in a currency."""
         return self.sums.get(currency, Decimal())
 
     def covers(self, value: Decimal, currency: str) -> bool:
@@ -54,36 +57,42 @@ class Paid(Message):
         return self.sum(currency) >= value
 
     def others(self, currency: str) -> dict[str, Decimal]:
-        """What was paid in other currencies than that of orders, and pays nothing."""
+        """Sums in currencies other than that of orders. They pay nothing."""
         return {ccy: amount for ccy, amount in sorted(self.sums.items()) if ccy != currency}
 
-    def includes(self, payment_id: str, row: Counted | None) -> bool:
-        """Whether a payment is part of the sums, given its row. A row alone proves nothing for the latest ones."""
-        total = self.counted + self.ignored
-        return _mark(payment_id) in self.recent or (row is not None and row.number <= total - len(self.recent))
+    def includes(self, payment_id: str, row: CountedPayment | None) -> bool:
+        """Whether a payment is included in the totals, given its row.
 
-    def plus(self, payment: Payment, currency: str, *, repeats: bool = False) -> "Paid":
-        """With one more payment. `repeats`: its row may become durable without this, or this without its row."""
+        The row alone does not prove it for the latest payments: it may be durable while the totals are not.
+        """
+        total = self.counted + self.ignored
+        return _hash(payment_id) in self.recent or (row is not None and row.number <= total - len(self.recent))
+
+    def plus(self, payment: Payment, currency: str, *, at_least_once: bool = False) -> "PaymentTotals":
+        """Returns the totals with one more payment.
+
+        `at_least_once`: the totals and the row of the payment may not become durable together.
+        """
         counts = payment.ccy == currency
         sums = self.sums
         if counts or payment.ccy in sums or len(sums) < CURRENCIES_SHOWN:
             sums = {**sums, payment.ccy: self.sum(payment.ccy) + payment.amount}
-        return Paid(
+        return PaymentTotals(
             sums=sums,
             counted=self.counted + counts,
             ignored=self.ignored + (not counts),
-            recent=(*self.recent, _mark(payment.id))[-RECENT:] if repeats else (),
+            recent=(*self.recent, _hash(payment.id))[-RECENT:] if at_least_once else (),
         )
 
-    def row(self, payment: Payment) -> Counted:
-        """The row of the payment that was added last."""
-        return Counted(number=self.counted + self.ignored, ccy=payment.ccy, amount=payment.amount)
+    def row(self, payment: Payment) -> CountedPayment:
+        """Row of the payment added last."""
+        return CountedPayment(number=self.counted + self.ignored, ccy=payment.ccy, amount=payment.amount)
 
 
 def payment_key(order_id: str, payment_id: str) -> str:
-    """The key of a payment's row: no two payments share one, whatever their ids look like."""
+    """Key of a payment's row, unique for every pair of ids: the length prefix separates them."""
     return f"{len(order_id)}/{order_id}/{payment_id}"
 
 
-def _mark(payment_id: str) -> str:
+def _hash(payment_id: str) -> str:
     return blake2b(payment_id.encode(errors="surrogatepass"), digest_size=8).hexdigest()

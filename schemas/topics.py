@@ -1,4 +1,4 @@
-"""The one catalogue of topics: name, key, model, only writer, how long it is kept."""
+"""Catalogue of topics: name, key, message, the only writer, retention."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,72 +25,70 @@ M = TypeVar("M", bound=Message)
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """How long Kafka keeps the messages of a topic: for a time, for ever (`None`), or the last one of each key."""
+class Retention:
+    """Retention of a topic: for a time, for ever (`None`), or compacted to the last record per key."""
 
     duration: timedelta | None = None
     compacted: bool = False
 
     def config(self) -> dict[str, str]:
-        """The topic configuration (Kafka documentation, 3.2 Topic Configs)."""
+        """Topic configuration (Kafka documentation, 3.2 Topic Configs)."""
         if self.compacted:
             return {"cleanup.policy": "compact"}
         milliseconds = -1 if self.duration is None else int(self.duration.total_seconds() * 1000)
         return {"cleanup.policy": "delete", "retention.ms": str(milliseconds)}
 
 
-FOR_EVER = Kept()
-COMPACTED = Kept(compacted=True)
-WEEK = Kept(timedelta(days=7))
-FORTNIGHT = Kept(timedelta(days=14))
-DAY = Kept(timedelta(days=1))
+FOR_EVER = Retention()
+COMPACTED = Retention(compacted=True)
+WEEK = Retention(timedelta(days=7))
+FORTNIGHT = Retention(timedelta(days=14))
+DAY = Retention(timedelta(days=1))
 
 
 DEAD_LETTERS = ".dead-letters"
-"""What the names of topics for dead letters end in, behind the name of the topic they are from."""
+"""Suffix of dead letter topics, appended to the name of the source topic."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Topic(Generic[M]):
-    """A topic of the ecosystem. Keys are raw UTF-8 bytes, values the JSON of `model`.
+    """A topic. Keys are raw UTF-8 bytes, values are JSON of `model`.
 
-    `internal` topics carry the repartitioned input of their only writer: nobody else reads them, so what their writer
-    decides at once in the same batch is never written to them.
+    `internal`: a repartition topic, read by its only writer alone. Messages processed by fusion are not written to it.
 
-    `pinned` topics carry records about state that is partitioned by another key: each stands in the partition of that
-    state, whatever its own key.
+    `pinned`: records belong to state partitioned by another key, and lie in the partition of that state.
     """
 
     name: str
     model: type[M]
     key: Callable[[M], str]
     writer: str
-    kept: Kept
+    retention: Retention
     internal: bool = False
     pinned: bool = False
 
     @property
     def dead_letters(self) -> str:
-        """Name of the topic that takes what cannot be read from this one."""
+        """Name of the dead letter topic."""
         return self.name + DEAD_LETTERS
 
     @property
     def key_field(self) -> str | None:
-        """The field the key is taken from, as it is called on the wire; `None` if it is none of its own.
+        """Wire name of the field used as key; `None` if the key is not a single field.
 
-        Found by asking for the key of a message whose fields hold their names.
+        Determined by applying `key` to a message whose field values are their own wire names.
         """
         names: dict[str, Any] = {name: field.alias for name, field in self.model.model_fields.items()}
         message: Any = self.model.model_construct(**names)
         try:
             key = self.key(message)
-        except AttributeError:  # of a message within the message
+        except AttributeError:  # the key is a field of a nested message
             return None
         return key if key in names.values() else None
 
 
 def repartition(service: str, source: Topic[M], by: str, key: Callable[[M], str]) -> Topic[M]:
-    """The internal topic `<service>-<source>-by-<by>`: the messages of `source` under another key."""
+    """Declares the repartition topic `<service>-<source>-by-<by>`: messages of `source` under another key."""
     return Topic(f"{service}-{source.name}-by-{by}", source.model, key, service, DAY, internal=True)
 
 
@@ -121,4 +119,4 @@ CATALOGUE: tuple[Topic[Any], ...] = (
     ORDERS_ENRICHED,
     *BY_LEVEL.values(),
 )
-"""Every public topic. Internal topics and changelogs belong to their services and follow from their declarations."""
+"""All public topics. Internal topics and changelogs derive from the declarations of their services."""

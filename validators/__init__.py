@@ -1,1 +1,1 @@
-"""The checks on an order, each a service of its own: fraud, inventory, details."""
+"""Validators: fraud, inventory and details, one service each. They produce verdicts on orders."""

@@ -1,4 +1,4 @@
-"""Which products are on offer, as a validator knows it from the product service's events."""
+"""A validator's view of the products: which exist, and which are withdrawn."""
 
 from runtime.model.service import Context, Table
 from runtime.state.versions import Versioned, VersionedTable
@@ -6,13 +6,16 @@ from schemas.messages import ProductEvent, ProductEventKind
 
 
 class Offer(Versioned):
-    """A product that was announced, and whether it was withdrawn since."""
+    """Row of an announced product, and whether it is withdrawn now."""
 
     withdrawn: bool = False
 
 
 class Offers:
-    """What one validator knows, in a table of its own: it lists `table`, and gives `on_product` what is announced."""
+    """Table of the products known to one validator.
+
+    The service lists `table`, and processes `products` with `on_product`.
+    """
 
     def __init__(self, service: str) -> None:
         self._versions = VersionedTable(f"{service}-products", Offer)
@@ -25,7 +28,7 @@ class Offers:
         return self._versions.get(ctx, product)
 
     def on_product(self, event: ProductEvent, ctx: Context) -> None:
-        """A change of a product. One that comes again or late changes nothing."""
+        """Updates a product. A repeated or outdated event changes nothing."""
         if self._versions.missing(ctx, event.code, event.version) is not None:
             withdrawn = event.kind is ProductEventKind.WITHDRAWN
             self._versions.put(ctx, event.code, Offer(version=event.version, withdrawn=withdrawn))

@@ -1,13 +1,13 @@
-"""How every validator says what it found."""
+"""Builds the verdicts of all validators."""
 
 from schemas.messages import CheckType, OrderValidation, ValidationResult
 
 
-def verdict(order_id: str, check: CheckType, refusal: str | None) -> OrderValidation:
-    """A FAIL for the reason given, or a PASS when there is none."""
+def verdict(order_id: str, check: CheckType, failure: str | None) -> OrderValidation:
+    """Returns a FAIL with the reason `failure`, or a PASS if it is `None`."""
     return OrderValidation(
         order_id=order_id,
         check_type=check,
-        validation_result=ValidationResult.PASS if refusal is None else ValidationResult.FAIL,
-        reason=refusal,
+        validation_result=ValidationResult.PASS if failure is None else ValidationResult.FAIL,
+        reason=failure,
     )

@@ -9,9 +9,9 @@ from ecosystem.audit.rows import CheckinRow, ProductRow
 from fulfilment_service.state import PROGRESS
 from orders_service.state import ORDERS_VIEW
 from portal_service.view import CHECK_INS_VIEW
-from product_subscribers.monitoring.state import COUNTED, TOTALS
-from product_subscribers.notifications.state import TOLD
-from product_subscribers.security.state import WATCHED
+from product_subscribers.monitoring.state import COUNTED_PRODUCTS, TOTALS
+from product_subscribers.notifications.state import NOTIFIED
+from product_subscribers.security.state import HISTORIES
 from runtime.model.service import (
     EFFECTS_CHANGELOG,
     TIMERS_CHANGELOG,
@@ -127,9 +127,9 @@ LEVELS: Mapping[Source, CustomerLevel] = {
     Source.BRONZE: CustomerLevel.BRONZE,
 }
 SUBSCRIBERS: Mapping[Source, tuple[str, Table[Any]]] = {
-    Source.WATCHED: ("product-security", WATCHED.table),
-    Source.COUNTED: ("product-monitoring", COUNTED.table),
-    Source.TOLD: ("product-notifications", TOLD.table),
+    Source.WATCHED: ("product-security", HISTORIES.table),
+    Source.COUNTED: ("product-monitoring", COUNTED_PRODUCTS.table),
+    Source.TOLD: ("product-notifications", NOTIFIED.table),
     Source.IN_INVENTORY: ("inventory", KNOWN_TO_INVENTORY.table),
     Source.IN_DETAILS: ("details", KNOWN_TO_DETAILS.table),
 }

@@ -1,8 +1,8 @@
 """Monitoring: consumes products, holds totals, answers with them."""
 
 from product_subscribers.monitoring import http
-from product_subscribers.monitoring.counts import PRODUCTS_BY_SHOP, on_change, route
-from product_subscribers.monitoring.state import COUNTED, TOTALS
+from product_subscribers.monitoring.counts import PRODUCTS_BY_SHOP, on_change, repartition_event
+from product_subscribers.monitoring.state import COUNTED_PRODUCTS, TOTALS
 from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
 from runtime.model.service import Input, Service
@@ -14,9 +14,9 @@ def build(_settings: Settings) -> ServiceDefinition:
     return ServiceDefinition(
         Service(
             name="product-monitoring",
-            inputs=(Input(PRODUCTS, route), Input(PRODUCTS_BY_SHOP, on_change)),
+            inputs=(Input(PRODUCTS, repartition_event), Input(PRODUCTS_BY_SHOP, on_change)),
             outputs=(PRODUCTS_BY_SHOP,),
-            tables=(COUNTED.table, TOTALS),
+            tables=(COUNTED_PRODUCTS.table, TOTALS),
         ),
         routes=http.routes,
         openapi=http.openapi,

@@ -1,6 +1,6 @@
 """Totals over all products: their changes meet under one key, in the partition that has the totals. Pure."""
 
-from product_subscribers.monitoring.state import COUNTED, TOTALS, Counted
+from product_subscribers.monitoring.state import COUNTED_PRODUCTS, TOTALS, CountedProduct
 from runtime.model.service import Context
 from schemas.api import ProductTotals
 from schemas.messages import ProductEvent, ProductEventKind
@@ -12,19 +12,19 @@ ALL = "all"
 PRODUCTS_BY_SHOP = repartition("product-monitoring", PRODUCTS, "shop", lambda _: ALL)
 
 
-def route(event: ProductEvent, ctx: Context) -> None:
+def repartition_event(event: ProductEvent, ctx: Context) -> None:
     """Takes a change to where the totals are."""
     ctx.send(PRODUCTS_BY_SHOP, event)
 
 
 def on_change(event: ProductEvent, ctx: Context) -> None:
     """Counts a change once, however often it comes."""
-    gaps = COUNTED.missing(ctx, event.code, event.version)
+    gaps = COUNTED_PRODUCTS.missing(ctx, event.code, event.version)
     if gaps is None:
         return
-    before = COUNTED.get(ctx, event.code)
+    before = COUNTED_PRODUCTS.get(ctx, event.code)
     on_offer = event.kind is not ProductEventKind.WITHDRAWN
-    COUNTED.put(ctx, event.code, Counted(version=event.version, on_offer=on_offer))
+    COUNTED_PRODUCTS.put(ctx, event.code, CountedProduct(version=event.version, on_offer=on_offer))
     ctx.count(event.kind.lower())
     totals = ctx.get(TOTALS, ALL) or ProductTotals()
     kind = event.kind.lower()

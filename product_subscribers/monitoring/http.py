@@ -12,7 +12,7 @@ from runtime.hosting import Host
 from runtime.http.answers import answer
 from runtime.http.inputs import deadline_of
 from runtime.http.openapi import TIMEOUT, body, problems, schemas_of
-from runtime.http.routing import at_owner
+from runtime.http.routing import route_to_owner
 from schemas.api import ProductTotals
 
 PATH = "/v1/monitoring/products"
@@ -22,7 +22,7 @@ def routes(host: Host) -> Iterable[web.RouteDef]:
     """The route."""
 
     async def totals(request: web.Request) -> web.StreamResponse:
-        return await at_owner(request, host, TOTALS, ALL, deadline_of(request), partial(_totals, host))
+        return await route_to_owner(request, host, TOTALS, ALL, deadline_of(request), partial(_totals, host))
 
     return (web.get(PATH, totals),)
 

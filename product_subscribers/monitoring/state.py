@@ -5,11 +5,11 @@ from runtime.state.versions import Versioned, VersionedTable
 from schemas.api import ProductTotals
 
 
-class Counted(Versioned):
+class CountedProduct(Versioned):
     """The last change of a product that is in the totals, and whether the product is on offer since."""
 
     on_offer: bool
 
 
-COUNTED = VersionedTable("product-monitoring-counted", Counted)
+COUNTED_PRODUCTS = VersionedTable("product-monitoring-counted", CountedProduct)
 TOTALS = Table("product-monitoring-totals", ProductTotals)

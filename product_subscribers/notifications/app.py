@@ -1,7 +1,7 @@
 """Notifications: consume products and alerts, hold what was told, send letters."""
 
-from product_subscribers.notifications.letters import ProductNotifier, compose
-from product_subscribers.notifications.state import TOLD, Notice
+from product_subscribers.notifications.emails import ProductNotifier, compose
+from product_subscribers.notifications.state import NOTIFIED, Notice
 from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
 from runtime.mail.envelope import domain_of
@@ -27,8 +27,8 @@ def build(settings: Settings) -> ServiceDefinition:
             name="product-notifications",
             inputs=(Input(PRODUCTS, notifying.on_change), Input(PRODUCT_ALERTS, notifying.on_alert)),
             outputs=(),
-            tables=(TOLD.table,),
+            tables=(NOTIFIED.table,),
             side_effects=(send,),
         ),
-        lifespan=office.opened,
+        lifespan=office.lifespan,
     )

@@ -19,4 +19,4 @@ class Notice(Message):
     at: datetime | None = None
 
 
-TOLD = VersionedTable("product-notifications-told", Versioned)
+NOTIFIED = VersionedTable("product-notifications-told", Versioned)

@@ -4,7 +4,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 from product_subscribers.security.rule import AlertRule
-from product_subscribers.security.state import WATCHED
+from product_subscribers.security.state import HISTORIES
 from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
 from runtime.model.service import Input, Service
@@ -18,13 +18,13 @@ def build(settings: Settings) -> ServiceDefinition:
         settings.product_changes_limit,
         timedelta(seconds=settings.product_changes_window_s),
         settings.currency,
-        repeats=settings.at_least_once,
+        at_least_once=settings.at_least_once,
     )
     return ServiceDefinition(
         Service(
             name="product-security",
             inputs=(Input(PRODUCTS, guard.on_change),),
             outputs=(PRODUCT_ALERTS,),
-            tables=(WATCHED.table,),
+            tables=(HISTORIES.table,),
         )
     )

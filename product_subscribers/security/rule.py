@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from product_subscribers.security.state import WATCHED, Watched
+from product_subscribers.security.state import HISTORIES, ProductHistory
 from runtime.model.service import Context
 from schemas.messages import ProductAlert, ProductAlertKind, ProductEvent
 from schemas.money import plain_amount
@@ -30,19 +30,19 @@ class AlertRule:
     """
 
     def __init__(
-        self, drop: Decimal, changes: int, window: timedelta, currency: str = "EUR", *, repeats: bool = False
+        self, drop: Decimal, changes: int, window: timedelta, currency: str = "EUR", *, at_least_once: bool = False
     ) -> None:
         self.drop = drop
         self.changes = changes
         self.window = window
         self.currency = currency
-        self.repeats = repeats
+        self.at_least_once = at_least_once
 
     def on_change(self, event: ProductEvent, ctx: Context) -> None:
         """Compares a change with what was before, and tells what is suspicious."""
-        before = WATCHED.get(ctx, event.code)
-        if WATCHED.missing(ctx, event.code, event.version) is None:
-            if self.repeats and before is not None:
+        before = HISTORIES.get(ctx, event.code)
+        if HISTORIES.missing(ctx, event.code, event.version) is None:
+            if self.at_least_once and before is not None:
                 _send([alert for alert in before.alerts if alert.version == event.version], ctx)
             return
         recent = self.recent(before.recent if before else (), event.at)
@@ -55,9 +55,11 @@ class AlertRule:
         if too_many and not (before is not None and before.too_many):
             reason = f"more than {self.changes} changes within {self.window.total_seconds():g} s"
             alerts.append(_alert(ProductAlertKind.MANY_CHANGES, reason, event))
-        kept = (*(before.alerts if before else ()), *alerts)[-ALERTS_KEPT:] if self.repeats else ()
-        row = Watched(version=event.version, price=event.price, recent=tuple(recent), too_many=too_many, alerts=kept)
-        WATCHED.put(ctx, event.code, row)
+        kept = (*(before.alerts if before else ()), *alerts)[-ALERTS_KEPT:] if self.at_least_once else ()
+        row = ProductHistory(
+            version=event.version, price=event.price, recent=tuple(recent), too_many=too_many, alerts=kept
+        )
+        HISTORIES.put(ctx, event.code, row)
         _send(alerts, ctx)
 
     def dropped(self, before: Decimal, after: Decimal) -> bool:

@@ -7,7 +7,7 @@ from schemas.messages import ProductAlert
 from schemas.wire import Money
 
 
-class Watched(Versioned):
+class ProductHistory(Versioned):
     """The last change of a product: the price since, when the latest changes were, and whether they were too many.
 
     `alerts` are the latest ones, if they may have to be sent again.
@@ -19,4 +19,4 @@ class Watched(Versioned):
     alerts: tuple[ProductAlert, ...] = ()
 
 
-WATCHED = VersionedTable("product-security-watched", Watched)
+HISTORIES = VersionedTable("product-security-watched", ProductHistory)

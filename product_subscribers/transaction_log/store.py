@@ -10,7 +10,7 @@ from runtime.database.pool import Database
 from runtime.errors import SideEffectRejected
 from schemas.messages import ProductEvent
 
-MOST = 1000
+MAX_SHOWN = 1000
 """Events of a product that are shown: the last ones."""
 
 
@@ -33,7 +33,7 @@ class Log:
     async def of(self, code: str) -> tuple[ProductEvent, ...]:
         """The last changes of a product, by version."""
         latest = select(PRODUCT_LOG).where(PRODUCT_LOG.c.code == code)
-        latest = latest.order_by(PRODUCT_LOG.c.version.desc(), PRODUCT_LOG.c.id.desc()).limit(MOST)
+        latest = latest.order_by(PRODUCT_LOG.c.version.desc(), PRODUCT_LOG.c.id.desc()).limit(MAX_SHOWN)
         async with self._database.transaction() as connection:
             rows = (await connection.execute(latest)).mappings().all()
         return tuple(ProductEvent.model_validate({**row, "event_id": str(row["event_id"])}) for row in reversed(rows))

@@ -41,7 +41,7 @@ from schemas.messages import (
     StockLevel,
     ValidationResult,
 )
-from schemas.payments import Paid
+from schemas.payments import PaymentTotals
 from schemas.topics import CUSTOMERS, ORDER_VALIDATIONS, ORDERS_ENRICHED, PAYMENTS, WAREHOUSE_INVENTORY
 from tests import topics
 from tests.workers import Deployment, until
@@ -439,7 +439,7 @@ def shipped_without_a_check_in(logs):
 def shipped_without_enough(logs):
     [payment] = logs.of(Source.PAYMENTS, "p0")
     logs.drop(payment)
-    logs.change(logs.of(Source.PROGRESS, "shipped")[-1], received=Paid().plus(payment.message, "EUR"))
+    logs.change(logs.of(Source.PROGRESS, "shipped")[-1], received=PaymentTotals().plus(payment.message, "EUR"))
 
 
 def shipped_for_another_currency(logs):
@@ -453,7 +453,7 @@ def confirmed_too_early(logs):
     [payment] = logs.of(Source.PAYMENTS, "p2")
     part = payment.message.model_copy(update={"amount": Decimal("0.5")})
     logs.change(payment, amount=part.amount)
-    logs.change(logs.of(Source.PROGRESS, "paid")[-1], received=Paid().plus(part, "EUR"))
+    logs.change(logs.of(Source.PROGRESS, "paid")[-1], received=PaymentTotals().plus(part, "EUR"))
 
 
 def never_fulfilled(logs):
@@ -476,7 +476,7 @@ def never_shipped(logs):
 
 def payment_not_in_the_row(logs):
     [payment] = logs.of(Source.PAYMENTS, "p0")
-    logs.change(logs.of(Source.PROGRESS, "shipped")[-1], received=Paid().plus(payment.message, "EUR"))
+    logs.change(logs.of(Source.PROGRESS, "shipped")[-1], received=PaymentTotals().plus(payment.message, "EUR"))
 
 
 def no_row_of_a_payment(logs):

@@ -22,7 +22,7 @@ from tests.simulation.broker import Broker
 from tests.simulation.courier import DEAD_UNTIL_S
 from tests.simulation.courier import build as courier
 from tests.simulation.world import REPLAYED
-from validators.fraud.rule import worth
+from validators.fraud.rule import session_value
 from validators.fraud.state import CUSTOMERS
 from validators.inventory.state import RESERVATIONS, STOCK
 
@@ -243,7 +243,7 @@ def customers_add_up(outcome):
     expected = defaultdict(Decimal)
     for order_id in outcome.created:
         order = outcome.orders[order_id]
-        expected[str(order.customer_id)] += worth(order)
+        expected[str(order.customer_id)] += session_value(order)
     for customer, total in sorted(expected.items()):
         row = outcome.customers.get(customer)
         counted = sum((s.total for s in row.sessions), Decimal(0)) if row else None

@@ -62,7 +62,7 @@ def logged(topology, monkeypatch):
     """The sizes of the rows that each batch changes, by batch."""
     batches = []
     for worker in topology.workers:
-        decide = worker.decider.decide
+        decide = worker.processor.decide
 
         def decided(*arguments, decide=decide):
             batch = decide(*arguments)
@@ -70,7 +70,7 @@ def logged(topology, monkeypatch):
             batches.append([len(key) + len(value or b"") for key, value in rows])
             return batch
 
-        monkeypatch.setattr(worker.decider, "decide", decided)
+        monkeypatch.setattr(worker.processor, "decide", decided)
     return batches
 
 

@@ -6,7 +6,7 @@ from samples import checked_in
 import checkin_service.app
 import fulfilment_service.app
 import portal_service.app
-from portal_service.view import CHECK_INS_VIEW, MOST
+from portal_service.view import CHECK_INS_VIEW, MAX_SHOWN
 from runtime.common.settings import Settings
 from runtime.testing import TopologyTestDriver
 from schemas.messages import CheckinRejected
@@ -49,9 +49,9 @@ def test_the_portal_shows_a_rejected_check_in_whichever_came_first(topology, eve
 
 def test_the_portal_shows_the_last_check_ins_of_each_order(topology):
     topology.send(HOME_CHECKINS, checked_in("other", "o2"))
-    for n in range(MOST + 5):
+    for n in range(MAX_SHOWN + 5):
         topology.send(HOME_CHECKINS, checked_in(f"c{n}"))
-    assert [id_ for id_, *_ in shown(topology)] == [f"c{n}" for n in range(5, MOST + 5)]
+    assert [id_ for id_, *_ in shown(topology)] == [f"c{n}" for n in range(5, MAX_SHOWN + 5)]
     assert topology.row(CHECK_INS_VIEW, "o1").earlier == 5
     assert shown(topology, "o2") == [("other", "CREATED", None, "cs_eng_ftth")]
 

@@ -8,7 +8,7 @@ from samples import order
 
 from email_service.app import build
 from email_service.compose import compose
-from email_service.state import JOINS, PAYMENT_ROWS, QUEUE, WAITING, Email, EmailKind, Waiting
+from email_service.state import JOINS, LEGACY_QUEUES, PAYMENT_ROWS, QUEUE, Email, EmailKind, LegacyQueue
 from runtime.common.partitioning import partition_of
 from runtime.common.settings import Settings
 from runtime.model.records import TopicPartition, Write
@@ -65,7 +65,7 @@ def test_order_payment_and_customer_make_one_letter_in_whatever_order_they_come(
 
     assert list(office.letters) == ["o1/validated"]
     addressed = office.letters["o1/validated"]
-    assert (addressed.letter.order.id, addressed.letter.payment, addressed.customer) == ("o1", PAID, FRANZ)
+    assert (addressed.email.order.id, addressed.email.payment, addressed.customer) == ("o1", PAID, FRANZ)
 
 
 @pytest.mark.parametrize("first", ["order", "payment"])
@@ -143,7 +143,7 @@ def test_a_failed_order_needs_no_payment_and_its_letter_has_the_reasons(office):
     failed = office.order(OrderState.FAILED).model_copy(update={"reasons": ("FRAUD_CHECK: too much",)})
     office.hear(FRANZ, failed)
 
-    assert office.letters["o1/failed"].letter.order.reasons == ("FRAUD_CHECK: too much",)
+    assert office.letters["o1/failed"].email.order.reasons == ("FRAUD_CHECK: too much",)
 
 
 def test_validated_and_shipped_are_two_letters_and_each_is_written_once(office):
@@ -218,7 +218,7 @@ def test_an_order_is_confirmed_when_it_is_paid_in_full_in_its_currency(office, p
     events.insert(1 if order_at == 0 else len(events), office.order())
     office.hear(*events)
 
-    letter = office.letters["o1/validated"].letter if office.letters else None
+    letter = office.letters["o1/validated"].email if office.letters else None
     if payments[-1].amount == -6 and order_at is None:
         assert letter is None  # taken back before there was an order
     else:
@@ -228,7 +228,7 @@ def test_an_order_is_confirmed_when_it_is_paid_in_full_in_its_currency(office, p
 def test_an_order_that_costs_nothing_is_confirmed_at_once(office):
     office.hear(FRANZ, office.order(price=0))
 
-    assert office.letters["o1/validated"].letter.paid == 0
+    assert office.letters["o1/validated"].email.paid == 0
     assert "There is nothing to pay." in text(office.letters["o1/validated"])
 
 
@@ -257,7 +257,7 @@ def test_letters_have_the_date_of_what_made_them_due(office):
     office.topology.advance(timedelta(seconds=30))
     office.hear(FRANZ)
 
-    assert office.letters["o1/validated"].letter.at == due
+    assert office.letters["o1/validated"].email.at == due
 
 
 @pytest.mark.parametrize("milliseconds", [1_577_836_800, 4_000_000_000_000])
@@ -271,7 +271,7 @@ def test_a_clock_that_cannot_be_right_dates_no_letter(office, milliseconds):
     log[-1] = log[-1]._replace(timestamp_ms=milliseconds)
     topology.run()
 
-    assert office.letters["o1/validated"].letter.at == topology.now
+    assert office.letters["o1/validated"].email.at == topology.now
 
 
 # Many letters for one customer, and rows of earlier versions
@@ -329,8 +329,8 @@ def test_letters_that_an_earlier_version_left_waiting_are_not_lost(guarantee, co
     topology = office.topology
     partition, until = partition_of(b"15", topology.partitions), topology.now + timedelta(seconds=60)
     letter = Email(kind=EmailKind.SHIPPED, order=office.order(OrderState.SHIPPED))
-    old = Waiting(letters=(letter,), until=(until,)).to_json().replace(b',"payments":0', b"")
-    store = topology.workers[0].stores.open(WAITING.name, partition)
+    old = LegacyQueue(letters=(letter,), until=(until,)).to_json().replace(b',"payments":0', b"")
+    store = topology.workers[0].stores.open(LEGACY_QUEUES.name, partition)
     store.apply({b"15": old}, 0)
     timers = {b"customer/15": ScheduledTimer(at=until).to_json()}
     topology.workers[0].stores.open("email-timers", partition).apply(timers, 0)
@@ -341,7 +341,7 @@ def test_letters_that_an_earlier_version_left_waiting_are_not_lost(guarantee, co
     topology.advance(timedelta(seconds=61))
 
     assert sorted(office.letters) == (["o1/shipped", "o2/failed"] if comes else [])
-    assert office.rows(QUEUE.table.name) + office.rows(WAITING.name) == 0
+    assert office.rows(QUEUE.table.name) + office.rows(LEGACY_QUEUES.name) == 0
     if comes:
         message = compose(office.letters["o1/shipped"], "shop@example.org")
         assert message["Date"] == "Wed, 01 Jan 2020 00:00:00 +0000"  # of the order, for want of a better one

@@ -17,7 +17,7 @@ from runtime.state.queues import SLICE
 from runtime.testing import TopologyTestDriver
 from schemas.api import FulfilmentStatus
 from schemas.messages import OrderState, Payment
-from schemas.payments import CURRENCIES_SHOWN, RECENT, Paid, payment_key
+from schemas.payments import CURRENCIES_SHOWN, RECENT, PaymentTotals, payment_key
 from schemas.topics import CHECKIN_REJECTIONS, FULFILMENTS, HOME_CHECKINS, ORDERS, PAYMENTS
 from tests.topology.conftest import CORE, Shop, logged
 from validators.inventory.state import RESERVATIONS, STOCK
@@ -290,17 +290,17 @@ def test_payments_whose_ids_look_like_others_are_told_apart():
 def test_a_payment_is_included_once_whatever_part_of_it_became_durable():
     """At least once: the sum without the row, the row without the sum, in whatever order it is read again."""
     a, b = paid(1, "a"), paid(2, "b")
-    none = Paid()
-    with_a = none.plus(a, "EUR", repeats=True)
+    none = PaymentTotals()
+    with_a = none.plus(a, "EUR", at_least_once=True)
     row_a = with_a.row(a)
     assert with_a.includes("a", None)
     assert not none.includes("a", row_a)
-    with_b = none.plus(b, "EUR", repeats=True)
+    with_b = none.plus(b, "EUR", at_least_once=True)
     assert not with_b.includes("a", row_a)
-    both = with_b.plus(a, "EUR", repeats=True)
+    both = with_b.plus(a, "EUR", at_least_once=True)
     for n in range(2 * RECENT):
-        both = both.plus(paid(1, f"x{n}"), "EUR", repeats=True)
+        both = both.plus(paid(1, f"x{n}"), "EUR", at_least_once=True)
         assert both.includes("a", with_b.plus(a, "EUR").row(a))
     assert both.sum("EUR") == 3 + 2 * RECENT
     assert len(both.recent) == RECENT
-    assert Paid(sums={"EUR": 1}, counted=1).includes("a", row_a)  # of a worker that was exactly once until then
+    assert PaymentTotals(sums={"EUR": 1}, counted=1).includes("a", row_a)  # written exactly once

@@ -37,7 +37,7 @@ def test_at_least_once_it_is_written_again_for_its_message_may_never_have_been(o
     order = shop.order("o1", product="JUMPERS", quantity=3)
     placed(shop, order)
 
-    assert placed(shop, order, repeats=True).state is OrderState.VALIDATED
+    assert placed(shop, order, at_least_once=True).state is OrderState.VALIDATED
     again = shop.history("o1")[2:]
     assert again[0] == "CREATED"
     assert set(again[1:]) == {"VALIDATED"}

@@ -14,9 +14,9 @@ import product_subscribers.security.app
 import product_subscribers.transaction_log.app
 from product_subscribers.monitoring.counts import ALL
 from product_subscribers.monitoring.state import TOTALS
-from product_subscribers.notifications.letters import compose
+from product_subscribers.notifications.emails import compose
 from product_subscribers.notifications.state import Notice
-from product_subscribers.security.state import WATCHED
+from product_subscribers.security.state import HISTORIES
 from runtime.common.settings import Settings
 from runtime.errors import SideEffectRejected
 from runtime.testing import TopologyTestDriver
@@ -117,7 +117,7 @@ def test_a_version_that_did_not_come_is_told_and_one_that_comes_late_changes_not
 
     assert totals(topology) == (1, 1, 0, 1, 2)
     assert alerts(topology) == []
-    assert topology.row(WATCHED.table, "mug").version == 4
+    assert topology.row(HISTORIES.table, "mug").version == 4
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_alerts_are_as_a_look_at_the_whole_history_says_however_often_it_is_sent
         topology.send(PRODUCTS, *(sent[n] for n in again if n < len(sent)))
     assert sorted(alerts(topology)) == sorted(expected)
     for code in history:
-        assert len(topology.row(WATCHED.table, code).recent) <= limit + 1
+        assert len(topology.row(HISTORIES.table, code).recent) <= limit + 1
 
 
 @pytest.mark.parametrize("after", ["wishes", "some state", "state", "announcements"])

@@ -41,9 +41,9 @@ def test_an_address_stays_as_it_is(email):
 @pytest.mark.parametrize("email", NONE)
 def test_a_letter_to_what_is_no_address_is_refused_for_good(email):
     franz = Customer(id=15, first_name="Franz", last_name="Kafka", email=email, address="Praha", level="gold")
-    with pytest.raises(SideEffectRejected, match="no letter can be addressed to customer 15"):
+    with pytest.raises(SideEffectRejected, match="cannot address an e-mail to customer 15"):
         compose(
-            AddressedEmail(letter=Email(kind=EmailKind.SHIPPED, order=order()), customer=franz), "orders@example.com"
+            AddressedEmail(email=Email(kind=EmailKind.SHIPPED, order=order()), customer=franz), "orders@example.com"
         )
 
 

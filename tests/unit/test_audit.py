@@ -28,7 +28,7 @@ from schemas.messages import (
     StockLevel,
     ValidationResult,
 )
-from schemas.payments import Paid
+from schemas.payments import PaymentTotals
 from validators.inventory.state import Reservation, Stock
 
 NOW_MS = 1_000_000_000
@@ -420,7 +420,7 @@ def test_which_letters_are_due(ago_s, paid_ago_s, customer_ago_s, kinds):
     ],
 )
 def test_an_order_is_confirmed_if_it_is_paid_in_its_currency(payments, confirmed, kinds):
-    log, paid = validated(100), Paid()
+    log, paid = validated(100), PaymentTotals()
     for n, (amount, ccy) in enumerate(payments):
         payment = Payment(id=f"p{n}", order_id="o1", ccy=ccy, amount=amount)
         log.add(Source.PAYMENTS, payment, 90)
@@ -439,10 +439,13 @@ def test_an_order_is_confirmed_if_it_is_paid_in_its_currency(payments, confirmed
 @pytest.mark.parametrize(
     ("row", "kinds"),
     [
-        ({"received": Paid(sums={"EUR": 5, "IDR": 9}, counted=1, ignored=1)}, []),
-        ({"received": Paid(sums={"EUR": 4, "IDR": 9}, counted=1, ignored=1)}, [Kind.PROGRESS_DIFFERS]),
-        ({"received": Paid(sums={"EUR": 5, "IDR": 8}, counted=1, ignored=1)}, [Kind.PROGRESS_DIFFERS]),
-        ({"received": Paid(sums={"EUR": 14}, counted=2)}, [Kind.PROGRESS_DIFFERS]),  # all of it taken for euros
+        ({"received": PaymentTotals(sums={"EUR": 5, "IDR": 9}, counted=1, ignored=1)}, []),
+        ({"received": PaymentTotals(sums={"EUR": 4, "IDR": 9}, counted=1, ignored=1)}, [Kind.PROGRESS_DIFFERS]),
+        ({"received": PaymentTotals(sums={"EUR": 5, "IDR": 8}, counted=1, ignored=1)}, [Kind.PROGRESS_DIFFERS]),
+        (
+            {"received": PaymentTotals(sums={"EUR": 14}, counted=2)},
+            [Kind.PROGRESS_DIFFERS],
+        ),  # all of it taken for euros
     ],
 )
 def test_sums_of_payments_are_those_of_their_currencies(row, kinds):

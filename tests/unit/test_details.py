@@ -4,7 +4,7 @@ import pytest
 from samples import order
 
 from schemas.messages import Order
-from validators.details.rule import refusal
+from validators.details.rule import failure_reason
 
 
 @pytest.mark.parametrize(
@@ -13,7 +13,7 @@ from validators.details.rule import refusal
     ids=str,
 )
 def test_a_sound_order_passes(content):
-    assert refusal(order(**content)) is None
+    assert failure_reason(order(**content)) is None
 
 
 @pytest.mark.parametrize(
@@ -28,15 +28,15 @@ def test_a_sound_order_passes(content):
     ],
 )
 def test_a_refusal_names_what_is_wrong(content, reason):
-    assert refusal(order(**content)) == reason
+    assert failure_reason(order(**content)) == reason
 
 
 @pytest.mark.parametrize("price", ["NaN", "Infinity", "-Infinity"])
 def test_a_price_that_is_no_number_is_refused(price):
     # The model does not let one in from the wire; the rule does not rely on that.
     unchecked = Order.model_construct(**{**order().__dict__, "price": Decimal(price)})
-    assert refusal(unchecked) == f"price must be 0 or more, is {price}"
+    assert failure_reason(unchecked) == f"price must be 0 or more, is {price}"
 
 
 def test_all_faults_of_an_order_are_named_at_once():
-    assert refusal(order(quantity=0, price=-1, product="", customer_id=-7)).count(";") == 3
+    assert failure_reason(order(quantity=0, price=-1, product="", customer_id=-7)).count(";") == 3

@@ -28,7 +28,7 @@ def order(id_, kind):
 
 def letter(id_, kind):
     payment = Payment(id="p1", order_id=id_, ccy="EUR", amount=Decimal(10))
-    addressed = AddressedEmail(letter=Email(kind=kind, order=order(id_, kind), payment=payment), customer=FRANZ)
+    addressed = AddressedEmail(email=Email(kind=kind, order=order(id_, kind), payment=payment), customer=FRANZ)
     return compose(addressed, "Shop <shop@example.com>")
 
 

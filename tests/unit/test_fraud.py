@@ -11,9 +11,9 @@ from runtime.state.ttl_table import KEPT
 from runtime.testing import TopologyTestDriver
 from schemas.topics import ORDER_VALIDATIONS, ORDERS
 from validators.fraud.app import build
-from validators.fraud.rule import SESSIONS_KEPT, worth
-from validators.fraud.sessions import join
-from validators.fraud.state import CUSTOMERS, JUDGED
+from validators.fraud.rule import SESSIONS_KEPT, session_value
+from validators.fraud.sessions import add_to_session
+from validators.fraud.state import CUSTOMERS, VERDICTS
 
 GAP = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
@@ -43,7 +43,7 @@ def test_sessions_are_what_their_definition_says_in_whatever_order_events_arrive
     sessions, seen = [], []
     for minute, value in events:
         at = NOON + minute * MINUTE
-        joined, sessions = join(sessions, at, Decimal(value), GAP)
+        joined, sessions = add_to_session(sessions, at, Decimal(value), GAP)
         seen.append((at, value))
         assert [(s.start, s.end, s.total) for s in sessions] == brute_force(seen)
         assert joined in sessions
@@ -52,8 +52,8 @@ def test_sessions_are_what_their_definition_says_in_whatever_order_events_arrive
 
 @pytest.mark.parametrize(("minutes", "sessions"), [(60, 1), (61, 2), (-60, 1), (-61, 2)])
 def test_the_gap_itself_still_belongs_to_a_session(minutes, sessions):
-    _, first = join([], NOON, Decimal(1), GAP)
-    _, both = join(first, NOON + minutes * MINUTE, Decimal(1), GAP)
+    _, first = add_to_session([], NOON, Decimal(1), GAP)
+    _, both = add_to_session(first, NOON + minutes * MINUTE, Decimal(1), GAP)
     assert len(both) == sessions
 
 
@@ -88,7 +88,7 @@ def test_a_late_order_that_joins_two_sessions_is_judged_by_both():
 
 @pytest.mark.parametrize(("quantity", "price"), [(-1, 5), (1, -5), (-1, -5)])
 def test_a_negative_order_makes_no_room_for_others(quantity, price):
-    assert worth(order(quantity=quantity, price=price)) == 0
+    assert session_value(order(quantity=quantity, price=price)) == 0
 
 
 def test_an_order_seen_again_hears_the_same_and_is_not_counted_twice():
@@ -124,7 +124,7 @@ def test_customers_and_verdicts_are_forgotten_in_time_but_not_before():
     topology.advance(2 * GAP)
     assert topology.row(CUSTOMERS, "1").last_order == "o3"
     assert topology.row(CUSTOMERS, "2") is None
-    assert [topology.row(JUDGED.rows, o) is None for o in ("o1", "o2", "o3")] == [True, True, False]
+    assert [topology.row(VERDICTS.rows, o) is None for o in ("o1", "o2", "o3")] == [True, True, False]
     topology.advance(KEPT)
     assert not any(store.rows for store in topology.workers[0].stores.stores.values())
 

@@ -11,7 +11,7 @@ from runtime.testing import TopologyTestDriver
 from schemas.messages import OrderState, StockLevel
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, WAREHOUSE_INVENTORY
 from validators.inventory.app import build
-from validators.inventory.rule import refusal
+from validators.inventory.rule import failure_reason
 from validators.inventory.state import RESERVATIONS, STOCK, Stock
 
 
@@ -47,7 +47,7 @@ def held(topology, order_id):
     ],
 )
 def test_an_order_gets_what_is_in_stock_and_not_reserved(stock, quantity, reason):
-    assert refusal(stock, order(quantity=quantity)) == reason
+    assert failure_reason(stock, order(quantity=quantity)) == reason
 
 
 EVENT = st.one_of(

@@ -1,1 +1,1 @@
-"""Does the order make sense in itself?"""
+"""Details validator: are all fields of an order valid, and does its product exist?"""

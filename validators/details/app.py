@@ -1,25 +1,25 @@
-"""The details validator: consumes products and orders by product, holds its verdicts, and gives them."""
+"""Details validator: consumes orders and products, keeps past verdicts, produces verdicts."""
 
 from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
 from runtime.model.service import Input, Service
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, PRODUCTS
-from validators.details.rule import ORDERS_BY_PRODUCT, DetailsCheck, on_timer, route
-from validators.details.state import JUDGED, OFFERS
+from validators.details.rule import ORDERS_BY_PRODUCT, DetailsCheck, check_fields, on_timer
+from validators.details.state import OFFERS, VERDICTS
 
 
 def build(settings: Settings) -> ServiceDefinition:
-    """The service, with what it says of products it does not know."""
+    """Builds the service definition."""
     return ServiceDefinition(
         Service(
             name="details",
             inputs=(
-                Input(ORDERS, route),
+                Input(ORDERS, check_fields),
                 Input(ORDERS_BY_PRODUCT, DetailsCheck(settings.unknown_products).on_order),
                 Input(PRODUCTS, OFFERS.on_product),
             ),
             outputs=(ORDERS_BY_PRODUCT, ORDER_VALIDATIONS),
-            tables=(OFFERS.table, *JUDGED.tables),
+            tables=(OFFERS.table, *VERDICTS.tables),
             on_timer=on_timer,
         )
     )

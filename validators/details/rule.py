@@ -1,70 +1,73 @@
-"""The order in itself: is everything there, does it make sense, and is there such a product?"""
+"""Details check: all fields must be valid, and the product must exist and be on offer. Pure."""
 
 from runtime.common.settings import UnknownProducts
 from runtime.model.service import Context
 from schemas.messages import CheckType, Order, OrderState
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, repartition
-from validators.details.state import JUDGED, OFFERS, Judged
+from validators.details.state import OFFERS, VERDICTS, VerdictRow
 from validators.offers import Offer
 from validators.verdict import verdict
 
 ORDERS_BY_PRODUCT = repartition("details", ORDERS, "product", lambda o: o.product)
 
 
-def refusal(order: Order) -> str | None:
-    """All that is wrong with the order, field by field; `None` when nothing is."""
-    faults = []
+def failure_reason(order: Order) -> str | None:
+    """Lists all invalid fields of an order; `None` if there are none."""
+    errors = []
     if order.quantity <= 0:
-        faults.append(f"quantity must be above 0, is {order.quantity}")
+        errors.append(f"quantity must be above 0, is {order.quantity}")
     if not order.price.is_finite() or order.price < 0:
-        faults.append(f"price must be 0 or more, is {order.price}")
+        errors.append(f"price must be 0 or more, is {order.price}")
     if not order.product.strip():
-        faults.append("product is missing")
+        errors.append("product is missing")
     if order.customer_id < 0:
-        faults.append(f"customerId must name a customer (0 or more), is {order.customer_id}")
-    return "; ".join(faults) or None
+        errors.append(f"customerId must name a customer (0 or more), is {order.customer_id}")
+    return "; ".join(errors) or None
 
 
-def route(order: Order, ctx: Context) -> None:
-    """Judges an order that is wrong in itself, and takes any other to where its product is known."""
+def check_fields(order: Order, ctx: Context) -> None:
+    """Fails a new order with invalid fields, and repartitions any other new order by product."""
     if order.state is not OrderState.CREATED:
         return
-    refused = refusal(order)
-    if refused is None:
+    failure = failure_reason(order)
+    if failure is None:
         ctx.send(ORDERS_BY_PRODUCT, order)
     else:
-        _say(order, refused, ctx)
+        _send_verdict(order, failure, ctx)
 
 
 class DetailsCheck:
-    """Judges orders by their products.
+    """Checks orders against their products.
 
     Arguments:
-        unknown: what is said of a product that was never announced.
+        unknown: verdict on a product that was never announced.
     """
 
     def __init__(self, unknown: UnknownProducts) -> None:
         self.unknown = unknown
 
     def on_order(self, order: Order, ctx: Context) -> None:
-        """Judges an order, or repeats what was said when it was first seen: the product may have changed since."""
-        judged = JUDGED.get(ctx, order.id)
-        if judged is None:
-            refused = self.refusal(order, OFFERS.get(ctx, order.product))
-            judged = JUDGED.remember(ctx, order.id, Judged(refusal=refused))
-        _say(order, judged.refusal, ctx)
+        """Gives the verdict on an order.
 
-    def refusal(self, order: Order, offer: Offer | None) -> str | None:
-        """Why the product cannot be ordered; `None` when it can."""
+        A replayed order gets its first verdict: the product may have changed since.
+        """
+        past = VERDICTS.get(ctx, order.id)
+        if past is None:
+            failure = self.failure_reason(order, OFFERS.get(ctx, order.product))
+            past = VERDICTS.remember(ctx, order.id, VerdictRow(refusal=failure))
+        _send_verdict(order, past.refusal, ctx)
+
+    def failure_reason(self, order: Order, offer: Offer | None) -> str | None:
+        """Why the product cannot be ordered; `None` if it can."""
         if offer is not None:
             return f"product {order.product!r} was withdrawn" if offer.withdrawn else None
         return f"there is no product {order.product!r}" if self.unknown is UnknownProducts.FAIL else None
 
 
 def on_timer(hour: str, ctx: Context) -> None:
-    """Forgets the verdicts of an hour long past."""
-    JUDGED.forget(hour, ctx)
+    """Deletes the verdicts of an expired hour."""
+    VERDICTS.forget(hour, ctx)
 
 
-def _say(order: Order, refused: str | None, ctx: Context) -> None:
-    ctx.send(ORDER_VALIDATIONS, verdict(order.id, CheckType.ORDER_DETAILS_CHECK, refused))
+def _send_verdict(order: Order, failure: str | None, ctx: Context) -> None:
+    ctx.send(ORDER_VALIDATIONS, verdict(order.id, CheckType.ORDER_DETAILS_CHECK, failure))

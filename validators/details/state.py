@@ -1,14 +1,14 @@
-"""What the details validator holds: which products are on offer, and for a while its verdict on each order."""
+"""State of the details validator: products, and past verdicts with a TTL."""
 
 from runtime.state.ttl_table import ExpiringRow, TtlTable
 from validators.offers import Offers
 
 
-class Judged(ExpiringRow):
-    """The verdict on an order: a PASS, unless there is a refusal."""
+class VerdictRow(ExpiringRow):
+    """Past verdict on an order: PASS, or FAIL for the reason `refusal`."""
 
     refusal: str | None = None
 
 
 OFFERS = Offers("details")
-JUDGED = TtlTable("details-judged", Judged)
+VERDICTS = TtlTable("details-judged", VerdictRow)

@@ -1,1 +1,1 @@
-"""Is this customer spending suspiciously much in one go?"""
+"""Fraud validator: does a customer order suspiciously much in one session?"""

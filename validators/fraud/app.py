@@ -1,4 +1,4 @@
-"""The fraud validator: consumes orders by customer, holds their sessions, produces verdicts."""
+"""Fraud validator: consumes orders by customer, keeps session windows, produces verdicts."""
 
 from datetime import timedelta
 from decimal import Decimal
@@ -7,20 +7,20 @@ from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
 from runtime.model.service import Input, Service
 from schemas.topics import ORDER_VALIDATIONS, ORDERS
-from validators.fraud.rule import ORDERS_BY_CUSTOMER, FraudCheck, route
-from validators.fraud.state import CUSTOMERS, JUDGED
+from validators.fraud.rule import ORDERS_BY_CUSTOMER, FraudCheck, repartition_order
+from validators.fraud.state import CUSTOMERS, VERDICTS
 
 
 def build(settings: Settings) -> ServiceDefinition:
-    """The service, with its gap and its limit."""
+    """Builds the service definition."""
     gap, limit = timedelta(seconds=settings.fraud_session_gap_s), Decimal(str(settings.fraud_limit))
-    judge = FraudCheck(gap, limit, settings.currency)
+    check = FraudCheck(gap, limit, settings.currency)
     return ServiceDefinition(
         Service(
             name="fraud",
-            inputs=(Input(ORDERS, route), Input(ORDERS_BY_CUSTOMER, judge.on_order)),
+            inputs=(Input(ORDERS, repartition_order), Input(ORDERS_BY_CUSTOMER, check.on_order)),
             outputs=(ORDERS_BY_CUSTOMER, ORDER_VALIDATIONS),
-            tables=(CUSTOMERS, *JUDGED.tables),
-            on_timer=judge.on_timer,
+            tables=(CUSTOMERS, *VERDICTS.tables),
+            on_timer=check.on_timer,
         )
     )

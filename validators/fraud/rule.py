@@ -1,8 +1,7 @@
-"""Fraud: an order fails when it brings what its customer orders in one session to the limit, or finds it there.
+"""Fraud check: an order fails if the total of its customer's session reaches the limit. Pure.
 
-Every order counts into its session, failed ones too. A row has a bounded size and is forgotten in time, a customer with
-the last of the orders that are remembered: only an order repeated after `memory.KEPT` counts anew, into the session of
-its own time.
+Every order counts into its session, failed ones too. Rows are bounded in size. A customer is deleted with the last
+of their past verdicts, so an order replayed after `ttl_table.KEPT` counts again, into the session of its own time.
 """
 
 from datetime import timedelta
@@ -12,34 +11,34 @@ from runtime.model.service import Context
 from schemas.messages import CheckType, Order, OrderState
 from schemas.money import plain_amount
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, repartition
-from validators.fraud.sessions import join
-from validators.fraud.state import CUSTOMERS, JUDGED, Customer, Judged
+from validators.fraud.sessions import add_to_session
+from validators.fraud.state import CUSTOMERS, VERDICTS, Customer, VerdictRow
 from validators.verdict import verdict
 
 ORDERS_BY_CUSTOMER = repartition("fraud", ORDERS, "customer", lambda o: str(o.customer_id))
 
 SESSIONS_KEPT = 24
-"""Sessions of one customer, the latest: with a gap of an hour, orders may be a day late and find theirs."""
+"""Sessions kept per customer. With a gap of an hour, an order up to a day late finds its session."""
 
 
-def worth(order: Order) -> Decimal:
-    """What an order adds to its session: never less than nothing, or a negative one would make room for others."""
+def session_value(order: Order) -> Decimal:
+    """Value an order adds to its session. Never negative, or a negative order would lower the total."""
     return max(order.quantity, 0) * max(order.price, Decimal(0))
 
 
-def route(order: Order, ctx: Context) -> None:
-    """Takes an order to where its customer's sessions are."""
+def repartition_order(order: Order, ctx: Context) -> None:
+    """Repartitions a new order by customer, where the customer's sessions are."""
     if order.state is OrderState.CREATED:
         ctx.send(ORDERS_BY_CUSTOMER, order)
 
 
 class FraudCheck:
-    """Judges the orders of each customer.
+    """Checks the orders of each customer.
 
     Arguments:
-        gap: silence, in the time of the orders, that ends a session.
-        limit: total at which a session's orders fail.
-        currency: of both.
+        gap: inactivity that ends a session, in event time.
+        limit: session total at which orders fail.
+        currency: currency of the limit and the orders.
     """
 
     def __init__(self, gap: timedelta, limit: Decimal, currency: str = "EUR") -> None:
@@ -48,24 +47,26 @@ class FraudCheck:
         self.currency = currency
 
     def on_order(self, order: Order, ctx: Context) -> None:
-        """Judges an order, or repeats what was said of it when it was first seen."""
-        judged = JUDGED.get(ctx, order.id) or self._judge(order, ctx)
-        ctx.send(ORDER_VALIDATIONS, verdict(order.id, CheckType.FRAUD_CHECK, judged.refusal))
+        """Gives the verdict on an order. A replayed order gets its first verdict."""
+        past = VERDICTS.get(ctx, order.id) or self._judge(order, ctx)
+        ctx.send(ORDER_VALIDATIONS, verdict(order.id, CheckType.FRAUD_CHECK, past.refusal))
 
-    def _judge(self, order: Order, ctx: Context) -> Judged:
+    def _judge(self, order: Order, ctx: Context) -> VerdictRow:
         key = str(order.customer_id)
         customer = ctx.get(CUSTOMERS, key)
-        session, sessions = join(customer.sessions if customer else (), order.created_at, worth(order), self.gap)
-        refusal = None
+        session, sessions = add_to_session(
+            customer.sessions if customer else (), order.created_at, session_value(order), self.gap
+        )
+        failure = None
         if session.total >= self.limit:
             total, limit = (plain_amount(amount, self.currency) for amount in (session.total, self.limit))
-            refusal = f"the customer's orders of this session come to {total}, the limit is {limit}"
+            failure = f"the customer's orders of this session come to {total}, the limit is {limit}"
         ctx.put(CUSTOMERS, key, Customer(sessions=tuple(sessions[-SESSIONS_KEPT:]), last_order=order.id))
-        return JUDGED.remember(ctx, order.id, Judged(customer=key, refusal=refusal))
+        return VERDICTS.remember(ctx, order.id, VerdictRow(customer=key, refusal=failure))
 
     def on_timer(self, hour: str, ctx: Context) -> None:
-        """Forgets the verdicts of an hour, and every customer who has ordered nothing since."""
-        for order_id, judged in JUDGED.forget(hour, ctx):
-            customer = ctx.get(CUSTOMERS, judged.customer)
+        """Deletes the verdicts of an expired hour, and customers without a later order."""
+        for order_id, past in VERDICTS.forget(hour, ctx):
+            customer = ctx.get(CUSTOMERS, past.customer)
             if customer is not None and customer.last_order == order_id:
-                ctx.delete(CUSTOMERS, judged.customer)
+                ctx.delete(CUSTOMERS, past.customer)

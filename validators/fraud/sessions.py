@@ -1,4 +1,4 @@
-"""Session windows: what a customer orders in one go, by the orders' own time, in whatever order they arrive."""
+"""Session windows in event time, independent of the order of arrival."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -10,29 +10,31 @@ from schemas.wire import Message
 
 
 class Session(Message):
-    """Time of the first and the last order of a session, and what its orders are worth together."""
+    """First and last event time of a session, and its total value."""
 
     start: AwareDatetime
     end: AwareDatetime
     total: Decimal
 
 
-def join(sessions: Sequence[Session], at: datetime, value: Decimal, gap: timedelta) -> tuple[Session, list[Session]]:
-    """Adds an event to the session it falls into, as Kafka Streams' session windows do.
+def add_to_session(
+    sessions: Sequence[Session], at: datetime, value: Decimal, gap: timedelta
+) -> tuple[Session, list[Session]]:
+    """Adds an event to its session, with the semantics of Kafka Streams' session windows.
 
-    An event up to `gap` (inclusive) before or after a session belongs to it; one between two joins both into one.
+    An event up to `gap` (inclusive) before or after a session belongs to it; an event between two sessions merges them.
 
     Returns:
-        The session that now holds the event, and all of them by time.
+        The session of the event, and all sessions by time.
     """
-    near: list[Session] = []
-    apart: list[Session] = []
+    overlapping: list[Session] = []
+    others: list[Session] = []
     for session in sessions:
-        # Differences, not sums: a time near the ends of the calendar must not overflow.
-        (near if at - session.end <= gap and session.start - at <= gap else apart).append(session)
-    joined = Session(
-        start=min([at, *(s.start for s in near)]),
-        end=max([at, *(s.end for s in near)]),
-        total=sum((s.total for s in near), value),
+        # Differences, not sums: a time near the limits of `datetime` must not overflow.
+        (overlapping if at - session.end <= gap and session.start - at <= gap else others).append(session)
+    merged = Session(
+        start=min([at, *(s.start for s in overlapping)]),
+        end=max([at, *(s.end for s in overlapping)]),
+        total=sum((s.total for s in overlapping), value),
     )
-    return joined, sorted([*apart, joined], key=lambda s: s.start)
+    return merged, sorted([*others, merged], key=lambda s: s.start)

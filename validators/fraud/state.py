@@ -1,4 +1,4 @@
-"""What the fraud validator holds: the sessions of each customer, and for a while its verdict on each order."""
+"""State of the fraud validator: sessions per customer, and past verdicts with a TTL."""
 
 from runtime.model.service import Table
 from runtime.state.ttl_table import ExpiringRow, TtlTable
@@ -7,18 +7,18 @@ from validators.fraud.sessions import Session
 
 
 class Customer(Message):
-    """The latest sessions of a customer by time, and the order that was judged last."""
+    """Latest sessions of a customer by time, and the order checked last."""
 
     sessions: tuple[Session, ...] = ()
     last_order: str
 
 
-class Judged(ExpiringRow):
-    """The verdict on an order: a PASS, unless there is a refusal."""
+class VerdictRow(ExpiringRow):
+    """Past verdict on an order: PASS, or FAIL for the reason `refusal`."""
 
     customer: str
     refusal: str | None = None
 
 
 CUSTOMERS = Table("fraud-customers", Customer)
-JUDGED = TtlTable("fraud-judged", Judged)
+VERDICTS = TtlTable("fraud-judged", VerdictRow)

@@ -1,1 +1,1 @@
-"""Is there enough in stock? Keeps a reservation for every order that passes."""
+"""Inventory validator: is there enough stock? Reserves it for every order that passes."""

@@ -1,4 +1,4 @@
-"""The inventory validator: consumes stock, products and orders by product, holds reservations, produces verdicts."""
+"""Inventory validator: consumes stock, products and orders, keeps reservations, produces verdicts."""
 
 from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
@@ -9,12 +9,12 @@ from validators.inventory.state import OFFERS, RESERVATIONS, STOCK
 
 
 def build(_settings: Settings) -> ServiceDefinition:
-    """The service; it has no settings."""
+    """Builds the service definition. There are no settings."""
     return ServiceDefinition(
         Service(
             name="inventory",
             inputs=(
-                Input(ORDERS, rule.route),
+                Input(ORDERS, rule.repartition_order),
                 Input(rule.ORDERS_BY_PRODUCT, rule.on_order),
                 Input(WAREHOUSE_INVENTORY, rule.on_stock, on_tombstone=rule.on_stock_withdrawn),
                 Input(PRODUCTS, OFFERS.on_product),

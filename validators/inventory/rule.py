@@ -1,4 +1,7 @@
-"""Inventory: an order passes if enough is in stock and not reserved, and then holds its pieces until it fails."""
+"""Inventory check: an order passes if enough unreserved stock exists, and reserves it. Pure.
+
+The reservation is released when the order fails, and leaves the stock when the order is shipped.
+"""
 
 from runtime.model.service import Context
 from runtime.state.ttl_table import KEPT
@@ -11,11 +14,14 @@ from validators.verdict import verdict
 
 ORDERS_BY_PRODUCT = repartition("inventory", ORDERS, "product", lambda o: o.product)
 
-_NOTHING = Stock()
+_EMPTY = Stock()
 
 
-def refusal(stock: Stock, order: Order, offer: Offer | None = None) -> str | None:
-    """Why the order gets no pieces; `None` when it does. A product that was never announced may be in stock."""
+def failure_reason(stock: Stock, order: Order, offer: Offer | None = None) -> str | None:
+    """Why the order cannot be reserved; `None` if it can.
+
+    Without an `offer` only the stock counts: a product that was never announced may be in stock.
+    """
     if order.quantity <= 0:
         return f"quantity must be above 0, is {order.quantity}"
     if offer is not None and offer.withdrawn:
@@ -28,82 +34,85 @@ def refusal(stock: Stock, order: Order, offer: Offer | None = None) -> str | Non
     return None
 
 
-def route(order: Order, ctx: Context) -> None:
-    """Takes an order to where its product's stock is: when it comes, if it fails, and when it is shipped."""
+def repartition_order(order: Order, ctx: Context) -> None:
+    """Repartitions an order by product, when it is new (reserve), failed (release) or shipped."""
     if order.state is not OrderState.VALIDATED:
         ctx.send(ORDERS_BY_PRODUCT, order)
 
 
 def on_order(order: Order, ctx: Context) -> None:
-    """Reserves, or repeats what was said before; gives back once the order has failed, in whatever order both come."""
-    known = RESERVATIONS.get(ctx, order.id)
+    """Reserves stock for a new order, releases it after a failure, removes it after shipment.
+
+    A replayed order gets its first verdict. The failure of an order may arrive before the order.
+    """
+    reservation = RESERVATIONS.get(ctx, order.id)
     if order.state is OrderState.FAILED:
-        _release(known, order, ctx)
+        _release(reservation, order, ctx)
         return
     if order.state is OrderState.SHIPPED:
-        _ship(known, order, ctx)
+        _ship(reservation, order, ctx)
         return
-    refused = known.refusal if known is not None else _reserve(order, ctx)
-    ctx.send(ORDER_VALIDATIONS, verdict(order.id, CheckType.INVENTORY_CHECK, refused))
+    failure = reservation.refusal if reservation is not None else _reserve(order, ctx)
+    ctx.send(ORDER_VALIDATIONS, verdict(order.id, CheckType.INVENTORY_CHECK, failure))
 
 
 def on_stock(level: StockLevel, ctx: Context) -> None:
-    """The warehouse counted. Reservations stand, even where the count has fallen below them."""
+    """Sets the stock counted by the warehouse. Reservations stay, even if they exceed it."""
     if not is_composed(level.product):
-        ctx.count("stock not in NFC")  # orders that come by HTTP cannot name it
-    stock = ctx.get(STOCK, level.product) or _NOTHING
+        ctx.count("stock not in NFC")  # orders posted over HTTP cannot name it
+    stock = ctx.get(STOCK, level.product) or _EMPTY
     ctx.put(STOCK, level.product, Stock(count=level.count, reserved=stock.reserved))
 
 
 def on_stock_withdrawn(product: str, ctx: Context) -> None:
-    """A tombstone: the warehouse no longer keeps the product. What is reserved may still be given back."""
+    """Processes a tombstone: the warehouse no longer keeps the product. Reservations can be released."""
     stock = ctx.get(STOCK, product)
     if stock is not None:
-        _keep(product, Stock(reserved=stock.reserved), ctx)
+        _put_or_delete(product, Stock(reserved=stock.reserved), ctx)
 
 
 def on_timer(hour: str, ctx: Context) -> None:
-    """Forgets the orders that came to hold nothing in an hour long past."""
+    """Deletes expired reservations that hold no stock."""
     RESERVATIONS.forget(hour, ctx)
 
 
 def _reserve(order: Order, ctx: Context) -> str | None:
     if ctx.now - order.created_at > KEPT:
-        # It may have failed and been forgotten. Nobody would give back what it took now.
+        # It may have failed, and its row expired. Nothing would release a reservation made now.
         return f"the order is from {order.created_at:%Y-%m-%d}, more than {KEPT.days} days old"
-    stock = ctx.get(STOCK, order.product) or _NOTHING
-    refused = refusal(stock, order, OFFERS.get(ctx, order.product))
-    if refused is None:
+    stock = ctx.get(STOCK, order.product) or _EMPTY
+    failure = failure_reason(stock, order, OFFERS.get(ctx, order.product))
+    if failure is None:
         ctx.count("reserved")
         ctx.put(STOCK, order.product, Stock(count=stock.count, reserved=stock.reserved + order.quantity))
         ctx.put(RESERVATIONS.rows, order.id, Reservation(product=order.product, held=order.quantity))
     else:
-        RESERVATIONS.remember(ctx, order.id, Reservation(product=order.product, refusal=refused))
-    return refused
+        RESERVATIONS.remember(ctx, order.id, Reservation(product=order.product, refusal=failure))
+    return failure
 
 
-def _release(known: Reservation | None, order: Order, ctx: Context) -> None:
-    if known is None:
+def _release(reservation: Reservation | None, order: Order, ctx: Context) -> None:
+    if reservation is None:
         RESERVATIONS.remember(ctx, order.id, Reservation(product=order.product, refusal="the order has failed already"))
-    elif known.held:
+    elif reservation.held:
         ctx.count("released")
-        stock = ctx.get(STOCK, known.product) or _NOTHING
-        _keep(known.product, Stock(count=stock.count, reserved=stock.reserved - known.held), ctx)
-        RESERVATIONS.remember(ctx, order.id, Reservation(product=known.product))
+        stock = ctx.get(STOCK, reservation.product) or _EMPTY
+        _put_or_delete(reservation.product, Stock(count=stock.count, reserved=stock.reserved - reservation.held), ctx)
+        RESERVATIONS.remember(ctx, order.id, Reservation(product=reservation.product))
 
 
-def _ship(known: Reservation | None, order: Order, ctx: Context) -> None:
-    """The pieces leave the warehouse: neither in stock nor reserved any more, until it counts again."""
-    if known is None or not known.held:
+def _ship(reservation: Reservation | None, order: Order, ctx: Context) -> None:
+    """Takes the pieces of a shipped order out of stock and reservation, ahead of the next count."""
+    if reservation is None or not reservation.held:
         return
-    stock = ctx.get(STOCK, known.product) or _NOTHING
-    left = None if stock.count is None else max(stock.count - known.held, 0)
-    _keep(known.product, Stock(count=left, reserved=stock.reserved - known.held), ctx)
-    RESERVATIONS.remember(ctx, order.id, Reservation(product=known.product))
+    stock = ctx.get(STOCK, reservation.product) or _EMPTY
+    left = None if stock.count is None else max(stock.count - reservation.held, 0)
+    _put_or_delete(reservation.product, Stock(count=left, reserved=stock.reserved - reservation.held), ctx)
+    RESERVATIONS.remember(ctx, order.id, Reservation(product=reservation.product))
 
 
-def _keep(product: str, stock: Stock, ctx: Context) -> None:
-    if stock == _NOTHING:
+def _put_or_delete(product: str, stock: Stock, ctx: Context) -> None:
+    if stock == _EMPTY:
         ctx.delete(STOCK, product)
     else:
         ctx.put(STOCK, product, stock)

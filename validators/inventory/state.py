@@ -1,4 +1,4 @@
-"""What the inventory validator holds: stock and offer of each product, and a reservation for each order."""
+"""State of the inventory validator: stock and offer per product, reservation per order."""
 
 from runtime.model.service import Table
 from runtime.state.ttl_table import ExpiringRow, TtlTable
@@ -7,17 +7,20 @@ from validators.offers import Offers
 
 
 class Stock(Message):
-    """Pieces of a product: how many the warehouse announced (`None`: it did not), and how many of them are reserved."""
+    """Stock of a product in pieces.
+
+    `count` is the warehouse's count (`None`: never announced), `reserved` the pieces held by orders.
+    """
 
     count: int | None = None
     reserved: int = 0
 
 
 class Reservation(ExpiringRow):
-    """What was said to an order, a PASS unless there is a refusal, and the pieces it holds now.
+    """Past verdict on an order (PASS, or FAIL for the reason `refusal`) and the pieces it holds now.
 
-    One that holds pieces stays until it gives them back; there are no more of these than pieces in stock. One that
-    holds none is only remembered for a while, so that an order seen again neither takes nor gives back a second time.
+    A row that holds pieces stays until they are released; the stock bounds their number. A row that holds none expires:
+    until then, a replayed order neither reserves nor releases again.
     """
 
     product: str

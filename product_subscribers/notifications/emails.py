@@ -5,9 +5,9 @@ import uuid
 from datetime import UTC, datetime
 from email.message import EmailMessage
 
-from product_subscribers.notifications.state import TOLD, Notice
+from product_subscribers.notifications.state import NOTIFIED, Notice
 from runtime.errors import SideEffectRejected
-from runtime.mail.message import compose_email, domain_of
+from runtime.mail.message import compose_email, message_id_domain
 from runtime.model.service import Context, SideEffect
 from runtime.state.versions import Versioned
 from schemas.addresses import address
@@ -37,9 +37,9 @@ class ProductNotifier:
 
     def on_change(self, event: ProductEvent, ctx: Context) -> None:
         """A change of a product."""
-        if TOLD.missing(ctx, event.code, event.version) is None:
+        if NOTIFIED.missing(ctx, event.code, event.version) is None:
             return  # Nothing is lost by that: at least once, the wish to send is durable before it.
-        TOLD.put(ctx, event.code, Versioned(version=event.version))
+        NOTIFIED.put(ctx, event.code, Versioned(version=event.version))
         subject = f"Product {event.code}: {event.kind.lower()}"
         text = (
             f"{event.name}\n\nPrice    {format_amount(event.price, self.currency)}\n{_which(event.version, event.at)}"
@@ -76,7 +76,7 @@ def compose(notice: Notice, sender: str) -> EmailMessage:
             sender=sender,
             subject=notice.subject,
             at=_date(notice),
-            message_id=message_id(notice.event_id, notice.to, domain_of(sender)),
+            message_id=message_id(notice.event_id, notice.to, message_id_domain(sender)),
             headers={"X-Event-Id": notice.event_id},
             text=notice.text,
         )

@@ -1,9 +1,9 @@
-"""The orders service's part of the OpenAPI document."""
+"""OpenAPI description of the orders service."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from orders_service.queries import Undecided
+from orders_service.queries import UndecidedOrder
 from runtime.http.openapi import ORDER_ID, TIMEOUT, body, problems, schemas_of
 from schemas.api import NewOrder, OrderOutcome
 from schemas.messages import Order
@@ -12,8 +12,8 @@ _IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
     "description": (
-        "For a body without an id: requests with the same key are about the same order. Other text than ASCII is taken "
-        "too, if it is printable and comes as UTF-8."
+        "For a body without an id: requests with the same key create one order. Printable text outside ASCII is "
+        "accepted if encoded as UTF-8."
     ),
     "schema": {
         "type": "string",
@@ -21,22 +21,22 @@ _IDEMPOTENCY_KEY = {
         "examples": ["7b7f2a3c-0f0e-4b8e-9d6c-0a1b2c3d4e5f"],
     },
 }
-_FROM_COPY = {
+_STALE_READ_HEADERS = {
     "X-Served-By": {
-        "description": "`standby`: the worker that holds the order does not answer; this is from a copy of its state",
+        "description": "`standby`: stale read from a standby replica, because the owner of the order is unavailable",
         "schema": {"type": "string", "enum": ["standby"]},
     },
     "Age": {
-        "description": "With X-Served-By: for how many seconds the copy may have missed changes of the order",
+        "description": "With X-Served-By: maximum staleness of the standby replica, in seconds",
         "schema": {"type": "integer", "minimum": 0},
     },
 }
-_LOCATION = {"Location": {"description": "Where the order is", "schema": {"type": "string"}}}
+_LOCATION = {"Location": {"description": "URL of the order", "schema": {"type": "string"}}}
 
 
 def openapi() -> Mapping[str, Any]:
-    """Paths and schemas."""
-    return {"paths": _paths(), "components": {"schemas": schemas_of(NewOrder, Order, OrderOutcome, Undecided)}}
+    """Returns paths and schemas."""
+    return {"paths": _paths(), "components": {"schemas": schemas_of(NewOrder, Order, OrderOutcome, UndecidedOrder)}}
 
 
 def _paths() -> Mapping[str, Any]:
@@ -45,14 +45,13 @@ def _paths() -> Mapping[str, Any]:
             "post": {
                 "operationId": "postOrder",
                 "summary": "Place an order",
-                "description": "With an id or an Idempotency-Key the request may be repeated safely: one order.",
+                "description": "Idempotent with an id or an Idempotency-Key: repeated requests create one order.",
                 "tags": ["orders"],
                 "parameters": [_IDEMPOTENCY_KEY, TIMEOUT],
                 "requestBody": {"required": True, **body(NewOrder)},
                 "responses": {
-                    "201": {"description": "Kafka has the order", "headers": _LOCATION, **body(Order)},
-                    "200": {"description": "It had it already; the order as it is now", "headers": _LOCATION}
-                    | body(Order),
+                    "201": {"description": "The order is written to Kafka", "headers": _LOCATION, **body(Order)},
+                    "200": {"description": "The order existed; its current state", "headers": _LOCATION} | body(Order),
                     **problems(400, 401, 409, 413, 415, 500, 502, 503),
                 },
             },
@@ -60,11 +59,15 @@ def _paths() -> Mapping[str, Any]:
         "/v1/orders/{id}": {
             "get": {
                 "operationId": "getOrder",
-                "summary": "An order, as soon as it is there",
+                "summary": "Get an order, waiting until it exists",
                 "tags": ["orders"],
                 "parameters": [ORDER_ID, TIMEOUT],
                 "responses": {
-                    "200": {"description": "The order as it is now", "headers": _FROM_COPY, **body(Order)},
+                    "200": {
+                        "description": "The current state of the order",
+                        "headers": _STALE_READ_HEADERS,
+                        **body(Order),
+                    },
                     **problems(400, 401, 404, 500, 502, 503),
                 },
             },
@@ -72,18 +75,18 @@ def _paths() -> Mapping[str, Any]:
         "/v1/orders/{id}/validated": {
             "get": {
                 "operationId": "getValidatedOrder",
-                "summary": "What became of an order, as soon as that is decided",
+                "summary": "Get the outcome of an order, waiting until it is decided",
                 "tags": ["orders"],
                 "parameters": [ORDER_ID, TIMEOUT],
                 "responses": {
                     "200": {
-                        "description": "VALIDATED, FAILED or SHIPPED, with verdicts",
-                        "headers": _FROM_COPY,
+                        "description": "VALIDATED, FAILED or SHIPPED, with the verdicts",
+                        "headers": _STALE_READ_HEADERS,
                         **body(OrderOutcome),
                     },
                     "504": {
-                        "description": "Not decided yet: the state and the verdicts so far",
-                        **body(Undecided, "application/problem+json"),
+                        "description": "Not decided at the timeout: state and verdicts so far",
+                        **body(UndecidedOrder, "application/problem+json"),
                     },
                     **problems(400, 401, 404, 500, 502, 503),
                 },
