@@ -1,6 +1,6 @@
 """A transactional outbox: messages are rows, written with the state they describe, and relayed to Kafka.
 
-Why no message is lost, reordered or counted twice: docs/decisions/0018-an-outbox-in-order-of-its-keys.md
+Why no message is lost, reordered or counted twice: docs/decisions/0018-relay-an-outbox-in-the-order-of-its-keys.md
 """
 
 import asyncio

@@ -32,9 +32,9 @@ def not_owned(detail: str) -> HttpProblem:
     return HttpProblem(503, detail, headers={**RETRY, NOT_OWNED: "1"})
 
 
-def served_by_standby(copy: StaleRow[Any]) -> dict[str, str]:
+def served_by_standby(stale: StaleRow[Any]) -> dict[str, str]:
     """The headers of a stale read; `Age` in whole seconds (RFC 9111), if it is known."""
-    return {SERVED_BY: "standby"} | ({} if copy.age_s is None else {"Age": str(int(copy.age_s))})
+    return {SERVED_BY: "standby"} | ({} if stale.age_s is None else {"Age": str(int(stale.age_s))})
 
 
 async def route_to_owner(

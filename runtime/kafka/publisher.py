@@ -22,7 +22,7 @@ from schemas.wire import Message
 log = logging.getLogger(__name__)
 
 
-class Publisher:
+class KafkaPublisher:
     """An idempotent producer (acks=all) that is replaced after a fatal error.
 
     The queue of single messages is bounded: when the broker is slow, clients get an error instead of a growing delay.

@@ -19,7 +19,7 @@ from runtime.group.reachability import network_identity
 from runtime.hosting import ServiceDefinition, StaleRow
 from runtime.http.server import application
 from runtime.kafka.clients import KafkaNames
-from runtime.kafka.publisher import Publisher
+from runtime.kafka.publisher import KafkaPublisher
 from runtime.kafka.topics import ensure_topics, topics_of
 from runtime.loop.ownership import Ownership
 from runtime.metrics.loop import METRICS, LoopMetrics
@@ -71,7 +71,7 @@ class Worker:
         self._ended = asyncio.Event()
         self._open = False
         self._wait_limit = WaitLimit(settings.produce_timeout_s)
-        self._publisher = Publisher(settings, self._wait_limit)
+        self._publisher = KafkaPublisher(settings, self._wait_limit)
         self._broker_reached = False
         self._http: HttpSide | None = None
         self._member: Member | None = None

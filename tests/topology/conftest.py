@@ -62,15 +62,15 @@ def logged(topology, monkeypatch):
     """The sizes of the rows that each batch changes, by batch."""
     batches = []
     for worker in topology.workers:
-        decide = worker.processor.decide
+        process = worker.processor.process
 
-        def decided(*arguments, decide=decide):
-            batch = decide(*arguments)
+        def recorded(*arguments, process=process):
+            batch = process(*arguments)
             rows = [row for changed in batch.rows().values() for row in changed.items()]
             batches.append([len(key) + len(value or b"") for key, value in rows])
             return batch
 
-        monkeypatch.setattr(worker.processor, "decide", decided)
+        monkeypatch.setattr(worker.processor, "process", recorded)
     return batches
 
 
