@@ -12,7 +12,7 @@ from ecosystem.clients.dead_letters import read
 from ecosystem.clients.dead_letters.redrive import redrive
 from runtime.common.deadlines import WaitLimit
 from runtime.database.outbox import EVENT_ID
-from runtime.kafka.publisher import Publisher
+from runtime.kafka.publisher import KafkaPublisher
 from runtime.kafka.topics import ensure_topics
 from schemas.messages import CheckinRejected
 from schemas.topics import CHECKIN_REJECTIONS
@@ -47,7 +47,7 @@ async def unlimit(deployment):
 
 @pytest.fixture
 async def announcer(deployment):
-    announcer = Publisher(deployment.settings(), WaitLimit(PATIENCE_S))
+    announcer = KafkaPublisher(deployment.settings(), WaitLimit(PATIENCE_S))
     await announcer.start()
     yield announcer
     await announcer.stop()
