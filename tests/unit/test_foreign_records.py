@@ -1,4 +1,4 @@
-"""The document about foreign records and the cases that are tried on a broker are one table."""
+"""The document about foreign records and the cases tested on a broker agree."""
 
 import re
 from pathlib import Path
@@ -9,11 +9,11 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "foreign-records.m
 ROWS = dict(re.findall(r"^\| `(.+?)` \| .+ \| (.+) \|$", DOCUMENT.read_text(), re.MULTILINE))
 
 
-def test_each_line_of_the_document_has_a_case_and_each_case_a_line():
+def test_each_line_of_the_document_has_a_case_and_vice_versa():
     assert ROWS.keys() == CASES.keys()
 
 
-def test_each_line_says_what_the_case_expects():
+def test_each_line_states_the_expectation_of_its_case():
     for name, said in ROWS.items():
         outcome = CASES[name].outcome
         if isinstance(outcome, DeadLettered):
@@ -26,6 +26,6 @@ def test_each_line_says_what_the_case_expects():
             assert said.startswith("processed"), name
 
 
-def test_each_case_but_those_shown_elsewhere_is_written_by_a_client_of_another_make():
+def test_each_case_is_written_by_a_foreign_client_unless_tested_elsewhere():
     for name, case in CASES.items():
         assert isinstance(case.outcome, Elsewhere) or (case.writer and case.record), name

@@ -1,4 +1,4 @@
-"""What the broker refuses as too large is learned from, and set aside with its cause."""
+"""Size limits are discovered from rejected batches, and messages beyond them are dead-lettered with the cause."""
 
 import pytest
 from samples import NOON, order
@@ -17,7 +17,7 @@ from schemas.topics import ORDERS, WAREHOUSE_INVENTORY
 ROWS = Table("echo-rows", Order)
 
 
-def test_a_batch_that_is_refused_says_nothing_of_its_messages_which_are_sent_singly_from_then_on():
+def test_after_a_rejected_batch_its_messages_are_sent_singly():
     limits = SizeLimits()
     limits.refused("orders", [10, 2000])
     assert limits.singly("orders")
@@ -28,7 +28,7 @@ def test_a_batch_that_is_refused_says_nothing_of_its_messages_which_are_sent_sin
     assert limits.revision == 1, "nothing new"
 
 
-def test_a_message_that_is_refused_alone_is_more_than_its_topic_takes():
+def test_a_message_rejected_alone_exceeds_the_limit_of_its_topic():
     limits = SizeLimits()
     limits.refused("orders", [2000])
     limits.check("orders", 1999)
@@ -42,7 +42,7 @@ def test_a_message_that_is_refused_alone_is_more_than_its_topic_takes():
 
 
 @pytest.mark.parametrize("what", ["message", "row", "neither"])
-def test_who_decides_on_what_is_too_large_has_failed_on_its_message_and_nothing_of_it_is_kept(what):
+def test_an_output_record_that_is_too_large_fails_its_message_and_nothing_of_it_is_kept(what):
     def echo(level, ctx):
         big = order(product=level.product, id="o" + "x" * level.count)
         if what == "message":
@@ -75,7 +75,7 @@ def test_who_decides_on_what_is_too_large_has_failed_on_its_message_and_nothing_
 
 
 @pytest.mark.parametrize("most", [4096, 1000, 600])
-def test_a_letter_fits_where_less_than_usual_is_taken(most):
+def test_a_dead_letter_fits_into_a_topic_with_a_small_limit(most):
     record = Record("orders", 1, 7, 0, b"k" * 3000, b"v" * 10_000, [("h", b"x" * 900)])
     letter = dead_letter(record, "fraud", "too bad", NOON, most)
     assert letter.size <= most
@@ -83,12 +83,12 @@ def test_a_letter_fits_where_less_than_usual_is_taken(most):
     assert letter.key
 
 
-def test_a_letter_that_fits_is_not_cut():
+def test_a_dead_letter_that_fits_is_not_truncated():
     record = Record("orders", 1, 7, 0, b"k", b"v", [("h", b"x")])
     assert dead_letter(record, "fraud", "too bad", NOON, 1000) == dead_letter(record, "fraud", "too bad", NOON)
     assert "cut" not in dict(dead_letter(record, "fraud", "too bad", NOON, 1000).headers)
 
 
-def test_the_size_of_a_message_is_that_of_key_value_and_headers():
+def test_the_size_of_a_message_includes_key_value_and_headers():
     assert Write("t", 0, b"12", b"345", [("é", b"67"), ("a", None)]).size == 2 + 3 + 2 + 2 + 1
     assert Write("t", 0, None, None).size == 0

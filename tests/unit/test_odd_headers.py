@@ -1,4 +1,4 @@
-"""Headers and timestamps of any value are borne alike by workers, dead letters, `orders tail` and the audit."""
+"""Workers, dead letters, `orders tail` and the audit tolerate any headers and timestamps."""
 
 import itertools
 from datetime import UTC, datetime
@@ -34,7 +34,7 @@ def keeper(topic, times):
     return Service("keeper", tuple(inputs), () if topic is ORDERS else (BY_PRODUCT,), (SEEN,))
 
 
-def test_a_message_with_odd_headers_is_decided():
+def test_a_message_with_odd_headers_is_processed():
     times = []
     topology = TopologyTestDriver(keeper(ORDERS, times), partitions=1)
 
@@ -47,7 +47,7 @@ def test_a_message_with_odd_headers_is_decided():
 @pytest.mark.parametrize(
     "made", [None, b"", b"noon", b"\xff", b"1_000", b" 12", b"1.5", b"9" * 30, b"9" * 17, b"-" + b"9" * 17]
 )
-def test_a_time_in_a_header_that_is_none_is_set_aside_with_the_remedy(made):
+def test_an_invalid_time_in_a_header_is_dead_lettered_with_the_remedy(made):
     times = []
     topology = TopologyTestDriver(keeper(BY_PRODUCT, times), partitions=1)
 
@@ -74,7 +74,7 @@ def test_a_time_in_a_header_that_is_none_is_set_aside_with_the_remedy(made):
         (2**63 - 1, None),
     ],
 )
-def test_a_message_of_any_time_is_shown_and_one_that_no_calendar_has_is_set_aside(ms, time):
+def test_a_message_of_any_timestamp_is_shown_and_an_impossible_one_is_dead_lettered(ms, time):
     record = Record("orders", 0, 5, ms, b"o1", order("o1").to_json())
     said = line(record).plain
     assert said.endswith("0@5")
@@ -86,7 +86,7 @@ def test_a_message_of_any_time_is_shown_and_one_that_no_calendar_has_is_set_asid
         assert _time(record, ORDERS, NOON) == time
 
 
-def test_null_and_repeated_headers_come_back_from_a_dead_letter_as_they_were():
+def test_null_and_repeated_headers_are_restored_from_a_dead_letter():
     record = Record("orders", 3, 14, 0, b"o1", b"?", ODD)
     write = dead_letter(record, "orders", "no", NOON)
 
@@ -98,7 +98,7 @@ def test_null_and_repeated_headers_come_back_from_a_dead_letter_as_they_were():
 
 
 @pytest.mark.parametrize("topic", ["orders", "orders.dead-letters", "elsewhere"])
-def test_a_line_bears_odd_headers_and_faults(topic):
+def test_a_line_shows_odd_headers_and_unreadable_records(topic):
     some = (), ODD, (("service", None), ("error", None))
     for headers, fault in itertools.product(some, (None, "damaged\n\x1b[2J")):
         said = line(Record(topic, 0, 5, 0, b"\xff\n", b"\x00\xff", headers, fault)).plain
@@ -106,7 +106,7 @@ def test_a_line_bears_odd_headers_and_faults(topic):
         assert ("unreadable: damaged" in said) == (fault is not None)
 
 
-def test_a_dead_letter_whose_headers_are_null_is_none_of_ours():
+def test_a_dead_letter_with_null_headers_is_foreign():
     headers = [(name, None) for name in ("service", "error", "topic", "partition", "offset", "time")]
     with pytest.raises(NotADeadLetter):
         DeadLetter.of(Record("orders.dead-letters", 0, 5, 0, b"k", b"v", headers))
@@ -114,7 +114,7 @@ def test_a_dead_letter_whose_headers_are_null_is_none_of_ours():
         DeadLetter.of(Record("orders.dead-letters", 0, 5, 0, None, None, ((LOST_UNTIL, b"6"),), "damaged"))
 
 
-def test_a_mark_that_is_null_names_no_group():
+def test_a_null_consumed_by_names_no_group():
     assert _consumed_by([("a", b"b"), (CONSUMED_BY, None)]) == ""
     assert _consumed_by([("a", None)]) is None
     assert content(Record("orders", 0, 5, 0, b"k", None, ODD)) == "(deleted)"
