@@ -36,7 +36,7 @@ _Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_
 
 
 class NewCustomer(Customer):
-    """A customer with nothing missing, of a level that exists, and with an address that letters can be sent to."""
+    """A customer with nothing missing, of a level that exists, and with an address that e-mails can be sent to."""
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
 

@@ -58,13 +58,13 @@ class _Main(click.Group):
 @click.group(cls=_Main, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="faust-orders")
 def main() -> None:
-    """Order validation on Kafka: run it, drive it, look at it.
+    """Order validation on Kafka: run it, generate load, inspect it.
 
     \b
-    orders up                        all of it on this machine, Kafka included
-    orders post --product mug        place an order and see what becomes of it
+    orders up                        everything on this machine, Kafka included
+    orders post --product mug        place an order and see its outcome
     orders pay my-order              pay it; with `orders checkin` it is shipped
-    orders tail                      watch the messages go by
+    orders tail                      print messages as they arrive
 
     Settings come from the environment (KAFKA_BOOTSTRAP_SERVERS, HTTP_PORT, STATE_DIR, ...). Without them every
     command finds what `orders up` started from the same directory.

@@ -179,7 +179,7 @@ def test_orders_get_to_shipped_by_themselves_and_by_the_commands_it_prints(tmp_p
     monkeypatch.setenv("CHECKIN_PORT", str(checkin_port))
     with up(tmp_path, "--rate", "1", *how) as running:
         children = children_of(running)
-        running.heard("The messages as they go by")
+        running.heard("Messages as they arrive")
         post, validated, pay, check_in, fulfilment, get, letters = commands_in("".join(running.said))
         typed(post, tmp_path, '"id":"my-order"', '"product":"mug"')
         typed(validated, tmp_path, '"state":"VALIDATED"')
@@ -202,7 +202,7 @@ def test_orders_get_to_shipped_by_themselves_and_by_the_commands_it_prints(tmp_p
             ("SHIPPED", "is on its way"),
             (r"FAILED \((?:INVENTORY|ORDER_DETAILS)_CHECK: [^)]+\)", "unicorn"),
         ):
-            order_id, path = running.heard(rf"^The first order is {state}: (\S+), .*?Its letter: (\S+)$").groups()
+            order_id, path = running.heard(rf"^The first order is {state}: (\S+), .*?Its e-mail: (\S+)$").groups()
             letter = Path(path).read_text()
             assert f"X-Order-Id: {order_id}" in letter
             assert said in letter

@@ -59,8 +59,8 @@ named = ("--first-name", "Franz", "--last-name", "Kafka", "--address", "Praha")
         (["audit", "--guarantee", "hopefully"], "'hopefully' is not one of 'exactly_once', 'at_least_once'"),
         (["dead-letters", "list", "order"], "no such topic: order. There are: orders, "),
         (["dead-letters", "show", "orders", "17"], "'17' is not a place such as 2@17"),
-        (["dead-letters", "redrive", "orders"], "name the letters, PARTITION@OFFSET"),
-        (["dead-letters", "redrive", "orders", "2@17", "--all"], "name the letters, PARTITION@OFFSET"),
+        (["dead-letters", "redrive", "orders"], "name dead letters, PARTITION@OFFSET"),
+        (["dead-letters", "redrive", "orders", "2@17", "--all"], "name dead letters, PARTITION@OFFSET"),
     ],
 )
 def test_what_cannot_be_is_refused_with_a_reason(orders, arguments, said):

@@ -58,12 +58,12 @@ def test_letters_are_kept_and_the_first_of_each_end_is_told_once(tmp_path, known
     with MailSink(tmp_path / "mail", told.delivered) as sink, smtplib.SMTP("127.0.0.1", sink.port) as client:
         for id_, kind in sent:
             client.send_message(letter(id_, kind))
-    told.tell()
-    told.tell()
+    told.report()
+    told.report()
 
     assert [line.rsplit(" ", 1)[0] for line in said] == [
-        "The first order is SHIPPED: o1, 2 × mug for customer 15. Its letter:",
-        "The first order is FAILED (no stock; too much): o2, 2 × mug for customer 15. Its letter:",
+        "The first order is SHIPPED: o1, 2 × mug for customer 15. Its e-mail:",
+        "The first order is FAILED (no stock; too much): o2, 2 × mug for customer 15. Its e-mail:",
     ]
     assert len(list(sink.new.iterdir())) == 5
     for line, words in zip(said, ("is on its way", "could not be accepted"), strict=True):
@@ -74,13 +74,13 @@ def test_an_order_that_cannot_be_looked_up_yet_is_told_later(tmp_path, known):
     said = []
     told = firsts.Firsts("http://127.0.0.1:1", said.append)
     told.delivered(letter("o1", EmailKind.SHIPPED), tmp_path / "1")
-    told.tell()
+    told.report()
     known["o1"] = order("o1", EmailKind.VALIDATED)
-    told.tell()
+    told.report()
     assert said == []
     known["o1"] = order("o1", EmailKind.SHIPPED)
-    told.tell()
-    assert said == [f"The first order is SHIPPED: o1, 2 × mug for customer 15. Its letter: {tmp_path / '1'}"]
+    told.report()
+    assert said == [f"The first order is SHIPPED: o1, 2 × mug for customer 15. Its e-mail: {tmp_path / '1'}"]
 
 
 def test_an_order_that_stays_unknown_gives_way_to_the_next(tmp_path, known):
@@ -89,7 +89,7 @@ def test_an_order_that_stays_unknown_gives_way_to_the_next(tmp_path, known):
     told.delivered(letter("o1", EmailKind.SHIPPED), tmp_path / "1")
     known["o2"] = order("o2", EmailKind.SHIPPED)
     for _ in range(200):
-        told.tell()
+        told.report()
         told.delivered(letter("o2", EmailKind.SHIPPED), tmp_path / "2")
     assert [line.split(": ")[1].split(",")[0] for line in said] == ["o2"]
 
@@ -100,5 +100,5 @@ def test_other_letters_are_nobodys_end(tmp_path, known):
     other = letter("o1", EmailKind.SHIPPED)
     del other["Message-ID"], other["X-Order-Id"]
     told.delivered(other, tmp_path / "1")
-    told.tell()
+    told.report()
     assert said == []

@@ -42,7 +42,7 @@ class _Since(click.ParamType):
 @click.option(
     "--mail",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Maildir with all letters delivered, to compare them; of `orders up`: .data/mail",
+    help="Maildir with all delivered e-mails, to compare; of `orders up`: .data/mail",
 )
 @bootstrap_option
 def audit(
@@ -55,11 +55,11 @@ def audit(
     mail: Path | None,
     bootstrap: str | None,
 ) -> None:
-    """Prove from the topics that every promise was kept.
+    """Verify from the topics that every promise was kept.
 
-    That is: that every acknowledged order reached exactly one final state, that its stock was reserved once and given
-    back once if it failed, that it was shipped once, its check-ins answered for and its letters asked for once, and
-    that each change of a product was announced once; or show which did not, with the records that say so.
+    Every acknowledged order reached exactly one final state. Its stock was reserved once, and released once if it
+    failed. It was shipped once, its check-ins were answered, its e-mails were enqueued once. Each change of a product
+    was published once. Violations are shown with the records that prove them.
 
     Reads what is committed, up to the ends found at the start, and writes nothing; the services may go on meanwhile.
     Exit code 0: no violation. 1: some. 2: it could not be done. Reads TOPIC_PREFIX, REQUIRED_CHECKS,

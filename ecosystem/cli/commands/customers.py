@@ -16,20 +16,20 @@ from schemas.topics import CUSTOMERS
 
 @click.group()
 def customers() -> None:
-    """Announce customers, as the customer database does. The same id again replaces what was said before."""
+    """Write customers to Kafka, as the customer database does. A later record of an id replaces the earlier one."""
 
 
 @customers.command()
 @click.argument("id_", metavar="ID", type=Whole())
 @click.option("--first-name", required=True)
 @click.option("--last-name", required=True)
-@click.option("--email", required=True, help="Where letters about orders go")
+@click.option("--email", required=True, help="Address for e-mails about orders")
 @click.option("--address", required=True, help="Where parcels go")
 @click.option(
     "--level", type=click.Choice([level.value for level in CustomerLevel]), default="bronze", show_default=True
 )
 def add(id_: int, first_name: str, last_name: str, email: str, address: str, level: str) -> None:
-    """Announce the customer ID, new or changed.
+    """Write the customer ID to Kafka, new or changed.
 
     \b
     orders customers add 15 --first-name Franz --last-name Kafka \\
@@ -52,7 +52,7 @@ def add(id_: int, first_name: str, last_name: str, email: str, address: str, lev
 
 @customers.command(
     "import",
-    help=f"""Announce the customers of a CSV file.
+    help=f"""Write the customers of a CSV file to Kafka.
 
     The file is in UTF-8, or in UTF-16 with a byte order mark. Its first line names the columns:
     {",".join(FORM.columns)}. The level may be left out.

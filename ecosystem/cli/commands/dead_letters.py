@@ -1,4 +1,4 @@
-"""`orders dead-letters`: what could not be processed, and writing it back once that is mended."""
+"""`orders dead-letters`: list, show and redrive messages that could not be processed."""
 
 import json
 import re
@@ -36,7 +36,7 @@ class _Place(click.ParamType):
 
 @click.group("dead-letters")
 def dead_letters() -> None:
-    """List, show and write back what could not be processed."""
+    """List, show and redrive messages that could not be processed."""
 
 
 @dead_letters.command("list")
@@ -45,7 +45,7 @@ def dead_letters() -> None:
 @click.option("--json", "json_", is_flag=True, help="All of them, a JSON object a line")
 @bootstrap_option
 def list_(topics: tuple[str, ...], limit: int, json_: bool, bootstrap: str | None) -> None:
-    """Count dead letters by topic, and show the latest.
+    """Count dead letters by topic, and list the latest.
 
     A line has the place, the time, the service that failed, its error and the key.
 
@@ -142,7 +142,7 @@ def redrive(
 ) -> None:
     """Write dead letters of TOPIC back to it.
 
-    They are written as they were: key, value, headers, partition. A record that was set aside because it stood in
+    They are written as they were: key, value, headers, partition. A record that was dead-lettered because it was in
     another partition than its key's is written to the right one. Each is written back once, however often this is run,
     by however many people, and wherever it was interrupted. One that fails again comes back as a new dead letter.
 
@@ -159,7 +159,9 @@ def redrive(
     from ecosystem.clients.dead_letters import redrive as redriving
 
     if bool(places) == all_:
-        raise click.UsageError("name the letters, PARTITION@OFFSET as `orders dead-letters list` shows them, or --all")
+        raise click.UsageError(
+            "name the dead letters, PARTITION@OFFSET as `orders dead-letters list` shows them, or --all"
+        )
     settings = running.settings(bootstrap)
     [name] = _known(settings, (topic,))
 
@@ -176,7 +178,7 @@ def redrive(
 
 
 def _tell(outcome: "Outcome", places: tuple[tuple[int, int], ...]) -> bool:
-    """Says what became of the letters. Returns whether all that were named are where they belong."""
+    """Prints the outcome of a redrive. Returns whether all named dead letters are written back."""
     for where, note in outcome.written.items():
         click.echo(f"{where} written back to {where.topic} {note.partition}@{note.offset}")
     for where, note in outcome.before.items():
@@ -219,7 +221,7 @@ def _line(letter: "DeadLetter", note: "Redriven | None") -> Text:
 
 
 def _print(letter: "DeadLetter", note: "Redriven | None") -> None:
-    source = "decided in the batch that announced it" if letter.from_offset < 0 else f"offset {letter.from_offset}"
+    source = "processed in the batch that produced it" if letter.from_offset < 0 else f"offset {letter.from_offset}"
     fields = {
         "from": f"{letter.where.topic} partition {letter.from_partition}, {source}",
         "service": letter.service,

@@ -25,7 +25,7 @@ A = TypeVar("A", bound=Api)
 @click.option("--rate", type=Real(min=0, min_open=True), default=10.0, show_default=True, help="Orders a second")
 @click.option("--count", type=Whole(1), help="Orders in all  [default: until Ctrl-C]")
 @click.option("--seed", type=Whole(), help="The same customers, products, payments and so on each time (ids are new)")
-@click.option("--payments/--no-payments", default=True, help="Announce payments  [default: payments]")
+@click.option("--payments/--no-payments", default=True, help="Write payments  [default: payments]")
 @click.option("--checkins/--no-checkins", default=True, help="Check in for most orders  [default: checkins]")
 @click.option(
     "--ghosts/--no-ghosts",
@@ -67,7 +67,7 @@ def generate(
     portal_url: str,
     products_url: str,
 ) -> None:
-    """Drive the services with sample orders; check all answers.
+    """Generate sample orders, and check every answer.
 
     Posts orders, pays and checks in for them, and reads all of it back. Most orders are paid at once; some late, in
     two parts, before they are posted, or never. For most somebody checks in, for some that failed too. What is to

@@ -14,7 +14,7 @@ from ecosystem.clients.api import OrdersApi
 @click.option("--timeout", type=TIMEOUT_MS, default=10_000, show_default=True, metavar="MS", help="How long to wait")
 @url_option
 def get(order_id: str, validated: bool, timeout: int, url: str) -> None:
-    """Show the order ID as it is now, from any worker.
+    """Show an order, from any worker.
 
     \b
     orders get my-order

@@ -37,7 +37,7 @@ class _NothingToPay(Exception):
 @click.option("--timeout", type=TIMEOUT_MS, default=10_000, show_default=True, metavar="MS", help="How long to wait")
 @service_url_option("fulfilment")
 def pay(order_id: str, amount: Decimal | None, ccy: str | None, wait: bool, timeout: int, url: str) -> None:
-    """Announce a payment for ORDER_ID.
+    """Write a payment for ORDER_ID to Kafka.
 
     Shows what is still missing before the order is shipped.
 

@@ -27,7 +27,7 @@ from schemas.api import NewOrder
 def post(
     order_id: str | None, customer: int, product: str, quantity: int, price: Decimal, wait: bool, timeout: int, url: str
 ) -> None:
-    """Place an order, and see what becomes of it.
+    """Place an order, and show its outcome.
 
     \b
     orders post --product mug --quantity 2

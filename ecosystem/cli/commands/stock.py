@@ -11,14 +11,14 @@ from schemas.topics import WAREHOUSE_INVENTORY
 
 @click.group()
 def stock() -> None:
-    """Announce stock, as the warehouse does."""
+    """Write stock levels to Kafka, as the warehouse does."""
 
 
 @stock.command("set")
 @click.argument("product", type=NAME)
 @click.argument("count", type=Whole(0, 2**53))
 def set_count(product: str, count: int) -> None:
-    """Announce that the warehouse holds COUNT of PRODUCT.
+    """Write a stock level: the warehouse holds COUNT of PRODUCT.
 
     The count includes pieces that are reserved.
 

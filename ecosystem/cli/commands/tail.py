@@ -1,4 +1,4 @@
-"""`orders tail`: the messages as they go by."""
+"""`orders tail`: messages as they arrive."""
 
 import asyncio
 import signal
@@ -18,7 +18,7 @@ from runtime.kafka.topics import public_topics
 @click.option("--from-beginning", is_flag=True, help="Start with the oldest message instead of the next one")
 @click.option("--follow/--no-follow", default=True, help="Go on with what comes  [default: follow]")
 def tail(topics: tuple[str, ...], from_beginning: bool, follow: bool) -> None:
-    """Show messages as they go by, a line each.
+    """Print messages as they arrive, one per line.
 
     A line has time, topic, what the message says, partition and offset. Without TOPICs: all of the catalogue (see
     `orders topics`), and the dead letters. By its name any topic is shown, changelogs and internal ones too: as JSON.

@@ -25,7 +25,7 @@ _ASKS_TO_STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 @click.option("--port", type=Whole(1, 65_000), default=8080, show_default=True, help="First HTTP port")
 @click.option("--fresh", is_flag=True, help="Throw away the data of earlier runs first")
 @click.option(
-    "--sample/--no-sample", default=True, help="Announce sample products, stock and customers  [default: sample]"
+    "--sample/--no-sample", default=True, help="Create sample products, stock and customers  [default: sample]"
 )
 @click.option("--rate", type=Real(0), default=0.0, show_default=True, help="Sample orders a second, each checked")
 def up(apart: bool, workers: int, port: int, fresh: bool, sample: bool, rate: float) -> None:

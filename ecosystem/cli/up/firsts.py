@@ -1,4 +1,4 @@
-"""The first order that is shipped, and the first that fails: told as soon as its letter has come."""
+"""Reports the first order that is shipped and the first that fails, once their e-mails are delivered."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,7 +17,7 @@ _ENDS = {EmailKind.SHIPPED: OrderState.SHIPPED, EmailKind.FAILED: OrderState.FAI
 
 
 @dataclass(frozen=True, slots=True)
-class _Letter:
+class _Email:
     order_id: str
     state: OrderState
     path: Path
@@ -25,41 +25,41 @@ class _Letter:
 
 
 class Firsts:
-    """Remembers the first letter of each kind that tells an end, then says what became of its order.
+    """Collects the first e-mail of each final state, and reports its order.
 
     Arguments:
-        url: of the orders service, which is asked.
-        say: told one line for each.
+        url: base URL of the orders service.
+        say: prints a line.
     """
 
     def __init__(self, url: str, say: Callable[[str], None]) -> None:
         self._url = url
         self._say = say
         self._seen: set[OrderState] = set()
-        self._letters = SimpleQueue[_Letter]()
+        self._emails = SimpleQueue[_Email]()
 
-    def delivered(self, letter: Message, path: Path) -> None:
-        """A letter has come. May be called in another thread than the rest, always the same one."""
-        state = _told_by(letter)
+    def delivered(self, email: Message, path: Path) -> None:
+        """Takes a delivered e-mail. Called in the thread of the mail server."""
+        state = _state_of(email)
         if state is not None and state not in self._seen:
             self._seen.add(state)
-            self._letters.put(_Letter(letter["X-Order-Id"], state, path, _TRIES))
+            self._emails.put(_Email(email["X-Order-Id"], state, path, _TRIES))
 
-    def tell(self) -> None:
-        """Says what there is to say. What cannot be looked up is tried again, then left to the next letter."""
-        for _ in range(self._letters.qsize()):
-            letter = self._letters.get()
-            order = asyncio.run(_look(self._url, letter.order_id))
-            if order is not None and order.state is letter.state:
-                self._say(_line(order, letter.path))
-            elif letter.tries > 1:
-                self._letters.put(replace(letter, tries=letter.tries - 1))
+    def report(self) -> None:
+        """Reports collected orders. One that cannot be looked up is retried, then left to the next e-mail."""
+        for _ in range(self._emails.qsize()):
+            email = self._emails.get()
+            order = asyncio.run(_look(self._url, email.order_id))
+            if order is not None and order.state is email.state:
+                self._say(_line(order, email.path))
+            elif email.tries > 1:
+                self._emails.put(replace(email, tries=email.tries - 1))
             else:
-                self._seen.discard(letter.state)
+                self._seen.discard(email.state)
 
 
-def _told_by(letter: Message) -> OrderState | None:
-    order_id, own_id = letter["X-Order-Id"], str(letter["Message-ID"])
+def _state_of(email: Message) -> OrderState | None:
+    order_id, own_id = email["X-Order-Id"], str(email["Message-ID"])
     domain = own_id.strip("<> ").rpartition("@")[2]
     return next((state for kind, state in _ENDS.items() if message_id(order_id, kind, domain) == own_id), None)
 
@@ -72,7 +72,7 @@ async def _look(url: str, order_id: str) -> Order | None:
             return None
 
 
-def _line(order: Order, letter: Path) -> str:
+def _line(order: Order, email: Path) -> str:
     why = f" ({'; '.join(order.reasons)})" if order.reasons else ""
     what = f"{order.quantity} × {order.product} for customer {order.customer_id}"
-    return f"The first order is {order.state}{why}: {order.id}, {what}. Its letter: {letter}"
+    return f"The first order is {order.state}{why}: {order.id}, {what}. Its e-mail: {email}"

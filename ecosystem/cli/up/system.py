@@ -98,7 +98,7 @@ class LocalSystem:
         """Says what is worth a line; raises `StartFailed` as soon as something ends by itself."""
         while True:
             self._check()
-            self._firsts.tell()
+            self._firsts.report()
             time.sleep(_POLL_S)
 
     def _start(self, stack: ExitStack) -> None:
@@ -163,7 +163,7 @@ class LocalSystem:
             await offer(api, sample.products(), patience_s=_READY_S)
 
     async def _until_sample_is_known(self) -> None:
-        """Till then an order for one of the products may fail: it is announced, and those who judge have not heard."""
+        """Until then an order for a sample product may fail: the validators have not read the product yet."""
         deadline = time.monotonic() + _READY_S
         codes = {product.code.encode() for product in sample.products()}
         readers = {"+".join(sorted(w.services)) for w in self._workers if not _READ_SAMPLE.isdisjoint(w.services)}
@@ -218,7 +218,7 @@ class LocalSystem:
             "docs": f"{self._url('orders')}/docs",
             "metrics": f"{self._url('orders')}/metrics",
             "Kafka": f"{self._settings.kafka_bootstrap_servers}{log}",
-            "letters": str(self._mail.new) if self._mail else f"{self._settings.smtp_host}:{self._settings.smtp_port}",
+            "e-mails": str(self._mail.new) if self._mail else f"{self._settings.smtp_host}:{self._settings.smtp_port}",
             "PostgreSQL": f"127.0.0.1:{self._postgres.port}" if self._postgres else "as the environment says",
         }
         if len(self._workers) > 1:

@@ -24,14 +24,14 @@ def places(found: Mapping[str, str]) -> str:
     return "\n".join(f"  {name:<{width}} {where}" for name, where in found.items())
 
 
-def walk(url: Callable[[str], str], letters: Path | None) -> str:
+def walk(url: Callable[[str], str], emails: Path | None) -> str:
     """Commands for a shell, one after the other, which bring an order to SHIPPED.
 
     Arguments:
         url: gives the base URL of a service.
-        letters: the folder they come to, if it is ours.
+        emails: folder of delivered e-mails, if it is ours.
     """
-    look = f"\n  grep -l 'X-Order-Id: my-order' {shlex.quote(str(letters))}/*" if letters else ""
+    look = f"\n  grep -l 'X-Order-Id: my-order' {shlex.quote(str(emails))}/*" if emails else ""
     return f"""\
 An order of your own, all the way to SHIPPED:
 
@@ -45,5 +45,5 @@ An order of your own, all the way to SHIPPED:
   curl -s {url("fulfilment")}/v1/orders/my-order/fulfilment
   curl -s {url("orders")}/v1/orders/my-order{look}
 
-The messages as they go by: {command()} tail
+Messages as they arrive: {command()} tail
 """
