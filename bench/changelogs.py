@@ -65,8 +65,9 @@ class Changelogs:
         """Writes the rows of so many orders, a transaction for each `batch` of them. Returns some of the ids."""
         await ensure_topics(self._settings, topics_of(self.topology))
         producers = [
-            KafkaTransactionalProducer(self._settings, self.topology.group, f"changelogs-{n}", SizeLimits()) for n in
-        range(AT_ONCE) ]
+            KafkaTransactionalProducer(self._settings, self.topology.group, f"changelogs-{n}", SizeLimits())
+            for n in range(AT_ONCE)
+        ]
         await asyncio.gather(*(producer.start() for producer in producers))
         batches = self._batches(orders, batch)
         sample: list[str] = []

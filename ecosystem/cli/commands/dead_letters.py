@@ -159,9 +159,7 @@ def redrive(
     from ecosystem.clients.dead_letters import redrive as redriving
 
     if bool(places) == all_:
-        raise click.UsageError(
-            "name the dead letters, PARTITION@OFFSET as `orders dead-letters list` shows them, or --all"
-        )
+        raise click.UsageError("name dead letters, PARTITION@OFFSET as `orders dead-letters list` shows them, or --all")
     settings = running.settings(bootstrap)
     [name] = _known(settings, (topic,))
 
