@@ -9,7 +9,7 @@ from runtime.common.partitioning import partition_of
 from runtime.loop.process import BatchProcessor
 from runtime.loop.timers import DueTimer, Timers
 from runtime.model.commands import Command
-from runtime.model.records import CONSUMED_BY, Header, Membership, PolledRecords, Record, TopicPartition, Write
+from runtime.model.records import CONSUMED_BY, Header, Membership, PolledBatch, Record, TopicPartition, Write
 from runtime.model.service import Context, PendingSideEffect, Service, SideEffect, Table
 from runtime.model.topology import Topology
 from runtime.state.stores import MemoryStores
@@ -82,7 +82,7 @@ class TopologyTestDriver:
         partition = partition_of(key.encode(), self.partitions)
         worker = next(w for w in self.workers if table.name in w.topology.tables)
         call = Command(worker.topology.holders[table.name], partition, decide)
-        self._process(worker, PolledRecords([], {}, Membership(1, "in-memory"), [call]), [])
+        self._process(worker, PolledBatch([], {}, Membership(1, "in-memory"), [call]), [])
         self.run()
         if isinstance(call.returned, Exception):
             raise call.returned
@@ -142,7 +142,7 @@ class TopologyTestDriver:
         self._process(worker, polled, due)
         return True
 
-    def _process(self, worker: InMemoryWorker, polled: PolledRecords, due: list[DueTimer]) -> None:
+    def _process(self, worker: InMemoryWorker, polled: PolledBatch, due: list[DueTimer]) -> None:
         batch = worker.processor.process(polled, due, self.now, lambda *_: worker.fuse)
         worker.processed += batch.processed
         worker.events += batch.events
@@ -155,7 +155,7 @@ class TopologyTestDriver:
             worker.timers.apply(table, partition, changed)
         worker.positions.update(batch.offsets)
 
-    def _poll(self, worker: InMemoryWorker) -> PolledRecords:
+    def _poll(self, worker: InMemoryWorker) -> PolledBatch:
         records: list[Record] = []
         positions: dict[TopicPartition, int] = {}
         for tp, log in self.topics.items():
@@ -164,4 +164,4 @@ class TopologyTestDriver:
                 own = (CONSUMED_BY, worker.topology.group.encode())
                 records += [r for r in log[position:] if own not in r.headers]
                 positions[tp] = len(log)
-        return PolledRecords(records, positions, Membership(1, "in-memory"))
+        return PolledBatch(records, positions, Membership(1, "in-memory"))

@@ -78,7 +78,7 @@ class Consumer(Service, ConsumerRebalanceListener):
             batch = await poller.next()
             if batch is not None:
                 await self._channel.put(batch)
-                await batch.done
+                await batch.done.wait()
                 poller.processed()
 
 

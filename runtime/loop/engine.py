@@ -3,10 +3,10 @@
 It is connected to ports alone (checkpoint, consumer, logs, stores, clock): a simulation runs the same code as a worker.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from runtime.common.partitioning import partition_of
 from runtime.data_loss.losses import LossReporter
@@ -15,13 +15,13 @@ from runtime.loop.checkpoint import Checkpoint, lasting
 from runtime.loop.loop import Loop
 from runtime.loop.ownership import Ownership
 from runtime.loop.partitions import Partitions
-from runtime.loop.poller import GroupConsumer, PolledBatch, Poller
+from runtime.loop.poller import GroupConsumer, Poller
 from runtime.loop.rebalance import Rebalance, Standbys
 from runtime.loop.timers import Timers
 from runtime.metrics.loop import LoopMetrics
 from runtime.model.commands import CommandQueue, PendingCommand
 from runtime.model.limits import SizeLimits
-from runtime.model.records import Membership, TopicPartition
+from runtime.model.records import Membership, PolledBatch, TopicPartition
 from runtime.model.service import Context, Service, Table
 from runtime.model.topology import Topology
 from runtime.model.watch import Watches
@@ -166,15 +166,15 @@ class Engine:
 
     async def step(self, batch: PolledBatch) -> None:
         """Processes one batch and answers its commands. Raises bugs of our own: nothing was acknowledged then."""
+        commands = cast("Sequence[PendingCommand[Any]]", batch.commands)
         try:
-            if await self.loop.step(batch.polled, batch.epoch):
-                for command in batch.commands:
+            if await self.loop.step(batch):
+                for command in commands:
                     command.settle()
         finally:
-            for command in batch.commands:
+            for command in commands:
                 command.refuse()  # no effect on one that is settled
-            if not batch.done.done():
-                batch.done.set_result(None)
+            batch.done.set()
 
     async def submit(self, table: Table[Any], key: str, decide: Callable[[Context], T]) -> T:
         """Runs `decide` in the loop, and returns its result once it is committed. See `runtime.hosting.Host`."""

@@ -14,7 +14,7 @@ from runtime.loop.partitions import Partitions, Rows
 from runtime.loop.process import BatchProcessor
 from runtime.metrics.loop import LoopMetrics
 from runtime.model.limits import SizeLimits
-from runtime.model.records import LastOffsets, PolledRecords
+from runtime.model.records import LastOffsets, PolledBatch
 
 log = logging.getLogger(__name__)
 
@@ -56,11 +56,12 @@ class Loop:
         self.turn = asyncio.Lock()
         """Held while a batch is processed: a rebalance waits for it before partitions are revoked."""
 
-    async def step(self, polled: PolledRecords, epoch: int) -> bool:
+    async def step(self, polled: PolledBatch) -> bool:
         """Processes, commits and applies one batch. Returns whether it was committed.
 
-        A batch polled in another epoch is dropped: the present owner of its partitions polls it again.
+        A batch polled in another epoch is dropped: the present owner of its partitions polls its records again.
         """
+        epoch = polled.epoch
         async with self.turn:
             if epoch != self._ownership.epoch:
                 return False
@@ -104,7 +105,7 @@ class Loop:
         async with self.turn:
             await self._checkpoint.flush()
 
-    def _process(self, polled: PolledRecords) -> BatchOverlay:
+    def _process(self, polled: PolledBatch) -> BatchOverlay:
         now = self._clock()
         due = self.partitions.timers.due(now, self.TIMERS_A_BATCH)
         return self._processor.process(polled, due, now, self._ownership.fuses)

@@ -4,32 +4,17 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol, cast
+from typing import Protocol
 
 from runtime.common.clock import elapsed_s
 from runtime.data_loss.losses import Loss, LossReporter
 from runtime.errors import PositionOutOfRange
 from runtime.loop.partitions import Partitions
-from runtime.model.commands import CommandQueue, PendingCommand
-from runtime.model.records import CONSUMED_BY, Header, Offsets, PolledRecords, Record, TopicPartition
+from runtime.model.commands import CommandQueue
+from runtime.model.records import CONSUMED_BY, Header, Offsets, PolledBatch, Record, TopicPartition
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class PolledBatch:
-    """Polled records, the ownership epoch they belong to, and a future that is resolved when they are processed."""
-
-    polled: PolledRecords
-    epoch: int
-    done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-    @property
-    def commands(self) -> "Sequence[PendingCommand[Any]]":
-        """Commands of the batch, which somebody waits for."""
-        return cast("Sequence[PendingCommand[Any]]", self.polled.commands)
 
 
 class FetchedMessage(Protocol):
@@ -205,16 +190,18 @@ class Poller:
         if not positions:
             # Timers or commands alone: the batch commits a current offset, so that a zombie is fenced.
             positions = dict(itertools.islice(ownership.positions.items(), 1))
-        return PolledBatch(PolledRecords(records, positions, ownership.membership, commands), ownership.epoch)
+        return PolledBatch(records, positions, ownership.membership, commands, ownership.epoch)
 
     def _batch_of_losses(self, lost: Sequence[Loss]) -> PolledBatch:
         """A record for each range of lost records, to be dead-lettered. Positions are past the ranges already."""
         ownership = self._ownership
         tps = [TopicPartition(loss.topic, loss.partition) for loss in lost]
-        polled = PolledRecords(
-            [loss.record() for loss in lost], {tp: ownership.positions[tp] for tp in tps}, ownership.membership
+        return PolledBatch(
+            [loss.record() for loss in lost],
+            {tp: ownership.positions[tp] for tp in tps},
+            ownership.membership,
+            epoch=ownership.epoch,
         )
-        return PolledBatch(polled, ownership.epoch)
 
     async def _fetch(self, timeout_s: float) -> Mapping[TopicPartition, Sequence[FetchedMessage]]:
         """The records that the consumer fetches within `timeout_s`; none as soon as a command arrives.

@@ -20,7 +20,7 @@ from runtime.model.records import (
     NO_TIMESTAMP,
     NOWHERE,
     Header,
-    PolledRecords,
+    PolledBatch,
     Record,
     TopicPartition,
     Write,
@@ -78,7 +78,7 @@ class BatchProcessor:
 
     def process(
         self,
-        polled: PolledRecords,
+        polled: PolledBatch,
         due: Iterable[DueTimer],
         now: datetime,
         fuses: Fuses,

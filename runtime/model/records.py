@@ -1,5 +1,6 @@
 """Records as they are polled and written, and batches of them."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -74,8 +75,8 @@ class Membership(NamedTuple):
 
 
 @dataclass(slots=True)
-class PolledRecords:
-    """All records that waited when a worker polled, and its new positions.
+class PolledBatch:
+    """All records and commands that waited when a worker polled, and its new positions.
 
     Arguments:
         records: by topic and partition, in order within a partition.
@@ -83,12 +84,16 @@ class PolledRecords:
             that this worker's group has processed already (`consumed-by`).
         membership: the membership of the worker in its group.
         commands: commands of HTTP handlers.
+        epoch: the ownership epoch in which the batch was polled.
+        done: set once the batch is processed.
     """
 
     records: list[Record]
     positions: dict[TopicPartition, int]
     membership: Membership
     commands: "Sequence[Command[Any]]" = ()
+    epoch: int = 0
+    done: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 Offsets = Mapping[TopicPartition, int]

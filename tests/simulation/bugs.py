@@ -147,17 +147,17 @@ def batch_tried_again():
     """A batch that could not be settled is committed once more, though it may have been already."""
     step = Loop.step
 
-    async def twice(self, taken, epoch):
-        given_up, errors, ownership = self._given_up, [], self._ownership
+    async def twice(self, batch):
+        abandoned, errors, ownership = self._abandoned, [], self._ownership
         stores, partitions = ownership._stores, ownership.partitions
-        self._given_up = errors.append
-        done = await step(self, taken, epoch)
-        self._given_up = given_up
+        self._abandoned = errors.append
+        done = await step(self, batch)
+        self._abandoned = abandoned
         for error in errors:
             if isinstance(error, CommitInDoubt):
                 ownership._stores, ownership.partitions, ownership.running = stores, partitions, True
-                return await step(self, taken, ownership.epoch)
-            given_up(error)
+                return await step(self, replace(batch, epoch=ownership.epoch))
+            abandoned(error)
         return done
 
     with patch.object(Loop, "step", twice):

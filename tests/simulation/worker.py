@@ -215,7 +215,7 @@ class SimulatedWorker:
             batch = await poller.next()
             if batch is not None:
                 await batches.put(batch)
-                await batch.done
+                await batch.done.wait()
                 poller.processed()
 
     async def _process(self, engine, batches):

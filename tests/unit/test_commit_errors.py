@@ -14,9 +14,8 @@ from runtime.errors import CommitFenced, CommitInDoubt, MemberFenced
 from runtime.loop.checkpoint import AtLeastOnce, ExactlyOnce, lasting
 from runtime.loop.engine import Engine, EngineSettings, Ports
 from runtime.loop.ownership import Ownership
-from runtime.loop.poller import PolledBatch
 from runtime.metrics.loop import LoopMetrics
-from runtime.model.records import Membership, PolledRecords, Record, TopicPartition, Write, Writes
+from runtime.model.records import Membership, PolledBatch, Record, TopicPartition, Write, Writes
 from runtime.model.topology import Topology
 from runtime.model.watch import Watches
 from runtime.state.stores import MemoryStores
@@ -225,7 +224,7 @@ class Stuck:
         store = self.stores.open(LEVELS.name, 0)
         self.ownership.take(ME, {TP: 0}, {TP: 0}, {(LEVELS.name, 0): store})
         record = Record(TP.topic, 0, 0, 0, b"mug", StockLevel(product="mug", count=1).to_json())
-        await self.engine.step(PolledBatch(PolledRecords([record], {TP: 1}, ME), self.ownership.epoch))
+        await self.engine.step(PolledBatch([record], {TP: 1}, ME, epoch=self.ownership.epoch))
 
     def given_up(self, kind):
         return self.registry.get_sample_value("faust_orders_batches_dropped_total", {"reason": kind}) or 0

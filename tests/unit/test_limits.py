@@ -1,18 +1,18 @@
 """Size limits are discovered from rejected batches, and messages beyond them are dead-lettered with the cause."""
 
 import pytest
-from samples import NOON, order
 
 from runtime.errors import MessageTooLarge
 from runtime.loop.process import BatchProcessor
 from runtime.model.dead_letters import dead_letter
 from runtime.model.limits import SizeLimits
-from runtime.model.records import Membership, PolledRecords, Record, TopicPartition, Write
+from runtime.model.records import Membership, PolledBatch, Record, TopicPartition, Write
 from runtime.model.service import Input, Service, Table
 from runtime.model.topology import Topology
 from runtime.state.stores import MemoryStores
 from schemas.messages import Order, StockLevel
 from schemas.topics import ORDERS, WAREHOUSE_INVENTORY
+from tests.samples import NOON, order
 
 ROWS = Table("echo-rows", Order)
 
@@ -59,7 +59,7 @@ def test_an_output_record_that_is_too_large_fails_its_message_and_nothing_of_it_
     def decide(count):
         level = StockLevel(product="a", count=count)
         record = Record(WAREHOUSE_INVENTORY.name, 0, 0, 0, b"a", level.to_json())
-        taken = PolledRecords([record], {TopicPartition(WAREHOUSE_INVENTORY.name, 0): 1}, Membership(1, "me"))
+        taken = PolledBatch([record], {TopicPartition(WAREHOUSE_INVENTORY.name, 0): 1}, Membership(1, "me"))
         return decider.process(taken, [], NOON, lambda *_: False)
 
     assert decide(1).dead_letters == 0

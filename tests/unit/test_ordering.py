@@ -5,17 +5,17 @@ from collections import defaultdict
 
 import pytest
 from prometheus_client import CollectorRegistry
-from samples import NOON
 
 from runtime.loop.loop import Loop
 from runtime.loop.ownership import Ownership
 from runtime.metrics.loop import LoopMetrics
-from runtime.model.records import CONSUMED_BY, Membership, PolledRecords, Record, TopicPartition, Write
+from runtime.model.records import CONSUMED_BY, Membership, PolledBatch, Record, TopicPartition, Write
 from runtime.model.service import Input, Service, Table
 from runtime.state.stores import MemoryStores
 from schemas.messages import CheckinRejected
 from schemas.topics import CHECKIN_REJECTIONS, DAY, Topic
 from tests.loops import owned_by
+from tests.samples import NOON
 
 ME = Membership(1, "me")
 HEARD = Table("keeper-heard", CheckinRejected)
@@ -88,7 +88,7 @@ class Worker:
         found = self.logs[tp][start : start + count]
         own = (CONSUMED_BY, b"keeper")
         records = [Record(*tp, start + n, 0, w.key, w.value) for n, w in enumerate(found) if own not in w.headers]
-        assert await self.loop.step(PolledRecords(records, {tp: start + len(found)}, ME), self.ownership.epoch)
+        assert await self.loop.step(PolledBatch(records, {tp: start + len(found)}, ME, epoch=self.ownership.epoch))
 
     def heard(self, key="k"):
         raw = self.stores.open(HEARD.name, 0).get(key.encode())

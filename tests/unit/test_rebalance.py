@@ -11,7 +11,7 @@ from runtime.loop.loop import Loop
 from runtime.loop.ownership import Ownership
 from runtime.loop.rebalance import Rebalance
 from runtime.metrics.loop import LoopMetrics
-from runtime.model.records import Membership, PolledRecords, Record, TopicPartition, Write
+from runtime.model.records import Membership, PolledBatch, Record, TopicPartition, Write
 from runtime.model.service import Input, Service, Table
 from runtime.state.stores import MemoryStores
 from schemas.messages import StockLevel
@@ -107,8 +107,8 @@ class Worker:
     def step(self, offset, count, epoch=None):
         level = StockLevel(product="mug", count=count)
         record = Record(TP.topic, 0, offset, 0, b"mug", level.to_json())
-        taken = PolledRecords([record], {TP: offset + 1}, self.ownership.membership)
-        return self.loop.step(taken, self.ownership.epoch if epoch is None else epoch)
+        epoch = self.ownership.epoch if epoch is None else epoch
+        return self.loop.step(PolledBatch([record], {TP: offset + 1}, self.ownership.membership, epoch=epoch))
 
     def count(self):
         raw = self.ownership.store(LEVELS.name, 0).get(b"mug")
