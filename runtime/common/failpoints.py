@@ -1,8 +1,8 @@
 """Named steps of commits and rebalances at which tests let a worker crash or fall silent.
 
-`FAIL_POINTS=commit.sent=crash@3,handover.restored=pause(9)` crashes the worker when it passes `commit.sent` for the
-third time, and keeps it silent for nine seconds when it first passes `handover.restored`. Without triggers a step costs
-the look at an empty dictionary.
+`FAIL_POINTS=commit.sent=crash@3,rebalance.restored=pause(9)` crashes the worker when it passes `commit.sent` for the
+third time, and keeps it silent for nine seconds when it first passes `rebalance.restored`. Without triggers a step
+costs a look at an empty dictionary.
 """
 
 import logging
@@ -17,31 +17,31 @@ from dataclasses import dataclass
 log = logging.getLogger(__name__)
 
 POINTS = {
-    "batch.decided": "a batch is decided, nothing of it is sent",
+    "batch.processed": "a batch is processed, nothing of it is sent",
     "commit.begun": "its transaction is begun, at the producer only",
-    "commit.partitions": "the transaction's coordinator knows which partitions it will write to",
+    "commit.partitions": "the transaction coordinator knows the partitions of the transaction",
     "commit.sent": "every record of it is acknowledged",
-    "commit.group": "the transaction's coordinator knows that offsets are to follow",
-    "commit.offsets": "the offsets are acknowledged, the end of the transaction is asked for next",
-    "commit.ended": "the coordinator has decided the transaction, the producer has not drawn its conclusions",
+    "commit.group": "the transaction coordinator knows that offsets follow",
+    "commit.offsets": "the offsets are acknowledged, the commit request follows",
+    "commit.ended": "the coordinator has decided the transaction, the producer has not handled its answer",
     "commit.done": "the batch is committed, nothing of it is applied to the state",
-    "commit.wishes": "at least once: new wishes to be woken are acknowledged, nothing else is sent",
-    "commit.state": "at least once: the changelogs are acknowledged, announcements and withdrawn wishes are not sent",
-    "commit.announced": "at least once: announcements are acknowledged, withdrawn wishes are not sent",
+    "commit.scheduled": "at least once: new timers and side effects are acknowledged, nothing else is sent",
+    "commit.state": "at least once: the changelogs are acknowledged, output records are not sent",
+    "commit.outputs": "at least once: output records are acknowledged, used timers and side effects are not sent",
     "commit.timers": "at least once: all records are acknowledged, the offsets are not committed",
     "apply.store": "one store has the batch, the next one may not",
-    "apply.done": "every store has the batch, who waits for it is not told",
-    "outbox.taken": "messages are taken from the outbox, none is sent",
+    "apply.done": "every store has the batch, the requests that wait for it are not woken",
+    "outbox.read": "messages are read from the outbox, none is sent",
     "outbox.sent": "they are acknowledged by Kafka, not marked in the database",
     "outbox.marked": "they are marked, and that is committed",
-    "handover.giving_up": "partitions are being taken away, a batch may be in hand",
-    "handover.given_up": "partitions are given up, the group is not told",
-    "handover.begun": "partitions are assigned, nothing is taken over",
-    "handover.offsets": "their committed offsets are read",
-    "handover.opened": "their stores are open, as they were left",
-    "handover.restored": "their stores are at the end of their changelogs",
-    "handover.backlog": "the ends of their logs are read",
-    "handover.taken": "they are taken over, nothing is read yet",
+    "rebalance.revoking": "partitions are being revoked, a batch may be in progress",
+    "rebalance.revoked": "partitions are no longer owned, the group does not know",
+    "rebalance.assigned": "partitions are assigned, nothing is restored",
+    "rebalance.offsets": "their committed offsets are read",
+    "rebalance.opened": "their stores are open, as they were left",
+    "rebalance.restored": "their stores are at the end of their changelogs",
+    "rebalance.backlog": "the log end offsets of their inputs are read",
+    "rebalance.owned": "they are owned, nothing is polled yet",
 }
 """What is true at each step."""
 

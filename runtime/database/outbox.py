@@ -188,7 +188,7 @@ class Outbox:
             rows = _within_one_batch((await connection.execute(_SELECT_WAITING, limits)).all())
             if not rows:
                 return 0
-            failpoints.reach("outbox.taken")
+            failpoints.reach("outbox.read")
             rejected = await self._publish(publish, rows)
             if rejected is None:
                 rows = rows[: self._max_rows]

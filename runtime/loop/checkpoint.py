@@ -206,11 +206,11 @@ class AtLeastOnce:
         try:
             async with _in_time(self._timeout_s):
                 ends = dict(await self._send(scheduled))
-                failpoints.reach("commit.wishes")
+                failpoints.reach("commit.scheduled")
                 ends |= await self._send(state)
                 failpoints.reach("commit.state")
                 ends |= await self._send(writes.outputs)
-                failpoints.reach("commit.announced")
+                failpoints.reach("commit.outputs")
                 ends |= await self._send(cancelled)
                 failpoints.reach("commit.timers")
                 await self._offsets_committed()

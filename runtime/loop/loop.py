@@ -72,7 +72,7 @@ class Loop:
             writes = batch.writes(rows)
             if writes.empty:
                 return True
-            failpoints.reach("batch.decided")
+            failpoints.reach("batch.processed")
             try:
                 ends = await self._checkpoint.commit(writes, polled.membership)
             except (CommitFenced, CommitInDoubt) as error:

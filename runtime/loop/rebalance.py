@@ -98,7 +98,7 @@ class Rebalance:
         # The loop runs meanwhile: it commits that they are acknowledged.
         await self._partitions.side_effects.finish(side_effects_s if self._ownership.running else 0)
         self._poller.hold()
-        failpoints.reach("handover.giving_up")
+        failpoints.reach("rebalance.revoking")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(until - elapsed_s()):
                 await loop.idle()
@@ -108,7 +108,7 @@ class Rebalance:
         await self._cancel()  # again: a batch that was abandoned meanwhile may have started a restore
         self._metrics.owned(0)
         self._partitions.watches.touch_all()
-        failpoints.reach("handover.given_up")
+        failpoints.reach("rebalance.revoked")
 
     async def restore_and_resume(
         self, assigned: Collection[TopicPartition], membership: Membership, standby: Collection[int] = ()
@@ -191,21 +191,21 @@ class Rebalance:
             )
         self._partitions.stores.keep(self._standby.union(partitions))
         if self._assigned:
-            failpoints.reach("handover.begun")
+            failpoints.reach("rebalance.assigned")
             positions = await self._restorer.committed(self._assigned)
-            failpoints.reach("handover.offsets")
+            failpoints.reach("rebalance.offsets")
             stores = {
                 (t, p): self._partitions.stores.open(t, p)
                 for t in self._partitions.topology.tables
                 for p in sorted(partitions)
             }
-            failpoints.reach("handover.opened")
+            failpoints.reach("rebalance.opened")
             restored = await self._restore(stores)
-            failpoints.reach("handover.restored")
+            failpoints.reach("rebalance.restored")
             backlog = await self._restorer.ends(self._assigned)
-            failpoints.reach("handover.backlog")
+            failpoints.reach("rebalance.backlog")
             self._partitions.own(self._membership, positions, backlog, stores)
-            failpoints.reach("handover.taken")
+            failpoints.reach("rebalance.owned")
             self._poller.read_from(positions)
         else:
             restored = 0

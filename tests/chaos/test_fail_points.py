@@ -23,8 +23,8 @@ SILENCE_S = 3.5
 PATIENCE_S = 20.0
 """After which a step of a takeover that does not come by itself is brought about."""
 
-HANDOVER = [point for point in POINTS if point.startswith("handover.")]
-AT_LEAST_ONCE = ["commit.wishes", "commit.state", "commit.announced", "commit.timers"]
+REBALANCE = [point for point in POINTS if point.startswith("rebalance.")]
+AT_LEAST_ONCE = ["commit.scheduled", "commit.state", "commit.outputs", "commit.timers"]
 COMMIT = [p for p in POINTS if p.startswith(("batch.", "commit.", "apply.")) and p not in AT_LEAST_ONCE]
 
 Life = dict[str, str]
@@ -33,13 +33,13 @@ Life = dict[str, str]
 
 def crashes(points: Iterable[str]) -> list[Life]:
     """A process for each point."""
-    return [{point: f"crash@{1 if point in HANDOVER else 3}"} for point in points]
+    return [{point: f"crash@{1 if point in REBALANCE else 3}"} for point in points]
 
 
 def pauses(points: Iterable[str]) -> list[Life]:
     """One process for all points: takeovers are few, batches many, and each silence is to follow a full recovery."""
     takeovers, batches = count(1), count(3, 10)
-    return [{p: f"pause({SILENCE_S})@{next(takeovers if p in HANDOVER else batches)}" for p in points}]
+    return [{p: f"pause({SILENCE_S})@{next(takeovers if p in REBALANCE else batches)}" for p in points}]
 
 
 @contextlib.asynccontextmanager
@@ -77,7 +77,7 @@ async def live(fleet: Fleet, *lives: Life, **settings) -> None:
             def ended_or_said(words: str = words, start: int = start) -> bool:
                 return not worker.running or words in worker.log.read_bytes()[start:].decode(errors="replace")
 
-            async with taking_over(worker) if point in HANDOVER else contextlib.nullcontext():
+            async with taking_over(worker) if point in REBALANCE else contextlib.nullcontext():
                 await until(ended_or_said, words)
             if crash:
                 await until(lambda: not worker.running, f"end at {point}")
@@ -111,12 +111,12 @@ async def test_exactly_once_holds_wherever_a_worker_crashes_or_falls_silent(depl
     await hold(
         deployment,
         Guarantee.EXACTLY_ONCE,
-        (crashes([*HANDOVER, *COMMIT[:4]]), short),
-        ([*pauses([*HANDOVER, "commit.sent", "commit.offsets"]), *crashes(COMMIT[4:7])], short),
+        (crashes([*REBALANCE, *COMMIT[:4]]), short),
+        ([*pauses([*REBALANCE, "commit.sent", "commit.offsets"]), *crashes(COMMIT[4:7])], short),
         ([*pauses(COMMIT), *crashes(COMMIT[7:])], long),
     )
 
 
 async def test_at_least_once_loses_nothing_wherever_a_worker_crashes_or_falls_silent(deployment):
-    steps = ["batch.decided", *AT_LEAST_ONCE, "commit.done", "apply.store", "apply.done"]
+    steps = ["batch.processed", *AT_LEAST_ONCE, "commit.done", "apply.store", "apply.done"]
     await hold(deployment, Guarantee.AT_LEAST_ONCE, (crashes(steps), {}), (pauses(steps), {}))

@@ -15,7 +15,7 @@ import pytest
 from ecosystem.embedded.ports import free_ports
 from ecosystem.embedded.postgres import Postgres
 from ecosystem.services import CORE
-from runtime.database.outbox import EVENT_ID
+from runtime.model.records import EVENT_ID
 from schemas.messages import Payment
 from schemas.topics import HOME_CHECKINS, PAYMENTS
 from tests.workers import PATIENCE_S, Remote, until
@@ -263,7 +263,7 @@ async def test_killed_at_any_point_under_load_nothing_is_lost_doubled_or_reorder
                 await asyncio.sleep(0.1)
 
     clients = [asyncio.create_task(client(name)) for name in "abcd"]
-    for point in ("outbox.taken=crash@2", "outbox.sent=crash@3", "outbox.marked=crash@2", "outbox.sent=crash@1"):
+    for point in ("outbox.read=crash@2", "outbox.sent=crash@3", "outbox.marked=crash@2", "outbox.sent=crash@1"):
         async with running(deployment, environment, FAIL_POINTS=point) as (process, _):
             async with asyncio.timeout(PATIENCE_S):
                 assert await process.wait() == -signal.SIGKILL, point

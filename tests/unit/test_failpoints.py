@@ -16,16 +16,16 @@ from runtime.common.settings import Settings
 def hits(monkeypatch):
     """What happened instead of crashes and silence."""
     found = []
-    monkeypatch.setattr(failpoints.os, "kill", lambda _pid, number: found.append(number))
-    monkeypatch.setattr(failpoints.time, "sleep", found.append)
+    monkeypatch.setattr(failpoints.os, "kill", lambda _pid, number: found.append(number))  # type: ignore[attr-defined]
+    monkeypatch.setattr(failpoints.time, "sleep", found.append)  # type: ignore[attr-defined]
     yield found
     failpoints.arm(())
 
 
 def test_triggers_are_read_from_text():
-    assert parse("commit.sent=crash@3, handover.restored=pause(9.5)") == (
+    assert parse("commit.sent=crash@3, rebalance.restored=pause(9.5)") == (
         Trigger("commit.sent", None, 3),
-        Trigger("handover.restored", 9.5, 1),
+        Trigger("rebalance.restored", 9.5, 1),
     )
     assert parse("") == ()
 
@@ -33,7 +33,7 @@ def test_triggers_are_read_from_text():
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("commit.send=crash", "unknown fail point 'commit.send'; there are batch.decided, "),
+        ("commit.send=crash", "unknown fail point 'commit.send'; there are batch.processed, "),
         ("commit.sent=explode", "'commit.sent=explode' is no fail point"),
         ("commit.sent=crash@0", "and @n for the n-th time"),
         ("commit.sent=pause()", "write point=crash or point=pause"),
