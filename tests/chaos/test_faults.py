@@ -7,7 +7,8 @@ import pytest
 from tests.chaos.brokers import brokers
 from tests.chaos.campaign import LAYOUTS, MOST_WORKERS, campaign
 from tests.chaos.faults import KINDS, NETWORK
-from tests.chaos.toxiproxy import NotInstalled, installed
+from tests.chaos.toxiproxy import installed
+from tests.go_modules import NotInstalled
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ from time import monotonic
 import pytest
 
 from ecosystem.embedded.ports import free_ports
-from tests.chaos.toxiproxy import NotInstalled, Toxiproxy, installed
+from tests.chaos.toxiproxy import Toxiproxy, installed
+from tests.go_modules import NotInstalled
 from tests.workers import PATIENCE_S, until
 
 SILENCE_S = 0.5

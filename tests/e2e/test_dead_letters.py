@@ -72,12 +72,12 @@ async def test_what_cannot_be_read_is_set_aside_with_the_reason_and_orders_go_on
     topic, key, value, error = UNREADABLE[name]
     before = datetime.now(UTC)
 
-    sent = await shop.deployment.send_raw(topic.name, key, value)
+    sent = await shop.deployment.send_raw(topic.name, key, value)  # type: ignore[attr-defined]
 
     for record, headers in await letters(shop, topic, sent):
         assert (record.key, record.value) == (key, value)
         assert headers.keys() == {"service", "error", "topic", "partition", "offset", "time"}
-        assert headers["topic"] == topic.name
+        assert headers["topic"] == topic.name  # type: ignore[attr-defined]
         assert error in headers["error"]
         assert before <= datetime.fromisoformat(headers["time"]) <= datetime.now(UTC)
     assert (await shop.order())["state"] == "VALIDATED"

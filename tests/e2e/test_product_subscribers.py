@@ -97,7 +97,7 @@ async def shop(kafka, postgres, tmp_path_factory):
                 "SMTP_PORT": str(smtp),
             }
             shop = Shop(deployment, environment, mailbox)
-            shop.log_url = log
+            shop.log_url = log  # type: ignore[attr-defined]
             try:
                 for name in ("products", *SUBSCRIBERS):
                     await shop.start(name)

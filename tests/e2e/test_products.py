@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from runtime.database.outbox import EVENT_ID
+from runtime.model.records import EVENT_ID
 from schemas.topics import PRODUCTS
 from tests.workers import until
 

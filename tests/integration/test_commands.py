@@ -42,7 +42,7 @@ async def pay(deployment, orders):
     async def run(*arguments):
         return await orders("pay", *arguments, FULFILMENT_URL=str(worker.url))
 
-    run.worker = worker
+    run.worker = worker  # type: ignore[attr-defined]
     return run
 
 

@@ -40,7 +40,7 @@ def open_database():
             await until(lambda: made.unavailable is None, "reached")
         return made
 
-    opened.stack = stack
+    opened.stack = stack  # type: ignore[attr-defined]
     return opened
 
 

@@ -14,8 +14,8 @@ from ecosystem.embedded.ports import free_ports
 from email_service.compose import message_id
 from email_service.state import EmailKind
 from runtime.mail.mailer import SmtpMailer
-from schemas.messages import Customer, Order, OrderState, Payment
-from schemas.topics import BY_LEVEL, CUSTOMERS, ORDERS, ORDERS_ENRICHED, PAYMENTS, CustomerLevel
+from schemas.messages import Customer, CustomerLevel, Order, OrderState, Payment
+from schemas.topics import BY_LEVEL, CUSTOMERS, ORDERS, ORDERS_ENRICHED, PAYMENTS
 from tests.letters import READY_S, Mailbox, serving
 from tests.workers import until
 

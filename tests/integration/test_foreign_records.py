@@ -111,7 +111,7 @@ async def shop(kafka, tmp_path_factory):
             made = {
                 "librdkafka": lambda: Librdkafka(kafka),
                 "kafka-python": lambda: KafkaPython(kafka),
-                "franz-go": lambda: franz.Franz(franz.build(folder), kafka),
+                "franz-go": lambda: franz.Franz(franz.build(folder), kafka),  # type: ignore[attr-defined]
                 "console": lambda: Console(class_path(), kafka),
             }
             yield Shop(deployment, worker, DeadLetters(consumer, deployment.prefix), made)

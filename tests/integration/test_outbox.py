@@ -11,9 +11,10 @@ from sqlalchemy import text
 
 from checkin_service.models import OUTBOX
 from runtime.common.settings import Settings
-from runtime.database.outbox import EVENT_ID, MAX_BYTES, Outbox
+from runtime.database.outbox import MAX_BYTES, Outbox
 from runtime.database.pool import Database
 from runtime.errors import BrokerUnavailable, DatabaseUnavailable
+from runtime.model.records import EVENT_ID
 from schemas.messages import CheckinRejected
 from schemas.topics import CHECKIN_REJECTIONS
 from tests.workers import PATIENCE_S, until

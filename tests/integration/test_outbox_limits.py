@@ -11,9 +11,9 @@ from sqlalchemy import text
 from ecosystem.clients.dead_letters import read
 from ecosystem.clients.dead_letters.redrive import redrive
 from runtime.common.deadlines import WaitLimit
-from runtime.database.outbox import EVENT_ID
 from runtime.kafka.publisher import KafkaPublisher
 from runtime.kafka.topics import ensure_topics
+from runtime.model.records import EVENT_ID
 from schemas.messages import CheckinRejected
 from schemas.topics import CHECKIN_REJECTIONS
 from tests.integration.test_outbox import outboxes

@@ -6,12 +6,12 @@ import logging
 import re
 
 import pytest
-from smtp_script import HANG, Script
 
 from ecosystem.clients.dead_letters.redrive import redrive
 from runtime.side_effects.scheduler import AttemptScheduler
 from schemas.messages import Customer, Order, OrderState
 from schemas.topics import CUSTOMERS, ORDERS
+from tests.smtp_script import HANG, Script
 from tests.workers import until
 
 BAD = 1000

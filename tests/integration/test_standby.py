@@ -153,7 +153,7 @@ async def test_a_changelog_that_is_made_anew_is_followed_anew(deployment):
         for key in (b"a", b"b", b"c"):
             await deployment.send_raw(LEVELS.changelog, key, b"1", partitions=1)
         follower.follow({0})
-        rows = lambda: follower._stores.open(LEVELS.name, 0).rows  # noqa: E731
+        rows = lambda: follower._stores.open(LEVELS.name, 0).rows  # type: ignore[attr-defined]  # noqa: E731
         await until(lambda: rows().keys() == {b"a", b"b", b"c"}, "followed")
 
         await admin.delete_topics([topic])

@@ -57,7 +57,7 @@ def announce_before_durable():
         async def commit(self, writes, membership):
             producer = await self._producer(0)
             if writes.outputs:
-                plain = SimulatedProducer(producer._coordinator.process, producer._network, producer._broker)
+                plain = SimulatedProducer(producer._coordinator.process, producer._network, producer._broker)  # type: ignore[attr-defined]
                 await plain.start()
                 await plain.send(writes.outputs)
             return await super().commit(replace(writes, outputs=[]), membership)
@@ -309,8 +309,8 @@ def fulfilled_once_only():
     """At least once, an order that is known to be fulfilled is not announced again, though that may have been lost."""
 
     class Once(FulfilmentGate):
-        def __init__(self, needs, patience, *, at_least_once):
-            super().__init__(needs, patience)
+        def __init__(self, needs, patience, currency, *, at_least_once):
+            super().__init__(needs, patience, currency)
 
     plan_of.cache_clear()
     with patch.object(fulfilment_service.app, "FulfilmentGate", Once):

@@ -43,18 +43,18 @@ class Outside:
             raise OSError("nobody is there")
         if self.refuses(key):
             raise SideEffectRejected("no")
-        now = PROCESS.get().loop.now
+        now = PROCESS.get().loop.now  # type: ignore[attr-defined]
         if order.customer_id == self.dead and now < DEAD_UNTIL_S:
             raise SideEffectDeferred("not now")
         with irrevocable():
             self.done[key, order.state] += 1
-            self.by[key, order.state].add(PROCESS.get().name)
+            self.by[key, order.state].add(PROCESS.get().name)  # type: ignore[attr-defined]
             self.first.setdefault(key, now)
             await asyncio.sleep(0.02 * self._random.random())
 
 
 async def _take(key, order):
-    await PROCESS.get().loop.outside.take(key, order)
+    await PROCESS.get().loop.outside.take(key, order)  # type: ignore[attr-defined]
 
 
 TELLING = SideEffect("telling", Order, _take, destination=lambda order: str(order.customer_id), concurrency=2)

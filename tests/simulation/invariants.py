@@ -4,7 +4,6 @@ from collections import Counter, defaultdict
 from decimal import Decimal
 
 from orders_service.state import ORDERS_VIEW
-from runtime.model.dead_letters import DEAD_LETTERS
 from runtime.model.service import RejectedSideEffect
 from schemas.messages import (
     CheckinRejected,
@@ -17,7 +16,15 @@ from schemas.messages import (
     Payment,
     ValidationResult,
 )
-from schemas.topics import CHECKIN_REJECTIONS, FULFILMENTS, HOME_CHECKINS, ORDER_VALIDATIONS, ORDERS, PAYMENTS
+from schemas.topics import (
+    CHECKIN_REJECTIONS,
+    DEAD_LETTERS,
+    FULFILMENTS,
+    HOME_CHECKINS,
+    ORDER_VALIDATIONS,
+    ORDERS,
+    PAYMENTS,
+)
 from tests.simulation.broker import Broker
 from tests.simulation.courier import DEAD_UNTIL_S
 from tests.simulation.courier import build as courier

@@ -46,7 +46,7 @@ class World:
     def __init__(self, schedule, trace=None, worker=SimulatedWorker):
         self.schedule = schedule
         self.loop = SimulatedLoop()
-        self.outside_kafka = self.loop.outside = courier.outside(schedule.seed)
+        self.outside_kafka = self.loop.outside = courier.outside(schedule.seed)  # type: ignore[attr-defined]
         self.trace = trace and (lambda who, what: trace(self.loop.now, who, what))
         random = Random(f"{schedule.seed} weather")
         self.network = Network(self.loop, random, self.trace)

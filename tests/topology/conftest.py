@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import pytest
-from samples import order
 
 import orders_service.app
 import validators.details.app
@@ -15,6 +14,7 @@ from runtime.testing import TopologyTestDriver
 from schemas.api import OrderOutcome
 from schemas.messages import CheckType, Order, StockLevel
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, WAREHOUSE_INVENTORY
+from tests.samples import order
 from validators.inventory.state import STOCK
 
 CORE = {

@@ -3,7 +3,6 @@
 from datetime import timedelta
 
 import pytest
-from samples import checked_in
 
 import email_service.app
 import fulfilment_service.app
@@ -13,6 +12,7 @@ from runtime.model.service import EFFECTS_CHANGELOG, TIMERS_CHANGELOG
 from runtime.testing import TopologyTestDriver
 from schemas.messages import Customer, Payment
 from schemas.topics import CUSTOMERS, HOME_CHECKINS, PAYMENTS
+from tests.samples import checked_in
 from tests.topology.conftest import CORE, Shop
 
 APPS = {**CORE, "fulfilment": fulfilment_service.app, "email": email_service.app}

@@ -8,7 +8,6 @@ from functools import partial
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from samples import checked_in, order
 
 import email_service.app
 import fulfilment_service.app
@@ -31,6 +30,7 @@ from runtime.testing import TopologyTestDriver
 from schemas.messages import CheckType, Customer, Payment, ProductEvent, ProductEventKind
 from schemas.topics import CUSTOMERS, HOME_CHECKINS, ORDERS, PAYMENTS, WAREHOUSE_INVENTORY
 from schemas.topics import PRODUCTS as CATALOGUE
+from tests.samples import checked_in, order
 from tests.topology.conftest import CORE, Shop
 from validators.inventory.state import STOCK
 

@@ -1,7 +1,6 @@
 """Check-ins and rejections where they are listened to: the check-in service, fulfilment, the portal."""
 
 import pytest
-from samples import checked_in
 
 import checkin_service.app
 import fulfilment_service.app
@@ -11,6 +10,7 @@ from runtime.common.settings import Settings
 from runtime.testing import TopologyTestDriver
 from schemas.messages import CheckinRejected
 from schemas.topics import CHECKIN_REJECTIONS, HOME_CHECKINS
+from tests.samples import checked_in
 from tests.topology.conftest import CORE, Shop
 
 

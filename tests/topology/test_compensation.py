@@ -4,13 +4,13 @@ from collections import Counter
 from datetime import timedelta
 
 import pytest
-from samples import DETAILS, FRAUD, INVENTORY, verdict
 
 from orders_service.state import ORDERS_VIEW
 from runtime.common.settings import Settings
 from runtime.testing import TopologyTestDriver
 from schemas.messages import OrderState
 from schemas.topics import ORDER_VALIDATIONS, ORDERS
+from tests.samples import DETAILS, FRAUD, INVENTORY, verdict
 from tests.topology.conftest import CORE, Shop
 
 DEADLINE = timedelta(seconds=60)

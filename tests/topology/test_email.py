@@ -4,7 +4,6 @@ import json
 from datetime import timedelta
 
 import pytest
-from samples import order
 
 from email_service.app import build
 from email_service.compose import compose
@@ -17,6 +16,7 @@ from runtime.state.queues import SLICE
 from runtime.testing import TopologyTestDriver
 from schemas.messages import Customer, Order, OrderState, Payment
 from schemas.topics import BY_LEVEL, CUSTOMERS, ORDERS, ORDERS_ENRICHED, PAYMENTS
+from tests.samples import order
 from tests.topology.conftest import logged
 
 FRANZ = Customer(

@@ -3,10 +3,10 @@
 from datetime import timedelta
 
 import pytest
-from samples import FRAUD, verdict
 
 from schemas.messages import OrderState
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, WAREHOUSE_INVENTORY
+from tests.samples import FRAUD, verdict
 from validators.fraud.state import CUSTOMERS
 
 DEADLINE = timedelta(seconds=60)

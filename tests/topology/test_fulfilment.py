@@ -6,7 +6,6 @@ from decimal import Decimal
 from itertools import permutations
 
 import pytest
-from samples import checked_in
 
 import fulfilment_service.app
 from fulfilment_service.state import CHECK_INS, PROGRESS, Progress
@@ -19,6 +18,7 @@ from schemas.api import FulfilmentStatus
 from schemas.messages import OrderState, Payment
 from schemas.payments import CURRENCIES_SHOWN, RECENT, PaymentTotals, payment_key
 from schemas.topics import CHECKIN_REJECTIONS, FULFILMENTS, HOME_CHECKINS, ORDERS, PAYMENTS
+from tests.samples import checked_in
 from tests.topology.conftest import CORE, Shop, logged
 from validators.inventory.state import RESERVATIONS, STOCK
 

@@ -1,10 +1,10 @@
 """Orders for products that are on offer, withdrawn, or not there."""
 
 import pytest
-from samples import DETAILS, INVENTORY
 
 from schemas.messages import OrderState, ProductEvent, ProductEventKind
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, PRODUCTS
+from tests.samples import DETAILS, INVENTORY
 
 CREATED, UPDATED, WITHDRAWN = ProductEventKind
 

@@ -1,10 +1,10 @@
 """The reference's scenarios: what a client of the whole core may rely on."""
 
 import pytest
-from samples import DETAILS, FRAUD, INVENTORY
 
 from schemas.messages import OrderState
 from schemas.topics import ORDERS
+from tests.samples import DETAILS, FRAUD, INVENTORY
 
 
 def test_an_order_that_passes_all_checks_is_validated(shop):

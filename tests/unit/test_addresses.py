@@ -2,7 +2,6 @@
 
 import pytest
 from pydantic import ValidationError
-from samples import order
 
 from email_service.compose import compose
 from email_service.state import AddressedEmail, Email, EmailKind
@@ -10,6 +9,7 @@ from runtime.common.settings import Settings
 from runtime.errors import SideEffectRejected
 from schemas.addresses import address
 from schemas.messages import Customer
+from tests.samples import order
 
 NONE = [
     "",

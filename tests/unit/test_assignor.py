@@ -91,7 +91,7 @@ def test_owners_of_a_topic_that_grew_stay_and_its_new_partitions_are_read(subscr
     raised = {"t-orders": set(range(10)), "t-validations": {0, 1, 2, 3}}
     members = {name: assignor(name) for name in "ab"}
     for member in members.values():
-        member.made_with = 4
+        member.topic_partitions = 4
     before = rebalance(members, subscription)
     cluster = SimpleNamespace(partitions_for_topic=raised.get, topics=lambda: TOPICS)
     given = rebalance(members, subscription, cluster)

@@ -5,7 +5,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from samples import DETAILS, FRAUD, INVENTORY, checked_in, order, verdict
 
 from ecosystem.audit.facts import CORE, TOPICS, Fact, Source, pack, unpack
 from ecosystem.audit.judging import orders
@@ -29,6 +28,7 @@ from schemas.messages import (
     ValidationResult,
 )
 from schemas.payments import PaymentTotals
+from tests.samples import DETAILS, FRAUD, INVENTORY, checked_in, order, verdict
 from validators.inventory.state import Reservation, Stock
 
 NOW_MS = 1_000_000_000

@@ -222,7 +222,7 @@ class Stuck:
 
     async def batch(self):
         store = self.stores.open(LEVELS.name, 0)
-        self.ownership.take(ME, {TP: 0}, {TP: 0}, {(LEVELS.name, 0): store})
+        self.ownership.acquire(ME, {TP: 0}, {TP: 0}, {(LEVELS.name, 0): store})
         record = Record(TP.topic, 0, 0, 0, b"mug", StockLevel(product="mug", count=1).to_json())
         await self.engine.step(PolledBatch([record], {TP: 1}, ME, epoch=self.ownership.epoch))
 

@@ -1,9 +1,9 @@
 from decimal import Decimal
 
 import pytest
-from samples import order
 
 from schemas.messages import Order
+from tests.samples import order
 from validators.details.rule import failure_reason
 
 

@@ -4,12 +4,12 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from samples import NOON, order
 
 from runtime.common.settings import Settings
 from runtime.state.ttl_table import KEPT
 from runtime.testing import TopologyTestDriver
 from schemas.topics import ORDER_VALIDATIONS, ORDERS
+from tests.samples import NOON, order
 from validators.fraud.app import build
 from validators.fraud.rule import SESSIONS_KEPT, session_value
 from validators.fraud.sessions import add_to_session

@@ -3,13 +3,13 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from samples import order
 
 from runtime.common.settings import Settings
 from runtime.state.ttl_table import KEPT
 from runtime.testing import TopologyTestDriver
 from schemas.messages import OrderState, StockLevel
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, WAREHOUSE_INVENTORY
+from tests.samples import order
 from validators.inventory.app import build
 from validators.inventory.rule import failure_reason
 from validators.inventory.state import RESERVATIONS, STOCK, Stock

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import trustme
-from smtp_script import CUT, HANG, Script
 
 from runtime.common.settings import Settings
 from runtime.errors import Outage, SideEffectDeferred, SideEffectError, SideEffectRejected
 from runtime.mail.connections import SmtpConnection
 from runtime.mail.mailer import SmtpMailer
 from runtime.mail.replies import Misconfiguration
+from tests.smtp_script import CUT, HANG, Script
 
 # ruff: noqa: E501 - each line of the document on a line
 

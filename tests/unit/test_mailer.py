@@ -6,13 +6,13 @@ from email import message_from_bytes, policy
 from email.message import EmailMessage
 
 import pytest
-from smtp_script import CUT, HANG, Script
 
 from runtime.common.settings import Settings
 from runtime.errors import SideEffectError, SideEffectRejected
 from runtime.mail.connections import SmtpConnection
 from runtime.mail.envelope import domain_of
 from runtime.mail.mailer import SmtpMailer
+from tests.smtp_script import CUT, HANG, Script
 
 
 def email(to="franz@example.org", sender="orders@example.com", text="Hello"):

@@ -5,7 +5,6 @@ import logging
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from samples import order
 
 from runtime.common.partitioning import MisplacedError, check_partition, partition_of, tells_misplaced
 from runtime.model.records import Write
@@ -13,6 +12,7 @@ from runtime.model.service import Input, RejectedSideEffect, Service, SideEffect
 from runtime.testing import TopologyTestDriver
 from schemas.messages import StockLevel
 from schemas.topics import ORDERS, WAREHOUSE_INVENTORY, repartition
+from tests.samples import order
 
 LEVELS = Table("keeper-levels", StockLevel)
 BY_PRODUCT = repartition("keeper", ORDERS, "product", lambda o: o.product)

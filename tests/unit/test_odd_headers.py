@@ -4,7 +4,6 @@ import itertools
 from datetime import UTC, datetime
 
 import pytest
-from samples import NOON, order
 
 from ecosystem.clients.dead_letters.letter import DeadLetter, NotADeadLetter
 from ecosystem.clients.readable import content, line, moment
@@ -16,6 +15,7 @@ from runtime.model.service import Input, Service, Table
 from runtime.testing import TopologyTestDriver
 from schemas.messages import Order
 from schemas.topics import ORDERS, repartition
+from tests.samples import NOON, order
 
 SEEN = Table("keeper-seen", Order)
 BY_PRODUCT = repartition("keeper", ORDERS, "product", lambda o: o.product)

@@ -3,7 +3,6 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from samples import DETAILS, FRAUD, INVENTORY, order, verdict
 
 from orders_service.aggregate import ORPHANS_KEPT
 from orders_service.app import build
@@ -12,6 +11,7 @@ from runtime.common.settings import Settings
 from runtime.testing import TopologyTestDriver
 from schemas.messages import Order, OrderState
 from schemas.topics import ORDER_VALIDATIONS, ORDERS
+from tests.samples import DETAILS, FRAUD, INVENTORY, order, verdict
 
 CHECKS = (FRAUD, INVENTORY, DETAILS)
 DEADLINE = timedelta(seconds=60)

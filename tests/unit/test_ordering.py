@@ -60,7 +60,7 @@ class Worker:
     def take_over(self):
         positions = {tp: self.ownership.positions.get(tp, 0) for tp in (SOURCE_TP, NEXT_TP)}
         stores = {(t, 0): self.stores.open(t, 0) for t in self.loop.partitions.topology.tables}
-        self.ownership.take(ME, positions, {tp: len(self.logs[tp]) for tp in positions}, stores)
+        self.ownership.acquire(ME, positions, {tp: len(self.logs[tp]) for tp in positions}, stores)
 
     def write(self, topic, message):
         self.logs[topic.name, 0].append(Write(topic.name, 0, topic.key(message).encode(), message.to_json()))

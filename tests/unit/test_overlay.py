@@ -1,11 +1,11 @@
 import pytest
-from samples import NOON, order
 
 from runtime.loop.overlay import BatchOverlay, ProcessorContext
 from runtime.model.service import Service, Table
 from runtime.model.topology import Topology
 from runtime.state.stores import MemoryStores
 from schemas.messages import Order
+from tests.samples import NOON, order
 
 TABLE = Table("keeper-seen", Order)
 KEEPER = Service("keeper", (), (), (TABLE,), on_timer=lambda key, ctx: None)

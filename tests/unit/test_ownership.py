@@ -7,7 +7,7 @@ def test_nothing_is_fused_into_a_partition_before_its_backlog_is_read():
     ownership = Ownership()
     tp, other = TopicPartition(ORDERS.name, 0), TopicPartition(ORDERS.name, 1)
 
-    ownership.take(Membership(1, "me"), {tp: 5, other: 7}, {tp: 8, other: 7}, {})
+    ownership.acquire(Membership(1, "me"), {tp: 5, other: 7}, {tp: 8, other: 7}, {})
     bucket = bucket_of("k")
     assert not ownership.fuses(tp, bucket)
     assert ownership.fuses(other, bucket)

@@ -3,7 +3,6 @@
 from datetime import timedelta
 
 import pytest
-from samples import NOON, order
 
 from runtime.loop.process import MAX_DEPTH, TIMER_RETRY
 from runtime.model.records import CONSUMED_BY, MADE_AT, Write
@@ -11,6 +10,7 @@ from runtime.model.service import Input, Service, Table
 from runtime.testing import TopologyTestDriver
 from schemas.messages import Order, StockLevel
 from schemas.topics import ORDERS, ORDERS_ENRICHED, WAREHOUSE_INVENTORY, repartition
+from tests.samples import NOON, order
 
 SEEN = Table("keeper-seen", Order)
 BY_PRODUCT = repartition("keeper", ORDERS, "product", lambda o: o.product)

@@ -228,7 +228,7 @@ class Copies:
     def __init__(self):
         self.told = []
 
-    def were_owned(self, partitions):
+    def mark_complete(self, partitions):
         self.told.append(("owned", set(partitions)))
 
     def follow(self, partitions):

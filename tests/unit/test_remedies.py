@@ -4,7 +4,6 @@ import gzip
 import json
 
 import pytest
-from samples import order
 
 from runtime.model.dead_letters import REASON
 from runtime.model.remedies import with_remedy
@@ -12,6 +11,7 @@ from runtime.model.service import Input, Service
 from runtime.testing import TopologyTestDriver
 from schemas.messages import Customer, CustomerLevel
 from schemas.topics import CUSTOMERS, ORDERS
+from tests.samples import order
 
 ORDER = order("o1").to_json()
 CUSTOMER = Customer(

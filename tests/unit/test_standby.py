@@ -301,7 +301,7 @@ async def test_changes_back_to_back_end_with_the_last_one(broker, follower):
 async def test_what_was_owned_is_as_old_as_the_last_word_of_the_group(broker, follower):
     now = asyncio.get_running_loop().time()
     follower._confirmed = lambda: now - 200
-    follower.were_owned({0})
+    follower.mark_complete({0})
 
     assert 200 <= follower.age(LEVELS.name, 0) < 300
     assert follower.age(LEVELS.name, 1) is None
@@ -344,10 +344,10 @@ async def test_what_was_owned_until_now_is_complete(broker, follower):
     store = follower._stores.open(LEVELS.name, 0)
     store.apply({b"a": b"1"}, 7)
     store.is_complete = noted.append
-    follower.were_owned({0, 1})
+    follower.mark_complete({0, 1})
     assert noted == [7]
 
     now = asyncio.get_running_loop().time()
     follower._confirmed = lambda: now - 3600  # it was away for an hour, and knows no better
-    follower.were_owned({0, 1})
+    follower.mark_complete({0, 1})
     assert noted == [7]

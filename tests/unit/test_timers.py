@@ -3,7 +3,6 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from samples import NOON
 
 from runtime.loop.ownership import Ownership
 from runtime.loop.timers import Timers
@@ -11,6 +10,7 @@ from runtime.model.records import Membership, TopicPartition
 from runtime.model.service import ScheduledTimer, Service
 from runtime.model.topology import Topology
 from runtime.state.stores import MemoryStore
+from tests.samples import NOON
 
 SECOND = timedelta(seconds=1)
 SERVICE = Service("keeper", (), (), on_timer=lambda key, ctx: None)
@@ -76,7 +76,7 @@ def test_what_is_withdrawn_or_moved_does_not_fill_the_memory(last):
 def test_what_is_due_waits_until_the_backlog_of_its_partition_is_read():
     timers, ownership = calendar(), Ownership()
     tp = TopicPartition("pings", 1)
-    ownership.take(Membership(1, "me"), {tp: 5}, {tp: 8}, {})
+    ownership.acquire(Membership(1, "me"), {tp: 5}, {tp: 8}, {})
     timers.hold(ownership.behind)
     wish(timers, "k", 1, partition=1)
     wish(timers, "elsewhere", 1, partition=0)

@@ -1,12 +1,12 @@
 from datetime import timedelta
 
 import pytest
-from samples import NOON, order
 
 from runtime.model.service import Input, Service
 from runtime.state.ttl_table import KEPT, STEP, Deduplication, ExpiringRow, TtlTable
 from runtime.testing import TopologyTestDriver
 from schemas.topics import ORDERS
+from tests.samples import NOON, order
 
 SEEN = TtlTable("keeper-seen", ExpiringRow)
 

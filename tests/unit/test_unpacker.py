@@ -59,7 +59,7 @@ def reported(records):
 
 
 def test_every_consumer_decodes_with_it():
-    assert clients.TopicPartition
+    assert clients.TopicPartition  # type: ignore[attr-defined, truthy-function]
     assert (fetcher.PartitionRecords, fetcher.MemoryRecords) == (TolerantRecords, FetchedBatches)
 
 
