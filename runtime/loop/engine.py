@@ -1,6 +1,6 @@
-"""The engine of a worker: poller, loop and rebalances, and what follows when one of them fails.
+"""The engine of a worker: connects poller, loop and rebalances, and handles their failures.
 
-It is connected to ports alone (checkpoint, consumer, logs, stores, clock): a simulation runs the same code as a worker.
+It depends on ports alone (consumer, checkpoint, logs, stores, clock), so that the simulation runs the same code.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What an engine is connected to: the consumer, the logs, the disk.
+    """The ports of an engine: consumer, logs, disk, clock.
 
     Arguments:
         consumer: polls records as a member of the group.
@@ -44,7 +44,7 @@ class Ports:
         stores: opens the state stores.
         clock: the time, UTC.
         standbys: keeps standby replicas of partitions that other workers own.
-        losses: reports the records that `restorer` finds to be gone.
+        losses: reports the lost records that `restorer` finds.
     """
 
     consumer: GroupConsumer
@@ -80,15 +80,15 @@ class Engine:
         topology: the services of the worker.
         settings: partitions and time limits.
         ports: consumer, logs, disk.
-        ownership: what the worker owns.
+        ownership: the owned partitions.
         watches: requests that wait for rows to change.
         metrics: counts batches and restored records.
         failed: called with an error that ends the worker.
-        limits: how large a message each topic accepts, as the producers of the checkpoint learn it.
+        limits: how large a message each topic accepts, as the producers of the checkpoint discover it.
     """
 
     MOST_FAILURES = 5
-    """Commits in a row: then a batch that the broker rejects for good ends the worker."""
+    """Commits in a row that the broker rejects for good. Then the worker ends: a single such error proves nothing."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class Engine:
             partitions,
             session_timeout_s=settings.session_timeout_s,
             clock=ports.clock,
-            out_of_range=self._restore,
+            restore=self._restore,
             losses=ports.losses,
         )
         self.loop = Loop(
@@ -142,30 +142,33 @@ class Engine:
         )
 
     async def revoked(self, side_effects_s: float = float("inf")) -> None:
-        """Finishes the current batch and gives all partitions up, as the group revokes them.
+        """Called when the group revokes all partitions: finishes the current batch, then loses them.
 
         Arguments:
             side_effects_s: seconds, the most to wait for running side effects; never more than three quarters of the
-                time there is.
+                time limit.
         """
-        # The group waits for a member as long as a session may be silent: half of that is for the work in progress.
+        # The group waits for a member for one session. Half of it is for the work in progress.
         limit_s = self._settings.session_timeout_s / 2
         await self.rebalance.revoke(self.loop, limit_s, min(side_effects_s, 0.75 * limit_s))
 
     async def assigned(
         self, partitions: Collection[TopicPartition], membership: Membership, standby: Collection[int] = ()
     ) -> None:
-        """Restores and resumes the partitions that the group assigned: all that this worker owns from now on.
+        """Called when the group assigned partitions: restores and resumes them in the background.
 
         Arguments:
-            partitions: the topic-partitions to own.
+            partitions: all topic-partitions that this worker owns from now on.
             membership: the membership that they were assigned to.
-            standby: numbers of the partitions to keep standby replicas of.
+            standby: partition numbers to keep standby replicas of.
         """
         await self.rebalance.restore_and_resume(partitions, membership, standby)
 
     async def step(self, batch: PolledBatch) -> None:
-        """Processes one batch and answers its commands. Raises bugs of our own: nothing was acknowledged then."""
+        """Processes one batch and answers its commands.
+
+        Raises unexpected errors. Then nothing of the batch was acknowledged.
+        """
         commands = cast("Sequence[PendingCommand[Any]]", batch.commands)
         try:
             if await self.loop.step(batch):
@@ -173,7 +176,7 @@ class Engine:
                     command.settle()
         finally:
             for command in commands:
-                command.refuse()  # no effect on one that is settled
+                command.refuse()  # no effect on a settled command
             batch.done.set()
 
     async def submit(self, table: Table[Any], key: str, decide: Callable[[Context], T]) -> T:
@@ -189,7 +192,7 @@ class Engine:
         return command
 
     async def stop(self) -> None:
-        """Cancels a restore that is under way, and side effects."""
+        """Cancels a running restore and all side effects."""
         self.commands.refuse()
         await self.side_effects.stop()
         await self.rebalance.stop()
@@ -198,14 +201,14 @@ class Engine:
         failures = self.loop.failures
         if isinstance(error, CommitFenced):
             self.poller.hold()
-            self.side_effects.suspend()
-            self.side_effects.keep(())  # the next owner has had a session's time to start the same ones
+            self.side_effects.unload()
+            self.side_effects.retain(())  # the next owner may have started the same ones by now
             self._consumer.rejoin()
         elif self._limits.revision != self._revision:
             self._revision = self._limits.revision
-            self.rebalance.retry()  # processes the batch again, without the message that was too large
+            self.rebalance.retry()  # processes the batch again: the input of the message that was too large now fails
         elif failures >= self.MOST_FAILURES and lasting(error.__cause__):
-            self._failed(error)  # too large, not allowed, or another worker under the same name
+            self._failed(error)  # too large, not authorized, or another worker with the same transactional id
         else:
             self.rebalance.retry(after=min(5.0, 0.1 * 2 ** (failures - 1)))
 

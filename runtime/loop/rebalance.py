@@ -1,4 +1,4 @@
-"""Rebalances: partitions are revoked between two batches, and restored before they are polled."""
+"""Rebalances: revokes partitions between two batches, restores assigned ones before they are polled."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class PollingControl(Protocol):
-    """What a rebalance asks of the poller."""
+    """The poller, as a rebalance controls it."""
 
     def hold(self) -> None:
         """Stops polling."""
@@ -31,22 +31,22 @@ class PollingControl(Protocol):
 
 
 class Standbys(Protocol):
-    """What a rebalance asks of the standby replicas."""
+    """The standby replicas, as a rebalance controls them."""
 
-    def were_owned(self, partitions: Collection[int]) -> None:
-        """Marks the stores of these partitions as complete: they were owned here until now."""
+    def mark_complete(self, partitions: Collection[int]) -> None:
+        """Marks the stores of these partitions as complete, as this worker has owned them until now."""
 
     def follow(self, partitions: Collection[int]) -> None:
-        """Follows these partitions and no others. Stores of the others are not written any more once this returns."""
+        """Follows these partitions and no others. Once this returns, stores of the others are not written."""
 
 
 class Rebalance:
     """Revokes partitions, and restores and resumes those that the group assigns.
 
-    The only writer of `Ownership`, besides the loop.
+    Only a rebalance acquires partitions. The loop advances their positions; loop and poller may lose them.
 
     Arguments:
-        partitions: what the worker owns, and all that follows its rows.
+        partitions: the owned partitions, with the observers of their rows.
         restorer: reads committed offsets and changelogs.
         poller: pauses, and polls from the restored positions.
         metrics: counts restored records.
@@ -55,6 +55,10 @@ class Rebalance:
     """
 
     RETRY_S = 0.5
+    """Seconds before a failed restore is retried: often enough for a broker that is unavailable for a moment."""
+
+    LOG_S = 2.0
+    """Seconds between two log lines of a restore."""
 
     def __init__(
         self,
@@ -84,28 +88,28 @@ class Rebalance:
         """Restores that failed and were retried."""
 
     async def revoke(self, loop: Loop, limit_s: float, side_effects_s: float = 0.0) -> None:
-        """Gives up all partitions, once running side effects and the current batch are finished.
+        """Loses all partitions once running side effects and the current batch are finished.
 
-        A batch that is not finished in time cannot be committed later: its offsets are fenced under the old generation.
+        A batch that is not finished in time cannot be committed later: its offsets carry the old generation.
 
         Arguments:
             loop: the loop that may be processing a batch.
             limit_s: seconds, the time limit for all of it.
-            side_effects_s: seconds of these for side effects that must not be cancelled.
+            side_effects_s: seconds of `limit_s` to wait for running side effects.
         """
         await self._cancel()
         until = elapsed_s() + limit_s
-        # The loop runs meanwhile: it commits that they are acknowledged.
-        await self._partitions.side_effects.finish(side_effects_s if self._ownership.running else 0)
+        # The loop runs meanwhile, as it commits their acknowledgements.
+        await self._partitions.side_effects.drain(side_effects_s if self._ownership.running else 0)
         self._poller.hold()
         failpoints.reach("rebalance.revoking")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(until - elapsed_s()):
                 await loop.idle()
         self._ownership.lose()
-        self._partitions.side_effects.suspend()
-        self._leave()
-        await self._cancel()  # again: a batch that was abandoned meanwhile may have started a restore
+        self._partitions.side_effects.unload()
+        self._mark_standbys()
+        await self._cancel()  # a batch that was abandoned meanwhile may have started a restore
         self._metrics.owned(0)
         self._partitions.watches.touch_all()
         failpoints.reach("rebalance.revoked")
@@ -113,27 +117,30 @@ class Rebalance:
     async def restore_and_resume(
         self, assigned: Collection[TopicPartition], membership: Membership, standby: Collection[int] = ()
     ) -> None:
-        """Restores and resumes assigned partitions, in the background: the group does not wait for it.
+        """Restores and resumes assigned partitions in the background, so that the group does not wait.
 
         Standby replicas of the partitions in `standby` are followed once the restore is done.
         """
         await self._cancel()
         self._ownership.lose()
-        self._leave()
+        self._mark_standbys()
         if self._standbys is not None:
             self._standbys.follow(())
-        self._partitions.side_effects.suspend()
-        self._partitions.side_effects.keep(self._continued(assigned, membership))
+        self._partitions.side_effects.unload()
+        self._partitions.side_effects.retain(self._continued(assigned, membership))
         self._partitions.side_effects.resume()
         self._assigned, self._membership, self._standby = tuple(sorted(assigned)), membership, frozenset(standby)
         self._poller.hold()
         self._task = asyncio.create_task(self._retry_until_restored(), name="restore")
 
     def retry(self, after: float = 0.0) -> None:
-        """Restores the same partitions again in `after` seconds. Committed offsets show how the last batch ended."""
+        """Restores the assigned partitions after `after` seconds.
+
+        Their committed offsets show whether a batch in doubt was committed.
+        """
         self._poller.hold()
-        self._leave()
-        self._partitions.side_effects.suspend()
+        self._mark_standbys()
+        self._partitions.side_effects.unload()
         self._metrics.owned(0)
         self._partitions.watches.touch_all()
         if self._task is None or self._task.done():
@@ -143,15 +150,15 @@ class Rebalance:
         await self._cancel()
 
     def _continued(self, assigned: Collection[TopicPartition], membership: Membership) -> set[int]:
-        """The assigned partitions that were owned here before and by nobody else since."""
+        """The assigned partitions that this worker owned in the previous generation."""
         before = self._membership
         if (membership.member_id, membership.generation) != (before.member_id, before.generation + 1):
             return set()
         return self._partitions.numbers(assigned) & self._partitions.numbers(self._assigned)
 
-    def _leave(self) -> None:
+    def _mark_standbys(self) -> None:
         if self._owned and self._standbys is not None:
-            self._standbys.were_owned(self._partitions.numbers(self._assigned))
+            self._standbys.mark_complete(self._partitions.numbers(self._assigned))
         self._owned = False
 
     async def _cancel(self) -> None:
@@ -167,7 +174,7 @@ class Rebalance:
                 await self._restore_all()
             except asyncio.CancelledError:
                 raise
-            except RecordsLost:  # the worker ends because of it, and has skipped nothing
+            except RecordsLost:  # ends the worker, which has skipped no record
                 return
             except StoreError as error:  # a retry cannot help
                 log.exception("state store cannot be opened")
@@ -221,17 +228,17 @@ class Rebalance:
         self._partitions.watches.touch_all()
 
     async def _restore(self, stores: Mapping[tuple[str, int], Store]) -> int:
-        applied, told = 0, elapsed_s()
+        applied, logged_at = 0, elapsed_s()
 
         def progress(records: int, left: int) -> None:
-            nonlocal applied, told
+            nonlocal applied, logged_at
             applied += records
             self.progress = {"restored": applied, "left": left}
-            if elapsed_s() - told > 2:
-                told = elapsed_s()
+            if elapsed_s() - logged_at > self.LOG_S:
+                logged_at = elapsed_s()
                 log.info("restoring restored=%d left=%d", applied, left)
 
-        by_changelog = {self._partitions.changelog(*place): store for place, store in stores.items()}
+        by_changelog = {self._partitions.changelog(*key): store for key, store in stores.items()}
         await self._restorer.restore(by_changelog, progress)
         self._metrics.restored(applied)
         return applied

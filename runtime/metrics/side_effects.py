@@ -1,4 +1,4 @@
-"""Metrics of side effects, by service and effect. Not by destination: there are as many as customers have domains."""
+"""Prometheus metrics of side effects by service and effect, not by destination: their number has no bound."""
 
 import weakref
 from collections import defaultdict
@@ -13,28 +13,29 @@ LABELS = ("service", "effect")
 
 
 class SideEffectStatus(NamedTuple):
-    """How the side effects of one kind stand in a worker."""
+    """The status of the side effects of one kind in a worker."""
 
     service: str
     effect: str
     running: int
     waiting: int
     oldest_s: float
+    """Age of the oldest waiting one, seconds."""
     last_error: str
-    """Of what is still to be done, without personal data; empty if nothing of it has failed."""
+    """Of those that are not done, without personal data; empty if none of them has failed."""
 
 
 class Source(Protocol):
-    """Side effects of a worker."""
+    """The side effects of a worker (`runtime.side_effects.dispatcher.SideEffects`)."""
 
-    def standing(self) -> list[SideEffectStatus]: ...
+    def statuses(self) -> list[SideEffectStatus]: ...
 
 
-def shown(source: Source) -> dict[str, dict[str, object]]:
-    """How side effects stand, for `/readyz`: by service."""
-    found: dict[str, list[SideEffectStatus]] = defaultdict(list)
-    for standing in source.standing():
-        found[standing.service].append(standing)
+def status_by_service(source: Source) -> dict[str, dict[str, object]]:
+    """The status of side effects for `/readyz`."""
+    by_service: dict[str, list[SideEffectStatus]] = defaultdict(list)
+    for status in source.statuses():
+        by_service[status.service].append(status)
     return {
         service: {
             "running": sum(one.running for one in kinds),
@@ -42,38 +43,38 @@ def shown(source: Source) -> dict[str, dict[str, object]]:
             "oldest_waiting_s": round(max(one.oldest_s for one in kinds)),
             "last_error": next((one.last_error for one in kinds if one.last_error), None),
         }
-        for service, kinds in found.items()
+        for service, kinds in by_service.items()
     }
 
 
 class SideEffectMetrics(Collector):
-    """Counters, and gauges that are looked up when they are asked for."""
+    """Counters, and gauges that are computed when Prometheus scrapes them."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self._sources: weakref.WeakSet[Source] = weakref.WeakSet()
         prefix = "faust_orders_side_effects_"
         self._failed = Counter(
             f"{prefix}failed_attempts_total",
-            "Attempts at a side effect (an e-mail, a row in a database) that failed and are made again",
+            "Failed attempts at side effects (e-mails, database rows), which are retried",
             LABELS,
             registry=registry,
         )
         self._done = Counter(
-            f"{prefix}done_total", "Side effects that are done, and noted as done", LABELS, registry=registry
+            f"{prefix}done_total", "Side effects that succeeded and are acknowledged", LABELS, registry=registry
         )
         self._dead = Counter(
             f"{prefix}dead_lettered_total",
-            "Side effects that were refused for good, or not done within SIDE_EFFECT_TIMEOUT_S",
+            "Side effects that were rejected permanently, or not done within SIDE_EFFECT_TIMEOUT_S",
             LABELS,
             registry=registry,
         )
         registry.register(self)
 
-    def watch(self, source: Source) -> None:
-        """Shows this source, until `leave`."""
+    def add(self, source: Source) -> None:
+        """Includes a worker's side effects in the gauges, until `remove`."""
         self._sources.add(source)
 
-    def leave(self, source: Source) -> None:
+    def remove(self, source: Source) -> None:
         self._sources.discard(source)
 
     def failed(self, service: str, effect: str) -> None:
@@ -83,30 +84,30 @@ class SideEffectMetrics(Collector):
         (self._dead if dead_letter else self._done).labels(service, effect).inc()
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        """The gauges. Several workers in a process, as in tests, are added up."""
+        """The gauges, summed over the workers of the process: tests run several."""
         running = GaugeMetricFamily(
-            "faust_orders_side_effects_running", "Side effects under way in this worker", labels=LABELS
+            "faust_orders_side_effects_running", "Side effects that this worker performs now", labels=LABELS
         )
         waiting = GaugeMetricFamily(
             "faust_orders_side_effects_waiting",
-            "Side effects of this worker's partitions that wait: for their turn, or to be tried again after a failure",
+            "Side effects of this worker's partitions that wait for their turn or for a retry",
             labels=LABELS,
         )
         oldest = GaugeMetricFamily(
             "faust_orders_side_effects_oldest_waiting_seconds",
-            "How long ago the oldest side effect that waits was asked for; 0 if none waits",
+            "Age of the oldest waiting side effect; 0 if none waits",
             labels=LABELS,
         )
         kinds: dict[tuple[str, str], list[SideEffectStatus]] = defaultdict(list)
         for source in list(self._sources):
-            for standing in source.standing():
-                kinds[standing.service, standing.effect].append(standing)
-        for labels, found in sorted(kinds.items()):
-            running.add_metric(labels, sum(one.running for one in found))
-            waiting.add_metric(labels, sum(one.waiting for one in found))
-            oldest.add_metric(labels, max(one.oldest_s for one in found))
+            for status in source.statuses():
+                kinds[status.service, status.effect].append(status)
+        for labels, statuses in sorted(kinds.items()):
+            running.add_metric(labels, sum(status.running for status in statuses))
+            waiting.add_metric(labels, sum(status.waiting for status in statuses))
+            oldest.add_metric(labels, max(status.oldest_s for status in statuses))
         return (running, waiting, oldest)
 
 
 METRICS = SideEffectMetrics()
-"""Those of this process."""
+"""The metrics of this process."""

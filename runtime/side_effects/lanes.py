@@ -1,4 +1,4 @@
-"""Queues of side effects by destination, and the order among them. Pure."""
+"""Queues of side effects by destination, and the order within each. Pure."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -8,11 +8,11 @@ from typing import NamedTuple
 from runtime.side_effects.circuits import Circuit
 
 SLOW_IN_A_ROW = 2
-"""Attempts in a row that make a destination a slow one. A single one may be a matter of the letter."""
+"""Slow attempts in a row that make a destination slow. One may be due to its payload."""
 
 
-class Row(NamedTuple):
-    """Whose side effect it is."""
+class RowId(NamedTuple):
+    """Identifies the row of a side effect."""
 
     partition: int
     table: str
@@ -21,75 +21,75 @@ class Row(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class Entry:
-    """A side effect that is to be done, and how it has failed."""
+    """A side effect in the scheduler, with its failures. Times are seconds of the monotonic clock."""
 
-    row: Row
+    row: RowId
     destination: str | None
-    asked_at: float
-    known_at: float
+    enqueued_at: float
+    added_at: float
+    """When it was loaded here."""
     failures: int = 0
     failed_at: float = 0.0
-    due: float = 0.0
+    retry_at: float = 0.0
     """When the next attempt is due, after a failure."""
-    itself: bool = False
-    """Whether it failed while others like it succeeded."""
+    isolated: bool = False
+    """Whether it failed while others to its destination succeeded."""
     outage: bool = False
-    """Whether its last failure was one of all."""
+    """Whether its last failure was an `Outage`."""
     error: str = ""
     """The last failure, without personal data."""
     reason: str = ""
-    """The same, with all that was said."""
-    begun: float = 0.0
+    """The last failure, complete."""
+    started_at: float = 0.0
     answered: bool = False
-    """Whether its attempt has ended; what is left is that this is noted."""
+    """Whether its attempt has ended, and only the acknowledgement is outstanding."""
     slow: bool = False
     suspect: bool = False
-    """Whether it had failed before this attempt, or others of its destination had."""
-    queued: bool = False
-    """Whether it stands in its lane."""
-    timed: bool = False
-    """Whether it will be looked at when its time is over."""
+    """Whether this attempt follows a failure of its own or of its destination."""
+    in_lane: bool = False
+    timeout_scheduled: bool = False
 
 
 @dataclass(eq=False, slots=True)
 class Lane:
-    """What waits for one destination, or for none in particular."""
+    """The queue of one destination, or of all side effects without one."""
 
     circuit: Circuit | None
     fresh: deque[Entry] = field(default_factory=deque)
-    """Never attempted, in the order they came."""
-    again: deque[Entry] = field(default_factory=deque)
-    """Failed, and due again."""
+    """Never attempted, first in, first out."""
+    retries: deque[Entry] = field(default_factory=deque)
+    """Failed, and due for another attempt."""
     running: list[Entry] = field(default_factory=list)
-    slow: int = 0
-    """Attempts in a row that took long."""
+    slow_in_a_row: int = 0
     in_fresh: bool = False
+    """Whether the scheduler has it queued among the lanes with fresh entries."""
     in_suspect: bool = False
-    look_at: float = 0.0
-    """When it will be looked at again, its circuit being open."""
+    """Whether the scheduler has it queued among the lanes that have failed."""
+    check_at: float = 0.0
+    """When its open circuit is checked next."""
 
     @property
-    def clear(self) -> bool:
-        """Whether nothing is against it."""
-        return self.circuit is None or (not self.circuit.open and self.slow < SLOW_IN_A_ROW)
+    def healthy(self) -> bool:
+        """Whether its destination neither fails nor is slow."""
+        return self.circuit is None or (not self.circuit.open and self.slow_in_a_row < SLOW_IN_A_ROW)
 
-    def may(self, now: float, places: int) -> bool:
-        """Whether, with something against it, it may have one more under way."""
-        if self.clear or self.circuit is None:
+    def admits(self, now: float, slots: int) -> bool:
+        """Whether one more attempt may start: one at a time, and half of the `slots` at most, unless it is healthy."""
+        if self.healthy or self.circuit is None:
             return True
-        if len(self.running) >= max(1, places // 2):
+        if len(self.running) >= max(1, slots // 2):
             return False
-        latest = latest_of(self.running)
+        latest = latest_start(self.running)
         return self.circuit.allows(now, latest) if self.circuit.open else latest is None
 
-    def drop(self) -> None:
-        """Nothing of it waits any more."""
-        for entry in (*self.fresh, *self.again):
-            entry.queued = False
+    def clear(self) -> None:
+        """Removes all entries that wait."""
+        for entry in (*self.fresh, *self.retries):
+            entry.in_lane = False
         self.fresh.clear()
-        self.again.clear()
+        self.retries.clear()
 
 
-def latest_of(running: Iterable[Entry]) -> float | None:
-    """When the last of those under way began that do not take long already."""
-    return max((entry.begun for entry in running if not entry.slow), default=None)
+def latest_start(running: Iterable[Entry]) -> float | None:
+    """When the latest attempt started of those that are not slow; `None` if there is none."""
+    return max((entry.started_at for entry in running if not entry.slow), default=None)

@@ -132,10 +132,10 @@ async def prepare(shared: Shared, stop: StopSteps) -> Member:
         failed=shared.failed,
         limits=shared.limits,
     )
-    SIDE_EFFECTS.watch(engine.side_effects)
-    stop.call(partial(SIDE_EFFECTS.leave, engine.side_effects))
+    SIDE_EFFECTS.add(engine.side_effects)
+    stop.call(partial(SIDE_EFFECTS.remove, engine.side_effects))
     app = App(settings, topology.group, engine, consumer, shared.url)
-    app.assignor.made_with = settings.partitions
+    app.assignor.topic_partitions = settings.partitions
     app.assignor.found(topology.consumed, shared.on_disk)
     app.assignor.network = shared.network
     stop.call(shared.ownership.lose)  # also if leaving the group was cut short: no batch is applied any more

@@ -23,7 +23,7 @@ from runtime.kafka.publisher import KafkaPublisher
 from runtime.kafka.topics import ensure_topics, topics_of
 from runtime.loop.ownership import Ownership
 from runtime.metrics.loop import METRICS, LoopMetrics
-from runtime.metrics.side_effects import shown
+from runtime.metrics.side_effects import status_by_service
 from runtime.model.limits import SizeLimits
 from runtime.model.service import Context, Table
 from runtime.model.topology import Topology
@@ -226,7 +226,7 @@ class Worker:
             "standby": member.standbys.lag if member is not None else {},
             "stalled": stalled,
             # Shown, but not decisive: other services of the worker go on, and every worker would be unready at once.
-            "side_effects": shown(member.engine.side_effects) if member is not None else {},
+            "side_effects": status_by_service(member.engine.side_effects) if member is not None else {},
             "databases": {database.service: database.unavailable or "open" for database in self._databases},
         }
 
@@ -242,7 +242,7 @@ class Worker:
         """Accepts no new connection, answers requests in flight, and lets running side effects finish."""
         assert self._http is not None
         self._wait_limit.hurry(self.ANSWER_S)
-        side_effects = [] if self._member is None else [self._member.engine.side_effects.finish(self.ANSWER_S)]
+        side_effects = [] if self._member is None else [self._member.engine.side_effects.drain(self.ANSWER_S)]
         await asyncio.gather(self._http.drain(), *side_effects)
 
     async def _create_topics(self) -> None:

@@ -17,7 +17,8 @@ from runtime.loop.poller import Poller
 from runtime.loop.rebalance import Rebalance
 from runtime.loop.timers import Timers
 from runtime.model.service import TIMERS_CHANGELOG
-from runtime.side_effects.attempt import _CURRENT, Attempt, until_done
+from runtime.side_effects.acknowledgement import retry_until_success
+from runtime.side_effects.attempt import _CURRENT, Attempt
 from runtime.side_effects.dispatcher import SideEffects
 from runtime.state.restore import Restorer
 from runtime.state.ttl_table import TtlTable
@@ -280,14 +281,14 @@ def effects_cut_off():
     """Partitions go at once, whatever is being done outside: their next owner does it again."""
 
     async def not_waited_for(self, patience_s):
-        self.rest()
+        self.pause()
 
     def cut_off(self):
         suspend(self)
-        self.keep(())
+        self.retain(())
 
-    suspend = SideEffects.suspend
-    with patch.object(SideEffects, "finish", not_waited_for), patch.object(SideEffects, "suspend", cut_off):
+    suspend = SideEffects.unload
+    with patch.object(SideEffects, "drain", not_waited_for), patch.object(SideEffects, "unload", cut_off):
         yield
 
 
@@ -297,7 +298,7 @@ def effects_wait_in_their_places():
 
     async def stay(self):
         _CURRENT.set(self)
-        await until_done(self.effect.name, self._perform)
+        await retry_until_success(self.effect.name, self._perform)
         self.done = True
 
     with patch.object(Attempt, "_run", stay):

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from runtime.side_effects.lanes import Row
+from runtime.side_effects.lanes import RowId
 from runtime.side_effects.scheduler import AttemptScheduler
 
 DAY_S = 24 * 3600.0
@@ -39,21 +39,21 @@ class Outside:
             self._add(key, self.now - age_s)
 
     def _add(self, key, asked_at):
-        self.attempts.add(Row(0, "t", key), self.destination(key), asked_at, self.now)
+        self.attempts.add(RowId(0, "t", key), self.destination(key), asked_at, self.now)
 
     def run(self, seconds):
         """Lets so much time pass."""
         end = self.now + seconds
         while True:
-            for row, reason in self.attempts.over(self.now):
+            for row, reason in self.attempts.start_timed_out(self.now):
                 self.dead[row.key] = (self.now, reason)
                 self._at(self.now + 0.01, row, None)
-            while (row := self.attempts.begin(self.now)) is not None:
+            while (row := self.attempts.start_next(self.now)) is not None:
                 self.tries[row.key] += 1
                 takes_s, ends = self.does(row.key, self.now)
                 self._at(self.now + takes_s, row, ends)
             self.most = max(self.most, len(self.attempts.running))
-            wake = self.attempts.wake_at(self.now)
+            wake = self.attempts.next_check_at(self.now)
             times = [e[0] for e in self._events[:1]] + ([] if wake is None else [wake])
             if not times or min(times) > end:
                 self.now = end
@@ -68,7 +68,7 @@ class Outside:
         heapq.heappush(self._events, (when, next(self._order), row, ends))
 
     def _end(self, row, ends):
-        asked = self.attempts._running[row].asked_at
+        asked = self.attempts._running[row].enqueued_at
         again = False
         if ends == OK:
             self.attempts.succeeded(row, self.now)
@@ -77,7 +77,7 @@ class Outside:
             again = not self.attempts.failed(row, ends, self.now, OUTAGE_PAUSE_S.get(ends))
             if not again:
                 self.dead[row.key] = (self.now, ends)
-        self.attempts.ended(row, self.now)
+        self.attempts.free_slot(row, self.now)
         if again:
             self._add(row.key, asked)
         else:
@@ -137,7 +137,7 @@ def test_bad_recipients_delay_good_ones_of_their_own_domain_by_seconds():
     outside.ask(*good)
     outside.run(120)
 
-    assert outside.delay(good) < AttemptScheduler.LANE_S + 2
+    assert outside.delay(good) < AttemptScheduler.LONGEST_LANE_PAUSE_S + 2
 
 
 @pytest.mark.parametrize("takes_s", [4, 60, 600])
@@ -303,15 +303,15 @@ def test_what_is_remembered_of_destinations_stays_bounded():
         outside.run(5)
 
     assert len(outside.done) == 5000
-    assert len(outside.attempts._lanes) <= 2 * AttemptScheduler.MOST_LANES
+    assert len(outside.attempts._lanes) <= 2 * AttemptScheduler.MAX_IDLE_LANES
 
 
 def test_one_that_is_removed_is_not_attempted():
     outside = Outside(bad_is(PUT_OFF))
     outside.ask("bad@bad.example", "good@good.example")
-    outside.attempts.remove(Row(0, "t", "good@good.example"))
+    outside.attempts.remove(RowId(0, "t", "good@good.example"))
     outside.run(1)
-    outside.attempts.remove(Row(0, "t", "bad@bad.example"))
+    outside.attempts.remove(RowId(0, "t", "bad@bad.example"))
     tries = outside.tries.copy()
     outside.run(3600)
 

@@ -288,7 +288,7 @@ async def test_at_least_once_rows_that_another_worker_wrote_are_not_passed_over(
 )
 async def test_what_was_done_outside_counts_where_nobody_else_can_have_owned_the_partition(worker, membership, kept):
     told = []
-    worker.side_effects.keep = told.append
+    worker.side_effects.retain = told.append
     await worker.rebalance.restore_and_resume([TP], membership)
     await worker.running()
 
@@ -301,7 +301,7 @@ async def test_effects_are_finished_before_partitions_go_and_the_loop_goes_on_me
         assert await worker.step(0, 7)
         assert worker.count() == 7
 
-    worker.side_effects.finish = finish
+    worker.side_effects.drain = finish
     await worker.rebalance.revoke(worker.loop, 10, 5)
 
     assert not worker.ownership.running
@@ -313,7 +313,7 @@ async def test_effects_are_not_waited_for_where_it_could_not_be_noted_that_they_
     async def finish(patience_s):
         waited.append(patience_s)
 
-    worker.side_effects.finish = finish
+    worker.side_effects.drain = finish
     await worker.rebalance.revoke(worker.loop, 10, 5)
     await worker.rebalance.revoke(worker.loop, 10, 5)
 

@@ -9,11 +9,11 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from runtime.errors import KeyNotOwned, SideEffectDeferred, SideEffectRejected
-from runtime.metrics.side_effects import SideEffectMetrics, shown
+from runtime.metrics.side_effects import SideEffectMetrics, status_by_service
 from runtime.model.commands import PendingCommand
 from runtime.model.service import PendingSideEffect, Service, SideEffect
 from runtime.model.topology import Topology
-from runtime.side_effects import attempt
+from runtime.side_effects import acknowledgement, attempt
 from runtime.side_effects.dispatcher import SideEffects
 from runtime.side_effects.scheduler import AttemptScheduler
 from runtime.state.stores import MemoryStore
@@ -26,8 +26,8 @@ class Shelf:
     """The other side of an effect, a service that has it, and the loop as far as effects see it."""
 
     def __init__(self, monkeypatch, concurrency=16, timeout_s=3600.0) -> None:
-        monkeypatch.setattr(attempt, "FIRST_PAUSE_S", 0.001)
-        monkeypatch.setattr(AttemptScheduler, "FIRST_S", 0.001)
+        monkeypatch.setattr(acknowledgement, "FIRST_PAUSE_S", 0.001)
+        monkeypatch.setattr(AttemptScheduler, "FIRST_PAUSE_S", 0.001)
         self.done: list[str] = []
         self.ended: list[str] = []
         self.fate: list[Exception] = []
@@ -182,7 +182,7 @@ async def test_that_it_was_done_is_noted_again_without_doing_it_again(shelf):
 
 async def test_effects_of_a_partition_that_is_behind_wait(shelf):
     shelf.ask("mug", 1)
-    shelf.side_effects.suspend()
+    shelf.side_effects.unload()
     shelf.side_effects.hold({0})
     shelf.load()
     shelf.ask("cup", 2)
@@ -198,7 +198,7 @@ async def test_whoever_takes_over_does_what_was_not_done(shelf):
     shelf.gate.clear()
     shelf.ask("mug", 1)
     await asyncio.sleep(0)
-    shelf.side_effects.suspend()
+    shelf.side_effects.unload()
     shelf.gate.set()
     await asyncio.sleep(0.01)
     assert shelf.done == []
@@ -216,7 +216,7 @@ async def test_what_is_irrevocable_is_waited_for_and_noted_and_nothing_else_is_b
     shelf.gate.clear()
     shelf.ask("cup", 2)
     shelf.ask("jug", 3)
-    finishing = asyncio.create_task(shelf.side_effects.finish(10))
+    finishing = asyncio.create_task(shelf.side_effects.drain(10))
     async with asyncio.timeout(60):
         while "cup" in {row.key for row in shelf.side_effects._running}:
             await asyncio.sleep(0.001)
@@ -233,7 +233,7 @@ async def test_what_takes_too_long_is_not_waited_for(shelf):
     shelf.answer.clear()
     shelf.ask("mug", 1)
     await shelf.taken(1)
-    await shelf.side_effects.finish(0.01)
+    await shelf.side_effects.drain(0.01)
 
     assert shelf.ended == []
 
@@ -243,11 +243,11 @@ async def test_what_was_done_is_only_noted_when_its_partition_stays_here(shelf, 
     shelf.answer.clear()
     shelf.ask("mug", 1)
     await shelf.taken(1)
-    shelf.side_effects.suspend()
+    shelf.side_effects.unload()
     if answered != "after":
         shelf.answer.set()
         await asyncio.sleep(0.01)
-    shelf.side_effects.keep({0})
+    shelf.side_effects.retain({0})
     shelf.load()
     shelf.answer.set()
     await shelf.idle()
@@ -259,7 +259,7 @@ async def test_what_was_done_and_could_not_be_noted_is_noted_when_the_partition_
     shelf.refusals = 10**6
     shelf.ask("mug", 1)
     await shelf.taken(1)
-    shelf.side_effects.suspend()
+    shelf.side_effects.unload()
     shelf.side_effects.hold({0})
     shelf.load()
     shelf.refusals = 0
@@ -273,8 +273,8 @@ async def test_what_somebody_else_may_have_had_meanwhile_is_done_again(shelf):
     shelf.refusals = 10**6
     shelf.ask("mug", 1)
     await shelf.taken(1)
-    shelf.side_effects.suspend()
-    shelf.side_effects.keep({1})
+    shelf.side_effects.unload()
+    shelf.side_effects.retain({1})
     shelf.refusals = 0
     shelf.load()
     await shelf.idle()
@@ -287,10 +287,10 @@ async def test_what_is_irrevocable_is_stopped_once_its_partition_is_somebody_els
     shelf.ask("mug", 1)
     await shelf.taken(1)
     [doing] = shelf.side_effects._running.values()
-    shelf.side_effects.suspend()
+    shelf.side_effects.unload()
     await asyncio.sleep(0.01)
     assert not doing.task.done()
-    shelf.side_effects.keep(())
+    shelf.side_effects.retain(())
     await asyncio.wait([doing.task])
 
     assert doing.task.cancelled()
@@ -300,7 +300,7 @@ async def test_another_wish_under_the_key_is_done_though_the_one_before_was_not_
     shelf.refusals = 10**6
     shelf.ask("mug", 1)
     await shelf.taken(1)
-    shelf.side_effects.suspend()
+    shelf.side_effects.unload()
     shelf.refusals = 0
     shelf.store.apply({b"mug": shelf.row(2)}, 0)
     shelf.load()
@@ -313,7 +313,7 @@ async def test_a_note_that_took_effect_unheard_is_forgotten(shelf):
     shelf.refusals = 10**6
     shelf.ask("mug", 1)
     await shelf.taken(1)
-    shelf.side_effects.suspend()
+    shelf.side_effects.unload()
     shelf.store.apply({b"mug": None}, 0)
     shelf.load()
     shelf.refusals = 0
@@ -379,7 +379,7 @@ async def test_any_number_that_fail_hold_up_nobody_else_and_are_seen(shelf, capl
             effects = shelf.side_effects
             while len(effects) > 500 or effects._acknowledging or not shelf.dead <= set(shelf.begun):
                 await asyncio.sleep(0.001)
-            while (seen := shown(effects)["keeper"])["waiting"] + seen["running"] != 500:
+            while (seen := status_by_service(effects)["keeper"])["waiting"] + seen["running"] != 500:
                 await asyncio.sleep(0.001)  # of some it is being noted that they are done
 
     assert seen["last_error"] == "PUT 450"
@@ -406,7 +406,7 @@ async def test_what_fails_until_its_time_is_over_is_set_aside_with_its_last_erro
 
 async def test_what_waits_for_others_of_its_destination_is_set_aside_untried_when_its_time_is_over(monkeypatch):
     shelf = Shelf(monkeypatch, timeout_s=1)
-    monkeypatch.setattr(AttemptScheduler, "FIRST_S", 100.0)
+    monkeypatch.setattr(AttemptScheduler, "FIRST_PAUSE_S", 100.0)
     effect = SideEffect("put", StockLevel, shelf._perform, destination=lambda level: level.product)
     shelf.service = Service("keeper", (), (), side_effects=(effect,))
     shelf.side_effects = SideEffects(Topology((shelf.service,)), shelf._decided, timeout_s=1, metrics=METRICS)
@@ -415,14 +415,14 @@ async def test_what_waits_for_others_of_its_destination_is_set_aside_untried_whe
         shelf.ask(f"mug{n}", n)
     await shelf.idle()
 
-    assert len(shelf.begun) <= 16 + AttemptScheduler.MOST_FAILURES
+    assert len(shelf.begun) <= 16 + AttemptScheduler.MAX_FAILURES
     assert {told.partition(": ")[2] for told in shelf.ended} >= {"not done within 1 s: PUT 450"}
     assert len(shelf.ended) == 50
     await shelf.side_effects.stop()
 
 
 async def test_one_that_is_replaced_after_it_failed_is_tried_at_once(shelf, monkeypatch):
-    monkeypatch.setattr(AttemptScheduler, "FIRST_S", 1000.0)
+    monkeypatch.setattr(AttemptScheduler, "FIRST_PAUSE_S", 1000.0)
     shelf.fate = [OSError()]
     shelf.ask("mug", 1)
     async with asyncio.timeout(60):
@@ -444,15 +444,15 @@ async def test_what_cannot_be_read_is_set_aside_when_its_time_is_over(monkeypatc
 
 
 async def test_a_takeover_does_not_begin_all_failures_anew(shelf, monkeypatch):
-    monkeypatch.setattr(AttemptScheduler, "FIRST_S", 1000.0)
+    monkeypatch.setattr(AttemptScheduler, "FIRST_PAUSE_S", 1000.0)
     shelf.dead = {"mug"}
     shelf.ask("mug", 1)
     async with asyncio.timeout(60):
         while shelf.side_effects._running or not shelf.begun:
             await asyncio.sleep(0.001)
     for stays in (True, False):
-        shelf.side_effects.suspend()
-        shelf.side_effects.keep({0} if stays else ())
+        shelf.side_effects.unload()
+        shelf.side_effects.retain({0} if stays else ())
         shelf.load()
         await asyncio.sleep(0.01)
         assert len(shelf.begun) == (1 if stays else 2)
