@@ -47,7 +47,7 @@ class FulfilmentGate:
         needs: what has to happen, each once.
         patience: how long a check-in waits for its order to become known.
         currency: the one that orders are in.
-        repeats: whether what was seen before is answered again: at least once, a crash may have come between the row
+        at_least_once: whether what was seen before is answered again: at least once, a crash may have come between the row
             that tells of an answer and the answer. Then what was rejected is kept for a while, too.
     """
 

@@ -4,7 +4,7 @@ WorkerError
 ├── KeyNotOwned              the partition of a key is not owned here, or is moving: another worker answers, or a retry
 ├── PartitionNotOwned        a partition is not owned here, or not yet restored
 ├── BrokerUnavailable        the broker did not acknowledge in time: the client may retry
-├── PositionOutOfRange       the broker no longer has the next record of a partition, or does not have it any more
+├── PositionOutOfRange       the next offset of a partition is before the log start or after the log end
 ├── MessageTooLarge          an output record exceeds what its topic accepts
 ├── BatchTooLarge            the broker rejected a batch of records as too large
 ├── MemberFenced             the group coordinator no longer knows this member as owner of its partitions
@@ -37,7 +37,10 @@ class WorkerError(Exception):
 
 
 class KeyNotOwned(WorkerError):
-    """This worker does not own the partition of the key: another one does, or it moves between two."""
+    """This worker does not own the partition of the key: another one does, or it moves between two.
+
+    A command that was under way may have been committed all the same: its caller retries, or asks for the outcome.
+    """
 
 
 class PartitionNotOwned(WorkerError):
@@ -49,7 +52,7 @@ class BrokerUnavailable(WorkerError):
 
 
 class PositionOutOfRange(WorkerError):
-    """The broker no longer has the next record of a partition, or does not have it any more."""
+    """The next offset of a partition is before the log start or after the log end (OFFSET_OUT_OF_RANGE)."""
 
 
 class MessageTooLarge(WorkerError, ValueError):
@@ -75,7 +78,10 @@ class MemberFenced(WorkerError):
 
 
 class CommitFenced(WorkerError):
-    """The batch belongs to partitions that this worker no longer owns. Nothing of it is visible, nor will be."""
+    """The batch belongs to partitions that this worker no longer owns.
+
+    Exactly once: nothing of it becomes visible. At least once: part of it may be written.
+    """
 
 
 class CommitInDoubt(WorkerError):

@@ -26,7 +26,7 @@ class AlertRule:
         changes: how many changes of a product there may be within `window`.
         window: of time.
         currency: of prices.
-        repeats: whether alerts of a change that comes again are sent again: at least once, they may be missing.
+        at_least_once: whether alerts of a change that comes again are sent again: at least once, they may be missing.
     """
 
     def __init__(
