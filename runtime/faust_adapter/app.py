@@ -1,4 +1,4 @@
-"""The Faust app of a worker: one agent, whose stream is everything its services consume, and which is the loop."""
+"""The Faust app of a worker: supervision, and one agent that steps the processing loop."""
 
 import logging
 from collections.abc import Iterable
@@ -19,10 +19,10 @@ log = logging.getLogger(__name__)
 
 
 class Boot(BootStrategy):
-    """Which of Faust's services a worker starts: consumer, agent, fetcher.
+    """Starts three of Faust's services: consumer, agent, fetcher.
 
-    Not its producer (the checkpoint has transactional ones), not its tables and their recovery (state and handover are
-    the runtime's), not its conductor (there is one stream) and not its web server (aiohttp serves before Kafka is up).
+    Not started: the producer (the checkpoint has transactional ones), tables and recovery (`runtime.loop.rebalance`
+    restores state), the conductor (there is one stream), the web server (HTTP is served before Kafka is reached).
     """
 
     def server(self) -> Iterable[Any]:
@@ -30,18 +30,26 @@ class Boot(BootStrategy):
 
 
 class App(faust.App):
-    """A worker's Faust app."""
+    """A worker's Faust app.
+
+    Arguments:
+        settings: of the worker.
+        group: consumer group, without the deployment's prefix.
+        engine: processes batches.
+        consumer: the group consumer.
+        url: base URL of the worker, which the assignor sends to the other members.
+    """
 
     BootStrategy = Boot
 
     SIDE_EFFECTS_S = 1.0
-    """Seconds, the most that a stop waits once more for running side effects: leaving the group needs time as well."""
+    """Seconds, the most that a stop waits for running side effects. Leaving the group needs time as well."""
 
-    def __init__(self, settings: Settings, group: str, engine: Engine, member: KafkaGroupConsumer, url: URL) -> None:
+    def __init__(self, settings: Settings, group: str, engine: Engine, consumer: KafkaGroupConsumer, url: URL) -> None:
         super().__init__(
             KafkaNames(settings.topic_prefix).group(group),
             broker=[f"kafka://{server.strip()}" for server in settings.kafka_bootstrap_servers.split(",")],
-            canonical_url=str(url),  # the assignor sends it to the other members, which route requests by it
+            canonical_url=str(url),
             datadir=str(settings.state_dir / "faust"),
             store="memory://",
             web_enabled=False,
@@ -51,7 +59,7 @@ class App(faust.App):
             autodiscover=False,
         )
         self._engine = engine
-        self._member = member
+        self._group_consumer = consumer
         self.owners: dict[int, URL] = {}
         """Base URL of the owner of each partition, as of the last rebalance."""
         self.standbys: dict[int, list[URL]] = {}
@@ -66,12 +74,15 @@ class App(faust.App):
         async for batch in stream:
             try:
                 await self._engine.step(batch)
-            except Exception as error:  # a bug of ours: nothing of the batch was acknowledged, so stop with the reason
+            except Exception as error:  # a bug: nothing of the batch was acknowledged, so end with the reason
                 log.exception("loop failed")
                 await self.crash(error)
 
-    def assigned(self) -> set[int]:
-        """Called after a rebalance. Returns the partitions that this worker keeps standby replicas of."""
+    def update_members(self) -> set[int]:
+        """Called after a rebalance: reads owners, standbys and refusal from the assignor.
+
+        Returns the partitions that this worker keeps standby replicas of.
+        """
         self.owners, self.standbys = self.assignor.owners(), self.assignor.standbys()
         before, self.refused = self.refused, self.assignor.refused or ""
         if self.refused and self.refused != before:
@@ -82,13 +93,13 @@ class App(faust.App):
 
     async def on_start(self) -> None:
         await super().on_start()
-        self.flow_control.resume()  # Faust opens its queues at the end of its own recovery, which is not used
+        self.flow_control.resume()  # Faust does so at the end of its own recovery, which is not used
 
     def _new_transport(self) -> Transport:
         return Transport(self.conf.broker, app=self, loop=self.loop)
 
     def _new_consumer(self) -> Consumer:
-        return Consumer(self, self.batches, self._engine, self._member, beacon=self.beacon, loop=self.loop)
+        return Consumer(self, self.batches, self._engine, self._group_consumer, beacon=self.beacon, loop=self.loop)
 
     async def _stop_consumer(self) -> None:
         await self._engine.revoked(self.SIDE_EFFECTS_S)

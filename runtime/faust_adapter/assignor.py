@@ -1,8 +1,8 @@
-"""Faust's partition assignor with a placement of our own, which keeps standbys in mind.
+"""Partition assignor in Faust's protocol, with a placement of its own that knows standby replicas.
 
-The group's leader places, and tells every member every other's URL, what it owns and what it is standby of. Faust has a
-field for the owners of topics and one for the owners of its tables' changelogs; as it knows of no tables, the second is
-free to tell the standbys.
+The leader of the group places the partitions. It sends every member the URLs of all members, with the partitions that
+each owns and keeps standby replicas of. Faust's protocol has a field for owners of topics and one for owners of the
+changelogs of Faust tables. There are no Faust tables here, so the second field carries the standbys.
 """
 
 import time
@@ -21,18 +21,18 @@ from runtime.group.reachability import MemberInfo, network_identity, refused_mem
 class Metadata(  # type: ignore[call-arg]
     ClientMetadata, serializer="json", include_metadata=False, namespace="@ClientMetadata"
 ):
-    """What members and leader tell each other, with what Faust has no field for; earlier versions pass it over."""
+    """Faust's metadata with fields of our own, which members of earlier versions ignore."""
 
     instance: str = ""
     since: float = 0.0
     network: str = ""
     accepted: bool = False
     refused: str = ""
-    """Told to a member: why it is given nothing."""
+    """Why the leader assigns nothing to the member; empty if it does not refuse it."""
 
 
-class _Capped:
-    """Metadata of a cluster in which no topic has more partitions than the deployment's topics were made with."""
+class _CappedCluster:
+    """Cluster metadata without the partitions that were added to topics later."""
 
     def __init__(self, cluster: Any, partitions: int) -> None:
         self._cluster = cluster
@@ -42,37 +42,39 @@ class _Capped:
         return getattr(self._cluster, name)
 
     def partitions_for_topic(self, topic: str) -> set[int] | None:
-        found = self._cluster.partitions_for_topic(topic)
-        return found and {p for p in found if p < self._partitions}
+        numbers = self._cluster.partitions_for_topic(topic)
+        return numbers and {p for p in numbers if p < self._partitions}
 
 
 class Assignor(PartitionAssignor):
-    """Speaks Faust's protocol, and leaves members that do not read the same topics, as in an upgrade, to Faust.
+    """Assigns partitions in Faust's protocol.
 
-    A topic that an operator has given more partitions is read whole: the owner of partition p reads p + `made_with`,
-    p + 2 * `made_with` and so on, too. No key belongs there, so that state and its owners stay as they are.
+    Faust's own placement is used while members consume different topics, as in an upgrade.
+
+    Partitions that an operator adds to a topic are consumed, too: the owner of partition p also gets
+    p + `topic_partitions`, p + 2 * `topic_partitions` and so on. No key belongs there, so state and owners stay.
     """
 
-    made_with: int | None = None
-    """How many partitions the deployment's topics were made with; `None` if all that there are count."""
+    topic_partitions: int | None = None
+    """Partitions that the topics were created with; `None` if all present partitions count."""
 
     def __init__(self, app: Any, replicas: int = 0) -> None:
         super().__init__(app, replicas)
         self.network = network_identity()
         self.refused: str | None = None
-        """Why the group gives this worker nothing; empty if it does not refuse it, `None` before it has said so."""
+        """Why the group assigns nothing to this worker; empty if it does not refuse it, `None` before it joined."""
         self._instance, self._since = uuid.uuid4().hex, time.time()
 
-    def found(self, topics: Iterable[str], partitions: Iterable[int]) -> None:
-        """Tells what a worker that starts has on its disk: to the others it is as if it had been their standby."""
+    def report_stores(self, topics: Iterable[str], partitions: Iterable[int]) -> None:
+        """Reports partitions with stores on disk as standbys: the leader prefers this worker for them."""
         self._assignment = ClientAssignment(actives={}, standbys={topic: sorted(partitions) for topic in topics})
 
     def owners(self) -> dict[int, URL]:
-        """By partition, the URL of the worker that owns it."""
+        """URL of the owner of each partition."""
         return {p: urls[0] for p, urls in _by_partition(self.external_topics_metadata()).items()}
 
     def standbys(self) -> dict[int, list[URL]]:
-        """By partition, the URLs of the workers that keep a copy."""
+        """URLs of the workers with a standby replica of each partition."""
         return _by_partition(self.tables_metadata())
 
     @property
@@ -99,57 +101,63 @@ class Assignor(PartitionAssignor):
         return cast("Metadata", Metadata.loads(metadata.user_data))
 
     def _perform_assignment(self, cluster: Any, member_metadata: Mapping[str, Any]) -> Any:
-        read = {frozenset(m.subscription) for m in member_metadata.values()}
-        topics = sorted(next(iter(read)))
+        subscriptions = {frozenset(m.subscription) for m in member_metadata.values()}
+        topics = sorted(next(iter(subscriptions)))
         counts = {topic: len(cluster.partitions_for_topic(topic) or ()) for topic in topics}
-        least = min(counts.values()) if self.made_with is None else self.made_with
-        if len(read) > 1 or min(counts.values()) < least:
-            return super()._perform_assignment(_Capped(cluster, least), member_metadata)
+        partitions = min(counts.values()) if self.topic_partitions is None else self.topic_partitions
+        if len(subscriptions) > 1 or min(counts.values()) < partitions:
+            return super()._perform_assignment(_CappedCluster(cluster, partitions), member_metadata)
         clients = {member: self._get_client_metadata(metadata) for member, metadata in member_metadata.items()}
         self._update_member_urls(clients)
-        refused = refused_members({member: _claim(client) for member, client in clients.items()})
+        refused = refused_members({member: _member_info(client) for member, client in clients.items()})
         before = {
-            member: _share(client.assignment, least) for member, client in clients.items() if member not in refused
+            member: _placement(client.assignment, partitions)
+            for member, client in clients.items()
+            if member not in refused
         }
-        shares = place(before, least, self.replicas)
-        given = shares | {member: MemberPlacement() for member in refused}
-        told = self._protocol_assignments(
+        placements = place(before, partitions, self.replicas)
+        with_refused = placements | {member: MemberPlacement() for member in refused}
+        assignments = self._protocol_assignments(
             {
                 member: ClientAssignment(
-                    actives={topic: [p for p in range(counts[topic]) if p % least in share.owned] for topic in topics},
-                    standbys={topic: sorted(share.standby) for topic in topics},
+                    actives={
+                        topic: [p for p in range(counts[topic]) if p % partitions in placement.owned]
+                        for topic in topics
+                    },
+                    standbys={topic: sorted(placement.standby) for topic in topics},
                 )
-                for member, share in given.items()
+                for member, placement in with_refused.items()
             },
-            {self._member_urls[member]: {topics[0]: sorted(share.standby)} for member, share in shares.items()},
-            {self._member_urls[member]: dict.fromkeys(topics, sorted(share.owned)) for member, share in shares.items()},
+            {self._member_urls[member]: {topics[0]: sorted(p.standby)} for member, p in placements.items()},
+            {self._member_urls[member]: dict.fromkeys(topics, sorted(p.owned)) for member, p in placements.items()},
             dict.fromkeys(topics, 0),
         )
         for member, reason in refused.items():
-            self._tell(told[member], reason)
-        return told
+            self._refuse(assignments[member], reason)
+        return assignments
 
-    def _tell(self, assignment: Any, reason: str) -> None:
-        """Puts the reason into what a member is told, for whom nothing else is there."""
+    def _refuse(self, assignment: Any, reason: str) -> None:
+        """Adds the reason to the empty assignment of a refused member."""
         metadata = cast("Metadata", Metadata.loads(self._decompress(assignment.user_data)))
         metadata.refused = reason
         assignment.user_data = self._compress(metadata.dumps())
 
 
-def _claim(client: Metadata) -> MemberInfo:
+def _member_info(client: Metadata) -> MemberInfo:
     return MemberInfo(client.url, client.instance, client.since, client.network, client.accepted)
 
 
-def _share(assignment: ClientAssignment, partitions: int) -> MemberPlacement:
+def _placement(assignment: ClientAssignment, partitions: int) -> MemberPlacement:
     return MemberPlacement(
         {p for numbers in assignment.actives.values() for p in numbers if p < partitions},
         {p for numbers in assignment.standbys.values() for p in numbers if p < partitions},
     )
 
 
-def _by_partition(told: Mapping[str, Mapping[str, Iterable[int]]]) -> dict[int, list[URL]]:
+def _by_partition(partitions: Mapping[str, Mapping[str, Iterable[int]]]) -> dict[int, list[URL]]:
+    """Base URLs by partition, from partition numbers by URL and topic."""
     result: dict[int, list[URL]] = {}
-    for url, topics in sorted(told.items()):
+    for url, topics in sorted(partitions.items()):
         for partition in {p for numbers in topics.values() for p in numbers}:
             result.setdefault(partition, []).append(URL(url))
     return result

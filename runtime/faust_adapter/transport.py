@@ -1,7 +1,7 @@
-"""Faust's transport with a consumer of our own: it takes everything that waits in one go, in the worker's own thread.
+"""Faust's transport with a consumer that polls batches, in the thread of the worker.
 
-Faust's driver runs its consumer in a thread of its own and makes two tasks a message. Here one go of the loop makes one
-fetch: what waits becomes one `Take`, which is put on the channel that the worker's agent reads.
+Faust's driver runs its consumer in a thread of its own and makes two tasks per message. Here all waiting records become
+one `PolledBatch` on the channel that the worker's agent reads.
 """
 
 import logging
@@ -17,34 +17,34 @@ from mode import Service
 from runtime.kafka.group_consumer import KafkaGroupConsumer
 from runtime.loop.engine import Engine
 
-log = logging.getLogger("runtime.consumer")  # mode writes of its services' coming and going under the module's name
+log = logging.getLogger("runtime.consumer")  # mode logs starts and stops of its services under the module's name
 
 
 class Consumer(Service, ConsumerRebalanceListener):
-    """The worker's consumer as a service of Faust: it feeds the agent, and hears of rebalances."""
+    """The worker's consumer as a Faust service: passes batches to the agent, rebalances to the engine."""
 
-    def __init__(self, app: Any, channel: Any, engine: Engine, member: KafkaGroupConsumer, **kwargs: Any) -> None:
+    def __init__(self, app: Any, channel: Any, engine: Engine, consumer: KafkaGroupConsumer, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._app = app
         self._channel = channel
         self._engine = engine
-        self._member = member
+        self._consumer = consumer
         self._unacked_messages: set[Any] = set()  # read by Faust's streams; batches are not acknowledged one by one
 
     async def on_task_error(self, error: BaseException) -> None:
-        """Called by Faust when the agent failed. There is nothing to do: the batch was not committed."""
+        """Called by Faust when the agent failed. Only logs, as the batch was not committed."""
         log.error("agent failed error=%r", error)
 
     async def on_start(self) -> None:
-        await self._member.start(self._app.assignor, self)
+        await self._consumer.start(self._app.assignor, self)
 
     async def on_stop(self) -> None:
         await self._engine.poller.stop()
-        await self._member.stop()
+        await self._consumer.stop()
 
     def assignment(self) -> set[Physical]:
         """Called by Faust: the partitions that the group assigned to this worker."""
-        return self._member.assignment()
+        return self._consumer.assignment()
 
     async def on_partitions_revoked(self, revoked: Collection[Physical]) -> None:
         async with self._or_crash():
@@ -52,19 +52,19 @@ class Consumer(Service, ConsumerRebalanceListener):
 
     async def on_partitions_assigned(self, assigned: Collection[Physical]) -> None:
         async with self._or_crash():
-            membership = self._member.membership()
-            partitions, standby = {tp.partition for tp in assigned}, self._app.assigned()
+            membership = self._consumer.membership()
+            partitions, standby = {tp.partition for tp in assigned}, self._app.update_members()
             log.info(
                 "assigned generation=%d partitions=%s standby=%s",
                 membership.generation,
                 sorted(partitions),
                 sorted(standby),
             )
-            await self._engine.assigned([self._member.partition(tp) for tp in assigned], membership, standby)
+            await self._engine.assigned([self._consumer.partition(tp) for tp in assigned], membership, standby)
 
     @asynccontextmanager
     async def _or_crash(self) -> AsyncIterator[None]:
-        """Crashes the worker on an error. aiokafka would log it, and the worker would never restore its partitions."""
+        """Crashes the worker on an error: aiokafka would only log it, and no partition would be restored."""
         try:
             yield
         except Exception as error:
@@ -72,7 +72,7 @@ class Consumer(Service, ConsumerRebalanceListener):
             await self.crash(error)
 
     async def _drain_messages(self, fetcher: Any) -> None:
-        """Called by Faust's fetcher service: polls a batch, passes it to the agent, waits until it is processed."""
+        """Called by Faust's fetcher: polls batches, and waits until the agent has processed each."""
         poller = self._engine.poller
         while not (self.should_stop or fetcher.should_stop):
             batch = await poller.next()
@@ -83,7 +83,7 @@ class Consumer(Service, ConsumerRebalanceListener):
 
 
 class Transport(base.Transport):
-    """Faust's transport, of which only the fetcher service is used as it is."""
+    """Faust's transport. Only its fetcher service is used unchanged."""
 
     driver_version = "faust-orders"
     default_port = 9092

@@ -102,7 +102,7 @@ class Watchdog:
         return Sample(
             elapsed,
             reachable,
-            engine.poller.turns,
+            engine.poller.polls,
             ownership.running,
             (ownership.epoch, tuple(engine.rebalance.progress.items())),
             engine.loop.failures + engine.rebalance.failures,

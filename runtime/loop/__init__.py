@@ -1,1 +1,1 @@
-"""The processing loop of a worker: exactly what the simulation runs."""
+"""The processing loop of a worker: poll, process, commit, apply. The simulation runs this code."""

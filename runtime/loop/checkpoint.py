@@ -23,14 +23,14 @@ _SCHEDULES = (TIMERS_CHANGELOG, EFFECTS_CHANGELOG)
 """Changelogs of timers and side effects."""
 
 
-# aiokafka calls them not retriable, but they only mean that the broker was not reached, or failed for a moment.
+# Not retriable for aiokafka, though they only mean that the broker was not reached, or failed for a moment.
 _PASSING = (KafkaTimeoutError, ProducerClosed, UnknownError)
 
 
 def lasting(error: BaseException | None) -> bool:
-    """Whether a commit may fail like this however often it is tried: the broker rejects the records or the sender.
+    """Whether every retry of a commit may fail like this: the broker rejects its records or the sender.
 
-    A single such error proves nothing: most of them do not occur again with a new producer.
+    A single such error proves nothing: most of them do not recur with a new producer.
     """
     return isinstance(error, KafkaError) and not error.retriable and not isinstance(error, _PASSING)
 
@@ -60,7 +60,10 @@ class Checkpoint(Protocol):
 
 
 class Producer(Protocol):
-    """The producer of a checkpoint. All methods but `end` raise `KafkaError`; then it is ended and replaced."""
+    """The producer of a checkpoint.
+
+    All methods but `end` raise `KafkaError`. The checkpoint then ends the producer and replaces it.
+    """
 
     async def start(self) -> None:
         """Starts. Leaves nothing behind if it fails."""
@@ -84,7 +87,7 @@ class TransactionalProducer(Producer, Protocol):
 
 
 class ExactlyOnce:
-    """Commits a batch as one transaction: changelogs, output records and offsets become visible together or never.
+    """Commits changelogs, output records and offsets of a batch in one transaction.
 
     Several producers take turns, so that no batch waits for the markers of the transaction before it. Their
     transactional ids belong to the worker: when it restarts, the broker aborts its open transactions at once.
@@ -144,9 +147,10 @@ class ExactlyOnce:
         return producer
 
     async def _abandon(self, turn: int) -> None:
-        """Replaces the producer of a transaction in doubt, so that the broker aborts it unless its commit was decided.
+        """Replaces the producer of a transaction in doubt.
 
-        An open transaction holds back the readers of its partitions.
+        The start of the new producer makes the broker abort the transaction unless its commit is already decided. An
+        open transaction holds back the readers of its partitions.
         """
         producer = self._producers.pop(turn, None)
         if producer is None:
@@ -165,7 +169,7 @@ class AtLeastOnce:
     1. new timers and side effects: a reprocessed batch finds the state and would not schedule them again
     2. state
     3. output records
-    4. used and cancelled timers and side effects: before, a crash would lose what they were to cause
+    4. removal of used and cancelled timers and side effects: a crash before 3 would lose their output
     5. offsets, for which only the next batch waits: after a crash the batch is reprocessed
 
     For brokers without transactions, or for a few milliseconds less per batch. A worker that was paused past its
@@ -222,7 +226,7 @@ class AtLeastOnce:
         return ends
 
     async def _send(self, writes: Sequence[Write]) -> LastOffsets:
-        """Sends, unless this worker was paused past its session. No broker fences it, so it checks itself."""
+        """Sends the writes. Raises `MemberFenced` after a pause past the session: the broker does not fence."""
         producer = await self._usable_producer()
         if not self._is_member():
             raise MemberFenced("the group has not confirmed for a session that this worker is its member")

@@ -23,16 +23,16 @@ class Loop:
     """Processes, commits and applies polled batches, one at a time.
 
     Arguments:
-        partitions: what the worker owns, and all that follows its rows.
+        partitions: the owned partitions, with the observers of their rows.
         checkpoint: makes batches durable.
         clock: the time, UTC.
-        abandoned: called with `CommitFenced` or `CommitInDoubt` when a batch was abandoned. It must see to it that the
-            partitions are restored.
+        abandoned: called with the error when a batch was abandoned. It must have the partitions restored.
         metrics: counts batches.
         limits: how large a message each topic accepts.
     """
 
-    TIMERS_A_BATCH = 1000
+    MAX_TIMERS = 1000
+    """Timers of one batch. Bounds the size of its transaction; the others fire in the next batch."""
 
     def __init__(
         self,
@@ -79,19 +79,19 @@ class Loop:
                 self._abandon(error, len(polled.records), epoch)
                 return False
             if epoch == self._ownership.epoch and self._overtaken(rows, ends):
-                why = "its changelogs hold more than its stores, or were made anew"
+                why = "its changelogs and stores differ: another worker wrote to them, or they were created anew"
                 self._abandon(CommitInDoubt(why), len(polled.records), epoch)
                 return False
             self.failures = 0
             committed = perf_counter()
             failpoints.reach("commit.done")
-            if epoch == self._ownership.epoch:  # else the next owner restores the rows from the changelog
+            if epoch == self._ownership.epoch:  # otherwise the next owner restores the rows from the changelog
                 self._apply(batch, rows, ends)
             self._metrics.batch(batch, len(polled.records), processed - start, committed - processed)
             return True
 
     def _abandon(self, error: CommitFenced | CommitInDoubt, records: int, epoch: int) -> None:
-        """Stops processing until partitions are restored: later offsets would skip the records of this batch."""
+        """Loses the partitions, so that no later batch commits offsets past these records before a restore."""
         kind = "in_doubt" if isinstance(error, CommitInDoubt) else "fenced"
         log.warning("batch abandoned kind=%s reason=%s records=%d", kind, error, records)
         self._metrics.dropped(kind)
@@ -107,14 +107,15 @@ class Loop:
 
     def _process(self, polled: PolledBatch) -> BatchOverlay:
         now = self._clock()
-        due = self.partitions.timers.due(now, self.TIMERS_A_BATCH)
+        due = self.partitions.timers.due(now, self.MAX_TIMERS)
         return self._processor.process(polled, due, now, self._ownership.fuses)
 
     def _overtaken(self, rows: Rows, ends: LastOffsets) -> bool:
-        """Whether a changelog has rows of another writer before or among this batch's, or lacks rows of the store.
+        """Whether a changelog has rows of another writer before or among the batch's, or lacks rows.
 
-        Applied all the same, the batch would make the store skip the other rows for good, or hide that rows are gone
-        (the changelog was deleted and created anew). A fenced checkpoint has markers among its rows, but no others.
+        The store of such a changelog has to be restored: applying the batch would skip the rows of the other writer,
+        or hide that the changelog was deleted and created anew. With a fenced checkpoint there is no other writer, but
+        transaction markers take up offsets.
         """
         for (table, partition), changed in rows.items():
             offset = self._ownership.store(table, partition).offset

@@ -45,9 +45,9 @@ class ProcessorContext:
         self.events: list[str] = []
 
     def get(self, table: Table[M], key: str) -> M | None:
-        own = (table.name, key)
-        if own in self.writes:
-            return cast("M | None", self.writes[own])
+        row = (table.name, key)
+        if row in self.writes:
+            return cast("M | None", self.writes[row])
         return self._batch.read(table, self._partition, key)
 
     def put(self, table: Table[M], key: str, value: M) -> None:
@@ -72,15 +72,15 @@ class ProcessorContext:
         if effect not in self._service.side_effects:
             raise ValueError(f"service {self._service.name!r} must list {effect.name!r} among its side_effects")
         raw, known = payload.to_json(), self.get(self._service.pending, key)
-        if known is None or (known.effect, known.payload) != (effect.name, raw):  # else it is enqueued already
+        if known is None or (known.effect, known.payload) != (effect.name, raw):  # otherwise it is enqueued already
             pending = PendingSideEffect(effect=effect.name, payload=raw, since=self.now)
             self.writes[self._service.pending.name, key] = pending
 
     def dead_letter(self, key: str, pending: PendingSideEffect, reason: str) -> None:
         """Dead-letters a side effect that was rejected for good."""
-        refused = RejectedSideEffect(key=key, effect=pending.effect, payload=pending.payload)
+        rejected = RejectedSideEffect(key=key, effect=pending.effect, payload=pending.payload)
         topic, milliseconds = self._service.redrive_topic.name, int(self.now.timestamp() * 1000)
-        record = Record(topic, self._partition, NOWHERE, milliseconds, key.encode(), refused.to_json())
+        record = Record(topic, self._partition, NOWHERE, milliseconds, key.encode(), rejected.to_json())
         self.dead_lettered.append(dead_letters.dead_letter(record, self._service.name, reason, self.now))
 
     def keep(self) -> None:
@@ -111,21 +111,21 @@ class BatchOverlay:
     """By partition: key buckets of output records to consumed topics that are not fused."""
     events: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Counted events by service and name."""
-    _seen: dict[TablePartition, dict[str, Message | None]] = field(default_factory=dict)
+    _cache: dict[TablePartition, dict[str, Message | None]] = field(default_factory=dict)
 
     def read(self, table: Table[M], partition: int, key: str) -> M | None:
         """The row as of this batch: changed by it, or from the store."""
         changed = self.changes.get((table.name, partition))
         if changed is not None and key in changed:
             return cast("M | None", changed[key])
-        seen = self._seen.setdefault((table.name, partition), {})
-        if key not in seen:
+        cache = self._cache.setdefault((table.name, partition), {})
+        if key not in cache:
             raw = self.store(table.name, partition).get(key.encode())
-            seen[key] = None if raw is None else table.model.from_json(raw)
-        return cast("M | None", seen[key])
+            cache[key] = None if raw is None else table.model.from_json(raw)
+        return cast("M | None", cache[key])
 
     def rows(self) -> dict[TablePartition, dict[bytes, bytes | None]]:
-        """Changed rows by table and partition, serialized, without rows created and deleted in the same batch."""
+        """Serialized changes by table and partition, without rows created and deleted in the same batch."""
         result: dict[TablePartition, dict[bytes, bytes | None]] = {}
         for (table, partition), changed in self.changes.items():
             store = self.store(table, partition)

@@ -8,14 +8,14 @@ from runtime.model.records import Membership, TopicPartition
 from runtime.state.stores import Store
 
 NOBODY = Membership(-1, "")
-
+"""The membership before the first assignment."""
 
 BUCKETS = 1024
-"""Number of key buckets. It bounds the memory for messages in flight, per partition."""
+"""Key buckets of a partition. Bounds the memory for offsets of messages in flight."""
 
 
 def bucket_of(key: str) -> int:
-    """The bucket of a key. Messages of one bucket keep their order, whatever their keys."""
+    """The bucket of a key. All messages of a bucket keep their order."""
     return zlib.crc32(key.encode()) % BUCKETS
 
 
@@ -46,7 +46,7 @@ class Ownership:
         self._numbers = frozenset()
         self._stores = {}
 
-    def take(
+    def acquire(
         self,
         membership: Membership,
         positions: Mapping[TopicPartition, int],
@@ -93,10 +93,15 @@ class Ownership:
         return bucket not in self._in_flight.get(tp, ())
 
     def sent(self, buckets: Mapping[TopicPartition, Iterable[int]], ends: Mapping[TopicPartition, int]) -> None:
-        """Records which buckets a committed batch sent through Kafka to owned partitions, and up to which offsets."""
-        for tp, some in buckets.items():
+        """Remembers the buckets that a committed batch sent through Kafka to owned partitions.
+
+        Arguments:
+            buckets: key buckets of the sent records, by partition.
+            ends: last written offset of each partition.
+        """
+        for tp, sent in buckets.items():
             if tp in self.partitions and tp in ends:
-                self._in_flight.setdefault(tp, {}).update(dict.fromkeys(some, ends[tp] + 1))
+                self._in_flight.setdefault(tp, {}).update(dict.fromkeys(sent, ends[tp] + 1))
 
     def settled(self, partition: int) -> bool:
         """Whether the partition is owned and the backlog found at its restore is processed."""
@@ -108,12 +113,12 @@ class Ownership:
         return {tp.partition for tp in self._backlog}
 
     def advance(self, positions: Mapping[TopicPartition, int]) -> set[int]:
-        """Moves to the positions of a committed batch. Returns the partitions whose backlog is processed by it."""
+        """Moves to the positions of a committed batch. Returns the partitions whose backlog it ends."""
         self.positions.update(positions)
         for tp in self._in_flight.keys() & positions.keys():
-            left = {bucket: behind for bucket, behind in self._in_flight[tp].items() if behind > positions[tp]}
-            if left:
-                self._in_flight[tp] = left
+            unread = {bucket: end for bucket, end in self._in_flight[tp].items() if end > positions[tp]}
+            if unread:
+                self._in_flight[tp] = unread
             else:
                 del self._in_flight[tp]
         if not self._backlog:

@@ -1,4 +1,4 @@
-"""The partitions of a worker, and all that follows their rows."""
+"""The partitions of a worker, with the timers, side effects and watches that observe their rows."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -19,15 +19,15 @@ Rows = Mapping[TablePartition, Mapping[bytes, bytes | None]]
 
 @dataclass(frozen=True, slots=True)
 class Partitions:
-    """What the loop and rebalances change together: ownership, stores, and who follows the rows of stores.
+    """Ownership, stores and the observers of their rows, which the loop and rebalances change together.
 
     Arguments:
         topology: the services of the worker.
-        count: partitions of every topic. State lives in these alone, even where a topic was given more later.
-        ownership: the topic-partitions that are owned, with their positions and stores.
+        count: partitions of every topic. A topic that got more partitions later has no state in those.
+        ownership: the owned topic-partitions, with their positions and stores.
         stores: opens the stores.
-        timers: when which timer is due.
-        side_effects: what is done outside Kafka after the commit.
+        timers: the timer queue.
+        side_effects: runs side effects after the commit.
         watches: requests that wait for rows to change.
     """
 
@@ -44,7 +44,7 @@ class Partitions:
         return TopicPartition(self.topology.tables[table].changelog, partition)
 
     def numbers(self, assigned: Collection[TopicPartition]) -> set[int]:
-        """The partition numbers that have state: not those beyond `count`, where no key belongs."""
+        """The partition numbers that have state: those below `count`, as no key belongs to the others."""
         return {tp.partition for tp in assigned if tp.partition < self.count}
 
     def own(
@@ -54,8 +54,8 @@ class Partitions:
         backlog: Offsets,
         stores: Mapping[TablePartition, Store],
     ) -> None:
-        """Owns restored partitions, with their timers and side effects; those with a backlog wait for its end."""
-        self.ownership.take(membership, positions, backlog, stores)
+        """Owns restored partitions. Their timers and side effects are on hold while there is a backlog."""
+        self.ownership.acquire(membership, positions, backlog, stores)
         self.timers.clear()
         self.timers.hold(self.ownership.behind)
         self.side_effects.hold(self.ownership.behind)
@@ -64,11 +64,13 @@ class Partitions:
             self.side_effects.load(table, partition, store)
 
     def apply(self, rows: Rows, ends: LastOffsets) -> None:
-        """Applies the rows of a committed batch. RocksDB is never ahead of the changelog, nor behind what clients see.
+        """Applies the rows of a committed batch to stores, timers and side effects.
+
+        RocksDB is never ahead of the changelog, and never behind an acknowledged answer.
 
         Arguments:
             rows: changed rows.
-            ends: offset of the last record of the batch in each changelog partition.
+            ends: last written offset of each changelog partition.
         """
         for (table, partition), changed in rows.items():
             self.ownership.store(table, partition).apply(changed, ends[self.changelog(table, partition)])
@@ -77,7 +79,7 @@ class Partitions:
             failpoints.reach("apply.store")
 
     def release(self, caught_up: Collection[int]) -> None:
-        """Lets timers and side effects of partitions start whose backlog is processed."""
+        """Starts timers and side effects of partitions whose backlog is processed."""
         self.timers.release(caught_up)
         self.side_effects.release(caught_up)
 

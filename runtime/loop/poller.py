@@ -1,4 +1,4 @@
-"""Polls batches: all records and commands that wait, of all topics and partitions, at once."""
+"""The poller: one batch of all waiting records and commands, of all topics and partitions."""
 
 import asyncio
 import itertools
@@ -42,25 +42,25 @@ class FetchedMessage(Protocol):
 
 
 class GroupConsumer(Protocol):
-    """The consumer, a member of its group. It reads committed records only."""
+    """The consumer, as a member of its group. It reads committed records only."""
 
     async def fetch(self, timeout_s: float) -> Mapping[TopicPartition, Sequence[FetchedMessage]]:
-        """The records that wait, or the first that arrive within `timeout_s`.
+        """Returns the records that wait, or the first that arrive within `timeout_s`.
 
         Raises `PositionOutOfRange`, and errors that end the consumer.
         """
 
     def positions(self) -> Offsets:
-        """The next offset to read of each partition; past control records."""
+        """Returns the next offset to read of each partition, past control records."""
 
     def seek(self, positions: Offsets) -> None:
-        """Reads these partitions from these offsets."""
+        """Resumes fetching, from these positions."""
 
     def pause(self) -> None:
-        """Reads no partition until `seek`."""
+        """Pauses all partitions until `seek`."""
 
     def silence(self) -> float:
-        """Seconds since the broker answered a fetch. Raises `RuntimeError` when fetching has ended."""
+        """Seconds since the broker last answered a fetch. Raises `RuntimeError` when fetching has ended."""
 
     def rejoin(self) -> None:
         """Rejoins the group."""
@@ -75,20 +75,25 @@ class Poller:
     Arguments:
         consumer: the group consumer.
         commands: commands from HTTP handlers.
-        partitions: what the worker owns. Records that its group has processed already (`consumed-by`) are skipped.
-        session_timeout_s: seconds of silence of the broker after which another worker may own these partitions.
+        partitions: the owned partitions. Records that its group has processed already (`consumed-by`) are skipped.
+        session_timeout_s: seconds without an answer of the broker after which another worker may own the partitions.
         clock: the time, UTC.
-        out_of_range: called after ownership was given up because the broker was silent for a session, or no longer
-            has the next record. It must see to it that the partitions are restored.
-        losses: the records that the restore found to be gone.
+        restore: called once ownership is lost because the broker did not answer for a session, or no longer has the
+            next record. It must restore the partitions.
+        losses: ranges of lost records that the restore found.
     """
 
-    COMMANDS_A_BATCH = 2000
+    MAX_COMMANDS = 2000
+    """Commands of one batch. Bounds the size of its transaction."""
+
     IDLE_S = 1.0
-    BREATH_S = 0.02
-    SETTLE_S = 1.0
-    """Seconds, the longest time until positions that moved without a record (transaction markers, records that were
-    processed already) are committed."""
+    """Seconds, the longest wait for records before `next` returns `None`."""
+
+    YIELD_S = 0.02
+    """Seconds of pause while nothing is owned: a fetch of buffered records does not yield to the event loop."""
+
+    POSITIONS_S = 1.0
+    """Seconds until positions are committed that moved without a record (transaction markers, skipped records)."""
 
     def __init__(
         self,
@@ -98,77 +103,80 @@ class Poller:
         *,
         session_timeout_s: float,
         clock: Callable[[], datetime],
-        out_of_range: Callable[[], None],
+        restore: Callable[[], None],
         losses: LossReporter | None = None,
     ) -> None:
         self._consumer = consumer
         self._commands = commands
-        self._own = (CONSUMED_BY, partitions.topology.group.encode())
+        self._consumed_by = (CONSUMED_BY, partitions.topology.group.encode())
         self._ownership = partitions.ownership
         self._timers = partitions.timers
         self._session_timeout_s = session_timeout_s
         self._clock = clock
-        self._out_of_range = out_of_range
+        self._restore = restore
         self._losses = LossReporter() if losses is None else losses
         self._reading = asyncio.Event()
-        self.turns = 0
-        """Calls of `next`: does not grow while a batch is processed."""
-        self._settled = self._heard = elapsed_s()
+        self.polls = 0
+        """Calls of `next`. Does not grow while a batch is processed."""
+        self._last_batch = self._last_answer = elapsed_s()
         self._fetching: asyncio.Task[Mapping[TopicPartition, Sequence[FetchedMessage]]] | None = None
 
     def hold(self) -> None:
-        """Stops reading all partitions."""
+        """Stops polling all partitions, and refuses the waiting commands."""
         self._reading.clear()
         self._commands.refuse()
-        self._heard = elapsed_s()
+        self._last_answer = elapsed_s()
         self._consumer.pause()
 
     def read_from(self, positions: Offsets) -> None:
-        """Reads these partitions from these offsets."""
+        """Resumes polling, from these positions."""
         if self._fetching is not None and self._fetching.done():
             self._fetching = None  # fetched from the old positions
         self._consumer.seek(positions)
-        self._heard = elapsed_s()
+        self._last_answer = elapsed_s()
         self._reading.set()
 
     async def next(self) -> PolledBatch | None:
-        """The next batch; `None` if there is none within `IDLE_S`, then call again."""
-        self.turns += 1
+        """Returns the next batch, or `None` if there is none within `IDLE_S`."""
+        self.polls += 1
         try:
             return await self._poll() if await self._may_read() else None
         except PositionOutOfRange as error:
-            # The restore asks the broker which records there are, and which are gone.
+            # The restore finds out which records are lost.
             if self._ownership.running:
                 log.warning("position out of range, restoring partition=%s", error)
                 self._ownership.lose()
-                self._out_of_range()
+                self._restore()
             return None
 
     def processed(self) -> None:
-        """A batch is processed. The time it took does not count as silence of the broker."""
-        self._heard = elapsed_s()
+        """Restarts the measurement of silence: no fetch is sent while a batch is processed."""
+        self._last_answer = elapsed_s()
 
     async def _may_read(self) -> bool:
-        """Waits up to `IDLE_S` until reading is allowed; else polls once: aiokafka reports fatal group errors there."""
+        """Waits up to `IDLE_S` until polling is allowed. Fetches once if it is not.
+
+        aiokafka reports fatal group errors only to a fetch.
+        """
         if not self._reading.is_set():
             try:
                 async with asyncio.timeout(self.IDLE_S):
                     await self._reading.wait()
             except TimeoutError:
                 if not self._reading.is_set():
-                    await self._fetch(0)  # its records are dropped: nothing is owned
+                    await self._fetch(0)  # the records are dropped, as no partition is owned
         return self._reading.is_set()
 
     async def _poll(self) -> PolledBatch | None:
-        """Everything that waits, or that arrives before a timer is due. Ranges of lost records come first."""
+        """Returns all that waits, or that arrives before a timer is due. Ranges of lost records come first."""
         if self._ownership.running and (lost := self._losses.take(self._ownership.partitions)):
             return self._batch_of_losses(lost)
         fetched = await self._fetch(self._time_to_timer_s())
         ownership = self._ownership
-        # Ownership may have changed during the fetch. From here on nothing is awaited.
+        # Ownership may have changed during the fetch, but not after it: nothing below is awaited.
         # Records fetched while nothing is owned are dropped: the restore seeks to the committed offsets.
         if not ownership.running:
-            await asyncio.sleep(self.BREATH_S)  # a fetch with buffered records does not yield
+            await asyncio.sleep(self.YIELD_S)
             return None
         self._detect_silence()
         if not ownership.running:
@@ -179,21 +187,21 @@ class Poller:
             for tp, position in self._consumer.positions().items()
             if tp in ownership.partitions and position != ownership.positions[tp]
         }
-        for tp in sorted(self._losses.begun & ownership.partitions):
+        for tp in sorted(self._losses.uncommitted & ownership.partitions):
             positions.setdefault(tp, ownership.positions[tp])
-        settled = not positions or elapsed_s() - self._settled < self.SETTLE_S
-        commands = self._commands.take(self.COMMANDS_A_BATCH)
-        if not records and not commands and not self._due() and settled:
+        commit_positions = bool(positions) and elapsed_s() - self._last_batch >= self.POSITIONS_S
+        commands = self._commands.take(self.MAX_COMMANDS)
+        if not records and not commands and not self._timer_is_due() and not commit_positions:
             return None
-        self._settled = elapsed_s()
-        self._losses.begun.clear()
+        self._last_batch = elapsed_s()
+        self._losses.uncommitted.clear()
         if not positions:
-            # Timers or commands alone: the batch commits a current offset, so that a zombie is fenced.
+            # A batch of timers or commands alone commits a current offset, so that a zombie is fenced.
             positions = dict(itertools.islice(ownership.positions.items(), 1))
         return PolledBatch(records, positions, ownership.membership, commands, ownership.epoch)
 
     def _batch_of_losses(self, lost: Sequence[Loss]) -> PolledBatch:
-        """A record for each range of lost records, to be dead-lettered. Positions are past the ranges already."""
+        """Returns a record to be dead-lettered for each range. Positions are past the ranges already."""
         ownership = self._ownership
         tps = [TopicPartition(loss.topic, loss.partition) for loss in lost]
         return PolledBatch(
@@ -204,10 +212,10 @@ class Poller:
         )
 
     async def _fetch(self, timeout_s: float) -> Mapping[TopicPartition, Sequence[FetchedMessage]]:
-        """The records that the consumer fetches within `timeout_s`; none as soon as a command arrives.
+        """Returns the records fetched within `timeout_s`; none as soon as a command arrives.
 
-        The fetch continues while commands are processed; its records are returned by a later call. Raises the errors
-        of the consumer.
+        The fetch continues while commands are processed, and a later call returns its records. Raises the errors of
+        the consumer.
         """
         if self._fetching is None:
             self._fetching = asyncio.create_task(self._consumer.fetch(self.IDLE_S), name="fetch")
@@ -234,21 +242,21 @@ class Poller:
     def _records(self, tp: TopicPartition, messages: Iterable[FetchedMessage]) -> Iterator[Record]:
         """The records of one partition, without those that this group has processed already."""
         for m in messages:
-            if not (m.headers and self._own in m.headers):
+            if not (m.headers and self._consumed_by in m.headers):
                 yield Record(tp.topic, tp.partition, m.offset, m.timestamp, m.key, m.value, m.headers, m.unreadable)
 
     def _detect_silence(self) -> None:
-        """Gives ownership up when the broker was silent for a session: another worker may own the partitions by now.
+        """Loses ownership after a session without an answer of the broker.
 
-        A broker without records answers several times a second.
+        Another worker may own the partitions by then. A broker without records answers several times a second.
         """
-        self._heard = max(self._heard, elapsed_s() - self._consumer.silence())
-        if self._ownership.partitions and elapsed_s() - self._heard > self._session_timeout_s:
-            log.warning("broker silent seconds=%.0f", elapsed_s() - self._heard)
+        self._last_answer = max(self._last_answer, elapsed_s() - self._consumer.silence())
+        if self._ownership.partitions and elapsed_s() - self._last_answer > self._session_timeout_s:
+            log.warning("broker silent, restoring seconds=%.0f", elapsed_s() - self._last_answer)
             self._ownership.lose()
-            self._out_of_range()
+            self._restore()
 
-    def _due(self) -> bool:
+    def _timer_is_due(self) -> bool:
         at = self._timers.next()
         return at is not None and at <= self._clock()
 

@@ -35,12 +35,13 @@ from schemas.wire import Message
 log = logging.getLogger(__name__)
 
 Fuses = Callable[[TopicPartition, int], bool]
+"""Whether a message to this partition, under a key of this bucket, may be fused into the batch."""
 
 MAX_DEPTH = 32
 """Fused messages in a row within a batch. The next one goes through Kafka, so that no cascade delays a commit."""
 
 TIMER_RETRY = timedelta(minutes=1)
-"""Delay after which a timer is retried whose processor failed."""
+"""Delay before a timer fires again whose processor failed: a bug is not retried in every batch."""
 
 
 class WorkItem(NamedTuple):
@@ -56,7 +57,7 @@ class WorkItem(NamedTuple):
 
 
 class BatchProcessor:
-    """Processes polled records into a batch. Reads local state and writes nothing.
+    """Processes a polled batch into an overlay. Reads local state and writes nothing.
 
     Arguments:
         topology: the services of the worker.
@@ -74,7 +75,7 @@ class BatchProcessor:
         self._limits = SizeLimits() if limits is None else limits
         self._consumed_by: tuple[Header, ...] = ((CONSUMED_BY, topology.group.encode()),)
         self._reported: set[str] = set()
-        """Topics whose misplaced records were logged: once each, as a foreign producer may write many."""
+        """Topics with a logged misplaced record: one log line each, as a foreign producer may write many."""
 
     def process(
         self,
@@ -89,8 +90,7 @@ class BatchProcessor:
             polled: the records, the new positions, and the commands.
             due: timers that are due.
             now: when the batch was polled, UTC.
-            fuses: whether a message to this partition under a key of this bucket may be processed in this batch,
-                without a broker round trip.
+            fuses: whether a message may be processed in this batch, without a broker round trip.
         """
         batch = BatchOverlay(self.topology, self.partitions, now, self.store, offsets=polled.positions)
         for timer in due:
@@ -133,7 +133,7 @@ class BatchProcessor:
 
     @staticmethod
     def _message(record: Record, topic: Topic[Any], value: bytes) -> Message:
-        """The message, under its own key. Raises `ValueError` with the cause and the remedy."""
+        """Decodes the message and checks its key. Raises `ValueError` with cause and remedy."""
         try:
             message: Message = topic.model.from_json(value)
         except ValueError as error:
@@ -145,23 +145,23 @@ class BatchProcessor:
         return message
 
     def _tombstone(self, record: Record, topic: Topic[Any]) -> tuple[str, tuple[tuple[Service, OnKey], ...]]:
-        """The key, and who takes it. Raises `ValueError` if nobody does, or if there is no readable key."""
-        takers = self.topology.tombstones.get(record.topic)
-        if not takers:
+        """Returns the key and its processors. Raises `ValueError` if there are none, or no readable key."""
+        processors = self.topology.tombstones.get(record.topic)
+        if not processors:
             raise ValueError(
                 f"the message has no value (a tombstone); {topic.name} takes none: write the JSON as value"
             )
         if record.key is None:
-            raise ValueError("the message has no value (a tombstone), and no key that would say what it deletes")
+            raise ValueError("the message has neither a value (a tombstone) nor a key that names the deleted row")
         try:
-            return record.key.decode(), takers
+            return record.key.decode(), processors
         except UnicodeDecodeError:
             raise ValueError(
-                "the message has no value (a tombstone); its key is no UTF-8 text: nothing has it"
+                "the message has no value (a tombstone); its key is not UTF-8: no row has this key"
             ) from None
 
     def _run(self, batch: BatchOverlay, work: list[WorkItem], fuses: Fuses) -> None:
-        """Decides the messages in `work`, and those that follow and stay here, in the order they were sent."""
+        """Processes the messages in `work` and the messages fused from them, in the order they were sent."""
         for item in work:  # grows during the iteration
             batch.processed += 1
             for service, processor in item.processors:
@@ -170,14 +170,14 @@ class BatchProcessor:
                 if error is None:
                     self._send(batch, ctx.sent, work, item.depth + 1, fuses, item.time)
                 else:
-                    self._reject(batch, item.record or self._written(item), service.name, error)
+                    self._reject(batch, item.record or self._as_record(item), service.name, error)
 
     def _run_command(self, batch: BatchOverlay, command: Command[Any], fuses: Fuses) -> None:
         batch.processed += 1
         ctx = ProcessorContext(batch, command.service, command.partition, batch.now)
         try:
             command.returned = command.decide(ctx)
-            self._fit(ctx)
+            self._check_sizes(ctx)
         except Exception as error:  # raised to the caller; the changes are dropped
             command.returned = error
             return
@@ -221,37 +221,37 @@ class BatchProcessor:
             fused = False
             if processors:
                 tp, bucket = TopicPartition(topic.name, partition), bucket_of(key)
-                ahead = batch.through_kafka.get(tp, ())
-                fused = depth < MAX_DEPTH and bucket not in ahead and fuses(tp, bucket)
+                sent_before = batch.through_kafka.get(tp, ())
+                fused = depth < MAX_DEPTH and bucket not in sent_before and fuses(tp, bucket)
                 if fused:
                     batch.fused += 1
-                    made = time if topic.internal else batch.now
-                    work.append(WorkItem(topic.name, partition, made, value, processors, depth, None))
+                    event_time = time if topic.internal else batch.now
+                    work.append(WorkItem(topic.name, partition, event_time, value, processors, depth, None))
                 else:
                     batch.through_kafka.setdefault(tp, set()).add(bucket)
             if not (fused and topic.internal):
-                marked = self._consumed_by if fused else _headers(topic, time)
-                batch.outputs.append(Write(topic.name, partition, key.encode(), value.to_json(), marked))
+                headers = self._consumed_by if fused else _headers(topic, time)
+                batch.outputs.append(Write(topic.name, partition, key.encode(), value.to_json(), headers))
 
     def _reject(self, batch: BatchOverlay, record: Record, services: str, error: str) -> None:
         batch.dead_letters += 1
-        most = self._limits.most(record.topic + DEAD_LETTERS)
-        letter = dead_letter(record, services, error, batch.now, most)
-        # A topic may have more partitions by now than its topic of dead letters.
+        max_bytes = self._limits.most(record.topic + DEAD_LETTERS)
+        letter = dead_letter(record, services, error, batch.now, max_bytes)
+        # A topic may have been given more partitions than its dead-letter topic has.
         batch.outputs.append(letter._replace(partition=letter.partition % self.partitions))
 
     def _attempt(self, ctx: ProcessorContext, service: Service, what: str, call: Callable[[], None]) -> str | None:
-        """Runs a processor and keeps its changes. Returns an error text if it failed: one bad message stops nothing."""
+        """Runs a processor and keeps its changes. Returns the error if it failed, so that others continue."""
         try:
             call()
-            self._fit(ctx)
+            self._check_sizes(ctx)
         except Exception as error:
             log.exception("processor failed service=%s input=%s", service.name, what)
             return f"{type(error).__name__}: {error}"
         ctx.keep()
         return None
 
-    def _fit(self, ctx: ProcessorContext) -> None:
+    def _check_sizes(self, ctx: ProcessorContext) -> None:
         """Raises `MessageTooLarge` if an output record or row is known to exceed what its topic accepts."""
         if not self._limits:
             return
@@ -262,7 +262,7 @@ class BatchProcessor:
             if row is not None:
                 self._limits.check(self.topology.tables[table].changelog, len(key.encode()) + len(row.to_json()))
 
-    def _written(self, item: WorkItem) -> Record:
+    def _as_record(self, item: WorkItem) -> Record:
         """A fused message as it would have been polled, had it gone through Kafka."""
         topic = self.topology.consumed[item.topic]
         key, value = topic.key(item.subject).encode(), item.subject.to_json()
@@ -270,27 +270,24 @@ class BatchProcessor:
         return Record(item.topic, item.partition, NOWHERE, milliseconds, key, value, _headers(topic, item.time))
 
 
-def _headers(topic: Topic[Any], made: datetime) -> tuple[Header, ...]:
+def _headers(topic: Topic[Any], event_time: datetime) -> tuple[Header, ...]:
     """The headers of a message that goes through Kafka."""
-    return ((MADE_AT, b"%d" % round(made.timestamp() * 1000)),) if topic.internal else ()
+    return ((MADE_AT, b"%d" % round(event_time.timestamp() * 1000)),) if topic.internal else ()
 
 
 def _time(record: Record, topic: Topic[Any], now: datetime) -> datetime:
-    """The event time of a record; `now` if it has none. Raises `ValueError` if it is no time."""
-    told, ms = "timestamp", record.timestamp_ms
-    made = next((value or b"" for name, value in record.headers if name == MADE_AT), None) if topic.internal else None
-    if made is not None:
-        told = f"header {MADE_AT}"
-        if not re.fullmatch(rb"-?[0-9]{1,18}", made):
-            raise ValueError(f"its {told} is {_shown(made)}, which is no time: write milliseconds since 1970")
-        ms = int(made)
+    """The event time of a record; `now` if it has none. Raises `ValueError` if it is invalid."""
+    field, ms = "timestamp", record.timestamp_ms
+    raw = next((value or b"" for name, value in record.headers if name == MADE_AT), None) if topic.internal else None
+    if raw is not None:
+        field = f"header {MADE_AT}"
+        if not re.fullmatch(rb"-?[0-9]{1,18}", raw):
+            shown = raw[:40].decode(errors="backslashreplace")
+            raise ValueError(f"its {field} is {shown!r}, which is no time: write milliseconds since 1970")
+        ms = int(raw)
     if ms == NO_TIMESTAMP:
         return now
     try:
         return datetime.fromtimestamp(ms / 1000, UTC)
     except (ValueError, OverflowError, OSError):
-        raise ValueError(f"its {told} is {ms}, which is no time: write milliseconds since 1970") from None
-
-
-def _shown(raw: bytes) -> str:
-    return repr(raw[:40].decode(errors="backslashreplace"))
+        raise ValueError(f"its {field} is {ms}, which is no time: write milliseconds since 1970") from None

@@ -1,6 +1,6 @@
-"""Standby replicas: stores that follow the changelogs of other workers, for stale reads and for a fast restore.
+"""Standby replicas: stores that follow the changelogs of other workers.
 
-A restore brings a replica to the end of its changelog like any other store, with fewer records to read.
+They serve stale reads. When this worker gets the partition, the restore has few records to read.
 """
 
 import asyncio
@@ -17,10 +17,10 @@ from runtime.state.restore import (
     LogReader,
     Reading,
     apply,
-    needed_by,
-    positions_of,
+    confirmed_ends,
+    least_ends,
     report_unreadable,
-    sure_ends,
+    start_offsets,
 )
 from runtime.state.stores import Store, Stores
 
@@ -33,22 +33,23 @@ class StandbyReplicas:
     Arguments:
         topology: the services whose tables are followed.
         stores: the replicas. Nobody else may write the stores of followed partitions.
-        broker: reads the changelogs; used here alone.
+        broker: reads the changelogs; not shared.
         metrics: counts records and lag.
         confirmed: when the group last confirmed the membership of this worker, on the clock of the event loop.
-        lost: reports the records that changelogs no longer have.
+        lost: reports lost records of changelogs.
     """
 
-    LOOK_S = 1.0
+    MEASURE_S = 1.0
     """Seconds between two measurements of the lag."""
 
-    PATIENCE_S = 10.0
-    """Seconds that the broker may take to answer a measurement, before reading starts again."""
+    MEASURE_TIMEOUT_S = 10.0
+    """Seconds that the broker may take to answer a measurement. Then replication starts anew."""
 
     RETRY_S = 1.0
+    """Seconds before failed replication starts anew."""
 
-    SURE_S = 60.0
-    """Seconds since the last confirmation of the group within which the stores of an owner count as complete."""
+    CONFIRMED_S = 60.0
+    """Seconds since the group confirmed the membership within which stores of revoked partitions count as complete."""
 
     def __init__(
         self,
@@ -88,18 +89,18 @@ class StandbyReplicas:
         at = self._complete.get(TopicPartition(self._changelogs[table], partition))
         return None if at is None else max(0.0, elapsed_s() - at)
 
-    def were_owned(self, partitions: Collection[int]) -> None:
-        """The stores of these partitions were complete until the last confirmation: this worker owned them."""
+    def mark_complete(self, partitions: Collection[int]) -> None:
+        """Marks the stores of revoked partitions as complete as of the last confirmation by the group."""
         at = self._confirmed()
         for partition in partitions:
             for table, changelog in self._changelogs.items():
                 self._complete[TopicPartition(changelog, partition)] = at
                 store = self._stores.peek(table, partition)
-                if store is not None and store.offset is not None and elapsed_s() - at < self.SURE_S:
-                    store.is_complete(store.offset)
+                if store is not None and store.offset is not None and elapsed_s() - at < self.CONFIRMED_S:
+                    store.mark_complete(store.offset)
 
     def follow(self, partitions: Collection[int]) -> None:
-        """Follows these partitions and no others. Stores of the others are not written any more once this returns."""
+        """Follows these partitions and no others. Once this returns, stores of the others are not written."""
         previous, self._task = self._task, None
         if previous is not None:
             previous.cancel()
@@ -120,19 +121,19 @@ class StandbyReplicas:
         if previous is not None:  # it uses the same connection
             await asyncio.wait({previous})
         mine = asyncio.current_task()
-        told = ""
+        last_error = ""
         while self._task is mine:  # aiokafka may swallow a cancellation
             try:
                 await self._follow(lambda: self._task is mine)
-            except RecordsLost:  # the worker ends because of it
+            except RecordsLost:  # ends the worker
                 return
-            except Exception as error:  # passes, or shows as lag; nobody waits for a replica
-                level = logging.DEBUG if repr(error) == told else logging.WARNING
+            except Exception as error:  # passes, or shows as lag: nothing waits for a replica
+                level = logging.DEBUG if repr(error) == last_error else logging.WARNING
                 log.log(level, "standby replication failed, retrying error=%r", error)
-                told = repr(error)
+                last_error = repr(error)
                 await asyncio.sleep(self.RETRY_S)
 
-    async def _follow(self, still: Callable[[], bool]) -> None:
+    async def _follow(self, active: Callable[[], bool]) -> None:
         stores = {
             TopicPartition(changelog, partition): self._stores.open(table, partition)
             for table, changelog in self._changelogs.items()
@@ -140,26 +141,26 @@ class StandbyReplicas:
         }
         starts = await self._broker.log_starts(stores)
         ends = await self._broker.log_ends(stores, committed=False)
-        ends = await sure_ends(self._broker, needed_by(stores), ends)
-        if not still():
+        ends = await confirmed_ends(self._broker, least_ends(stores), ends)
+        if not active():
             return
         ids = await self._broker.log_ids(frozenset(self._changelogs.values()))
-        at = await positions_of(stores, starts, ends, ids, self._lost, LossPath.STANDBY)
-        if not still():
+        at = await start_offsets(stores, starts, ends, ids, self._lost, LossPath.STANDBY)
+        if not active():
             return
         async with self._broker.reading(at) as reading:
-            looked = elapsed_s() - self.LOOK_S
-            while still():
+            measured = elapsed_s() - self.MEASURE_S
+            while active():
                 rows = await reading.rows()
-                if not still():
+                if not active():
                     return
                 await report_unreadable(rows, self._lost, LossPath.STANDBY)
-                if not still():
+                if not active():
                     return
                 self._apply(stores, rows)
-                if elapsed_s() - looked >= self.LOOK_S:
-                    looked = elapsed_s()
-                    await self._measure(stores, reading, still)
+                if elapsed_s() - measured >= self.MEASURE_S:
+                    measured = elapsed_s()
+                    await self._measure(stores, reading, active)
                 await asyncio.sleep(0)  # `rows` returns buffered records without yielding
 
     def _apply(
@@ -170,13 +171,13 @@ class StandbyReplicas:
             self._metrics.followed(len(rows))
 
     async def _measure(
-        self, stores: Mapping[TopicPartition, Store], reading: Reading, still: Callable[[], bool]
+        self, stores: Mapping[TopicPartition, Store], reading: Reading, active: Callable[[], bool]
     ) -> None:
         """Measures how far the replicas are behind."""
         asked = elapsed_s()
-        async with asyncio.timeout(self.PATIENCE_S):
+        async with asyncio.timeout(self.MEASURE_TIMEOUT_S):
             ends = await self._broker.log_ends(stores, committed=True)
-        if not still():
+        if not active():
             return
         positions: Offsets = reading.positions()
         for tp, store in stores.items():
@@ -184,5 +185,5 @@ class StandbyReplicas:
             if not lag:
                 self._complete[tp] = asked
                 if positions[tp]:
-                    store.is_complete(positions[tp] - 1)
+                    store.mark_complete(positions[tp] - 1)
         self._metrics.standby(len(self._partitions), sum(self._lag.values()))

@@ -1,4 +1,4 @@
-"""The timer queue of a worker. Timers are rows of their services' tables; this is their order in time."""
+"""The timer queue of a worker: the timer rows of its services, ordered by time."""
 
 import heapq
 from collections.abc import Iterable, Mapping

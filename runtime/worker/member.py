@@ -100,12 +100,12 @@ async def prepare(shared: Shared, stop: StopSteps) -> Member:
     most_stores = max(1, len(topology.tables) * settings.partitions)  # not every service has tables
     reader = KafkaLogReader(settings, topology.group, partition_bytes=max(LEAST_BYTES, RESTORE_BYTES // most_stores))
     stop.add(reader.stop)
-    notes: dict[TopicPartition, str] = {}
+    metadata: dict[TopicPartition, str] = {}
     changelogs = [table.changelog for table in topology.tables.values()]
-    restorer = Restorer(reader, shared.losses, changelogs, notes, settings.partitions)
+    restorer = Restorer(reader, shared.losses, changelogs, metadata, settings.partitions)
     # A new topic is known before its leaders serve: asked too early, they answer only after a back-off.
     await restorer.ends([TopicPartition(topic, p) for topic in topics_of(topology) for p in range(settings.partitions)])
-    consumer = KafkaGroupConsumer(settings, topology, notes)
+    consumer = KafkaGroupConsumer(settings, topology, metadata)
     standby_reader = KafkaLogReader(
         settings, topology.group, max_rows=500, partition_bytes=max(LEAST_BYTES, FOLLOW_BYTES // most_stores)
     )
@@ -114,7 +114,7 @@ async def prepare(shared: Shared, stop: StopSteps) -> Member:
         topology, shared.stores, standby_reader, shared.metrics, consumer.confirmed, shared.losses
     )
     stop.add(standbys.stop)
-    checkpoint = _new_checkpoint(shared, consumer, notes)
+    checkpoint = _new_checkpoint(shared, consumer, metadata)
     await checkpoint.start()
     stop.add(checkpoint.stop)
     engine = Engine(
@@ -136,7 +136,7 @@ async def prepare(shared: Shared, stop: StopSteps) -> Member:
     stop.call(partial(SIDE_EFFECTS.remove, engine.side_effects))
     app = App(settings, topology.group, engine, consumer, shared.url)
     app.assignor.topic_partitions = settings.partitions
-    app.assignor.found(topology.consumed, shared.on_disk)
+    app.assignor.report_stores(topology.consumed, shared.on_disk)
     app.assignor.network = shared.network
     stop.call(shared.ownership.lose)  # also if leaving the group was cut short: no batch is applied any more
     watchdog = Watchdog(
@@ -145,7 +145,7 @@ async def prepare(shared: Shared, stop: StopSteps) -> Member:
     return Member(consumer, shared.stores, standbys, engine, app, watchdog, settings.session_timeout_s)
 
 
-def _new_checkpoint(shared: Shared, consumer: KafkaGroupConsumer, notes: dict[TopicPartition, str]) -> Checkpoint:
+def _new_checkpoint(shared: Shared, consumer: KafkaGroupConsumer, metadata: dict[TopicPartition, str]) -> Checkpoint:
     settings, group = shared.settings, shared.topology.group
     if settings.at_least_once:
         return AtLeastOnce(
@@ -155,7 +155,7 @@ def _new_checkpoint(shared: Shared, consumer: KafkaGroupConsumer, notes: dict[To
             partial(_is_confirmed, consumer, settings.session_timeout_s),
         )
     return ExactlyOnce(
-        lambda turn: KafkaTransactionalProducer(settings, group, f"{group}-{shared.name}-{turn}", shared.limits, notes),
+        lambda turn: KafkaTransactionalProducer(settings, group, f"{group}-{shared.name}-{turn}", shared.limits, metadata),
         settings.transaction_timeout_s,
     )
 

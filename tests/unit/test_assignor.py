@@ -64,7 +64,7 @@ def test_owned_partitions_stay_and_a_standby_is_promoted():
 
 def test_a_starting_worker_is_assigned_the_state_on_its_disk():
     members = {name: assignor(name) for name in "ab"}
-    members["b"].found(TOPICS, {1, 3})
+    members["b"].report_stores(TOPICS, {1, 3})
     given = rebalance(members)
 
     assert given["b"]["t-orders"] == [1, 3]

@@ -75,8 +75,8 @@ def test_a_key_that_is_not_the_values_is_set_aside_with_the_remedy(name):
     ("key", "takes", "error"),
     [
         (b"o1", False, "orders takes none: write the JSON as value"),
-        (None, True, "no key that would say what it deletes"),
-        (b"\xff", True, "its key is no UTF-8 text"),
+        (None, True, "nor a key that names the deleted row"),
+        (b"\xff", True, "its key is not UTF-8"),
     ],
 )
 def test_a_tombstone_that_deletes_nothing_is_set_aside_with_the_reason(key, takes, error):

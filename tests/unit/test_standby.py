@@ -111,7 +111,7 @@ def broker():
 
 @pytest.fixture
 async def follower(broker, monkeypatch):
-    monkeypatch.setattr(StandbyReplicas, "LOOK_S", 0.005)
+    monkeypatch.setattr(StandbyReplicas, "MEASURE_S", 0.005)
     monkeypatch.setattr(StandbyReplicas, "RETRY_S", 0.005)
     confirmed = asyncio.get_running_loop().time
     follower = StandbyReplicas(Topology((KEEPER,)), MemoryStores(), broker, LoopMetrics(CollectorRegistry()), confirmed)
@@ -259,7 +259,7 @@ async def test_a_store_is_let_alone_from_the_moment_its_partition_is_not_followe
     stores = [follower._stores.open(table.name, 0) for table in (LEVELS, SEEN)]
 
     for store in stores:
-        store.apply = store.clear = store.is_complete = pytest.fail
+        store.apply = store.clear = store.mark_complete = pytest.fail
     await until(lambda: follower.lag == {1: 0} and len(copy(follower, LEVELS, 1)) == 6)
     assert [store.rows for store in stores] == [{}, {}]
 
@@ -343,7 +343,7 @@ async def test_what_was_owned_until_now_is_complete(broker, follower):
     noted = []
     store = follower._stores.open(LEVELS.name, 0)
     store.apply({b"a": b"1"}, 7)
-    store.is_complete = noted.append
+    store.mark_complete = noted.append
     follower.mark_complete({0, 1})
     assert noted == [7]
 
