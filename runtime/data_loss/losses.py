@@ -1,8 +1,7 @@
-"""Reports records that the broker no longer has when a worker wants to read them: logged, counted, or fatal.
+"""Reports records that the broker removed before a worker read them: in the log and metrics, as dead letters, or fatal.
 
-Retention, DeleteRecords, a topic that was deleted and made anew, and a log that was truncated (unclean leader election)
-all leave a position that the broker does not know any more. A reader reports the range here before it continues
-elsewhere.
+Causes are retention, DeleteRecords, recreated topics, and truncated logs (unclean leader election). A reader whose
+position the broker does not have any more reports the range here before it continues elsewhere.
 """
 
 import logging
@@ -19,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class LossPath(StrEnum):
-    """What wanted to read the lost records."""
+    """Which reader of a worker finds records lost: of inputs, of changelogs in a restore, of a standby replica."""
 
     INPUT = "input"
     CHANGELOG = "changelog"
@@ -27,7 +26,7 @@ class LossPath(StrEnum):
 
 
 class LossCause(StrEnum):
-    """Why the records are gone, as far as the broker's answers tell."""
+    """Why records are lost, as far as the broker's responses show."""
 
     REMOVED = "removed"
     """The log begins after the position: retention or DeleteRecords."""
@@ -36,29 +35,29 @@ class LossCause(StrEnum):
     RECREATED = "recreated"
     """The topic is another one under the same name: it was deleted and recreated."""
     OFFSETS_GONE = "offsets-gone"
-    """The committed offsets of the group are gone, and the log begins after offset 0: what was read is unknown."""
+    """The committed offsets of the group are gone, and the log start offset is above 0: what was read is unknown."""
     UNREADABLE = "unreadable"
-    """The records are there, but unreadable."""
+    """The records exist, but cannot be decoded."""
 
 
 REMEDIES = {
-    LossCause.REMOVED: "keep the topic for longer (retention.ms) than a worker may be away or behind",
-    LossCause.CUT_OFF: "was the topic deleted, or unclean.leader.election.enable set?",
+    LossCause.REMOVED: "raise retention.ms of the topic above the longest time that a worker may be stopped or behind",
+    LossCause.CUT_OFF: "disable unclean.leader.election.enable, and delete no topic that services still read",
     LossCause.RECREATED: "delete no topic that services still read",
-    LossCause.OFFSETS_GONE: "keep offsets for longer (offsets.retention.minutes) than a group may be away",
-    LossCause.UNREADABLE: "look for damaged disks, and for producers that are not Kafka's",
+    LossCause.OFFSETS_GONE: "raise offsets.retention.minutes above the longest time that a group may be stopped",
+    LossCause.UNREADABLE: "check the disks of the brokers, and producers that are not Kafka's",
 }
-"""What to check, by cause."""
+"""What to do, by cause."""
 
-_ANEW = "and what followed in the old log was never read; reading began again at the start"
+_RESTARTED = "and later records of the old log were never read; the new log is read from its start"
 DESCRIPTIONS = {
     LossCause.REMOVED: "records {first} to {last} were removed (retention or DeleteRecords) before they were read",
-    LossCause.CUT_OFF: "offsets {first} to {last} are gone: the topic was deleted and made anew, or truncated, "
-    + _ANEW,
-    LossCause.RECREATED: "offsets {first} to {last} are gone: the topic was deleted and made anew, " + _ANEW,
-    LossCause.OFFSETS_GONE: "records {first} to {last} were removed, and the committed offsets that would tell how "
-    "many of them had been read have expired",
-    LossCause.UNREADABLE: "records {first} to {last} cannot be made out",
+    LossCause.CUT_OFF: "offsets {first} to {last} are gone: the topic was deleted and recreated, or truncated, "
+    + _RESTARTED,
+    LossCause.RECREATED: "offsets {first} to {last} are gone: the topic was deleted and recreated, " + _RESTARTED,
+    LossCause.OFFSETS_GONE: "records {first} to {last} were removed, and the committed offsets have expired: how many "
+    "of the records had been read is unknown",
+    LossCause.UNREADABLE: "records {first} to {last} cannot be decoded",
 }
 
 
@@ -87,13 +86,13 @@ class Loss:
         return str(self.end - 1) if self.end > self.first else "unknown"
 
     def record(self) -> Record:
-        """A record that stands for the range in a batch, where it is dead-lettered."""
+        """A record that represents the range in a batch, where it becomes a dead letter."""
         bounds = ((LOST_UNTIL, str(self.end).encode()),)
-        return Record(self.topic, self.partition, self.first, 0, None, None, bounds, unreadable=self.says)
+        return Record(self.topic, self.partition, self.first, 0, None, None, bounds, unreadable=self.description)
 
     @property
-    def says(self) -> str:
-        """Description for the dead letter."""
+    def description(self) -> str:
+        """Cause and offsets, for the dead letter."""
         return DESCRIPTIONS[self.cause].format(first=self.first, last=self.last)
 
     def __str__(self) -> str:
@@ -104,12 +103,12 @@ class Loss:
 
 
 class RecordsLost(WorkerError):
-    """Records are lost, and `ON_LOST_RECORDS=stop` ends the worker."""
+    """Records are lost, and `ON_LOST_RECORDS=stop` ends the worker before it reads on."""
 
     def __init__(self, loss: Loss) -> None:
         super().__init__(
-            f"{loss}. Nothing was passed over. Check: {REMEDIES[loss.cause]}. "
-            "To go on without these records set ON_LOST_RECORDS=continue"
+            f"{loss}. Nothing was skipped. Remedy: {REMEDIES[loss.cause]}. "
+            "To continue without these records set ON_LOST_RECORDS=continue"
         )
         self.loss = loss
 
@@ -121,8 +120,8 @@ class LossReporter:
         metrics: counts offsets lost, by topic.
         stop: whether a loss ends the worker.
         failed: called with `RecordsLost` then, before it is raised.
-        keep: makes the loss of a changelog or a copy durable, for the audit. That of an input is a dead letter, written
-            in one transaction with the positions that pass over it.
+        persist: makes the loss of a changelog or a standby replica durable, for the audit. The loss of an input is a
+            dead letter in the transaction that commits the offsets behind it.
     """
 
     def __init__(
@@ -131,31 +130,30 @@ class LossReporter:
         *,
         stop: bool = False,
         failed: Callable[[BaseException], None] = lambda error: None,
-        keep: Callable[[Loss], Awaitable[None]] | None = None,
+        persist: Callable[[Loss], Awaitable[None]] | None = None,
     ) -> None:
         self._metrics = metrics
         self._stop = stop
         self._failed = failed
-        self._keep = keep
-        self._known: dict[tuple[str, int, LossPath], tuple[int, int]] = {}
-        """The range reported last: a repeated restore finds it again, perhaps longer."""
-        self.begun: set[TopicPartition] = set()
-        """Inputs without a committed offset. Their position is committed with the next batch, or else it would be
-        unknown what is removed before the first record is read."""
-        self._open: dict[TopicPartition, Loss] = {}
-        self._to_keep: list[Loss] = []
+        self._persist = persist
+        self._reported: dict[tuple[str, int, LossPath], tuple[int, int]] = {}
+        """The range reported last: a repeated restore reports it again, perhaps longer."""
+        self.uncommitted: set[TopicPartition] = set()
+        """Inputs without a committed offset. The next batch commits one: without it, a removal before the first record
+        is read would go unnoticed."""
+        self._unprocessed: dict[TopicPartition, Loss] = {}
+        self._unpersisted: list[Loss] = []
 
-    def report(self, topic: str, partition: int, first: int, end: int, where: LossPath, cause: LossCause) -> Loss:
-        """Reports that offsets from `first` up to, not including, `end` are gone. Raises `RecordsLost` if that ends
-        the worker.
+    def report(self, topic: str, partition: int, first: int, end: int, path: LossPath, cause: LossCause) -> Loss:
+        """Reports that offsets from `first` up to, not including, `end` are lost. Raises `RecordsLost` if configured.
 
-        Before anything is read behind the loss of a changelog or a copy, `kept` is to be awaited.
+        The reader of a changelog awaits `flush` before it reads on.
         """
-        loss = Loss(topic, partition, first, end, where, cause)
-        place = topic, partition, where
-        before = self._known.get(place)
+        loss = Loss(topic, partition, first, end, path, cause)
+        key = topic, partition, path
+        before = self._reported.get(key)
         if before != (first, end):
-            self._known[place] = first, end
+            self._reported[key] = first, end
             log.error(
                 "records lost topic=%s partition=%d first=%d last=%s count=%d path=%s cause=%s remedy=%r",
                 topic,
@@ -163,7 +161,7 @@ class LossReporter:
                 first,
                 loss.last,
                 loss.count,
-                where,
+                path,
                 cause,
                 REMEDIES[cause],
             )
@@ -173,28 +171,27 @@ class LossReporter:
             error = RecordsLost(loss)
             self._failed(error)
             raise error
-        if where is LossPath.INPUT:
-            self._open[TopicPartition(topic, partition)] = loss
+        if path is LossPath.INPUT:
+            self._unprocessed[TopicPartition(topic, partition)] = loss
         elif before != (first, end):
-            self._to_keep.append(loss)
+            self._unpersisted.append(loss)
         return loss
 
-    async def kept(self) -> None:
-        """Waits until reported losses of changelogs and standby replicas are durable. Raises the error that prevents
-        it."""
-        while self._to_keep and self._keep is not None:
-            loss = self._to_keep[0]
-            await self._keep(loss)
-            if loss in self._to_keep:
-                self._to_keep.remove(loss)
+    async def flush(self) -> None:
+        """Waits until reported losses of changelogs and standby replicas are durable. Raises what `persist` raises."""
+        while self._unpersisted and self._persist is not None:
+            loss = self._unpersisted[0]
+            await self._persist(loss)
+            if loss in self._unpersisted:
+                self._unpersisted.remove(loss)
 
-    def forget(self) -> None:
-        """Forgets losses that no batch has passed: all positions are checked again."""
-        self._open.clear()
-        self.begun.clear()
+    def reset(self) -> None:
+        """Forgets losses that are in no batch yet: a restore checks all positions again."""
+        self._unprocessed.clear()
+        self.uncommitted.clear()
 
-    def take(self, owned: Collection[TopicPartition]) -> list[Loss]:
-        """The losses of inputs that no batch has passed yet, each once. If the batch fails, the restore finds them
+    def pop(self, owned: Collection[TopicPartition]) -> list[Loss]:
+        """The losses of owned inputs that are in no batch yet, each once. If a batch fails, the restore reports them
         again."""
-        found, self._open = self._open, {}
+        found, self._unprocessed = self._unprocessed, {}
         return [loss for tp, loss in found.items() if tp in owned]

@@ -1,4 +1,4 @@
-"""Compares positions with what the broker has: the next offset to read, and the range that is gone. Pure."""
+"""Compares positions with the logs of the broker: the next offset to read, and the lost range before it. Pure."""
 
 from typing import NamedTuple
 
@@ -6,8 +6,7 @@ from runtime.data_loss.losses import LossCause
 
 
 class LostRange(NamedTuple):
-    """A range of offsets, `end` not included, that the broker no longer has. With `end` at `first` its end is
-    unknown."""
+    """A range of offsets, `end` not included, that the broker no longer has. `end` equal to `first`: unknown end."""
 
     first: int
     end: int
@@ -18,47 +17,46 @@ class Position(NamedTuple):
     """The next offset to read, and the range that is skipped by continuing there."""
 
     offset: int
-    gone: LostRange | None = None
+    lost: LostRange | None = None
 
 
-def of_input(
-    committed: int | None, start: int, end: int, *, anew: bool = False, decided_before: bool = False
+def input_position(
+    committed: int | None, start: int, end: int, *, recreated: bool = False, has_state: bool = False
 ) -> Position:
     """The next offset to read in an input.
 
     Arguments:
         committed: the next offset as the group committed it; `None` for never, or no longer.
-        start: of the log, as it is now.
-        end: of the log, as it is now.
-        anew: it is another log than the one that the group has read.
-        decided_before: the group has state, so that it once had committed something.
+        start: log start offset.
+        end: log end offset.
+        recreated: whether the group has read another log of this name.
+        has_state: whether the group has state, hence has committed offsets before.
     """
-    if anew:
+    if recreated:
         return Position(start, LostRange(0, committed or 0, LossCause.RECREATED))
     if committed is None:
-        # A group that never read the topic has lost nothing that was removed before.
-        return Position(start, LostRange(0, start, LossCause.OFFSETS_GONE) if decided_before and start else None)
+        # For a group that never read the topic, earlier removals are no loss.
+        return Position(start, LostRange(0, start, LossCause.OFFSETS_GONE) if has_state and start else None)
     if committed < start:
         return Position(start, LostRange(committed, start, LossCause.REMOVED))
     if committed > end:
-        # Recreated: nothing of it was read. Truncated: all of it was. Twice is better than never.
+        # If it was recreated, none of its records have been read; if truncated, all. Twice is better than never.
         return Position(start, LostRange(end, committed, LossCause.CUT_OFF))
     return Position(committed)
 
 
-def of_store(applied: int | None, start: int, end: int, *, anew: bool = False) -> tuple[Position, bool]:
+def changelog_position(applied: int | None, start: int, end: int, *, recreated: bool = False) -> tuple[Position, bool]:
     """The next offset to read in the changelog of a store, and whether the store belongs to this changelog.
 
-    Changelogs are compacted, which moves no start: what lies before it was removed by somebody, rows that were never
-    written again among it.
+    Compaction does not move the log start offset: records before it were deleted, among them current rows.
 
     Arguments:
         applied: the offset of the last record in the store; `None` for an empty one.
-        start: of the changelog, as it is now.
-        end: of the changelog, as it is now.
-        anew: it is another log than the one that held the state.
+        start: log start offset of the changelog.
+        end: log end offset of the changelog.
+        recreated: whether the store belongs to another changelog of this name.
     """
-    if anew:
+    if recreated:
         return Position(
             start, LostRange(0, 0 if applied is None else applied + 1, LossCause.RECREATED)
         ), applied is None

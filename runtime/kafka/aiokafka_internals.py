@@ -35,7 +35,7 @@ from runtime.common.clock import elapsed_s
 from runtime.common.deadlines import END_S
 from runtime.errors import MemberFenced
 from runtime.kafka.protocol import Metadata, OffsetFetch, TxnOffsetCommit
-from runtime.model.log_ids import Commit
+from runtime.model.log_ids import CommittedOffset
 from runtime.model.records import Membership
 
 log = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ class FencedProducer(AIOKafkaProducer):
             request_timeout_ms=own._request_timeout_ms,
         )
 
-    async def send_offsets(self, offsets: Mapping[Any, Commit], group: str, membership: Membership) -> None:
+    async def send_offsets(self, offsets: Mapping[Any, CommittedOffset], group: str, membership: Membership) -> None:
         """Adds offsets to the transaction under the membership they were polled with. Raises `MemberFenced`."""
         self._sender.membership = membership
         await self.send_offsets_to_transaction(offsets, group)
@@ -298,7 +298,7 @@ async def stable_offsets(
 
 async def stable_commits(
     consumer: AIOKafkaConsumer, group: str, partitions: Collection[TopicPartition], poll: float = 0.05
-) -> dict[TopicPartition, Commit | None]:
+) -> dict[TopicPartition, CommittedOffset | None]:
     """Committed offsets, once no open transaction has an offset of these partitions. `None`: never committed.
 
     Asks every `poll` seconds.
@@ -321,7 +321,10 @@ async def stable_commits(
         found = {TopicPartition(topic[0], p[0]): (p[1], p[3], p[4]) for topic in response.topics for p in topic[1]}
         codes = {code for *_, code in found.values()} | {response.error_code}
         if codes == {0}:
-            return {tp: None if offset < 0 else Commit(offset, note or "") for tp, (offset, note, _) in found.items()}
+            return {
+                tp: None if offset < 0 else CommittedOffset(offset, note or "")
+                for tp, (offset, note, _) in found.items()
+            }
         for code in codes - {0, _UNSTABLE_OFFSET_COMMIT}:
             error_type = aiokafka.errors.for_code(code)
             if not error_type.retriable:

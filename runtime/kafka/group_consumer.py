@@ -24,10 +24,10 @@ class KafkaGroupConsumer:
     """Implements `runtime.loop.poller.GroupConsumer` with aiokafka."""
 
     def __init__(
-        self, settings: Settings, topology: Topology, notes: Mapping[TopicPartition, str] | None = None
+        self, settings: Settings, topology: Topology, metadata: Mapping[TopicPartition, str] | None = None
     ) -> None:
-        """`notes`: the metadata to commit with the offset of each partition."""
-        self._notes = {} if notes is None else notes
+        """`metadata`: the metadata to commit with the offset of each partition."""
+        self._metadata = {} if metadata is None else metadata
         self._settings = settings
         self._names = KafkaNames(settings.topic_prefix)
         self._group = self._names.group(topology.group)
@@ -112,7 +112,7 @@ class KafkaGroupConsumer:
         assert self._consumer is not None
         try:
             await self._consumer.commit(
-                {self._names.physical(tp): (offset, self._notes.get(tp, "")) for tp, offset in offsets.items()}
+                {self._names.physical(tp): (offset, self._metadata.get(tp, "")) for tp, offset in offsets.items()}
             )
         except (CommitFailedError, IllegalStateError) as error:
             raise MemberFenced(str(error)) from error

@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaConsumer
 from runtime.common.settings import Settings
 from runtime.kafka import aiokafka_internals, clients
 from runtime.kafka.clients import KafkaNames
-from runtime.model.log_ids import Commit, LogIds
+from runtime.model.log_ids import CommittedOffset, LogIds
 from runtime.model.records import Offsets, TopicPartition
 
 
@@ -39,7 +39,9 @@ class KafkaLogReader:
         if consumer is not None:
             await consumer.stop()
 
-    async def stable_commits(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, Commit | None]:
+    async def stable_commits(
+        self, partitions: Collection[TopicPartition]
+    ) -> Mapping[TopicPartition, CommittedOffset | None]:
         consumer = await self._connected()
         tps = [self._names.physical(tp) for tp in partitions]
         commits = await aiokafka_internals.stable_commits(consumer, self._group, tps)

@@ -12,7 +12,7 @@ from runtime.kafka import aiokafka_internals, clients
 from runtime.kafka.aiokafka_internals import FencedProducer
 from runtime.kafka.clients import KafkaNames
 from runtime.model.limits import SizeLimits
-from runtime.model.log_ids import Commit
+from runtime.model.log_ids import CommittedOffset
 from runtime.model.records import LastOffsets, Membership, Offsets, TopicPartition, Write
 
 P = TypeVar("P", bound=AIOKafkaProducer)
@@ -81,19 +81,22 @@ class KafkaTransactionalProducer(_BatchSender[FencedProducer]):
         group: str,
         transactional_id: str,
         limits: SizeLimits,
-        notes: Mapping[TopicPartition, str] | None = None,
+        metadata: Mapping[TopicPartition, str] | None = None,
     ) -> None:
-        """`notes`: what is committed along with an offset of each partition."""
+        """`metadata`: the metadata to commit with the offset of each partition."""
         names = KafkaNames(settings.topic_prefix)
         super().__init__(clients.transactional_producer(settings, names.group(transactional_id)), names, limits)
         self._group = names.group(group)
-        self._notes = {} if notes is None else notes
+        self._metadata = {} if metadata is None else metadata
 
     async def begin(self) -> None:
         await self._producer.begin_transaction()
 
     async def send_offsets(self, offsets: Offsets, membership: Membership) -> None:
-        physical = {self._names.physical(tp): Commit(offset, self._notes.get(tp, "")) for tp, offset in offsets.items()}
+        physical = {
+            self._names.physical(tp): CommittedOffset(offset, self._metadata.get(tp, ""))
+            for tp, offset in offsets.items()
+        }
         await self._producer.send_offsets(physical, self._group, membership)
 
     async def commit(self) -> None:

@@ -169,7 +169,7 @@ class Poller:
 
     async def _poll(self) -> PolledBatch | None:
         """Returns all that waits, or that arrives before a timer is due. Ranges of lost records come first."""
-        if self._ownership.running and (lost := self._losses.take(self._ownership.partitions)):
+        if self._ownership.running and (lost := self._losses.pop(self._ownership.partitions)):
             return self._batch_of_losses(lost)
         fetched = await self._fetch(self._time_to_timer_s())
         ownership = self._ownership

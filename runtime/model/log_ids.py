@@ -1,4 +1,4 @@
-"""Identifies the log of an offset: a recreated topic has the same name and other records. Pure.
+"""Detects recreated topics, which have the same name and other records, by the id of the log of an offset. Pure.
 
 A log id is `<cluster>/<topic id>` (KIP-516). A group commits it in the metadata of every offset, with hashes of the log
 ids of all its inputs and changelogs. So a recreated topic is detected, however long it is by now; also where the broker
@@ -16,84 +16,86 @@ LogIds = Mapping[str, str]
 """Log ids by logical topic name. Brokers before Kafka 2.8 have none."""
 
 _FORMAT = "1"
-_SHORT = 3
-"""Bytes of the hashes in a note: enough to tell a hundred logs apart, with notes below 1 KiB."""
+_HASH_BYTES = 3
+"""Bytes of a hash: tells a hundred logs apart, and keeps the metadata below 1 KiB; brokers accept 4 KiB."""
 
 
-class Commit(NamedTuple):
+class CommittedOffset(NamedTuple):
     """A committed offset with its metadata."""
 
     offset: int
-    note: str = ""
+    metadata: str = ""
 
 
-def differ(known: str | None, now: str | None) -> bool:
+def logs_differ(known: str | None, now: str | None) -> bool:
     """Whether two log ids differ. Ids of different clusters are not compared: a log may have been copied."""
     return bool(known and now) and known != now and _cluster(known) == _cluster(now)
 
 
-class Note(NamedTuple):
+class OffsetMetadata(NamedTuple):
     """The metadata that a group commits with an offset.
 
-    `turn` counts the restores of a partition: an idle input keeps an old note. `log` is the log id of the input,
-    `others` are pairs of hashes: topic name and log id.
+    Arguments:
+        restore: number of the restore that produced it, counted per partition: an idle input keeps older metadata.
+        log_id: log id of the input.
+        hashes: of topic name and log id, for all inputs and changelogs of the group.
     """
 
-    turn: int
-    log: str
-    others: frozenset[tuple[bytes, bytes]] = frozenset()
+    restore: int
+    log_id: str
+    hashes: frozenset[tuple[bytes, bytes]] = frozenset()
 
     @classmethod
-    def of(cls, turn: int, topic: str, ids: LogIds) -> "Note":
-        """The note of an input; `ids` are the log ids of all inputs and changelogs of the group."""
-        return cls(turn, ids[topic], frozenset((_short(name), _short(id_)) for name, id_ in ids.items()))
+    def of(cls, restore: int, topic: str, ids: LogIds) -> "OffsetMetadata":
+        """The metadata of an input; `ids` are the log ids of all inputs and changelogs of the group."""
+        return cls(restore, ids[topic], frozenset((_hash(name), _hash(id_)) for name, id_ in ids.items()))
 
     @classmethod
-    def read(cls, text: str) -> "Note | None":
+    def parse(cls, text: str) -> "OffsetMetadata | None":
         """Parses committed metadata; `None` for other metadata, or none."""
         try:
-            form, turn, log, packed = text.split(" ")
+            format_, restore, log_id, packed = text.split(" ")
             raw = base64.urlsafe_b64decode(packed)
-            if form != _FORMAT or len(raw) % (2 * _SHORT):
+            if format_ != _FORMAT or len(raw) % (2 * _HASH_BYTES):
                 return None
-            pairs = (raw[at : at + 2 * _SHORT] for at in range(0, len(raw), 2 * _SHORT))
-            return cls(int(turn), log, frozenset((pair[:_SHORT], pair[_SHORT:]) for pair in pairs))
+            pairs = (raw[at : at + 2 * _HASH_BYTES] for at in range(0, len(raw), 2 * _HASH_BYTES))
+            return cls(int(restore), log_id, frozenset((pair[:_HASH_BYTES], pair[_HASH_BYTES:]) for pair in pairs))
         except ValueError:
             return None
 
     def __str__(self) -> str:
-        packed = base64.urlsafe_b64encode(b"".join(name + id_ for name, id_ in sorted(self.others))).decode()
-        return f"{_FORMAT} {self.turn} {self.log} {packed}"
+        packed = base64.urlsafe_b64encode(b"".join(name + id_ for name, id_ in sorted(self.hashes))).decode()
+        return f"{_FORMAT} {self.restore} {self.log_id} {packed}"
 
-    def anew(self, topic: str, ids: LogIds) -> bool:
-        """Whether the input was recreated since."""
-        return differ(self.log, ids.get(topic))
+    def recreated(self, topic: str, ids: LogIds) -> bool:
+        """Whether the input `topic` was recreated since this was committed."""
+        return logs_differ(self.log_id, ids.get(topic))
 
-    def made_anew(self, ids: LogIds) -> set[str]:
-        """The topics that were recreated since this note; not those that are new."""
-        known = dict(self.others)
+    def recreated_topics(self, ids: LogIds) -> set[str]:
+        """The topics that were recreated since this was committed; new topics are not among them."""
+        known = dict(self.hashes)
         return {
             name
             for name, id_ in ids.items()
-            if _cluster(id_) == _cluster(self.log) and known.get(_short(name), _short(id_)) != _short(id_)
+            if _cluster(id_) == _cluster(self.log_id) and known.get(_hash(name), _hash(id_)) != _hash(id_)
         }
 
 
-def latest(notes: Mapping[TopicPartition, Note]) -> dict[int, list[Note]]:
-    """By partition: the notes of the last restore that committed any."""
-    result: dict[int, list[Note]] = {}
-    for tp, note in notes.items():
+def of_last_restore(committed: Mapping[TopicPartition, OffsetMetadata]) -> dict[int, list[OffsetMetadata]]:
+    """By partition: the metadata of the last restore after which anything was committed."""
+    result: dict[int, list[OffsetMetadata]] = {}
+    for tp, metadata in committed.items():
         found = result.setdefault(tp.partition, [])
-        if found and note.turn > found[0].turn:
+        if found and metadata.restore > found[0].restore:
             found.clear()
-        if not found or note.turn == found[0].turn:
-            found.append(note)
+        if not found or metadata.restore == found[0].restore:
+            found.append(metadata)
     return result
 
 
-def _cluster(log: str | None) -> str:
-    return (log or "").partition("/")[0]
+def _cluster(log_id: str | None) -> str:
+    return (log_id or "").partition("/")[0]
 
 
-def _short(text: str) -> bytes:
-    return crc32(text.encode()).to_bytes(4, "big")[-_SHORT:]
+def _hash(text: str) -> bytes:
+    return crc32(text.encode()).to_bytes(4, "big")[-_HASH_BYTES:]

@@ -10,14 +10,14 @@ from runtime.common.clock import elapsed_s
 from runtime.data_loss import positions
 from runtime.data_loss.losses import LossCause, LossPath, LossReporter
 from runtime.data_loss.positions import Position
-from runtime.model.log_ids import Commit, LogIds, Note, differ, latest
+from runtime.model.log_ids import CommittedOffset, LogIds, OffsetMetadata, logs_differ, of_last_restore
 from runtime.model.records import Offsets, TopicPartition
 from runtime.state.stores import Store
 
 log = logging.getLogger(__name__)
 
-SURE_S = 3.0
-"""Seconds for which a log may seem to end too early: a new leader does not know at once how far its followers are."""
+CONFIRM_S = 3.0
+"""Seconds for which a log end offset below the expected one is doubted: a new leader's high watermark lags at first."""
 
 Progress = Callable[[int, int], None]
 """Called with the records applied since the last call, and the offsets left to read."""
@@ -53,7 +53,9 @@ class Reading(Protocol):
 class LogReader(Protocol):
     """The requests of a restore. They retry passing errors, such as a moving leader, and raise other `KafkaError`s."""
 
-    async def stable_commits(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, Commit | None]:
+    async def stable_commits(
+        self, partitions: Collection[TopicPartition]
+    ) -> Mapping[TopicPartition, CommittedOffset | None]:
         """The committed offsets of the group, once no transaction in flight can change them; `None` if there is
         none."""
 
@@ -77,7 +79,7 @@ class Restorer:
         broker: reads offsets and changelogs.
         lost: reports positions that the broker no longer has.
         changelogs: changelogs of the tables that are restored along with the inputs.
-        notes: metadata to commit with the offset of each partition. Set here at each restore.
+        metadata: metadata to commit with the offset of each partition. Set here at each restore.
         partitions: partitions of the changelogs; an input may have more.
     """
 
@@ -88,12 +90,12 @@ class Restorer:
         broker: LogReader,
         lost: LossReporter | None = None,
         changelogs: Collection[str] = (),
-        notes: dict[TopicPartition, str] | None = None,
+        metadata: dict[TopicPartition, str] | None = None,
         partitions: int | None = None,
     ) -> None:
         self._broker = broker
-        self._notes = {} if notes is None else notes
-        self._anew: set[TopicPartition] = set()
+        self._metadata = {} if metadata is None else metadata
+        self._recreated: set[TopicPartition] = set()
         self._lost = LossReporter() if lost is None else lost
         self._changelogs = changelogs
         self._partitions = partitions
@@ -106,48 +108,57 @@ class Restorer:
         commits = await self._broker.stable_commits(partitions)
         offsets = {tp: None if commit is None else commit.offset for tp, commit in commits.items()}
         ids = await self._broker.log_ids({*(tp.topic for tp in partitions), *self._changelogs})
-        noted = {tp: note for tp, commit in commits.items() if commit and (note := Note.read(commit.note))}
+        committed = {
+            tp: metadata
+            for tp, commit in commits.items()
+            if commit and (metadata := OffsetMetadata.parse(commit.metadata))
+        }
         starts = await self._broker.log_starts(partitions)
         needed = {tp: offset for tp, offset in offsets.items() if offset is not None}
-        ends = await sure_ends(self._broker, needed, await self._broker.log_ends(partitions, committed=False))
-        known = await self._known(offsets)
-        self._note(partitions, noted, ids)
-        self._lost.forget()
+        ends = await confirmed_ends(self._broker, needed, await self._broker.log_ends(partitions, committed=False))
+        with_state = await self._partitions_with_state(offsets)
+        self._compare_logs(partitions, committed, ids)
+        self._lost.reset()
         result: dict[TopicPartition, int] = {}
         for tp in partitions:
-            # With a topic, the broker deletes the offsets committed of it.
-            anew = noted[tp].anew(tp.topic, ids) if tp in noted else offsets[tp] is None and tp in self._anew
-            at = positions.of_input(offsets[tp], starts[tp], ends[tp], anew=anew, decided_before=tp.partition in known)
+            if tp in committed:
+                recreated = committed[tp].recreated(tp.topic, ids)
+            else:  # with a topic, the broker deletes its committed offsets
+                recreated = offsets[tp] is None and tp in self._recreated
+            at = positions.input_position(
+                offsets[tp], starts[tp], ends[tp], recreated=recreated, has_state=tp.partition in with_state
+            )
             _report(self._lost, tp, at, LossPath.INPUT)
             if offsets[tp] is None:
-                self._lost.begun.add(tp)
+                self._lost.uncommitted.add(tp)
             result[tp] = at.offset
         return result
 
-    def _note(self, partitions: Collection[TopicPartition], noted: Mapping[TopicPartition, Note], ids: LogIds) -> None:
+    def _compare_logs(
+        self, partitions: Collection[TopicPartition], committed: Mapping[TopicPartition, OffsetMetadata], ids: LogIds
+    ) -> None:
         """Finds the topics that were recreated, and the metadata to commit from now on."""
-        last = latest(noted)
-        self._anew = {
+        last = of_last_restore(committed)
+        self._recreated = {
             TopicPartition(topic, partition)
-            for partition, notes in last.items()
-            for topic in set.intersection(*(note.made_anew(ids) for note in notes))
+            for partition, found in last.items()
+            for topic in set.intersection(*(metadata.recreated_topics(ids) for metadata in found))
         }
-        self._notes.clear()
+        self._metadata.clear()
         for tp in partitions:
             if tp.topic in ids:
-                turn = max((note.turn for note in last.get(tp.partition, ())), default=0) + 1
-                self._notes[tp] = str(Note.of(turn, tp.topic, ids))
+                restore = max((metadata.restore for metadata in last.get(tp.partition, ())), default=0) + 1
+                self._metadata[tp] = str(OffsetMetadata.of(restore, tp.topic, ids))
 
-    async def _known(self, offsets: Mapping[TopicPartition, int | None]) -> set[int]:
-        """Partitions with state but without any committed offset: it expired while the group was away, or was
-        deleted."""
-        bare = {tp.partition for tp in offsets} - {tp.partition for tp, at in offsets.items() if at is not None}
+    async def _partitions_with_state(self, offsets: Mapping[TopicPartition, int | None]) -> set[int]:
+        """Partitions with state but without any committed offset: their offsets expired, or were deleted."""
+        uncommitted = {tp.partition for tp in offsets} - {tp.partition for tp, at in offsets.items() if at is not None}
         if self._partitions is not None:
-            bare = {p for p in bare if p < self._partitions}
-        asked = [TopicPartition(changelog, p) for changelog in self._changelogs for p in sorted(bare)]
-        if not asked:
+            uncommitted = {p for p in uncommitted if p < self._partitions}
+        changelogs = [TopicPartition(changelog, p) for changelog in self._changelogs for p in sorted(uncommitted)]
+        if not changelogs:
             return set()
-        ends = await self._broker.log_ends(asked, committed=False)
+        ends = await self._broker.log_ends(changelogs, committed=False)
         found = {tp.partition for tp, end in ends.items() if end}
         if found:
             log.warning("committed offsets are gone, reading inputs from the start partitions=%s", sorted(found))
@@ -160,20 +171,20 @@ class Restorer:
     async def restore(self, stores: Mapping[TopicPartition, Store], progress: Progress) -> None:
         """Brings every store to the end of its changelog partition, once no transaction is open there."""
         ends = await self._settled_ends(stores)
-        if short(ends, needed := needed_by(stores)):
-            await sure_ends(self._broker, needed, ends)
+        if too_short(ends, needed := least_ends(stores)):
+            await confirmed_ends(self._broker, needed, ends)
             ends = await self._settled_ends(stores)
         starts = await self._broker.log_starts(stores)
         ids = await self._broker.log_ids({tp.topic for tp in stores})
-        at = await positions_of(stores, starts, ends, ids, self._lost, LossPath.CHANGELOG, self._anew)
-        todo = {tp: ends[tp] for tp in stores if at[tp] < ends[tp]}
-        progress(0, sum(end - at[tp] for tp, end in todo.items()))
-        if todo:
-            async with self._broker.reading({tp: at[tp] for tp in todo}) as reading:
-                await self._read(reading, stores, todo, progress)
+        at = await start_offsets(stores, starts, ends, ids, self._lost, LossPath.CHANGELOG, self._recreated)
+        unread = {tp: ends[tp] for tp in stores if at[tp] < ends[tp]}
+        progress(0, sum(end - at[tp] for tp, end in unread.items()))
+        if unread:
+            async with self._broker.reading({tp: at[tp] for tp in unread}) as reading:
+                await self._read(reading, stores, unread, progress)
         for tp, store in stores.items():
             if ends[tp]:
-                store.is_complete(ends[tp] - 1)  # past the transaction markers at its end
+                store.mark_complete(ends[tp] - 1)  # past the transaction markers at its end
 
     async def _settled_ends(self, partitions: Collection[TopicPartition]) -> Offsets:
         """Log end offsets of changelogs once no transaction is open: only the owner writes, and there is none now."""
@@ -184,9 +195,13 @@ class Restorer:
             await asyncio.sleep(self.POLL_S)
 
     async def _read(
-        self, reading: Reading, stores: Mapping[TopicPartition, Store], todo: dict[TopicPartition, int], tell: Progress
+        self,
+        reading: Reading,
+        stores: Mapping[TopicPartition, Store],
+        unread: dict[TopicPartition, int],
+        progress: Progress,
     ) -> None:
-        while todo:
+        while unread:
             applied = 0
             fetched = await reading.rows()
             await report_unreadable(fetched, self._lost, LossPath.CHANGELOG)
@@ -194,9 +209,9 @@ class Restorer:
                 apply(stores[tp], rows)
                 applied += len(rows)
             at = reading.positions()
-            for tp in [tp for tp, end in todo.items() if at[tp] >= end]:
-                del todo[tp]
-            tell(applied, sum(end - at[tp] for tp, end in todo.items()))
+            for tp in [tp for tp, end in unread.items() if at[tp] >= end]:
+                del unread[tp]
+            progress(applied, sum(end - at[tp] for tp, end in unread.items()))
             await asyncio.sleep(0)  # `rows` returns buffered records without yielding
 
 
@@ -213,24 +228,24 @@ async def report_unreadable(
         for first, end in ranges:
             lost.report(*tp, first, end, path, LossCause.UNREADABLE)
         if ranges:
-            await lost.kept()
+            await lost.flush()
 
 
 def apply(store: Store, rows: Sequence[ChangelogRow]) -> None:
     """Applies changelog records to a store. Unreadable ones have no key."""
     last = rows[-1]
-    behind = last.offset if last.last_offset is None else last.last_offset
-    store.apply({r.key: r.value for r in rows if r.key is not None}, behind)
+    last_offset = last.offset if last.last_offset is None else last.last_offset
+    store.apply({r.key: r.value for r in rows if r.key is not None}, last_offset)
 
 
-async def positions_of(
+async def start_offsets(
     stores: Mapping[TopicPartition, Store],
     starts: Offsets,
     ends: Offsets,
     ids: LogIds,
     lost: LossReporter,
     path: LossPath,
-    anew: Collection[TopicPartition] = (),
+    recreated: Collection[TopicPartition] = (),
 ) -> Offsets:
     """The next offset to read of each store's changelog. Clears stores that belong to another changelog.
 
@@ -243,20 +258,20 @@ async def positions_of(
         ids: log ids of the changelogs.
         lost: reports lost records.
         path: for the report.
-        anew: changelogs recreated since the last commit of the group; a store with a matching log id knows better.
+        recreated: changelogs recreated since the group last committed. A store that has the present log id is excepted.
     """
     found: dict[TopicPartition, tuple[Position, bool]] = {}
     for tp, store in stores.items():
-        now = ids.get(tp.topic)
-        known_here = store.log_id is not None and store.log_id == now
-        other = differ(store.log_id, now) or (tp in anew and not known_here)
-        found[tp] = positions.of_store(store.offset, starts[tp], ends[tp], anew=other)
+        log_id = ids.get(tp.topic)
+        same = store.log_id is not None and store.log_id == log_id
+        other = logs_differ(store.log_id, log_id) or (tp in recreated and not same)
+        found[tp] = positions.changelog_position(store.offset, starts[tp], ends[tp], recreated=other)
         _report(lost, tp, found[tp][0], path)
-    await lost.kept()
+    await lost.flush()
     result: dict[TopicPartition, int] = {}
     for tp, store in stores.items():
-        at, fits = found[tp]
-        if not fits:
+        at, belongs = found[tp]
+        if not belongs:
             log.warning(
                 "store belongs to another changelog, rebuilding changelog=%s partition=%d", tp.topic, tp.partition
             )
@@ -266,31 +281,31 @@ async def positions_of(
             store.clear()
             at = Position(starts[tp])
         if tp.topic in ids:
-            store.note_log(ids[tp.topic])
+            store.set_log_id(ids[tp.topic])
         result[tp] = at.offset
     return result
 
 
-def needed_by(stores: Mapping[TopicPartition, Store]) -> Offsets:
+def least_ends(stores: Mapping[TopicPartition, Store]) -> Offsets:
     """The least log end offset of each changelog, by the contents of its store."""
     return {tp: store.offset + 1 for tp, store in stores.items() if store.offset is not None}
 
 
-def short(ends: Offsets, needed: Offsets) -> list[TopicPartition]:
+def too_short(ends: Offsets, needed: Offsets) -> list[TopicPartition]:
     """The partitions whose log ends before the needed offset."""
     return [tp for tp, offset in needed.items() if ends[tp] < offset]
 
 
-async def sure_ends(broker: LogReader, needed: Offsets, ends: Offsets) -> Offsets:
-    """Log end offsets, read again for up to `SURE_S` while one is less than needed."""
+async def confirmed_ends(broker: LogReader, needed: Offsets, ends: Offsets) -> Offsets:
+    """Log end offsets, read again for up to `CONFIRM_S` while one is less than needed."""
     ends = dict(ends)
-    until = elapsed_s() + SURE_S
-    while (missing := short(ends, needed)) and elapsed_s() < until:
+    deadline = elapsed_s() + CONFIRM_S
+    while (missing := too_short(ends, needed)) and elapsed_s() < deadline:
         await asyncio.sleep(Restorer.POLL_S)
         ends |= await broker.log_ends(missing, committed=False)
     return ends
 
 
 def _report(lost: LossReporter, tp: TopicPartition, at: Position, path: LossPath) -> None:
-    if at.gone is not None:
-        lost.report(*tp, at.gone.first, at.gone.end, path, at.gone.cause)
+    if at.lost is not None:
+        lost.report(*tp, at.lost.first, at.lost.end, path, at.lost.cause)

@@ -105,7 +105,7 @@ class RocksStore:
         """The changelog's id, as it was noted; `None` for a store that was cleared since, or never noted it."""
         return self._log_id
 
-    def note_log(self, log_id: str) -> None:
+    def set_log_id(self, log_id: str) -> None:
         """Notes of which changelog the store is."""
         if log_id != self._log_id:
             batch = WriteBatch(raw_mode=True)
@@ -138,7 +138,7 @@ class RocksStore:
         """Whether it was last complete, as far as is known, longer ago than its changelog keeps deletions."""
         return self._offset is not None and time.time() - self._written > STALE_AFTER_S
 
-    def is_complete(self, offset: int) -> None:
+    def mark_complete(self, offset: int) -> None:
         """Notes that the store holds all that its changelog tells: it is no older than this moment."""
         if offset != self._offset or time.time() - self._written > FRESH_FOR_S:
             self.apply({}, offset)

@@ -18,7 +18,7 @@ class Store(Protocol):
     def log_id(self) -> str | None:
         """Id of the changelog of these rows; `None` if it was never stored, or the store was cleared since."""
 
-    def note_log(self, log_id: str) -> None:
+    def set_log_id(self, log_id: str) -> None:
         """Stores the id of the changelog."""
 
     def get(self, key: bytes) -> bytes | None: ...
@@ -28,7 +28,7 @@ class Store(Protocol):
     def apply(self, rows: Rows, offset: int) -> None:
         """Writes rows and offset atomically: after a crash both are there or neither."""
 
-    def is_complete(self, offset: int) -> None:
+    def mark_complete(self, offset: int) -> None:
         """Marks the store as complete now: it includes its changelog up to `offset`, the last one."""
 
     @property
@@ -63,7 +63,7 @@ class MemoryStore:
         self.offset: int | None = None
         self.log_id: str | None = None
 
-    def note_log(self, log_id: str) -> None:
+    def set_log_id(self, log_id: str) -> None:
         self.log_id = log_id
 
     def get(self, key: bytes) -> bytes | None:
@@ -80,7 +80,7 @@ class MemoryStore:
                 self.rows[key] = value
         self.offset = offset
 
-    def is_complete(self, offset: int) -> None:
+    def mark_complete(self, offset: int) -> None:
         self.offset = offset
 
     @property

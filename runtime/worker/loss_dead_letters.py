@@ -35,4 +35,4 @@ class LossDeadLetters:
         """Returns once the letter is acknowledged. One may be written twice, by two workers or after a crash."""
         await ensure_topics(self._settings, {loss.topic + DEAD_LETTERS: FORTNIGHT.config()})
         record = loss.record()
-        await self._write([dead_letter(record, self._holders.get(loss.topic, ""), loss.says, utc_now())])
+        await self._write([dead_letter(record, self._holders.get(loss.topic, ""), loss.description, utc_now())])

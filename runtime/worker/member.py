@@ -155,7 +155,9 @@ def _new_checkpoint(shared: Shared, consumer: KafkaGroupConsumer, metadata: dict
             partial(_is_confirmed, consumer, settings.session_timeout_s),
         )
     return ExactlyOnce(
-        lambda turn: KafkaTransactionalProducer(settings, group, f"{group}-{shared.name}-{turn}", shared.limits, metadata),
+        lambda turn: KafkaTransactionalProducer(
+            settings, group, f"{group}-{shared.name}-{turn}", shared.limits, metadata
+        ),
         settings.transaction_timeout_s,
     )
 

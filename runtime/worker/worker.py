@@ -102,7 +102,7 @@ class Worker:
             self.metrics,
             stop=settings.on_lost_records is OnLostRecords.STOP,
             failed=self._fail,
-            keep=LossDeadLetters(settings, topology, self._publisher.publish_all).keep,
+            persist=LossDeadLetters(settings, topology, self._publisher.publish_all).keep,
         )
         if topology.consumed:
             await migrate_offsets(settings, topology, losses)

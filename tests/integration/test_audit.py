@@ -944,7 +944,7 @@ async def test_records_that_were_lost_are_found_once_and_may_be_what_else_is_wro
     settings = await topics.write(kafka, logs.records)
     [order, *_] = logs.of(Source.ORDERS, "open")
     loss = Loss("order-validations", order.partition, 5, 9, LossPath.INPUT, LossCause.REMOVED)
-    gone = dead_letter(loss.record(), "orders", loss.says, datetime.now(UTC))
+    gone = dead_letter(loss.record(), "orders", loss.description, datetime.now(UTC))
     other = Record("order-validations", order.partition, 3, 0, b"k", b"v", ((LOST_UNTIL, b"4"),))
     await ensure_topics(settings, {gone.topic: {}})
     async with AIOKafkaProducer(bootstrap_servers=kafka) as producer:

@@ -371,7 +371,7 @@ async def test_a_copy_whose_changelog_was_made_anew_is_told_to_be_lost(deploymen
     async def keep(loss):
         kept.append(loss)
 
-    lost = LossReporter(LoopMetrics(CollectorRegistry()), stop=stop, failed=failures.append, keep=keep)
+    lost = LossReporter(LoopMetrics(CollectorRegistry()), stop=stop, failed=failures.append, persist=keep)
     broker = KafkaLogReader(deployment.settings(), "keeper")
     confirmed = asyncio.get_running_loop().time
     stores = MemoryStores()

@@ -245,7 +245,7 @@ async def test_a_damaged_changelog_is_told_and_the_rest_of_it_is_restored(deploy
     refused = await deployment.start(name="another-disk", ready=False, on_lost_records="stop")
     await refused.ended()
     assert isinstance(refused.failure, RecordsLost)
-    assert "cannot be made out" in refused.failure.loss.says
+    assert "cannot be decoded" in refused.failure.loss.description
     await deployment.stop(refused)
 
     caplog.set_level(logging.ERROR)
@@ -272,7 +272,7 @@ async def test_a_copy_follows_every_codec_and_tells_of_what_is_damaged(deploymen
         kept.append(loss)
 
     stores = MemoryStores()
-    lost = LossReporter(LoopMetrics(CollectorRegistry()), keep=keep)
+    lost = LossReporter(LoopMetrics(CollectorRegistry()), persist=keep)
     broker = KafkaLogReader(deployment.settings(), "keeper")
     follower = StandbyReplicas(
         Topology((KEEPER,)),

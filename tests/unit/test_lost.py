@@ -63,7 +63,7 @@ def test_each_cause_names_a_remedy(registry, cause):
     with pytest.raises(RecordsLost) as raised:
         lost.report("payments", 2, 5, 12, LossPath.CHANGELOG, cause)
     assert failures == [raised.value]
-    for said in ("topic payments", "partition 2", "offsets 5 to 11", "Check: ", "ON_LOST_RECORDS=continue"):
+    for said in ("topic payments", "partition 2", "offsets 5 to 11", "Remedy: ", "ON_LOST_RECORDS=continue"):
         assert said in str(raised.value)
 
 
@@ -82,35 +82,35 @@ class Keeper:
 
 async def test_what_stops_the_worker_is_raised_each_time_and_kept_never(registry):
     keep = Keeper()
-    lost = reporter(registry, stop=True, keep=keep)
+    lost = reporter(registry, stop=True, persist=keep)
     for _ in range(2):
         with pytest.raises(RecordsLost):
             lost.report("orders-view-changelog", 2, 5, 12, LossPath.STANDBY, LossCause.REMOVED)
-        await lost.kept()
+        await lost.flush()
     assert keep.kept == []
 
 
 async def test_the_loss_of_a_changelog_is_kept_once_and_that_of_an_input_is_not(registry):
     keep = Keeper()
-    lost = reporter(registry, keep=keep)
+    lost = reporter(registry, persist=keep)
     for _ in range(2):
         lost.report("orders-view-changelog", 2, 5, 12, LossPath.CHANGELOG, LossCause.REMOVED)
         lost.report("payments", 2, 5, 12, LossPath.INPUT, LossCause.REMOVED)
-        await lost.kept()
+        await lost.flush()
     [loss] = keep.kept
     assert (loss.topic, loss.first, loss.end, loss.count) == ("orders-view-changelog", 5, 12, 7)
 
 
 async def test_a_loss_that_could_not_be_kept_is_kept_the_next_time(registry):
     keep = Keeper()
-    lost = reporter(registry, keep=keep)
+    lost = reporter(registry, persist=keep)
     keep.away = True
     lost.report("orders-view-changelog", 2, 5, 12, LossPath.CHANGELOG, LossCause.REMOVED)
     with pytest.raises(OSError, match="away"):
-        await lost.kept()
+        await lost.flush()
     keep.away = False
     lost.report("orders-view-changelog", 2, 5, 12, LossPath.CHANGELOG, LossCause.REMOVED)
-    await lost.kept()
+    await lost.flush()
     assert len(keep.kept) == 1
 
 
@@ -118,15 +118,15 @@ def test_the_loss_of_an_input_is_taken_once_by_who_owns_it_until_positions_are_l
     lost = reporter(registry)
     tp = TopicPartition("payments", 2)
     lost.report(*tp, 5, 12, LossPath.INPUT, LossCause.REMOVED)
-    [loss] = lost.take({tp})
+    [loss] = lost.pop({tp})
     assert (loss.first, loss.end) == (5, 12)
-    assert lost.take({tp}) == []
+    assert lost.pop({tp}) == []
 
     lost.report(*tp, 5, 12, LossPath.INPUT, LossCause.REMOVED)
-    assert lost.take(set()) == [], "it is another's by now"
+    assert lost.pop(set()) == [], "it is another's by now"
     lost.report(*tp, 5, 12, LossPath.INPUT, LossCause.REMOVED)
-    lost.forget()
-    assert lost.take({tp}) == []
+    lost.reset()
+    assert lost.pop({tp}) == []
 
 
 def test_the_record_that_stands_for_a_loss_says_how_far_it_goes(registry):

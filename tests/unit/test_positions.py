@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.data_loss.losses import LossCause
-from runtime.data_loss.positions import LostRange, Position, of_input, of_store
+from runtime.data_loss.positions import LostRange, Position, changelog_position, input_position
 
 OFFSETS = st.integers(0, 50)
 
@@ -29,23 +29,23 @@ OFFSETS = st.integers(0, 50)
     ],
 )
 def test_where_an_input_is_read_on(committed, start, end, expected):
-    assert of_input(committed, start, end) == expected
+    assert input_position(committed, start, end) == expected
 
 
 def test_offsets_that_expired_while_there_is_state_leave_it_open_what_was_read():
-    assert of_input(None, 5, 9, decided_before=True) == Position(5, LostRange(0, 5, LossCause.OFFSETS_GONE))
-    assert of_input(None, 0, 9, decided_before=True) == Position(0), "all is read once more"
-    assert of_input(7, 5, 9, decided_before=True) == Position(7)
+    assert input_position(None, 5, 9, has_state=True) == Position(5, LostRange(0, 5, LossCause.OFFSETS_GONE))
+    assert input_position(None, 0, 9, has_state=True) == Position(0), "all is read once more"
+    assert input_position(7, 5, 9, has_state=True) == Position(7)
 
 
 @given(st.none() | OFFSETS, OFFSETS, OFFSETS)
 def test_reading_goes_on_where_there_is_something_and_what_is_passed_over_is_told(committed, start, more):
     end = start + more
-    at = of_input(committed, start, end)
+    at = input_position(committed, start, end)
     assert start <= at.offset <= end
     if committed is not None and committed <= end:
         passed = range(committed, at.offset)
-        assert at.gone == (LostRange(passed.start, passed.stop, LossCause.REMOVED) if passed else None)
+        assert at.lost == (LostRange(passed.start, passed.stop, LossCause.REMOVED) if passed else None)
 
 
 @pytest.mark.parametrize(
@@ -69,4 +69,4 @@ def test_reading_goes_on_where_there_is_something_and_what_is_passed_over_is_tol
     ],
 )
 def test_where_a_changelog_is_read_on(applied, start, end, expected, fits):
-    assert of_store(applied, start, end) == (expected, fits)
+    assert changelog_position(applied, start, end) == (expected, fits)

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from runtime.data_loss.losses import LossCause, LossPath, LossReporter, RecordsLost
 from runtime.metrics.loop import LoopMetrics
-from runtime.model.log_ids import Commit
+from runtime.model.log_ids import CommittedOffset
 from runtime.model.records import TopicPartition
 from runtime.state import restore
 from runtime.state.restore import Restorer
@@ -36,7 +36,7 @@ class Broker:
 
     async def stable_commits(self, partitions):
         return {
-            tp: None if tp not in self.offsets else Commit(self.offsets[tp], self.noted.get(tp, ""))
+            tp: None if tp not in self.offsets else CommittedOffset(self.offsets[tp], self.noted.get(tp, ""))
             for tp in partitions
         }
 
@@ -73,7 +73,7 @@ class Broker:
 
 @pytest.fixture
 def broker(monkeypatch):
-    monkeypatch.setattr(restore, "SURE_S", 0.05)
+    monkeypatch.setattr(restore, "CONFIRM_S", 0.05)
     monkeypatch.setattr(Restorer, "POLL_S", 0.001)
     return Broker()
 
@@ -84,7 +84,7 @@ def logs(broker, **options):
 
 
 def losses(lost, *owned):
-    return [(loss.topic, loss.first, loss.end, loss.cause) for loss in lost.take(set(owned))]
+    return [(loss.topic, loss.first, loss.end, loss.cause) for loss in lost.pop(set(owned))]
 
 
 async def test_what_was_removed_before_it_was_read_is_passed_over_and_reported(broker):
@@ -123,7 +123,7 @@ async def test_an_offset_beyond_the_end_begins_again_at_the_start(broker):
 
 
 async def test_a_leader_that_learns_how_far_its_log_goes_has_lost_nothing(broker, monkeypatch):
-    monkeypatch.setattr(restore, "SURE_S", 60)
+    monkeypatch.setattr(restore, "CONFIRM_S", 60)
     found, lost = logs(broker)
     broker.offsets, broker.bounds, broker.behind = {PAID: 20}, {PAID: (0, 20)}, {PAID: 5}
     assert await found.committed([PAID]) == {PAID: 20}
@@ -194,7 +194,7 @@ async def test_rows_that_a_changelog_no_longer_has_are_reported_and_kept(broker,
         kept.append((loss.first, loss.end, loss.cause))
         assert loss.path is LossPath.CHANGELOG
 
-    found, _ = logs(broker, keep=keep)
+    found, _ = logs(broker, persist=keep)
     broker.bounds[ROWS] = bounds
     await found.restore({ROWS: store}, lambda *_: None)
     assert len(store.rows) == rows
@@ -216,7 +216,7 @@ async def test_what_cannot_be_kept_yet_keeps_the_store_as_it_is(broker):
         if away:
             raise OSError("the broker is away")
 
-    found, _ = logs(broker, keep=keep)
+    found, _ = logs(broker, persist=keep)
     store = stored(9)
     with pytest.raises(OSError, match="away"):
         await found.restore({ROWS: store}, lambda *_: None)
@@ -231,12 +231,11 @@ IDS = {"payments": "here/P1", "warehouse-inventory": "here/W1", ROWS.topic: "her
 
 async def committed_by(broker, *partitions, offset):
     """A group has run, and committed this offset of each partition."""
-    notes = {}
-    await Restorer(broker, LossReporter(LoopMetrics(CollectorRegistry())), [ROWS.topic, TIMERS.topic], notes).committed(
-        partitions
-    )
+    metadata = {}
+    lost = LossReporter(LoopMetrics(CollectorRegistry()))
+    await Restorer(broker, lost, [ROWS.topic, TIMERS.topic], metadata).committed(partitions)
     broker.offsets |= dict.fromkeys(partitions, offset)
-    broker.noted |= notes
+    broker.noted |= metadata
 
 
 async def test_a_topic_made_anew_is_noticed_though_it_is_longer_by_now(broker):
@@ -266,7 +265,7 @@ async def restored(broker, store, **options):
     async def keep(loss):
         kept.append((loss.topic, loss.first, loss.end, loss.cause))
 
-    found, _ = logs(broker, keep=keep, **options)
+    found, _ = logs(broker, persist=keep, **options)
     await found.committed([PAID, STOCKED])
     await found.restore({ROWS: store}, lambda *_: None)
     return kept

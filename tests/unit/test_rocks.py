@@ -82,7 +82,7 @@ def test_a_store_that_is_kept_complete_is_not_stale_though_nothing_changes_in_it
     now = time.time()
     for hours in range(1, 30):
         monkeypatch.setattr("runtime.state.rocks.time.time", lambda hours=hours: now + 3600 * hours)
-        stores.open("t", 0).is_complete(5)
+        stores.open("t", 0).mark_complete(5)
     stores.close()
 
     assert (rows(stores.open("t", 0)), stores.open("t", 0).offset) == ({b"a": b"1"}, 5)
@@ -93,7 +93,7 @@ def test_what_is_complete_anyway_is_not_written_again_and_again(stores, monkeypa
     store.apply({}, 5)
     monkeypatch.setattr(store, "apply", pytest.fail)
     for _ in range(3):
-        store.is_complete(5)
+        store.mark_complete(5)
 
 
 def test_what_is_open_or_on_disk_is_known(stores):
