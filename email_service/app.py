@@ -37,7 +37,7 @@ def build(settings: Settings) -> ServiceDefinition:
         if not customer_join.on_timer(timer, ctx):
             payment_join.expire(timer, ctx)
             if at_least_once:
-                ENQUEUED.forget(timer, ctx)
+                ENQUEUED.expire(timer, ctx)
 
     return ServiceDefinition(
         Service(

@@ -143,7 +143,7 @@ class CustomerJoin:
             return
         # Deduplication loses nothing: at least once, the side effect becomes durable before the row that suppresses it.
         name = f"{order.id}/{email.kind}"
-        if not self.at_least_once or ENQUEUED.first(ctx, name):
+        if not self.at_least_once or ENQUEUED.is_new(ctx, name):
             ctx.enqueue(self.send, name, AddressedEmail(email=email, customer=customer))
 
 

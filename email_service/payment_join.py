@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 from email_service.state import JOINS, PAYMENT_ROWS, Email, EmailKind, Join, PaymentRow
 from runtime.model.service import Context
-from runtime.state.ttl_table import KEPT
+from runtime.state.ttl_table import TTL
 from schemas.messages import Order, OrderState, Payment
 from schemas.payments import payment_key
 from schemas.topics import DAY, PAYMENTS, Topic, repartition
@@ -73,7 +73,7 @@ class PaymentJoin:
                 join = self._confirm_if_paid(join, ctx)
         else:
             if row is None:
-                PAYMENT_ROWS.remember(ctx, key, PaymentRow(order_id=payment.order_id, **_row_fields(join, payment)))
+                PAYMENT_ROWS.add(ctx, key, PaymentRow(order_id=payment.order_id, **_row_fields(join, payment)))
             elif row.differs(payment):
                 ctx.count(PAYMENT_DIFFERS)
             if self.at_least_once and join.payment is not None and payment.id == join.payment.id:
@@ -82,22 +82,22 @@ class PaymentJoin:
 
     def expire(self, hour: str, ctx: Context) -> None:
         """Deletes the joins of an expired hour and their payments. Open joins are kept for `unpaid_ttl`."""
-        for order_id, row in JOINS.forget(hour, ctx):
+        for order_id, row in JOINS.expire(hour, ctx):
             join = self._migrated(row, ctx)
             if not join.open and row.open:  # a row of an earlier version, confirmed by its migration
-                JOINS.remember(ctx, order_id, join.model_copy(update={"before": None}))
-            elif join.open and ctx.now - (join.since or ctx.now - KEPT) < self.unpaid_ttl:
-                since = join.since or ctx.now - KEPT
-                JOINS.remember(ctx, order_id, join.model_copy(update={"before": None, "since": since}))
+                JOINS.add(ctx, order_id, join.model_copy(update={"before": None}))
+            elif join.open and ctx.now - (join.since or ctx.now - TTL) < self.unpaid_ttl:
+                since = join.since or ctx.now - TTL
+                JOINS.add(ctx, order_id, join.model_copy(update={"before": None, "since": since}))
             elif join.open:
                 ctx.count(PAYMENT_FORGOTTEN if join.order is None else UNPAID_FORGOTTEN)
-        for key, paid in PAYMENT_ROWS.forget(hour, ctx):
+        for key, paid in PAYMENT_ROWS.expire(hour, ctx):
             if JOINS.get(ctx, paid.order_id) is not None:  # or a repeated payment would count twice
-                PAYMENT_ROWS.remember(ctx, key, paid.model_copy(update={"before": None}))
+                PAYMENT_ROWS.add(ctx, key, paid.model_copy(update={"before": None}))
 
     def _join(self, order_id: str, ctx: Context) -> Join:
         join = JOINS.get(ctx, order_id)
-        return self._migrated(join, ctx) if join else JOINS.remember(ctx, order_id, Join(since=ctx.now))
+        return self._migrated(join, ctx) if join else JOINS.add(ctx, order_id, Join(since=ctx.now))
 
     def _migrated(self, join: Join, ctx: Context) -> Join:
         """Adds the single payment in a row of an earlier version to its totals, which may complete them."""
@@ -112,7 +112,7 @@ class PaymentJoin:
         row_fields = paid.row(payment).model_dump()
         key = payment_key(payment.order_id, payment.id)
         if row is None:
-            PAYMENT_ROWS.remember(ctx, key, PaymentRow(order_id=payment.order_id, **row_fields))
+            PAYMENT_ROWS.add(ctx, key, PaymentRow(order_id=payment.order_id, **row_fields))
         else:  # the row became durable and the totals did not
             ctx.put(PAYMENT_ROWS.rows, key, row.model_copy(update=row_fields))
         changes: dict[str, object] = {"paid": paid}

@@ -5,7 +5,7 @@ from datetime import timedelta
 from fulfilment_service.state import CHECK_INS, PAYMENTS_COUNTED, PROGRESS, SEEN_CHECK_INS, Progress, WaitingCheckin
 from runtime.model.service import Context
 from runtime.state.queues import SLICE
-from runtime.state.ttl_table import KEPT
+from runtime.state.ttl_table import TTL
 from schemas.messages import CheckinRejected, Fulfilled, HomeCheckin, Need, Order, OrderState, Payment
 from schemas.payments import payment_key
 from schemas.topics import CHECKIN_REJECTIONS, FULFILMENTS, PAYMENTS, repartition
@@ -97,7 +97,7 @@ class FulfilmentGate:
 
         It comes from an outbox, more than once perhaps: it counts once.
         """
-        if not SEEN_CHECK_INS.first(ctx, check_in.event_id) and not self.at_least_once:
+        if not SEEN_CHECK_INS.is_new(ctx, check_in.event_id) and not self.at_least_once:
             return
         order_id = check_in.order_no
         progress = self._progress(order_id, ctx)
@@ -127,7 +127,7 @@ class FulfilmentGate:
         elif timer.startswith(_PURGE):
             self._purge_resolved(timer.removeprefix(_PURGE), ctx)
         else:
-            SEEN_CHECK_INS.forget(timer, ctx)
+            SEEN_CHECK_INS.expire(timer, ctx)
 
     def _ship_if_ready(self, order_id: str, progress: Progress, ctx: Context) -> None:
         due = not progress.fulfilled and progress.state is OrderState.VALIDATED
@@ -154,7 +154,7 @@ class FulfilmentGate:
         if end < numbers.stop:
             ctx.schedule(f"{_RESOLVE}{end}/{order_id}", ctx.now)
         if self.at_least_once and progress.state is not OrderState.CREATED:
-            ctx.schedule(_PURGE + order_id, ctx.now + KEPT)
+            ctx.schedule(_PURGE + order_id, ctx.now + TTL)
         _put_or_delete(order_id, progress.model_copy(update={"waiting": max(progress.waiting - answered, 0)}), ctx)
 
     def _resolve_check_in(self, order_id: str, number: int, state: OrderState | None, ctx: Context) -> bool:

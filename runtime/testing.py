@@ -84,9 +84,9 @@ class TopologyTestDriver:
         call = Command(worker.topology.holders[table.name], partition, decide)
         self._process(worker, PolledBatch([], {}, Membership(1, "in-memory"), [call]), [])
         self.run()
-        if isinstance(call.returned, Exception):
-            raise call.returned
-        return cast("T", call.returned)
+        if isinstance(call.result, Exception):
+            raise call.result
+        return cast("T", call.result)
 
     def advance(self, by: timedelta) -> None:
         """Advances the time; due timers fire, each at its time."""

@@ -29,6 +29,6 @@ class Offers:
 
     def on_product(self, event: ProductEvent, ctx: Context) -> None:
         """Updates a product. A repeated or outdated event changes nothing."""
-        if self._versions.missing(ctx, event.code, event.version) is not None:
+        if self._versions.gap_before(ctx, event.code, event.version) is not None:
             withdrawn = event.kind is ProductEventKind.WITHDRAWN
             self._versions.put(ctx, event.code, Offer(version=event.version, withdrawn=withdrawn))

@@ -19,7 +19,7 @@ def repartition_event(event: ProductEvent, ctx: Context) -> None:
 
 def on_change(event: ProductEvent, ctx: Context) -> None:
     """Counts a change once, however often it comes."""
-    gaps = COUNTED_PRODUCTS.missing(ctx, event.code, event.version)
+    gaps = COUNTED_PRODUCTS.gap_before(ctx, event.code, event.version)
     if gaps is None:
         return
     before = COUNTED_PRODUCTS.get(ctx, event.code)

@@ -37,7 +37,7 @@ class ProductNotifier:
 
     def on_change(self, event: ProductEvent, ctx: Context) -> None:
         """A change of a product."""
-        if NOTIFIED.missing(ctx, event.code, event.version) is None:
+        if NOTIFIED.gap_before(ctx, event.code, event.version) is None:
             return  # Nothing is lost by that: at least once, the wish to send is durable before it.
         NOTIFIED.put(ctx, event.code, Versioned(version=event.version))
         subject = f"Product {event.code}: {event.kind.lower()}"

@@ -41,7 +41,7 @@ class AlertRule:
     def on_change(self, event: ProductEvent, ctx: Context) -> None:
         """Compares a change with what was before, and tells what is suspicious."""
         before = HISTORIES.get(ctx, event.code)
-        if HISTORIES.missing(ctx, event.code, event.version) is None:
+        if HISTORIES.gap_before(ctx, event.code, event.version) is None:
             if self.at_least_once and before is not None:
                 _send([alert for alert in before.alerts if alert.version == event.version], ctx)
             return

@@ -1,4 +1,4 @@
-"""Time limits of requests that wait for the broker; shortened for all of them when the worker stops."""
+"""Time limits of requests that wait for the broker, which all end soon when the worker stops."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,20 +6,20 @@ from contextlib import asynccontextmanager
 
 from runtime.common.clock import elapsed_s
 
-END_S = 3.0
-"""Seconds, the time limit for ending a producer that failed: a broker that is there answers within milliseconds."""
+PRODUCER_STOP_S = 3.0
+"""Seconds that stopping a producer may take: a broker that is available answers within milliseconds."""
 
 
-class WaitLimit:
-    """A time limit for each of many waits, which can be shortened for all of them.
+class SharedTimeout:
+    """A timeout that many waits share, and that can be shortened for all of them at once.
 
     Arguments:
-        seconds: the limit of each wait.
+        seconds: the timeout of each wait.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._until: float | None = None
+        self._deadline: float | None = None
         self._waiting: set[asyncio.Timeout] = set()
 
     def __len__(self) -> int:
@@ -27,9 +27,9 @@ class WaitLimit:
 
     @asynccontextmanager
     async def limit(self) -> AsyncIterator[None]:
-        """Bounds a block. Raises `TimeoutError` at the limit."""
+        """Bounds a block. Raises `TimeoutError` when it takes longer."""
         at = elapsed_s() + self._seconds
-        timeout = asyncio.timeout_at(at if self._until is None else min(at, self._until))
+        timeout = asyncio.timeout_at(at if self._deadline is None else min(at, self._deadline))
         self._waiting.add(timeout)
         try:
             async with timeout:
@@ -37,10 +37,10 @@ class WaitLimit:
         finally:
             self._waiting.discard(timeout)
 
-    def hurry(self, seconds: float) -> None:
-        """Shortens all waits, present and future, to end `seconds` from now at the latest."""
-        self._until = elapsed_s() + seconds
+    def shorten(self, seconds: float) -> None:
+        """Ends all waits, present and future ones, `seconds` from now at the latest."""
+        self._deadline = elapsed_s() + seconds
         for timeout in self._waiting:
             at = timeout.when()
-            if at is not None and at > self._until:
-                timeout.reschedule(self._until)
+            if at is not None and at > self._deadline:
+                timeout.reschedule(self._deadline)

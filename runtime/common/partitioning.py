@@ -5,13 +5,13 @@ import struct
 from functools import lru_cache
 
 _SHOWN = 100
-"""Characters of a key in an error text: the remedy must fit in as well."""
+"""Characters of a key in an error text, which also has to hold the remedy."""
 
 _MISPLACED = re.compile(r" belongs in partition \d+, the record is in \d+: ")
 
 
 class MisplacedError(ValueError):
-    """A record is in another partition than that of its key, where nobody looks for the key.
+    """A record is in another partition than its key belongs in, where no reader looks for the key.
 
     Kafka's Java client, aiokafka and kafka-python hash keys with murmur2. librdkafka (.NET, Go, Python, kcat) hashes
     them with CRC-32 by default; other clients hash otherwise, or the application names a partition itself.
@@ -60,6 +60,6 @@ def check_partition(key: bytes, partition: int, partitions: int) -> None:
         raise MisplacedError(key, partition, partitions)
 
 
-def tells_misplaced(error: str) -> bool:
-    """Whether the text of an error, such as a dead letter has it, is that of a `MisplacedError`."""
+def describes_misplaced(error: str) -> bool:
+    """Whether an error text, such as that of a dead letter, is the text of a `MisplacedError`."""
     return error.startswith("key ") and _MISPLACED.search(error) is not None

@@ -238,7 +238,7 @@ class Settings(BaseSettings):
         return self.processing_guarantee is Guarantee.AT_LEAST_ONCE
 
     @property
-    def standstill_s(self) -> float:
+    def stall_after_s(self) -> float:
         """`watchdog_s`, or longer where a dead worker's session or transaction may rightly be waited for as long."""
         return max(self.watchdog_s, 2 * self.session_timeout_s, 2 * self.transaction_timeout_s)
 

@@ -32,7 +32,7 @@ from aiokafka.protocol.offset import OffsetRequest
 
 from runtime.common import failpoints
 from runtime.common.clock import elapsed_s
-from runtime.common.deadlines import END_S
+from runtime.common.deadlines import PRODUCER_STOP_S
 from runtime.errors import MemberFenced
 from runtime.kafka.protocol import Metadata, OffsetFetch, TxnOffsetCommit
 from runtime.model.log_ids import CommittedOffset
@@ -169,13 +169,13 @@ async def start_producer(producer: AIOKafkaProducer) -> None:
 
 
 async def stop_producer(producer: AIOKafkaProducer) -> None:
-    """Stops a producer in whatever state, within about `END_S`. Messages that it has not sent by then are dropped.
+    """Stops a producer in whatever state, within about `PRODUCER_STOP_S`. Unsent messages are dropped.
 
     aiokafka's own `stop` waits for pending messages without a limit; its sender, left alone, would reconnect and send
     them later.
     """
     try:
-        async with asyncio.timeout(END_S):
+        async with asyncio.timeout(PRODUCER_STOP_S):
             await producer.stop()
     except asyncio.CancelledError:
         _abort(producer)

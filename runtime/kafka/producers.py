@@ -36,7 +36,7 @@ class _BatchSender(Generic[P]):
         """Sends all records, in order within each partition, and returns the last offset written to each.
 
         Hands whole batches to aiokafka, which spends a future and a metadata lookup on each single record. Raises what
-        `SizeLimits.refused` makes of a batch that its topic rejects as too large.
+        `SizeLimits.rejected` makes of a batch that its topic rejects as too large.
         """
         batches: dict[TopicPartition, list[tuple[Any, list[Write]]]] = {}
         for writes in groups:
@@ -45,7 +45,7 @@ class _BatchSender(Generic[P]):
                 pending = batches.setdefault(TopicPartition(topic, partition), [])
                 message = {"timestamp": None, "key": key, "value": value, "headers": list(headers)}
                 # There is no batch yet, or the last one is full.
-                if not pending or self._limits.singly(topic) or pending[-1][0].append(**message) is None:
+                if not pending or self._limits.one_by_one(topic) or pending[-1][0].append(**message) is None:
                     pending.append((self._producer.create_batch(), []))
                     pending[-1][0].append(**message)
                 pending[-1][1].append(write)
@@ -59,7 +59,7 @@ class _BatchSender(Generic[P]):
         ends: dict[TopicPartition, int] = {}
         for (tp, _, writes), ack in zip(sent, acks, strict=True):
             if ack.done() and isinstance(ack.exception(), MessageSizeTooLargeError):
-                raise self._limits.refused(tp.topic, [w.size for w in writes])
+                raise self._limits.rejected(tp.topic, [w.size for w in writes])
         for (tp, batch, _), ack in zip(sent, await asyncio.gather(*acks), strict=True):
             ends[tp] = max(ack.offset + batch.record_count() - 1, ends.get(tp, -1))
         return ends

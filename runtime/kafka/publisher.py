@@ -9,7 +9,7 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
-from runtime.common.deadlines import WaitLimit
+from runtime.common.deadlines import SharedTimeout
 from runtime.common.partitioning import partition_of
 from runtime.common.settings import Settings
 from runtime.errors import BatchTooLarge, BrokerUnavailable
@@ -37,13 +37,13 @@ class KafkaPublisher:
     MAX_PENDING_BYTES = 32 * 1024 * 1024
     """Bytes of their values."""
 
-    def __init__(self, settings: Settings, wait_limit: WaitLimit) -> None:
+    def __init__(self, settings: Settings, produce_timeout: SharedTimeout) -> None:
         self._settings = settings
         self._names = KafkaNames(settings.topic_prefix)
         self._producer: AIOKafkaProducer | None = None
         self._failed = False
         self._replacing = asyncio.Lock()
-        self._wait_limit = wait_limit
+        self._produce_timeout = produce_timeout
         self._pending = 0
         self._pending_bytes = 0
 
@@ -110,7 +110,7 @@ class KafkaPublisher:
     async def _producing(self, what: str) -> AsyncIterator[AIOKafkaProducer]:
         """Yields a usable producer; bounds the block by the wait limit. Raises `BrokerUnavailable` about `what`."""
         try:
-            async with self._wait_limit.limit():
+            async with self._produce_timeout.limit():
                 producer = await self._usable_producer()
                 try:
                     yield producer

@@ -9,7 +9,7 @@ from typing import Protocol
 from aiokafka.errors import KafkaError, KafkaTimeoutError, ProducerClosed, UnknownError
 
 from runtime.common import failpoints
-from runtime.common.deadlines import END_S
+from runtime.common.deadlines import PRODUCER_STOP_S
 from runtime.errors import CommitFenced, CommitInDoubt, MemberFenced
 from runtime.model.records import LastOffsets, Membership, Offsets, Write, Writes
 from runtime.model.service import EFFECTS_CHANGELOG, TIMERS_CHANGELOG
@@ -72,7 +72,7 @@ class Producer(Protocol):
         """Returns once every in-sync replica has all writes, in the given order within each partition."""
 
     async def end(self) -> None:
-        """Stops within about `END_S`, in whatever state it is. Unsent records are dropped for good."""
+        """Stops within about `PRODUCER_STOP_S`, in whatever state it is. Unsent records are dropped for good."""
 
 
 class TransactionalProducer(Producer, Protocol):
@@ -157,7 +157,7 @@ class ExactlyOnce:
             return
         await producer.end()
         try:
-            async with asyncio.timeout(END_S):
+            async with asyncio.timeout(PRODUCER_STOP_S):
                 await self._producer(turn)
         except _BROKER_ERRORS as error:  # unavailable: the broker aborts the transaction after its time limit
             log.warning("open transaction left to its timeout error=%r", error)
@@ -245,7 +245,7 @@ class AtLeastOnce:
 
     async def flush(self) -> None:
         try:
-            async with asyncio.timeout(END_S):
+            async with asyncio.timeout(PRODUCER_STOP_S):
                 await self._offsets_committed()
         except (MemberFenced, *_BROKER_ERRORS) as error:
             log.warning("offset commit failed, the last batch will be reprocessed error=%r", error)

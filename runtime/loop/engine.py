@@ -176,7 +176,7 @@ class Engine:
                     command.settle()
         finally:
             for command in commands:
-                command.refuse()  # no effect on a settled command
+                command.abandon()  # no effect on a settled command
             batch.done.set()
 
     async def submit(self, table: Table[Any], key: str, decide: Callable[[Context], T]) -> T:
@@ -193,7 +193,7 @@ class Engine:
 
     async def stop(self) -> None:
         """Cancels a running restore and all side effects."""
-        self.commands.refuse()
+        self.commands.abandon()
         await self.side_effects.stop()
         await self.rebalance.stop()
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from runtime.common.partitioning import partition_of
 from runtime.model import dead_letters
-from runtime.model.records import NOWHERE, Record, TopicPartition, Write, Writes
+from runtime.model.records import NO_OFFSET, Record, TopicPartition, Write, Writes
 from runtime.model.service import PendingSideEffect, RejectedSideEffect, ScheduledTimer, Service, SideEffect, Table
 from runtime.model.topology import Topology
 from runtime.state.stores import Store
@@ -80,7 +80,7 @@ class ProcessorContext:
         """Dead-letters a side effect that was rejected for good."""
         rejected = RejectedSideEffect(key=key, effect=pending.effect, payload=pending.payload)
         topic, milliseconds = self._service.redrive_topic.name, int(self.now.timestamp() * 1000)
-        record = Record(topic, self._partition, NOWHERE, milliseconds, key.encode(), rejected.to_json())
+        record = Record(topic, self._partition, NO_OFFSET, milliseconds, key.encode(), rejected.to_json())
         self.dead_lettered.append(dead_letters.dead_letter(record, self._service.name, reason, self.now))
 
     def keep(self) -> None:

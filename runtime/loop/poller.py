@@ -124,7 +124,7 @@ class Poller:
     def hold(self) -> None:
         """Stops polling all partitions, and refuses the waiting commands."""
         self._reading.clear()
-        self._commands.refuse()
+        self._commands.abandon()
         self._last_answer = elapsed_s()
         self._consumer.pause()
 
@@ -190,7 +190,7 @@ class Poller:
         for tp in sorted(self._losses.uncommitted & ownership.partitions):
             positions.setdefault(tp, ownership.positions[tp])
         commit_positions = bool(positions) and elapsed_s() - self._last_batch >= self.POSITIONS_S
-        commands = self._commands.take(self.MAX_COMMANDS)
+        commands = self._commands.poll(self.MAX_COMMANDS)
         if not records and not commands and not self._timer_is_due() and not commit_positions:
             return None
         self._last_batch = elapsed_s()
@@ -221,7 +221,7 @@ class Poller:
             self._fetching = asyncio.create_task(self._consumer.fetch(self.IDLE_S), name="fetch")
             await asyncio.sleep(0)  # buffered records are returned at once
         if not self._commands and not self._fetching.done():
-            arrival = asyncio.ensure_future(self._commands.arrived())
+            arrival = asyncio.ensure_future(self._commands.wait())
             try:
                 await asyncio.wait({self._fetching, arrival}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
             finally:

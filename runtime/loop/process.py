@@ -17,8 +17,8 @@ from runtime.model.limits import SizeLimits
 from runtime.model.records import (
     CONSUMED_BY,
     MADE_AT,
+    NO_OFFSET,
     NO_TIMESTAMP,
-    NOWHERE,
     Header,
     PolledBatch,
     Record,
@@ -176,10 +176,10 @@ class BatchProcessor:
         batch.processed += 1
         ctx = ProcessorContext(batch, command.service, command.partition, batch.now)
         try:
-            command.returned = command.decide(ctx)
+            command.result = command.process(ctx)
             self._check_sizes(ctx)
         except Exception as error:  # raised to the caller; the changes are dropped
-            command.returned = error
+            command.result = error
             return
         ctx.keep()
         work: list[WorkItem] = []
@@ -235,7 +235,7 @@ class BatchProcessor:
 
     def _reject(self, batch: BatchOverlay, record: Record, services: str, error: str) -> None:
         batch.dead_letters += 1
-        max_bytes = self._limits.most(record.topic + DEAD_LETTERS)
+        max_bytes = self._limits.max_bytes(record.topic + DEAD_LETTERS)
         letter = dead_letter(record, services, error, batch.now, max_bytes)
         # A topic may have been given more partitions than its dead-letter topic has.
         batch.outputs.append(letter._replace(partition=letter.partition % self.partitions))
@@ -267,7 +267,7 @@ class BatchProcessor:
         topic = self.topology.consumed[item.topic]
         key, value = topic.key(item.subject).encode(), item.subject.to_json()
         milliseconds = int(item.time.timestamp() * 1000)
-        return Record(item.topic, item.partition, NOWHERE, milliseconds, key, value, _headers(topic, item.time))
+        return Record(item.topic, item.partition, NO_OFFSET, milliseconds, key, value, _headers(topic, item.time))
 
 
 def _headers(topic: Topic[Any], event_time: datetime) -> tuple[Header, ...]:

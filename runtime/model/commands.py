@@ -15,39 +15,39 @@ class Command(Generic[T]):
     """A function that the loop runs like a processor, without a message.
 
     Arguments:
-        service: the service whose tables and topics `decide` uses.
+        service: the service whose tables and topics `process` uses.
         partition: partition of the key.
-        decide: pure, as processors are.
+        process: pure, as processors are.
     """
 
-    def __init__(self, service: Service, partition: int, decide: Callable[[Context], T]) -> None:
+    def __init__(self, service: Service, partition: int, process: Callable[[Context], T]) -> None:
         self.service = service
         self.partition = partition
-        self.decide = decide
-        self.returned: T | Exception | None = None
-        """The result of `decide`, or the error that it raised."""
+        self.process = process
+        self.result: T | Exception | None = None
+        """What `process` returned, or the error that it raised."""
 
 
 class PendingCommand(Command[T]):
     """A command whose caller waits for the result."""
 
-    def __init__(self, service: Service, partition: int, decide: Callable[[Context], T]) -> None:
-        super().__init__(service, partition, decide)
+    def __init__(self, service: Service, partition: int, process: Callable[[Context], T]) -> None:
+        super().__init__(service, partition, process)
         self.answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
     def settle(self) -> None:
-        """Answers with the result or error of `decide`, once its changes are durable."""
+        """Answers with the result or error of `process`, once its changes are durable."""
         if self.answer.done():
-            return  # the caller has gone
-        if isinstance(self.returned, Exception):
-            self.answer.set_exception(self.returned)
+            return  # the caller was cancelled
+        if isinstance(self.result, Exception):
+            self.answer.set_exception(self.result)
         else:
-            self.answer.set_result(self.returned)  # type: ignore[arg-type]
+            self.answer.set_result(self.result)  # type: ignore[arg-type]
 
-    def refuse(self) -> None:
-        """Answers that the outcome is unknown here. No effect once settled."""
+    def abandon(self) -> None:
+        """Answers with `KeyNotOwned`: the outcome is unknown in this worker. No effect once settled."""
         if not self.answer.done():
-            self.answer.set_exception(KeyNotOwned("the partition moves"))
+            self.answer.set_exception(KeyNotOwned("the partition is moving to another worker: retry"))
 
 
 class CommandQueue:
@@ -56,38 +56,39 @@ class CommandQueue:
     Bounded: when the broker is slow, clients get an error instead of a growing delay.
     """
 
-    MOST = 10_000
+    MAX_WAITING = 10_000
+    """Commands: as many requests as a worker accepts at a time by default (`MAX_REQUESTS`)."""
 
     def __init__(self) -> None:
         self._waiting: deque[PendingCommand[Any]] = deque()
-        self._arrived = asyncio.Event()
+        self._not_empty = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, call: PendingCommand[Any]) -> None:
-        """Adds a command. Raises `BrokerUnavailable` if `MOST` wait already."""
-        if len(self._waiting) >= self.MOST:
+    def put(self, command: PendingCommand[Any]) -> None:
+        """Adds a command. Raises `BrokerUnavailable` if `MAX_WAITING` wait already."""
+        if len(self._waiting) >= self.MAX_WAITING:
             raise BrokerUnavailable(f"{len(self._waiting)} requests wait for the broker already")
-        self._waiting.append(call)
-        self._arrived.set()
+        self._waiting.append(command)
+        self._not_empty.set()
 
-    async def arrived(self) -> None:
-        """Returns when a command waits."""
-        await self._arrived.wait()
+    async def wait(self) -> None:
+        """Returns as soon as the queue is not empty."""
+        await self._not_empty.wait()
 
-    def take(self, most: int) -> list[PendingCommand[Any]]:
-        """Removes and returns up to `most` commands, without those whose caller has gone."""
-        taken: list[PendingCommand[Any]] = []
-        while self._waiting and len(taken) < most:
-            call = self._waiting.popleft()
-            if not call.answer.done():
-                taken.append(call)
+    def poll(self, limit: int) -> list[PendingCommand[Any]]:
+        """Removes and returns up to `limit` commands, without those whose caller was cancelled."""
+        polled: list[PendingCommand[Any]] = []
+        while self._waiting and len(polled) < limit:
+            command = self._waiting.popleft()
+            if not command.answer.done():
+                polled.append(command)
         if not self._waiting:
-            self._arrived.clear()
-        return taken
+            self._not_empty.clear()
+        return polled
 
-    def refuse(self) -> None:
-        """Refuses all commands: partitions are revoked or restored."""
-        for call in self.take(len(self._waiting)):
-            call.refuse()
+    def abandon(self) -> None:
+        """Abandons all commands: partitions are revoked or restored."""
+        for command in self.poll(len(self._waiting)):
+            command.abandon()

@@ -1,4 +1,4 @@
-"""Dead letters: messages that cannot be processed, with the reason, so that the stream goes on."""
+"""Dead letters: messages that cannot be processed, with reason and position, so that processing continues."""
 
 from datetime import datetime
 
@@ -7,35 +7,44 @@ from pydantic import ValidationError
 from runtime.model.records import Header, Record, Write
 from schemas.topics import DEAD_LETTERS
 
-REASON = ("service", "error", "topic", "partition", "offset", "time")
-"""The last headers of a dead letter. Earlier headers with these names belong to the message."""
+REASON_HEADERS = ("service", "error", "topic", "partition", "offset", "time")
+"""The last headers of a dead letter. Earlier headers of these names belong to the message."""
 
-CUT = "cut"
+ORIGINAL_SIZE = "cut"
 """Header of a truncated dead letter: size of the message in bytes."""
 
 LOST_UNTIL = "lost-until"
 """Header of a dead letter for lost records, which begin at its offset: the offset after the last of them."""
 
 _MAX_ERROR = 1000
+"""Characters of the error in a dead letter."""
 MAX_BYTES = 960 * 1024
-"""Bytes of a dead letter without its own headers. A message may be as large as Kafka accepts, or larger compressed."""
+"""Bytes of a message in its dead letter, 64 KiB below Kafka's usual limit. Compressed messages may be larger."""
 _MAX_KEY = 64 * 1024
+"""Bytes of a key in a truncated dead letter."""
 
 
-def dead_letter(record: Record, service: str, error: str, now: datetime, most: int | None = None) -> Write:
-    """The dead letter of a record for `<topic>.dead-letters`: the message, and headers with service, error and
-    position.
+def dead_letter(record: Record, service: str, error: str, now: datetime, max_bytes: int | None = None) -> Write:
+    """The dead letter of a record in `<topic>.dead-letters`: the message, and the headers `REASON_HEADERS`.
 
-    A message that is too large is truncated, with its size in the header `cut`: no message may stop the stream.
-    `most`: bytes that the topic accepts in a message, if known to be less than usual.
+    A message that is too large is truncated, with its size in the header `cut`, so that it cannot stop processing.
+
+    Arguments:
+        record: the record.
+        service: name of the service that failed.
+        error: why.
+        now: time of the dead letter.
+        max_bytes: bytes that the topic accepts in a message, if known to be less than usual.
     """
     reason = _reason(record, service, error, now)
     key, value, headers = record.key, record.value, tuple(record.headers)
     topic, partition = record.topic + DEAD_LETTERS, record.partition
     size = Write(topic, partition, key, value, headers).size
-    room = MAX_BYTES if most is None else min(MAX_BYTES, most - Write(topic, partition, None, None, reason).size)
+    room = (
+        MAX_BYTES if max_bytes is None else min(MAX_BYTES, max_bytes - Write(topic, partition, None, None, reason).size)
+    )
     if size > room:
-        headers = ((CUT, str(size).encode()),)
+        headers = ((ORIGINAL_SIZE, str(size).encode()),)
         room = max(0, room - Write(topic, partition, None, None, headers).size)
         key = key and key[: min(_MAX_KEY, room // 2)]
         value = value and value[: room - len(key or b"")]
@@ -45,16 +54,16 @@ def dead_letter(record: Record, service: str, error: str, now: datetime, most: i
 
 
 def _reason(record: Record, service: str, error: str, now: datetime) -> tuple[Header, ...]:
-    place = record.topic, str(record.partition), str(record.offset)
-    said = service, error[:_MAX_ERROR], *place, now.isoformat()
-    return tuple((name, text.encode()) for name, text in zip(REASON, said, strict=True))
+    position = record.topic, str(record.partition), str(record.offset)
+    values = service, error[:_MAX_ERROR], *position, now.isoformat()
+    return tuple((name, text.encode()) for name, text in zip(REASON_HEADERS, values, strict=True))
 
 
 def describe(error: Exception) -> str:
     """The error, field by field, without values: logs and headers must not contain orders."""
     if isinstance(error, ValidationError):
         return "; ".join(
-            f"{'.'.join(str(part) for part in fault['loc']) or 'message'}: {fault['msg']}"
-            for fault in error.errors(include_url=False, include_input=False)
+            f"{'.'.join(str(part) for part in detail['loc']) or 'message'}: {detail['msg']}"
+            for detail in error.errors(include_url=False, include_input=False)
         )
     return str(error)

@@ -18,11 +18,11 @@ CONSUMED_BY = "consumed-by"
 MADE_AT = "made-at"
 """Header of a repartitioned message: event time of its source, in milliseconds since 1970."""
 
-NOWHERE = -1
-"""Offset of a fused message, which was not read from its topic."""
+NO_OFFSET = -1
+"""Offset of a fused message: it is processed before it has an offset."""
 
 NO_TIMESTAMP = -1
-"""Timestamp of a message without one, as clients before Kafka 0.10 write."""
+"""Timestamp of a message without one: clients before Kafka 0.10 write none."""
 
 EVENT_ID = "event-id"
 """Header of a message from an outbox: its consumers deduplicate by it, as a message may be written more than once."""

@@ -1,7 +1,7 @@
-"""Tables whose rows expire, however many there are.
+"""Tables whose rows expire, at the cost of one timer an hour.
 
-A timer per row would cost a second row, and memory for days. So the rows of an hour form a chain, each naming the one
-before it, and only the hour has a row and a timer. Expiry walks down the chain.
+A timer per row would cost a second row, and memory for days. So the rows of an hour form a chain, each with the key of
+the row before it, and one row and one timer stand for the hour. Expiry follows the chain.
 """
 
 from datetime import timedelta
@@ -10,11 +10,11 @@ from typing import Generic, TypeVar
 from runtime.model.service import Context, Table
 from schemas.wire import Message
 
-KEPT = timedelta(days=7)
-"""Time to live. As long as `order-validations` keeps verdicts: after that their first verdict is gone there as well."""
+TTL = timedelta(days=7)
+"""Time to live of a row: the retention of `order-validations`, after which verdicts are gone from there as well."""
 
-STEP = 500
-"""Rows that expire in one batch: an hour with a million of them must not delay a commit."""
+MAX_EXPIRED = 500
+"""Rows that expire in one batch: an hour with a million rows must not delay a commit."""
 
 _HOUR = timedelta(hours=1).total_seconds()
 
@@ -25,8 +25,8 @@ class ExpiringRow(Message):
     before: str | None = None
 
 
-class Hour(Message):
-    """The head of an hour's chain: the key of the row added last."""
+class ChainHead(Message):
+    """The head of the chain of an hour: the key of the row added last."""
 
     last: str
 
@@ -35,74 +35,94 @@ R = TypeVar("R", bound=ExpiringRow)
 
 
 class TtlTable(Generic[R]):
-    """A table whose rows expire `KEPT` after they were added, give or take an hour.
+    """A table whose rows expire `TTL` after they were added, up to an hour later.
 
-    The service lists both `tables`, and calls `forget` from its `on_timer`.
+    The service lists both `tables`, and calls `expire` from its `on_timer`.
+
+    >>> from runtime.model.service import Input, Service
+    >>> from runtime.testing import TopologyTestDriver
+    >>> from schemas.messages import StockLevel
+    >>> from schemas.topics import WAREHOUSE_INVENTORY
+    >>> class SeenLevel(ExpiringRow):
+    ...     count: int
+    >>> SEEN = TtlTable("recorder-seen", SeenLevel)
+    >>> def on_level(level: StockLevel, ctx: Context) -> None:
+    ...     if SEEN.get(ctx, level.product) is None:
+    ...         SEEN.add(ctx, level.product, SeenLevel(count=level.count))
+    >>> inputs = (Input(WAREHOUSE_INVENTORY, on_level),)
+    >>> recorder = Service("recorder", inputs, (), SEEN.tables, lambda hour, ctx: SEEN.expire(hour, ctx))
+    >>> driver = TopologyTestDriver(recorder)
+    >>> driver.send(WAREHOUSE_INVENTORY, StockLevel(product="mug", count=3))
+    >>> driver.row(SEEN.rows, "mug").count
+    3
+    >>> driver.advance(TTL + timedelta(hours=1))
+    >>> driver.row(SEEN.rows, "mug") is None
+    True
     """
 
     def __init__(self, name: str, model: type[R]) -> None:
         self.rows = Table(name, model)
-        self.hours = Table(f"{name}-hours", Hour)
+        self.hours = Table(f"{name}-hours", ChainHead)
 
     @property
-    def tables(self) -> tuple[Table[R], Table[Hour]]:
+    def tables(self) -> tuple[Table[R], Table[ChainHead]]:
         return self.rows, self.hours
 
     def get(self, ctx: Context, key: str) -> R | None:
         return ctx.get(self.rows, key)
 
-    def remember(self, ctx: Context, key: str, row: R) -> R:
-        """Adds `row`. Once per key: a row in two chains would break one of them."""
-        number = int(ctx.now.timestamp() // _HOUR)
-        hour = ctx.get(self.hours, str(number))
-        if hour is None:
-            ctx.schedule(str(number), ctx.now + KEPT + timedelta(hours=1))
+    def add(self, ctx: Context, key: str, row: R) -> R:
+        """Adds a row, and returns it as stored. Once per key: a row in two chains would break one of them."""
+        hour = str(int(ctx.now.timestamp() // _HOUR))
+        head = ctx.get(self.hours, hour)
+        if head is None:
+            ctx.schedule(hour, ctx.now + TTL + timedelta(hours=1))
         else:
-            row = row.model_copy(update={"before": hour.last})
+            row = row.model_copy(update={"before": head.last})
         ctx.put(self.rows, key, row)
-        ctx.put(self.hours, str(number), Hour(last=key))
+        ctx.put(self.hours, hour, ChainHead(last=key))
         return row
 
-    def forget(self, hour: str, ctx: Context) -> list[tuple[str, R]]:
-        """Deletes up to `STEP` expired rows of an hour, sets a timer for the others, and returns the deleted rows."""
-        forgotten: list[tuple[str, R]] = []
-        end = ctx.get(self.hours, hour)
-        key = end.last if end else None
-        while key is not None and len(forgotten) < STEP:
+    def expire(self, hour: str, ctx: Context) -> list[tuple[str, R]]:
+        """Deletes up to `MAX_EXPIRED` rows of an hour, and sets a timer for the others. Returns the deleted rows."""
+        expired: list[tuple[str, R]] = []
+        head = ctx.get(self.hours, hour)
+        key = head.last if head else None
+        while key is not None and len(expired) < MAX_EXPIRED:
             row = ctx.get(self.rows, key)
             if row is not None:
                 ctx.delete(self.rows, key)
-                forgotten.append((key, row))
+                expired.append((key, row))
             # A chain breaks only where two workers write at once (at least once). Rows beyond the break stay.
             key = row.before if row is not None else None
         if key is None:
             ctx.delete(self.hours, hour)
         else:
-            ctx.put(self.hours, hour, Hour(last=key))
+            ctx.put(self.hours, hour, ChainHead(last=key))
             ctx.schedule(hour, ctx.now)
-        return forgotten
+        return expired
 
 
 class Deduplication:
-    """Deduplicates messages by an id: those of an outbox, say, which may be written more than once.
+    """Deduplicates messages by an id: messages of an outbox may be written more than once.
 
-    The service lists `tables`, and calls `forget` from its `on_timer`.
+    The service lists `tables`, and calls `expire` from its `on_timer`.
     """
 
     def __init__(self, name: str) -> None:
-        self._memory = TtlTable(name, ExpiringRow)
+        self._seen = TtlTable(name, ExpiringRow)
 
     @property
-    def tables(self) -> tuple[Table[ExpiringRow], Table[Hour]]:
-        return self._memory.tables
+    def tables(self) -> tuple[Table[ExpiringRow], Table[ChainHead]]:
+        return self._seen.tables
 
-    def first(self, ctx: Context, event_id: str) -> bool:
-        """Whether `event_id` comes for the first time within `KEPT`, in the partition of the context."""
-        if self._memory.get(ctx, event_id) is not None:
+    def is_new(self, ctx: Context, event_id: str) -> bool:
+        """Whether `event_id` occurs for the first time within `TTL`, in the partition of the context. Records it."""
+        if self._seen.get(ctx, event_id) is not None:
             return False
-        self._memory.remember(ctx, event_id, ExpiringRow())
+        self._seen.add(ctx, event_id, ExpiringRow())
         return True
 
-    def forget(self, hour: str, ctx: Context) -> None:
-        """Forgets what was seen in an hour whose time has come."""
-        self._memory.forget(hour, ctx)
+    def expire(self, hour: str, ctx: Context) -> None:
+        """Deletes the ids of an expired hour."""
+        self._seen.expire(hour, ctx)

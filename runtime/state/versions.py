@@ -1,4 +1,4 @@
-"""What a service knows of each key, as of a version: messages that come again or late change nothing, gaps are told."""
+"""Tables of versioned keys: repeated and late messages change nothing, missing versions are counted."""
 
 from typing import Generic, TypeVar
 
@@ -7,7 +7,7 @@ from schemas.wire import Message
 
 
 class Versioned(Message):
-    """A row of what is known of a key since its `version`, which counts from 1."""
+    """A row with the version of its key that it was made of. Versions count from 1."""
 
     version: int
 
@@ -16,7 +16,7 @@ V = TypeVar("V", bound=Versioned)
 
 
 class VersionedTable(Generic[V]):
-    """A table of what is known. Its service lists `table`."""
+    """A table of versioned rows. Its service lists `table`."""
 
     def __init__(self, name: str, model: type[V]) -> None:
         self.table = Table(name, model)
@@ -27,16 +27,16 @@ class VersionedTable(Generic[V]):
     def put(self, ctx: Context, key: str, row: V) -> None:
         ctx.put(self.table, key, row)
 
-    def missing(self, ctx: Context, key: str, version: int) -> int | None:
-        """How many versions before this one did not come; `None` if this one is known already, or what follows it.
+    def gap_before(self, ctx: Context, key: str, version: int) -> int | None:
+        """Number of versions missing before this one; `None` if this version or a later one is known already.
 
-        Counts `gap` and `repeated`.
+        Counts the events `gap` and `repeated`.
         """
         known = self.get(ctx, key)
-        missing = version - (known.version if known else 0) - 1
-        if missing < 0:
+        gap = version - (known.version if known else 0) - 1
+        if gap < 0:
             ctx.count("repeated")
             return None
-        if missing:
+        if gap:
             ctx.count("gap")
-        return missing
+        return gap

@@ -140,7 +140,7 @@ async def prepare(shared: Shared, stop: StopSteps) -> Member:
     app.assignor.network = shared.network
     stop.call(shared.ownership.lose)  # also if leaving the group was cut short: no batch is applied any more
     watchdog = Watchdog(
-        engine, shared.ownership, consumer.queued, reader, shared.metrics, settings.standstill_s, shared.failed
+        engine, shared.ownership, consumer.queued, reader, shared.metrics, settings.stall_after_s, shared.failed
     )
     return Member(consumer, shared.stores, standbys, engine, app, watchdog, settings.session_timeout_s)
 

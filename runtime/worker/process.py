@@ -53,7 +53,7 @@ async def _run(hosted: Sequence[ServiceDefinition], settings: Settings) -> int:
     asked = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, asked.set)
-    pulse = Pulse(settings.standstill_s)
+    pulse = Pulse(settings.stall_after_s)
     pulse.start()
     worker = Worker(hosted, settings)
     waits = [asyncio.create_task(asked.wait()), asyncio.create_task(worker.ended())]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from aiokafka.errors import KafkaError
 from yarl import URL
 
-from runtime.common.deadlines import WaitLimit
+from runtime.common.deadlines import SharedTimeout
 from runtime.common.partitioning import partition_of
 from runtime.common.settings import OnLostRecords, Settings
 from runtime.data_loss.losses import LossReporter
@@ -70,8 +70,8 @@ class Worker:
         self._watches = Watches()
         self._ended = asyncio.Event()
         self._open = False
-        self._wait_limit = WaitLimit(settings.produce_timeout_s)
-        self._publisher = KafkaPublisher(settings, self._wait_limit)
+        self._produce_timeout = SharedTimeout(settings.produce_timeout_s)
+        self._publisher = KafkaPublisher(settings, self._produce_timeout)
         self._broker_reached = False
         self._http: HttpSide | None = None
         self._member: Member | None = None
@@ -167,7 +167,7 @@ class Worker:
         if self._member is None:
             raise KeyNotOwned("not started")
         try:
-            async with self._wait_limit.limit():
+            async with self._produce_timeout.limit():
                 return await self._member.engine.submit(table, key, decide)
         except TimeoutError:
             raise BrokerUnavailable("the broker did not take the batch in time") from None
@@ -241,7 +241,7 @@ class Worker:
     async def _finish(self) -> None:
         """Accepts no new connection, answers requests in flight, and lets running side effects finish."""
         assert self._http is not None
-        self._wait_limit.hurry(self.ANSWER_S)
+        self._produce_timeout.shorten(self.ANSWER_S)
         side_effects = [] if self._member is None else [self._member.engine.side_effects.drain(self.ANSWER_S)]
         await asyncio.gather(self._http.drain(), *side_effects)
 

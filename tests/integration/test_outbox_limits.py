@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from ecosystem.clients.dead_letters import read
 from ecosystem.clients.dead_letters.redrive import redrive
-from runtime.common.deadlines import WaitLimit
+from runtime.common.deadlines import SharedTimeout
 from runtime.kafka.publisher import KafkaPublisher
 from runtime.kafka.topics import ensure_topics
 from runtime.model.records import EVENT_ID
@@ -47,7 +47,7 @@ async def unlimit(deployment):
 
 @pytest.fixture
 async def announcer(deployment):
-    announcer = KafkaPublisher(deployment.settings(), WaitLimit(PATIENCE_S))
+    announcer = KafkaPublisher(deployment.settings(), SharedTimeout(PATIENCE_S))
     await announcer.start()
     yield announcer
     await announcer.stop()

@@ -6,6 +6,7 @@ import pytest
 
 import runtime.model.service
 import runtime.model.topology
+import runtime.state.ttl_table
 import runtime.testing
 from examples import minimal_service
 
@@ -20,6 +21,7 @@ def test_the_minimal_service_greets_each_validated_order_once():
     [
         (runtime.model.service, {"", "Table", "Context", "Service"}),
         (runtime.model.topology, {"Topology"}),
+        (runtime.state.ttl_table, {"TtlTable"}),
         (runtime.testing, {"TopologyTestDriver"}),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.common.settings import Settings
-from runtime.state.ttl_table import KEPT
+from runtime.state.ttl_table import TTL
 from runtime.testing import TopologyTestDriver
 from schemas.topics import ORDER_VALIDATIONS, ORDERS
 from tests.samples import NOON, order
@@ -119,13 +119,13 @@ def test_a_customers_row_does_not_grow_without_end():
 def test_customers_and_verdicts_are_forgotten_in_time_but_not_before():
     topology = fraud()
     topology.send(ORDERS, order("o1"), order("o2", customer_id=2))
-    topology.advance(KEPT)
+    topology.advance(TTL)
     topology.send(ORDERS, order("o3"))
     topology.advance(2 * GAP)
     assert topology.row(CUSTOMERS, "1").last_order == "o3"
     assert topology.row(CUSTOMERS, "2") is None
     assert [topology.row(VERDICTS.rows, o) is None for o in ("o1", "o2", "o3")] == [True, True, False]
-    topology.advance(KEPT)
+    topology.advance(TTL)
     assert not any(store.rows for store in topology.workers[0].stores.stores.values())
 
 

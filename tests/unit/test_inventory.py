@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.common.settings import Settings
-from runtime.state.ttl_table import KEPT
+from runtime.state.ttl_table import TTL
 from runtime.testing import TopologyTestDriver
 from schemas.messages import OrderState, StockLevel
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, WAREHOUSE_INVENTORY
@@ -123,7 +123,7 @@ def test_what_is_held_stays_and_what_holds_nothing_is_forgotten(inventory):
     announce(inventory, "JUMPERS", 2)
     inventory.send(ORDERS, order("kept"), order("given back"), order("refused", quantity=9))
     inventory.send(ORDERS, order("given back", state="FAILED"), order("failed before", state="FAILED"))
-    inventory.advance(KEPT + timedelta(hours=1))
+    inventory.advance(TTL + timedelta(hours=1))
     left = [key for key in ("kept", "given back", "refused", "failed before") if inventory.row(RESERVATIONS.rows, key)]
     assert left == ["kept"]
     inventory.send(ORDERS, order("kept", state="FAILED"))
@@ -134,7 +134,7 @@ def test_an_order_replayed_when_its_end_is_forgotten_takes_no_stock(inventory):
     announce(inventory, "JUMPERS", 2)
     inventory.send(ORDERS, order(created_at=inventory.now), order(created_at=inventory.now, state="FAILED"))
     made = inventory.now
-    inventory.advance(KEPT + timedelta(hours=1))
+    inventory.advance(TTL + timedelta(hours=1))
     inventory.send(ORDERS, order(created_at=made))
     assert verdicts(inventory) == [("o1", "PASS"), ("o1", "FAIL")]
     assert inventory.row(STOCK, "JUMPERS") == Stock(count=2, reserved=0)

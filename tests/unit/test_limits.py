@@ -19,26 +19,26 @@ ROWS = Table("echo-rows", Order)
 
 def test_after_a_rejected_batch_its_messages_are_sent_singly():
     limits = SizeLimits()
-    limits.refused("orders", [10, 2000])
-    assert limits.singly("orders")
-    assert not limits.singly("others")
+    limits.rejected("orders", [10, 2000])
+    assert limits.one_by_one("orders")
+    assert not limits.one_by_one("others")
     assert not limits
     assert limits.revision == 1
-    limits.refused("orders", [10, 2000])
+    limits.rejected("orders", [10, 2000])
     assert limits.revision == 1, "nothing new"
 
 
 def test_a_message_rejected_alone_exceeds_the_limit_of_its_topic():
     limits = SizeLimits()
-    limits.refused("orders", [2000])
+    limits.rejected("orders", [2000])
     limits.check("orders", 1999)
     limits.check("others", 10**6)
     with pytest.raises(MessageTooLarge, match=r"2000 bytes to orders, which accepts 1999 at most"):
         limits.check("orders", 2000)
-    limits.refused("orders", [1500])
-    assert (limits.most("orders"), limits.revision) == (1499, 2)
-    limits.refused("orders", [1600])
-    assert (limits.most("orders"), limits.revision) == (1499, 2)
+    limits.rejected("orders", [1500])
+    assert (limits.max_bytes("orders"), limits.revision) == (1499, 2)
+    limits.rejected("orders", [1600])
+    assert (limits.max_bytes("orders"), limits.revision) == (1499, 2)
 
 
 @pytest.mark.parametrize("what", ["message", "row", "neither"])
@@ -53,7 +53,7 @@ def test_an_output_record_that_is_too_large_fails_its_message_and_nothing_of_it_
 
     service = Service("echo", (Input(WAREHOUSE_INVENTORY, echo),), (ORDERS,), (ROWS,))
     limits, plan = SizeLimits(), Topology((service,))
-    limits.refused(ORDERS.name if what == "message" else ROWS.changelog, [220])
+    limits.rejected(ORDERS.name if what == "message" else ROWS.changelog, [220])
     decider = BatchProcessor(plan, 1, MemoryStores().open, limits)
 
     def decide(count):

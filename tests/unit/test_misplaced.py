@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.common.partitioning import MisplacedError, check_partition, partition_of, tells_misplaced
+from runtime.common.partitioning import MisplacedError, check_partition, describes_misplaced, partition_of
 from runtime.model.records import Write
 from runtime.model.service import Input, RejectedSideEffect, Service, SideEffect, Table
 from runtime.testing import TopologyTestDriver
@@ -56,7 +56,7 @@ def test_a_record_is_processed_in_the_partition_of_its_key_and_set_aside_in_ever
         assert f"belongs in partition {belongs}, the record is in {at}: " in error
         assert "partitioner=murmur2_random" in error
         assert "`orders dead-letters redrive`" in error
-        assert tells_misplaced(error)
+        assert describes_misplaced(error)
         [letter] = topology.records(WAREHOUSE_INVENTORY.dead_letters)
         assert letter.partition < partitions, "dead letters have as many partitions as the topic was made with"
 
@@ -71,7 +71,7 @@ def test_the_error_of_any_key_keeps_both_numbers_and_the_remedy(key, partition):
     said = str(caught.value)[:1000]  # as much of it as a dead letter's header has
     assert f"belongs in partition {partition_of(key, 7)}, the record is in {partition}: " in said
     assert said.endswith("writes the record to its right partition")
-    assert tells_misplaced(said)
+    assert describes_misplaced(said)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_the_error_of_any_key_keeps_both_numbers_and_the_remedy(key, partition):
     ["message: Invalid JSON", "the message's key is not that of its value, which belongs under 'o1'", "", "key"],
 )
 def test_other_errors_are_not_taken_for_it(error):
-    assert not tells_misplaced(error)
+    assert not describes_misplaced(error)
 
 
 def test_a_misplaced_tombstone_deletes_nothing_and_is_set_aside():
@@ -92,7 +92,7 @@ def test_a_misplaced_tombstone_deletes_nothing_and_is_set_aside():
 
     assert topology.row(LEVELS, "mug").count == 3
     [error] = errors(topology, WAREHOUSE_INVENTORY)
-    assert tells_misplaced(error)
+    assert describes_misplaced(error)
     [letter] = topology.records(WAREHOUSE_INVENTORY.dead_letters)
     assert (letter.key, letter.value) == (b"mug", None)
 

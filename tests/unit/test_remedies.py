@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from runtime.model.dead_letters import REASON
+from runtime.model.dead_letters import REASON_HEADERS
 from runtime.model.remedies import with_remedy
 from runtime.model.service import Input, Service
 from runtime.testing import TopologyTestDriver
@@ -94,5 +94,5 @@ def error_of(topic, key, value, on_tombstone=None):
     topology = TopologyTestDriver(service)
     topology.send_raw(topic, key, value)
     [letter] = topology.records(topic.dead_letters)
-    assert tuple(name for name, _ in letter.headers) == REASON
+    assert tuple(name for name, _ in letter.headers) == REASON_HEADERS
     return dict(letter.headers)["error"].decode()

@@ -65,7 +65,7 @@ class Shelf:
             self.refusals -= 1
             raise KeyNotOwned
         call = PendingCommand(service, partition, decide)
-        call.returned = decide(self)
+        call.result = decide(self)
         call.settle()
         return call
 

@@ -54,7 +54,7 @@ class DetailsCheck:
         past = VERDICTS.get(ctx, order.id)
         if past is None:
             failure = self.failure_reason(order, OFFERS.get(ctx, order.product))
-            past = VERDICTS.remember(ctx, order.id, VerdictRow(refusal=failure))
+            past = VERDICTS.add(ctx, order.id, VerdictRow(refusal=failure))
         _send_verdict(order, past.refusal, ctx)
 
     def failure_reason(self, order: Order, offer: Offer | None) -> str | None:
@@ -66,7 +66,7 @@ class DetailsCheck:
 
 def on_timer(hour: str, ctx: Context) -> None:
     """Deletes the verdicts of an expired hour."""
-    VERDICTS.forget(hour, ctx)
+    VERDICTS.expire(hour, ctx)
 
 
 def _send_verdict(order: Order, failure: str | None, ctx: Context) -> None:

@@ -1,7 +1,7 @@
 """Fraud check: an order fails if the total of its customer's session reaches the limit. Pure.
 
 Every order counts into its session, failed ones too. Rows are bounded in size. A customer is deleted with the last
-of their past verdicts, so an order replayed after `ttl_table.KEPT` counts again, into the session of its own time.
+of their past verdicts, so an order replayed after `ttl_table.TTL` counts again, into the session of its own time.
 """
 
 from datetime import timedelta
@@ -62,11 +62,11 @@ class FraudCheck:
             total, limit = (plain_amount(amount, self.currency) for amount in (session.total, self.limit))
             failure = f"the customer's orders of this session come to {total}, the limit is {limit}"
         ctx.put(CUSTOMERS, key, Customer(sessions=tuple(sessions[-SESSIONS_KEPT:]), last_order=order.id))
-        return VERDICTS.remember(ctx, order.id, VerdictRow(customer=key, refusal=failure))
+        return VERDICTS.add(ctx, order.id, VerdictRow(customer=key, refusal=failure))
 
     def on_timer(self, hour: str, ctx: Context) -> None:
         """Deletes the verdicts of an expired hour, and customers without a later order."""
-        for order_id, past in VERDICTS.forget(hour, ctx):
+        for order_id, past in VERDICTS.expire(hour, ctx):
             customer = ctx.get(CUSTOMERS, past.customer)
             if customer is not None and customer.last_order == order_id:
                 ctx.delete(CUSTOMERS, past.customer)

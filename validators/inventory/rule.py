@@ -4,7 +4,7 @@ The reservation is released when the order fails, and leaves the stock when the 
 """
 
 from runtime.model.service import Context
-from runtime.state.ttl_table import KEPT
+from runtime.state.ttl_table import TTL
 from schemas.identifiers import is_composed
 from schemas.messages import CheckType, Order, OrderState, StockLevel
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, repartition
@@ -73,13 +73,13 @@ def on_stock_withdrawn(product: str, ctx: Context) -> None:
 
 def on_timer(hour: str, ctx: Context) -> None:
     """Deletes expired reservations that hold no stock."""
-    RESERVATIONS.forget(hour, ctx)
+    RESERVATIONS.expire(hour, ctx)
 
 
 def _reserve(order: Order, ctx: Context) -> str | None:
-    if ctx.now - order.created_at > KEPT:
+    if ctx.now - order.created_at > TTL:
         # It may have failed, and its row expired. Nothing would release a reservation made now.
-        return f"the order is from {order.created_at:%Y-%m-%d}, more than {KEPT.days} days old"
+        return f"the order is from {order.created_at:%Y-%m-%d}, more than {TTL.days} days old"
     stock = ctx.get(STOCK, order.product) or _EMPTY
     failure = failure_reason(stock, order, OFFERS.get(ctx, order.product))
     if failure is None:
@@ -87,18 +87,18 @@ def _reserve(order: Order, ctx: Context) -> str | None:
         ctx.put(STOCK, order.product, Stock(count=stock.count, reserved=stock.reserved + order.quantity))
         ctx.put(RESERVATIONS.rows, order.id, Reservation(product=order.product, held=order.quantity))
     else:
-        RESERVATIONS.remember(ctx, order.id, Reservation(product=order.product, refusal=failure))
+        RESERVATIONS.add(ctx, order.id, Reservation(product=order.product, refusal=failure))
     return failure
 
 
 def _release(reservation: Reservation | None, order: Order, ctx: Context) -> None:
     if reservation is None:
-        RESERVATIONS.remember(ctx, order.id, Reservation(product=order.product, refusal="the order has failed already"))
+        RESERVATIONS.add(ctx, order.id, Reservation(product=order.product, refusal="the order has failed already"))
     elif reservation.held:
         ctx.count("released")
         stock = ctx.get(STOCK, reservation.product) or _EMPTY
         _put_or_delete(reservation.product, Stock(count=stock.count, reserved=stock.reserved - reservation.held), ctx)
-        RESERVATIONS.remember(ctx, order.id, Reservation(product=reservation.product))
+        RESERVATIONS.add(ctx, order.id, Reservation(product=reservation.product))
 
 
 def _ship(reservation: Reservation | None, order: Order, ctx: Context) -> None:
@@ -108,7 +108,7 @@ def _ship(reservation: Reservation | None, order: Order, ctx: Context) -> None:
     stock = ctx.get(STOCK, reservation.product) or _EMPTY
     left = None if stock.count is None else max(stock.count - reservation.held, 0)
     _put_or_delete(reservation.product, Stock(count=left, reserved=stock.reserved - reservation.held), ctx)
-    RESERVATIONS.remember(ctx, order.id, Reservation(product=reservation.product))
+    RESERVATIONS.add(ctx, order.id, Reservation(product=reservation.product))
 
 
 def _put_or_delete(product: str, stock: Stock, ctx: Context) -> None:

@@ -13,7 +13,7 @@ from ecosystem.audit.judging.history import History, Observed, facts_of
 from ecosystem.audit.judging.payments import payments_of
 from ecosystem.audit.report import SKEW_MS, Kind, Rules, Violation
 from email_service.state import EmailKind
-from runtime.state.ttl_table import KEPT
+from runtime.state.ttl_table import TTL
 from schemas.messages import Customer, CustomerLevel, Order, OrderEnriched, OrderState
 from schemas.money import format_amount
 
@@ -182,7 +182,7 @@ def _due(order: History, kind: EmailKind, announced: Observed[Order] | None, kno
     due_ms = announced.fact.time_ms
     if kind is EmailKind.VALIDATED:
         payments = payments_of(order, rules)
-        kept_ms = (rules.unpaid - KEPT) / timedelta(milliseconds=1)
+        kept_ms = (rules.unpaid - TTL) / timedelta(milliseconds=1)
         apart_ms = (abs(seen.fact.time_ms - due_ms) for seen in order.of(Source.PAYMENTS))
         paid = payments.paid.covers(announced.message.value, rules.currency)
         if not paid or not payments.steady or max(apart_ms, default=0) > kept_ms:

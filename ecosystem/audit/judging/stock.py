@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ecosystem.audit.facts import Fact
 from ecosystem.audit.report import Kind, Rules, Violation
-from runtime.state.ttl_table import KEPT
+from runtime.state.ttl_table import TTL
 from schemas.messages import StockLevel
 from validators.inventory.state import Stock
 
@@ -164,7 +164,7 @@ def _sum(
         says = f"{_any(reserved)} reserved, while its orders hold {_any(held)}"
         yield Violation(Kind.SUM_DIFFERS, product, says, [last.fact] if last else [])
     elif lost is not None:
-        forgotten = rules.now_ms - first_ms > KEPT / timedelta(milliseconds=1)
+        forgotten = rules.now_ms - first_ms > TTL / timedelta(milliseconds=1)
         if holding.unsure or forgotten:
             counts["unchecked products"] += 1
         else:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ecosystem.audit.facts import Source
 from ecosystem.audit.judging.history import History, Observed, facts_of
 from ecosystem.audit.report import SKEW_MS, Kind, Rules, Violation
-from runtime.state.ttl_table import KEPT
+from runtime.state.ttl_table import TTL
 from schemas.messages import CheckType, OrderState, OrderValidation, ValidationResult
 
 _MISSING = re.compile(r"(\w+): no verdict within ([\d.e+]+) s")
@@ -54,7 +54,7 @@ def _contradictions(order: History) -> Iterator[Violation]:
 
 def _contradict(first: Observed[OrderValidation], later: Observed[OrderValidation]) -> bool:
     """A check remembers what it said for a time only; after that it may judge an old order anew."""
-    remembered = later.fact.time_ms - first.fact.time_ms < KEPT / timedelta(milliseconds=1)
+    remembered = later.fact.time_ms - first.fact.time_ms < TTL / timedelta(milliseconds=1)
     return remembered and later.message.validation_result is not first.message.validation_result
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
-from runtime.model.dead_letters import CUT, LOST_UNTIL, MAX_BYTES, REASON
+from runtime.model.dead_letters import LOST_UNTIL, MAX_BYTES, ORIGINAL_SIZE, REASON_HEADERS
 from runtime.model.records import Header, Record
 from schemas.topics import DEAD_LETTERS
 
@@ -49,9 +49,9 @@ class DeadLetter(NamedTuple):
         """Reads a record of a topic of dead letters. Raises `NotADeadLetter` if it does not have their headers."""
         if record.unreadable is not None:
             raise NotADeadLetter(record.unreadable)
-        own, said = record.headers[: -len(REASON)], record.headers[-len(REASON) :]
-        if tuple(name for name, _ in said) != REASON:
-            raise NotADeadLetter(f"it does not end in the headers {', '.join(REASON)}")
+        own, said = record.headers[: -len(REASON_HEADERS)], record.headers[-len(REASON_HEADERS) :]
+        if tuple(name for name, _ in said) != REASON_HEADERS:
+            raise NotADeadLetter(f"it does not end in the headers {', '.join(REASON_HEADERS)}")
         service, error, topic, partition, offset, time = [(text or b"").decode(errors="replace") for _, text in said]
         if topic + DEAD_LETTERS != record.topic:
             raise NotADeadLetter(f"its header topic says {topic!r}")
@@ -67,7 +67,7 @@ class DeadLetter(NamedTuple):
 
 def _size_before(headers: Sequence[Header]) -> int | None:
     """The size of a message that was cut; one that came with such a header itself was small enough to be kept."""
-    size = _number_in(headers, CUT)
+    size = _number_in(headers, ORIGINAL_SIZE)
     return size if size is not None and size > MAX_BYTES else None
 
 

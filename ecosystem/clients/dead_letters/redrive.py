@@ -18,7 +18,7 @@ from ecosystem.clients.dead_letters.letter import DeadLetter, Where
 from ecosystem.clients.dead_letters.newer import Newer
 from ecosystem.clients.dead_letters.read import REDRIVEN, Redriven, key_of, letters, redriven
 from ecosystem.clients.reader import partition_count
-from runtime.common.partitioning import partition_of, tells_misplaced
+from runtime.common.partitioning import describes_misplaced, partition_of
 from runtime.common.settings import Settings
 from runtime.kafka import aiokafka_internals, clients
 from runtime.kafka.clients import KafkaNames
@@ -157,7 +157,7 @@ def _refusal(letter: DeadLetter, partitions: int) -> str | None:
 
 def _partition(letter: DeadLetter, partitions: int) -> int:
     """Where it is written to: whence it is, or where its key belongs if that was what was wrong with it."""
-    if letter.key is not None and tells_misplaced(letter.error):
+    if letter.key is not None and describes_misplaced(letter.error):
         return partition_of(letter.key, partitions)
     return letter.from_partition
 
