@@ -1,4 +1,4 @@
-"""Settings of a worker, from the environment. Names are the same there, in capitals."""
+"""Settings of a worker, from environment variables of the same names in capitals."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -37,127 +37,158 @@ class OnLostRecords(StrEnum):
 
 
 class Settings(BaseSettings):
-    """Everything that differs between two workers, or between a laptop and a shop."""
+    """Everything that differs between workers or deployments."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
     kafka_bootstrap_servers: str = Field(default="127.0.0.1:9092", description="Brokers, host:port, comma separated")
-    topic_prefix: str = Field(default="", pattern=r"^[A-Za-z0-9._-]*$", description="Put before every topic and group")
+    topic_prefix: str = Field(
+        default="", pattern=r"^[A-Za-z0-9._-]*$", description="Prefix of every topic and consumer group"
+    )
     partitions: int = Field(default=4, ge=1, le=1000, description="Partitions of every topic; fixed once they exist")
-    replication_factor: int = Field(default=1, ge=1, description="Of topics that are made here; 3 in a cluster")
+    replication_factor: int = Field(
+        default=1, ge=1, description="Replicas of topics that the worker creates; 3 in a cluster"
+    )
     processing_guarantee: Guarantee = Guarantee.EXACTLY_ONCE
 
     http_host: str = "127.0.0.1"
-    http_port: int = Field(default=8080, ge=0, le=65535, description="0 picks a free one")
-    advertised_url: str | None = Field(default=None, description="Under which other workers reach this one")
-    max_body_bytes: int = Field(default=64 * 1024, ge=1024, description="Largest request body")
+    http_port: int = Field(default=8080, ge=0, le=65535, description="Port to listen on; 0 picks a free one")
+    advertised_url: str | None = Field(
+        default=None, description="Base URL at which other workers reach this one; default from host and port"
+    )
+    max_body_bytes: int = Field(default=64 * 1024, ge=1024, description="Largest request body, bytes")
     max_requests: int = Field(
-        default=10_000, ge=1, description="Requests in hand at a time, reads and writes apart; more are answered 503"
+        default=10_000, ge=1, description="Concurrent requests, reads and writes apart; more are answered 503"
     )
     worker_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         default=(), description="Keys that authenticate worker-to-worker calls, comma separated; the first one signs"
     )
 
     state_dir: Path = Field(default=Path(".data/state"), description="Where RocksDB keeps the tables")
-    state_memory_mb: int = Field(default=4, ge=1, description="RocksDB write buffers and cache, MiB a table-partition")
-
-    standby_replicas: int = Field(
-        default=1, ge=0, description="Workers besides its owner that keep a copy of a partition's state; 0 for none"
+    state_memory_mb: int = Field(
+        default=4, ge=1, description="RocksDB write buffers and cache, MiB per table and partition"
     )
 
-    session_timeout_s: float = Field(default=10.0, ge=1, description="Silence after which the group drops a worker")
+    standby_replicas: int = Field(default=1, ge=0, description="Standby replicas of each partition's state; 0 for none")
+
+    session_timeout_s: float = Field(
+        default=10.0, ge=1, description="Seconds without a heartbeat after which the group removes a worker"
+    )
     heartbeat_interval_s: float = Field(default=2.0, gt=0)
     transaction_timeout_s: float = Field(
-        default=10.0, ge=1, description="How long the open transaction of a worker that fell silent holds back readers"
+        default=10.0,
+        ge=1,
+        description="Seconds after which the broker aborts an open transaction: it holds back readers until then",
     )
     watchdog_s: float = Field(
-        default=60.0, ge=5, description="Standing still with something to do for so long ends the worker, with code 1"
+        default=60.0,
+        ge=5,
+        description="Seconds without progress although there is work, after which the worker ends with code 1",
     )
     on_lost_records: OnLostRecords = Field(
         default=OnLostRecords.CONTINUE,
-        description="`continue` or `stop`: when the broker no longer has records that were not read yet",
+        description="`continue` or `stop`, when the broker has removed records before they were read",
     )
-    batch_limit: int = Field(default=2000, ge=1, description="Most records a batch takes")
-    produce_timeout_s: float = Field(default=10.0, gt=0, description="After which an unacknowledged POST answers 503")
+    batch_limit: int = Field(default=2000, ge=1, description="Records per batch at most")
+    produce_timeout_s: float = Field(
+        default=10.0, gt=0, description="Seconds after which an unacknowledged POST is answered 503"
+    )
 
     currency: str = Field(
         default="EUR",
-        description="ISO 4217 code of the currency that all orders are in; payments in others do not count",
+        description="ISO 4217 code of the currency of all orders; payments in others do not count",
     )
 
     required_checks: Annotated[tuple[str, ...], NoDecode] = Field(
         default=("FRAUD_CHECK", "INVENTORY_CHECK", "ORDER_DETAILS_CHECK"),
         description="Checks an order must pass, comma separated",
     )
-    validation_deadline_s: float = Field(default=60.0, gt=0, description="After which missing verdicts fail an order")
-    fraud_limit: float = Field(default=2000, gt=0, description="Total of a session at which its orders fail")
-    fraud_session_gap_s: float = Field(default=3600.0, gt=0, description="Silence that ends a customer's session")
+    validation_deadline_s: float = Field(
+        default=60.0, gt=0, description="Seconds after which missing verdicts fail an order"
+    )
+    fraud_limit: float = Field(
+        default=2000, gt=0, description="Total value of a customer's session at which its orders fail"
+    )
+    fraud_session_gap_s: float = Field(
+        default=3600.0, gt=0, description="Seconds without an order that end a customer's session"
+    )
 
     unknown_products: UnknownProducts = Field(
         default=UnknownProducts.FAIL,
-        description="`fail` or `pass`: orders for a product that the product service never announced",
+        description="`fail` or `pass`: orders for products that the product service has not published",
     )
 
     fulfilment_needs: Annotated[tuple[str, ...], NoDecode] = Field(
         default=("VALIDATED", "PAID", "CHECKED_IN"),
-        description="What has to happen before an order is shipped, comma separated",
+        description="Prerequisites of shipping an order, comma separated",
     )
-    checkin_patience_s: float = Field(default=60.0, gt=0, description="How long a check-in waits for its order")
+    checkin_patience_s: float = Field(default=60.0, gt=0, description="Seconds that a check-in waits for its order")
 
-    database_pool: int = Field(default=5, ge=1, description="Connections of a worker to the database of a service")
-    database_timeout_s: float = Field(default=5.0, gt=0, description="After which a request that needs it answers 503")
+    database_pool: int = Field(default=5, ge=1, description="Database connections per service and worker")
+    database_timeout_s: float = Field(
+        default=5.0, gt=0, description="Seconds after which a request that waits for the database is answered 503"
+    )
     checkin_database_url: SecretStr | None = Field(
-        default=None, description="`postgresql://user:password@host:port/database`, of the check-in service alone"
+        default=None, description="`postgresql://user:password@host:port/database` of the check-in service"
     )
     checkin_port: int = Field(
         default=3000,
         ge=0,
         le=65535,
-        description="Where the check-in service listens as well, if it is free and HTTP_PORT is not 0; 0 for nowhere",
+        description="Second port of the check-in service, if it is free and HTTP_PORT is not 0; 0 for none",
     )
-    checkin_time_zone: str = Field(default="Asia/Bangkok", description="Of the times in check-ins; an IANA name")
+    checkin_time_zone: str = Field(
+        default="Asia/Bangkok", description="IANA name of the time zone of times in check-ins"
+    )
 
-    products_database_url: SecretStr | None = Field(default=None, description="Of the product service alone")
-    product_log_database_url: SecretStr | None = Field(default=None, description="Of the log of products alone")
+    products_database_url: SecretStr | None = Field(default=None, description="Database of the product service")
+    product_log_database_url: SecretStr | None = Field(default=None, description="Database of the log of products")
     product_price_drop_limit: float = Field(
-        default=0.9, gt=0, lt=1, description="More than this share of its price lost in one change is suspicious"
+        default=0.9,
+        gt=0,
+        lt=1,
+        description="Share of its price above which a product's loss in one change is suspicious",
     )
     product_changes_limit: int = Field(
-        default=10, ge=1, description="More changes of a product than this within the window are suspicious"
+        default=10, ge=1, description="Changes of a product within the window above which they are suspicious"
     )
-    product_changes_window_s: float = Field(default=60.0, gt=0, description="Of the changes of a product")
+    product_changes_window_s: float = Field(
+        default=60.0, gt=0, description="Seconds, the window in which changes of a product are counted"
+    )
     product_notifications_to: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="Addresses that get a letter for each change of a product and each alert, comma separated",
+        description="Recipients of an e-mail for each change of a product and each alert, comma separated",
     )
 
     side_effect_timeout_s: float = Field(
         default=3 * 24 * 3600.0,
         gt=0,
-        description="After which an e-mail, or a row in a database, that cannot be done is a dead letter",
+        description="Seconds after which an e-mail or database row that keeps failing is dead-lettered",
     )
     side_effect_longest_pause_s: float = Field(
-        default=900.0, ge=1, description="Longest pause between two attempts at an e-mail, or at a row in a database"
+        default=900.0, ge=1, description="Seconds, the longest pause between two attempts at an e-mail or database row"
     )
 
     email_window_s: float = Field(
         default=60.0,
         gt=0,
         le=7 * 24 * 3600,
-        description="How long e-mails wait for a customer who is not known yet",
+        description="Seconds that e-mails wait for an unknown customer",
     )
     email_unpaid_days: float = Field(
         default=90.0,
         ge=7,
         le=3650,
-        description="How long an order that is not paid in full can still be confirmed by e-mail",
+        description="Days for which an order that is not paid in full can still be confirmed by e-mail",
     )
-    mail_from: str = Field(default="Orders <orders@example.com>", description="Sender of letters")
+    mail_from: str = Field(default="Orders <orders@example.com>", description="Sender of e-mails")
     smtp_host: str = "127.0.0.1"
-    smtp_port: int = Field(default=1025, ge=1, le=65535, description="Usually 587 with STARTTLS, 465 with TLS")
+    smtp_port: int = Field(
+        default=1025, ge=1, le=65535, description="Port of the mail server: usually 587 with STARTTLS, 465 with TLS"
+    )
     smtp_security: SmtpSecurity = SmtpSecurity.NONE
     smtp_ca_file: Path | None = Field(default=None, description="Certificates to trust instead of the system's, PEM")
-    smtp_user: str | None = Field(default=None, description="Logs in with SMTP_PASSWORD")
+    smtp_user: str | None = Field(default=None, description="Login name, with SMTP_PASSWORD")
     smtp_password: SecretStr | None = None
     smtp_timeout_s: float = Field(default=20.0, gt=0)
 
@@ -165,7 +196,7 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = "text"
 
     fail_points: Annotated[tuple[failpoints.Trigger, ...], NoDecode] = Field(
-        default=(), description="For tests: steps at which to crash or fall silent, see `runtime/common/failpoints.py`"
+        default=(), description="For tests: steps at which to crash or pause, see `runtime/common/failpoints.py`"
     )
 
     @field_validator("*", mode="before")
@@ -234,16 +265,16 @@ class Settings(BaseSettings):
 
     @property
     def at_least_once(self) -> bool:
-        """Whether what a crash interrupts is decided again, after parts of it took effect."""
+        """Whether a crash in a commit repeats a batch of which some writes are visible already."""
         return self.processing_guarantee is Guarantee.AT_LEAST_ONCE
 
     @property
     def stall_after_s(self) -> float:
-        """`watchdog_s`, or longer where a dead worker's session or transaction may rightly be waited for as long."""
+        """`watchdog_s`, or longer where waiting for a dead worker's session or transaction takes longer."""
         return max(self.watchdog_s, 2 * self.session_timeout_s, 2 * self.transaction_timeout_s)
 
     def base_url(self, port: int) -> URL:
-        """Where other workers reach this one, given the port it listens on."""
+        """The URL at which other workers reach this one, which listens on `port`."""
         if self.advertised_url:
             return URL(self.advertised_url)
         return URL.build(scheme="http", host=self.http_host, port=port)
