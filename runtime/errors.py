@@ -1,32 +1,32 @@
-"""Errors that cross packages of the runtime, as one tree.
+"""Errors that cross packages of the runtime, as one tree. Messages of errors that end a worker name the remedy.
 
 WorkerError
-├── KeyNotOwned              the partition of a key is not owned here, or is moving: another worker answers, or a retry
+├── KeyNotOwned              the partition of a key is not owned here, or is moving: ask its owner, or retry
 ├── PartitionNotOwned        a partition is not owned here, or not yet restored
 ├── BrokerUnavailable        the broker did not acknowledge in time: the client may retry
 ├── PositionOutOfRange       the next offset of a partition is before the log start or after the log end
-├── MessageTooLarge          an output record exceeds what its topic accepts
+├── MessageTooLarge          an output record exceeds what its topic accepts: its input is dead-lettered
 ├── BatchTooLarge            the broker rejected a batch of records as too large
 ├── MemberFenced             the group coordinator no longer knows this member as owner of its partitions
 ├── CommitFenced             a batch was not committed: its partitions are owned by another worker
 ├── CommitInDoubt            whether a batch was committed is unknown until its partitions are restored
 ├── WorkerStalled            a partition or a component made no progress for WATCHDOG_S
-├── StoreError               a state store cannot be opened
-├── StateDirInUse            another worker holds the lock of STATE_DIR
-├── NoCommonOffset           no single offset is right for all services of a worker
+├── StoreError               a state store cannot be opened: disk full, access denied, or in use
+├── StateDirInUse            another worker holds the lock of STATE_DIR: give each worker its own
+├── NoCommonOffset           no single offset is right for all services of a worker: one has to catch up alone
 ├── CompositionInUse         services of this worker run, or stopped, in another composition
 ├── PartitionCountMismatch   a topic exists with another number of partitions than PARTITIONS
-├── RecordsLost              records are gone and ON_LOST_RECORDS=stop (`runtime.data_loss.losses`)
+├── RecordsLost              records are lost and ON_LOST_RECORDS=stop (`runtime.data_loss.losses`)
 ├── DatabaseNotConfigured    a service needs a database and its URL is not set
 └── SideEffectError          the other side of a side effect did not accept it
     ├── SideEffectRejected   permanently: the side effect becomes a dead letter
     ├── SideEffectDeferred   for now; its destination may be affected as a whole
     └── Outage               the other side accepts nothing now
-        └── DatabaseUnavailable  the database did not answer, or rolled back for no fault of the statement
+        └── DatabaseUnavailable  the database did not answer, or rolled back for another reason than the statement
 
 Invalid bytes and arguments raise a `ValueError` where they are read (`runtime.kafka.record_batch`,
 `runtime.kafka.decompression`, `runtime.common.partitioning`). An HTTP handler ends a request with
-`runtime.http.answers.HttpProblem`, which is an answer and not a fault of the worker.
+`runtime.http.answers.HttpProblem`, which is a response, not an error of the worker.
 """
 
 from collections.abc import Collection
@@ -56,7 +56,7 @@ class PositionOutOfRange(WorkerError):
 
 
 class MessageTooLarge(WorkerError, ValueError):
-    """An output record exceeds what its topic accepts."""
+    """An output record exceeds what its topic accepts. The message that led to it is dead-lettered."""
 
 
 class BatchTooLarge(WorkerError):
@@ -85,24 +85,26 @@ class CommitFenced(WorkerError):
 
 
 class CommitInDoubt(WorkerError):
-    """Whether the batch was committed is unknown here. The broker knows: restore the partitions and read its
-    offsets."""
+    """Whether the batch was committed is unknown in this worker. The committed offsets tell, once restored."""
 
 
 class WorkerStalled(WorkerError):
-    """A partition or a component made no progress for too long although there is work. A restart may help."""
+    """A partition or a component made no progress for `WATCHDOG_S` although there is work. Restart the worker."""
 
 
 class StoreError(WorkerError):
-    """A state store cannot be opened: the disk is full, access is denied, or another process has it open."""
+    """A state store cannot be opened: the disk is full, access is denied, or another process has it open.
+
+    Remedy: free the disk, or delete the folder of the store, which is then restored from its changelog.
+    """
 
 
 class StateDirInUse(WorkerError):
-    """Another worker runs on this state directory."""
+    """Another worker runs on this state directory. Each worker needs a `STATE_DIR` of its own."""
 
 
 class NoCommonOffset(WorkerError):
-    """No single offset of a partition is right for all services of a group.
+    """No single offset of a partition is right for all services of a group: `first` has to catch up alone.
 
     Arguments:
         offset: the offset in question.
@@ -120,19 +122,19 @@ class CompositionInUse(WorkerError):
 
 
 class PartitionCountMismatch(WorkerError):
-    """A topic exists with another number of partitions, so keys would be elsewhere than the workers look."""
+    """A topic has another number of partitions than `PARTITIONS`: keys would belong in other ones."""
 
 
 class DatabaseNotConfigured(WorkerError):
-    """A service needs a database, and its URL is not set."""
+    """A service needs a database, and its URL is not set: set `<SERVICE>_DATABASE_URL`."""
 
 
 class SideEffectError(WorkerError):
     """The other side did not accept a side effect.
 
     Arguments:
-        reason: what went wrong, for the dead letter; may hold personal data.
-        summary: the same for logs and `/readyz`, without personal data: step and code. Default: the error's name.
+        reason: the error of the other side, for the dead letter; may hold personal data.
+        summary: step and code for logs and `/readyz`, without personal data. Default: the error's name.
     """
 
     def __init__(self, reason: str, summary: str | None = None) -> None:
@@ -141,21 +143,19 @@ class SideEffectError(WorkerError):
 
 
 class SideEffectRejected(SideEffectError):
-    """No retry will succeed: the address does not exist, say. The side effect becomes a dead letter."""
+    """No retry will succeed, for example because the address does not exist. The side effect becomes a dead letter."""
 
 
 class SideEffectDeferred(SideEffectError):
-    """Not accepted now. Others to the same destination may fare the same; those to other destinations do not."""
+    """Not accepted now. Others to the same destination may fail as well, those to other destinations do not."""
 
 
 class Outage(SideEffectError):
-    """The other side accepts nothing now: it is unavailable, or rejects our login. All side effects of the kind
-    wait."""
+    """The other side accepts nothing now: it is unavailable, or rejects the login. All side effects wait."""
 
     longest_pause_s = 5.0
-    """Seconds, the longest pause between two probes of whether it is back: a refused connection costs nobody
-    anything."""
+    """Seconds, the longest pause between two attempts to reach it: a refused connection costs little."""
 
 
 class DatabaseUnavailable(Outage):
-    """The database did not answer, or rolled back for no fault of the statement. The request may be repeated."""
+    """The database did not answer, or rolled back for another reason than the statement. Retry the request."""

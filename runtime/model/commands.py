@@ -69,7 +69,7 @@ class CommandQueue:
     def put(self, command: PendingCommand[Any]) -> None:
         """Adds a command. Raises `BrokerUnavailable` if `MAX_WAITING` wait already."""
         if len(self._waiting) >= self.MAX_WAITING:
-            raise BrokerUnavailable(f"{len(self._waiting)} requests wait for the broker already")
+            raise BrokerUnavailable(f"{len(self._waiting)} requests wait for the broker already: retry later")
         self._waiting.append(command)
         self._not_empty.set()
 

@@ -1,4 +1,4 @@
-"""What other producers do to keys and values, recognised by the bytes: an error names it, and what to do about it."""
+"""Recognises, by their bytes, keys and values that other producers encode differently, and names the remedy."""
 
 import json
 from collections.abc import Callable
@@ -10,11 +10,11 @@ from schemas.topics import Topic
 _REGISTRY_HEADER = 5
 """Bytes before a value that was written with a schema registry: a zero byte and the schema's id."""
 
-_MOST_BYTES = 64 * 1024
-"""Larger values are not parsed to find out what is wrong with them: an envelope is recognised by its beginning."""
+_MAX_PARSED_BYTES = 64 * 1024
+"""Bytes; larger values are not parsed to find an envelope: parsing would hold up the event loop."""
 
-_MOST_CAUSE = 700
-"""Characters of a cause that are kept: behind it the remedy must fit into a dead letter's header."""
+_MAX_CAUSE = 700
+"""Characters of a cause: the header of the dead letter also has to hold the remedy."""
 
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",
@@ -25,23 +25,23 @@ _COMPRESSED = {
 }
 _PLAIN_KEYS = "key.converter=org.apache.kafka.connect.storage.StringConverter"
 _BINARY_KEY_BYTES = (4, 8)
-"""Sizes of what Kafka's IntegerSerializer and LongSerializer write."""
+"""Sizes of keys written by Kafka's IntegerSerializer and LongSerializer."""
 
 
 def with_remedy(cause: str, remedy: str) -> str:
-    """The text of an error that says what is wrong, and what to do about it."""
-    return f"{cause if len(cause) <= _MOST_CAUSE else cause[:_MOST_CAUSE] + '…'}; {remedy}"
+    """An error text of cause and remedy."""
+    return f"{cause if len(cause) <= _MAX_CAUSE else cause[:_MAX_CAUSE] + '…'}; {remedy}"
 
 
 def remedy_for_value(value: bytes, topic: Topic[Any]) -> str:
-    """What to do about a value that is no message of the topic."""
+    """The remedy for a value that is not a message of the topic."""
     return (
         _of_bytes(value, "value") or _of_json(value) or f"write the JSON that `orders asyncapi` shows for {topic.name}"
     )
 
 
 def remedy_for_key(record: Record, right: str, topic: Topic[Any]) -> str:
-    """What to do about a key that is not `right`, the one that the value asks for."""
+    """The remedy for a key that is not `right`, the one that follows from the value."""
     key = record.key
     field = topic.key_field
     rule = f"the key of {topic.name} is " + (f"the value's {field}" if field else "what `orders topics` shows")
@@ -86,7 +86,7 @@ def _of_bytes(raw: bytes, what: str) -> str | None:
 
 
 def _is_utf16(raw: bytes) -> bool:
-    """Whether of each two bytes at the beginning the same one is zero, as in UTF-16 of ASCII."""
+    """Whether every other byte at the beginning is zero, as in UTF-16 of ASCII text."""
     head = raw[:16]
     return any(head[:2]) and not (any(head[::2]) and any(head[1::2]))
 
@@ -101,7 +101,7 @@ def _of_json(value: bytes) -> str | None:
 
 
 def _parsed(raw: bytes) -> Any:
-    if len(raw) > _MOST_BYTES:
+    if len(raw) > _MAX_PARSED_BYTES:
         return None
     parse: Callable[[bytes], Any] = json.loads
     try:

@@ -1,4 +1,4 @@
-"""Stores on disk: one RocksDB per table and partition, small enough for a laptop that holds dozens of them."""
+"""State stores on disk: one RocksDB per table and partition, small enough for dozens of them on a laptop."""
 
 import logging
 import shutil
@@ -22,11 +22,11 @@ log = logging.getLogger(__name__)
 MIB = 1024 * 1024
 
 STALE_AFTER_S = 12 * 3600
-"""Age at which a store is rebuilt rather than caught up: a changelog keeps tombstones for a day
-(`delete.retention.ms`), and a store that missed one would bring the dead row back."""
+"""Seconds after which a store is rebuilt instead of brought up to date: a changelog keeps tombstones for a day
+(`delete.retention.ms`), and a store that missed one would keep the deleted row."""
 
 FRESH_FOR_S = 600
-"""How often a store in which nothing changes is marked as complete all the same."""
+"""Seconds between two marks that an unchanged store is complete: each is a write."""
 
 _META = "meta"
 _OFFSET = b"offset"  # value: "<offset> <unix seconds>"
@@ -57,7 +57,7 @@ def options(memory_mb: int) -> Options:
 
 
 class RocksStore:
-    """The rows of one table in one partition. Raises at opening if another process has it open."""
+    """The rows of one table in one partition. Raises `StoreError` if it cannot be opened."""
 
     def __init__(self, path: Path, memory_mb: int) -> None:
         self._path = path
@@ -82,7 +82,10 @@ class RocksStore:
             return Rdict(str(self._path), own, column_families={_META: own})
         except Exception as error:  # rocksdict has one exception for everything
             if not str(error).startswith("Corruption"):
-                raise StoreError(f"{self._path}: {error}") from error
+                raise StoreError(
+                    f"{self._path}: {error}. Free the disk and check access, or delete the folder: "
+                    "the store is restored from its changelog"
+                ) from error
         log.warning("store is damaged, rebuilding path=%s", self._path)
         shutil.rmtree(self._path)
         self._path.mkdir()
@@ -97,16 +100,16 @@ class RocksStore:
 
     @property
     def offset(self) -> int | None:
-        """Offset of the last changelog record applied; `None` when nothing was."""
+        """Offset of the last changelog record applied; `None` for an empty store."""
         return self._offset
 
     @property
     def log_id(self) -> str | None:
-        """The changelog's id, as it was noted; `None` for a store that was cleared since, or never noted it."""
+        """Id of the changelog of these rows; `None` if it was never stored, or the store was cleared since."""
         return self._log_id
 
     def set_log_id(self, log_id: str) -> None:
-        """Notes of which changelog the store is."""
+        """Stores the id of the changelog."""
         if log_id != self._log_id:
             batch = WriteBatch(raw_mode=True)
             batch.put(_LOG_ID, log_id.encode(), self._meta_handle)
@@ -135,16 +138,16 @@ class RocksStore:
 
     @property
     def stale(self) -> bool:
-        """Whether it was last complete, as far as is known, longer ago than its changelog keeps deletions."""
+        """Whether it was last complete so long ago that its changelog may have dropped tombstones since."""
         return self._offset is not None and time.time() - self._written > STALE_AFTER_S
 
     def mark_complete(self, offset: int) -> None:
-        """Notes that the store holds all that its changelog tells: it is no older than this moment."""
+        """Marks the store as complete now: it includes its changelog up to `offset`, the last one."""
         if offset != self._offset or time.time() - self._written > FRESH_FOR_S:
             self.apply({}, offset)
 
     def clear(self) -> None:
-        """Forgets all rows and the offset."""
+        """Deletes all rows and the offset."""
         self._close_database()
         shutil.rmtree(self._path)
         self._open()
@@ -157,7 +160,7 @@ class RocksStore:
         if self._closed:
             return
         self._closed = True
-        del self._meta_handle  # RocksDB keeps its lock while anything refers to it
+        del self._meta_handle  # RocksDB holds its lock while anything refers to it
         self._meta.close()
         self._db.close()
 
@@ -182,7 +185,7 @@ class RocksStores:
         return self._open.get((table, partition))
 
     def on_disk(self) -> set[int]:
-        """The partitions of which there is something on disk."""
+        """The partitions that have a store on disk."""
         return {int(path.name) for path in self._folder.glob("*/*") if path.name.isdecimal()}
 
     def keep(self, partitions: frozenset[int]) -> None:

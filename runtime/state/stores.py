@@ -12,7 +12,7 @@ class Store(Protocol):
 
     @property
     def offset(self) -> int | None:
-        """Offset of the last changelog record applied; `None` when nothing was."""
+        """Offset of the last changelog record applied; `None` for an empty store."""
 
     @property
     def log_id(self) -> str | None:
@@ -26,7 +26,7 @@ class Store(Protocol):
     def items(self) -> Iterator[tuple[bytes, bytes]]: ...
 
     def apply(self, rows: Rows, offset: int) -> None:
-        """Writes rows and offset atomically: after a crash both are there or neither."""
+        """Writes rows and offset atomically: a crash leaves both or neither."""
 
     def mark_complete(self, offset: int) -> None:
         """Marks the store as complete now: it includes its changelog up to `offset`, the last one."""
