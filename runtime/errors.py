@@ -85,7 +85,7 @@ class CommitFenced(WorkerError):
 
 
 class CommitInDoubt(WorkerError):
-    """Whether the batch was committed is unknown in this worker. The committed offsets tell, once restored."""
+    """Whether the batch was committed is unknown in this worker. A restore reads the committed offsets, which tell."""
 
 
 class WorkerStalled(WorkerError):

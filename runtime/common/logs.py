@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 from runtime.common.settings import Settings
 
-# Their lines below WARNING cost a tenth of the CPU time and repeat ours.
+# Logged from WARNING on: lower levels cost a tenth of the CPU time and repeat our lines.
 _NOISY = ("faust", "mode", "asyncio", "aiohttp", "runtime.faust_adapter.app", "runtime.faust_adapter.transport")
-# Logs as errors what it retries while a broker starts or a leader moves. Failures are logged by us.
+# Logs retries as errors, while a broker starts or a leader moves. Its callers log failures.
 _ALARMING = ("aiokafka",)
 
 
@@ -20,18 +20,18 @@ class LogRateLimiter:
 
     def __init__(self) -> None:
         self._since = float("-inf")
-        self._lines = self._left_out = 0
+        self._lines = self._suppressed = 0
 
     def permit(self, now: float) -> int | None:
         """The number of lines suppressed before this one; `None` to suppress this one. `now`: seconds of any clock."""
         if now - self._since >= self.WITHIN_S:
             self._since, self._lines = now, 0
         if self._lines >= self.LINES:
-            self._left_out += 1
+            self._suppressed += 1
             return None
         self._lines += 1
-        left_out, self._left_out = self._left_out, 0
-        return left_out
+        suppressed, self._suppressed = self._suppressed, 0
+        return suppressed
 
 
 class JsonFormatter(logging.Formatter):

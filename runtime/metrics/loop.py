@@ -87,8 +87,8 @@ class LoopMetrics:
 
     def lag(self, positions: Offsets, ends: Offsets) -> None:
         """Sets position, last stable offset and lag of the owned partitions whose last stable offset is known."""
-        gone, self._shown = self._shown, ends.keys() & positions.keys()
-        for topic, number in gone - self._shown:
+        before, self._shown = self._shown, ends.keys() & positions.keys()
+        for topic, number in before - self._shown:
             for gauge in self._of_partition:
                 gauge.remove(topic, str(number))
         for tp in self._shown:

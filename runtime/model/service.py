@@ -76,7 +76,7 @@ class PendingSideEffect(Message):
 
 
 class RejectedSideEffect(Message):
-    """A side effect that was rejected for good, as in its dead letter. Redriven, it is enqueued again."""
+    """A side effect that was rejected permanently: the payload of its dead letter. Redriven, it is enqueued again."""
 
     key: str
     effect: str
@@ -134,7 +134,7 @@ class Context(Protocol):
         """
 
     def enqueue(self, effect: "SideEffect[M]", key: str, payload: M) -> None:
-        """Enqueues a side effect: performed after the commit, at least once, whatever happens to the worker.
+        """Enqueues a side effect: performed after the commit, at least once.
 
         A key has one side effect at a time. A later call replaces one that is not performed yet.
         """
@@ -152,13 +152,13 @@ class SideEffect(Generic[M]):
         name: unique within the service.
         model: model of the payload.
         perform: called with key and payload. May be called again for the same key: the other side deduplicates by it.
-            Raises `SideEffectRejected` for good, `Outage` if every other side effect would fail as well, or any other
-            error to be retried.
+            Raises `SideEffectRejected` if no retry can succeed, `Outage` if every other side effect would fail as well,
+            or any other error to be retried.
         on_done: processor of a side effect that succeeded.
         on_rejected: processor of a side effect that was rejected, with the reason; also if it did not succeed within
             `SIDE_EFFECT_TIMEOUT_S`.
-        destination: names what may fail by itself, such as the domain of an address. After several failures in a row
-            other side effects of the destination wait until one succeeds. Default: each key is its own.
+        destination: groups side effects that fail together, such as e-mails to one domain. After several failures in a
+            row the others to the destination wait until one succeeds. Default: none.
         concurrency: how many a worker performs at a time.
     """
 

@@ -1,4 +1,4 @@
-"""Waiting for rows to change: any number of watches per row, all of them removed with their waiters."""
+"""Watches: HTTP handlers wait for changes of rows."""
 
 import asyncio
 from collections.abc import Iterator, Mapping

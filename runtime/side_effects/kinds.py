@@ -32,7 +32,7 @@ class SideEffectKind:
         self._failures_logged = LogRateLimiter()
         self._timer: asyncio.Handle | None = None
         self._timer_at = 0.0
-        """When the timer fires: uvloop does not tell it for one that is due within a millisecond."""
+        """When the timer fires: uvloop has no `when()` for a timer that is due within a millisecond."""
 
     @property
     def status(self) -> SideEffectStatus:

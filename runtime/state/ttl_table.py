@@ -1,7 +1,7 @@
 """Tables whose rows expire, at the cost of one timer an hour.
 
 A timer per row would cost a second row, and memory for days. So the rows of an hour form a chain, each with the key of
-the row before it, and one row and one timer stand for the hour. Expiry follows the chain.
+the row before it, and an hour has one row and one timer. Expiry follows the chain.
 """
 
 from datetime import timedelta
@@ -11,7 +11,7 @@ from runtime.model.service import Context, Table
 from schemas.wire import Message
 
 TTL = timedelta(days=7)
-"""Time to live of a row: the retention of `order-validations`, after which verdicts are gone from there as well."""
+"""Time to live of a row: the retention of `order-validations`, after which the topic has no verdicts either."""
 
 MAX_EXPIRED = 500
 """Rows that expire in one batch: an hour with a million rows must not delay a commit."""
