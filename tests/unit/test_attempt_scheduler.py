@@ -1,4 +1,4 @@
-"""What is attempted next, over days of virtual time: nothing that fails or takes long holds up anything else."""
+"""Attempts over days of virtual time: failing and slow side effects do not delay others."""
 
 import heapq
 import itertools
@@ -104,7 +104,7 @@ def bad_is(ends, takes_s=0.01):
 
 
 @pytest.mark.parametrize("first", ["before", "after they have failed", "after an hour"])
-def test_a_thousand_for_one_dead_domain_cost_a_handful_of_attempts_and_nobody_any_time(first):
+def test_a_thousand_for_one_dead_domain_cost_few_attempts_and_delay_no_others(first):
     outside, dead = Outside(bad_is(PUT_OFF)), at("bad.example")
     outside.ask(*dead)
     outside.run({"before": 0, "after they have failed": 10, "after an hour": 3600}[first])
@@ -117,7 +117,7 @@ def test_a_thousand_for_one_dead_domain_cost_a_handful_of_attempts_and_nobody_an
     assert outside.tried(dead) < 20 + outside.now / 15
 
 
-def test_a_thousand_dead_domains_of_one_each_cost_nobody_any_time():
+def test_a_thousand_dead_domains_delay_no_others():
     outside = Outside(bad_is(PUT_OFF))
     outside.ask(*(f"x@bad{n}.example" for n in range(1000)))
     outside.run(600)
@@ -142,7 +142,7 @@ def test_bad_recipients_delay_good_ones_of_their_own_domain_by_seconds():
 
 @pytest.mark.parametrize("takes_s", [4, 60, 600])
 @pytest.mark.parametrize("domains", [1, 2])
-def test_domains_that_take_their_time_take_nobody_elses(takes_s, domains):
+def test_slow_domains_do_not_delay_others(takes_s, domains):
     outside = Outside(bad_is(OK, takes_s))
     for n in range(domains):
         outside.ask(*at(f"bad{n}.example", 1000))
@@ -155,7 +155,7 @@ def test_domains_that_take_their_time_take_nobody_elses(takes_s, domains):
     assert outside.most <= 8
 
 
-def test_one_letter_without_answer_does_not_hold_up_its_domain():
+def test_one_hanging_attempt_does_not_delay_its_domain():
     outside = Outside(bad_is(PUT_OFF, 600))
     outside.ask("bad@large.example", *at("large.example", 100, "good"))
     outside.run(60)
@@ -164,7 +164,7 @@ def test_one_letter_without_answer_does_not_hold_up_its_domain():
 
 
 @pytest.mark.parametrize("away_s", [30, 7200, 2 * DAY_S])
-def test_while_the_other_side_is_away_it_is_looked_for_and_then_all_goes_at_once(away_s):
+def test_an_outage_is_probed_and_after_it_everything_is_performed_at_once(away_s):
     outside = Outside(lambda key, now: (0.01, OUTAGE if now < away_s else OK))
     keys = [*at("a.example", 500), *at("b.example", 500)]
     outside.ask(*keys)
@@ -175,7 +175,7 @@ def test_while_the_other_side_is_away_it_is_looked_for_and_then_all_goes_at_once
     assert len(outside.done) == 1000
 
 
-def test_attempts_without_answer_to_as_many_domains_as_there_are_places_hold_up_nobody():
+def test_hanging_attempts_in_all_slots_do_not_delay_others():
     outside = Outside(bad_is(PUT_OFF, 600))
     outside.ask(*(f"x@bad{n}.example" for n in range(4)))
     outside.run(30)
@@ -185,7 +185,7 @@ def test_attempts_without_answer_to_as_many_domains_as_there_are_places_hold_up_
     assert outside.delay(GOOD) < 1
 
 
-def test_what_is_tried_again_leaves_half_of_the_places_to_what_was_never_tried():
+def test_retries_leave_half_of_the_slots_to_first_attempts():
     outside = Outside(bad_is(PUT_OFF, 4))
     outside.ask(*(f"x@bad{n}.example" for n in range(200)))
     outside.run(400)
@@ -197,7 +197,7 @@ def test_what_is_tried_again_leaves_half_of_the_places_to_what_was_never_tried()
 
 
 @pytest.mark.parametrize("ends", [OUTAGE, PUT_OFF])
-def test_one_that_fails_while_others_succeed_is_tried_more_and_more_rarely(ends):
+def test_one_that_fails_while_others_succeed_is_retried_with_growing_pauses(ends):
     outside = Outside(bad_is(ends), destination=lambda key: "same")
     outside.ask(*at("large.example", 20, "bad"))
     for n in range(7200):
@@ -208,7 +208,7 @@ def test_one_that_fails_while_others_succeed_is_tried_more_and_more_rarely(ends)
 
 
 @pytest.mark.parametrize("ends", [LOCKED_OUT, PUT_OFF])
-def test_what_failed_with_the_others_goes_as_soon_as_one_of_them_does(ends):
+def test_after_an_outage_the_first_success_retries_all_others(ends):
     outside = Outside(lambda key, now: (0.01, ends if now < 7200 else OK))
     outside.ask(*at("a.example", 20))
     outside.run(7200 + 1000)
@@ -217,7 +217,7 @@ def test_what_failed_with_the_others_goes_as_soon_as_one_of_them_does(ends):
     assert max(outside.done.values()) - min(outside.done.values()) < 1
 
 
-def test_one_that_always_looks_like_an_outage_is_found_out():
+def test_payloads_that_always_raise_outage_do_not_block_others():
     outside = Outside(bad_is(OUTAGE), destination=lambda key: None, places=16)
     outside.ask(*at("bad.example"))
     outside.run(3600)
@@ -230,7 +230,7 @@ def test_one_that_always_looks_like_an_outage_is_found_out():
 
 
 @pytest.mark.parametrize("destination", [None, "its own", "with others that succeed"])
-def test_pauses_of_one_that_fails_grow_and_what_is_over_is_told(destination):
+def test_pauses_of_a_failing_one_grow_until_it_times_out(destination):
     of = {None: lambda key: None, "its own": lambda key: key}.get(destination, lambda key: "same")
     outside = Outside(bad_is(PUT_OFF), destination=of, timeout_s=3 * DAY_S)
     outside.ask("bad")
@@ -246,7 +246,7 @@ def test_pauses_of_one_that_fails_grow_and_what_is_over_is_told(destination):
 
 
 @pytest.mark.parametrize("ends", [PUT_OFF, OUTAGE])
-def test_all_of_a_thousand_are_given_up_when_their_time_is_over_and_not_before(ends):
+def test_a_thousand_failing_ones_time_out_exactly_at_their_timeout(ends):
     outside, dead = Outside(bad_is(ends), timeout_s=3 * DAY_S), at("bad.example")
     outside.ask(*dead)
     outside.run(3 * DAY_S - 1)
@@ -258,7 +258,7 @@ def test_all_of_a_thousand_are_given_up_when_their_time_is_over_and_not_before(e
     assert outside.tried(dead) < 3 * DAY_S / 2
 
 
-def test_what_is_too_old_as_it_comes_is_tried_first():
+def test_one_that_is_too_old_when_added_is_attempted_before_it_times_out():
     outside = Outside(lambda key, now: (0.01, OUTAGE if now < 30 else OK))
     outside.ask(*at("fine.example", 100), age_s=10 * DAY_S)
     outside.run(60)
@@ -266,7 +266,7 @@ def test_what_is_too_old_as_it_comes_is_tried_first():
     assert (len(outside.done), outside.dead) == (100, {})
 
 
-def test_a_domain_that_is_back_gets_all_of_its_own_soon():
+def test_a_recovered_domain_gets_all_its_side_effects_soon():
     outside = Outside(lambda key, now: (0.01, PUT_OFF if "bad" in key and now < 7200 else OK))
     outside.ask(*at("bad.example"))
     outside.run(7200)
@@ -283,7 +283,7 @@ def test_destinations_take_turns():
     assert outside.delay(["one@few.example"]) < 0.1
 
 
-def test_a_rebalance_does_not_begin_all_anew():
+def test_a_rebalance_does_not_restart_all_attempts():
     outside, dead = Outside(bad_is(PUT_OFF)), at("bad.example")
     outside.ask(*dead)
     outside.run(600)
@@ -296,7 +296,7 @@ def test_a_rebalance_does_not_begin_all_anew():
     assert outside.tried(dead) - before < 20
 
 
-def test_what_is_remembered_of_destinations_stays_bounded():
+def test_the_number_of_lanes_is_bounded():
     outside = Outside(bad_is(OK))
     for n in range(0, 5000, 50):
         outside.ask(*(f"x@d{m}.example" for m in range(n, n + 50)))

@@ -1,11 +1,11 @@
-"""Pauses grow, up to a bound, and begin anew once something worked."""
+"""Pauses grow up to a bound, and start over after a success."""
 
 import asyncio
 
 from runtime.common.backoff import Backoff
 
 
-async def test_pauses_double_up_to_the_longest_and_begin_anew_after_a_success(monkeypatch):
+async def test_pauses_double_up_to_the_longest_and_start_over_after_a_success(monkeypatch):
     slept: list[float] = []
 
     async def sleep(seconds):

@@ -1,4 +1,4 @@
-"""Fail points are named, refuse what they do not know, and hit at the n-th passing."""
+"""Fail points have names, reject unknown ones, and trigger at the n-th passing."""
 
 import re
 import signal
@@ -22,7 +22,7 @@ def hits(monkeypatch):
     failpoints.arm(())
 
 
-def test_triggers_are_read_from_text():
+def test_triggers_are_parsed_from_text():
     assert parse("commit.sent=crash@3, rebalance.restored=pause(9.5)") == (
         Trigger("commit.sent", None, 3),
         Trigger("rebalance.restored", 9.5, 1),
@@ -39,7 +39,7 @@ def test_triggers_are_read_from_text():
         ("commit.sent=pause()", "write point=crash or point=pause"),
     ],
 )
-def test_what_is_not_understood_keeps_a_worker_from_starting(monkeypatch, text, complaint):
+def test_an_invalid_trigger_prevents_the_start_of_a_worker(monkeypatch, text, complaint):
     monkeypatch.setenv("FAIL_POINTS", text)
     with pytest.raises(ValidationError, match=re.escape(complaint)):
         Settings()

@@ -17,7 +17,7 @@ from tests.samples import NOON, order
 ROWS = Table("echo-rows", Order)
 
 
-def test_after_a_rejected_batch_its_messages_are_sent_singly():
+def test_after_a_rejected_batch_messages_are_sent_one_by_one():
     limits = SizeLimits()
     limits.rejected("orders", [10, 2000])
     assert limits.one_by_one("orders")
@@ -42,7 +42,7 @@ def test_a_message_rejected_alone_exceeds_the_limit_of_its_topic():
 
 
 @pytest.mark.parametrize("what", ["message", "row", "neither"])
-def test_an_output_record_that_is_too_large_fails_its_message_and_nothing_of_it_is_kept(what):
+def test_a_message_with_an_output_record_that_is_too_large_is_dead_lettered_and_changes_nothing(what):
     def echo(level, ctx):
         big = order(product=level.product, id="o" + "x" * level.count)
         if what == "message":
@@ -52,33 +52,33 @@ def test_an_output_record_that_is_too_large_fails_its_message_and_nothing_of_it_
         ctx.put(ROWS, "seen", order())
 
     service = Service("echo", (Input(WAREHOUSE_INVENTORY, echo),), (ORDERS,), (ROWS,))
-    limits, plan = SizeLimits(), Topology((service,))
+    limits, topology = SizeLimits(), Topology((service,))
     limits.rejected(ORDERS.name if what == "message" else ROWS.changelog, [220])
-    decider = BatchProcessor(plan, 1, MemoryStores().open, limits)
+    processor = BatchProcessor(topology, 1, MemoryStores().open, limits)
 
-    def decide(count):
+    def process(count):
         level = StockLevel(product="a", count=count)
         record = Record(WAREHOUSE_INVENTORY.name, 0, 0, 0, b"a", level.to_json())
-        taken = PolledBatch([record], {TopicPartition(WAREHOUSE_INVENTORY.name, 0): 1}, Membership(1, "me"))
-        return decider.process(taken, [], NOON, lambda *_: False)
+        polled = PolledBatch([record], {TopicPartition(WAREHOUSE_INVENTORY.name, 0): 1}, Membership(1, "me"))
+        return processor.process(polled, [], NOON, lambda *_: False)
 
-    assert decide(1).dead_letters == 0
-    batch = decide(110)
+    assert process(1).dead_letters == 0
+    batch = process(110)
     if what == "neither":
         assert batch.dead_letters == 0
         return
     assert batch.dead_letters == 1
     assert batch.changes == {}
-    [letter] = batch.outputs
-    assert letter.topic == "warehouse-inventory.dead-letters"
-    assert b"TooLarge" in dict(letter.headers)["error"]
+    [dead] = batch.outputs
+    assert dead.topic == "warehouse-inventory.dead-letters"
+    assert b"TooLarge" in dict(dead.headers)["error"]
 
 
-@pytest.mark.parametrize("most", [4096, 1000, 600])
-def test_a_dead_letter_fits_into_a_topic_with_a_small_limit(most):
+@pytest.mark.parametrize("max_bytes", [4096, 1000, 600])
+def test_a_dead_letter_fits_into_a_topic_with_a_small_limit(max_bytes):
     record = Record("orders", 1, 7, 0, b"k" * 3000, b"v" * 10_000, [("h", b"x" * 900)])
-    letter = dead_letter(record, "fraud", "too bad", NOON, most)
-    assert letter.size <= most
+    letter = dead_letter(record, "fraud", "too bad", NOON, max_bytes)
+    assert letter.size <= max_bytes
     assert dict(letter.headers)["cut"] == b"13901"
     assert letter.key
 

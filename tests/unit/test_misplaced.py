@@ -1,4 +1,4 @@
-"""A record in another partition than its key belongs in is set aside with both numbers and the remedy."""
+"""A record in another partition than its key belongs in is dead-lettered with both numbers and the remedy."""
 
 import logging
 
@@ -38,7 +38,7 @@ def errors(topology, topic):
 
 
 @given(st.text(max_size=40), st.integers(1, 12), st.integers(0, 15))
-def test_a_record_is_processed_in_the_partition_of_its_key_and_set_aside_in_every_other(product, partitions, at):
+def test_a_record_is_processed_in_the_partition_of_its_key_and_dead_lettered_in_every_other(product, partitions, at):
     level = StockLevel(product=product, count=3)
     key = product.encode()
     topology = TopologyTestDriver(keeper(), partitions=partitions)
@@ -78,11 +78,11 @@ def test_the_error_of_any_key_keeps_both_numbers_and_the_remedy(key, partition):
     "error",
     ["message: Invalid JSON", "the message's key is not that of its value, which belongs under 'o1'", "", "key"],
 )
-def test_other_errors_are_not_taken_for_it(error):
+def test_other_errors_are_not_recognised_as_misplaced(error):
     assert not describes_misplaced(error)
 
 
-def test_a_misplaced_tombstone_deletes_nothing_and_is_set_aside():
+def test_a_misplaced_tombstone_deletes_nothing_and_is_dead_lettered():
     topology = TopologyTestDriver(keeper())
     topology.send(WAREHOUSE_INVENTORY, StockLevel(product="mug", count=3))
     wrong = (partition_of(b"mug", 4) + 1) % 4
@@ -97,7 +97,7 @@ def test_a_misplaced_tombstone_deletes_nothing_and_is_set_aside():
     assert (letter.key, letter.value) == (b"mug", None)
 
 
-def test_what_is_written_to_an_internal_topic_by_another_is_checked_too():
+def test_records_that_others_write_to_a_repartition_topic_are_checked():
     seen = []
     service = Service("keeper", (Input(BY_PRODUCT, lambda o, ctx: seen.append(o.id)),), ())
     topology = TopologyTestDriver(service)
@@ -125,7 +125,7 @@ def test_the_log_names_the_first_misplaced_record_of_a_topic_and_no_other(caplog
 
 
 @pytest.mark.parametrize("at", range(4))
-def test_a_redriven_side_effect_is_asked_for_where_its_state_is_whatever_its_key(at):
+def test_a_redriven_side_effect_is_enqueued_in_the_partition_of_its_state_whatever_its_key(at):
     async def perform(key, level):
         raise NotImplementedError
 

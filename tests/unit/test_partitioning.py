@@ -18,15 +18,15 @@ KAFKAS_OWN = {
 
 @pytest.mark.parametrize(("key", "hash_"), KAFKAS_OWN.items())
 @pytest.mark.parametrize("partitions", [1, 4, 7, 1000, 2**31])
-def test_a_key_lives_where_kafkas_own_clients_put_it(key, hash_, partitions):
+def test_a_key_has_the_partition_that_kafkas_java_client_chooses(key, hash_, partitions):
     assert partition_of(key, partitions) == (hash_ & 0x7FFFFFFF) % partitions
 
 
 @given(st.binary(max_size=300))
-def test_every_key_lives_where_aiokafka_puts_it(key):
+def test_a_key_has_the_partition_that_aiokafka_chooses(key):
     assert partition_of(key, 2**31) == murmur2(key) & 0x7FFFFFFF
 
 
 @given(st.binary(max_size=64), st.integers(1, 1000))
-def test_any_key_lives_in_one_of_the_partitions(key, partitions):
+def test_a_key_has_one_of_the_partitions(key, partitions):
     assert 0 <= partition_of(key, partitions) < partitions

@@ -1,4 +1,4 @@
-"""Positions against what the broker still has: what is gone is told, and nothing else is."""
+"""Positions compared with logs: lost ranges are reported, and nothing else."""
 
 import pytest
 from hypothesis import given
@@ -28,18 +28,18 @@ OFFSETS = st.integers(0, 50)
         pytest.param(9, 2, 4, Position(2, LostRange(4, 9, LossCause.CUT_OFF)), id="made anew, and begins late"),
     ],
 )
-def test_where_an_input_is_read_on(committed, start, end, expected):
+def test_the_next_offset_of_an_input(committed, start, end, expected):
     assert input_position(committed, start, end) == expected
 
 
-def test_offsets_that_expired_while_there_is_state_leave_it_open_what_was_read():
+def test_expired_offsets_with_state_may_have_lost_records():
     assert input_position(None, 5, 9, has_state=True) == Position(5, LostRange(0, 5, LossCause.OFFSETS_GONE))
     assert input_position(None, 0, 9, has_state=True) == Position(0), "all is read once more"
     assert input_position(7, 5, 9, has_state=True) == Position(7)
 
 
 @given(st.none() | OFFSETS, OFFSETS, OFFSETS)
-def test_reading_goes_on_where_there_is_something_and_what_is_passed_over_is_told(committed, start, more):
+def test_an_input_continues_within_its_log_and_reports_the_skipped_range(committed, start, more):
     end = start + more
     at = input_position(committed, start, end)
     assert start <= at.offset <= end
@@ -68,5 +68,5 @@ def test_reading_goes_on_where_there_is_something_and_what_is_passed_over_is_tol
         ),
     ],
 )
-def test_where_a_changelog_is_read_on(applied, start, end, expected, fits):
+def test_the_next_offset_of_a_changelog(applied, start, end, expected, fits):
     assert changelog_position(applied, start, end) == (expected, fits)

@@ -1,4 +1,4 @@
-"""What other producers do to keys and values is named in the dead letter, with what to do about it."""
+"""Dead letters name what other producers did to keys and values, with the remedy."""
 
 import gzip
 import json
@@ -58,13 +58,13 @@ KEYS = {
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_a_value_that_is_no_message_is_set_aside_with_the_remedy(name):
+def test_a_value_that_is_not_a_message_is_dead_lettered_with_the_remedy(name):
     value, remedy = VALUES[name]
     assert remedy in error_of(ORDERS, b"o1", value)
 
 
 @pytest.mark.parametrize("name", KEYS)
-def test_a_key_that_is_not_the_values_is_set_aside_with_the_remedy(name):
+def test_a_key_that_differs_from_the_value_is_dead_lettered_with_the_remedy(name):
     key, remedy = KEYS[name]
     error = error_of(CUSTOMERS, key, CUSTOMER)
     assert "belongs under '7'" in error
@@ -79,7 +79,7 @@ def test_a_key_that_is_not_the_values_is_set_aside_with_the_remedy(name):
         (b"\xff", True, "its key is not UTF-8"),
     ],
 )
-def test_a_tombstone_that_deletes_nothing_is_set_aside_with_the_reason(key, takes, error):
+def test_a_tombstone_that_deletes_nothing_is_dead_lettered_with_the_reason(key, takes, error):
     assert error in error_of(ORDERS, key, None, pytest.fail if takes else None)
 
 

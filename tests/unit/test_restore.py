@@ -1,4 +1,4 @@
-"""What a takeover reports of positions that the broker no longer has; on a broker in memory."""
+"""What a restore reports of positions that the broker no longer has; on a broker in memory."""
 
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -87,7 +87,7 @@ def losses(lost, *owned):
     return [(loss.topic, loss.first, loss.end, loss.cause) for loss in lost.pop(set(owned))]
 
 
-async def test_what_was_removed_before_it_was_read_is_passed_over_and_reported(broker):
+async def test_records_removed_before_they_were_read_are_skipped_and_reported(broker):
     found, lost = logs(broker)
     broker.offsets = {PAID: 3, STOCKED: 3}
     broker.bounds = {PAID: (7, 20), STOCKED: (0, 20)}
@@ -95,7 +95,7 @@ async def test_what_was_removed_before_it_was_read_is_passed_over_and_reported(b
     assert losses(lost, PAID, STOCKED) == [("payments", 3, 7, LossCause.REMOVED)]
 
 
-async def test_a_loss_that_no_batch_has_passed_over_is_found_again_and_told_once(broker, caplog):
+async def test_a_loss_that_is_in_no_batch_yet_is_found_again_and_logged_once(broker, caplog):
     found, lost = logs(broker)
     broker.offsets, broker.bounds = {PAID: 3}, {PAID: (7, 20)}
     for _ in range(3):
@@ -107,7 +107,7 @@ async def test_a_loss_that_no_batch_has_passed_over_is_found_again_and_told_once
     assert losses(lost, PAID) == []
 
 
-async def test_a_loss_in_a_partition_that_is_another_s_by_now_is_not_taken(broker):
+async def test_a_loss_in_a_partition_that_is_no_longer_owned_is_dropped(broker):
     found, lost = logs(broker)
     broker.offsets, broker.bounds = {PAID: 3}, {PAID: (7, 20)}
     await found.committed([PAID])  # cut short by a rebalance
@@ -115,14 +115,14 @@ async def test_a_loss_in_a_partition_that_is_another_s_by_now_is_not_taken(broke
     assert losses(lost, PAID, STOCKED) == []
 
 
-async def test_an_offset_beyond_the_end_begins_again_at_the_start(broker):
+async def test_an_offset_beyond_the_log_end_continues_at_the_log_start(broker):
     found, lost = logs(broker)
     broker.offsets, broker.bounds = {PAID: 9}, {PAID: (0, 2)}
     assert await found.committed([PAID]) == {PAID: 0}
     assert losses(lost, PAID) == [("payments", 2, 9, LossCause.CUT_OFF)]
 
 
-async def test_a_leader_that_learns_how_far_its_log_goes_has_lost_nothing(broker, monkeypatch):
+async def test_a_leader_whose_high_watermark_lags_has_lost_nothing(broker, monkeypatch):
     monkeypatch.setattr(restore, "CONFIRM_S", 60)
     found, lost = logs(broker)
     broker.offsets, broker.bounds, broker.behind = {PAID: 20}, {PAID: (0, 20)}, {PAID: 5}
@@ -135,7 +135,7 @@ async def test_a_leader_that_learns_how_far_its_log_goes_has_lost_nothing(broker
     assert store.rows == {b"0": b"v"}, "neither cleared nor read again"
 
 
-async def test_state_without_committed_offsets_tells_that_they_expired(broker):
+async def test_state_without_committed_offsets_means_that_they_expired(broker):
     found, lost = logs(broker)
     broker.bounds = {PAID: (7, 20), STOCKED: (0, 20), TIMERS: (0, 4)}
     assert await found.committed([PAID, STOCKED]) == {PAID: 7, STOCKED: 0}
@@ -150,7 +150,7 @@ async def test_state_without_committed_offsets_tells_that_they_expired(broker):
         pytest.param({}, {PAID: (0, 20), ROWS: (0, 4)}, id="nothing was removed"),
     ],
 )
-async def test_who_begins_at_the_start_of_a_log_has_lost_nothing(broker, offsets, bounds):
+async def test_a_group_that_starts_at_the_log_start_has_lost_nothing(broker, offsets, bounds):
     found, lost = logs(broker)
     broker.offsets, broker.bounds = offsets, bounds
     at = await found.committed([PAID, STOCKED])
@@ -158,7 +158,7 @@ async def test_who_begins_at_the_start_of_a_log_has_lost_nothing(broker, offsets
     assert losses(lost, PAID, STOCKED) == []
 
 
-async def test_stop_ends_before_anything_is_passed_over(broker):
+async def test_stop_raises_before_anything_is_skipped(broker):
     failures = []
     found, lost = logs(broker, stop=True, failed=failures.append)
     broker.offsets, broker.bounds = {PAID: 3}, {PAID: (7, 20)}
@@ -186,7 +186,7 @@ def stored(offset):
         pytest.param(MemoryStore(), (0, 9), 9, None, id="an empty disk"),
     ],
 )
-async def test_rows_that_a_changelog_no_longer_has_are_reported_and_kept(broker, store, bounds, rows, gone):
+async def test_rows_missing_in_a_changelog_are_reported_and_persisted(broker, store, bounds, rows, gone):
     kept = []
 
     async def keep(loss):
@@ -201,7 +201,7 @@ async def test_rows_that_a_changelog_no_longer_has_are_reported_and_kept(broker,
     assert kept == ([gone] if gone else [])
 
 
-async def test_a_store_whose_changelog_is_gone_is_left_alone_by_stop(broker):
+async def test_stop_does_not_clear_the_store_of_a_recreated_changelog(broker):
     found, _ = logs(broker, stop=True)
     store = stored(9)
     with pytest.raises(RecordsLost, match="keeper-changelog"):
@@ -209,7 +209,7 @@ async def test_a_store_whose_changelog_is_gone_is_left_alone_by_stop(broker):
     assert store.rows == {b"old": b"v"}
 
 
-async def test_what_cannot_be_kept_yet_keeps_the_store_as_it_is(broker):
+async def test_a_store_is_not_cleared_before_its_loss_is_persisted(broker):
     away = True
 
     async def keep(loss):
@@ -238,7 +238,7 @@ async def committed_by(broker, *partitions, offset):
     broker.noted |= metadata
 
 
-async def test_a_topic_made_anew_is_noticed_though_it_is_longer_by_now(broker):
+async def test_a_recreated_topic_is_detected_although_it_is_longer_by_now(broker):
     broker.ids, broker.bounds = dict(IDS), {PAID: (0, 50), STOCKED: (0, 50)}
     await committed_by(broker, PAID, STOCKED, offset=9)
     found, lost = logs(broker)
@@ -271,7 +271,7 @@ async def restored(broker, store, **options):
     return kept
 
 
-async def test_a_changelog_made_anew_is_noticed_on_an_empty_disk(broker):
+async def test_a_recreated_changelog_is_detected_on_an_empty_disk(broker):
     broker.ids, broker.bounds = dict(IDS), {PAID: (0, 50), STOCKED: (0, 50), ROWS: (0, 4)}
     await committed_by(broker, PAID, STOCKED, offset=9)
     assert await restored(broker, MemoryStore()) == []
@@ -288,7 +288,7 @@ async def test_a_changelog_made_anew_is_noticed_on_an_empty_disk(broker):
     assert await restored(broker, MemoryStore()) == []
 
 
-async def test_a_changelog_made_anew_is_noticed_by_a_store_that_is_shorter(broker):
+async def test_a_recreated_changelog_is_detected_by_a_store_that_is_behind(broker):
     broker.ids, broker.bounds = dict(IDS), {ROWS: (0, 4)}
     store = MemoryStore()
     assert await restored(broker, store) == []

@@ -1,3 +1,5 @@
+"""State stores on disk: rows and offset survive, stale and damaged stores are rebuilt."""
+
 import time
 
 import pytest
@@ -26,20 +28,20 @@ def test_rows_and_offset_survive_closing(stores):
     assert stores.open("t", 0).offset == 6
 
 
-def test_a_key_called_like_the_offset_is_a_key_like_any_other(stores):
+def test_a_key_named_offset_is_a_key_like_any_other(stores):
     stores.open("t", 0).apply({b"offset": b"1"}, 5)
 
     assert rows(stores.open("t", 0)) == {b"offset": b"1"}
     assert stores.open("t", 0).offset == 5
 
 
-def test_partitions_and_tables_are_apart(stores):
+def test_tables_and_partitions_have_stores_of_their_own(stores):
     stores.open("t", 0).apply({b"a": b"1"}, 0)
 
     assert rows(stores.open("t", 1)) == rows(stores.open("u", 0)) == {}
 
 
-def test_clearing_forgets_rows_and_offset(stores):
+def test_clearing_deletes_rows_and_offset(stores):
     store = stores.open("t", 0)
     store.apply({b"a": b"1"}, 0)
     store.clear()
@@ -47,7 +49,7 @@ def test_clearing_forgets_rows_and_offset(stores):
     assert (rows(store), store.offset) == ({}, None)
 
 
-def test_stores_of_partitions_that_went_are_closed_and_can_be_opened_elsewhere(stores, tmp_path):
+def test_stores_of_revoked_partitions_are_closed_and_can_be_opened_elsewhere(stores, tmp_path):
     stores.open("t", 0).apply({b"a": b"1"}, 0)
     stores.keep(frozenset({1}))
 
@@ -56,7 +58,7 @@ def test_stores_of_partitions_that_went_are_closed_and_can_be_opened_elsewhere(s
     other.close()
 
 
-def test_a_store_that_slept_longer_than_tombstones_are_kept_is_rebuilt(stores, monkeypatch):
+def test_a_store_older_than_the_tombstones_of_its_changelog_is_rebuilt(stores, monkeypatch):
     stores.open("t", 0).apply({b"a": b"1"}, 5)
     stores.close()
     later = time.time() + STALE_AFTER_S + 1
@@ -66,7 +68,7 @@ def test_a_store_that_slept_longer_than_tombstones_are_kept_is_rebuilt(stores, m
     assert not stores.open("t", 0).stale
 
 
-def test_a_store_that_was_cut_off_while_open_says_that_it_is_stale(stores, monkeypatch):
+def test_a_store_without_updates_becomes_stale_while_it_is_open(stores, monkeypatch):
     store = stores.open("t", 0)
     assert not store.stale
     store.apply({b"a": b"1"}, 5)
@@ -77,7 +79,7 @@ def test_a_store_that_was_cut_off_while_open_says_that_it_is_stale(stores, monke
     assert store.stale
 
 
-def test_a_store_that_is_kept_complete_is_not_stale_though_nothing_changes_in_it(stores, monkeypatch):
+def test_a_store_marked_complete_is_not_stale_although_nothing_changes(stores, monkeypatch):
     stores.open("t", 0).apply({b"a": b"1"}, 5)
     now = time.time()
     for hours in range(1, 30):
@@ -88,7 +90,7 @@ def test_a_store_that_is_kept_complete_is_not_stale_though_nothing_changes_in_it
     assert (rows(stores.open("t", 0)), stores.open("t", 0).offset) == ({b"a": b"1"}, 5)
 
 
-def test_what_is_complete_anyway_is_not_written_again_and_again(stores, monkeypatch):
+def test_a_store_that_is_marked_complete_already_is_not_written_again(stores, monkeypatch):
     store = stores.open("t", 0)
     store.apply({}, 5)
     monkeypatch.setattr(store, "apply", pytest.fail)
@@ -96,7 +98,7 @@ def test_what_is_complete_anyway_is_not_written_again_and_again(stores, monkeypa
         store.mark_complete(5)
 
 
-def test_what_is_open_or_on_disk_is_known(stores):
+def test_open_stores_and_partitions_on_disk_are_listed(stores):
     assert (stores.peek("t", 0), stores.on_disk()) == (None, set())
     store = stores.open("t", 3)
     assert stores.peek("t", 3) is store
@@ -112,7 +114,7 @@ def test_a_damaged_store_is_rebuilt(stores, tmp_path):
     assert (rows(stores.open("t", 0)), stores.open("t", 0).offset) == ({}, None)
 
 
-def test_a_store_that_is_open_elsewhere_is_refused_by_its_path(stores, tmp_path):
+def test_a_store_that_is_open_elsewhere_raises_an_error_with_its_path(stores, tmp_path):
     stores.open("t", 0)
 
     with pytest.raises(StoreError, match="t/0"):

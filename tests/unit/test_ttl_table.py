@@ -1,3 +1,5 @@
+"""Rows of TTL tables expire in steps, at the cost of one timer an hour."""
+
 from datetime import timedelta
 
 import pytest
@@ -28,7 +30,7 @@ def rows(topology):
     return {table: len(store.rows) for (table, _), store in stores.stores.items()}
 
 
-def test_a_row_is_kept_as_long_as_promised_and_gone_an_hour_later(topology):
+def test_a_row_lives_for_its_ttl_and_is_deleted_within_an_hour_after_it(topology):
     topology.send(ORDERS, order("o1"))
     topology.advance(timedelta(minutes=59))
     topology.send(ORDERS, order("o2"))
@@ -44,20 +46,20 @@ def test_an_hour_of_rows_costs_one_timer(topology):
     assert rows(topology) == {"keeper-seen": 100, "keeper-seen-hours": 1, "keeper-timers": 1}
 
 
-def test_many_rows_are_forgotten_a_step_at_a_time_and_nothing_stays(topology):
+def test_many_rows_expire_in_steps_and_none_is_left(topology):
     topology.send(ORDERS, *[order(f"o{n}") for n in range(3 * MAX_EXPIRED + 1)])
     topology.advance(TTL + timedelta(hours=1))
     assert set(rows(topology).values()) == {0}
 
 
-def test_what_was_forgotten_can_be_remembered_again(topology):
+def test_an_expired_row_can_be_added_again(topology):
     topology.send(ORDERS, order("o1"))
     topology.advance(TTL + timedelta(hours=1))
     topology.send(ORDERS, order("o1", created_at=NOON))
     assert topology.row(SEEN.rows, "o1") == ExpiringRow()
 
 
-def test_what_was_seen_is_told_as_long_as_a_topic_keeps_it():
+def test_deduplication_knows_an_id_for_its_ttl():
     seen, first = Deduplication("keeper-events"), []
     on_order = lambda order, ctx: first.append((order.id, seen.is_new(ctx, order.id)))  # noqa: E731
     topology = TopologyTestDriver(

@@ -1,4 +1,4 @@
-"""Records that the broker no longer has: reported once for each range, counted, or the end of the worker."""
+"""Lost records are reported once per range, counted, and persisted, or end the worker."""
 
 import logging
 
@@ -24,7 +24,7 @@ def counted(registry, topic="payments"):
     return registry.get_sample_value("faust_orders_lost_records_total", {"topic": topic})
 
 
-def test_a_range_is_told_and_counted_once(registry, caplog):
+def test_a_range_is_logged_and_counted_once(registry, caplog):
     lost = reporter(registry)
     for _ in range(3):
         lost.report("payments", 2, 5, 12, LossPath.INPUT, LossCause.REMOVED)
@@ -37,7 +37,7 @@ def test_a_range_is_told_and_counted_once(registry, caplog):
     assert counted(registry) == 7
 
 
-def test_a_range_that_grew_before_it_was_passed_over_counts_what_it_grew_by(registry, caplog):
+def test_a_range_that_grew_counts_its_new_offsets_only(registry, caplog):
     lost = reporter(registry)
     lost.report("payments", 2, 5, 12, LossPath.INPUT, LossCause.REMOVED)
     lost.report("payments", 2, 5, 20, LossPath.INPUT, LossCause.REMOVED)
@@ -45,7 +45,7 @@ def test_a_range_that_grew_before_it_was_passed_over_counts_what_it_grew_by(regi
     assert "last=19 count=15" in caplog.records[-1].getMessage()
 
 
-def test_the_next_range_and_other_partitions_are_told_for_themselves(registry, caplog):
+def test_the_next_range_and_other_partitions_are_reported_separately(registry, caplog):
     lost = reporter(registry)
     lost.report("payments", 2, 5, 12, LossPath.INPUT, LossCause.REMOVED)
     lost.report("payments", 2, 30, 40, LossPath.INPUT, LossCause.REMOVED)
@@ -80,7 +80,7 @@ class Keeper:
         self.kept.append(loss)
 
 
-async def test_what_stops_the_worker_is_raised_each_time_and_kept_never(registry):
+async def test_a_loss_that_stops_the_worker_is_raised_each_time_and_never_persisted(registry):
     keep = Keeper()
     lost = reporter(registry, stop=True, persist=keep)
     for _ in range(2):
@@ -90,7 +90,7 @@ async def test_what_stops_the_worker_is_raised_each_time_and_kept_never(registry
     assert keep.kept == []
 
 
-async def test_the_loss_of_a_changelog_is_kept_once_and_that_of_an_input_is_not(registry):
+async def test_the_loss_of_a_changelog_is_persisted_once_and_that_of_an_input_is_not(registry):
     keep = Keeper()
     lost = reporter(registry, persist=keep)
     for _ in range(2):
@@ -101,7 +101,7 @@ async def test_the_loss_of_a_changelog_is_kept_once_and_that_of_an_input_is_not(
     assert (loss.topic, loss.first, loss.end, loss.count) == ("orders-view-changelog", 5, 12, 7)
 
 
-async def test_a_loss_that_could_not_be_kept_is_kept_the_next_time(registry):
+async def test_a_loss_that_could_not_be_persisted_is_persisted_the_next_time(registry):
     keep = Keeper()
     lost = reporter(registry, persist=keep)
     keep.away = True
@@ -114,7 +114,7 @@ async def test_a_loss_that_could_not_be_kept_is_kept_the_next_time(registry):
     assert len(keep.kept) == 1
 
 
-def test_the_loss_of_an_input_is_taken_once_by_who_owns_it_until_positions_are_looked_at_anew(registry):
+def test_the_owner_gets_the_loss_of_an_input_once_and_a_reset_forgets_it(registry):
     lost = reporter(registry)
     tp = TopicPartition("payments", 2)
     lost.report(*tp, 5, 12, LossPath.INPUT, LossCause.REMOVED)
@@ -129,7 +129,7 @@ def test_the_loss_of_an_input_is_taken_once_by_who_owns_it_until_positions_are_l
     assert lost.pop({tp}) == []
 
 
-def test_the_record_that_stands_for_a_loss_says_how_far_it_goes(registry):
+def test_the_record_of_a_loss_has_the_end_of_its_range(registry):
     record = reporter(registry).report("payments", 2, 5, 12, LossPath.INPUT, LossCause.REMOVED).record()
     assert record[:3] == ("payments", 2, 5)
     assert record.headers == ((LOST_UNTIL, b"12"),)
