@@ -47,8 +47,8 @@ class FulfilmentGate:
         needs: what has to happen, each once.
         patience: how long a check-in waits for its order to become known.
         currency: the one that orders are in.
-        at_least_once: whether what was seen before is answered again: at least once, a crash may have come between the row
-            that tells of an answer and the answer. Then what was rejected is kept for a while, too.
+        at_least_once: whether what was seen before is answered again. At least once, a crash may have come between the
+            row of an answer and the answer. Then rejected check-ins are kept for a while, too.
     """
 
     def __init__(
