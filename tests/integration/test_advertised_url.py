@@ -21,7 +21,7 @@ async def test_the_second_worker_of_one_url_is_not_ready_until_the_first_has_gon
     second = await deployment.start(name="w1", advertised_url=url, ready=False)
     await until(lambda: second.readiness()["refused"], "refused")
 
-    there = f"http://127.0.0.1:{second._runner.addresses[0][1]}"
+    there = f"http://127.0.0.1:{second._http.runner.addresses[0][1]}"
     async with deployment.http.get(f"{there}/readyz") as answer:
         status, told = answer.status, await answer.json()
     assert (status, told["ready"], told["partitions"], told["standby"]) == (503, False, [], {})

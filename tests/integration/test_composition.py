@@ -13,6 +13,7 @@ from faust.assignor.partition_assignor import PartitionAssignor
 from ecosystem.services import CORE, build
 from runtime.errors import CompositionInUse
 from runtime.faust_adapter.assignor import Assignor
+from runtime.kafka.clients import KafkaNames
 from runtime.model.records import CONSUMED_BY
 from runtime.worker.worker import Worker
 from schemas.messages import Order, OrderState
@@ -44,13 +45,18 @@ async def drained(deployment) -> None:
 
     async def ends(consumer) -> dict[Physical, int]:
         tps = [(w, tp) for w in deployment.workers for tp in w._ownership.partitions]
-        return await consumer.end_offsets([Physical(w._names.topic(tp.topic), tp.partition) for w, tp in tps])
+        return await consumer.end_offsets(
+            [Physical(KafkaNames(w.settings.topic_prefix).topic(tp.topic), tp.partition) for w, tp in tps]
+        )
 
     async def done() -> bool:
         before = await ends(consumer)
         reached = [
             w._ownership.running
-            and all(at >= before.get(w._names.physical(tp), inf) for tp, at in w._ownership.positions.items())
+            and all(
+                at >= before.get(KafkaNames(w.settings.topic_prefix).physical(tp), inf)
+                for tp, at in w._ownership.positions.items()
+            )
             for w in deployment.workers
         ]
         return all(reached) and before == await ends(consumer)  # nothing was written, and nobody lost partitions

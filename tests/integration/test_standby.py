@@ -193,7 +193,7 @@ async def test_a_worker_that_is_neither_owner_nor_standby_asks_the_standby(deplo
     (standby,) = [w for w in workers if w.url in w.standbys(id_)]
     (third,) = [w for w in workers if w not in {owner, standby}]
     assert third.copy(ORDERS_VIEW, id_) is None
-    await owner._runner.cleanup()  # it goes on, but nobody reaches it
+    await owner._http.runner.cleanup()  # it goes on, but nobody reaches it
     for asked in (third, standby):
         answer = await deployment.repeated(asked, "GET", f"/v1/orders/{id_}/validated?timeout=20000")
         assert (answer.status, answer.headers["X-Served-By"]) == (200, "standby")
