@@ -99,7 +99,7 @@ async def test_what_waits_for_the_broker_is_bounded(deployment, monkeypatch, bou
 
 async def test_a_worker_whose_consumer_stopped_fetching_ends_and_says_so(deployment):
     worker = await deployment.start()
-    worker._member.app.consumer._member._consumer._fetcher._fetch_task.cancel()
+    worker._member.consumer._consumer._fetcher._fetch_task.cancel()
 
     await worker.ended()
 
