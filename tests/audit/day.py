@@ -37,10 +37,10 @@ async def sell(deployment, worker, others, mail, settings):
     for number, (order_id, amount) in enumerate((("shipped", 1), ("shipped", 1), ("paid", 5))):
         await deployment.send(PAYMENTS, Payment(id=f"p{number}", order_id=order_id, ccy="EUR", amount=amount))
     # A check-in is rejected when fulfilment does not know its order in time.
-    await deployment.caught_up("orders", "fraud", "inventory", "details", "+".join(sorted(OTHER_SERVICES)))
+    await deployment.caught_up(*CORE, "+".join(sorted(OTHER_SERVICES)))
     for order_id in ("shipped", "dear", "mug-0", "nowhere"):
         await check_in(deployment, others, order_id)
-    await deployment.caught_up("orders", "fraud", "inventory", "details", "+".join(sorted(OTHER_SERVICES)))
+    await deployment.caught_up(*CORE, "+".join(sorted(OTHER_SERVICES)))
     await deployment.stop(fraud(deployment))
     await deployment.post(worker, id="open", customerId=7, product="KETTLE", quantity=1, price=1)
     await deployment.caught_up("orders", "inventory", "details", "+".join(sorted(OTHER_SERVICES)))

@@ -64,7 +64,7 @@ async def test_what_one_worker_decides_is_in_the_copy_of_the_other_which_takes_o
     await followed(first, second)
 
     for n in range(40):
-        copies = [worker.copy(ORDERS_VIEW, f"o-{n}") for worker in (first, second)]
+        copies = [worker.read_stale(ORDERS_VIEW, f"o-{n}") for worker in (first, second)]
         assert [copy is not None and copy.row.decided and copy.age_s < 60 for copy in copies] == [True, True]
     restored.clear()
     await deployment.stop(first)
@@ -192,7 +192,7 @@ async def test_a_worker_that_is_neither_owner_nor_standby_asks_the_standby(deplo
     (owner,) = [w for w in workers if w.owner(id_) == w.url]
     (standby,) = [w for w in workers if w.url in w.standbys(id_)]
     (third,) = [w for w in workers if w not in {owner, standby}]
-    assert third.copy(ORDERS_VIEW, id_) is None
+    assert third.read_stale(ORDERS_VIEW, id_) is None
     await owner._runner.cleanup()  # it goes on, but nobody reaches it
     for asked in (third, standby):
         answer = await deployment.repeated(asked, "GET", f"/v1/orders/{id_}/validated?timeout=20000")
