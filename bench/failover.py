@@ -16,9 +16,10 @@ from pathlib import Path
 from statistics import quantiles
 
 from ecosystem.embedded.kafka import Cluster
+from ecosystem.services import CORE
 from schemas.messages import StockLevel
 from schemas.topics import WAREHOUSE_INVENTORY
-from tests.chaos.fleet import CORE, SESSION_S, Fleet
+from tests.chaos.fleet import SESSION_S, Fleet
 from tests.chaos.reads import Reads
 from tests.workers import Deployment, Remote, until
 

@@ -9,11 +9,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from ecosystem.services import CORE
 from runtime.common.settings import Guarantee
 from tests.chaos.books import Books, Violations
 from tests.chaos.brokers import Brokers
 from tests.chaos.faults import Faults, schedule
-from tests.chaos.fleet import CORE, Fleet
+from tests.chaos.fleet import Fleet
 from tests.chaos.load import Load
 from tests.workers import Deployment
 

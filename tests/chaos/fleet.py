@@ -21,7 +21,6 @@ from ecosystem.embedded.ports import free_ports
 from tests.chaos.brokers import Lane
 from tests.workers import Deployment
 
-CORE = ("orders", "fraud", "inventory", "details")
 SESSION_S = 6.0
 
 READY_S = 300.0

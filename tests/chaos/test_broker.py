@@ -2,9 +2,10 @@
 
 import random
 
+from ecosystem.services import CORE
 from tests.chaos.books import Books
 from tests.chaos.brokers import brokers
-from tests.chaos.fleet import CORE, Fleet
+from tests.chaos.fleet import Fleet
 from tests.chaos.load import Load
 from tests.workers import Deployment
 

@@ -10,10 +10,11 @@ import signal
 from collections.abc import AsyncIterator, Iterable
 from itertools import count
 
+from ecosystem.services import CORE
 from runtime.common.failpoints import POINTS
 from runtime.common.settings import Guarantee
 from tests.chaos.books import Books
-from tests.chaos.fleet import CORE, Fleet, Process
+from tests.chaos.fleet import Fleet, Process
 from tests.chaos.load import Load
 from tests.workers import until
 

@@ -6,9 +6,10 @@ import signal
 
 import pytest
 
+from ecosystem.services import CORE
 from schemas.messages import StockLevel
 from schemas.topics import WAREHOUSE_INVENTORY
-from tests.chaos.fleet import CORE, Fleet, Process
+from tests.chaos.fleet import Fleet, Process
 from tests.chaos.reads import Reads
 from tests.workers import Deployment, Remote, until
 from validators.inventory.state import STOCK

@@ -8,7 +8,8 @@ import signal
 import aiohttp
 
 from bench.changelogs import Changelogs
-from tests.chaos.fleet import CORE, READY_S, Fleet, Process
+from ecosystem.services import CORE
+from tests.chaos.fleet import READY_S, Fleet, Process
 from tests.workers import Deployment, Remote
 
 ORDERS = 12_500

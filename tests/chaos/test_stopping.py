@@ -10,10 +10,11 @@ from itertools import count
 import psutil
 import pytest
 
+from ecosystem.services import CORE
 from schemas.topics import ORDERS
 from tests.chaos.books import Books
 from tests.chaos.brokers import brokers
-from tests.chaos.fleet import CORE, Fleet
+from tests.chaos.fleet import Fleet
 from tests.chaos.load import Load
 from tests.workers import Deployment
 

@@ -10,6 +10,7 @@ from aiokafka.record.util import calc_crc32c
 
 from ecosystem.audit import audit
 from ecosystem.clients.dead_letters.redrive import redrive
+from ecosystem.services import CORE
 from runtime.common.partitioning import partition_of
 from schemas.messages import CheckType, Order, OrderValidation, StockLevel, ValidationResult
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, WAREHOUSE_INVENTORY
@@ -22,7 +23,7 @@ VERDICT = OrderValidation(
 STOCK = StockLevel(product="JUMPERS", count=1).to_json()
 
 READERS = {
-    ORDERS: {"orders", "fraud", "inventory", "details"},
+    ORDERS: set(CORE),
     ORDER_VALIDATIONS: {"orders"},
     WAREHOUSE_INVENTORY: {"inventory"},
 }

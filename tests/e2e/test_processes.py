@@ -14,11 +14,10 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from ecosystem.embedded.ports import free_ports, is_open
 from ecosystem.loadgen.sample import stock
+from ecosystem.services import CORE
 from schemas.messages import Order
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, WAREHOUSE_INVENTORY
 from tests.workers import PATIENCE_S, Remote, until
-
-CORE = ("orders", "fraud", "inventory", "details")
 
 
 @pytest.fixture

@@ -159,7 +159,7 @@ CASES["payment misplaced"] = Case(
     ),
 )
 order("order misplaced", "librdkafka", _MISPLACED, partition=elsewhere("order misplaced"))
-CASES["topic given more partitions"] = Case(
+CASES["topic with more partitions"] = Case(
     Elsewhere("tests/integration/test_misplaced.py::test_a_topic_that_is_given_more_partitions_is_read_on_and_its_")
 )
 
@@ -305,7 +305,7 @@ stock(
     value=lambda _: b"x" * 3 * MIB,
 )
 stock("size large once unpacked", "franz-go", DeadLettered("JSON"), codec="zstd", value=lambda _: b"x" * 12 * MIB)
-stock("size above what the topic takes", "franz-go", Refused("MESSAGE_TOO_LARGE"), value=lambda _: b"x" * 3 * MIB)
+stock("size above what the topic accepts", "franz-go", Refused("MESSAGE_TOO_LARGE"), value=lambda _: b"x" * 3 * MIB)
 
 # Times
 stock("time -1", "librdkafka", Stock(), timestamp_ms=-1)
@@ -333,14 +333,14 @@ stock("transaction committed", "librdkafka", Stock(), transaction="commit")
 stock("transaction aborted", "franz-go", Skipped(), transaction="abort")
 
 # Copies of topics
-CASES["decided already by its header"] = Case(
+CASES["processed already by its header"] = Case(
     Skipped(),
     "librdkafka",
     Foreign(
         ORDER_VALIDATIONS.name,
-        b"decided already by its header",
+        b"processed already by its header",
         OrderValidation(
-            order_id="decided already by its header", check_type="FRAUD_CHECK", validation_result="PASS"
+            order_id="processed already by its header", check_type="FRAUD_CHECK", validation_result="PASS"
         ).to_json(),
         headers=((b"consumed-by", b"{group}"),),
         partitioner="murmur2_random",

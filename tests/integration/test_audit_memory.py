@@ -9,7 +9,7 @@ from ecosystem.audit.facts import Source
 from orders_service.state import OrderView
 from schemas.api import Verdict
 from schemas.messages import CheckType, Order, OrderState, OrderValidation, StockLevel, ValidationResult
-from tests import topics
+from tests.audit import topics
 from validators.inventory.state import Reservation, Stock
 
 PRODUCTS = 50
@@ -28,7 +28,7 @@ except SystemExit as end:
 def history(orders):
     """Records of so many orders that passed, as one worker writes them."""
     for n in range(PRODUCTS):
-        yield topics.kept(Source.WAREHOUSE, f"P{n}", StockLevel(product=f"P{n}", count=10**6), NOW_MS)
+        yield topics.stored(Source.WAREHOUSE, f"P{n}", StockLevel(product=f"P{n}", count=10**6), NOW_MS)
     passed = ValidationResult.PASS
     verdicts = tuple(Verdict(check_type=check, validation_result=passed) for check in CheckType)
     reserved = dict.fromkeys(range(PRODUCTS), 0)
@@ -39,14 +39,14 @@ def history(orders):
         decided = order.model_copy(update={"state": OrderState.VALIDATED})
         reserved[n % PRODUCTS] += 1
         stock = Stock(count=10**6, reserved=reserved[n % PRODUCTS])
-        yield topics.kept(Source.ORDERS, id_, order, at)
+        yield topics.stored(Source.ORDERS, id_, order, at)
         for check in CheckType:
             said = OrderValidation(order_id=id_, check_type=check, validation_result=passed)
-            yield topics.kept(Source.VERDICTS, id_, said, at)
-        yield topics.kept(Source.ORDERS, id_, decided, at)
-        yield topics.kept(Source.VIEW, id_, OrderView(order=decided, verdicts=verdicts), at)
-        yield topics.kept(Source.RESERVATIONS, id_, Reservation(product=product, held=1), at, by=product)
-        yield topics.kept(Source.STOCK, product, stock, at)
+            yield topics.stored(Source.VERDICTS, id_, said, at)
+        yield topics.stored(Source.ORDERS, id_, decided, at)
+        yield topics.stored(Source.VIEW, id_, OrderView(order=decided, verdicts=verdicts), at)
+        yield topics.stored(Source.RESERVATIONS, id_, Reservation(product=product, held=1), at, by=product)
+        yield topics.stored(Source.STOCK, product, stock, at)
 
 
 async def peak_of(kafka, orders):

@@ -11,13 +11,18 @@ from schemas.topics import ORDER_VALIDATIONS, ORDERS
 from tests.recording import Decisions
 from tests.workers import PATIENCE_S, until
 
+PRODUCTS = 7
+"""Each has a stock level, which the inventory service processes once."""
+MESSAGES_PER_ORDER = 4 + 3 + 3 + 4
+"""CREATED in four services, three repartition records, three verdicts, VALIDATED in four services."""
+
 
 def orders(count: int) -> list[Order]:
-    return [Order(id=f"o{n}", customer_id=n, product=f"P{n % 7}", quantity=1, price=1) for n in range(count)]
+    return [Order(id=f"o{n}", customer_id=n, product=f"P{n % PRODUCTS}", quantity=1, price=1) for n in range(count)]
 
 
 async def stocked(deployment) -> None:
-    await deployment.stock(**{f"P{n}": 1000 for n in range(7)})
+    await deployment.stock(**{f"P{n}": 1000 for n in range(PRODUCTS)})
 
 
 async def decided(deployment, *ids: str) -> None:
@@ -49,8 +54,7 @@ async def test_what_is_fused_is_written_with_its_mark_and_not_decided_again_when
     assert len(verdicts) == 60
     assert {dict(r.headers)[CONSUMED_BY] for r in verdicts} == {worker.topology.group.encode()}
     assert await deployment.records("inventory-orders-by-product") == []  # internal: never had to be written
-    # CREATED by four services, three repartitioned, three verdicts, VALIDATED by four; and seven stock levels
-    assert decisions.total() == 20 * (4 + 3 + 3 + 4) + 7
+    assert decisions.total() == 20 * MESSAGES_PER_ORDER + PRODUCTS
 
 
 async def test_two_workers_that_share_the_partitions_decide_each_message_once(deployment):
@@ -65,7 +69,7 @@ async def test_two_workers_that_share_the_partitions_decide_each_message_once(de
     await deployment.caught_up(first.topology.group)
 
     assert decisions.twice() == []
-    assert decisions.total() == 60 * (4 + 3 + 3 + 4) + 7
+    assert decisions.total() == 60 * MESSAGES_PER_ORDER + PRODUCTS
     assert {id_: states for id_, states in (await final_states(deployment)).items() if len(states) != 1} == {}
     by_broker = await deployment.records("inventory-orders-by-product")
     assert by_broker, "what is not local goes by the broker"

@@ -15,6 +15,7 @@ from aiokafka import TopicPartition as Physical
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
+from ecosystem.services import CORE
 from email_service.state import CUSTOMERS as ADDRESSES
 from runtime.errors import KeyNotOwned
 from runtime.model.dead_letters import MAX_BYTES, REASON_HEADERS
@@ -30,7 +31,7 @@ from tests.workers import Deployment, until
 from validators.inventory.state import STOCK
 
 ROOT = Path(__file__).parents[2]
-SERVICES = ("orders", "fraud", "inventory", "details", "fulfilment", "email")
+SERVICES = (*CORE, "fulfilment", "email")
 WRITTEN = [name for name, case in CASES.items() if case.record is not None]
 
 

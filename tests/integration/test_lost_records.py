@@ -19,6 +19,7 @@ from ecosystem.audit import Kind, audit
 from ecosystem.cli.main import main
 from ecosystem.clients.dead_letters import read
 from ecosystem.embedded.kafka import Cluster
+from ecosystem.services import CORE
 from orders_service.state import ORDERS_VIEW
 from runtime.common.partitioning import partition_of
 from runtime.data_loss.losses import LossCause, LossPath, LossReporter, RecordsLost
@@ -265,7 +266,7 @@ async def test_another_composition_tells_what_the_one_before_it_has_lost(deploym
     ranges, _ = lacking(before, places)
     await remove(deployment, ORDERS.name, {p: max(offsets) for p, offsets in places.items()})
 
-    worker = await deployment.start("orders", "fraud", "inventory", "details", "fulfilment")
+    worker = await deployment.start(*CORE, "fulfilment")
     await decided(deployment, worker, *(offsets[max(offsets)] for offsets in places.values()))
     assert await gone(deployment) == ranges
     assert len(told(caplog)) == len(ranges)

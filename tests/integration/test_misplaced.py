@@ -11,6 +11,7 @@ from confluent_kafka import Producer
 from ecosystem.audit import audit
 from ecosystem.clients.dead_letters import read
 from ecosystem.clients.dead_letters.redrive import redrive
+from ecosystem.services import CORE
 from runtime.common.partitioning import partition_of
 from runtime.errors import PartitionCountMismatch
 from runtime.kafka.topics import ensure_topics, public_topics
@@ -201,7 +202,7 @@ async def counts(deployment):
 
 
 async def test_the_audit_names_misplaced_records_instead_of_blaming_the_services(deployment):
-    worker = await deployment.start("orders", "fraud", "inventory", "details", "email")
+    worker = await deployment.start(*CORE, "email")
     producer = Librdkafka(deployment)
     product, customer = "MUG", Customer(id=7, first_name="A", last_name="B", email="a@example.org", address="x")
     await producer.send(WAREHOUSE_INVENTORY, product, level(product, 5), elsewhere(product))

@@ -12,12 +12,12 @@ import pytest
 
 from ecosystem.embedded.kafka import Cluster
 from ecosystem.embedded.ports import free_ports
+from ecosystem.services import CORE
 from schemas.messages import CheckType, Order, OrderValidation, ValidationResult
 from schemas.topics import ORDER_VALIDATIONS, ORDERS
 from tests.workers import PATIENCE_S, Deployment, Remote, until
 
 LIMIT_S = 6
-CORE = ("orders", "fraud", "inventory", "details")
 
 
 @pytest.fixture

@@ -3,17 +3,17 @@
 from dataclasses import dataclass, replace
 from random import Random
 
+from ecosystem.services import CORE
 from schemas.messages import CheckType
 
-SERVICES = ("orders", "fraud", "inventory", "details")
 DEPLOYMENTS = (
-    (SERVICES,),
-    (SERVICES,),
-    (SERVICES,),
+    (CORE,),
+    (CORE,),
+    (CORE,),
     (("orders", "details"), ("fraud", "inventory")),
     (("orders", "inventory"), ("fraud", "details")),
     (("orders",), ("fraud", "inventory", "details")),
-    tuple((name,) for name in SERVICES),
+    tuple((name,) for name in CORE),
 )
 CHECKS = {
     "fraud": CheckType.FRAUD_CHECK,

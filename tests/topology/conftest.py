@@ -17,7 +17,7 @@ from schemas.topics import ORDER_VALIDATIONS, ORDERS, WAREHOUSE_INVENTORY
 from tests.samples import order
 from validators.inventory.state import STOCK
 
-CORE = {
+CORE_APPS = {
     "orders": orders_service.app,
     "fraud": validators.fraud.app,
     "inventory": validators.inventory.app,
@@ -87,7 +87,7 @@ def open_shop(request) -> Callable[..., Shop]:
     """Opens a shop, `without` some of its services; every test sees each way to deploy them."""
 
     def opened(*, without: tuple[str, ...] = (), **settings: object) -> Shop:
-        services = [app.build(Settings(**settings)).service for name, app in CORE.items() if name not in without]
+        services = [app.build(Settings(**settings)).service for name, app in CORE_APPS.items() if name not in without]
         return Shop(
             TopologyTestDriver(*services, apart="apart" in request.param, fuse="not fused" not in request.param)
         )

@@ -13,9 +13,9 @@ from runtime.testing import TopologyTestDriver
 from schemas.messages import Customer, Payment
 from schemas.topics import CUSTOMERS, HOME_CHECKINS, PAYMENTS
 from tests.samples import checked_in
-from tests.topology.conftest import CORE, Shop
+from tests.topology.conftest import CORE_APPS, Shop
 
-APPS = {**CORE, "fulfilment": fulfilment_service.app, "email": email_service.app}
+APPS = {**CORE_APPS, "fulfilment": fulfilment_service.app, "email": email_service.app}
 FRANZ = Customer(id=1, first_name="Franz", last_name="Kafka", email="franz@example.org", address="Praha", level="gold")
 TIMERS, EFFECTS = (changelog.removesuffix("-changelog") for changelog in (TIMERS_CHANGELOG, EFFECTS_CHANGELOG))
 

@@ -31,11 +31,11 @@ from schemas.messages import CheckType, Customer, Payment, ProductEvent, Product
 from schemas.topics import CUSTOMERS, HOME_CHECKINS, ORDERS, PAYMENTS, WAREHOUSE_INVENTORY
 from schemas.topics import PRODUCTS as CATALOGUE
 from tests.samples import checked_in, order
-from tests.topology.conftest import CORE, Shop
+from tests.topology.conftest import CORE_APPS, Shop
 from validators.inventory.state import STOCK
 
 SERVICES = {
-    **CORE,
+    **CORE_APPS,
     "fulfilment": fulfilment_service.app,
     "email": email_service.app,
     "portal": portal_service.app,

@@ -11,7 +11,7 @@ from runtime.testing import TopologyTestDriver
 from schemas.messages import CheckinRejected
 from schemas.topics import CHECKIN_REJECTIONS, HOME_CHECKINS
 from tests.samples import checked_in
-from tests.topology.conftest import CORE, Shop
+from tests.topology.conftest import CORE_APPS, Shop
 
 
 def rejected(event_id="c1", order_no="o1") -> CheckinRejected:
@@ -59,7 +59,7 @@ def test_the_portal_shows_the_last_check_ins_of_each_order(topology):
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
 def test_a_check_in_that_comes_twice_from_the_outbox_is_answered_once(guarantee):
     """At least once it is answered again: the first answer may have been lost."""
-    apps = [*CORE.values(), fulfilment_service.app]
+    apps = [*CORE_APPS.values(), fulfilment_service.app]
     services = [app.build(Settings(processing_guarantee=guarantee)).service for app in apps]
     shop = Shop(TopologyTestDriver(*services))
     shop.post(shop.order("o1", product="NONE"))

@@ -11,7 +11,7 @@ from runtime.testing import TopologyTestDriver
 from schemas.messages import OrderState
 from schemas.topics import ORDER_VALIDATIONS, ORDERS
 from tests.samples import DETAILS, FRAUD, INVENTORY, verdict
-from tests.topology.conftest import CORE, Shop
+from tests.topology.conftest import CORE_APPS, Shop
 
 DEADLINE = timedelta(seconds=60)
 
@@ -19,7 +19,7 @@ DEADLINE = timedelta(seconds=60)
 @pytest.fixture(params=[True, False], ids=["fused", "not fused"])
 def shop(request):
     """Each service a worker of its own, so that one may be late."""
-    services = [app.build(Settings()).service for app in CORE.values()]
+    services = [app.build(Settings()).service for app in CORE_APPS.values()]
     return Shop(TopologyTestDriver(*services, apart=True, fuse=request.param))
 
 

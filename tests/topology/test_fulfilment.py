@@ -19,7 +19,7 @@ from schemas.messages import OrderState, Payment
 from schemas.payments import CURRENCIES_SHOWN, RECENT, PaymentTotals, payment_key
 from schemas.topics import CHECKIN_REJECTIONS, FULFILMENTS, HOME_CHECKINS, ORDERS, PAYMENTS
 from tests.samples import checked_in
-from tests.topology.conftest import CORE, Shop, logged
+from tests.topology.conftest import CORE_APPS, Shop, logged
 from validators.inventory.state import RESERVATIONS, STOCK
 
 
@@ -30,7 +30,7 @@ def paid(amount, id_="p1", order_id="o1", ccy="EUR") -> Payment:
 @pytest.fixture(params=[False, True], ids=["composed", "apart"])
 def open_shop(request):
     def opened(**settings) -> Shop:
-        apps = [*CORE.values(), fulfilment_service.app]
+        apps = [*CORE_APPS.values(), fulfilment_service.app]
         services = [app.build(Settings(**settings)).service for app in apps]
         return Shop(TopologyTestDriver(*services, apart=request.param))
 

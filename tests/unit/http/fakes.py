@@ -79,18 +79,18 @@ class FakeHost:
             raise KeyNotOwned
         return self.cluster.rows.get(key)
 
-    def holds(self, key: str) -> bool:
+    def owns(self, key: str) -> bool:
         return self.cluster.owner == self.url and self.here and not self.behind
 
     async def submit(self, table: Table[Any], key: str, decide: Callable[[Any], Any]) -> Any:
-        if not self.holds(key):
+        if not self.owns(key):
             raise KeyNotOwned
         return await asyncio.shield(self._transact(key, decide))  # the loop processes it even if the client disconnects
 
     async def _transact(self, key: str, decide: Callable[[Any], Any]) -> Any:
         self.transactions += 1
         await self.gate.wait()
-        if not self.holds(key):
+        if not self.owns(key):
             raise KeyNotOwned
         if self.broken:
             raise BrokerUnavailable
@@ -105,7 +105,7 @@ class FakeHost:
         self.produced.append(value)
         self.cluster.put(OrderView(order=value))
 
-    def copy(self, table: Table[Any], key: str) -> StaleRow[Any] | None:
+    def read_stale(self, table: Table[Any], key: str) -> StaleRow[Any] | None:
         assert table is ORDERS_VIEW
         self.asked += 1
         return self.copies.get(key)

@@ -1,10 +1,10 @@
-"""The topics of a deployment as a test may copy, doctor and write them: by hand, without any worker."""
+"""Copies of the topics that an audit reads. A test changes the copy and writes it to topics of another prefix."""
 
 import asyncio
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -23,13 +23,13 @@ from tests.workers import Deployment
 
 PARTITIONS = 4
 NOTIFIED = ("shop@example.org",)
-"""Who is written to about products."""
+"""Recipients of e-mails about products."""
 _MODELS = {TOPICS[source]: MODELS[source] for source in TOPICS}
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A record as it is copied."""
+class StoredRecord:
+    """A record of a topic, at the end of its partition unless it replaces another."""
 
     topic: str
     partition: int
@@ -41,52 +41,52 @@ class Kept:
     def message(self) -> Any:
         return None if self.value is None else _MODELS[self.topic].from_json(self.value)
 
-    def saying(self, **changes: Any) -> "Kept":
-        """The same with these fields changed."""
+    def with_fields(self, **changes: Any) -> "StoredRecord":
+        """A copy of the record with other values of these message fields."""
         return replace(self, value=self.message.model_copy(update=changes).to_json())
 
 
 class Logs:
-    """All records of the topics an audit reads."""
+    """All records of the topics that an audit reads, in the order of their offsets."""
 
-    def __init__(self, records: Iterable[Kept]) -> None:
+    def __init__(self, records: Iterable[StoredRecord]) -> None:
         self.records = list(records)
 
-    def of(self, source: Source, key: str) -> list[Kept]:
+    def of(self, source: Source, key: str) -> list[StoredRecord]:
         return [r for r in self.records if r.topic == TOPICS[source] and r.key == key.encode()]
 
-    def add(self, *records: Kept) -> None:
-        """Appends: behind all there is in their partition."""
+    def add(self, *records: StoredRecord) -> None:
+        """Appends the records to their partitions."""
         self.records += records
 
-    def drop(self, *records: Kept) -> None:
+    def drop(self, *records: StoredRecord) -> None:
         for record in records:
             self.records.remove(record)
 
-    def change(self, record: Kept, **changes: Any) -> None:
-        """Replaces a record by one that says otherwise, in its place."""
-        self.records[self.records.index(record)] = record.saying(**changes)
+    def change(self, record: StoredRecord, **changes: Any) -> None:
+        """Replaces a record, at its offset, by one with other field values."""
+        self.records[self.records.index(record)] = record.with_fields(**changes)
 
     def copy(self) -> "Logs":
         return Logs(self.records)
 
 
 async def read(deployment: Deployment) -> Logs:
-    """What is there, once nothing is written any more."""
+    """Reads all topics. No worker may be writing to them."""
     found = [await deployment.records(name) for name in TOPICS.values()]
     return Logs(
-        Kept(name, r.partition, r.timestamp, r.key, r.value)
+        StoredRecord(name, r.partition, r.timestamp, r.key, r.value)
         for name, records in zip(TOPICS.values(), found, strict=True)
         for r in records
     )
 
 
-async def write(servers: str, records: Iterable[Kept], names: Iterable[str] = CORE.values()) -> Settings:
-    """Writes the records of these topics to topics of a prefix of their own, and returns settings that lead there."""
+async def write(servers: str, records: Iterable[StoredRecord], names: Iterable[str] = CORE.values()) -> Settings:
+    """Writes the records of the topics `names` under a new topic prefix. Returns settings with that prefix."""
     settings = Settings(kafka_bootstrap_servers=servers, topic_prefix=f"t-{secrets.token_hex(4)}-")
     wanted = frozenset(names)
     records = (record for record in records if record.topic in wanted)
-    # Records may bear an old time: with the broker's own limit it would remove them whenever it next looks.
+    # Records may have old timestamps: with the default retention the broker would delete them.
     await ensure_topics(settings, {name: {"retention.ms": "-1"} for name in wanted})
     async with AIOKafkaProducer(bootstrap_servers=servers, acks="all", linger_ms=5) as producer:
         for chunk in _chunks(records, 20_000):
@@ -100,8 +100,8 @@ async def write(servers: str, records: Iterable[Kept], names: Iterable[str] = CO
     return settings
 
 
-async def judged(logs: "Logs", **rules: Any) -> Report:
-    """What an audit makes of the records, without a broker to read them from."""
+async def audit_in_memory(logs: "Logs", **rules: Any) -> Report:
+    """Audits the records without a broker. `rules` replace fields of `Rules`."""
     sources = {name: source for source, name in TOPICS.items()}
     offsets: Counter[tuple[str, int]] = Counter()
     report = Report()
@@ -124,14 +124,16 @@ async def judged(logs: "Logs", **rules: Any) -> Report:
     return report
 
 
-def kept(source: Source, key: str, message: Any, time_ms: int, by: str | None = None) -> Kept:
-    """A record made by hand; `by` is the key that its partition goes by, if that is another."""
+def stored(source: Source, key: str, message: Any, time_ms: int, by: str | None = None) -> StoredRecord:
+    """Makes a record. `by` is the partition key if it differs from the record key."""
     partition = partition_of((by or key).encode(), PARTITIONS)
-    return Kept(TOPICS[source], partition, time_ms, key.encode(), None if message is None else message.to_json())
+    return StoredRecord(
+        TOPICS[source], partition, time_ms, key.encode(), None if message is None else message.to_json()
+    )
 
 
-def _chunks(records: Iterable[Kept], size: int) -> Iterator[list[Kept]]:
-    chunk: list[Kept] = []
+def _chunks(records: Iterable[StoredRecord], size: int) -> Iterator[list[StoredRecord]]:
+    chunk: list[StoredRecord] = []
     for record in records:
         chunk.append(record)
         if len(chunk) == size:
@@ -140,4 +142,13 @@ def _chunks(records: Iterable[Kept], size: int) -> Iterator[list[Kept]]:
     yield chunk
 
 
-Doctor = Callable[[Logs], None]
+def copy(record, **changes):
+    return record.message.model_copy(update=changes)
+
+
+def post_of(logs, id_):
+    return logs.of(Source.ORDERS, id_)[0]
+
+
+def final_of(logs, id_):
+    return logs.of(Source.ORDERS, id_)[-1]
