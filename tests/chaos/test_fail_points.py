@@ -106,7 +106,7 @@ async def hold(deployment, guarantee: Guarantee, *workers: tuple[list[Life], dic
         assert len(load.acknowledged) > 100
 
 
-async def test_exactly_once_holds_wherever_a_worker_crashes_or_falls_silent(deployment):
+async def test_exactly_once_holds_when_a_worker_crashes_or_pauses_at_any_fail_point(deployment):
     # A silent worker's transaction is over before it wakes up, or still open, and then it may end it.
     short, long = {"transaction_timeout_s": 2}, {"transaction_timeout_s": 20}
     await hold(
@@ -118,6 +118,6 @@ async def test_exactly_once_holds_wherever_a_worker_crashes_or_falls_silent(depl
     )
 
 
-async def test_at_least_once_loses_nothing_wherever_a_worker_crashes_or_falls_silent(deployment):
+async def test_at_least_once_loses_nothing_when_a_worker_crashes_or_pauses_at_any_fail_point(deployment):
     steps = ["batch.processed", *AT_LEAST_ONCE, "commit.done", "apply.store", "apply.done"]
     await hold(deployment, Guarantee.AT_LEAST_ONCE, (crashes(steps), {}), (pauses(steps), {}))

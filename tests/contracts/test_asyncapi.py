@@ -62,7 +62,7 @@ def _reached(worker):
     return set(worker.readiness()["databases"].values()) <= {"open"}
 
 
-async def test_what_services_write_is_as_documented(deployment, layout, workers):
+async def test_every_record_matches_the_asyncapi_document(deployment, layout, workers):
     settings = deployment.settings()
     whole = json.loads(json.dumps(document(build(NAMES, settings), settings, catalogue=True)))
     await ensure_topics(settings, public_topics())
@@ -191,7 +191,7 @@ async def made_as_documented(deployment, channels):
             assert configured[name][key] == text, (name, key)
 
 
-def test_a_record_that_is_not_as_documented_is_found():
+def test_a_record_that_violates_the_asyncapi_document_is_found():
     class Odd:
         topic, key, value = "t", b"x", b'{"a": "1"}'
         headers = (("by-the-way", b""),)

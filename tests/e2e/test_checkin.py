@@ -87,7 +87,7 @@ async def test_an_order_that_is_validated_paid_and_checked_in_is_shipped(deploym
 
 
 @pytest.mark.parametrize("patience_s", [2.0])
-async def test_a_check_in_of_no_sound_order_ends_rejected_on_both_sides(deployment, workers):
+async def test_a_check_in_without_a_valid_order_is_rejected_in_database_and_portal(deployment, workers):
     order = {"id": "failed", "customerId": 1, "product": "NONE", "quantity": 2, "price": 5}
     await deployment.post(workers["orders"], **order)
     assert (await deployment.outcome(workers["orders"], "failed"))["state"] == "FAILED"
@@ -127,7 +127,7 @@ async def worker(deployment, database_url):
     return worker
 
 
-async def test_the_same_check_in_again_is_one(deployment, worker):
+async def test_a_repeated_check_in_is_stored_once(deployment, worker):
     first, *again = [await check_in(deployment, worker, "o1") for _ in range(3)]
     at_once = await asyncio.gather(*(check_in(deployment, worker, "o2") for _ in range(8)))
     other = await check_in(deployment, worker, "o1", checkinDate="2021-03-18 10:13:44")
@@ -162,7 +162,9 @@ async def _count(deployment, count):
         ("GET", f"{PATH}/01890a5d-ac96-774b-bcce-b302099a8057", {}, 404, "no check-in"),
     ],
 )
-async def test_what_is_wrong_is_told(deployment, shared_worker, method, path, options, status, said):
+async def test_an_invalid_request_is_rejected_with_the_reason(
+    deployment, shared_worker, method, path, options, status, said
+):
     answer = await deployment.ask(shared_worker, method, path, **options)
     assert (answer.status, answer.headers["Content-Type"]) == (status, "application/problem+json")
     assert said in answer.json()["detail"]
@@ -181,7 +183,7 @@ async def shared_worker(kafka, postgres, tmp_path_factory):
     postgres.drop(name)
 
 
-async def test_without_its_database_it_says_so_and_the_others_go_on(deployment, tmp_path):
+async def test_check_in_without_its_database_answers_503_and_other_services_continue(deployment, tmp_path):
     with Postgres(tmp_path / "postgres") as server:
         url = server.database("checkin")
         server.kill()
@@ -238,9 +240,7 @@ async def running(deployment, environment, **more):
         await process.wait()
 
 
-async def test_killed_at_any_point_under_load_nothing_is_lost_doubled_or_reordered(
-    deployment, environment, database_url
-):
+async def test_crashes_at_every_outbox_step_lose_duplicate_and_reorder_nothing(deployment, environment, database_url):
     """Clients repeat what was not answered; the worker dies at each step of the relay, and at moments of no choice."""
     acknowledged = {}
     busy = True
@@ -302,7 +302,7 @@ async def _none(connection, count):
     return await connection.fetchval(count) == 0
 
 
-async def test_the_command_checks_in_and_says_what_is_wrong(deployment, worker, environment):
+async def test_the_checkin_command_checks_in_and_reports_errors(deployment, worker, environment):
     environment["CHECKIN_URL"] = str(worker.url)
     for arguments, code, said in (
         (["o1", "--at", "2021-03-18 10:13:43"], 0, b"CREATED "),
@@ -315,7 +315,7 @@ async def test_the_command_checks_in_and_says_what_is_wrong(deployment, worker, 
         assert said in out + err
 
 
-async def test_without_a_database_url_the_worker_says_so_and_ends(environment):
+async def test_a_worker_without_its_database_url_ends_with_the_reason(environment):
     del environment["CHECKIN_DATABASE_URL"]
     process = await orders(environment, "run", "checkin", stderr=-1)
     async with asyncio.timeout(PATIENCE_S):

@@ -74,7 +74,7 @@ async def finished(process):
     return process.returncode, said.decode()
 
 
-async def test_orders_are_shipped_or_not_as_they_have_to_be(deployment, urls):
+async def test_generated_orders_are_shipped_or_rejected_as_expected(deployment, urls):
     process = await generate(deployment, urls, "--rate", "10", "--count", "60", "--seed", "1", "--ghosts")
     code, said = await finished(process)
     assert (code, "60 posted" in said, "; 0 mismatches; " in said) == (0, True, True), said
@@ -95,7 +95,7 @@ async def test_orders_are_shipped_or_not_as_they_have_to_be(deployment, urls):
     assert season == [ProductEventKind.CREATED, ProductEventKind.WITHDRAWN, ProductEventKind.UPDATED]
 
 
-async def test_what_is_switched_off_is_left_out_and_an_end_is_soon(deployment, urls):
+async def test_disabled_parts_are_left_out_and_generate_ends_soon(deployment, urls):
     process = await generate(deployment, urls, "--rate", "20", "--no-checkins", "--no-products", "--every", "1")
     await asyncio.wait_for(until_said(process, r"[1-9]\d* VALIDATED"), PATIENCE_S)
     process.send_signal(signal.SIGINT)
@@ -108,7 +108,7 @@ async def until_said(process, pattern):
         assert not process.stdout.at_eof()
 
 
-async def test_who_names_the_wrong_worker_is_told(deployment):
+async def test_a_wrong_service_url_is_reported(deployment):
     worker = await deployment.start("details")
     urls = {f"{name}_URL": str(worker.url) for name in ("ORDERS", "FULFILMENT", "CHECKIN", "PORTAL", "PRODUCTS")}
     code, said = await finished(await generate(deployment, urls, "--count", "1"))

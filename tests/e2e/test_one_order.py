@@ -3,7 +3,7 @@
 from schemas.topics import ORDERS
 
 
-async def test_an_order_posted_is_validated_and_read_back(deployment):
+async def test_a_posted_order_is_validated_and_read_back(deployment):
     worker = await deployment.start()
     await deployment.stock(JUMPERS=10)
 

@@ -30,7 +30,7 @@ async def _known(deployment, table, code, version):
     return row is not None and row.version == version
 
 
-async def test_an_order_stands_or_falls_with_its_product(deployment, shop):
+async def test_an_order_fails_when_its_product_is_not_on_offer(deployment, shop):
     front, products = shop
 
     async def order(product):

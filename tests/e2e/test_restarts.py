@@ -13,7 +13,7 @@ CHECKS = 3
 
 
 @pytest.mark.parametrize("service", ["fraud", "inventory", "details"])
-async def test_a_validator_that_was_away_catches_up_and_judges_nothing_twice(deployment, service):
+async def test_a_stopped_validator_catches_up_without_duplicate_verdicts(deployment, service):
     (worker,) = await deployment.start_core(apart=True)
     await deployment.stock(JUMPERS=1000)
     before = await post(deployment, worker, 10)
@@ -37,7 +37,7 @@ async def test_a_validator_that_was_away_catches_up_and_judges_nothing_twice(dep
     await each_judged_once(deployment, before + meanwhile)
 
 
-async def test_one_of_two_workers_that_was_away_judges_nothing_twice(deployment):
+async def test_one_of_two_workers_restarts_without_duplicate_verdicts(deployment):
     stays, goes = await deployment.start_core(apart=False, orders=2)
     await deployment.stock(JUMPERS=1000)
     before = await post(deployment, stays, 10)
@@ -54,7 +54,7 @@ async def test_one_of_two_workers_that_was_away_judges_nothing_twice(deployment)
     await each_judged_once(deployment, before + meanwhile)
 
 
-async def test_all_workers_gone_and_back_read_what_they_knew(deployment, apart):
+async def test_all_workers_restart_with_their_state(deployment, apart):
     workers = await deployment.start_core(apart=apart)
     await deployment.stock(JUMPERS=1000)
     before = await post(deployment, workers[0], 10)
@@ -71,7 +71,7 @@ async def test_all_workers_gone_and_back_read_what_they_knew(deployment, apart):
 
 
 @pytest.mark.parametrize("then", [(), ("validated",)], ids=["the order", "its outcome"])
-async def test_whoever_waits_is_told_to_come_again_when_the_worker_stops(deployment, apart, then):
+async def test_a_waiting_request_gets_503_when_the_worker_stops(deployment, apart, then):
     (worker,) = await deployment.start_core(apart=apart)
     waiters = [
         asyncio.create_task(deployment.ask(worker, "GET", "/".join(["/v1/orders", str(n), *then]) + "?timeout=60000"))
@@ -87,7 +87,7 @@ async def test_whoever_waits_is_told_to_come_again_when_the_worker_stops(deploym
     }
 
 
-async def test_who_waits_at_another_worker_is_answered_though_the_owner_stops(deployment, apart):
+async def test_a_request_waiting_at_another_worker_is_answered_when_the_owner_stops(deployment, apart):
     stays, goes = await deployment.start_core(apart=apart, orders=2)
     await deployment.stock(JUMPERS=1000)
     ids = [str(n) for n in range(20)]
@@ -109,7 +109,7 @@ async def test_who_waits_at_another_worker_is_answered_though_the_owner_stops(de
     ]
 
 
-async def test_posts_go_on_while_workers_come_and_go(deployment, apart):
+async def test_posts_succeed_while_workers_join_and_leave(deployment, apart):
     """Whatever is answered with 201 is there, whoever owns it by then; 503 means come again."""
     stays, goes = await deployment.start_core(apart=apart, orders=2)
     await deployment.stock(JUMPERS=1000)

@@ -86,7 +86,7 @@ async def each_decided_once(deployment, decisions: Decisions, count: int) -> Non
 
 
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
-async def test_composed_then_apart_then_composed_on_the_same_data(deployment, guarantee):
+async def test_services_are_composed_split_and_composed_again_on_the_same_data(deployment, guarantee):
     decisions = Decisions()
     options = {"wrap": decisions.watch, "processing_guarantee": guarantee}
 
@@ -110,7 +110,7 @@ async def test_composed_then_apart_then_composed_on_the_same_data(deployment, gu
     await each_decided_once(deployment, decisions, 60)
 
 
-async def test_one_that_ran_long_ago_goes_on_where_the_others_are_now(deployment):
+async def test_a_composition_that_ran_before_resumes_at_its_successors_offsets(deployment):
     decisions = Decisions()
     front, back = ("orders", "details"), ("fraud", "inventory")
     count = 0
@@ -128,7 +128,7 @@ async def test_one_that_ran_long_ago_goes_on_where_the_others_are_now(deployment
     await each_decided_once(deployment, decisions, count)
 
 
-async def test_who_stopped_at_different_places_must_get_even_first(deployment):
+async def test_services_stopped_at_different_offsets_cannot_be_composed(deployment):
     decisions = Decisions()
     await deployment.start_core(apart=True, wrap=decisions.watch)
     await stocked(deployment)
@@ -151,7 +151,7 @@ async def test_who_stopped_at_different_places_must_get_even_first(deployment):
     await each_decided_once(deployment, decisions, 2)
 
 
-async def test_what_the_old_one_left_between_its_own_decisions_it_must_decide_first(deployment):
+async def test_a_composition_with_unprocessed_internal_records_cannot_be_split(deployment):
     decisions = Decisions()
     await deployment.start(wrap=decisions.watch)
     await stocked(deployment)
@@ -197,7 +197,7 @@ async def test_a_service_that_runs_in_one_worker_does_not_start_in_another(deplo
     )
     said, _ = await process.communicate()
     assert process.returncode == 1
-    assert b"worker cannot start: details runs already" in said
+    assert b"worker cannot start reason=details runs already" in said
     await deployment.start("fraud", "details", name="w1")  # another worker of the same is welcome
     await deployment.start("orders", "inventory", name="w2")  # so are those who share nothing with it
 

@@ -10,7 +10,7 @@ from tests.workers import until
 TOPICS = (WAREHOUSE_INVENTORY.name, PRODUCTS.name)
 
 
-async def test_a_group_is_behind_until_it_has_committed_what_was_written(deployment):
+async def test_a_group_lags_until_it_has_committed_all_records(deployment):
     settings = deployment.settings()
     worker = await deployment.start("inventory")
     assert await behind(settings, ["inventory"], TOPICS) == []
@@ -32,7 +32,7 @@ async def test_a_group_is_behind_until_it_has_committed_what_was_written(deploym
     await until(up_to_date, "has read it")
 
 
-async def test_a_group_without_members_is_behind(deployment):
+async def test_a_group_without_members_lags(deployment):
     worker = await deployment.start("inventory", "details")
     assert await behind(deployment.settings(), [worker.topology.group, "details"], TOPICS) == ["details"]
     await deployment.stop(worker)

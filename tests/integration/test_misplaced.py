@@ -68,7 +68,7 @@ async def letters(deployment, topic, count):
     return await until(found, f"{count} dead letters of {topic.name}")
 
 
-async def test_stock_of_a_producer_with_librdkafkas_partitioner_counts_once_it_is_redriven(deployment):
+async def test_stock_misplaced_by_librdkafkas_partitioner_counts_after_a_redrive(deployment):
     worker = await deployment.start()
     producer = Librdkafka(deployment)
     products = [f"MUG-{n}" for n in range(12)]
@@ -96,7 +96,7 @@ async def test_stock_of_a_producer_with_librdkafkas_partitioner_counts_once_it_i
     assert (await deployment.outcome(worker, "o1"))["state"] == "VALIDATED"
 
 
-async def test_with_the_remedy_librdkafka_puts_every_key_where_it_belongs(deployment):
+async def test_the_documented_partitioner_setting_places_every_key_of_librdkafka(deployment):
     worker = await deployment.start()
     producer = Librdkafka(deployment, partitioner="murmur2_random")
     for number in range(20):
@@ -106,7 +106,7 @@ async def test_with_the_remedy_librdkafka_puts_every_key_where_it_belongs(deploy
         await until(lambda p=product: stock(worker, p) == 5, f"stock of {product}")
 
 
-async def test_a_misplaced_record_replaces_no_newer_one_unless_told_to(deployment):
+async def test_redriving_a_misplaced_record_replaces_no_newer_one_by_default(deployment):
     await deployment.start()
     producer = Librdkafka(deployment)
     now = int(time.time() * 1000)
@@ -140,7 +140,7 @@ async def test_a_misplaced_record_replaces_no_newer_one_unless_told_to(deploymen
     assert (await counts(deployment))[old] == 1
 
 
-async def test_a_topic_that_is_given_more_partitions_is_read_on_and_its_records_are_put_right(deployment):
+async def test_a_topic_given_more_partitions_is_read_and_its_records_are_redriven(deployment):
     worker = await deployment.start()
     await raised(deployment, WAREHOUSE_INVENTORY.name, 8)
     worker._member.consumer._consumer._client.force_metadata_update()  # as it does by itself every 30 s
@@ -170,7 +170,7 @@ async def test_a_topic_that_is_given_more_partitions_is_read_on_and_its_records_
     assert (report.violations, report.counts["misplaced"]) == ([], 1)
 
 
-async def test_a_worker_with_another_number_of_partitions_is_still_refused(deployment):
+async def test_a_worker_with_another_partition_count_is_refused(deployment):
     await ensure_topics(deployment.settings(), public_topics())
     with pytest.raises(PartitionCountMismatch, match="has 4 partitions, PARTITIONS is 2"):
         await ensure_topics(deployment.settings(partitions=2), public_topics())
@@ -201,7 +201,7 @@ async def counts(deployment):
     return found
 
 
-async def test_the_audit_names_misplaced_records_instead_of_blaming_the_services(deployment):
+async def test_the_audit_reports_misplaced_records_not_their_consequences(deployment):
     worker = await deployment.start(*CORE, "email")
     producer = Librdkafka(deployment)
     product, customer = "MUG", Customer(id=7, first_name="A", last_name="B", email="a@example.org", address="x")

@@ -92,7 +92,9 @@ async def waiting(outbox):
         return [row.shard for row in found]
 
 
-async def test_what_a_topic_does_not_take_is_a_dead_letter_and_holds_nobody_up(deployment, announcer, database_url):
+async def test_a_message_too_large_for_its_topic_is_dead_lettered_and_delays_no_other(
+    deployment, announcer, database_url
+):
     small = await topics(deployment, CHECKIN_REJECTIONS.name)
     before = counted()
     async with outboxes(database_url, 1) as [outbox]:
@@ -112,7 +114,7 @@ async def test_what_a_topic_does_not_take_is_a_dead_letter_and_holds_nobody_up(d
     assert (await events(deployment, "checkin-rejections"))["o1"] == [ids[0], ids[2], ids[1]]
 
 
-async def test_many_small_ones_that_are_too_much_together_all_go_out_in_order(deployment, announcer, database_url):
+async def test_many_messages_larger_than_one_batch_are_published_in_order(deployment, announcer, database_url):
     await topics(deployment, CHECKIN_REJECTIONS.name)
     before = counted()
     async with outboxes(database_url, 1) as [outbox]:
@@ -123,7 +125,7 @@ async def test_many_small_ones_that_are_too_much_together_all_go_out_in_order(de
     assert counted() == before
 
 
-async def test_what_not_even_the_dead_letters_take_stays_in_the_table(deployment, announcer, database_url):
+async def test_a_message_too_large_even_for_dead_letters_stays_in_the_outbox(deployment, announcer, database_url):
     await topics(deployment, CHECKIN_REJECTIONS.name, CHECKIN_REJECTIONS.dead_letters)
     before = counted()
     async with outboxes(database_url, 1) as [outbox]:

@@ -61,7 +61,7 @@ async def written(deployment):
     return [(r.partition, r.key, r.value, tuple(r.headers)) for r in await deployment.records("orders")]
 
 
-async def test_each_is_written_back_once_as_it_was(letters):
+async def test_each_dead_letter_is_redriven_once_unchanged(letters):
     settings = letters.settings()
     expected = sorted(
         [
@@ -112,7 +112,7 @@ asyncio.run(redrive.redrive(Settings(), "orders", lambda letter: True))
 """
 
 
-async def test_a_record_that_services_apart_have_set_aside_each_is_written_back_once(deployment):
+async def test_a_record_dead_lettered_by_several_services_is_redriven_once(deployment):
     settings = deployment.settings()
     await ensure_topics(settings, public_topics())
     services = ("orders", "fraud", "details")
@@ -136,7 +136,7 @@ async def test_a_record_that_services_apart_have_set_aside_each_is_written_back_
 
 
 @pytest.mark.parametrize(("moment", "left"), [("before", 15), ("after", 10)])
-async def test_a_crash_in_the_middle_leaves_nothing_half_written(letters, moment, left):
+async def test_a_crash_during_a_redrive_leaves_no_partial_write(letters, moment, left):
     settings = letters.settings()
     environment = {
         **os.environ,
@@ -153,7 +153,7 @@ async def test_a_crash_in_the_middle_leaves_nothing_half_written(letters, moment
     assert len(await written(letters)) == 20
 
 
-async def test_whoever_begins_later_goes_on_and_each_is_written_once(letters, monkeypatch):
+async def test_a_later_redrive_fences_the_earlier_and_writes_each_record_once(letters, monkeypatch):
     settings = letters.settings()
     sent, finished = asyncio.Event(), asyncio.Event()
     send, calls = redriving._send, itertools.count(1)
@@ -179,7 +179,7 @@ async def test_whoever_begins_later_goes_on_and_each_is_written_once(letters, mo
     assert len(await written(letters)) == 20
 
 
-async def test_what_is_mended_is_decided_and_what_is_not_comes_back(deployment):
+async def test_a_repaired_record_is_processed_and_an_unrepaired_one_dead_lettered_again(deployment):
     def broken(hosted):
         def fail(order, ctx):
             raise RuntimeError("no luck today")
@@ -217,7 +217,7 @@ async def found(deployment, count):
     return result if len(result) == count else None
 
 
-async def test_the_commands(letters, monkeypatch):
+async def test_dead_letters_are_listed_shown_and_redriven_by_commands(letters, monkeypatch):
     await letters.producer.send_and_wait(
         letters.prefix + ORDERS.dead_letters, b"?", partition=3, headers=[("not", b"ours")]
     )

@@ -62,7 +62,7 @@ async def told(deployment, worker):
 
 
 @pytest.mark.parametrize(("how", "domains"), [("450", 1), ("450", 1000), ("slow", 1), ("hangs", 3)], ids=str)
-async def test_a_thousand_that_are_put_off_delay_nobody_and_are_seen(deployment, caplog, how, domains):
+async def test_a_thousand_deferred_side_effects_delay_no_other_and_are_reported(deployment, caplog, how, domains):
     caplog.set_level(logging.WARNING, "runtime")
     script = Script(answers_for(how))
     async with script.serving() as port:
@@ -108,7 +108,7 @@ async def test_a_thousand_that_are_put_off_delay_nobody_and_are_seen(deployment,
             assert len(set(script.recipients)) == len(script.recipients)
 
 
-async def test_what_cannot_be_sent_in_time_is_a_dead_letter_and_can_be_redriven(deployment):
+async def test_an_email_past_its_deadline_is_dead_lettered_and_can_be_redriven(deployment):
     script = Script({"RCPT": lambda command: "450 4.2.2 c1@dead.example: mailbox full" if "@dead" in command else None})
     async with script.serving() as port:
         worker = await deployment.start("email", smtp_port=port, side_effect_timeout_s=3)
@@ -128,7 +128,7 @@ async def test_what_cannot_be_sent_in_time_is_a_dead_letter_and_can_be_redriven(
         await until(lambda: len(script.emails) == 31, "the others, now that there is room")
 
 
-async def test_while_the_server_is_away_it_is_not_hammered_and_then_all_goes(deployment):
+async def test_an_unavailable_server_is_retried_slowly_and_then_gets_every_email(deployment):
     script = Script({"banner": "421 4.3.2 not now"})
     async with script.serving() as port:
         worker = await deployment.start("email", smtp_port=port)

@@ -128,7 +128,7 @@ async def dead(deployment, topic=ORDERS):
 
 
 @pytest.mark.parametrize("client", ["aiokafka", "librdkafka"])
-async def test_every_codec_is_read_from_inputs_changelogs_and_by_every_command(deployment, client):
+async def test_every_codec_is_read_from_inputs_changelogs_and_by_commands(deployment, client):
     worker = await deployment.start(name="one")
     await deployment.stock(JUMPERS=1000)
     for table in worker.topology.tables.values():
@@ -185,7 +185,7 @@ async def _counted(deployment, count):
 
 @pytest.mark.parametrize("codec", [None, "zstd"])
 @pytest.mark.parametrize("how", [bytes_flipped, codec_unknown, payload_replaced, head_damaged])
-async def test_what_is_damaged_on_disk_is_set_aside_by_offset_and_all_else_is_decided(deployment, cluster, how, codec):
+async def test_damaged_records_are_dead_lettered_by_offset_and_others_processed(deployment, cluster, how, codec):
     worker = await deployment.start()
     await deployment.stock(JUMPERS=100)
     await deployment.stop(worker)
@@ -228,7 +228,7 @@ async def test_what_is_damaged_on_disk_is_set_aside_by_offset_and_all_else_is_de
     assert (code, "0 written back" in said) == (1, True), said
 
 
-async def test_a_damaged_changelog_is_told_and_the_rest_of_it_is_restored(deployment, cluster, caplog):
+async def test_a_damaged_changelog_is_reported_and_its_other_records_restored(deployment, cluster, caplog):
     worker = await deployment.start(name="one")
     await deployment.stock(JUMPERS=100)
     places = {}
@@ -264,7 +264,7 @@ async def test_a_damaged_changelog_is_told_and_the_rest_of_it_is_restored(deploy
 
 
 @pytest.mark.parametrize("codec", [None, *CODECS])
-async def test_a_copy_follows_every_codec_and_tells_of_what_is_damaged(deployment, cluster, codec):
+async def test_a_standby_replica_reads_every_codec_and_reports_damaged_records(deployment, cluster, codec):
     topic, kept = deployment.prefix + LEVELS.changelog, []
     await ensure_topics(deployment.settings(), topics_of(Topology((KEEPER,))))
 
