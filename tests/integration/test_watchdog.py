@@ -21,11 +21,11 @@ LIMIT_S = 6
 
 
 @pytest.fixture
-def environment(deployment):
+def environment(deployment: Deployment):
     return environment_of(deployment)
 
 
-def environment_of(deployment):
+def environment_of(deployment: Deployment):
     mine = {
         "KAFKA_BOOTSTRAP_SERVERS": deployment.servers,
         "TOPIC_PREFIX": deployment.prefix,
@@ -43,7 +43,7 @@ def environment_of(deployment):
 
 
 @asynccontextmanager
-async def running(deployment, environment, *services, sabotaged=None):
+async def running(deployment: Deployment, environment, *services, sabotaged=None):
     """A worker as a process; enters when it is ready. Killed at the end, if it still runs."""
     module = ("tests.sabotage", sabotaged) if sabotaged else ("ecosystem.cli",)
     process = await asyncio.create_subprocess_exec(
@@ -73,19 +73,19 @@ async def running(deployment, environment, *services, sabotaged=None):
         await said
 
 
-async def is_ready(deployment, process, worker):
+async def is_ready(deployment: Deployment, process, worker):
     assert process.returncode is None, "it has ended"
     return (await readiness(deployment, worker)).get("ready")
 
 
-async def readiness(deployment, worker):
+async def readiness(deployment: Deployment, worker):
     try:
         return (await deployment.ask(worker, "GET", "/readyz", timeout=aiohttp.ClientTimeout(10))).json()
     except (aiohttp.ClientError, TimeoutError):
         return {}
 
 
-async def metric(deployment, worker, pattern):
+async def metric(deployment: Deployment, worker, pattern):
     text = (await deployment.ask(worker, "GET", "/metrics")).body.decode()
     return [float(value) for value in re.findall(rf"^{pattern} ([0-9.e+]+)$", text, re.MULTILINE)]
 
@@ -110,7 +110,7 @@ def verdicts(id_):
     return [OrderValidation(order_id=id_, check_type=check, validation_result=passed) for check in CheckType]
 
 
-async def test_a_partition_never_fetched_makes_the_worker_unready_then_ends_it(deployment, environment):
+async def test_a_partition_never_fetched_makes_the_worker_unready_then_ends_it(deployment: Deployment, environment):
     ids = [f"o{n}" for n in range(20)]  # so many that each partition has some
     # It is unready from half the limit on, and ends at the limit: time enough to be asked in between.
     unhurried = environment | {"WATCHDOG_S": str(5 * LIMIT_S)}
@@ -150,7 +150,7 @@ async def test_a_partition_never_fetched_makes_the_worker_unready_then_ends_it(d
         ("block", "the event loop is blocked"),
     ],
 )
-async def test_a_stalled_component_ends_the_worker_with_the_reason(deployment, environment, what, reason):
+async def test_a_stalled_component_ends_the_worker_with_the_reason(deployment: Deployment, environment, what, reason):
     ids = [f"o{n}" for n in range(20)]
     async with running(deployment, environment, "orders", sabotaged=what) as (process, worker, said):
         await deployment.send(ORDERS, order("first"))
@@ -171,7 +171,7 @@ async def test_a_stalled_component_ends_the_worker_with_the_reason(deployment, e
     assert {o["state"] for o in outcomes} == {"VALIDATED"}
 
 
-async def test_a_worker_suspended_longer_than_the_limit_resumes(deployment, environment):
+async def test_a_worker_suspended_longer_than_the_limit_resumes(deployment: Deployment, environment):
     async with running(deployment, environment, *CORE) as (process, worker, _):
         await deployment.send(ORDERS, order("o1"))
         await deployment.outcome(worker, "o1")
@@ -184,7 +184,7 @@ async def test_a_worker_suspended_longer_than_the_limit_resumes(deployment, envi
         await until(lambda: is_ready(deployment, process, worker), "ready")
 
 
-async def test_an_open_transaction_in_an_input_is_no_stall(deployment, environment):
+async def test_an_open_transaction_in_an_input_is_no_stall(deployment: Deployment, environment):
     from aiokafka import AIOKafkaProducer
 
     async with running(deployment, environment, *CORE) as (process, worker, _):
@@ -225,7 +225,7 @@ async def test_a_broker_unavailable_longer_than_the_limit_ends_no_worker(tmp_pat
             assert process.returncode is None
 
 
-async def test_a_batch_that_cannot_be_cancelled_does_not_delay_a_stop(deployment, environment):
+async def test_a_batch_that_cannot_be_cancelled_does_not_delay_a_stop(deployment: Deployment, environment):
     async with running(deployment, environment, "orders", sabotaged="never_leave") as (process, worker, said):
         await deployment.send(ORDERS, order("o1"))
         await until(lambda: in_hand(deployment, worker), "a batch in hand")
@@ -234,7 +234,7 @@ async def test_a_batch_that_cannot_be_cancelled_does_not_delay_a_stop(deployment
         assert b"process exits with unfinished tasks" in await said
 
 
-async def in_hand(deployment, worker):
+async def in_hand(deployment: Deployment, worker):
     return await metric(deployment, worker, r'faust_orders_partition_lag_records\{[^}]*topic="orders"\}') and sum(
         await metric(deployment, worker, r'faust_orders_partition_lag_records\{[^}]*topic="orders"\}')
     )
