@@ -44,7 +44,7 @@ async def stopped(process):
 
 
 @pytest.mark.parametrize("compositions", [(CORE, CORE), (("orders",), ("orders",), *((s,) for s in CORE[1:]))])
-async def test_workers_stopped_under_load_break_no_connection(deployment, compositions):
+async def test_workers_stopped_under_load_break_no_connection(deployment: Deployment, compositions):
     async with Fleet(deployment, *compositions) as fleet:
         load = Load(fleet, random.Random(1), rate=40)
         await load.stock()

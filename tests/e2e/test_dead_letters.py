@@ -14,7 +14,7 @@ from ecosystem.services import CORE
 from runtime.common.partitioning import partition_of
 from schemas.messages import CheckType, Order, OrderValidation, StockLevel, ValidationResult
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, WAREHOUSE_INVENTORY
-from tests.workers import until
+from tests.workers import Deployment, until
 
 ORDER = Order(id="o1", customer_id=1, product="JUMPERS", quantity=1, price=1).to_json()
 VERDICT = OrderValidation(
@@ -175,7 +175,7 @@ async def letters(shop, topic, sent):
     return await until(found, "dead letters")
 
 
-async def test_a_record_with_an_undecodable_header_name_is_dead_lettered_alone(deployment):
+async def test_a_record_with_an_undecodable_header_name_is_dead_lettered_alone(deployment: Deployment):
     worker = await deployment.start()
     await deployment.stock(JUMPERS=10)
     ids = [id_ for id_ in map(str, range(50)) if partition_of(id_.encode(), 4) == 0][:4]

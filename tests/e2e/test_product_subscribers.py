@@ -24,7 +24,7 @@ SUBSCRIBERS = ("product-monitoring", "product-log", "product-security", "product
 class Shop:
     """The product service and its subscribers, each `orders run` of its own."""
 
-    def __init__(self, deployment, environment, mailbox):
+    def __init__(self, deployment: Deployment, environment, mailbox):
         self.deployment = deployment
         self.mailbox = mailbox
         self.environment = environment

@@ -8,14 +8,14 @@ import pytest
 
 from runtime.model.records import EVENT_ID
 from schemas.topics import PRODUCTS
-from tests.workers import until
+from tests.workers import Deployment, until
 
 PATH = "/v1/products"
 MUG = {"code": "mug", "name": "Mug", "price": 12.0}
 
 
 @pytest.fixture
-async def worker(deployment, database_url):
+async def worker(deployment: Deployment, database_url):
     """The product service alone: it consumes nothing."""
     worker = await deployment.start("products", products_database_url=database_url)
     await until(lambda: worker.readiness()["databases"] == {"products": "open"}, "database")
@@ -23,7 +23,7 @@ async def worker(deployment, database_url):
 
 
 @pytest.fixture
-def ask(deployment, worker):
+def ask(deployment: Deployment, worker):
     async def asked(method, code=None, body=None, if_match=None):
         path = PATH if code is None else f"{PATH}/{code}"
         headers = {} if if_match is None else {"If-Match": if_match}
@@ -32,7 +32,7 @@ def ask(deployment, worker):
     return asked
 
 
-async def announced(deployment, count):
+async def announced(deployment: Deployment, count):
     """The events of the topic, by code in the order of their offsets, once so many are there."""
     events = await until(lambda: _so_many(deployment, count), "announced")
     by_code = {}
@@ -41,12 +41,12 @@ async def announced(deployment, count):
     return by_code
 
 
-async def _so_many(deployment, count):
+async def _so_many(deployment: Deployment, count):
     events = await deployment.values(PRODUCTS)
     return events if len(events) >= count else None
 
 
-async def test_every_change_is_a_version_and_a_message(deployment, ask):
+async def test_every_change_is_a_version_and_a_message(deployment: Deployment, ask):
     made = await ask("POST", body=MUG)
     assert (made.status, made.headers["Location"], made.headers["ETag"]) == (201, f"{PATH}/mug", '"1"')
     cheaper = await ask("PUT", "mug", {"name": "Mug", "price": 11})
@@ -64,7 +64,7 @@ async def test_every_change_is_a_version_and_a_message(deployment, ask):
     assert sorted(e.at for e in events) == [e.at for e in events]
 
 
-async def test_repeated_and_stale_requests_change_nothing(deployment, ask):
+async def test_repeated_and_stale_requests_change_nothing(deployment: Deployment, ask):
     at_once = await asyncio.gather(*(ask("POST", body=MUG) for _ in range(8)))
     assert sorted(a.status for a in at_once) == [200] * 7 + [201]
     assert len({a.body for a in at_once}) == 1
@@ -94,7 +94,7 @@ async def test_repeated_and_stale_requests_change_nothing(deployment, ask):
     }
 
 
-async def test_of_many_clients_with_one_version_one_changes_the_product(deployment, ask):
+async def test_of_many_clients_with_one_version_one_changes_the_product(deployment: Deployment, ask):
     await ask("POST", body=MUG)
     answers = await asyncio.gather(*(ask("PUT", "mug", {"name": "Mug", "price": n}, '"1"') for n in range(1, 9)))
     assert sorted(a.status for a in answers) == [200] + [412] * 7
@@ -139,7 +139,7 @@ async def test_any_product_code_is_addressable(ask):
     assert (await ask("GET", quoted)).json()["code"] == code
 
 
-async def test_the_worker_is_ready_and_its_openapi_document_has_the_paths(deployment, worker):
+async def test_the_worker_is_ready_and_its_openapi_document_has_the_paths(deployment: Deployment, worker):
     ready = await deployment.ask(worker, "GET", "/readyz")
     assert (ready.status, ready.json()["services"], ready.json()["partitions"]) == (200, ["products"], [])
     paths = (await deployment.ask(worker, "GET", "/openapi.json")).json()["paths"]

@@ -59,7 +59,7 @@ class DeadLetters:
 class Shop:
     """A worker, the writers, and what became of what they wrote."""
 
-    def __init__(self, deployment, worker, letters, made):
+    def __init__(self, deployment: Deployment, worker, letters, made):
         self.deployment = deployment
         self.worker = worker
         self.letters = letters
@@ -217,7 +217,7 @@ async def test_a_worker_reads_all_foreign_records_again_after_a_restart(shop):
     await shop.goes_on()
 
 
-async def exists(deployment, topic):
+async def exists(deployment: Deployment, topic):
     admin = AIOKafkaAdminClient(bootstrap_servers=deployment.servers)
     await admin.start()
     try:
@@ -227,7 +227,7 @@ async def exists(deployment, topic):
         await admin.close()
 
 
-async def configure(deployment, topic, config):
+async def configure(deployment: Deployment, topic, config):
     """Sets what a topic is configured with, all of it, and waits until the broker goes by it."""
     resource = ConfigResource(ConfigResourceType.TOPIC, topic, configs=config)
     admin = AIOKafkaAdminClient(bootstrap_servers=deployment.servers)

@@ -8,7 +8,7 @@ import pytest
 
 from ecosystem.services import DATABASES, NAMES
 from tests.unit.test_help import COMMANDS
-from tests.workers import PATIENCE_S, until
+from tests.workers import PATIENCE_S, Deployment, until
 
 CUSTOMER = ["--first-name", "F", "--last-name", "K", "--email", "f@example.org", "--address", "Praha"]
 ARGUMENTS = {
@@ -47,7 +47,7 @@ def test_every_command_has_arguments_here():
 
 
 @pytest.fixture
-async def ecosystem(deployment, new_database, tmp_path):
+async def ecosystem(deployment: Deployment, new_database, tmp_path):
     """All services in one worker, a dead letter, files; the environment in which commands find it all."""
     databases = {name.lower(): new_database() for name in DATABASES.values()}
     worker = await deployment.start(*NAMES, **databases)
@@ -108,7 +108,7 @@ async def test_an_endless_command_ends_when_its_reader_is_gone(started, path):
     assert await process.stderr.read() == b""
 
 
-async def test_a_worker_ends_when_the_reader_of_its_log_is_gone(deployment, tmp_path):
+async def test_a_worker_ends_when_the_reader_of_its_log_is_gone(deployment: Deployment, tmp_path):
     """As in `orders run details 2>&1 | head -1`."""
     mine = {"KAFKA_BOOTSTRAP_SERVERS": deployment.servers, "TOPIC_PREFIX": deployment.prefix}
     mine |= {"HTTP_PORT": "0", "STATE_DIR": str(tmp_path / "state"), "LOG_LEVEL": "info"}

@@ -23,7 +23,7 @@ from runtime.model.dead_letters import dead_letter
 from runtime.model.records import Record
 from schemas.messages import Order
 from schemas.topics import ORDERS
-from tests.workers import until
+from tests.workers import Deployment, until
 
 
 def everything(letter):
@@ -31,7 +31,7 @@ def everything(letter):
 
 
 @pytest.fixture
-async def letters(deployment):
+async def letters(deployment: Deployment):
     """Twenty dead letters of the topic `orders`, with keys, headers and values of all sorts."""
     await ensure_topics(deployment.settings(), public_topics())
     now = Order(id="o", customer_id=1, product="P", quantity=1, price=1).created_at
@@ -51,13 +51,13 @@ async def letters(deployment):
     return deployment
 
 
-async def set_aside(deployment, record, service):
+async def set_aside(deployment: Deployment, record, service):
     write = dead_letter(record, service, "it is broken", datetime.now(UTC))
     topic, headers = deployment.prefix + write.topic, list(write.headers)
     await deployment.producer.send_and_wait(topic, write.value, write.key, partition=write.partition, headers=headers)
 
 
-async def written(deployment):
+async def written(deployment: Deployment):
     return [(r.partition, r.key, r.value, tuple(r.headers)) for r in await deployment.records("orders")]
 
 
@@ -112,7 +112,7 @@ asyncio.run(redrive.redrive(Settings(), "orders", lambda letter: True))
 """
 
 
-async def test_a_record_dead_lettered_by_several_services_is_redriven_once(deployment):
+async def test_a_record_dead_lettered_by_several_services_is_redriven_once(deployment: Deployment):
     settings = deployment.settings()
     await ensure_topics(settings, public_topics())
     services = ("orders", "fraud", "details")
@@ -179,7 +179,7 @@ async def test_a_later_redrive_fences_the_earlier_and_writes_each_record_once(le
     assert len(await written(letters)) == 20
 
 
-async def test_a_repaired_record_is_processed_and_an_unrepaired_one_dead_lettered_again(deployment):
+async def test_a_repaired_record_is_processed_and_an_unrepaired_one_dead_lettered_again(deployment: Deployment):
     def broken(hosted):
         def fail(order, ctx):
             raise RuntimeError("no luck today")
@@ -211,7 +211,7 @@ async def test_a_repaired_record_is_processed_and_an_unrepaired_one_dead_lettere
     assert report.counts["posted again"] == 1
 
 
-async def found(deployment, count):
+async def found(deployment: Deployment, count):
     """The dead letters, once there are so many."""
     result = [letter async for letter in read.letters(deployment.settings(), ["orders"])]
     return result if len(result) == count else None
