@@ -64,7 +64,7 @@ class OrderEndpoint:
 
     def _fresh_id(self) -> str:
         fresh = (new_order_id() for _ in range(self.FRESH_IDS))
-        return next((id_ for id_ in fresh if self._host.holds(id_)), new_order_id())
+        return next((id_ for id_ in fresh if self._host.owns(id_)), new_order_id())
 
 
 def _id_from_idempotency_key(request: web.Request) -> str | None:

@@ -56,14 +56,14 @@ class OrderQueries:
 
     def _stale_order(self, order_id: str) -> web.Response | None:
         """Stale read of the order, perhaps in an earlier state. `None` if absent: only the owner can tell."""
-        copy = self._host.copy(ORDERS_VIEW, order_id)
+        copy = self._host.read_stale(ORDERS_VIEW, order_id)
         if copy is None or copy.row.order is None:
             return None
         return answer(copy.row.order, headers=served_by_standby(copy))
 
     def _stale_outcome(self, order_id: str) -> web.Response | None:
         """Stale read of the outcome, which is final; `None` if the order is undecided."""
-        copy = self._host.copy(ORDERS_VIEW, order_id)
+        copy = self._host.read_stale(ORDERS_VIEW, order_id)
         if copy is None or not copy.row.decided:
             return None
         return answer(copy.row.outcome(), headers=served_by_standby(copy))

@@ -1,4 +1,4 @@
-"""What a worker offers to the HTTP side of its services, and how a service brings its routes along."""
+"""Interfaces between worker and services: `Host` for handlers, `ServiceDefinition` for deployment."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -16,7 +16,7 @@ from schemas.wire import Message
 
 if TYPE_CHECKING:
     from runtime.database.outbox import Outbox
-    from runtime.database.pool import Database  # SQLAlchemy takes its time: not for workers without a database
+    from runtime.database.pool import Database  # imports SQLAlchemy, which is slow: not without a database
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
@@ -24,9 +24,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class StaleRow(Generic[M]):
-    """A row as this worker's copy of it has it: committed, though there may be a later one by now.
+    """A committed row from the store of this worker, which may be behind that of the owner.
 
-    `age_s`: for how many seconds the copy may have missed what the owner wrote; `None` while it is being rebuilt.
+    Arguments:
+        row: the row.
+        age_s: seconds for which the store may have missed writes of the owner; `None` while it is being rebuilt.
     """
 
     row: M
@@ -34,72 +36,74 @@ class StaleRow(Generic[M]):
 
 
 class Host(Protocol):
-    """A running worker as its services' HTTP handlers see it."""
+    """A running worker, as HTTP handlers of its services use it."""
 
     settings: Settings
 
     def read(self, table: Table[M], key: str) -> M | None:
-        """The committed row of `key`, from this worker's own state. Raises `KeyNotOwned`."""
+        """The committed row of `key`, from the store of this worker. Raises `KeyNotOwned`."""
 
-    def holds(self, key: str) -> bool:
-        """Whether the key's partition is held here, with all that had been written to it before."""
+    def owns(self, key: str) -> bool:
+        """Whether this worker owns the partition of `key` and has processed its backlog."""
 
     async def submit(self, table: Table[Any], key: str, decide: Callable[[Context], T]) -> T:
-        """Has `decide` run in the loop, on the state of the key's partition, as a processor of the table's service.
+        """Runs a command in the loop, as a processor of the service. Returns its result once committed.
 
-        Returns what it returned once all that it decided is durable, in one batch. Raises what it raised;
-        `KeyNotOwned` if the partition is not held here, not settled yet, or has moved meanwhile: it was perhaps
-        decided all the same, so `decide` must bear being run again; `BrokerUnavailable` if the broker did not take
-        the batch in time.
+        Arguments:
+            table: a table of the service.
+            key: decides the partition.
+            decide: the command. It must be idempotent: it may be committed although an error is raised here.
+
+        Raises the error of `decide`; `KeyNotOwned` if the partition is not owned, has a backlog, or was revoked
+        meanwhile; `BrokerUnavailable` if the broker did not acknowledge the batch in time.
         """
 
-    def copy(self, table: Table[M], key: str) -> StaleRow[M] | None:
-        """The row of `key` as this worker has it, though it does not own the partition, or not yet; `None` without it.
+    def read_stale(self, table: Table[M], key: str) -> StaleRow[M] | None:
+        """The row of `key` in the store of this worker, as owner or standby; `None` if there is none.
 
-        That there is none here says nothing: the copy may be behind.
+        The owner may have a row all the same, as a standby may be behind.
         """
 
     def watch(self, table: Table[Any], key: str) -> AbstractContextManager[Watch]:
-        """Registers interest in a row. Register first, then read: what changes in between is not missed.
+        """Watches a row. Watch first, then read, so that no change in between is missed.
 
-        The watch is also touched when partitions come, go or the worker stops, so that whoever waits looks again.
+        The watch is also touched when partitions are assigned or revoked and when the worker stops.
         """
 
     def owner(self, key: str) -> URL | None:
-        """Base URL of the worker that owns the key's partition; `None` while that is not known. May be this one."""
+        """Base URL of the owner of the key's partition, which may be this worker; `None` while unknown."""
 
     def standbys(self, key: str) -> Sequence[URL]:
-        """Base URLs of the workers that keep copies of the key's partition, as the group last agreed."""
+        """Base URLs of the workers with standby replicas of the key's partition, as of the last rebalance."""
 
     @property
     def url(self) -> URL:
-        """Base URL under which the other workers reach this one."""
+        """Base URL at which the other workers reach this one."""
 
     @property
     def stopping(self) -> bool:
-        """Whether the worker is on its way out: whoever waits is to be answered now."""
+        """Whether the worker stops: requests that wait are to be answered now."""
 
     async def produce(self, topic: Topic[M], value: M) -> None:
-        """Returns when every in-sync replica has the message (acks=all, idempotent). Raises `BrokerUnavailable`."""
+        """Returns once every in-sync replica has the message (acks=all). Raises `BrokerUnavailable`."""
 
     def readiness(self) -> Mapping[str, Any]:
-        """`ready` (bool) and what it stands on, for `/readyz`."""
+        """`ready` (bool) and the details behind it, for `/readyz`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceDefinition:
-    """A service as it is deployed: its processors, and the routes it answers."""
+    """A service as it is deployed: processors, HTTP routes, database and outbox."""
 
     service: Service
     routes: Callable[[Host], Iterable[web.RouteDef]] | None = None
     openapi: Callable[[], Mapping[str, Any]] | None = None
     """The service's part of the OpenAPI document: `paths` and `components`."""
     lifespan: "Callable[[Host], AbstractAsyncContextManager[None]] | None" = None
-    """Entered before the worker takes anything, left when it has stopped: what the service's effects and handlers hold
-    open, a database say."""
+    """Resources of side effects and handlers. Entered before the worker joins its group, left after it has stopped."""
     database: "Database | None" = None
-    """Its own, if it has one: opened, migrated and waited for by the worker."""
+    """The database of the service, opened and migrated by the worker."""
     outbox: "Outbox | None" = None
-    """In that database, relayed to Kafka by the worker."""
+    """Outbox in this database, relayed to Kafka by the worker."""
     port: int = 0
-    """Where its clients expect it: the worker listens there as well, if it can; 0 for no such port."""
+    """A port on which the worker listens besides its own, if it is free; 0 for none."""

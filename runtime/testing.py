@@ -1,4 +1,4 @@
-"""Services in memory, with virtual time and without a broker: for tests, examples and experiments."""
+"""Services in memory, with virtual time and without a broker: for tests, examples, experiments."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -19,12 +19,12 @@ from schemas.wire import Message
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 
-# Long ago, so that times of the real clock are never old here.
+# In the past, so that no time of the real clock is in the past of a test.
 _START = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 class InMemoryWorker:
-    """A worker in memory: services, their state, and the positions in their inputs."""
+    """A worker in memory: its services, their state, and positions in their inputs."""
 
     def __init__(self, services: Iterable[Service], partitions: int, *, fuse: bool) -> None:
         self.topology = Topology(tuple(services))
@@ -35,17 +35,19 @@ class InMemoryWorker:
         self.fuse = fuse
         self.processed = 0
         self.events: Counter[tuple[str, str]] = Counter()
-        """Events that its services counted, by service and event."""
+        """Counted events, by service and event."""
 
 
 class TopologyTestDriver:
-    """Runs services on topics in memory, as Kafka Streams' class of this name does. Each call returns when all is idle.
+    """Runs services on topics in memory, like the class of this name in Kafka Streams.
+
+    Each call returns once all services are idle.
 
     Arguments:
         services: the services to run.
         partitions: partitions of every topic.
-        apart: each service in a worker of its own, instead of all in one.
-        fuse: whether a worker fuses the messages that it consumes itself, as a real one does.
+        apart: whether each service has a worker of its own, instead of one worker for all.
+        fuse: whether a worker fuses messages that it consumes itself, as a real one does.
 
     >>> from runtime.model.service import Input
     >>> from schemas.messages import StockLevel
@@ -78,15 +80,15 @@ class TopologyTestDriver:
         self.run()
 
     def call(self, table: Table[Any], key: str, decide: Callable[[Context], T]) -> T:
-        """Runs a command as an HTTP handler does, in the worker of the table. Returns its result, or raises."""
+        """Runs a command in the worker of the table, as HTTP handlers do. Returns or raises its result."""
         partition = partition_of(key.encode(), self.partitions)
         worker = next(w for w in self.workers if table.name in w.topology.tables)
-        call = Command(worker.topology.holders[table.name], partition, decide)
-        self._process(worker, PolledBatch([], {}, Membership(1, "in-memory"), [call]), [])
+        command = Command(worker.topology.holders[table.name], partition, decide)
+        self._process(worker, PolledBatch([], {}, Membership(1, "in-memory"), [command]), [])
         self.run()
-        if isinstance(call.result, Exception):
-            raise call.result
-        return cast("T", call.result)
+        if isinstance(command.result, Exception):
+            raise command.result
+        return cast("T", command.result)
 
     def advance(self, by: timedelta) -> None:
         """Advances the time; due timers fire, each at its time."""
@@ -104,7 +106,7 @@ class TopologyTestDriver:
         return [r for tp in sorted(self.topics) if tp.topic == topic for r in self.topics[tp]]
 
     def row(self, table: Table[M], key: str) -> M | None:
-        """A row of a table, in whichever partition."""
+        """A row of a table, in any partition."""
         for worker in self.workers:
             if table.name in worker.topology.tables:
                 for partition in range(self.partitions):
@@ -115,13 +117,13 @@ class TopologyTestDriver:
 
     def pending(self, effect: SideEffect[M]) -> dict[str, M]:
         """The enqueued side effects of a kind: payloads by key."""
-        found: dict[str, M] = {}
+        payloads: dict[str, M] = {}
         for worker in self.workers:
             for service in worker.topology.services:
                 for partition in range(self.partitions) if effect in service.side_effects else ():
                     for key, raw in worker.stores.open(service.pending.name, partition).items():
-                        found[key.decode()] = effect.model.from_json(PendingSideEffect.from_json(raw).payload)
-        return found
+                        payloads[key.decode()] = effect.model.from_json(PendingSideEffect.from_json(raw).payload)
+        return payloads
 
     def write(self, write: Write) -> None:
         """Appends a record to a topic, without running the services."""
@@ -161,7 +163,7 @@ class TopologyTestDriver:
         for tp, log in self.topics.items():
             position = worker.positions.get(tp, 0)
             if tp.topic in worker.topology.consumed and position < len(log):
-                own = (CONSUMED_BY, worker.topology.group.encode())
-                records += [r for r in log[position:] if own not in r.headers]
+                consumed_by = (CONSUMED_BY, worker.topology.group.encode())
+                records += [r for r in log[position:] if consumed_by not in r.headers]
                 positions[tp] = len(log)
         return PolledBatch(records, positions, Membership(1, "in-memory"))

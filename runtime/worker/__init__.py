@@ -1,1 +1,1 @@
-"""A worker assembled from its parts, and the process that it runs in."""
+"""The worker, assembled from its parts, and the process that runs it."""

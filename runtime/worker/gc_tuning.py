@@ -1,6 +1,7 @@
-"""Python's search for cyclic garbage, as it suits a worker: much stays for good, and next to nothing goes in cycles.
+"""Garbage collection of a worker: start-up objects are frozen, young ones are collected less often.
 
-A full search looks at every object there is, and everything waits for it.
+A full collection looks at every object and stops the event loop meanwhile. A worker has many objects that stay for
+good, and makes hardly any cycles.
 """
 
 import gc
@@ -9,13 +10,13 @@ import logging
 log = logging.getLogger(__name__)
 
 YOUNG = 10_000
-"""Objects that have come and not gone before the youngest are searched. With Python's 700 every batch of the loop is,
-and what is under way ages until a full search falls due."""
+"""Objects, the threshold of the youngest generation. With Python's 700 every batch triggers a collection, and objects
+in use age until a full collection is due."""
 
 
 def freeze_startup_objects() -> None:
-    """Leaves out of all later searches what is there now: modules, models, routes, clients. For a process, once."""
+    """Freezes modules, models, routes and clients out of later collections. Called once, after the start."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
-    log.debug("garbage collection spared objects=%d", gc.get_freeze_count())
+    log.debug("start-up objects frozen objects=%d", gc.get_freeze_count())

@@ -1,4 +1,4 @@
-"""The HTTP port of a worker: opened before anything else, drained first at a stop."""
+"""The HTTP server of a worker: opened before anything else, drained first when the worker stops."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ from runtime.worker.stop_steps import CLOSE_S, StopSteps
 log = logging.getLogger(__name__)
 
 _IPV6 = {"127.0.0.1": ("::1",), "localhost": ("::1",), "0.0.0.0": ("::",)}  # noqa: S104
-"""By the host of IPv4: what `localhost` may mean to a client, which perhaps tries no second address."""
+"""IPv6 addresses to listen on besides an IPv4 host: a client may resolve `localhost` to one and try no other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,23 +27,23 @@ class HttpSide:
     url: URL
 
     DRAIN_S = 0.5
-    """Seconds at a stop in which requests on open connections are answered as ever."""
+    """Seconds of a stop in which new requests on open connections are still answered normally."""
 
     async def drain(self) -> None:
         """Accepts no new connection, and waits until the requests in flight are answered.
 
-        Connections stay open until the end: closing one would break a request that is on its way. A later request on
-        one is answered, with 503 once partitions are gone, and with `Connection: close`.
+        Connections stay open until the server is closed, so that no request on the wire is broken. A later request is
+        answered with `Connection: close`, and with 503 once partitions are revoked.
         """
         await self.runner.drain(self.DRAIN_S)
-        while requests_in_flight(self.runner.app):  # noqa: ASYNC110 - as long as the step may take
+        while requests_in_flight(self.runner.app):  # noqa: ASYNC110 - bounded by the time limit of the stop step
             await asyncio.sleep(self.runner.POLL_S)
 
 
 async def serve(app: web.Application, settings: Settings, ports: Collection[int], stop: StopSteps) -> HttpSide:
-    """Opens the HTTP port of a worker, and the ports of its services besides (`ports`).
+    """Listens on the port of the worker and on the ports of its services (`ports`).
 
-    With `HTTP_PORT=0` the latter are not opened: a worker on any free port must not take a well-known one.
+    With `HTTP_PORT=0` it listens on a free port alone: such a worker must not occupy a well-known one.
     """
     runner = Runner(app, shutdown_timeout=CLOSE_S)
     await runner.setup()
@@ -52,19 +52,19 @@ async def serve(app: web.Application, settings: Settings, ports: Collection[int]
     port: int = runner.addresses[0][1]
     side = HttpSide(runner, settings.base_url(port))
     if settings.http_port:
-        for wanted in {*ports} - {0, port}:
-            await _serve_also(side, settings.http_host, wanted)
+        for service_port in {*ports} - {0, port}:
+            await _listen(side, settings.http_host, service_port)
     return side
 
 
-async def _serve_also(side: HttpSide, host: str, port: int) -> None:
-    """Listens on the port of a service, too; also on IPv6 where the host has one address of each kind."""
+async def _listen(side: HttpSide, host: str, port: int) -> None:
+    """Listens on the port of a service, on IPv4 and IPv6 where the host has both."""
     for name in (host, *_IPV6.get(host, ())):
         try:
             await web.TCPSite(side.runner, name, port, backlog=1024).start()
         except OSError as error:
             if name == host:
-                log.warning("port not available port=%d error=%s; the services answer at %s", port, error, side.url)
+                log.warning("port not available port=%d error=%s; its service answers at url=%s", port, error, side.url)
                 return
             log.debug("no IPv6 port=%d error=%s", port, error)
     log.info("listening on service port port=%d", port)

@@ -1,4 +1,4 @@
-"""Who a worker is across restarts: a name kept with its state, and a lock that keeps a second worker out."""
+"""Instance name of a worker, stored with its state, and the lock on its state directory."""
 
 import fcntl
 import uuid
@@ -9,9 +9,10 @@ from runtime.errors import StateDirInUse
 
 
 class WorkerIdentity:
-    """The name of the worker whose state lives in a folder; it is held until `release`.
+    """The instance name of the worker with this state directory. Locks the directory until `release`.
 
-    A successor has the same name, hence the same transactional ids, and ends at once what this one left open.
+    A restarted worker has the same name, hence the same transactional ids: its start aborts the open transactions of
+    the previous process at once. Raises `StateDirInUse` if another worker has the lock.
     """
 
     def __init__(self, folder: Path) -> None:

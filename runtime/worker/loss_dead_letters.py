@@ -1,6 +1,6 @@
-"""The durable trace of what a changelog lost: a dead letter of the changelog, for people and for the audit.
+"""Dead letters of lost changelog records, for operators and for the audit.
 
-Such topics are made when there is something to say: a deployment that loses nothing has none.
+Their topics are created with the first loss.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,8 +20,8 @@ class LossDeadLetters:
 
     Arguments:
         settings: broker and prefix.
-        plan: whose tables these are.
-        write: returns once what it is given is acknowledged.
+        topology: the services with the tables.
+        write: produces records; returns once they are acknowledged.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class LossDeadLetters:
         self._write = write
 
     async def keep(self, loss: Loss) -> None:
-        """Returns once the letter is acknowledged. One may be written twice, by two workers or after a crash."""
+        """Returns once the dead letter is acknowledged. Two workers, or one after a crash, may repeat it."""
         await ensure_topics(self._settings, {loss.topic + DEAD_LETTERS: FORTNIGHT.config()})
         record = loss.record()
         await self._write([dead_letter(record, self._holders.get(loss.topic, ""), loss.description, utc_now())])

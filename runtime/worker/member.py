@@ -1,4 +1,4 @@
-"""A worker as a member of its consumer group: what exists only once it joins."""
+"""The parts of a worker that exist only once it joins its consumer group, and how they are connected."""
 
 import asyncio
 from collections.abc import Callable
@@ -30,10 +30,10 @@ from runtime.state.restore import Restorer
 from runtime.state.rocks import RocksStores
 from runtime.worker.stop_steps import StopSteps
 
-RESTORE_BYTES, FOLLOW_BYTES = 64 * 1024 * 1024, 16 * 1024 * 1024
-"""Bytes of changelogs that wait in memory to be applied: while partitions are restored, and for standby replicas."""
+RESTORE_BYTES, STANDBY_BYTES = 64 * 1024 * 1024, 16 * 1024 * 1024
+"""Bytes of fetched changelog records in memory: of a restore, and of standby replicas."""
 
-LEAST_BYTES = 64 * 1024
+MIN_FETCH_BYTES = 64 * 1024
 """Bytes, the minimum fetch size of a partition: with less, requests cost more than their records."""
 
 LEAVE_S = 2.5
@@ -42,7 +42,7 @@ LEAVE_S = 2.5
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """The parts of a worker that exist before it joins.
+    """The parts of a worker that exist before it joins its group.
 
     Arguments:
         name: instance name of the worker; transactional ids contain it.
@@ -69,7 +69,7 @@ class Shared:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """Consumer, engine and Faust app of a worker that has joined its group, or is about to."""
+    """Consumer, engine and Faust app of a worker that joins its group."""
 
     consumer: KafkaGroupConsumer
     stores: RocksStores
@@ -81,7 +81,7 @@ class Member:
 
     @property
     def confirmed(self) -> bool:
-        """Whether the group has confirmed the membership within a session: a paused worker may own nothing any more."""
+        """Whether the group confirmed the membership within a session. A paused worker may be a zombie."""
         return _is_confirmed(self.consumer, self.session_timeout_s)
 
     async def join(self, stop: StopSteps, failed: Callable[[BaseException], None]) -> None:
@@ -95,19 +95,19 @@ class Member:
 
 
 async def prepare(shared: Shared, stop: StopSteps) -> Member:
-    """Connects the parts of a member. Services of the worker consume something, else it joins no group."""
+    """Creates and connects the parts of a member. Adds a stop step for each."""
     settings, topology = shared.settings, shared.topology
-    most_stores = max(1, len(topology.tables) * settings.partitions)  # not every service has tables
-    reader = KafkaLogReader(settings, topology.group, partition_bytes=max(LEAST_BYTES, RESTORE_BYTES // most_stores))
+    max_stores = max(1, len(topology.tables) * settings.partitions)  # not every service has tables
+    reader = KafkaLogReader(settings, topology.group, partition_bytes=max(MIN_FETCH_BYTES, RESTORE_BYTES // max_stores))
     stop.add(reader.stop)
     metadata: dict[TopicPartition, str] = {}
     changelogs = [table.changelog for table in topology.tables.values()]
     restorer = Restorer(reader, shared.losses, changelogs, metadata, settings.partitions)
-    # A new topic is known before its leaders serve: asked too early, they answer only after a back-off.
+    # Waits for the leaders of new topics: a client that meets one too early answers only after a back-off.
     await restorer.ends([TopicPartition(topic, p) for topic in topics_of(topology) for p in range(settings.partitions)])
     consumer = KafkaGroupConsumer(settings, topology, metadata)
     standby_reader = KafkaLogReader(
-        settings, topology.group, max_rows=500, partition_bytes=max(LEAST_BYTES, FOLLOW_BYTES // most_stores)
+        settings, topology.group, max_rows=500, partition_bytes=max(MIN_FETCH_BYTES, STANDBY_BYTES // max_stores)
     )
     stop.add(standby_reader.stop)
     standbys = StandbyReplicas(
@@ -138,7 +138,7 @@ async def prepare(shared: Shared, stop: StopSteps) -> Member:
     app.assignor.topic_partitions = settings.partitions
     app.assignor.report_stores(topology.consumed, shared.on_disk)
     app.assignor.network = shared.network
-    stop.call(shared.ownership.lose)  # also if leaving the group was cut short: no batch is applied any more
+    stop.call(shared.ownership.lose)  # if leaving the group times out: no batch is applied after this step
     watchdog = Watchdog(
         engine, shared.ownership, consumer.queued, reader, shared.metrics, settings.stall_after_s, shared.failed
     )
@@ -167,6 +167,6 @@ def _is_confirmed(consumer: KafkaGroupConsumer, session_timeout_s: float) -> boo
 
 
 async def _watch(app: App, failed: Callable[[BaseException], None]) -> None:
-    """Reports when Faust stops: an unhandled exception in the loop or in the consumer."""
+    """Reports that Faust stopped, after an unhandled exception in the loop or the consumer."""
     await app.wait_until_stopped()
     failed(app.crash_reason or RuntimeError("the Faust app stopped"))

@@ -1,19 +1,19 @@
-"""How many files a worker may have open: RocksDB keeps some for each partition of each table."""
+"""Limit of open files. RocksDB keeps several open for each partition of each table."""
 
 import logging
 import resource
 
 ENOUGH = 4096
-"""Files. A worker with all services and the default of 4 partitions was seen to have 1,120 open."""
+"""Open files. A worker with all services and the default of 4 partitions had 1,120."""
 
 log = logging.getLogger(__name__)
 
 
 def raise_limit() -> None:
-    """Raises the soft limit to the hard one: most systems start an ordinary user's programs with 1,024.
+    """Raises the soft limit to the hard one. Warns if that is less than `ENOUGH`.
 
-    That is for programs that call `select` on high descriptors (systemd, "File Descriptor Limits"). The output of
-    commands calls it on standard output and error alone, whose numbers are 1 and 2.
+    Most systems have a soft limit of 1,024, for programs that call `select` on high descriptors (systemd, "File
+    Descriptor Limits"). Here only the output of commands does, on descriptors 1 and 2.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:

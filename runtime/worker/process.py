@@ -1,4 +1,4 @@
-"""A worker as a process: it runs until it is told to stop or cannot go on, and its exit code says which."""
+"""The process of a worker: runs it until a signal or a failure, and returns the exit code."""
 
 import asyncio
 import logging
@@ -20,16 +20,16 @@ from runtime.worker import gc_tuning, open_files
 from runtime.worker.worker import Worker
 
 STOP_S = 10.0
-"""By when a worker has stopped, or is ended. Nothing is lost by that: what it had not committed, it decides again."""
+"""Seconds after which a stopping worker is killed. Nothing is lost: uncommitted batches are processed again."""
 
-REST_S = 0.5
-"""How long what is left once a worker has stopped may take to end by itself."""
+REMAINING_TASKS_S = 0.5
+"""Seconds for remaining tasks to end once the worker has stopped."""
 
 log = logging.getLogger(__name__)
 
 
 def run(hosted: Sequence[ServiceDefinition], settings: Settings) -> int:
-    """Runs a worker until SIGTERM or SIGINT. Returns the exit code: 0, or 1 when it could not go on."""
+    """Runs a worker until SIGTERM or SIGINT. Returns the exit code: 0, or 1 after a failure."""
     configure(settings)
     open_files.raise_limit()
     failpoints.arm(settings.fail_points)
@@ -38,25 +38,25 @@ def run(hosted: Sequence[ServiceDefinition], settings: Settings) -> int:
 
 async def _run_and_end(hosted: Sequence[ServiceDefinition], settings: Settings) -> int:
     code = await _run(hosted, settings)
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in left:
+    remaining = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in remaining:
         task.cancel()
-    if left and (pending := (await asyncio.wait(left, timeout=REST_S))[1]):
-        # They wait for a broker that does not answer, and the event loop would wait for them.
-        log.warning("process ends before its tasks count=%d", len(pending))
+    if remaining and (pending := (await asyncio.wait(remaining, timeout=REMAINING_TASKS_S))[1]):
+        # They wait for a broker that does not answer. A regular exit would wait for them.
+        log.warning("process exits with unfinished tasks count=%d", len(pending))
         logging.shutdown()
         os._exit(code)
     return code
 
 
 async def _run(hosted: Sequence[ServiceDefinition], settings: Settings) -> int:
-    asked = asyncio.Event()
+    signalled = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, asked.set)
+        asyncio.get_running_loop().add_signal_handler(number, signalled.set)
     pulse = Pulse(settings.stall_after_s)
     pulse.start()
     worker = Worker(hosted, settings)
-    waits = [asyncio.create_task(asked.wait()), asyncio.create_task(worker.ended())]
+    waits = [asyncio.create_task(signalled.wait()), asyncio.create_task(worker.ended())]
     starting = asyncio.create_task(worker.start())
     try:
         await asyncio.wait([starting, *waits], return_when=asyncio.FIRST_COMPLETED)
@@ -73,7 +73,7 @@ async def _run(hosted: Sequence[ServiceDefinition], settings: Settings) -> int:
         KafkaError,
         OSError,
     ) as error:
-        log.error("worker cannot start: %s", str(error) or repr(error))  # noqa: TRY400 - the message says all there is to say
+        log.error("worker cannot start reason=%s", str(error) or repr(error))  # noqa: TRY400 - expected, no stack trace
         return 1
     finally:
         starting.cancel()
@@ -82,6 +82,6 @@ async def _run(hosted: Sequence[ServiceDefinition], settings: Settings) -> int:
         pulse.end_within(STOP_S)
         await worker.stop()
     if worker.failure is not None:
-        log.error("worker failed: %r", worker.failure)
+        log.error("worker failed error=%r", worker.failure)
         return 1
     return 0

@@ -1,4 +1,4 @@
-"""What a worker stops at its end: the steps in reverse order of the start, each within a time limit."""
+"""Stop steps of a worker: run in reverse order of the start, each within a time limit."""
 
 import asyncio
 import logging
@@ -7,21 +7,21 @@ from collections.abc import Awaitable, Callable
 log = logging.getLogger(__name__)
 
 CLOSE_S = 0.5
-"""Seconds, the time limit of a step that has none of its own: all of a stop takes less than 10 s, broker or not."""
+"""Seconds, the default time limit of a step: a whole stop takes less than 10 s, also without a broker."""
 
 
 class StopSteps:
-    """Steps that are added while a worker starts, and run in reverse when it stops, however far the start came."""
+    """Steps added while a worker starts. A stop runs those that were added, also after a failed start."""
 
     def __init__(self) -> None:
         self._steps: list[tuple[float, Callable[[], Awaitable[None]]]] = []
 
     def add(self, step: Callable[[], Awaitable[None]], limit_s: float = CLOSE_S) -> None:
-        """Adds a step that takes `limit_s` seconds at most."""
+        """Adds a step with a time limit in seconds."""
         self._steps.append((limit_s, step))
 
     def call(self, release: Callable[[], object]) -> None:
-        """Adds a step that does not wait for anything."""
+        """Adds a step without waiting."""
 
         async def step() -> None:
             release()
@@ -29,7 +29,7 @@ class StopSteps:
         self.add(step)
 
     async def run(self) -> None:
-        """Runs all steps, the last one first. A step that fails or takes too long does not keep others from running."""
+        """Runs all steps, last one first. Continues after a step that fails or times out."""
         while self._steps:
             limit_s, step = self._steps.pop()
             try:
@@ -37,5 +37,5 @@ class StopSteps:
                     await step()
             except TimeoutError:
                 log.warning("stop step timed out step=%s", step.__qualname__)
-            except Exception:  # the other steps have to run all the same
+            except Exception:  # the other steps still have to run
                 log.exception("stop step failed step=%s", step.__qualname__)

@@ -1,4 +1,4 @@
-"""A worker: services composed in one process around one loop, with their HTTP side."""
+"""The worker: services in one process around one processing loop, with their HTTP routes."""
 
 import asyncio
 import logging
@@ -54,8 +54,8 @@ class Worker:
         settings: of the worker.
     """
 
-    ANSWER_S = 2.0
-    """Seconds at a stop that a request in flight waits for the broker, and a running side effect for the other side."""
+    DRAIN_S = 2.0
+    """Seconds of a stop for requests in flight and running side effects to finish."""
 
     def __init__(self, hosted: Sequence[ServiceDefinition], settings: Settings) -> None:
         self.settings = settings
@@ -83,14 +83,14 @@ class Worker:
         return self._http.url
 
     async def start(self) -> None:
-        """Serves HTTP and joins the group. `readiness` tells when the partitions are restored."""
+        """Starts all parts, HTTP first, and joins the group. `readiness` shows when partitions are restored."""
         settings, topology, stop = self.settings, self.topology, self._stop
         identity = WorkerIdentity(settings.state_dir)
         stop.call(identity.release)
         stores = RocksStores(settings.state_dir / "tables", settings.state_memory_mb)
         on_disk = stores.on_disk()
         stop.call(stores.close)
-        await self._serve()  # before anything that may wait, so that the URL is known and health can be asked for
+        await self._serve()  # before any step that may wait, so that /readyz answers and the URL is known
         opened = AsyncExitStack()
         stop.add(opened.aclose)
         for database in self._databases:
@@ -132,7 +132,7 @@ class Worker:
             self._member = await prepare(shared, stop)
             await self._member.join(stop, self._fail)
         self._open = True
-        stop.add(self._finish, self.ANSWER_S + CLOSE_S)  # the first step: requests in flight still need the others
+        stop.add(self._drain, self.DRAIN_S + CLOSE_S)  # runs first: requests in flight need all other parts
         log.info("worker started group=%s url=%s", KafkaNames(settings.topic_prefix).group(topology.group), self.url)
 
     async def stop(self) -> None:
@@ -147,19 +147,19 @@ class Worker:
         await self._ended.wait()
 
     def read(self, table: Table[M], key: str) -> M | None:
-        """The committed row of `key`, from the state of this worker. Raises `KeyNotOwned`."""
+        """The committed row of `key`, from the store of this worker. Raises `KeyNotOwned`."""
         raw_key = key.encode()
         try:
             store = self._ownership.store(table.name, partition_of(raw_key, self.settings.partitions))
         except PartitionNotOwned as error:
             raise KeyNotOwned(str(error)) from None
         if self._member is None or not self._member.confirmed:
-            raise KeyNotOwned("the group has not confirmed for a session that this worker owns anything")
+            raise KeyNotOwned("the group has not confirmed the membership of this worker for a session")
         raw = store.get(raw_key)
         return None if raw is None else table.model.from_json(raw)
 
-    def holds(self, key: str) -> bool:
-        """Whether the partition of `key` is owned here, and its backlog is processed."""
+    def owns(self, key: str) -> bool:
+        """Whether this worker owns the partition of `key` and has processed its backlog."""
         return self._ownership.settled(partition_of(key.encode(), self.settings.partitions))
 
     async def submit(self, table: Table[Any], key: str, decide: Callable[[Context], T]) -> T:
@@ -170,10 +170,10 @@ class Worker:
             async with self._produce_timeout.limit():
                 return await self._member.engine.submit(table, key, decide)
         except TimeoutError:
-            raise BrokerUnavailable("the broker did not take the batch in time") from None
+            raise BrokerUnavailable("the broker did not acknowledge the batch in time") from None
 
-    def copy(self, table: Table[M], key: str) -> StaleRow[M] | None:
-        """The row of `key` as this worker has it, owner or standby."""
+    def read_stale(self, table: Table[M], key: str) -> StaleRow[M] | None:
+        """The row of `key` in the store of this worker, as owner or standby; `None` if there is none."""
         if self._member is None:
             return None
         raw_key = key.encode()
@@ -195,7 +195,7 @@ class Worker:
             return None
         app = self._member.app
         owner = app.owners.get(partition_of(key.encode(), self.settings.partitions))
-        # Of two workers with one URL the refused one is not the owner: it must not take itself for it.
+        # Of two workers with one URL, the refused one is not the owner: the fragment makes it compare unequal.
         return owner.with_fragment("accepted") if owner is not None and app.refused else owner
 
     def standbys(self, key: str) -> Sequence[URL]:
@@ -211,7 +211,7 @@ class Worker:
         await self._publisher.publish(topic, value)
 
     def readiness(self) -> Mapping[str, Any]:
-        """`ready` once the partitions that the group assigned are restored, and what that rests on."""
+        """`ready` once the assigned partitions are restored, and the details behind it."""
         member = self._member
         stalled = member.watchdog.report() if member is not None else []
         refused = member.app.refused if member is not None else ""
@@ -225,7 +225,7 @@ class Worker:
             "takeover": dict(member.engine.rebalance.progress) if member is not None else {},
             "standby": member.standbys.lag if member is not None else {},
             "stalled": stalled,
-            # Shown, but not decisive: other services of the worker go on, and every worker would be unready at once.
+            # Not part of `ready`: other services of the worker still work, and all workers would be unready at once.
             "side_effects": status_by_service(member.engine.side_effects) if member is not None else {},
             "databases": {database.service: database.unavailable or "open" for database in self._databases},
         }
@@ -238,11 +238,11 @@ class Worker:
         app, ports = application(self, self._hosted), {h.port for h in self._hosted}
         self._http = await serve(app, self.settings, ports, self._stop)
 
-    async def _finish(self) -> None:
-        """Accepts no new connection, answers requests in flight, and lets running side effects finish."""
+    async def _drain(self) -> None:
+        """Accepts no new connection, and finishes requests in flight and running side effects."""
         assert self._http is not None
-        self._produce_timeout.shorten(self.ANSWER_S)
-        side_effects = [] if self._member is None else [self._member.engine.side_effects.drain(self.ANSWER_S)]
+        self._produce_timeout.shorten(self.DRAIN_S)
+        side_effects = [] if self._member is None else [self._member.engine.side_effects.drain(self.DRAIN_S)]
         await asyncio.gather(self._http.drain(), *side_effects)
 
     async def _create_topics(self) -> None:
@@ -252,7 +252,7 @@ class Worker:
                 await ensure_topics(self.settings, topics_of(self.topology))
             except (KafkaError, OSError) as error:
                 servers = self.settings.kafka_bootstrap_servers
-                log.warning("broker not reached servers=%s error=%r", servers, error)
+                log.warning("broker not reached, retrying servers=%s error=%r", servers, error)
                 await asyncio.sleep(1)
             else:
                 return

@@ -9,7 +9,7 @@ from portal_service.view import CHECK_INS_VIEW
 from runtime.model.service import PendingSideEffect, Table
 from schemas.messages import Customer, Payment
 from schemas.topics import CUSTOMERS, ORDERS_ENRICHED, PAYMENTS
-from tests.workers import until
+from tests.workers import Deployment, until
 from validators.inventory.state import STOCK
 
 OTHER_SERVICES = tuple(name for name in NAMES if name not in CORE)
@@ -20,7 +20,7 @@ WINDOW = timedelta(minutes=30)
 CHECKIN_PATH = "/api/SOA/home/checkin"
 
 
-async def sell(deployment, worker, others, mail, settings):
+async def sell(deployment: Deployment, worker, others, mail, settings):
     await deployment.stock(MUG=10, KETTLE=1000, GRINDER=9, SCALES=5, TAMPER=5)
     await deployment.send(CUSTOMERS, customer("shipped", "gold"), customer("paid", "amber"), customer("dear", "silver"))
     for n in range(6):
@@ -47,11 +47,11 @@ async def sell(deployment, worker, others, mail, settings):
     await until(lambda: everything_is_done(deployment, worker, mail), "everything done")
 
 
-def fraud(deployment):
+def fraud(deployment: Deployment):
     return next(w for w in deployment.workers if w.settings.state_dir.name == "fraud")
 
 
-async def change_products(deployment, shop):
+async def change_products(deployment: Deployment, shop):
     """Adds a product, lowers its price sharply and withdraws it. Adds another product."""
     for method, path, body in (
         ("POST", "", {"code": "PRESS", "name": "Press", "price": 30}),
@@ -90,7 +90,7 @@ def customer_of(order_id):
     return len(order_id) + ord(order_id[-1])
 
 
-async def check_in(deployment, others, order_id):
+async def check_in(deployment: Deployment, others, order_id):
     body = {
         "orderNo": order_id,
         "internetNo": "1",
@@ -107,7 +107,7 @@ async def check_in(deployment, others, order_id):
     await until(taken, "check-in")
 
 
-async def everything_is_done(deployment, worker, mail):
+async def everything_is_done(deployment: Deployment, worker, mail):
     """The order is shipped, two check-ins are rejected everywhere, and the e-mails are sent."""
     shown = await deployment.rows(CHECK_INS_VIEW)
     rejected = [c.status for row in shown.values() for c in row.check_ins].count("REJECTED")
@@ -128,7 +128,7 @@ def pending_of(service):
     return Table(f"{service}-effects", PendingSideEffect)
 
 
-async def order(deployment, worker, id_, **content):
+async def order(deployment: Deployment, worker, id_, **content):
     body = {"id": id_, "customerId": customer_of(id_), "quantity": 1, "price": 1, **content}
     assert (await deployment.post(worker, **body))[0] == 201
     return await deployment.outcome(worker, id_)

@@ -30,7 +30,7 @@ STOP_S = 60.0
 """After which a worker that was told to stop, and was perhaps paused meanwhile, is stuck."""
 
 _AGAIN_S = 0.5
-_LAST_WORDS = re.compile(r"(?:worker failed: |worker cannot start: |process ended code=1 reason=)(.*)")
+_LAST_WORDS = re.compile(r"(?:worker failed error=|worker cannot start reason=|process ended code=1 reason=)(.*)")
 
 
 @dataclass

@@ -13,7 +13,7 @@ AWAY_S = 30.0
 """Longer than sessions, transactions and clients' patience, so that all of them must notice."""
 
 
-async def test_a_broker_that_was_away_costs_no_order_and_no_restart(tmp_path, prefix):
+async def test_an_unavailable_broker_costs_no_order_and_no_restart(tmp_path, prefix):
     async with (
         brokers(tmp_path / "kafka", nodes=1) as broker,
         Deployment(broker.servers, prefix, tmp_path) as deployment,

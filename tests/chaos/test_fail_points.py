@@ -16,7 +16,7 @@ from runtime.common.settings import Guarantee
 from tests.chaos.books import Books
 from tests.chaos.fleet import Fleet, Process
 from tests.chaos.load import Load
-from tests.workers import until
+from tests.workers import Deployment, until
 
 SESSION_S = 2.0
 SILENCE_S = 3.5
@@ -89,7 +89,7 @@ async def live(fleet: Fleet, *lives: Life, **settings) -> None:
     fleet.processes.remove(worker)
 
 
-async def hold(deployment, guarantee: Guarantee, *workers: tuple[list[Life], dict]) -> None:
+async def hold(deployment: Deployment, guarantee: Guarantee, *workers: tuple[list[Life], dict]) -> None:
     settings = {"session_timeout_s": SESSION_S, "heartbeat_interval_s": 0.5, "processing_guarantee": guarantee.value}
     async with Fleet(deployment, CORE, **settings) as fleet:
         load = Load(fleet, random.Random(1), rate=30)
@@ -106,7 +106,7 @@ async def hold(deployment, guarantee: Guarantee, *workers: tuple[list[Life], dic
         assert len(load.acknowledged) > 100
 
 
-async def test_exactly_once_holds_wherever_a_worker_crashes_or_falls_silent(deployment):
+async def test_exactly_once_holds_when_a_worker_crashes_or_pauses_at_any_fail_point(deployment: Deployment):
     # A silent worker's transaction is over before it wakes up, or still open, and then it may end it.
     short, long = {"transaction_timeout_s": 2}, {"transaction_timeout_s": 20}
     await hold(
@@ -118,6 +118,6 @@ async def test_exactly_once_holds_wherever_a_worker_crashes_or_falls_silent(depl
     )
 
 
-async def test_at_least_once_loses_nothing_wherever_a_worker_crashes_or_falls_silent(deployment):
+async def test_at_least_once_loses_nothing_when_a_worker_crashes_or_pauses_at_any_fail_point(deployment: Deployment):
     steps = ["batch.processed", *AT_LEAST_ONCE, "commit.done", "apply.store", "apply.done"]
     await hold(deployment, Guarantee.AT_LEAST_ONCE, (crashes(steps), {}), (pauses(steps), {}))

@@ -79,7 +79,7 @@ async def known_orders(deployment: Deployment, gate: Process) -> dict:
 
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
-async def test_what_a_lost_worker_held_is_read_on_from_copies_and_nothing_wrong(deployment, guarantee, fault):
+async def test_reads_continue_from_standby_replicas_after_a_lost_worker(deployment: Deployment, guarantee, fault):
     async with Fleet(deployment, CORE, CORE, processing_guarantee=guarantee) as fleet:
         stays, goes = fleet.processes
         await deployment.send(WAREHOUSE_INVENTORY, StockLevel(product="JUMPERS", count=10_000))

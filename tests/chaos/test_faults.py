@@ -19,13 +19,13 @@ async def cluster(tmp_path_factory):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS[:2], ids=lambda layout: layout.name)
-async def test_kills_pauses_stops_and_lost_brokers_lose_nothing_and_double_nothing(
+async def test_kills_pauses_stops_and_lost_brokers_lose_and_duplicate_nothing(
     cluster, tmp_path, record_property, layout
 ):
     await hold(cluster, tmp_path, record_property, layout, KINDS - NETWORK)
 
 
-async def test_networks_that_fail_as_well_change_nothing_about_it(cluster, tmp_path, record_property):
+async def test_network_faults_lose_and_duplicate_nothing(cluster, tmp_path, record_property):
     try:
         installed()
     except NotInstalled as missing:

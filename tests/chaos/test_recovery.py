@@ -41,7 +41,7 @@ def restored(process: Process) -> int:
     return int(re.findall(r"partitions restored .*restored=(\d+)", process.log.read_text())[-1])
 
 
-async def test_a_state_directory_survives_a_kill_and_is_rebuilt_when_it_is_gone(deployment):
+async def test_a_state_directory_survives_a_kill_and_is_restored_when_lost(deployment: Deployment):
     changelogs = Changelogs(deployment.settings())
     ids = await changelogs.write(ORDERS, batch=250)
     records = sum([len(await deployment.records(table.changelog)) for table in changelogs.topology.tables.values()])

@@ -10,7 +10,7 @@ def test_the_same_seed_gives_the_same_faults():
     assert first == again != other
 
 
-def test_every_kind_and_every_worker_has_its_turn_at_once_and_after_a_while():
+def test_every_kind_of_fault_and_every_worker_is_drawn():
     faults = schedule(random.Random(1), KINDS, 8, 300)
     assert {fault.kind for fault in faults} == KINDS
     assert {fault.victim for fault in faults} == set(range(8))

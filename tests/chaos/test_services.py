@@ -10,9 +10,7 @@ TRIED = {layout.name: layout for layout in LAYOUTS if layout.name in {"services-
 
 
 @pytest.mark.parametrize("layout", TRIED)
-async def test_services_databases_and_mail_are_killed_and_nothing_is_lost_or_doubled(
-    kafka, tmp_path, record_property, layout
-):
+async def test_killed_services_databases_and_mail_lose_and_duplicate_nothing(kafka, tmp_path, record_property, layout):
     seed = random.randrange(10**6)
     record_property("seed", seed)
     print("seed", seed)

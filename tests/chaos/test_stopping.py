@@ -44,7 +44,7 @@ async def stopped(process):
 
 
 @pytest.mark.parametrize("compositions", [(CORE, CORE), (("orders",), ("orders",), *((s,) for s in CORE[1:]))])
-async def test_workers_that_are_told_to_stop_under_load_break_no_connection(deployment, compositions):
+async def test_workers_stopped_under_load_break_no_connection(deployment: Deployment, compositions):
     async with Fleet(deployment, *compositions) as fleet:
         load = Load(fleet, random.Random(1), rate=40)
         await load.stock()
@@ -65,7 +65,7 @@ async def test_workers_that_are_told_to_stop_under_load_break_no_connection(depl
     assert fleet.exits.total() + len(fleet.crashes) == 0
 
 
-async def test_a_worker_stops_in_time_though_the_broker_does_not_answer(tmp_path, prefix):
+async def test_a_worker_stops_in_time_while_the_broker_does_not_answer(tmp_path, prefix):
     async with (
         brokers(tmp_path / "kafka", nodes=1) as broker,
         Deployment(broker.servers, prefix, tmp_path) as deployment,
@@ -89,7 +89,7 @@ async def test_a_worker_stops_in_time_though_the_broker_does_not_answer(tmp_path
     assert fleet.exits.total() + len(fleet.crashes) == 0
 
 
-async def test_a_broker_that_does_not_answer_is_told_to_clients_and_not_hidden_in_memory(tmp_path, prefix):
+async def test_an_unresponsive_broker_makes_503s_and_does_not_grow_memory(tmp_path, prefix):
     async with (
         brokers(tmp_path / "kafka", nodes=1) as broker,
         Deployment(broker.servers, prefix, tmp_path) as deployment,

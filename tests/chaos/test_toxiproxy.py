@@ -74,7 +74,7 @@ async def nothing_said(connection, text):
     return False
 
 
-async def test_a_cut_ends_connections_and_refuses_new_ones(toxiproxy, line):
+async def test_cut_closes_connections_and_refuses_new_ones(toxiproxy, line):
     _, connect = line
     reader, _ = connection = await connect()
     assert await said(connection, b"one\n") == b"one\n"
@@ -91,7 +91,7 @@ async def test_a_cut_ends_connections_and_refuses_new_ones(toxiproxy, line):
     [(("upstream", "downstream"), [b"one\n"]), (("downstream",), [b"one\n", b"two\n"])],
     ids=["all swallowed", "answers swallowed"],
 )
-async def test_what_is_swallowed_never_comes_and_nobody_is_told(toxiproxy, line, streams, heard):
+async def test_swallow_drops_bytes_without_an_error(toxiproxy, line, streams, heard):
     echo, connect = line
     connection = await connect()
     assert await said(connection, b"one\n") == b"one\n"
@@ -103,7 +103,7 @@ async def test_what_is_swallowed_never_comes_and_nobody_is_told(toxiproxy, line,
     assert await said(await connect(), b"three\n") == b"three\n"
 
 
-async def test_a_slow_network_is_late_and_loses_nothing(toxiproxy, line):
+async def test_slow_delays_bytes_and_loses_none(toxiproxy, line):
     echo, connect = line
     connection = await connect()
     await toxiproxy.slow(["line"], latency_ms=200)

@@ -15,7 +15,7 @@ from runtime.kafka.topics import ensure_topics, public_topics
 from schemas.messages import Customer, CustomerLevel, Payment
 from schemas.topics import CATALOGUE, CUSTOMERS, ORDERS, PAYMENTS
 from tests.contracts.fuzzing import databases
-from tests.workers import until
+from tests.workers import Deployment, until
 
 NONSENSE = b"{"
 CHECK_IN = {
@@ -42,7 +42,7 @@ def layout(request):
 
 
 @pytest.fixture
-async def workers(layout, deployment, postgres):
+async def workers(layout, deployment: Deployment, postgres):
     """The worker of each service."""
     urls = {name.lower(): url for name, url in databases(postgres).items()}
     await deployment.start_core(**LAYOUTS[layout], only=NAMES, checkin_patience_s=1.0, standby_replicas=0, **urls)
@@ -62,7 +62,7 @@ def _reached(worker):
     return set(worker.readiness()["databases"].values()) <= {"open"}
 
 
-async def test_what_services_write_is_as_documented(deployment, layout, workers):
+async def test_every_record_matches_the_asyncapi_document(deployment: Deployment, layout, workers):
     settings = deployment.settings()
     whole = json.loads(json.dumps(document(build(NAMES, settings), settings, catalogue=True)))
     await ensure_topics(settings, public_topics())
@@ -91,7 +91,7 @@ async def test_what_services_write_is_as_documented(deployment, layout, workers)
     await made_as_documented(deployment, channels)
 
 
-async def everything_happens(deployment, workers):
+async def everything_happens(deployment: Deployment, workers):
     """An order is shipped, a check-in of another is rejected; a product gets too cheap; a tombstone, nonsense.
 
     What is taken elsewhere to be decided comes from every partition.
@@ -165,7 +165,7 @@ def payload_faults(record, message, components):
     return [f"payload: {error.json_path} {error.message}" for error in validator.iter_errors(value)]
 
 
-async def made_as_documented(deployment, channels):
+async def made_as_documented(deployment: Deployment, channels):
     """Every topic there is, but for changelogs, with its partitions and configuration."""
     admin = AIOKafkaAdminClient(bootstrap_servers=deployment.servers)
     await admin.start()
@@ -191,7 +191,7 @@ async def made_as_documented(deployment, channels):
             assert configured[name][key] == text, (name, key)
 
 
-def test_a_record_that_is_not_as_documented_is_found():
+def test_a_record_that_violates_the_asyncapi_document_is_found():
     class Odd:
         topic, key, value = "t", b"x", b'{"a": "1"}'
         headers = (("by-the-way", b""),)

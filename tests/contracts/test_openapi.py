@@ -44,7 +44,7 @@ OPERATIONAL = {*described(), "GET /favicon.ico"}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_service_answers_what_its_document_says_and_nothing_else(name):
+def test_a_service_answers_only_as_its_openapi_document_says(name):
     (hosted,) = build([name], Settings())
 
     assert operations(hosted) == described(hosted) - OPERATIONAL
@@ -60,7 +60,7 @@ async def workers(kafka, postgres, tmp_path_factory):
         yield deployment, started
 
 
-async def test_every_answer_to_every_kind_of_request_is_as_documented(workers, tmp_path):
+async def test_every_answer_to_fuzzed_requests_is_documented(workers, tmp_path):
     """`make fuzz MINUTES=10` looks for longer, from another seed each time."""
     deployment, (worker, _) = workers
     chosen = () if SEED is None else ("--seed", SEED)
@@ -86,7 +86,7 @@ async def dead_letters(deployment: Deployment):
     return [(r.topic, r.value, r.headers) for of in letters for r in of]
 
 
-async def test_a_mark_of_a_worker_that_is_not_signed_opens_nothing(workers):
+async def test_an_unsigned_forwarding_header_grants_nothing(workers):
     """Workers ask each other by the routes there are: there is no other way in, and none without the key."""
     deployment, (worker, _) = workers
     documented = (await deployment.ask(worker, "GET", "/openapi.json")).json()["paths"]
@@ -107,7 +107,7 @@ BAD_JSON = [
 
 
 @pytest.mark.parametrize("part", BAD_PATHS, ids=range(len(BAD_PATHS)))
-async def test_a_path_that_no_text_can_be_read_from_is_refused_or_names_nothing(workers, part):
+async def test_a_path_that_is_not_utf8_is_rejected_or_not_found(workers, part):
     deployment, (worker, _) = workers
     documented = (await deployment.ask(worker, "GET", "/openapi.json")).json()["paths"]
     for path in [path for path in documented if "{" in path]:
@@ -118,7 +118,7 @@ async def test_a_path_that_no_text_can_be_read_from_is_refused_or_names_nothing(
 
 
 @pytest.mark.parametrize("value", BAD_JSON, ids=range(len(BAD_JSON)))
-async def test_a_field_is_read_or_refused_by_naming_it(workers, value):
+async def test_a_field_is_accepted_or_rejected_by_name(workers, value):
     """In a body that is sound but for it: what no fuzzer of JSON Schema thinks of, for it is no JSON, or no text."""
     deployment, (worker, _) = workers
     served = (await deployment.ask(worker, "GET", "/openapi.json")).json()

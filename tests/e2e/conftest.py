@@ -12,7 +12,7 @@ from validators.inventory.state import STOCK
 class Shop:
     """The core behind its HTTP workers. Tests share one, so each takes customers and products of its own."""
 
-    def __init__(self, deployment, front):
+    def __init__(self, deployment: Deployment, front):
         self.deployment = deployment
         self.front = front
         self._customers = itertools.count(1000)

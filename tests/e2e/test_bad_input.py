@@ -63,7 +63,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_what_cannot_be_an_order_is_refused_by_naming_what_is_wrong(shop, name):
+async def test_an_invalid_order_is_rejected_naming_the_field(shop, name):
     status, field, sent = REFUSED[name]
 
     for worker in shop.front:
@@ -73,13 +73,13 @@ async def test_what_cannot_be_an_order_is_refused_by_naming_what_is_wrong(shop, 
         assert [error["name"] for error in answer.json().get("errors", ())] == ([field] if field else [])
 
 
-async def test_a_body_that_does_not_say_json_is_refused(shop):
+async def test_a_body_without_the_json_content_type_is_rejected(shop):
     answer = await post(shop, shop.first, body(), **{"Content-Type": "application/x-www-form-urlencoded"})
 
     assert (answer.status, answer.headers["Content-Type"]) == (415, PROBLEM)
 
 
-async def test_what_was_refused_is_on_no_topic_and_orders_go_on(shop):
+async def test_a_rejected_order_is_on_no_topic_and_orders_continue(shop):
     for _, _, sent in REFUSED.values():
         await post(shop, shop.first, sent)
 
@@ -98,21 +98,21 @@ async def test_what_was_refused_is_on_no_topic_and_orders_go_on(shop):
     ],
     ids=["unknown product", "unknown product in unicode", "a zero in the product", "huge price", "huge quantity"],
 )
-async def test_what_cannot_be_delivered_fails_with_its_reason(shop, change, reason):
+async def test_an_order_that_fails_a_check_has_the_reason(shop, change, reason):
     outcome = await shop.order(**change)
 
     assert outcome["state"] == "FAILED"
     assert reason in " ".join(outcome["reasons"])
 
 
-async def test_without_stock_an_order_fails_rather_than_waits(shop):
+async def test_an_order_without_stock_fails_at_once(shop):
     outcome = await shop.order(product=await shop.product(0))
 
     assert outcome["state"] == "FAILED"
     assert "0 available" in outcome["reasons"][0]
 
 
-async def test_the_same_order_again_is_the_same_order(shop):
+async def test_posting_an_order_again_is_idempotent(shop):
     order = await shop.sound(id="posted twice")
 
     first = await shop.deployment.post(shop.first, **order)
@@ -140,7 +140,7 @@ async def test_another_order_under_the_same_id_is_a_conflict(shop):
     assert await states(shop, order["id"]) == ["CREATED", "VALIDATED"]
 
 
-async def test_of_twenty_posts_of_an_order_at_once_one_makes_it(shop):
+async def test_twenty_concurrent_posts_of_one_order_create_it_once(shop):
     order = await shop.sound(id="posted by twenty")
 
     answers = await at_once(shop, [order] * 20)
@@ -151,7 +151,7 @@ async def test_of_twenty_posts_of_an_order_at_once_one_makes_it(shop):
     assert await states(shop, order["id"]) == ["CREATED", "VALIDATED"]
 
 
-async def test_of_twenty_orders_under_one_id_at_once_one_wins(shop):
+async def test_of_twenty_concurrent_orders_with_one_id_one_wins(shop):
     order = await shop.sound(id="wanted by twenty")
 
     answers = await at_once(shop, [order | {"quantity": n // 2 + 1} for n in range(20)])
@@ -178,7 +178,7 @@ async def test_an_idempotency_key_names_one_order(shop, key):
     assert await states(shop, order_id) == ["CREATED", "VALIDATED"]
 
 
-async def test_twenty_posts_under_one_key_at_once_make_one_order(shop):
+async def test_twenty_concurrent_posts_with_one_idempotency_key_create_one_order(shop):
     order = await shop.sound()
 
     answers = await at_once(shop, [order] * 20, **{"Idempotency-Key": "twenty"})
@@ -213,7 +213,7 @@ async def test_an_id_may_have_any_printable_character(shop, order_id):
 
 
 @pytest.mark.parametrize("path", ["%00", "%0A", "%20a", "%E2%80%8B", "x" * 129, "%FF", "%F0%9F"])
-async def test_a_read_of_what_no_order_can_be_called_is_refused(shop, path):
+async def test_a_read_with_an_invalid_id_is_rejected(shop, path):
     for worker in shop.front:
         answer = await shop.deployment.ask(worker, "GET", f"/v1/orders/{path}?timeout=0")
         # Bytes that are no UTF-8 are read as a name that nobody has, or refused.
@@ -222,13 +222,13 @@ async def test_a_read_of_what_no_order_can_be_called_is_refused(shop, path):
 
 
 @pytest.mark.parametrize("timeout", ["-1", "abc", "1.5", "1e3", "", "٣"])
-async def test_a_timeout_that_is_none_is_refused(shop, timeout):
+async def test_an_invalid_timeout_is_rejected(shop, timeout):
     answer = await shop.deployment.ask(shop.last, "GET", f"/v1/orders/any?timeout={quote(timeout)}")
 
     assert (answer.status, [e["name"] for e in answer.json()["errors"]]) == (400, ["timeout"])
 
 
-async def test_in_the_end_every_order_is_decided(shop):
+async def test_every_order_is_decided_in_the_end(shop):
     """Of all that was posted in this module: runs last."""
     await shop.order()
     created = [o.id for o in await shop.deployment.values(ORDERS) if o.state is OrderState.CREATED]

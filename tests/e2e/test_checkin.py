@@ -37,16 +37,16 @@ def body(order_no, **changes):
     }
 
 
-async def check_in(deployment, worker, order_no, **changes):
+async def check_in(deployment: Deployment, worker, order_no, **changes):
     answer = await deployment.ask(worker, "POST", PATH, json=body(order_no, **changes))
     return answer.status, answer.json()
 
 
-async def kept(deployment, worker, event_id):
+async def kept(deployment: Deployment, worker, event_id):
     return (await deployment.ask(worker, "GET", f"{PATH}/{event_id}")).json()
 
 
-async def shown(deployment, worker, order_no):
+async def shown(deployment: Deployment, worker, order_no):
     answer = await deployment.ask(worker, "GET", f"/v1/portal/checkins/{order_no}")
     return answer.json()["checkIns"] if answer.status == 200 else []
 
@@ -57,7 +57,7 @@ def patience_s():
 
 
 @pytest.fixture
-async def workers(deployment, apart, database_url, patience_s):
+async def workers(deployment: Deployment, apart, database_url, patience_s):
     """The worker of each service. A check-in waits for its order for longer than any order takes to get there."""
     await deployment.start_core(
         apart=apart, only=SERVICES, checkin_database_url=database_url, checkin_patience_s=patience_s, standby_replicas=0
@@ -67,11 +67,11 @@ async def workers(deployment, apart, database_url, patience_s):
     return found
 
 
-async def state(deployment, workers, order_id):
+async def state(deployment: Deployment, workers, order_id):
     return (await deployment.get(workers["orders"], order_id))[1].get("state")
 
 
-async def test_an_order_that_is_validated_paid_and_checked_in_is_shipped(deployment, workers):
+async def test_an_order_that_is_validated_paid_and_checked_in_is_shipped(deployment: Deployment, workers):
     await deployment.stock(JUMPERS=10)
     order = {"id": "5960915_106347524.2", "customerId": 1, "product": "JUMPERS", "quantity": 2, "price": 5}
     assert (await deployment.post(workers["orders"], **order))[0] == 201
@@ -87,7 +87,7 @@ async def test_an_order_that_is_validated_paid_and_checked_in_is_shipped(deploym
 
 
 @pytest.mark.parametrize("patience_s", [2.0])
-async def test_a_check_in_of_no_sound_order_ends_rejected_on_both_sides(deployment, workers):
+async def test_a_check_in_without_a_valid_order_is_rejected_in_database_and_portal(deployment: Deployment, workers):
     order = {"id": "failed", "customerId": 1, "product": "NONE", "quantity": 2, "price": 5}
     await deployment.post(workers["orders"], **order)
     assert (await deployment.outcome(workers["orders"], "failed"))["state"] == "FAILED"
@@ -102,7 +102,7 @@ async def test_a_check_in_of_no_sound_order_ends_rejected_on_both_sides(deployme
         await until(lambda id_=id_: _last_is_rejected(shown(deployment, workers["portal"], id_)), f"portal {id_}")
 
 
-async def progress(deployment, workers, order_id):
+async def progress(deployment: Deployment, workers, order_id):
     answer = await deployment.ask(workers["fulfilment"], "GET", f"/v1/orders/{order_id}/fulfilment")
     return answer.json().get("state")
 
@@ -121,13 +121,13 @@ async def _last_is_rejected(awaitable):
 
 
 @pytest.fixture
-async def worker(deployment, database_url):
+async def worker(deployment: Deployment, database_url):
     worker = await deployment.start("checkin", checkin_database_url=database_url)
     await until(lambda: worker.readiness()["databases"] == {"checkin": "open"}, "database")
     return worker
 
 
-async def test_the_same_check_in_again_is_one(deployment, worker):
+async def test_a_repeated_check_in_is_stored_once(deployment: Deployment, worker):
     first, *again = [await check_in(deployment, worker, "o1") for _ in range(3)]
     at_once = await asyncio.gather(*(check_in(deployment, worker, "o2") for _ in range(8)))
     other = await check_in(deployment, worker, "o1", checkinDate="2021-03-18 10:13:44")
@@ -146,7 +146,7 @@ async def test_the_same_check_in_again_is_one(deployment, worker):
     }
 
 
-async def _count(deployment, count):
+async def _count(deployment: Deployment, count):
     """Whether so many were announced. One whose relay lost its database in between is written again as what it is."""
     return len({c.event_id for c in await deployment.values(HOME_CHECKINS)}) == count
 
@@ -162,7 +162,9 @@ async def _count(deployment, count):
         ("GET", f"{PATH}/01890a5d-ac96-774b-bcce-b302099a8057", {}, 404, "no check-in"),
     ],
 )
-async def test_what_is_wrong_is_told(deployment, shared_worker, method, path, options, status, said):
+async def test_an_invalid_request_is_rejected_with_the_reason(
+    deployment: Deployment, shared_worker, method, path, options, status, said
+):
     answer = await deployment.ask(shared_worker, method, path, **options)
     assert (answer.status, answer.headers["Content-Type"]) == (status, "application/problem+json")
     assert said in answer.json()["detail"]
@@ -181,7 +183,7 @@ async def shared_worker(kafka, postgres, tmp_path_factory):
     postgres.drop(name)
 
 
-async def test_without_its_database_it_says_so_and_the_others_go_on(deployment, tmp_path):
+async def test_check_in_without_its_database_answers_503_and_other_services_continue(deployment: Deployment, tmp_path):
     with Postgres(tmp_path / "postgres") as server:
         url = server.database("checkin")
         server.kill()
@@ -202,12 +204,12 @@ async def test_without_its_database_it_says_so_and_the_others_go_on(deployment, 
         await until(lambda: _count(deployment, 1), "announced once")
 
 
-async def _is_taken(deployment, worker):
+async def _is_taken(deployment: Deployment, worker):
     return (await check_in(deployment, worker, "o1"))[0] in {200, 201}
 
 
 @pytest.fixture
-def environment(deployment, database_url):
+def environment(deployment: Deployment, database_url):
     mine = {
         "KAFKA_BOOTSTRAP_SERVERS": deployment.servers,
         "TOPIC_PREFIX": deployment.prefix,
@@ -227,7 +229,7 @@ async def orders(environment, *arguments, **pipes):
 
 
 @asynccontextmanager
-async def running(deployment, environment, **more):
+async def running(deployment: Deployment, environment, **more):
     """`orders run checkin`; killed at the end, if it still runs."""
     process = await orders({**environment, **more}, "run", "checkin")
     try:
@@ -238,8 +240,8 @@ async def running(deployment, environment, **more):
         await process.wait()
 
 
-async def test_killed_at_any_point_under_load_nothing_is_lost_doubled_or_reordered(
-    deployment, environment, database_url
+async def test_crashes_at_every_outbox_step_lose_duplicate_and_reorder_nothing(
+    deployment: Deployment, environment, database_url
 ):
     """Clients repeat what was not answered; the worker dies at each step of the relay, and at moments of no choice."""
     acknowledged = {}
@@ -302,7 +304,7 @@ async def _none(connection, count):
     return await connection.fetchval(count) == 0
 
 
-async def test_the_command_checks_in_and_says_what_is_wrong(deployment, worker, environment):
+async def test_the_checkin_command_checks_in_and_reports_errors(deployment: Deployment, worker, environment):
     environment["CHECKIN_URL"] = str(worker.url)
     for arguments, code, said in (
         (["o1", "--at", "2021-03-18 10:13:43"], 0, b"CREATED "),
@@ -315,7 +317,7 @@ async def test_the_command_checks_in_and_says_what_is_wrong(deployment, worker, 
         assert said in out + err
 
 
-async def test_without_a_database_url_the_worker_says_so_and_ends(environment):
+async def test_a_worker_without_its_database_url_ends_with_the_reason(environment):
     del environment["CHECKIN_DATABASE_URL"]
     process = await orders(environment, "run", "checkin", stderr=-1)
     async with asyncio.timeout(PATIENCE_S):

@@ -14,7 +14,7 @@ from ecosystem.services import CORE
 from runtime.common.partitioning import partition_of
 from schemas.messages import CheckType, Order, OrderValidation, StockLevel, ValidationResult
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, WAREHOUSE_INVENTORY
-from tests.workers import until
+from tests.workers import Deployment, until
 
 ORDER = Order(id="o1", customer_id=1, product="JUMPERS", quantity=1, price=1).to_json()
 VERDICT = OrderValidation(
@@ -69,7 +69,7 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
-async def test_what_cannot_be_read_is_set_aside_with_the_reason_and_orders_go_on(shop, name):
+async def test_an_undecodable_record_is_dead_lettered_with_the_reason_and_orders_continue(shop, name):
     topic, key, value, error = UNREADABLE[name]
     before = datetime.now(UTC)
 
@@ -84,7 +84,7 @@ async def test_what_cannot_be_read_is_set_aside_with_the_reason_and_orders_go_on
     assert (await shop.order())["state"] == "VALIDATED"
 
 
-async def test_headers_stay_on_what_is_set_aside(shop):
+async def test_a_dead_letter_keeps_the_headers(shop):
     own = [("trace", b"7"), ("empty", b""), ("null", None), ("trace", b"8")]
     sent = await shop.deployment.producer.send_and_wait(
         shop.deployment.prefix + ORDERS.name, b"?", key=b"o1", partition=0, headers=own
@@ -105,7 +105,7 @@ async def test_headers_stay_on_what_is_set_aside(shop):
     ],
     ids=["as large as Kafka takes", "large once unpacked", "key large", "header large", "cut off"],
 )
-async def test_what_is_too_large_to_be_set_aside_is_cut_and_orders_go_on(shop, key, value, headers):
+async def test_a_record_too_large_to_dead_letter_is_truncated_and_orders_continue(shop, key, value, headers):
     size = len(key) + len(value) + sum(len(name) + len(text) for name, text in headers)
     compression = "gzip" if size > 2**20 else None
     async with AIOKafkaProducer(
@@ -122,7 +122,7 @@ async def test_what_is_too_large_to_be_set_aside_is_cut_and_orders_go_on(shop, k
     assert (await shop.order())["state"] == "VALIDATED"
 
 
-async def test_a_message_with_neither_key_nor_value_does_not_hold_up_orders(shop):
+async def test_a_record_without_key_and_value_does_not_block_orders(shop):
     producer, topic = shop.deployment.producer, Physical(shop.deployment.prefix + ORDERS.name, 0)
     await producer.partitions_for(topic.topic)
     # `send` refuses to write one; other clients do not.
@@ -137,7 +137,7 @@ async def test_a_message_with_neither_key_nor_value_does_not_hold_up_orders(shop
 @pytest.mark.parametrize(
     "created_at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00", "1969-07-20T20:17:00Z"]
 )
-async def test_an_order_of_any_time_is_decided(shop, created_at):
+async def test_an_order_with_any_timestamp_is_decided(shop, created_at):
     order = Order(id=f"of {created_at}", customer_id=shop.customer(), product=await shop.product(), quantity=1, price=1)
     raw = order.model_copy(update={"created_at": None}).to_json()[:-1] + f',"createdAt":"{created_at}"}}'.encode()
 
@@ -175,7 +175,7 @@ async def letters(shop, topic, sent):
     return await until(found, "dead letters")
 
 
-async def test_a_header_whose_name_is_no_text_is_set_aside_and_the_rest_of_its_batch_is_decided(deployment):
+async def test_a_record_with_an_undecodable_header_name_is_dead_lettered_alone(deployment: Deployment):
     worker = await deployment.start()
     await deployment.stock(JUMPERS=10)
     ids = [id_ for id_ in map(str, range(50)) if partition_of(id_.encode(), 4) == 0][:4]

@@ -6,7 +6,7 @@ from orders_service.state import ORDERS_VIEW
 from runtime.errors import KeyNotOwned
 from schemas.messages import CheckType, OrderValidation, ValidationResult
 from schemas.topics import ORDER_VALIDATIONS, ORDERS
-from tests.workers import until
+from tests.workers import Deployment, until
 
 ORDER = {"customerId": 1, "product": "JUMPERS", "quantity": 1, "price": 1}
 FRAUD, INVENTORY, DETAILS = CheckType.FRAUD_CHECK, CheckType.INVENTORY_CHECK, CheckType.ORDER_DETAILS_CHECK
@@ -18,7 +18,7 @@ def verdict(order_id, check, result=PASS, reason=None):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_three_passes_validate_and_one_fail_fails(deployment, workers):
+async def test_three_passes_validate_an_order_and_one_fail_fails_it(deployment: Deployment, workers):
     first, *_, last = 2 * await deployment.start_core(apart=True, orders=workers, only=("orders",))
     for order_id in ("good", "bad"):
         await deployment.post(first, **ORDER, id=order_id)
@@ -41,7 +41,7 @@ async def test_three_passes_validate_and_one_fail_fails(deployment, workers):
     ]
 
 
-async def test_two_passes_are_not_enough_and_a_repeated_one_does_not_count(deployment):
+async def test_a_duplicate_verdict_does_not_replace_a_missing_one(deployment: Deployment):
     (worker,) = await deployment.start_core(apart=True, only=("orders",))
     await deployment.post(worker, **ORDER, id="open")
 
@@ -54,7 +54,7 @@ async def test_two_passes_are_not_enough_and_a_repeated_one_does_not_count(deplo
     assert [o.state for o in await deployment.values(ORDERS)] == ["CREATED"]
 
 
-async def test_verdicts_may_come_before_their_order(deployment):
+async def test_verdicts_may_arrive_before_their_order(deployment: Deployment):
     (worker,) = await deployment.start_core(apart=True, only=("orders",))
     await deployment.send(ORDER_VALIDATIONS, *[verdict("early", check) for check in (DETAILS, INVENTORY, FRAUD)])
     await until(lambda: (row := view(worker, "early")) and len(row.verdicts) == 3, "verdicts seen")
@@ -65,7 +65,7 @@ async def test_verdicts_may_come_before_their_order(deployment):
     assert (await deployment.outcome(worker, "early"))["state"] == "VALIDATED"
 
 
-async def test_without_a_verdict_in_time_the_order_fails_and_stays_failed(deployment, apart):
+async def test_an_order_without_all_verdicts_by_the_deadline_fails_for_good(deployment: Deployment, apart):
     present = ("orders", "inventory", "details")
     (worker,) = await deployment.start_core(apart=apart, only=present, validation_deadline_s=2)
     await deployment.stock(JUMPERS=10)

@@ -14,7 +14,7 @@ from ecosystem.loadgen import sample
 from ecosystem.services import CORE
 from schemas.messages import OrderState, ProductEventKind
 from schemas.topics import CHECKIN_REJECTIONS, ORDERS, PAYMENTS, PRODUCTS
-from tests.workers import PATIENCE_S, until
+from tests.workers import PATIENCE_S, Deployment, until
 from validators.details.state import OFFERS as IN_DETAILS
 from validators.inventory.state import OFFERS as IN_INVENTORY
 
@@ -29,7 +29,7 @@ def products_database_url(new_database):
 
 
 @pytest.fixture
-async def urls(deployment, apart, database_url, products_database_url):
+async def urls(deployment: Deployment, apart, database_url, products_database_url):
     """Where each service answers, for the command."""
     await deployment.start_core(
         apart=apart,
@@ -51,12 +51,12 @@ async def urls(deployment, apart, database_url, products_database_url):
     return {f"{name.upper()}_URL": str(found[name].url) for name in SERVICES}
 
 
-async def _known(deployment):
+async def _known(deployment: Deployment):
     codes = {product.code for product in sample.products()}
     return all([codes <= set(await deployment.rows(offers.table)) for offers in (IN_DETAILS, IN_INVENTORY)])
 
 
-async def generate(deployment, urls, *arguments):
+async def generate(deployment: Deployment, urls, *arguments):
     mine = {
         "KAFKA_BOOTSTRAP_SERVERS": deployment.servers,
         "TOPIC_PREFIX": deployment.prefix,
@@ -74,7 +74,7 @@ async def finished(process):
     return process.returncode, said.decode()
 
 
-async def test_orders_are_shipped_or_not_as_they_have_to_be(deployment, urls):
+async def test_generated_orders_are_shipped_or_rejected_as_expected(deployment: Deployment, urls):
     process = await generate(deployment, urls, "--rate", "10", "--count", "60", "--seed", "1", "--ghosts")
     code, said = await finished(process)
     assert (code, "60 posted" in said, "; 0 mismatches; " in said) == (0, True, True), said
@@ -95,7 +95,7 @@ async def test_orders_are_shipped_or_not_as_they_have_to_be(deployment, urls):
     assert season == [ProductEventKind.CREATED, ProductEventKind.WITHDRAWN, ProductEventKind.UPDATED]
 
 
-async def test_what_is_switched_off_is_left_out_and_an_end_is_soon(deployment, urls):
+async def test_disabled_parts_are_left_out_and_generate_ends_soon(deployment: Deployment, urls):
     process = await generate(deployment, urls, "--rate", "20", "--no-checkins", "--no-products", "--every", "1")
     await asyncio.wait_for(until_said(process, r"[1-9]\d* VALIDATED"), PATIENCE_S)
     process.send_signal(signal.SIGINT)
@@ -108,7 +108,7 @@ async def until_said(process, pattern):
         assert not process.stdout.at_eof()
 
 
-async def test_who_names_the_wrong_worker_is_told(deployment):
+async def test_a_wrong_service_url_is_reported(deployment: Deployment):
     worker = await deployment.start("details")
     urls = {f"{name}_URL": str(worker.url) for name in ("ORDERS", "FULFILMENT", "CHECKIN", "PORTAL", "PRODUCTS")}
     code, said = await finished(await generate(deployment, urls, "--count", "1"))

@@ -1,9 +1,10 @@
 """The shortest way through everything."""
 
 from schemas.topics import ORDERS
+from tests.workers import Deployment
 
 
-async def test_an_order_posted_is_validated_and_read_back(deployment):
+async def test_a_posted_order_is_validated_and_read_back(deployment: Deployment):
     worker = await deployment.start()
     await deployment.stock(JUMPERS=10)
 

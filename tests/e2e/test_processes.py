@@ -17,11 +17,11 @@ from ecosystem.loadgen.sample import stock
 from ecosystem.services import CORE
 from schemas.messages import Order
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, WAREHOUSE_INVENTORY
-from tests.workers import PATIENCE_S, Remote, until
+from tests.workers import PATIENCE_S, Deployment, Remote, until
 
 
 @pytest.fixture
-def environment(deployment):
+def environment(deployment: Deployment):
     mine = {
         "KAFKA_BOOTSTRAP_SERVERS": deployment.servers,
         "TOPIC_PREFIX": deployment.prefix,
@@ -36,7 +36,7 @@ def environment(deployment):
 
 
 @asynccontextmanager
-async def running(deployment, environment):
+async def running(deployment: Deployment, environment):
     """`orders run` with the core; enters when it is ready. Killed at the end, if it still runs."""
     process = await orders(environment, "run", *CORE)
     worker = Remote(f"http://127.0.0.1:{environment['HTTP_PORT']}")
@@ -50,7 +50,7 @@ async def running(deployment, environment):
         await process.wait()
 
 
-async def is_ready(deployment, worker, process):
+async def is_ready(deployment: Deployment, worker, process):
     """Whether a worker is ready; one that has ended fails the test."""
     assert process.returncode is None, "ended before it was ready"
     try:
@@ -75,7 +75,7 @@ def order(**changes):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_ends_a_worker_in_order(deployment, environment, number):
+async def test_a_signal_stops_a_worker_gracefully(deployment: Deployment, environment, number):
     async with running(deployment, environment) as (process, worker):
         await deployment.send(WAREHOUSE_INVENTORY, *stock())
         status, posted = await deployment.post(worker, **order())
@@ -92,7 +92,7 @@ async def test_a_signal_ends_a_worker_in_order(deployment, environment, number):
         assert not is_open(int(environment["HTTP_PORT"]))
 
 
-async def test_a_worker_that_is_told_to_stop_before_the_broker_is_there_stops(deployment, environment):
+async def test_a_worker_stops_while_the_broker_is_unavailable(deployment: Deployment, environment):
     nowhere = environment | {"KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_ports(1)[0]}"}
     process = await orders(nowhere, "run", *CORE, stderr=asyncio.subprocess.DEVNULL)
     worker = Remote(f"http://127.0.0.1:{environment['HTTP_PORT']}")
@@ -111,8 +111,8 @@ async def test_a_worker_that_is_told_to_stop_before_the_broker_is_there_stops(de
             process.kill()
 
 
-async def test_a_worker_that_was_killed_comes_back_with_all_it_acknowledged_and_decides_nothing_twice(
-    deployment, environment
+async def test_a_killed_worker_restarts_with_all_acknowledged_orders_and_no_duplicates(
+    deployment: Deployment, environment
 ):
     taken = []
 
@@ -145,7 +145,7 @@ async def test_a_worker_that_was_killed_comes_back_with_all_it_acknowledged_and_
     assert len(verdicts) == 3 * len({order_id for order_id, _ in states})
 
 
-async def test_a_second_worker_on_the_same_state_is_turned_away(deployment, environment):
+async def test_a_second_worker_with_the_same_state_directory_is_refused(deployment: Deployment, environment):
     async with running(deployment, environment) as (_, worker):
         second = await orders(environment, "run", *CORE, "--port", "0", stderr=asyncio.subprocess.PIPE)
         _, said = await second.communicate()
@@ -155,7 +155,7 @@ async def test_a_second_worker_on_the_same_state_is_turned_away(deployment, envi
         assert (await deployment.ask(worker, "GET", "/readyz")).status == 200
 
 
-async def test_a_worker_that_the_group_will_not_have_says_why_and_ends(environment):
+async def test_a_worker_rejected_by_its_group_ends_with_the_reason(environment):
     """With a session longer than the broker allows; a group it has no right to join would be the same."""
     process = await orders(environment | {"SESSION_TIMEOUT_S": "36000"}, "run", *CORE, stderr=asyncio.subprocess.PIPE)
     try:
@@ -169,7 +169,7 @@ async def test_a_worker_that_the_group_will_not_have_says_why_and_ends(environme
     assert b"InvalidSessionTimeout" in said
 
 
-async def test_generate_posts_orders_and_finds_what_became_of_them(deployment, environment, apart):
+async def test_generate_posts_orders_and_reports_their_outcomes(deployment: Deployment, environment, apart):
     front = await deployment.start_core(apart=apart, orders=2)
     await deployment.stock(**{level.product: level.count for level in stock()})
     urls = [part for worker in front for part in ("--url", str(worker.url.origin()))]
@@ -188,7 +188,7 @@ async def test_generate_posts_orders_and_finds_what_became_of_them(deployment, e
     assert {o.id for o in await deployment.values(ORDERS) if o.state.decided} == posted
 
 
-async def posted_and_all_but_the_last_removed(deployment, *ids):
+async def posted_and_all_but_the_last_removed(deployment: Deployment, *ids):
     """Orders of which only the last one of each partition is still there; returns those, and the others."""
     last = {}
     for id_ in ids:
@@ -208,7 +208,9 @@ async def posted_and_all_but_the_last_removed(deployment, *ids):
 
 
 @pytest.mark.parametrize("on_lost_records", ["continue", "stop"])
-async def test_a_worker_that_slept_while_records_were_removed_says_so(deployment, environment, on_lost_records):
+async def test_a_worker_reports_records_deleted_while_it_was_suspended(
+    deployment: Deployment, environment, on_lost_records
+):
     environment = environment | {"ON_LOST_RECORDS": on_lost_records, "SESSION_TIMEOUT_S": "30"}
     log = deployment.folder / "log"
     with log.open("wb") as stderr:
@@ -250,14 +252,14 @@ async def test_a_worker_that_slept_while_records_were_removed_says_so(deployment
         await process.wait()
 
 
-async def every_order_decided(deployment):
+async def every_order_decided(deployment: Deployment):
     """And each check has said what it has to say, if that was not heard any more."""
     seen = await deployment.values(ORDERS)
     verdicts = Counter(v.order_id for v in await deployment.values(ORDER_VALIDATIONS))
     return all(verdicts[o.id] >= 3 for o in seen) and {o.id for o in seen} == {o.id for o in seen if o.state.decided}
 
 
-async def requests_in_flight(deployment, worker, count):
+async def requests_in_flight(deployment: Deployment, worker, count):
     """Whether so many requests are under way, this one included."""
     metrics = (await deployment.ask(worker, "GET", "/metrics")).body.decode()
     return f"faust_orders_http_requests_in_flight {float(count)}" in metrics

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.workers import until
+from tests.workers import Deployment, until
 from validators.details.state import OFFERS as KNOWN_TO_DETAILS
 from validators.inventory.state import OFFERS as KNOWN_TO_INVENTORY
 
@@ -10,7 +10,7 @@ MUG = {"code": "mug", "name": "Mug", "price": 12}
 
 
 @pytest.fixture
-async def shop(deployment, apart, database_url):
+async def shop(deployment: Deployment, apart, database_url):
     """The core and the product service; what is not on offer cannot be ordered."""
     settings = {"unknown_products": "fail", "products_database_url": database_url, "standby_replicas": 0}
     front, *_ = await deployment.start_core(apart=apart, **settings)
@@ -19,18 +19,18 @@ async def shop(deployment, apart, database_url):
     return front, products
 
 
-async def announced(deployment, code, version):
+async def announced(deployment: Deployment, code, version):
     """Waits until both validators know the product as of this version."""
     for table in (KNOWN_TO_DETAILS.table, KNOWN_TO_INVENTORY.table):
         await until(lambda table=table: _known(deployment, table, code, version), f"{table.name} knows {code}")
 
 
-async def _known(deployment, table, code, version):
+async def _known(deployment: Deployment, table, code, version):
     row = (await deployment.rows(table)).get(code)
     return row is not None and row.version == version
 
 
-async def test_an_order_stands_or_falls_with_its_product(deployment, shop):
+async def test_an_order_fails_when_its_product_is_not_on_offer(deployment: Deployment, shop):
     front, products = shop
 
     async def order(product):

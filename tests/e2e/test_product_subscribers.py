@@ -24,7 +24,7 @@ SUBSCRIBERS = ("product-monitoring", "product-log", "product-security", "product
 class Shop:
     """The product service and its subscribers, each `orders run` of its own."""
 
-    def __init__(self, deployment, environment, mailbox):
+    def __init__(self, deployment: Deployment, environment, mailbox):
         self.deployment = deployment
         self.mailbox = mailbox
         self.environment = environment
@@ -127,7 +127,7 @@ async def _offered(shop):
 
 
 @pytest.mark.parametrize("away", SUBSCRIBERS)
-async def test_one_that_is_killed_holds_up_no_other_and_catches_up(shop, away):
+async def test_a_killed_subscriber_delays_no_other_and_catches_up(shop, away):
     await shop.kill(away)
     code = await shop.offer_and_spoil()
     for name in SUBSCRIBERS:
@@ -144,7 +144,7 @@ async def _knows_again(shop, name, code):
         return False
 
 
-async def test_each_change_and_each_alert_is_one_letter(shop):
+async def test_each_change_and_each_alert_is_one_email(shop):
     code = await shop.offer_and_spoil()
     letters = await until(lambda: _letters(shop, code, 3), "letters")
     assert {letter["Subject"] for letter in letters} == {
@@ -181,7 +181,7 @@ def _letters(shop, code, count):
         """,
     ],
 )
-async def test_the_database_itself_keeps_the_log_as_it_is(shop, statement):
+async def test_the_database_rejects_changes_of_the_log(shop, statement):
     await shop.offer_and_spoil()
     connection = await asyncpg.connect(shop.log_url)
     try:
@@ -194,7 +194,7 @@ async def test_the_database_itself_keeps_the_log_as_it_is(shop, statement):
         await connection.close()
 
 
-async def test_what_was_never_logged_is_not_found(shop):
+async def test_an_unknown_log_entry_is_not_found(shop):
     answer = await shop.ask("product-log", "GET", "/v1/product-log/nothing")
     assert answer.status == 404
     assert "Nothing was logged" in answer.json()["detail"]

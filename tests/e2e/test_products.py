@@ -8,14 +8,14 @@ import pytest
 
 from runtime.model.records import EVENT_ID
 from schemas.topics import PRODUCTS
-from tests.workers import until
+from tests.workers import Deployment, until
 
 PATH = "/v1/products"
 MUG = {"code": "mug", "name": "Mug", "price": 12.0}
 
 
 @pytest.fixture
-async def worker(deployment, database_url):
+async def worker(deployment: Deployment, database_url):
     """The product service alone: it consumes nothing."""
     worker = await deployment.start("products", products_database_url=database_url)
     await until(lambda: worker.readiness()["databases"] == {"products": "open"}, "database")
@@ -23,7 +23,7 @@ async def worker(deployment, database_url):
 
 
 @pytest.fixture
-def ask(deployment, worker):
+def ask(deployment: Deployment, worker):
     async def asked(method, code=None, body=None, if_match=None):
         path = PATH if code is None else f"{PATH}/{code}"
         headers = {} if if_match is None else {"If-Match": if_match}
@@ -32,7 +32,7 @@ def ask(deployment, worker):
     return asked
 
 
-async def announced(deployment, count):
+async def announced(deployment: Deployment, count):
     """The events of the topic, by code in the order of their offsets, once so many are there."""
     events = await until(lambda: _so_many(deployment, count), "announced")
     by_code = {}
@@ -41,12 +41,12 @@ async def announced(deployment, count):
     return by_code
 
 
-async def _so_many(deployment, count):
+async def _so_many(deployment: Deployment, count):
     events = await deployment.values(PRODUCTS)
     return events if len(events) >= count else None
 
 
-async def test_every_change_is_a_version_and_a_message(deployment, ask):
+async def test_every_change_is_a_version_and_a_message(deployment: Deployment, ask):
     made = await ask("POST", body=MUG)
     assert (made.status, made.headers["Location"], made.headers["ETag"]) == (201, f"{PATH}/mug", '"1"')
     cheaper = await ask("PUT", "mug", {"name": "Mug", "price": 11})
@@ -64,7 +64,7 @@ async def test_every_change_is_a_version_and_a_message(deployment, ask):
     assert sorted(e.at for e in events) == [e.at for e in events]
 
 
-async def test_what_is_repeated_or_late_changes_nothing(deployment, ask):
+async def test_repeated_and_stale_requests_change_nothing(deployment: Deployment, ask):
     at_once = await asyncio.gather(*(ask("POST", body=MUG) for _ in range(8)))
     assert sorted(a.status for a in at_once) == [200] * 7 + [201]
     assert len({a.body for a in at_once}) == 1
@@ -94,7 +94,7 @@ async def test_what_is_repeated_or_late_changes_nothing(deployment, ask):
     }
 
 
-async def test_of_many_who_saw_the_same_version_one_changes_it(deployment, ask):
+async def test_of_many_clients_with_one_version_one_changes_the_product(deployment: Deployment, ask):
     await ask("POST", body=MUG)
     answers = await asyncio.gather(*(ask("PUT", "mug", {"name": "Mug", "price": n}, '"1"') for n in range(1, 9)))
     assert sorted(a.status for a in answers) == [200] + [412] * 7
@@ -119,34 +119,34 @@ async def test_of_many_who_saw_the_same_version_one_changes_it(deployment, ask):
         ("GET", "%00", None, None, 400, "Nothing can have this code"),
     ],
 )
-async def test_what_is_wrong_is_told(ask, method, code, body, if_match, status, said):
+async def test_an_invalid_request_is_rejected_with_the_reason(ask, method, code, body, if_match, status, said):
     answer = await ask(method, code, body, if_match)
     assert (answer.status, answer.headers["Content-Type"]) == (status, "application/problem+json")
     assert said in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("tag", ['"x"', 'W/"1"', '"99999999999999999999999999"', '"01a"', '"-1"'])
-async def test_a_tag_that_no_version_has_matches_nothing(ask, tag):
+async def test_an_etag_of_no_version_matches_nothing(ask, tag):
     await ask("POST", body=MUG)
     assert (await ask("DELETE", "mug", if_match=tag)).status == 412
     assert (await ask("DELETE", "mug", if_match=f'{tag}, "1"')).status == 200
 
 
-async def test_any_code_has_its_place(ask):
+async def test_any_product_code_is_addressable(ask):
     code, quoted = "čaj/č. 1 %2F?#", "%C4%8Daj%2F%C4%8D.%201%20%252F%3F%23"
     made = await ask("POST", body=MUG | {"code": code})
     assert made.headers["Location"] == f"{PATH}/{quoted}"
     assert (await ask("GET", quoted)).json()["code"] == code
 
 
-async def test_the_worker_is_ready_and_its_document_has_the_paths(deployment, worker):
+async def test_the_worker_is_ready_and_its_openapi_document_has_the_paths(deployment: Deployment, worker):
     ready = await deployment.ask(worker, "GET", "/readyz")
     assert (ready.status, ready.json()["services"], ready.json()["partitions"]) == (200, ["products"], [])
     paths = (await deployment.ask(worker, "GET", "/openapi.json")).json()["paths"]
     assert set(paths[f"{PATH}/{{code}}"]) == {"get", "put", "delete"}
 
 
-async def test_the_command_says_what_became_of_it(worker, tmp_path):
+async def test_the_products_commands_report_their_outcome(worker, tmp_path):
     csv = tmp_path / "products.csv"
     csv.write_text("code,name,price\nmug,Mug,9\njug,Jug,30\ncup,Cup,3\n")
     for arguments, code, said in (

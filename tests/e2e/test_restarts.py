@@ -7,13 +7,13 @@ import pytest
 
 from runtime.model.watch import Watches
 from schemas.topics import ORDER_VALIDATIONS, ORDERS
-from tests.workers import until
+from tests.workers import Deployment, until
 
 CHECKS = 3
 
 
 @pytest.mark.parametrize("service", ["fraud", "inventory", "details"])
-async def test_a_validator_that_was_away_catches_up_and_judges_nothing_twice(deployment, service):
+async def test_a_stopped_validator_catches_up_without_duplicate_verdicts(deployment: Deployment, service):
     (worker,) = await deployment.start_core(apart=True)
     await deployment.stock(JUMPERS=1000)
     before = await post(deployment, worker, 10)
@@ -37,7 +37,7 @@ async def test_a_validator_that_was_away_catches_up_and_judges_nothing_twice(dep
     await each_judged_once(deployment, before + meanwhile)
 
 
-async def test_one_of_two_workers_that_was_away_judges_nothing_twice(deployment):
+async def test_one_of_two_workers_restarts_without_duplicate_verdicts(deployment: Deployment):
     stays, goes = await deployment.start_core(apart=False, orders=2)
     await deployment.stock(JUMPERS=1000)
     before = await post(deployment, stays, 10)
@@ -54,7 +54,7 @@ async def test_one_of_two_workers_that_was_away_judges_nothing_twice(deployment)
     await each_judged_once(deployment, before + meanwhile)
 
 
-async def test_all_workers_gone_and_back_read_what_they_knew(deployment, apart):
+async def test_all_workers_restart_with_their_state(deployment: Deployment, apart):
     workers = await deployment.start_core(apart=apart)
     await deployment.stock(JUMPERS=1000)
     before = await post(deployment, workers[0], 10)
@@ -71,7 +71,7 @@ async def test_all_workers_gone_and_back_read_what_they_knew(deployment, apart):
 
 
 @pytest.mark.parametrize("then", [(), ("validated",)], ids=["the order", "its outcome"])
-async def test_whoever_waits_is_told_to_come_again_when_the_worker_stops(deployment, apart, then):
+async def test_a_waiting_request_gets_503_when_the_worker_stops(deployment: Deployment, apart, then):
     (worker,) = await deployment.start_core(apart=apart)
     waiters = [
         asyncio.create_task(deployment.ask(worker, "GET", "/".join(["/v1/orders", str(n), *then]) + "?timeout=60000"))
@@ -87,7 +87,7 @@ async def test_whoever_waits_is_told_to_come_again_when_the_worker_stops(deploym
     }
 
 
-async def test_who_waits_at_another_worker_is_answered_though_the_owner_stops(deployment, apart):
+async def test_a_request_waiting_at_another_worker_is_answered_when_the_owner_stops(deployment: Deployment, apart):
     stays, goes = await deployment.start_core(apart=apart, orders=2)
     await deployment.stock(JUMPERS=1000)
     ids = [str(n) for n in range(20)]
@@ -109,7 +109,7 @@ async def test_who_waits_at_another_worker_is_answered_though_the_owner_stops(de
     ]
 
 
-async def test_posts_go_on_while_workers_come_and_go(deployment, apart):
+async def test_posts_succeed_while_workers_join_and_leave(deployment: Deployment, apart):
     """Whatever is answered with 201 is there, whoever owns it by then; 503 means come again."""
     stays, goes = await deployment.start_core(apart=apart, orders=2)
     await deployment.stock(JUMPERS=1000)
@@ -140,19 +140,19 @@ def order(**changes):
     return {"customerId": 1, "product": "JUMPERS", "quantity": 1, "price": 1, **changes}
 
 
-async def post(deployment, worker, count):
+async def post(deployment: Deployment, worker, count):
     """Posts sound orders; returns their ids."""
     answers = await asyncio.gather(*(deployment.post(worker, **order()) for _ in range(count)))
     assert {status for status, _ in answers} == {201}
     return [body["id"] for _, body in answers]
 
 
-async def decided(deployment, worker, ids):
+async def decided(deployment: Deployment, worker, ids):
     outcomes = await asyncio.gather(*(deployment.outcome(worker, order_id) for order_id in ids))
     assert {o["state"] for o in outcomes} <= {"VALIDATED", "FAILED"}
 
 
-async def each_judged_once(deployment, ids):
+async def each_judged_once(deployment: Deployment, ids):
     verdicts = Counter((v.order_id, v.check_type) for v in await deployment.values(ORDER_VALIDATIONS))
     assert {order_id for order_id, _ in verdicts} == set(ids)
     assert len(verdicts) == CHECKS * len(ids)

@@ -84,7 +84,7 @@ async def test_stock_is_reserved_until_there_is_none_left(shop):
     ],
     ids=["quantity -1", "quantity 0", "price -1", "customer -1"],
 )
-async def test_an_order_that_makes_no_sense_fails(shop, change, reason):
+async def test_an_order_with_invalid_details_fails(shop, change, reason):
     outcome = await shop.order(**change)
 
     assert outcome["state"] == "FAILED"
@@ -96,7 +96,7 @@ async def test_an_order_that_makes_no_sense_fails(shop, change, reason):
     assert await until(details, "details verdict") == {reason}
 
 
-async def test_a_failed_order_gives_its_stock_back(shop):
+async def test_a_failed_order_releases_its_stock(shop):
     product = await shop.product(20)
 
     failed = await shop.order(product=product, quantity=20, price=100)
@@ -128,7 +128,7 @@ async def test_every_order_is_read_from_every_worker(shop):
             assert (outcome["state"], outcome["order"]) == ("VALIDATED", order | {"state": "VALIDATED"})
 
 
-async def test_a_read_that_came_before_its_order_is_answered_when_the_order_comes(shop):
+async def test_a_read_waiting_for_an_order_is_answered_when_it_is_posted(shop):
     for n, poster in enumerate([shop.first, shop.last] * 2):
         order = await shop.sound(id=f"read first {n}")
         reads = [
@@ -146,7 +146,7 @@ async def test_a_read_that_came_before_its_order_is_answered_when_the_order_come
 
 
 @pytest.mark.parametrize("count", [2, 200])
-async def test_everybody_who_waits_for_an_order_is_answered(shop, count):
+async def test_every_request_waiting_for_an_order_is_answered(shop, count):
     order = await shop.sound(id=f"awaited by {count}")
     waiters = [
         asyncio.create_task(shop.deployment.get(worker, order["id"], "validated", timeout=60_000))
@@ -163,7 +163,7 @@ async def test_everybody_who_waits_for_an_order_is_answered(shop, count):
     await until(lambda: shop.waiting() == 0, "nothing left behind")
 
 
-async def test_a_client_that_goes_away_leaves_nothing_behind(shop):
+async def test_a_disconnected_client_leaves_no_waiting_request(shop):
     waiters = [asyncio.create_task(shop.deployment.get(w, "never posted", timeout=60_000)) for w in shop.front]
     await shop.wait_for_waiters(len(waiters))
 
@@ -174,7 +174,7 @@ async def test_a_client_that_goes_away_leaves_nothing_behind(shop):
         await until(lambda: shop.waiting() == 0, "nobody waiting")
 
 
-async def test_a_wait_ends_with_what_is_known(shop):
+async def test_a_timed_out_wait_for_an_unknown_order_is_404(shop):
     status, problem = await shop.deployment.get(shop.first, "never posted", timeout=0)
     assert (status, problem["status"]) == (404, 404)
     status, problem = await shop.deployment.get(shop.last, "never posted", "validated", timeout=50)

@@ -3,7 +3,7 @@
 import logging
 
 from ecosystem.embedded.ports import free_ports
-from tests.workers import until
+from tests.workers import Deployment, until
 
 ORDER = {"customerId": 1, "product": "JUMPERS", "quantity": 1, "price": 5}
 
@@ -13,7 +13,7 @@ def serves_all(worker):
     return told["ready"] and told["partitions"] == [0, 1, 2, 3]
 
 
-async def test_the_second_worker_of_one_url_is_not_ready_until_the_first_has_gone(deployment, caplog):
+async def test_a_second_worker_with_the_same_url_is_not_ready_until_the_first_ends(deployment: Deployment, caplog):
     [port] = free_ports(1)
     url = f"http://127.0.0.1:{port}"
     first = await deployment.start(http_port=port, advertised_url=url)
@@ -42,7 +42,7 @@ async def test_the_second_worker_of_one_url_is_not_ready_until_the_first_has_gon
         assert (answer.status, (await answer.json())["state"]) == (200, "VALIDATED")
 
 
-async def test_a_url_of_this_host_alone_is_refused_in_a_group_of_several_hosts(deployment, monkeypatch):
+async def test_a_loopback_url_is_refused_in_a_group_of_several_hosts(deployment: Deployment, monkeypatch):
     first = await deployment.start(http_host="0.0.0.0")
     monkeypatch.setattr("runtime.worker.worker.network_identity", lambda: "another host")
     second = await deployment.start(name="w1", http_host="0.0.0.0", ready=False)

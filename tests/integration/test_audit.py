@@ -389,7 +389,7 @@ async def test_records_of_one_transaction_are_read_together(kafka, day, monkeypa
     assert report.counts["moving"] == 1
 
 
-async def test_an_audit_under_load_finds_no_violation(deployment):
+async def test_an_audit_under_load_finds_no_violation(deployment: Deployment):
     workers = await deployment.start_core(apart=False, orders=2)
     await deployment.send(WAREHOUSE_INVENTORY, *[StockLevel(product=f"P{n}", count=300) for n in range(3)])
     stop = asyncio.Event()

@@ -13,13 +13,13 @@ from ecosystem.services import CORE
 from fulfilment_service.state import PROGRESS
 from orders_service.state import ORDERS_VIEW
 from schemas.topics import CATALOGUE, CUSTOMERS, PAYMENTS
-from tests.workers import PATIENCE_S, until
+from tests.workers import PATIENCE_S, Deployment, until
 
 GOLDEN = Path(__file__).parents[1] / "unit" / "golden"
 
 
 @pytest.fixture
-def orders(deployment):
+def orders(deployment: Deployment):
     """Runs `orders` in the deployment; exit code and all it says."""
 
     async def run(*arguments, **more):
@@ -35,7 +35,7 @@ def orders(deployment):
 
 
 @pytest.fixture
-async def pay(deployment, orders):
+async def pay(deployment: Deployment, orders):
     worker = await deployment.start(*CORE, "fulfilment")
     await deployment.stock(JUMPERS=10)
 
@@ -46,7 +46,7 @@ async def pay(deployment, orders):
     return run
 
 
-async def test_a_payment_is_of_what_is_missing_unless_it_says_otherwise(deployment, pay):
+async def test_pay_sends_the_missing_amount_by_default(deployment: Deployment, pay):
     order = {"id": "o1", "customerId": 1, "product": "JUMPERS", "quantity": 2, "price": 12.5}
     code, said = await pay("o1")
     assert (code, "There is no order 'o1' (yet)" in said) == (1, True)
@@ -65,7 +65,7 @@ async def test_a_payment_is_of_what_is_missing_unless_it_says_otherwise(deployme
     assert (received.sum("EUR"), received.counted) == (25, 2)
 
 
-async def test_an_order_that_failed_is_paid_only_if_that_is_asked_for(deployment, pay):
+async def test_pay_refuses_a_failed_order_without_an_amount(deployment: Deployment, pay):
     await deployment.post(pay.worker, id="o2", customerId=1, product="NONE", quantity=2, price=12.5)
     assert (await deployment.outcome(pay.worker, "o2"))["state"] == "FAILED"
     code, said = await pay("o2")
@@ -75,7 +75,7 @@ async def test_an_order_that_failed_is_paid_only_if_that_is_asked_for(deployment
     assert [(p.amount, p.ccy) for p in await deployment.values(PAYMENTS)] == [(1, "THB")]
 
 
-async def test_customers_are_added_and_imported(deployment, orders, tmp_path):
+async def test_customers_are_added_and_imported(deployment: Deployment, orders, tmp_path):
     named = ("--first-name", "Franz", "--last-name", "Kafka", "--address", "Praha", "--email", "franz@example.org")
     assert (await orders("customers", "add", "15", *named))[0] == 0
     path = tmp_path / "customers.csv"
@@ -91,7 +91,7 @@ async def test_customers_are_added_and_imported(deployment, orders, tmp_path):
     assert (found[15].level, found[16].level, found[2015].email) == ("bronze", "silver", "2015@example.org")
 
 
-async def test_tail_shows_each_topic_a_line_a_message(deployment, orders):
+async def test_tail_prints_one_line_per_message_of_every_topic(deployment: Deployment, orders):
     await deployment.start(*CORE)  # makes its topics; the others follow with the first customer
     named = ("--first-name", "Franz", "--last-name", "Kafka", "--address", "Praha", "--email", "franz@example.org")
     await orders("customers", "add", "15", *named)

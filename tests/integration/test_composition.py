@@ -19,7 +19,7 @@ from runtime.worker.worker import Worker
 from schemas.messages import Order, OrderState
 from schemas.topics import ORDERS
 from tests.recording import Decisions
-from tests.workers import until
+from tests.workers import Deployment, until
 
 COMPOSED = "+".join(sorted(CORE))
 EACH_ORDER = 4 + 3 + 3 + 4
@@ -30,17 +30,17 @@ def orders(*numbers: int) -> list[Order]:
     return [Order(id=f"o{n}", customer_id=n, product=f"P{n % 3}", quantity=1, price=1) for n in numbers]
 
 
-async def stocked(deployment) -> None:
+async def stocked(deployment: Deployment) -> None:
     await deployment.stock(P0=1000, P1=1000, P2=1000)
 
 
-async def decided(deployment, *numbers: int) -> None:
+async def decided(deployment: Deployment, *numbers: int) -> None:
     fronts = [w for w in deployment.workers if "orders" in w.readiness()["services"]]
     for n in numbers:
         await deployment.outcome(fronts[-1], f"o{n}")
 
 
-async def drained(deployment) -> None:
+async def drained(deployment: Deployment) -> None:
     """Waits until the workers have read all there is, and committed that they did."""
 
     async def ends(consumer) -> dict[Physical, int]:
@@ -65,11 +65,11 @@ async def drained(deployment) -> None:
         await until(done, "all read")
 
 
-async def stop_all(deployment) -> None:
+async def stop_all(deployment: Deployment) -> None:
     await asyncio.gather(*map(deployment.stop, list(deployment.workers)))
 
 
-async def refused(deployment, *services: str) -> str:
+async def refused(deployment: Deployment, *services: str) -> str:
     """What a worker with these services says when it does not start."""
     settings = deployment.settings("refused")
     worker = Worker(build(services, settings), settings)
@@ -81,7 +81,7 @@ async def refused(deployment, *services: str) -> str:
     return str(error.value)
 
 
-async def each_decided_once(deployment, decisions: Decisions, count: int) -> None:
+async def each_decided_once(deployment: Deployment, decisions: Decisions, count: int) -> None:
     """Waits until all that is to be decided was, and looks for what was decided again, or announced again."""
     await until(lambda: decisions.total() >= count * EACH_ORDER + 3, "all decided")
     await asyncio.sleep(1)  # for what should not come
@@ -92,7 +92,7 @@ async def each_decided_once(deployment, decisions: Decisions, count: int) -> Non
 
 
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
-async def test_composed_then_apart_then_composed_on_the_same_data(deployment, guarantee):
+async def test_services_are_composed_split_and_composed_again_on_the_same_data(deployment: Deployment, guarantee):
     decisions = Decisions()
     options = {"wrap": decisions.watch, "processing_guarantee": guarantee}
 
@@ -116,7 +116,7 @@ async def test_composed_then_apart_then_composed_on_the_same_data(deployment, gu
     await each_decided_once(deployment, decisions, 60)
 
 
-async def test_one_that_ran_long_ago_goes_on_where_the_others_are_now(deployment):
+async def test_a_composition_that_ran_before_resumes_at_its_successors_offsets(deployment: Deployment):
     decisions = Decisions()
     front, back = ("orders", "details"), ("fraud", "inventory")
     count = 0
@@ -134,7 +134,7 @@ async def test_one_that_ran_long_ago_goes_on_where_the_others_are_now(deployment
     await each_decided_once(deployment, decisions, count)
 
 
-async def test_who_stopped_at_different_places_must_get_even_first(deployment):
+async def test_services_stopped_at_different_offsets_cannot_be_composed(deployment: Deployment):
     decisions = Decisions()
     await deployment.start_core(apart=True, wrap=decisions.watch)
     await stocked(deployment)
@@ -157,7 +157,7 @@ async def test_who_stopped_at_different_places_must_get_even_first(deployment):
     await each_decided_once(deployment, decisions, 2)
 
 
-async def test_what_the_old_one_left_between_its_own_decisions_it_must_decide_first(deployment):
+async def test_a_composition_with_unprocessed_internal_records_cannot_be_split(deployment: Deployment):
     decisions = Decisions()
     await deployment.start(wrap=decisions.watch)
     await stocked(deployment)
@@ -184,7 +184,7 @@ async def test_what_the_old_one_left_between_its_own_decisions_it_must_decide_fi
     await deployment.start_core(apart=True)
 
 
-async def test_a_service_that_runs_in_one_worker_does_not_start_in_another(deployment):
+async def test_a_service_that_runs_in_one_worker_does_not_start_in_another(deployment: Deployment):
     await deployment.start("fraud", "details")
 
     said = await refused(deployment, "fraud", "orders")
@@ -203,12 +203,12 @@ async def test_a_service_that_runs_in_one_worker_does_not_start_in_another(deplo
     )
     said, _ = await process.communicate()
     assert process.returncode == 1
-    assert b"worker cannot start: details runs already" in said
+    assert b"worker cannot start reason=details runs already" in said
     await deployment.start("fraud", "details", name="w1")  # another worker of the same is welcome
     await deployment.start("orders", "inventory", name="w2")  # so are those who share nothing with it
 
 
-async def test_a_worker_does_not_start_beside_one_of_an_earlier_version(deployment, monkeypatch):
+async def test_a_worker_does_not_start_beside_one_of_an_earlier_version(deployment: Deployment, monkeypatch):
     with monkeypatch.context() as earlier:
         earlier.setattr(Assignor, "_metadata", PartitionAssignor._metadata)
         await deployment.start("fraud", "details")
@@ -220,7 +220,7 @@ async def test_a_worker_does_not_start_beside_one_of_an_earlier_version(deployme
     await deployment.start("fraud", "details", name="w1")
 
 
-async def test_services_that_never_ran_read_from_the_beginning(deployment):
+async def test_services_that_never_ran_read_from_the_beginning(deployment: Deployment):
     decisions = Decisions()
     # Of another deployment, whose group looks like one of ours: "-details+fraud+inventory+orders".
     await deployment.start(name="nearby", topic_prefix=f"{deployment.prefix}-")

@@ -63,7 +63,7 @@ async def test_models_and_migrations_agree(database_url, open_database, service)
 
 
 @pytest.mark.parametrize("service", MIGRATIONS)
-async def test_migrations_can_be_taken_back(database_url, open_database, service):
+async def test_migrations_can_be_reverted(database_url, open_database, service):
     opened = await open_database(database_url, service=service)
     async with opened.transaction() as connection:
         await connection.run_sync(lambda c: command.downgrade(alembic_config(MIGRATIONS[service], c), "base"))
@@ -71,13 +71,13 @@ async def test_migrations_can_be_taken_back(database_url, open_database, service
     assert await scalar(opened, tables) == 1, "Alembic's own"
 
 
-async def test_many_that_start_at_once_migrate_once(database_url, open_database):
+async def test_workers_started_at_once_migrate_once(database_url, open_database):
     opened = await asyncio.gather(*(open_database(database_url) for _ in range(8)))
     assert await scalar(opened[0], "SELECT count(*) FROM alembic_version") == 1
     assert await scalar(opened[7], "SELECT count(*) FROM check_ins") == 0
 
 
-async def test_services_that_share_a_worker_each_migrate_their_own(postgres, open_database):
+async def test_services_in_one_worker_each_migrate_their_own_schema(postgres, open_database):
     own = {"checkin": "check_ins", "products": "products"}
     urls = {name: postgres.database(name) for name in (f"t_{s}_{n}" for s in own for n in range(3))}
     try:
@@ -91,7 +91,7 @@ async def test_services_that_share_a_worker_each_migrate_their_own(postgres, ope
             postgres.drop(name)
 
 
-async def test_a_database_that_is_away_is_waited_for_and_missed_without_a_fault(tmp_path, open_database, monkeypatch):
+async def test_an_unavailable_database_is_retried_and_raises_unavailable(tmp_path, open_database, monkeypatch):
     monkeypatch.setattr(Database, "LONGEST_PAUSE_S", 0.25)
     with Postgres(tmp_path / "home") as server:
         url = server.database("checkin")
@@ -111,7 +111,7 @@ async def test_a_database_that_is_away_is_waited_for_and_missed_without_a_fault(
         assert await scalar(opened, "SELECT 1") == 1, "at the first attempt"
 
 
-async def test_one_that_is_frozen_is_given_up_in_time(tmp_path, open_database):
+async def test_a_frozen_database_times_out(tmp_path, open_database):
     with Postgres(tmp_path / "home") as server:
         opened = await open_database(server.database("checkin"), database_timeout_s=3)
         async with opened.transaction(PATIENCE_S) as connection:
@@ -135,7 +135,7 @@ async def _answered(opened):
         return None
 
 
-async def test_no_more_connections_than_there_may_be(database_url, open_database):
+async def test_connections_do_not_exceed_the_limit(database_url, open_database):
     opened = await open_database(database_url, database_pool=2, database_timeout_s=3)
     async with opened.transaction(PATIENCE_S), opened.transaction(PATIENCE_S):
         with pytest.raises(DatabaseUnavailable):
@@ -143,7 +143,7 @@ async def test_no_more_connections_than_there_may_be(database_url, open_database
     assert await scalar(opened, "SELECT 1") == 1
 
 
-async def test_who_is_cancelled_while_the_connection_breaks_is_cancelled_all_the_same(database_url, open_database):
+async def test_a_cancellation_during_a_broken_connection_is_not_swallowed(database_url, open_database):
     """The rollback fails then; taken for an absence, it would keep a loop alive that is to end."""
     opened = await open_database(database_url)
     begun = asyncio.Event()
@@ -162,7 +162,7 @@ async def test_who_is_cancelled_while_the_connection_breaks_is_cancelled_all_the
     assert task.cancelled()
 
 
-async def test_what_is_our_own_fault_is_no_absence(database_url, open_database):
+async def test_an_sql_error_is_not_reported_as_unavailable(database_url, open_database):
     opened = await open_database(database_url)
     with pytest.raises(ProgrammingError):
         await scalar(opened, "SELECT nonsense")
@@ -171,14 +171,14 @@ async def test_what_is_our_own_fault_is_no_absence(database_url, open_database):
 
 
 @pytest.mark.parametrize("url", ["mysql://somewhere/shop", "postgresql://127.0.0.1:port/shop", "nonsense"])
-async def test_a_url_that_is_none_is_told_and_ends_nothing(open_database, url):
+async def test_an_invalid_url_is_reported_and_ends_nothing(open_database, url):
     opened = await open_database(url, reached=False)
     await until(lambda: opened.unavailable != "not reached yet", "told")
     with pytest.raises(DatabaseUnavailable):
         await scalar(opened, "SELECT 1")
 
 
-async def test_without_a_url_it_says_which_is_missing():
+async def test_a_missing_url_is_named():
     with pytest.raises(DatabaseNotConfigured, match="CHECKIN_DATABASE_URL"):
         async with Database("checkin", None, MIGRATIONS["checkin"], Settings()).open():
             pass

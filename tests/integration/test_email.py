@@ -17,7 +17,7 @@ from runtime.mail.mailer import SmtpMailer
 from schemas.messages import Customer, CustomerLevel, Order, OrderState, Payment
 from schemas.topics import BY_LEVEL, CUSTOMERS, ORDERS, ORDERS_ENRICHED, PAYMENTS
 from tests.letters import READY_S, Mailbox, serving
-from tests.workers import until
+from tests.workers import Deployment, until
 
 FRANZ = Customer(
     id=15, first_name="Franz", last_name="Kafka", email="franz@example.org", address="Oppelthaus, Praha", level="gold"
@@ -45,7 +45,7 @@ def paid(id_="o1") -> Payment:
     return Payment(id="Payment:1234", order_id=id_, ccy="EUR", amount=1000)
 
 
-async def test_order_payment_and_customer_come_in_one_letter(deployment, mailbox, server):
+async def test_order_payment_and_customer_are_joined_in_one_email(deployment: Deployment, mailbox, server):
     await deployment.start("email", smtp_port=server)
     await deployment.send(CUSTOMERS, FRANZ)
     await deployment.send(ORDERS, order())
@@ -64,7 +64,7 @@ async def test_order_payment_and_customer_come_in_one_letter(deployment, mailbox
     assert len(await deployment.values(BY_LEVEL[CustomerLevel.GOLD])) == 1
 
 
-async def test_a_letter_goes_to_its_customer_alone_whatever_they_call_themselves(deployment, mailbox, server):
+async def test_an_email_goes_only_to_its_customer_whatever_their_name(deployment: Deployment, mailbox, server):
     names = (
         f"{'x' * 75}, victim@example.org",
         '"a", b <victim@example.org>; g: ' * 20,
@@ -83,7 +83,7 @@ async def test_a_letter_goes_to_its_customer_alone_whatever_they_call_themselves
         assert letter["Bcc"] is None
 
 
-async def test_a_busy_server_is_asked_again_and_a_few_connections_serve_all(deployment, mailbox, server):
+async def test_a_busy_server_is_retried_over_few_connections(deployment: Deployment, mailbox, server):
     mailbox.busy = 2
     await deployment.start("email", smtp_port=server)
     await deployment.send(CUSTOMERS, FRANZ)
@@ -94,7 +94,7 @@ async def test_a_busy_server_is_asked_again_and_a_few_connections_serve_all(depl
     assert mailbox.connections <= SmtpMailer.AT_ONCE
 
 
-async def test_a_refused_address_is_set_aside_and_holds_nobody_up(deployment, mailbox, server):
+async def test_a_rejected_address_is_dead_lettered_and_delays_no_other_email(deployment: Deployment, mailbox, server):
     mailbox.refuse = {"nobody@example.org": "550 no such user"}
     await deployment.start("email", smtp_port=server)
     nobody = FRANZ.model_copy(update={"id": 16, "email": "nobody@example.org"})
@@ -119,7 +119,7 @@ async def test_a_refused_address_is_set_aside_and_holds_nobody_up(deployment, ma
     assert Counter(key for key, _ in again) == {"o16/shipped": 1, "o17/shipped": 2}
 
 
-async def test_a_server_that_is_away_costs_no_letter_nor_does_a_restart(deployment, mailbox):
+async def test_no_email_is_lost_while_the_server_is_unavailable_or_the_worker_restarts(deployment: Deployment, mailbox):
     [port] = free_ports(1)
     worker = await deployment.start("email", smtp_port=port)
     await deployment.send(CUSTOMERS, FRANZ)
@@ -137,7 +137,7 @@ def written_twice(mailbox) -> list[str]:
     return [id_ for id_, times in Counter(letter["Message-ID"] for letter in mailbox.letters).items() if times > 1]
 
 
-async def test_no_letter_comes_twice_though_partitions_move_and_workers_stop(deployment, mailbox, server):
+async def test_no_email_is_sent_twice_during_rebalances_and_stops(deployment: Deployment, mailbox, server):
     """Nobody crashes: whoever gives a partition up waits until it has noted what the server is about to have taken."""
     mailbox.slow_s = 0.2
     settings = {"smtp_port": server, "session_timeout_s": 20}  # a machine that stalls for long is no rebalance in haste
@@ -161,7 +161,7 @@ async def test_no_letter_comes_twice_though_partitions_move_and_workers_stop(dep
     assert written_twice(mailbox) == []
 
 
-async def test_a_server_that_is_slow_to_answer_for_a_letter_gets_it_once(deployment, mailbox, server):
+async def test_a_slow_server_gets_each_email_once(deployment: Deployment, mailbox, server):
     mailbox.slow_s = 3.0
     worker = await deployment.start("email", smtp_port=server, smtp_timeout_s=1)
     await deployment.send(CUSTOMERS, FRANZ)
@@ -173,7 +173,7 @@ async def test_a_server_that_is_slow_to_answer_for_a_letter_gets_it_once(deploym
 
 
 @pytest.mark.parametrize("security", ["starttls", "tls"])
-async def test_letters_go_encrypted_and_logged_in(deployment, mailbox, tmp_path, security):
+async def test_emails_are_sent_with_tls_and_login(deployment: Deployment, mailbox, tmp_path, security):
     authority = trustme.CA()
     authority.cert_pem.write_to_path(certificate := tmp_path / "ca.pem")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

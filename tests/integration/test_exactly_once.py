@@ -9,7 +9,7 @@ from runtime.model.records import CONSUMED_BY
 from schemas.messages import Order, OrderState
 from schemas.topics import ORDER_VALIDATIONS, ORDERS
 from tests.recording import Decisions
-from tests.workers import PATIENCE_S, until
+from tests.workers import PATIENCE_S, Deployment, until
 
 PRODUCTS = 7
 """Each has a stock level, which the inventory service processes once."""
@@ -21,17 +21,17 @@ def orders(count: int) -> list[Order]:
     return [Order(id=f"o{n}", customer_id=n, product=f"P{n % PRODUCTS}", quantity=1, price=1) for n in range(count)]
 
 
-async def stocked(deployment) -> None:
+async def stocked(deployment: Deployment) -> None:
     await deployment.stock(**{f"P{n}": 1000 for n in range(PRODUCTS)})
 
 
-async def decided(deployment, *ids: str) -> None:
+async def decided(deployment: Deployment, *ids: str) -> None:
     """Waits until every one of these orders has come to its final state, wherever that is known."""
     for id_ in ids:
         await deployment.outcome(deployment.workers[0], id_)
 
 
-async def final_states(deployment) -> dict[str, list[OrderState]]:
+async def final_states(deployment: Deployment) -> dict[str, list[OrderState]]:
     """The decided states announced for each order."""
     result: dict[str, list[OrderState]] = {}
     for order in await deployment.values(ORDERS):
@@ -40,7 +40,7 @@ async def final_states(deployment) -> dict[str, list[OrderState]]:
     return result
 
 
-async def test_what_is_fused_is_written_with_its_mark_and_not_decided_again_when_it_comes_back(deployment):
+async def test_a_fused_record_is_written_with_its_marker_and_not_processed_again(deployment: Deployment):
     decisions = Decisions()
     worker = await deployment.start(wrap=decisions.watch)
     await stocked(deployment)
@@ -57,7 +57,7 @@ async def test_what_is_fused_is_written_with_its_mark_and_not_decided_again_when
     assert decisions.total() == 20 * MESSAGES_PER_ORDER + PRODUCTS
 
 
-async def test_two_workers_that_share_the_partitions_decide_each_message_once(deployment):
+async def test_two_workers_process_each_message_once(deployment: Deployment):
     decisions = Decisions()
     first = await deployment.start(name="w0", wrap=decisions.watch)
     second = await deployment.start(name="w1", wrap=decisions.watch)
@@ -76,7 +76,7 @@ async def test_two_workers_that_share_the_partitions_decide_each_message_once(de
     assert CONSUMED_BY not in {name for record in by_broker for name, _ in record.headers}
 
 
-async def test_a_crash_between_commit_and_apply_loses_nothing_and_decides_nothing_again(deployment):
+async def test_a_crash_between_commit_and_apply_loses_and_repeats_nothing(deployment: Deployment):
     decisions = Decisions()
     worker = await deployment.start(wrap=decisions.watch)
     await stocked(deployment)
@@ -101,7 +101,7 @@ async def test_a_crash_between_commit_and_apply_loses_nothing_and_decides_nothin
     assert set(map(len, (await final_states(deployment)).values())) == {1}
 
 
-async def test_a_batch_whose_partitions_another_member_took_leaves_nothing_visible(deployment, monkeypatch):
+async def test_a_batch_of_a_fenced_member_stays_invisible(deployment: Deployment, monkeypatch):
     short = {"session_timeout_s": 6.0}  # half of it is how long the batch holds up who takes over
     first = await deployment.start(name="w0", **short)
     await stocked(deployment)
@@ -138,7 +138,7 @@ async def test_a_batch_whose_partitions_another_member_took_leaves_nothing_visib
 
 
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
-async def test_a_worker_that_starts_again_reads_on_from_its_own_disk(deployment, guarantee):
+async def test_a_restarted_worker_restores_nothing_with_its_state_directory(deployment: Deployment, guarantee):
     worker = await deployment.start(processing_guarantee=guarantee)
     await stocked(deployment)
     await deployment.send(ORDERS, *orders(10))
@@ -154,7 +154,7 @@ async def test_a_worker_that_starts_again_reads_on_from_its_own_disk(deployment,
     assert set(map(len, (await final_states(deployment)).values())) == {1}
 
 
-async def test_a_state_directory_that_is_gone_is_rebuilt_from_the_changelogs(deployment):
+async def test_a_lost_state_directory_is_restored_from_the_changelogs(deployment: Deployment):
     worker = await deployment.start()
     await stocked(deployment)
     await deployment.send(ORDERS, *orders(10))

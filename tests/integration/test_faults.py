@@ -10,7 +10,7 @@ from runtime.kafka.topics import ensure_topics
 from runtime.model.records import Membership
 from schemas.messages import Order, OrderState
 from schemas.topics import ORDERS
-from tests.workers import PATIENCE_S, until
+from tests.workers import PATIENCE_S, Deployment, until
 
 SOON = {"validation_deadline_s": 1.0}
 
@@ -19,11 +19,11 @@ def order(id_: str) -> Order:
     return Order(id=id_, customer_id=1, product="JUMPERS", quantity=1, price=1)
 
 
-async def finals(deployment) -> list[OrderState]:
+async def finals(deployment: Deployment) -> list[OrderState]:
     return [o.state for o in await deployment.values(ORDERS) if o.state.decided]
 
 
-async def test_a_worker_the_group_does_not_know_decides_no_deadline_either(deployment):
+async def test_a_worker_unknown_to_the_group_fires_no_timer(deployment: Deployment):
     worker = await deployment.start("orders", **SOON)
     refused, looked = asyncio.Event(), asyncio.Event()
     commit = worker._member.engine.loop._checkpoint.commit
@@ -51,7 +51,7 @@ async def test_a_worker_the_group_does_not_know_decides_no_deadline_either(deplo
     assert await finals(deployment) == [OrderState.FAILED]
 
 
-async def test_at_least_once_a_deadline_on_an_idle_worker_is_decided_and_the_worker_goes_on(deployment):
+async def test_at_least_once_an_idle_worker_fires_its_timers(deployment: Deployment):
     worker = await deployment.start("orders", processing_guarantee="at_least_once", **SOON)
     for id_ in ("o1", "o2"):
         await deployment.send(ORDERS, order(id_))
@@ -60,7 +60,7 @@ async def test_at_least_once_a_deadline_on_an_idle_worker_is_decided_and_the_wor
     assert worker.failure is None
 
 
-async def test_a_producer_that_the_broker_refuses_for_good_is_replaced(deployment, monkeypatch):
+async def test_a_producer_with_a_fatal_error_is_replaced(deployment: Deployment, monkeypatch):
     worker = await deployment.start()
     announcer = worker._publisher
     broken = announcer._producer
@@ -79,7 +79,7 @@ async def test_a_producer_that_the_broker_refuses_for_good_is_replaced(deploymen
 
 
 @pytest.mark.parametrize("bound", ["MAX_PENDING", "MAX_PENDING_BYTES"])
-async def test_what_waits_for_the_broker_is_bounded(deployment, monkeypatch, bound):
+async def test_requests_waiting_for_the_broker_are_bounded(deployment: Deployment, monkeypatch, bound):
     worker = await deployment.start()
     acknowledge = asyncio.get_running_loop().create_future()
 
@@ -97,7 +97,7 @@ async def test_what_waits_for_the_broker_is_bounded(deployment, monkeypatch, bou
     await worker.produce(ORDERS, order("o2"))
 
 
-async def test_a_worker_whose_consumer_stopped_fetching_ends_and_says_so(deployment):
+async def test_a_worker_whose_consumer_stopped_fetching_ends_with_the_reason(deployment: Deployment):
     worker = await deployment.start()
     worker._member.consumer._consumer._fetcher._fetch_task.cancel()
 
@@ -106,7 +106,7 @@ async def test_a_worker_whose_consumer_stopped_fetching_ends_and_says_so(deploym
     assert "stopped fetching" in str(worker.failure)
 
 
-async def test_a_worker_that_does_not_hear_the_broker_is_not_ready_until_it_does(deployment, monkeypatch):
+async def test_a_worker_cut_off_from_the_broker_is_not_ready(deployment: Deployment, monkeypatch):
     worker = await deployment.start(session_timeout_s=6.0)
     noticed, again = asyncio.Event(), worker._member.engine.rebalance.retry
 
@@ -124,7 +124,7 @@ async def test_a_worker_that_does_not_hear_the_broker_is_not_ready_until_it_does
 
 
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
-async def test_a_batch_the_broker_never_takes_ends_the_worker_with_the_reason(deployment, guarantee):
+async def test_a_batch_too_large_even_for_dead_letters_ends_the_worker(deployment: Deployment, guarantee):
     await ensure_topics(deployment.settings(), {"order-validations.dead-letters": {"max.message.bytes": "100"}})
     worker = await deployment.start(processing_guarantee=guarantee)
     await deployment.send_raw("order-validations", b"y", b"not JSON, and so set aside")
@@ -136,7 +136,9 @@ async def test_a_batch_the_broker_never_takes_ends_the_worker_with_the_reason(de
 
 
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
-async def test_a_verdict_the_broker_finds_too_large_is_set_aside_with_its_cause_and_orders_go_on(deployment, guarantee):
+async def test_an_input_with_an_oversized_output_is_dead_lettered_and_orders_continue(
+    deployment: Deployment, guarantee
+):
     await ensure_topics(deployment.settings(), {"order-validations": {"max.message.bytes": "400"}})
     worker = await deployment.start(processing_guarantee=guarantee, validation_deadline_s=15)
     await deployment.stock(JUMPERS=10)

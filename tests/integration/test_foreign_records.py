@@ -59,7 +59,7 @@ class DeadLetters:
 class Shop:
     """A worker, the writers, and what became of what they wrote."""
 
-    def __init__(self, deployment, worker, letters, made):
+    def __init__(self, deployment: Deployment, worker, letters, made):
         self.deployment = deployment
         self.worker = worker
         self.letters = letters
@@ -119,7 +119,7 @@ async def shop(kafka, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", WRITTEN)
-async def test_a_foreign_record_is_processed_or_set_aside_and_orders_go_on(shop, name):
+async def test_a_foreign_record_is_processed_or_dead_lettered_and_orders_continue(shop, name):
     case, deployment = CASES[name], shop.deployment
     writer = shop.writer(case.writer)
     headers = tuple(
@@ -184,7 +184,7 @@ async def dead_letter(shop, case, place, words):
     shop.set_aside.append((case.record.topic, *place))
 
 
-async def test_the_commands_read_all_of_it(shop):
+async def test_the_commands_read_all_foreign_records(shop):
     """Runs last."""
     deployment = shop.deployment
     tail, listed, shown, audited = await asyncio.gather(
@@ -210,14 +210,14 @@ async def test_the_commands_read_all_of_it(shop):
     assert (code, "error: " in said) == (0, True), said
 
 
-async def test_a_worker_that_reads_all_of_it_again_goes_on(shop):
+async def test_a_worker_reads_all_foreign_records_again_after_a_restart(shop):
     """Runs after it: the same topics from their beginning, in a group of its own."""
     await shop.deployment.stop(shop.worker)
     shop.worker = await shop.deployment.start(*SERVICES, "portal", name="again")
     await shop.goes_on()
 
 
-async def exists(deployment, topic):
+async def exists(deployment: Deployment, topic):
     admin = AIOKafkaAdminClient(bootstrap_servers=deployment.servers)
     await admin.start()
     try:
@@ -227,7 +227,7 @@ async def exists(deployment, topic):
         await admin.close()
 
 
-async def configure(deployment, topic, config):
+async def configure(deployment: Deployment, topic, config):
     """Sets what a topic is configured with, all of it, and waits until the broker goes by it."""
     resource = ConfigResource(ConfigResourceType.TOPIC, topic, configs=config)
     admin = AIOKafkaAdminClient(bootstrap_servers=deployment.servers)
@@ -245,7 +245,7 @@ async def configure(deployment, topic, config):
         await admin.close()
 
 
-def test_what_is_shown_elsewhere_is_there():
+def test_every_case_tested_elsewhere_has_its_test():
     for case in CASES.values():
         if isinstance(case.outcome, Elsewhere):
             path, _, function = case.outcome.test.partition("::")

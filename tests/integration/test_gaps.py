@@ -5,10 +5,10 @@ from aiokafka import AIOKafkaProducer
 from orders_service.state import ORDERS_VIEW
 from schemas.messages import Order
 from schemas.topics import ORDERS
-from tests.workers import until
+from tests.workers import Deployment, until
 
 
-async def test_a_recovery_ends_though_its_changelogs_end_in_aborted_records_and_markers(deployment):
+async def test_a_restore_completes_when_changelogs_end_in_aborted_records_and_markers(deployment: Deployment):
     worker = await deployment.start(name="one")
     await deployment.stock(JUMPERS=100)
     ids = [f"o{n}" for n in range(20)]

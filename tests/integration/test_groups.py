@@ -5,12 +5,12 @@ import asyncio
 from ecosystem.clients.groups import behind
 from schemas.messages import StockLevel
 from schemas.topics import ORDERS, PRODUCTS, WAREHOUSE_INVENTORY
-from tests.workers import until
+from tests.workers import Deployment, until
 
 TOPICS = (WAREHOUSE_INVENTORY.name, PRODUCTS.name)
 
 
-async def test_a_group_is_behind_until_it_has_committed_what_was_written(deployment):
+async def test_a_group_lags_until_it_has_committed_all_records(deployment: Deployment):
     settings = deployment.settings()
     worker = await deployment.start("inventory")
     assert await behind(settings, ["inventory"], TOPICS) == []
@@ -32,7 +32,7 @@ async def test_a_group_is_behind_until_it_has_committed_what_was_written(deploym
     await until(up_to_date, "has read it")
 
 
-async def test_a_group_without_members_is_behind(deployment):
+async def test_a_group_without_members_lags(deployment: Deployment):
     worker = await deployment.start("inventory", "details")
     assert await behind(deployment.settings(), [worker.topology.group, "details"], TOPICS) == ["details"]
     await deployment.stop(worker)

@@ -39,13 +39,13 @@ def cluster(tmp_path):
         yield cluster
 
 
-async def test_a_message_goes_through_the_shared_broker(kafka, prefix):
+async def test_a_message_passes_through_the_shared_broker(kafka, prefix):
     await create(kafka, f"{prefix}topic")
     await write(kafka, f"{prefix}topic", b"one")
     assert await read(kafka, f"{prefix}topic", 1) == [b"one"]
 
 
-async def test_what_was_acknowledged_survives_a_kill(cluster):
+async def test_acknowledged_records_survive_a_kill(cluster):
     await create(cluster.bootstrap_servers, "topic")
     await write(cluster.bootstrap_servers, "topic", b"before")
     cluster.kill(1)
@@ -55,7 +55,7 @@ async def test_what_was_acknowledged_survives_a_kill(cluster):
 
 
 @pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
-async def test_a_folder_may_have_any_name_in_any_locale(tmp_path, monkeypatch, locale):
+async def test_a_data_folder_may_have_any_name_in_any_locale(tmp_path, monkeypatch, locale):
     monkeypatch.setenv("LC_ALL", locale)
     monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Xmx1m")  # of the user, for something else
     home = tmp_path / 'a "shop\'s" bücher, 日本 $HOME: 1=2 #! \\u0041 %s'
@@ -69,7 +69,7 @@ async def test_a_folder_may_have_any_name_in_any_locale(tmp_path, monkeypatch, l
     assert list(tmp_path.iterdir()) == [home]
 
 
-async def test_a_later_cluster_on_other_ports_finds_the_data(tmp_path):
+async def test_a_cluster_started_on_other_ports_finds_the_data(tmp_path):
     with Cluster(tmp_path, heap_mb=256) as first:
         await create(first.bootstrap_servers, "topic")
         await write(first.bootstrap_servers, "topic", b"kept")
@@ -86,7 +86,7 @@ def test_a_stop_leaves_no_process_and_no_port(tmp_path):
     assert not is_open(port)
 
 
-async def test_a_further_listener_tells_clients_where_it_is_advertised(tmp_path):
+async def test_an_additional_listener_has_its_own_advertised_address(tmp_path):
     [elsewhere] = free_ports(1)
     with Cluster(tmp_path, heap_mb=256, listeners={"PROXIED": {1: elsewhere}}) as cluster:
         client = AIOKafkaClient(bootstrap_servers=f"127.0.0.1:{cluster.listening('PROXIED', 1)}")
@@ -95,12 +95,12 @@ async def test_a_further_listener_tells_clients_where_it_is_advertised(tmp_path)
         await client.close()
 
 
-def test_one_folder_is_for_one_cluster(cluster):
+def test_a_data_folder_is_locked_by_one_cluster(cluster):
     with pytest.raises(KafkaError, match=f"started by process {os.getpid()}"):
         Cluster(cluster.home).start()
 
 
-def test_a_broker_that_cannot_start_says_why(tmp_path):
+def test_a_broker_that_cannot_start_reports_the_cause(tmp_path):
     with pytest.raises(KafkaError, match=r"(?s)ended with code 1.*no.such.Reporter"):
         Cluster(tmp_path, properties={"metric.reporters": "no.such.Reporter"}).start()
 
@@ -114,7 +114,7 @@ def lives(process):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only the Linux kernel kills children with their parent")
-def test_the_broker_dies_with_its_parent(tmp_path):
+def test_the_broker_ends_with_its_parent_process(tmp_path):
     code = "import sys, time, pathlib; from ecosystem.embedded.kafka import Cluster\n"
     code += "c = Cluster(pathlib.Path(sys.argv[1]), heap_mb=256).start(); print(c.pid(1), flush=True); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE) as parent:
@@ -127,7 +127,7 @@ def test_the_broker_dies_with_its_parent(tmp_path):
     assert not lives(broker)
 
 
-async def test_three_nodes_go_on_without_one(tmp_path):
+async def test_three_nodes_keep_working_when_one_is_lost(tmp_path):
     with Cluster(tmp_path, nodes=3, heap_mb=256) as cluster:
         await create(cluster.bootstrap_servers, "topic", copies=3)
         await write(cluster.bootstrap_servers, "topic", b"three")

@@ -42,7 +42,7 @@ KEEPER = Service("keeper", (Input(WAREHOUSE_INVENTORY, lambda *_: None),), (), (
 
 
 @asynccontextmanager
-async def admin(deployment):
+async def admin(deployment: Deployment):
     client = AIOKafkaAdminClient(bootstrap_servers=deployment.servers)
     await client.start()
     try:
@@ -51,7 +51,7 @@ async def admin(deployment):
         await client.close()
 
 
-async def remove(deployment, topic, before):
+async def remove(deployment: Deployment, topic, before):
     """DeleteRecords: by partition, up to, not including, an offset."""
     async with admin(deployment) as client:
         await client.delete_records(
@@ -59,7 +59,7 @@ async def remove(deployment, topic, before):
         )
 
 
-async def made_anew(deployment, topic, config, partitions=4):
+async def made_anew(deployment: Deployment, topic, config, partitions=4):
     """Deletes a topic and makes it again."""
     name = deployment.prefix + topic
     async with admin(deployment) as client:
@@ -89,7 +89,7 @@ async def forget_group(client, group):
     assert all(code == 0 for _, code in response.results), response
 
 
-async def posted(deployment, *ids):
+async def posted(deployment: Deployment, *ids):
     """Writes orders as an outsider. Returns by partition where they are."""
     places = {}
     for id_ in ids:
@@ -99,12 +99,12 @@ async def posted(deployment, *ids):
     return places
 
 
-async def decided(deployment, worker, *ids):
+async def decided(deployment: Deployment, worker, *ids):
     for id_ in ids:
         await deployment.outcome(worker, id_)
 
 
-async def read_up_to(deployment, group, topic=ORDERS.name):
+async def read_up_to(deployment: Deployment, group, topic=ORDERS.name):
     """What a group has committed of a topic, by partition."""
     progress = await deployment.progress(group)
     return {tp.partition: offset for tp, (offset, _) in progress.items() if tp.topic == deployment.prefix + topic}
@@ -137,7 +137,7 @@ def says(caplog, topic, partition, first, end, path="input"):
     return any(expected in message for message in told(caplog))
 
 
-async def gone(deployment):
+async def gone(deployment: Deployment):
     """The ranges that dead letters stand for, in order."""
     settings = deployment.settings()
     return sorted(
@@ -149,7 +149,7 @@ async def gone(deployment):
     )
 
 
-async def found_lost(deployment):
+async def found_lost(deployment: Deployment):
     """What the audit says is lost, and whether that is all that it finds."""
     report = await audit(deployment.settings())
     lost = sorted(v.subject for v in report.violations if v.kind is Kind.RECORDS_LOST)
@@ -157,7 +157,7 @@ async def found_lost(deployment):
     return lost, report
 
 
-async def worked(deployment, *ids, **changes):
+async def worked(deployment: Deployment, *ids, **changes):
     """A worker has decided these orders and stopped."""
     worker = await deployment.start(**changes)
     await deployment.stock(JUMPERS=1000)
@@ -169,7 +169,9 @@ async def worked(deployment, *ids, **changes):
 
 
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
-async def test_what_was_removed_while_no_worker_ran_is_told_and_the_rest_decided(deployment, caplog, guarantee):
+async def test_records_deleted_while_no_worker_ran_are_reported_and_others_processed(
+    deployment: Deployment, caplog, guarantee
+):
     group = await worked(deployment, *IDS[:8], processing_guarantee=guarantee)
     before = await read_up_to(deployment, group)
     places = await posted(deployment, *IDS[8:16])
@@ -196,7 +198,9 @@ async def test_what_was_removed_while_no_worker_ran_is_told_and_the_rest_decided
     assert await gone(deployment) == ranges
 
 
-async def test_what_was_removed_while_a_batch_took_long_is_told_and_the_rest_decided(deployment, caplog, monkeypatch):
+async def test_records_deleted_during_a_long_batch_are_reported_and_others_processed(
+    deployment: Deployment, caplog, monkeypatch
+):
     worker = await deployment.start()
     await deployment.stock(JUMPERS=1000)
     await posted(deployment, *IDS[:8])
@@ -221,7 +225,7 @@ async def test_what_was_removed_while_a_batch_took_long_is_told_and_the_rest_dec
     await until(lambda: worker.readiness()["ready"], "ready")
 
 
-async def test_stop_ends_the_worker_before_anything_is_passed_over_until_it_is_told_to_continue(deployment, caplog):
+async def test_on_lost_records_stop_ends_the_worker_before_it_skips_anything(deployment: Deployment, caplog):
     group = await worked(deployment, *IDS[:8], on_lost_records="stop")
     before = await read_up_to(deployment, group)
     places = await posted(deployment, *IDS[8:16])
@@ -250,7 +254,7 @@ async def test_stop_ends_the_worker_before_anything_is_passed_over_until_it_is_t
     assert worker.failure is None, "it has been passed over"
 
 
-async def test_a_service_that_comes_to_a_topic_later_has_lost_nothing(deployment, caplog):
+async def test_a_service_new_to_a_topic_has_lost_nothing(deployment: Deployment, caplog):
     group = await worked(deployment, *IDS[:8])
     await remove(deployment, ORDERS.name, await read_up_to(deployment, group))
     worker = await deployment.start("fulfilment", name="late", on_lost_records="stop")
@@ -259,7 +263,7 @@ async def test_a_service_that_comes_to_a_topic_later_has_lost_nothing(deployment
     assert await gone(deployment) == []
 
 
-async def test_another_composition_tells_what_the_one_before_it_has_lost(deployment, caplog):
+async def test_another_composition_reports_records_its_predecessor_lost(deployment: Deployment, caplog):
     group = await worked(deployment, *IDS[:8])
     before = await read_up_to(deployment, group)
     places = await posted(deployment, *IDS[8:16])
@@ -272,7 +276,7 @@ async def test_another_composition_tells_what_the_one_before_it_has_lost(deploym
     assert len(told(caplog)) == len(ranges)
 
 
-async def test_offsets_that_expired_while_the_group_was_away_are_told(deployment, caplog):
+async def test_expired_offsets_are_reported_as_lost_records(deployment: Deployment, caplog):
     group = await worked(deployment, *IDS[:8])
     starts = {p: offset - 1 for p, offset in (await read_up_to(deployment, group)).items() if offset > 1}
     await remove(deployment, ORDERS.name, starts)
@@ -287,7 +291,7 @@ async def test_offsets_that_expired_while_the_group_was_away_are_told(deployment
 
 
 @pytest.mark.parametrize("grown", [False, True])
-async def test_an_input_that_was_made_anew_is_read_from_its_start(deployment, caplog, grown):
+async def test_a_recreated_input_is_read_from_its_start(deployment: Deployment, caplog, grown):
     group = await worked(deployment, *IDS[:8])
     before = await read_up_to(deployment, group)
     await made_anew(deployment, ORDERS.name, FOR_EVER.config())
@@ -303,7 +307,7 @@ async def test_an_input_that_was_made_anew_is_read_from_its_start(deployment, ca
 
 
 @pytest.mark.parametrize(("topic", "config"), [(ORDERS.name, FOR_EVER.config()), (ORDERS_VIEW.changelog, CHANGELOG)])
-async def test_a_running_worker_tells_that_a_topic_was_made_anew_and_goes_on(deployment, caplog, topic, config):
+async def test_a_running_worker_reports_a_recreated_topic_and_continues(deployment: Deployment, caplog, topic, config):
     worker = await deployment.start()
     await deployment.stock(JUMPERS=1000)
     await posted(deployment, *IDS[:8])
@@ -323,7 +327,7 @@ async def test_a_running_worker_tells_that_a_topic_was_made_anew_and_goes_on(dep
     assert worker.failure is None
 
 
-async def anew(deployment):
+async def anew(deployment: Deployment):
     """Whether an order could be written: the producer has a topic that is gone in mind for a while."""
     try:
         async with asyncio.timeout(5):
@@ -333,7 +337,7 @@ async def anew(deployment):
 
 
 @pytest.mark.parametrize("disk", ["its own", "another"])
-async def test_state_whose_changelog_was_made_anew_is_told_to_be_lost(deployment, caplog, disk):
+async def test_state_with_a_recreated_changelog_is_reported_lost(deployment: Deployment, caplog, disk):
     group = await worked(deployment, *IDS[:8])
     await made_anew(deployment, ORDERS_VIEW.changelog, CHANGELOG)
     name = "w0" if disk == "its own" else "w9"
@@ -365,7 +369,7 @@ async def test_state_whose_changelog_was_made_anew_is_told_to_be_lost(deployment
 
 
 @pytest.mark.parametrize("stop", [False, True])
-async def test_a_copy_whose_changelog_was_made_anew_is_told_to_be_lost(deployment, caplog, stop):
+async def test_a_standby_replica_with_a_recreated_changelog_is_reported_lost(deployment: Deployment, caplog, stop):
     topic = deployment.prefix + LEVELS.changelog
     kept, failures = [], []
 
@@ -403,7 +407,7 @@ async def test_a_copy_whose_changelog_was_made_anew_is_told_to_be_lost(deploymen
         await broker.stop()
 
 
-async def test_an_operator_finds_it_and_cannot_write_it_back(deployment, monkeypatch):
+async def test_commands_list_lost_records_and_refuse_to_redrive_them(deployment: Deployment, monkeypatch):
     group = await worked(deployment, *IDS[:8])
     before = await read_up_to(deployment, group)
     places = await posted(deployment, *IDS[8:16])
@@ -441,7 +445,7 @@ async def test_an_operator_finds_it_and_cannot_write_it_back(deployment, monkeyp
     assert f"orders[{partition}]" in {violation["partition"] for violation in report["violations"]}
 
 
-async def test_what_retention_itself_removed_is_told(tmp_path, prefix, caplog):
+async def test_records_deleted_by_retention_are_reported(tmp_path, prefix, caplog):
     with Cluster(tmp_path / "kafka", properties={"log.retention.check.interval.ms": "500"}) as cluster:
         async with Deployment(cluster.bootstrap_servers, prefix, tmp_path) as deployment:
             group = await worked(deployment, *IDS[:8])
@@ -464,8 +468,8 @@ async def test_what_retention_itself_removed_is_told(tmp_path, prefix, caplog):
             assert all(says(caplog, *one) for one in ranges)
 
 
-async def test_a_rebalance_and_a_failed_batch_in_between_tell_it_neither_twice_nor_never(
-    deployment, caplog, monkeypatch
+async def test_lost_records_are_reported_once_across_a_rebalance_and_a_failed_batch(
+    deployment: Deployment, caplog, monkeypatch
 ):
     group = await worked(deployment, *IDS[:8])
     before = await read_up_to(deployment, group)

@@ -18,7 +18,7 @@ from runtime.kafka.topics import ensure_topics, public_topics
 from schemas.messages import Customer, StockLevel
 from schemas.topics import CUSTOMERS, WAREHOUSE_INVENTORY
 from tests.commands import orders
-from tests.workers import until
+from tests.workers import Deployment, until
 from validators.inventory.state import STOCK
 
 PARTITIONS = 4
@@ -40,7 +40,7 @@ def level(product, count):
 class Librdkafka:
     """A producer of another make, with its own partitioner unless told otherwise."""
 
-    def __init__(self, deployment, **config):
+    def __init__(self, deployment: Deployment, **config):
         self.prefix = deployment.prefix
         self._producer = Producer({"bootstrap.servers": deployment.servers, **config})
 
@@ -60,7 +60,7 @@ class Librdkafka:
         return await done
 
 
-async def letters(deployment, topic, count):
+async def letters(deployment: Deployment, topic, count):
     async def found():
         result = [one async for one in read.letters(deployment.settings(), [topic.name])]
         return result if len(result) == count else None
@@ -68,7 +68,7 @@ async def letters(deployment, topic, count):
     return await until(found, f"{count} dead letters of {topic.name}")
 
 
-async def test_stock_of_a_producer_with_librdkafkas_partitioner_counts_once_it_is_redriven(deployment):
+async def test_stock_misplaced_by_librdkafkas_partitioner_counts_after_a_redrive(deployment: Deployment):
     worker = await deployment.start()
     producer = Librdkafka(deployment)
     products = [f"MUG-{n}" for n in range(12)]
@@ -96,7 +96,7 @@ async def test_stock_of_a_producer_with_librdkafkas_partitioner_counts_once_it_i
     assert (await deployment.outcome(worker, "o1"))["state"] == "VALIDATED"
 
 
-async def test_with_the_remedy_librdkafka_puts_every_key_where_it_belongs(deployment):
+async def test_the_documented_partitioner_setting_places_every_key_of_librdkafka(deployment: Deployment):
     worker = await deployment.start()
     producer = Librdkafka(deployment, partitioner="murmur2_random")
     for number in range(20):
@@ -106,7 +106,7 @@ async def test_with_the_remedy_librdkafka_puts_every_key_where_it_belongs(deploy
         await until(lambda p=product: stock(worker, p) == 5, f"stock of {product}")
 
 
-async def test_a_misplaced_record_replaces_no_newer_one_unless_told_to(deployment):
+async def test_redriving_a_misplaced_record_replaces_no_newer_one_by_default(deployment: Deployment):
     await deployment.start()
     producer = Librdkafka(deployment)
     now = int(time.time() * 1000)
@@ -140,7 +140,7 @@ async def test_a_misplaced_record_replaces_no_newer_one_unless_told_to(deploymen
     assert (await counts(deployment))[old] == 1
 
 
-async def test_a_topic_that_is_given_more_partitions_is_read_on_and_its_records_are_put_right(deployment):
+async def test_a_topic_given_more_partitions_is_read_and_its_records_are_redriven(deployment: Deployment):
     worker = await deployment.start()
     await raised(deployment, WAREHOUSE_INVENTORY.name, 8)
     worker._member.consumer._consumer._client.force_metadata_update()  # as it does by itself every 30 s
@@ -170,7 +170,7 @@ async def test_a_topic_that_is_given_more_partitions_is_read_on_and_its_records_
     assert (report.violations, report.counts["misplaced"]) == ([], 1)
 
 
-async def test_a_worker_with_another_number_of_partitions_is_still_refused(deployment):
+async def test_a_worker_with_another_partition_count_is_refused(deployment: Deployment):
     await ensure_topics(deployment.settings(), public_topics())
     with pytest.raises(PartitionCountMismatch, match="has 4 partitions, PARTITIONS is 2"):
         await ensure_topics(deployment.settings(partitions=2), public_topics())
@@ -182,7 +182,7 @@ async def test_a_worker_with_another_number_of_partitions_is_still_refused(deplo
         await ensure_topics(deployment.settings(partitions=8), public_topics())
 
 
-async def raised(deployment, topic, count):
+async def raised(deployment: Deployment, topic, count):
     """Gives a topic more partitions, as an operator may."""
     admin = AIOKafkaAdminClient(bootstrap_servers=deployment.servers)
     await admin.start()
@@ -192,7 +192,7 @@ async def raised(deployment, topic, count):
         await admin.close()
 
 
-async def counts(deployment):
+async def counts(deployment: Deployment):
     """The stock of each product as its own partition tells it."""
     found = {}
     for record in await deployment.records(WAREHOUSE_INVENTORY.name):
@@ -201,7 +201,7 @@ async def counts(deployment):
     return found
 
 
-async def test_the_audit_names_misplaced_records_instead_of_blaming_the_services(deployment):
+async def test_the_audit_reports_misplaced_records_not_their_consequences(deployment: Deployment):
     worker = await deployment.start(*CORE, "email")
     producer = Librdkafka(deployment)
     product, customer = "MUG", Customer(id=7, first_name="A", last_name="B", email="a@example.org", address="x")

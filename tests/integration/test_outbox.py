@@ -77,7 +77,7 @@ async def rows(outbox, what="*"):
         return (await connection.execute(text(f"SELECT {what} FROM outbox ORDER BY id"))).all()
 
 
-async def test_a_message_goes_out_as_it_was_with_its_headers(database_url):
+async def test_a_message_is_published_unchanged_with_its_headers(database_url):
     written = []
 
     async def publish(writes):
@@ -93,7 +93,7 @@ async def test_a_message_goes_out_as_it_was_with_its_headers(database_url):
     assert dict(write.headers) == {"event-id": event_id.encode(), "source": b"tests"}
 
 
-async def test_what_is_rolled_back_never_was(database_url):
+async def test_a_rolled_back_message_is_never_published(database_url):
     async with outboxes(database_url, 1) as [outbox]:
         async with outbox.database.transaction() as connection:
             await outbox.add(connection, CHECKIN_REJECTIONS, message())
@@ -102,13 +102,13 @@ async def test_what_is_rolled_back_never_was(database_url):
         assert await outbox.relay_once(log.publish) == 0
 
 
-async def test_a_message_that_kafka_would_never_take_is_refused_at_once(database_url):
+async def test_a_message_too_large_for_kafka_is_rejected_when_added(database_url):
     async with outboxes(database_url, 1) as [outbox], outbox.database.transaction() as connection:
         with pytest.raises(ValueError, match="exceeds"):
             await outbox.add(connection, CHECKIN_REJECTIONS, message(reason="x" * MAX_BYTES))
 
 
-async def test_a_message_is_relayed_as_soon_as_it_is_committed_by_whichever_worker(database_url, monkeypatch):
+async def test_a_committed_message_is_relayed_at_once_by_any_worker(database_url, monkeypatch):
     monkeypatch.setattr(Outbox, "POLL_S", 3600.0)
     async with outboxes(database_url, 2) as [writer, relay]:
         log = Log()
@@ -124,7 +124,7 @@ async def _listening(outbox):
         return await connection.scalar(text("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"))
 
 
-async def test_of_two_relays_each_takes_what_the_other_does_not(database_url):
+async def test_two_relays_publish_disjoint_messages(database_url):
     async with outboxes(database_url, 2) as [one, other]:
         for n in range(200):
             await put(one, f"o{n % 20}")
@@ -135,7 +135,7 @@ async def test_of_two_relays_each_takes_what_the_other_does_not(database_url):
         assert len(log.written) == 200, "none twice, as long as nobody fails"
 
 
-async def test_what_was_sent_and_not_marked_is_sent_again_with_the_same_id(database_url):
+async def test_a_message_sent_but_not_marked_is_sent_again_with_the_same_id(database_url):
     async with outboxes(database_url, 1) as [outbox]:
         ids = [await put(outbox) for _ in range(3)]
         log = Log()
@@ -157,7 +157,7 @@ async def test_what_was_sent_and_not_marked_is_sent_again_with_the_same_id(datab
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_writers_and_relays_at_odds_lose_nothing_and_keep_the_order_of_each_key(database_url, seed):
+async def test_concurrent_writers_and_relays_lose_nothing_and_keep_order_per_key(database_url, seed):
     """Transactions that last, roll back, and overlap; three relays that fail in the middle, and lose their locks."""
     chance = random.Random(seed)
     committed, taken = defaultdict(list), []
@@ -216,7 +216,7 @@ async def _all_relayed(outbox, log):
     return not [row for row in await rows(outbox) if row.published_at is None]
 
 
-async def test_a_large_backlog_goes_out_in_bounded_parts(database_url):
+async def test_a_large_backlog_is_published_in_bounded_batches(database_url):
     async with outboxes(database_url, 1) as [outbox]:
         async with outbox.database.transaction() as connection:
             for n in range(40):
@@ -233,7 +233,7 @@ async def test_a_large_backlog_goes_out_in_bounded_parts(database_url):
     assert sum(sizes) > 40 * 20_000
 
 
-async def test_what_was_published_is_kept_for_a_while_and_then_deleted(database_url):
+async def test_published_messages_are_kept_for_the_retention_then_deleted(database_url):
     async with outboxes(database_url, 1) as [outbox]:
         for _ in range(3):
             await put(outbox)

@@ -17,14 +17,14 @@ from runtime.model.records import EVENT_ID
 from schemas.messages import CheckinRejected
 from schemas.topics import CHECKIN_REJECTIONS
 from tests.integration.test_outbox import outboxes
-from tests.workers import PATIENCE_S, until
+from tests.workers import PATIENCE_S, Deployment, until
 
 LIMIT = 2000
 LARGE = "x" * 3 * LIMIT
 PROBE = b"probe"
 
 
-async def topics(deployment, *limited):
+async def topics(deployment: Deployment, *limited):
     """Settings, with topics of which the `limited` take small messages only."""
     settings = deployment.settings()
     wanted = {name: {} for name in (CHECKIN_REJECTIONS.name, CHECKIN_REJECTIONS.dead_letters)}
@@ -32,7 +32,7 @@ async def topics(deployment, *limited):
     return settings
 
 
-async def unlimit(deployment):
+async def unlimit(deployment: Deployment):
     """The topic takes large messages, and that has come to the broker."""
     await deployment.configure(CHECKIN_REJECTIONS.name, {"max.message.bytes": "100000"})
 
@@ -46,7 +46,7 @@ async def unlimit(deployment):
 
 
 @pytest.fixture
-async def announcer(deployment):
+async def announcer(deployment: Deployment):
     announcer = KafkaPublisher(deployment.settings(), SharedTimeout(PATIENCE_S))
     await announcer.start()
     yield announcer
@@ -63,7 +63,7 @@ async def put(outbox, *messages):
     return ids
 
 
-async def events(deployment, topic):
+async def events(deployment: Deployment, topic):
     """The event ids of each key, in order."""
     found = {}
     for record in await deployment.records(topic):
@@ -92,7 +92,9 @@ async def waiting(outbox):
         return [row.shard for row in found]
 
 
-async def test_what_a_topic_does_not_take_is_a_dead_letter_and_holds_nobody_up(deployment, announcer, database_url):
+async def test_a_message_too_large_for_its_topic_is_dead_lettered_and_delays_no_other(
+    deployment: Deployment, announcer, database_url
+):
     small = await topics(deployment, CHECKIN_REJECTIONS.name)
     before = counted()
     async with outboxes(database_url, 1) as [outbox]:
@@ -112,7 +114,9 @@ async def test_what_a_topic_does_not_take_is_a_dead_letter_and_holds_nobody_up(d
     assert (await events(deployment, "checkin-rejections"))["o1"] == [ids[0], ids[2], ids[1]]
 
 
-async def test_many_small_ones_that_are_too_much_together_all_go_out_in_order(deployment, announcer, database_url):
+async def test_many_messages_larger_than_one_batch_are_published_in_order(
+    deployment: Deployment, announcer, database_url
+):
     await topics(deployment, CHECKIN_REJECTIONS.name)
     before = counted()
     async with outboxes(database_url, 1) as [outbox]:
@@ -123,7 +127,9 @@ async def test_many_small_ones_that_are_too_much_together_all_go_out_in_order(de
     assert counted() == before
 
 
-async def test_what_not_even_the_dead_letters_take_stays_in_the_table(deployment, announcer, database_url):
+async def test_a_message_too_large_even_for_dead_letters_stays_in_the_outbox(
+    deployment: Deployment, announcer, database_url
+):
     await topics(deployment, CHECKIN_REJECTIONS.name, CHECKIN_REJECTIONS.dead_letters)
     before = counted()
     async with outboxes(database_url, 1) as [outbox]:

@@ -8,7 +8,7 @@ import pytest
 
 from ecosystem.services import DATABASES, NAMES
 from tests.unit.test_help import COMMANDS
-from tests.workers import PATIENCE_S, until
+from tests.workers import PATIENCE_S, Deployment, until
 
 CUSTOMER = ["--first-name", "F", "--last-name", "K", "--email", "f@example.org", "--address", "Praha"]
 ARGUMENTS = {
@@ -39,7 +39,7 @@ BY_THEMSELVES = {("run",), ("up",)}
 """They go on until they are stopped: `test_up.py`, and below."""
 
 
-def test_every_command_is_tried():
+def test_every_command_has_arguments_here():
     import click
 
     commands = {path for path, command in COMMANDS.items() if not isinstance(command, click.Group)}
@@ -47,7 +47,7 @@ def test_every_command_is_tried():
 
 
 @pytest.fixture
-async def ecosystem(deployment, new_database, tmp_path):
+async def ecosystem(deployment: Deployment, new_database, tmp_path):
     """All services in one worker, a dead letter, files; the environment in which commands find it all."""
     databases = {name.lower(): new_database() for name in DATABASES.values()}
     worker = await deployment.start(*NAMES, **databases)
@@ -76,7 +76,7 @@ def started(ecosystem):
     return start
 
 
-async def test_output_that_cannot_be_written_ends_every_command(started):
+async def test_unwritable_output_ends_every_command(started):
     async def run(path, out):
         async with asyncio.timeout(PATIENCE_S):
             process = await started(path, ARGUMENTS[path], stdout=out, stderr=-1)
@@ -98,7 +98,7 @@ async def test_output_that_cannot_be_written_ends_every_command(started):
 
 
 @pytest.mark.parametrize("path", [("tail",), ("generate",)])
-async def test_a_command_that_goes_on_ends_once_nobody_reads(started, path):
+async def test_an_endless_command_ends_when_its_reader_is_gone(started, path):
     more = {("tail",): ["--from-beginning"], ("generate",): ["--every", "1", "--no-products"]}[path]
     process = await started(path, more, stdout=-1, stderr=-1)
     async with asyncio.timeout(PATIENCE_S):
@@ -108,7 +108,7 @@ async def test_a_command_that_goes_on_ends_once_nobody_reads(started, path):
     assert await process.stderr.read() == b""
 
 
-async def test_a_worker_ends_once_nobody_reads_its_log(deployment, tmp_path):
+async def test_a_worker_ends_when_the_reader_of_its_log_is_gone(deployment: Deployment, tmp_path):
     """As in `orders run details 2>&1 | head -1`."""
     mine = {"KAFKA_BOOTSTRAP_SERVERS": deployment.servers, "TOPIC_PREFIX": deployment.prefix}
     mine |= {"HTTP_PORT": "0", "STATE_DIR": str(tmp_path / "state"), "LOG_LEVEL": "info"}

@@ -33,7 +33,7 @@ async def ask(url, statement):
         await connection.close()
 
 
-async def test_what_was_committed_outlives_a_kill_and_a_start_on_another_port(tmp_path):
+async def test_committed_data_survives_a_kill_and_a_start_on_another_port(tmp_path):
     with Postgres(tmp_path / "home") as server:
         url = server.database("shop")
         await ask(url, "CREATE TABLE kept AS SELECT 42 AS answer")
@@ -60,12 +60,12 @@ async def test_a_service_cannot_reach_the_database_of_another(postgres):
         postgres.drop("t_other")
 
 
-def test_two_do_not_run_on_the_same_data(tmp_path, postgres):
+def test_two_servers_cannot_share_a_data_directory(tmp_path, postgres):
     with pytest.raises(PostgresError, match="Another PostgreSQL runs"):
         Postgres(postgres.home).start()
 
 
-def test_a_name_that_is_none_is_refused(postgres):
+def test_an_invalid_database_name_is_rejected(postgres):
     with pytest.raises(ValueError, match="no name"):
         postgres.database("a; DROP TABLE b")
 
@@ -93,7 +93,7 @@ def open_folder():
 
 
 @pytest.mark.parametrize("way", WAYS or [None])
-async def test_programs_and_data_may_lie_where_only_we_may_enter(open_folder, monkeypatch, way):
+async def test_programs_and_data_may_be_in_private_directories(open_folder, monkeypatch, way):
     private = open_folder / ODD
     private.mkdir(mode=0o700)
     found = wheel_copied_to(private)
@@ -108,7 +108,7 @@ async def test_programs_and_data_may_lie_where_only_we_may_enter(open_folder, mo
 
 @pytest.mark.skipif(len(WAYS) < 2, reason="asks to be root where user namespaces are allowed")
 @pytest.mark.parametrize("way", WAYS)
-async def test_data_of_a_server_that_was_another_user_are_taken_over(tmp_path, monkeypatch, way):
+async def test_data_of_a_server_of_another_user_are_reused(tmp_path, monkeypatch, way):
     both = list(unprivileged._ways())
     other = next(found for found in both if found.prefix[0] != way)
     monkeypatch.setattr(unprivileged, "_ways", lambda: iter([other]))
@@ -120,7 +120,7 @@ async def test_data_of_a_server_that_was_another_user_are_taken_over(tmp_path, m
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_server_ends_with_whoever_started_it(tmp_path, way):
+def test_a_server_ends_with_its_parent_process(tmp_path, way):
     script = (
         "import os, sys; from pathlib import Path; from ecosystem.embedded import unprivileged; "
         "from ecosystem.embedded.postgres import Postgres; ways = list(unprivileged._ways()); "
@@ -152,12 +152,12 @@ def test_data_and_password_are_kept_from_other_users(open_folder, monkeypatch, w
     assert not readable
 
 
-def test_our_files_are_kept_from_other_users_whoever_we_are(postgres):
+def test_our_files_are_private_for_root_and_ordinary_users(postgres):
     assert postgres.home.stat().st_mode & 0o077 == 0
     assert (postgres.home / "password").stat().st_mode & 0o077 == 0
 
 
-def test_what_initdb_began_before_a_kill_is_begun_again(tmp_path):
+def test_an_interrupted_initdb_is_repeated(tmp_path):
     begun = tmp_path / "home" / "data.new"
     begun.mkdir(parents=True)
     (begun / "PG_VERSION").write_text("18\n")
@@ -165,7 +165,7 @@ def test_what_initdb_began_before_a_kill_is_begun_again(tmp_path):
         assert server.database("shop")
 
 
-def test_settings_of_the_user_for_other_servers_do_not_count(tmp_path, monkeypatch):
+def test_libpq_settings_of_the_user_are_ignored(tmp_path, monkeypatch):
     monkeypatch.setenv("PGSSLMODE", "require")
     monkeypatch.setenv("PGOPTIONS", "-c no_such_setting=1")
     with Postgres(tmp_path / "home") as server:
@@ -173,7 +173,7 @@ def test_settings_of_the_user_for_other_servers_do_not_count(tmp_path, monkeypat
 
 
 @pytest.mark.skipif("unshare" not in WAYS, reason="asks to be root where user namespaces are allowed")
-def test_a_user_who_is_not_in_the_list_of_users_may_start_it(tmp_path):
+def test_a_user_without_a_passwd_entry_can_start_the_server(tmp_path):
     """As in a container that is started with a number for its user."""
     with pytest.raises(KeyError):
         pwd.getpwuid(4711)
@@ -188,7 +188,7 @@ def test_a_user_who_is_not_in_the_list_of_users_may_start_it(tmp_path):
 
 
 @pytest.mark.skipif(not ROOT, reason="asks to be root")
-def test_where_root_has_no_way_the_remedy_is_named(tmp_path, monkeypatch):
+def test_root_without_an_unprivileged_user_gets_a_remedy(tmp_path, monkeypatch):
     monkeypatch.setattr(unprivileged, "_ways", lambda: iter([unprivileged.ProcessIdentity(("false",), 0, 0)]))
     with pytest.raises(PostgresError, match=r"(?s)does not run as root.*CHECKIN_DATABASE_URL"):
         Postgres(tmp_path / "home").start()

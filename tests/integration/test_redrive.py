@@ -23,7 +23,7 @@ from runtime.model.dead_letters import dead_letter
 from runtime.model.records import Record
 from schemas.messages import Order
 from schemas.topics import ORDERS
-from tests.workers import until
+from tests.workers import Deployment, until
 
 
 def everything(letter):
@@ -31,7 +31,7 @@ def everything(letter):
 
 
 @pytest.fixture
-async def letters(deployment):
+async def letters(deployment: Deployment):
     """Twenty dead letters of the topic `orders`, with keys, headers and values of all sorts."""
     await ensure_topics(deployment.settings(), public_topics())
     now = Order(id="o", customer_id=1, product="P", quantity=1, price=1).created_at
@@ -51,17 +51,17 @@ async def letters(deployment):
     return deployment
 
 
-async def set_aside(deployment, record, service):
+async def set_aside(deployment: Deployment, record, service):
     write = dead_letter(record, service, "it is broken", datetime.now(UTC))
     topic, headers = deployment.prefix + write.topic, list(write.headers)
     await deployment.producer.send_and_wait(topic, write.value, write.key, partition=write.partition, headers=headers)
 
 
-async def written(deployment):
+async def written(deployment: Deployment):
     return [(r.partition, r.key, r.value, tuple(r.headers)) for r in await deployment.records("orders")]
 
 
-async def test_each_is_written_back_once_as_it_was(letters):
+async def test_each_dead_letter_is_redriven_once_unchanged(letters):
     settings = letters.settings()
     expected = sorted(
         [
@@ -112,7 +112,7 @@ asyncio.run(redrive.redrive(Settings(), "orders", lambda letter: True))
 """
 
 
-async def test_a_record_that_services_apart_have_set_aside_each_is_written_back_once(deployment):
+async def test_a_record_dead_lettered_by_several_services_is_redriven_once(deployment: Deployment):
     settings = deployment.settings()
     await ensure_topics(settings, public_topics())
     services = ("orders", "fraud", "details")
@@ -136,7 +136,7 @@ async def test_a_record_that_services_apart_have_set_aside_each_is_written_back_
 
 
 @pytest.mark.parametrize(("moment", "left"), [("before", 15), ("after", 10)])
-async def test_a_crash_in_the_middle_leaves_nothing_half_written(letters, moment, left):
+async def test_a_crash_during_a_redrive_leaves_no_partial_write(letters, moment, left):
     settings = letters.settings()
     environment = {
         **os.environ,
@@ -153,7 +153,7 @@ async def test_a_crash_in_the_middle_leaves_nothing_half_written(letters, moment
     assert len(await written(letters)) == 20
 
 
-async def test_whoever_begins_later_goes_on_and_each_is_written_once(letters, monkeypatch):
+async def test_a_later_redrive_fences_the_earlier_and_writes_each_record_once(letters, monkeypatch):
     settings = letters.settings()
     sent, finished = asyncio.Event(), asyncio.Event()
     send, calls = redriving._send, itertools.count(1)
@@ -179,7 +179,7 @@ async def test_whoever_begins_later_goes_on_and_each_is_written_once(letters, mo
     assert len(await written(letters)) == 20
 
 
-async def test_what_is_mended_is_decided_and_what_is_not_comes_back(deployment):
+async def test_a_repaired_record_is_processed_and_an_unrepaired_one_dead_lettered_again(deployment: Deployment):
     def broken(hosted):
         def fail(order, ctx):
             raise RuntimeError("no luck today")
@@ -211,13 +211,13 @@ async def test_what_is_mended_is_decided_and_what_is_not_comes_back(deployment):
     assert report.counts["posted again"] == 1
 
 
-async def found(deployment, count):
+async def found(deployment: Deployment, count):
     """The dead letters, once there are so many."""
     result = [letter async for letter in read.letters(deployment.settings(), ["orders"])]
     return result if len(result) == count else None
 
 
-async def test_the_commands(letters, monkeypatch):
+async def test_dead_letters_are_listed_shown_and_redriven_by_commands(letters, monkeypatch):
     await letters.producer.send_and_wait(
         letters.prefix + ORDERS.dead_letters, b"?", partition=3, headers=[("not", b"ours")]
     )

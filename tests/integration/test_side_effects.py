@@ -12,7 +12,7 @@ from runtime.side_effects.scheduler import AttemptScheduler
 from schemas.messages import Customer, Order, OrderState
 from schemas.topics import CUSTOMERS, ORDERS
 from tests.smtp_script import HANG, Script
-from tests.workers import until
+from tests.workers import Deployment, until
 
 BAD = 1000
 GOOD = 50
@@ -29,7 +29,7 @@ def order(number):
     return Order(id=f"o{number}", customer_id=number, state=OrderState.SHIPPED, **content)
 
 
-async def send(deployment, customers):
+async def send(deployment: Deployment, customers):
     await deployment.send(CUSTOMERS, *customers)
     await deployment.send(ORDERS, *(order(one.id) for one in customers))
 
@@ -49,7 +49,7 @@ def answers_for(how):
     return {"RCPT": recipient}
 
 
-async def metric(deployment, worker, name):
+async def metric(deployment: Deployment, worker, name):
     text = (await deployment.ask(worker, "GET", "/metrics")).body.decode()
     found = re.search(
         rf'^faust_orders_side_effects_{name}{{effect="letter",service="email"}} (\S+)$', text, re.MULTILINE
@@ -57,12 +57,14 @@ async def metric(deployment, worker, name):
     return None if found is None else float(found[1])
 
 
-async def told(deployment, worker):
+async def told(deployment: Deployment, worker):
     return json.loads((await deployment.ask(worker, "GET", "/readyz")).body)
 
 
 @pytest.mark.parametrize(("how", "domains"), [("450", 1), ("450", 1000), ("slow", 1), ("hangs", 3)], ids=str)
-async def test_a_thousand_that_are_put_off_delay_nobody_and_are_seen(deployment, caplog, how, domains):
+async def test_a_thousand_deferred_side_effects_delay_no_other_and_are_reported(
+    deployment: Deployment, caplog, how, domains
+):
     caplog.set_level(logging.WARNING, "runtime")
     script = Script(answers_for(how))
     async with script.serving() as port:
@@ -108,7 +110,7 @@ async def test_a_thousand_that_are_put_off_delay_nobody_and_are_seen(deployment,
             assert len(set(script.recipients)) == len(script.recipients)
 
 
-async def test_what_cannot_be_sent_in_time_is_a_dead_letter_and_can_be_redriven(deployment):
+async def test_an_email_past_its_deadline_is_dead_lettered_and_can_be_redriven(deployment: Deployment):
     script = Script({"RCPT": lambda command: "450 4.2.2 c1@dead.example: mailbox full" if "@dead" in command else None})
     async with script.serving() as port:
         worker = await deployment.start("email", smtp_port=port, side_effect_timeout_s=3)
@@ -128,7 +130,7 @@ async def test_what_cannot_be_sent_in_time_is_a_dead_letter_and_can_be_redriven(
         await until(lambda: len(script.emails) == 31, "the others, now that there is room")
 
 
-async def test_while_the_server_is_away_it_is_not_hammered_and_then_all_goes(deployment):
+async def test_an_unavailable_server_is_retried_slowly_and_then_gets_every_email(deployment: Deployment):
     script = Script({"banner": "421 4.3.2 not now"})
     async with script.serving() as port:
         worker = await deployment.start("email", smtp_port=port)

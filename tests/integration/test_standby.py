@@ -15,13 +15,13 @@ from runtime.model.topology import Topology
 from runtime.state.stores import MemoryStores
 from schemas.messages import StockLevel
 from schemas.topics import WAREHOUSE_INVENTORY
-from tests.workers import until
+from tests.workers import Deployment, until
 
 LEVELS = Table("keeper-levels", StockLevel)
 KEEPER = Service("keeper", (Input(WAREHOUSE_INVENTORY, lambda *_: None),), (), (LEVELS,))
 
 
-async def orders(deployment, worker, *ids):
+async def orders(deployment: Deployment, worker, *ids):
     """Posts sound orders and waits for their outcomes."""
     for id_ in ids:
         status, _ = await deployment.post(worker, id=id_, customerId=1, product="JUMPERS", quantity=1, price=1)
@@ -52,9 +52,7 @@ def partitions(worker):
 
 
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
-async def test_what_one_worker_decides_is_in_the_copy_of_the_other_which_takes_over_with_nothing_to_read(
-    deployment, guarantee
-):
+async def test_a_standby_replica_is_promoted_without_restoring_anything(deployment: Deployment, guarantee):
     restored = []
     first = await deployment.start(name="w0", processing_guarantee=guarantee)
     second = await deployment.start(name="w1", processing_guarantee=guarantee, restored=restored.append)
@@ -74,7 +72,7 @@ async def test_what_one_worker_decides_is_in_the_copy_of_the_other_which_takes_o
     await orders(deployment, second, "after")
 
 
-async def test_of_three_workers_the_one_with_the_copy_takes_over(deployment):
+async def test_of_three_workers_the_one_with_the_standby_replica_takes_over(deployment: Deployment):
     restored = []
     workers = [await deployment.start(name=f"w{n}", ready=n > 0, restored=restored.append) for n in range(3)]
     await deployment.shared(*workers)
@@ -93,7 +91,7 @@ async def test_of_three_workers_the_one_with_the_copy_takes_over(deployment):
         assert (await deployment.get(workers[0], f"o-{n}", timeout=0))[0] == 200
 
 
-async def test_a_worker_that_starts_again_is_given_what_is_on_its_disk(deployment):
+async def test_a_restarted_worker_is_assigned_the_partitions_on_its_disk(deployment: Deployment):
     restored = []
     first = await deployment.start(name="w0")
     second = await deployment.start(name="w1")
@@ -111,7 +109,7 @@ async def test_a_worker_that_starts_again_is_given_what_is_on_its_disk(deploymen
 
 
 @pytest.mark.parametrize(("replicas", "copies"), [(0, 0), (1, 1), (5, 2)])
-async def test_there_are_as_many_copies_as_settings_say_and_workers_allow(deployment, replicas, copies):
+async def test_standby_replicas_are_as_many_as_settings_and_workers_allow(deployment: Deployment, replicas, copies):
     workers = [await deployment.start(name=f"w{n}", ready=False, standby_replicas=replicas) for n in range(3)]
     await deployment.shared(*workers)
     await followed(*workers, replicas=copies)
@@ -122,7 +120,7 @@ async def test_there_are_as_many_copies_as_settings_say_and_workers_allow(deploy
         assert workers[0].owner(key) not in urls[0]
 
 
-async def test_a_worker_that_the_group_has_not_confirmed_says_nothing_as_owner(deployment):
+async def test_a_worker_without_confirmed_membership_answers_no_query_as_owner(deployment: Deployment):
     worker = await deployment.start()
     await deployment.stock(JUMPERS=1000)
     await orders(deployment, worker, "known")
@@ -141,7 +139,7 @@ async def test_a_worker_that_the_group_has_not_confirmed_says_nothing_as_owner(d
     assert unknown.status == 503, "not 404: it may be known to another owner by now"
 
 
-async def test_a_changelog_that_is_made_anew_is_followed_anew(deployment):
+async def test_a_standby_replica_follows_a_recreated_changelog(deployment: Deployment):
     broker = KafkaLogReader(deployment.settings(), "keeper")
     confirmed = asyncio.get_running_loop().time
     follower = StandbyReplicas(Topology((KEEPER,)), MemoryStores(), broker, LoopMetrics(CollectorRegistry()), confirmed)
@@ -171,7 +169,7 @@ async def gone(admin, topic):
     return topic not in await admin.list_topics()
 
 
-async def sent(deployment):
+async def sent(deployment: Deployment):
     try:
         async with asyncio.timeout(5):
             await deployment.send_raw(LEVELS.changelog, b"z", b"9", partitions=1)
@@ -180,7 +178,7 @@ async def sent(deployment):
     return True
 
 
-async def test_a_worker_that_is_neither_owner_nor_standby_asks_the_standby(deployment):
+async def test_a_worker_without_owner_or_replica_forwards_reads_to_a_standby(deployment: Deployment):
     keys = {"worker_keys": "a-key"}
     workers = [await deployment.start(name=f"w{n}", ready=n > 0, **keys) for n in range(3)]
     await deployment.shared(*workers)

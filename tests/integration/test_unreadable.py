@@ -54,7 +54,7 @@ def order(id_):
     return Order(id=id_, customer_id=1, product="JUMPERS", quantity=1, price=1)
 
 
-async def orders(deployment, *arguments):
+async def orders(deployment: Deployment, *arguments):
     """What a command says, and its exit code."""
     mine = {"KAFKA_BOOTSTRAP_SERVERS": deployment.servers, "TOPIC_PREFIX": deployment.prefix, "COLUMNS": "400"}
     process = await asyncio.create_subprocess_exec(
@@ -64,7 +64,7 @@ async def orders(deployment, *arguments):
     return said.decode(), process.returncode
 
 
-async def batch_of(deployment, topic, partition, messages, codec=None):
+async def batch_of(deployment: Deployment, topic, partition, messages, codec=None):
     """Writes (key, value)s as one batch. Returns its first offset."""
     async with AIOKafkaProducer(bootstrap_servers=deployment.servers, compression_type=codec) as producer:
         batch = producer.create_batch()
@@ -116,7 +116,7 @@ def signed(raw):
     return raw
 
 
-async def dead(deployment, topic=ORDERS):
+async def dead(deployment: Deployment, topic=ORDERS):
     """Dead letters by place: their headers."""
     found = {}
     for record in await deployment.records(topic.dead_letters):
@@ -128,7 +128,7 @@ async def dead(deployment, topic=ORDERS):
 
 
 @pytest.mark.parametrize("client", ["aiokafka", "librdkafka"])
-async def test_every_codec_is_read_from_inputs_changelogs_and_by_every_command(deployment, client):
+async def test_every_codec_is_read_from_inputs_changelogs_and_by_commands(deployment: Deployment, client):
     worker = await deployment.start(name="one")
     await deployment.stock(JUMPERS=1000)
     for table in worker.topology.tables.values():
@@ -179,13 +179,15 @@ async def test_every_codec_is_read_from_inputs_changelogs_and_by_every_command(d
         assert back.headers == (("trace", b"1"), ("null", None), ("", b""), ("trace", b"2"))
 
 
-async def _counted(deployment, count):
+async def _counted(deployment: Deployment, count):
     return len(await deployment.records(ORDERS.dead_letters)) == count
 
 
 @pytest.mark.parametrize("codec", [None, "zstd"])
 @pytest.mark.parametrize("how", [bytes_flipped, codec_unknown, payload_replaced, head_damaged])
-async def test_what_is_damaged_on_disk_is_set_aside_by_offset_and_all_else_is_decided(deployment, cluster, how, codec):
+async def test_damaged_records_are_dead_lettered_by_offset_and_others_processed(
+    deployment: Deployment, cluster, how, codec
+):
     worker = await deployment.start()
     await deployment.stock(JUMPERS=100)
     await deployment.stop(worker)
@@ -228,7 +230,7 @@ async def test_what_is_damaged_on_disk_is_set_aside_by_offset_and_all_else_is_de
     assert (code, "0 written back" in said) == (1, True), said
 
 
-async def test_a_damaged_changelog_is_told_and_the_rest_of_it_is_restored(deployment, cluster, caplog):
+async def test_a_damaged_changelog_is_reported_and_its_other_records_restored(deployment: Deployment, cluster, caplog):
     worker = await deployment.start(name="one")
     await deployment.stock(JUMPERS=100)
     places = {}
@@ -264,7 +266,7 @@ async def test_a_damaged_changelog_is_told_and_the_rest_of_it_is_restored(deploy
 
 
 @pytest.mark.parametrize("codec", [None, *CODECS])
-async def test_a_copy_follows_every_codec_and_tells_of_what_is_damaged(deployment, cluster, codec):
+async def test_a_standby_replica_reads_every_codec_and_reports_damaged_records(deployment: Deployment, cluster, codec):
     topic, kept = deployment.prefix + LEVELS.changelog, []
     await ensure_topics(deployment.settings(), topics_of(Topology((KEEPER,))))
 

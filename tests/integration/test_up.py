@@ -118,7 +118,7 @@ def listening(processes):
     return {c.laddr.port for c in connections if c.status == psutil.CONN_LISTEN}
 
 
-def test_an_order_goes_through_and_a_second_run_finds_it(tmp_path):
+def test_an_order_is_validated_and_found_by_a_second_run(tmp_path):
     with up(tmp_path) as first:
         children = children_of(first)
         ports = listening(children)
@@ -174,7 +174,7 @@ def typed(command, data, *expected):
 
 
 @pytest.mark.parametrize("how", [[], ["--apart"]], ids=["composed", "apart"])
-def test_orders_get_to_shipped_by_themselves_and_by_the_commands_it_prints(tmp_path, how, monkeypatch):
+def test_orders_are_shipped_by_the_load_generator_and_by_the_printed_commands(tmp_path, how, monkeypatch):
     [checkin_port] = free_ports(1)
     monkeypatch.setenv("CHECKIN_PORT", str(checkin_port))
     with up(tmp_path, "--rate", "1", *how) as running:
@@ -212,7 +212,7 @@ def test_orders_get_to_shipped_by_themselves_and_by_the_commands_it_prints(tmp_p
     assert not alive(children)
 
 
-def test_when_a_worker_dies_all_is_stopped_and_said(tmp_path):
+def test_a_dead_worker_stops_everything_with_a_message(tmp_path):
     with up(tmp_path, "--no-sample") as running:
         children = children_of(running)
         worker = next(child for child in children if "run" in (asked(child.cmdline) or ()))
@@ -223,7 +223,7 @@ def test_when_a_worker_dies_all_is_stopped_and_said(tmp_path):
     assert not alive(children)
 
 
-def test_two_that_are_started_in_the_same_moment_do_not_meet(tmp_path):
+def test_two_ecosystems_started_at_once_do_not_collide(tmp_path):
     """Each looks for its ports from the same ones on, and finds them before the other listens there."""
     port = str(random.choice(HTTP_PORTS))
     with started(tmp_path / "one", "--port", port) as one, started(tmp_path / "two", "--port", port) as two:
@@ -243,7 +243,7 @@ def test_two_that_are_started_in_the_same_moment_do_not_meet(tmp_path):
 
 
 @pytest.mark.parametrize("last", [b"", b"Ready after"], ids=["head -1", "when it is ready"])
-def test_it_stops_it_all_once_nobody_reads_what_it_says(tmp_path, last):
+def test_everything_stops_when_the_reader_of_the_output_is_gone(tmp_path, last):
     command = [
         sys.executable,
         "-m",

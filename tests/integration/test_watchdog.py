@@ -21,11 +21,11 @@ LIMIT_S = 6
 
 
 @pytest.fixture
-def environment(deployment):
+def environment(deployment: Deployment):
     return environment_of(deployment)
 
 
-def environment_of(deployment):
+def environment_of(deployment: Deployment):
     mine = {
         "KAFKA_BOOTSTRAP_SERVERS": deployment.servers,
         "TOPIC_PREFIX": deployment.prefix,
@@ -43,7 +43,7 @@ def environment_of(deployment):
 
 
 @asynccontextmanager
-async def running(deployment, environment, *services, sabotaged=None):
+async def running(deployment: Deployment, environment, *services, sabotaged=None):
     """A worker as a process; enters when it is ready. Killed at the end, if it still runs."""
     module = ("tests.sabotage", sabotaged) if sabotaged else ("ecosystem.cli",)
     process = await asyncio.create_subprocess_exec(
@@ -73,19 +73,19 @@ async def running(deployment, environment, *services, sabotaged=None):
         await said
 
 
-async def is_ready(deployment, process, worker):
+async def is_ready(deployment: Deployment, process, worker):
     assert process.returncode is None, "it has ended"
     return (await readiness(deployment, worker)).get("ready")
 
 
-async def readiness(deployment, worker):
+async def readiness(deployment: Deployment, worker):
     try:
         return (await deployment.ask(worker, "GET", "/readyz", timeout=aiohttp.ClientTimeout(10))).json()
     except (aiohttp.ClientError, TimeoutError):
         return {}
 
 
-async def metric(deployment, worker, pattern):
+async def metric(deployment: Deployment, worker, pattern):
     text = (await deployment.ask(worker, "GET", "/metrics")).body.decode()
     return [float(value) for value in re.findall(rf"^{pattern} ([0-9.e+]+)$", text, re.MULTILINE)]
 
@@ -110,9 +110,7 @@ def verdicts(id_):
     return [OrderValidation(order_id=id_, check_type=check, validation_result=passed) for check in CheckType]
 
 
-async def test_a_partition_that_is_never_fetched_makes_its_worker_unready_then_ends_it_and_the_next_goes_on(
-    deployment, environment
-):
+async def test_a_partition_never_fetched_makes_the_worker_unready_then_ends_it(deployment: Deployment, environment):
     ids = [f"o{n}" for n in range(20)]  # so many that each partition has some
     # It is unready from half the limit on, and ends at the limit: time enough to be asked in between.
     unhurried = environment | {"WATCHDOG_S": str(5 * LIMIT_S)}
@@ -136,7 +134,7 @@ async def test_a_partition_that_is_never_fetched_makes_its_worker_unready_then_e
         text = (await said).decode()
     where = f"topic=order-validations partition={stalled['partition']} position={stalled['position']}"
     assert re.search(rf"ERROR .* worker stalled component=partition {where}", text)
-    assert re.search(rf"ERROR .* worker failed: WorkerStalled.*{where}", text)
+    assert re.search(rf"ERROR .* worker failed error=WorkerStalled.*{where}", text)
 
     async with running(deployment, environment, "orders") as (_, worker, _said):
         outcomes = await asyncio.gather(*(deployment.outcome(worker, id_) for id_ in ids))
@@ -152,9 +150,7 @@ async def test_a_partition_that_is_never_fetched_makes_its_worker_unready_then_e
         ("block", "the event loop is blocked"),
     ],
 )
-async def test_whatever_stands_still_ends_its_worker_with_the_reason_and_the_next_goes_on(
-    deployment, environment, what, reason
-):
+async def test_a_stalled_component_ends_the_worker_with_the_reason(deployment: Deployment, environment, what, reason):
     ids = [f"o{n}" for n in range(20)]
     async with running(deployment, environment, "orders", sabotaged=what) as (process, worker, said):
         await deployment.send(ORDERS, order("first"))
@@ -175,7 +171,7 @@ async def test_whatever_stands_still_ends_its_worker_with_the_reason_and_the_nex
     assert {o["state"] for o in outcomes} == {"VALIDATED"}
 
 
-async def test_a_worker_that_was_stopped_by_a_signal_for_longer_than_the_limit_goes_on(deployment, environment):
+async def test_a_worker_suspended_longer_than_the_limit_resumes(deployment: Deployment, environment):
     async with running(deployment, environment, *CORE) as (process, worker, _):
         await deployment.send(ORDERS, order("o1"))
         await deployment.outcome(worker, "o1")
@@ -188,7 +184,7 @@ async def test_a_worker_that_was_stopped_by_a_signal_for_longer_than_the_limit_g
         await until(lambda: is_ready(deployment, process, worker), "ready")
 
 
-async def test_a_transaction_left_open_in_an_input_is_waited_for_without_alarm(deployment, environment):
+async def test_an_open_transaction_in_an_input_is_no_stall(deployment: Deployment, environment):
     from aiokafka import AIOKafkaProducer
 
     async with running(deployment, environment, *CORE) as (process, worker, _):
@@ -212,7 +208,7 @@ async def test_a_transaction_left_open_in_an_input_is_waited_for_without_alarm(d
         assert (await deployment.outcome(worker, "o1"))["id"] == "o1"
 
 
-async def test_a_broker_that_is_away_for_longer_than_the_limit_ends_no_worker(tmp_path, prefix):
+async def test_a_broker_unavailable_longer_than_the_limit_ends_no_worker(tmp_path, prefix):
     with Cluster(tmp_path / "kafka") as cluster:
         async with (
             Deployment(cluster.bootstrap_servers, prefix, tmp_path) as deployment,
@@ -229,16 +225,16 @@ async def test_a_broker_that_is_away_for_longer_than_the_limit_ends_no_worker(tm
             assert process.returncode is None
 
 
-async def test_a_batch_that_nothing_can_cancel_does_not_hold_up_a_stop(deployment, environment):
+async def test_a_batch_that_cannot_be_cancelled_does_not_delay_a_stop(deployment: Deployment, environment):
     async with running(deployment, environment, "orders", sabotaged="never_leave") as (process, worker, said):
         await deployment.send(ORDERS, order("o1"))
         await until(lambda: in_hand(deployment, worker), "a batch in hand")
         process.send_signal(signal.SIGTERM)
         assert await ended(process) == 0, "within 10 s, or the code would be 1"
-        assert b"process ends before its tasks" in await said
+        assert b"process exits with unfinished tasks" in await said
 
 
-async def in_hand(deployment, worker):
+async def in_hand(deployment: Deployment, worker):
     return await metric(deployment, worker, r'faust_orders_partition_lag_records\{[^}]*topic="orders"\}') and sum(
         await metric(deployment, worker, r'faust_orders_partition_lag_records\{[^}]*topic="orders"\}')
     )

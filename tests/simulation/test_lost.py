@@ -92,7 +92,7 @@ def told(world, plan, log):
 
 
 @pytest.mark.parametrize("exactly_once", [True, False], ids=["exactly_once", "at_least_once"])
-def test_each_record_is_decided_or_told_to_be_lost_once(exactly_once):
+def test_each_record_is_processed_or_reported_lost_once(exactly_once):
     ranges = 0
     for seed in range(SEEDS):
         world, seen = run(seed, exactly_once=exactly_once)
@@ -104,7 +104,7 @@ def test_each_record_is_decided_or_told_to_be_lost_once(exactly_once):
     assert ranges > SEEDS / 4, "or nothing is lost at all"
 
 
-def test_records_passed_over_in_silence_are_found():
+def test_silently_skipped_records_are_found():
     async def silently(self, partitions):
         commits, starts = await asyncio.gather(
             self._broker.stable_commits(partitions), self._broker.log_starts(partitions)
@@ -115,7 +115,7 @@ def test_records_passed_over_in_silence_are_found():
         assert any(list(faults(*run(seed, exactly_once=True))) for seed in range(SEEDS))
 
 
-def test_ranges_told_outside_of_the_batch_that_passes_over_them_are_found():
+def test_losses_reported_outside_their_batch_are_found():
     """As if the dead letter were written each time the loss is found."""
     from runtime.data_loss.losses import LossReporter
 

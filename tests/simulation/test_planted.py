@@ -28,7 +28,7 @@ def test_a_planted_bug_is_found(name):
     assert not outcome(draw(seed, exactly_once=bug.exactly_once)), "the seed fails without the bug, too"
 
 
-def test_a_failing_seed_is_cut_down_to_a_short_trace_that_replays():
+def test_a_failing_seed_shrinks_to_a_short_trace_that_replays():
     bug = PLANTED["release_twice"]
     with bug.plant():
         seed = first_failure(bug)

@@ -16,7 +16,7 @@ SEEDS = {"exactly_once": 1200, "at_least_once": 800}
 
 
 @pytest.mark.parametrize("guarantee", SEEDS)
-def test_no_world_breaks_the_promise(guarantee):
+def test_no_world_violates_an_invariant(guarantee):
     exactly_once = guarantee == "exactly_once"
     failed, counts = run_many(0, SEEDS[guarantee], exactly_once=exactly_once)
 
