@@ -18,7 +18,7 @@ from ecosystem.services import CORE
 from runtime.model.records import EVENT_ID
 from schemas.messages import Payment
 from schemas.topics import HOME_CHECKINS, PAYMENTS
-from tests.workers import PATIENCE_S, Remote, until
+from tests.workers import PATIENCE_S, Deployment, Remote, until
 
 PATH = "/api/SOA/home/checkin"
 SERVICES = (*CORE, "fulfilment", "checkin", "portal")

@@ -62,7 +62,7 @@ async def test_a_standby_replica_is_promoted_without_restoring_anything(deployme
     await followed(first, second)
 
     for n in range(40):
-        copies = [worker.copy(ORDERS_VIEW, f"o-{n}") for worker in (first, second)]
+        copies = [worker.read_stale(ORDERS_VIEW, f"o-{n}") for worker in (first, second)]
         assert [copy is not None and copy.row.decided and copy.age_s < 60 for copy in copies] == [True, True]
     restored.clear()
     await deployment.stop(first)
@@ -190,7 +190,7 @@ async def test_a_worker_without_owner_or_replica_forwards_reads_to_a_standby(dep
     (owner,) = [w for w in workers if w.owner(id_) == w.url]
     (standby,) = [w for w in workers if w.url in w.standbys(id_)]
     (third,) = [w for w in workers if w not in {owner, standby}]
-    assert third.copy(ORDERS_VIEW, id_) is None
+    assert third.read_stale(ORDERS_VIEW, id_) is None
     await owner._http.runner.cleanup()  # it goes on, but nobody reaches it
     for asked in (third, standby):
         answer = await deployment.repeated(asked, "GET", f"/v1/orders/{id_}/validated?timeout=20000")
