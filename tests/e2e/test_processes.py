@@ -235,7 +235,7 @@ async def test_a_worker_reports_records_deleted_while_it_was_suspended(
             again = await orders(environment, "run", *CORE, stderr=asyncio.subprocess.PIPE)
             _, said = await again.communicate()
             assert again.returncode == 1
-            assert b"To go on without these records set ON_LOST_RECORDS=continue" in said
+            assert b"To continue without these records set ON_LOST_RECORDS=continue" in said
             assert b"Traceback" not in said
         else:
             for id_ in left:
