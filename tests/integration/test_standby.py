@@ -191,7 +191,7 @@ async def test_a_worker_without_owner_or_replica_forwards_reads_to_a_standby(dep
     (standby,) = [w for w in workers if w.url in w.standbys(id_)]
     (third,) = [w for w in workers if w not in {owner, standby}]
     assert third.read_stale(ORDERS_VIEW, id_) is None
-    await owner._http.runner.cleanup()  # it goes on, but nobody reaches it
+    await owner._http.runner.cleanup()  # the worker keeps running, unreachable by HTTP
     for asked in (third, standby):
         answer = await deployment.repeated(asked, "GET", f"/v1/orders/{id_}/validated?timeout=20000")
         assert (answer.status, answer.headers["X-Served-By"]) == (200, "standby")
