@@ -66,7 +66,7 @@ class GroupConsumer(Protocol):
         """Rejoins the group."""
 
     async def commit(self, offsets: Offsets) -> None:
-        """Commits offsets outside of transactions. Raises `Fenced`."""
+        """Commits offsets outside of transactions. Raises `MemberFenced`."""
 
 
 class Poller:

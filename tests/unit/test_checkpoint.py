@@ -1,4 +1,4 @@
-"""At least once: what is written in which order, so that a crash at any point loses nothing."""
+"""At least once: the order of writes, so that a crash at any point loses nothing."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ ME = Membership(1, "me")
 
 
 class Producer:
-    """Writes down what it is given; fails when it has been given so much."""
+    """Records its writes. Fails after `fails_at` of them."""
 
     def __init__(self, fails_at: int | None = None) -> None:
         self.sent: list[str] = []
@@ -30,7 +30,7 @@ class Producer:
         written = [w for group in groups for w in group]
         if written and len(self.sent) == self.fails_at:
             raise KafkaError
-        self.sent += [f"{w.topic}{'' if w.value else ' withdrawn'}" for w in written]
+        self.sent += [f"{w.topic}{'' if w.value else ' deleted'}" for w in written]
         return {TopicPartition(w.topic, w.partition): 0 for w in written}
 
 
@@ -42,10 +42,10 @@ def batch() -> Writes:
         Write("s-effects-changelog", 0, b"l", b"{}"),
         Write("s-timers-changelog", 0, b"l", b"{}"),
     ]
-    return Writes(changelog, [Write("told", 0, b"k", b"{}")], {TopicPartition("heard", 0): 7})
+    return Writes(changelog, [Write("out", 0, b"k", b"{}")], {TopicPartition("in", 0): 7})
 
 
-async def test_wishes_come_before_the_state_they_belong_to_and_go_after_all_that_follows_from_them():
+async def test_timers_and_side_effects_are_written_before_their_state_and_removed_after_outputs():
     producer, offsets = Producer(), []
 
     async def commit(positions):
@@ -58,16 +58,16 @@ async def test_wishes_come_before_the_state_they_belong_to_and_go_after_all_that
     assert producer.sent == [
         "s-effects-changelog",
         "s-timers-changelog",
-        "s-rows-changelog withdrawn",
-        "told",
-        "s-timers-changelog withdrawn",
-        "s-effects-changelog withdrawn",
+        "s-rows-changelog deleted",
+        "out",
+        "s-timers-changelog deleted",
+        "s-effects-changelog deleted",
     ]
-    assert offsets == [({TopicPartition("heard", 0): 7}, producer.sent)]
+    assert offsets == [({TopicPartition("in", 0): 7}, producer.sent)]
 
 
 @pytest.mark.parametrize("fails_at", [0, 2, 3, 4])
-async def test_offsets_are_not_committed_past_what_could_not_be_written(fails_at):
+async def test_offsets_are_not_committed_past_failed_writes(fails_at):
     producers, offsets = [Producer(fails_at), Producer()], []
 
     async def commit(positions):
@@ -84,7 +84,7 @@ async def test_offsets_are_not_committed_past_what_could_not_be_written(fails_at
     assert len(offsets) == 1
 
 
-async def test_a_worker_that_was_paused_past_its_session_sends_nothing_more():
+async def test_a_worker_that_was_paused_past_its_session_sends_nothing():
     producer, member = Producer(), [True, True, False]
     offsets = []
 
@@ -95,13 +95,13 @@ async def test_a_worker_that_was_paused_past_its_session_sends_nothing_more():
     with pytest.raises(CommitFenced):
         await checkpoint.commit(batch(), ME)
 
-    assert producer.sent == ["s-effects-changelog", "s-timers-changelog", "s-rows-changelog withdrawn"]
+    assert producer.sent == ["s-effects-changelog", "s-timers-changelog", "s-rows-changelog deleted"]
     assert offsets == []
 
 
-async def test_offsets_that_could_not_be_committed_are_tried_again_though_no_batch_follows(monkeypatch):
+async def test_a_failed_offset_commit_is_retried_without_a_next_batch(monkeypatch):
     monkeypatch.setattr(AtLeastOnce, "RETRY_S", 0.001)
-    errors, offsets = [RequestTimedOutError(), OSError("the broker is away")], []
+    errors, offsets = [RequestTimedOutError(), OSError("the broker is unavailable")], []
 
     async def commit(positions):
         if errors:
@@ -116,7 +116,7 @@ async def test_offsets_that_could_not_be_committed_are_tried_again_though_no_bat
     assert errors == []
 
 
-async def test_what_keeps_offsets_from_being_committed_for_good_fails_the_next_batch():
+async def test_a_lasting_error_of_an_offset_commit_fails_the_next_batch():
     async def commit(positions):
         raise GroupAuthorizationFailedError
 

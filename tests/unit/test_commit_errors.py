@@ -1,4 +1,4 @@
-"""Every error that may end a commit is of a kind, and no batch is dropped: refused, asked about, or fatal."""
+"""Every error of a commit has a kind: fenced, in doubt, or fatal. No batch is lost."""
 
 import asyncio
 import inspect
@@ -20,16 +20,16 @@ from runtime.model.topology import Topology
 from runtime.model.watch import Watches
 from runtime.state.stores import MemoryStores
 from schemas.messages import StockLevel
-from tests.unit.test_rebalance import KEEPER, LEVELS, TP
+from tests.loops import KEEPER, LEVELS, TP
 
 BY_KAFKA = {c.__name__: c for c in vars(aiokafka.errors).values() if inspect.isclass(c) and issubclass(c, KafkaError)}
 ERRORS = {**BY_KAFKA, **{c.__name__: c for c in (TimeoutError, OSError, ConnectionResetError, AssertionError)}}
 STEPS = ("start", "begin", "send", "send_offsets", "commit")
 
-# Of the producer and of transactions: what each may mean for a batch was looked at one by one. All are settled by a
-# takeover; those that last end the worker once five batches in a row have met them.
+# Errors of producers and transactions, classified one by one. A restore resolves each of them. Lasting ones end the
+# worker after five batches in a row.
 LASTING = {
-    "ProducerFenced",  # timed out, or another worker has the same name: a new producer mends the one, not the other
+    "ProducerFenced",  # a timeout, which a new producer mends, or another worker with the same transactional id
     "InvalidProducerEpoch",
     "InvalidProducerIdMapping",
     "InvalidTxnState",
@@ -67,12 +67,12 @@ PASSING = {
     "TimeoutError",
     "OSError",
     "ConnectionResetError",
-    "AssertionError",  # by which aiokafka says that a producer is in no state for this: it is replaced
+    "AssertionError",  # aiokafka: the producer is in the wrong state, so it is replaced
 }
 
 
 class Producer:
-    """Fails at one step, and notes what became of it."""
+    """A producer that fails at one step."""
 
     def __init__(self, fails: dict[str, BaseException], made: list["Producer"]):
         self._fails = fails
@@ -113,7 +113,7 @@ def outcome(error):
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("name", [*ERRORS, "MemberFenced"])
-async def test_exactly_once_whatever_fails_is_refused_or_asked_about_and_the_producer_replaced(name, step):
+async def test_exactly_once_every_error_is_fenced_or_in_doubt_and_the_producer_is_replaced(name, step):
     error = MemberFenced("ILLEGAL_GENERATION") if name == "MemberFenced" else ERRORS[name]()
     fails, made = {}, []
     checkpoint = ExactlyOnce(lambda _: Producer(fails, made), timeout_s=10)
@@ -134,7 +134,7 @@ async def test_exactly_once_whatever_fails_is_refused_or_asked_about_and_the_pro
 
 
 @pytest.mark.parametrize("name", [*ERRORS, "MemberFenced"])
-async def test_at_least_once_offsets_that_fail_give_up_the_next_batch(name):
+async def test_at_least_once_a_failed_offset_commit_fails_the_next_batch(name):
     error = MemberFenced("ILLEGAL_GENERATION") if name == "MemberFenced" else ERRORS[name]()
 
     async def commit_offsets(_):
@@ -149,7 +149,7 @@ async def test_at_least_once_offsets_that_fail_give_up_the_next_batch(name):
 
 
 @pytest.mark.parametrize("name", [*ERRORS])
-async def test_at_least_once_a_send_that_fails_is_asked_about(name):
+async def test_at_least_once_a_failed_send_is_in_doubt(name):
     made = []
     checkpoint = AtLeastOnce(lambda: Producer({"send": ERRORS[name]()}, made), lambda _: asyncio.sleep(0), timeout_s=10)
     with pytest.raises(CommitInDoubt):
@@ -157,7 +157,7 @@ async def test_at_least_once_a_send_that_fails_is_asked_about(name):
     assert made[0].ended
 
 
-async def test_a_commit_that_is_not_answered_is_asked_about():
+async def test_a_commit_without_an_answer_is_in_doubt():
     class Silent(Producer):
         async def commit(self):
             await asyncio.Event().wait()
@@ -169,17 +169,17 @@ async def test_a_commit_that_is_not_answered_is_asked_about():
     assert made[0].ended
 
 
-def test_what_may_last_and_what_passes():
+def test_lasting_and_passing_errors():
     assert {name for name in LASTING if not lasting(BY_KAFKA[name]())} == set()
     assert {name for name in PASSING if lasting(ERRORS[name]())} == set()
     assert not lasting(None)
 
 
-# What follows in the worker
+# Reactions of the worker
 
 
 class Client:
-    """A consumer of which only this is asked here."""
+    """A consumer that counts rejoins."""
 
     def __init__(self):
         self.rejoined = 0
@@ -192,7 +192,7 @@ class Client:
 
 
 class Failing:
-    """A checkpoint whose commits all fail with the same."""
+    """A checkpoint whose commits all fail with one error."""
 
     def __init__(self, error):
         self.error = error
@@ -204,10 +204,10 @@ class Failing:
 
 
 class Stuck:
-    """A worker that takes over at once what it is to take over again."""
+    """A worker that records its retries of a restore, and gets the partition back at once."""
 
     def __init__(self, error):
-        self.registry, self.failed, self.again = CollectorRegistry(), [], []
+        self.registry, self.failed, self.retries = CollectorRegistry(), [], []
         self.ownership, self.stores, self.client = Ownership(), MemoryStores(), Client()
         self.engine = Engine(
             Topology((KEEPER,)),
@@ -218,7 +218,7 @@ class Stuck:
             metrics=LoopMetrics(self.registry),
             failed=self.failed.append,
         )
-        self.engine.rebalance.retry = lambda after=0.0: self.again.append(after)
+        self.engine.rebalance.retry = lambda after=0.0: self.retries.append(after)
 
     async def batch(self):
         store = self.stores.open(LEVELS.name, 0)
@@ -226,12 +226,12 @@ class Stuck:
         record = Record(TP.topic, 0, 0, 0, b"mug", StockLevel(product="mug", count=1).to_json())
         await self.engine.step(PolledBatch([record], {TP: 1}, ME, epoch=self.ownership.epoch))
 
-    def given_up(self, kind):
+    def dropped(self, kind):
         return self.registry.get_sample_value("faust_orders_batches_dropped_total", {"reason": kind}) or 0
 
 
 @pytest.mark.parametrize("name", [*ERRORS, "MemberFenced"])
-async def test_a_batch_that_is_given_up_is_told_and_counted_and_nothing_passes_over_it(name, caplog):
+async def test_an_abandoned_batch_is_logged_and_counted_and_the_partitions_are_lost(name, caplog):
     error = MemberFenced("ILLEGAL_GENERATION") if name == "MemberFenced" else ERRORS[name]()
     kind = "fenced" if name == "MemberFenced" else "in_doubt"
     worker = Stuck(error)
@@ -240,14 +240,14 @@ async def test_a_batch_that_is_given_up_is_told_and_counted_and_nothing_passes_o
             assert worker.failed == []
             await worker.batch()
             assert not worker.ownership.running
-            assert worker.given_up(kind) == n + 1
+            assert worker.dropped(kind) == n + 1
     assert caplog.text.count(f"batch abandoned kind={kind} reason=") == Engine.MOST_FAILURES
     if name == "MemberFenced":
-        assert (worker.client.rejoined, worker.again, worker.failed) == (Engine.MOST_FAILURES, [], [])
+        assert (worker.client.rejoined, worker.retries, worker.failed) == (Engine.MOST_FAILURES, [], [])
     elif lasting(error):
-        assert len(worker.again) == Engine.MOST_FAILURES - 1
+        assert len(worker.retries) == Engine.MOST_FAILURES - 1
         assert [e.__cause__ for e in worker.failed] == [error]
     else:
         assert worker.failed == []
-        assert worker.again == sorted(worker.again), "with longer and longer pauses"
-        assert len(worker.again) == Engine.MOST_FAILURES
+        assert worker.retries == sorted(worker.retries), "with growing pauses"
+        assert len(worker.retries) == Engine.MOST_FAILURES

@@ -1,4 +1,4 @@
-"""Messages of one key and source are decided in the order they were sent, by the broker or not."""
+"""Messages of one key and source are processed in the order they were sent, fused or through Kafka."""
 
 import asyncio
 from collections import defaultdict
@@ -18,32 +18,32 @@ from tests.loops import owned_by
 from tests.samples import NOON
 
 ME = Membership(1, "me")
-HEARD = Table("keeper-heard", CheckinRejected)
+REASONS = Table("keeper-reasons", CheckinRejected)
 NEXT = Topic("keeper-next", CheckinRejected, lambda m: m.order_no, "keeper", DAY, internal=True)
 SOURCE_TP, NEXT_TP = TopicPartition(CHECKIN_REJECTIONS.name, 0), TopicPartition(NEXT.name, 0)
 
 
-def hear(message, ctx):
-    """Keeps all that was heard of a key, in order."""
-    known = ctx.get(HEARD, message.order_no)
-    heard = message.reason if known is None else f"{known.reason} {message.reason}"
-    ctx.put(HEARD, message.order_no, message.model_copy(update={"reason": heard}))
+def append(message, ctx):
+    """Appends the reason to the reasons of its key."""
+    known = ctx.get(REASONS, message.order_no)
+    reasons = message.reason if known is None else f"{known.reason} {message.reason}"
+    ctx.put(REASONS, message.order_no, message.model_copy(update={"reason": reasons}))
 
 
 KEEPER = Service(
     "keeper",
-    (Input(CHECKIN_REJECTIONS, lambda message, ctx: ctx.send(NEXT, message)), Input(NEXT, hear)),
+    (Input(CHECKIN_REJECTIONS, lambda message, ctx: ctx.send(NEXT, message)), Input(NEXT, append)),
     (NEXT,),
-    (HEARD,),
+    (REASONS,),
 )
 
 
 class Worker:
-    """A loop on a broker in memory. It has read nothing yet, and finds what `written` says."""
+    """A loop on a broker in memory, with a backlog of messages."""
 
     fenced = True
 
-    def __init__(self, *written):
+    def __init__(self, *backlog):
         self.logs = defaultdict(list)
         self.ownership, self.stores = Ownership(), MemoryStores()
         self.loop = Loop(
@@ -53,11 +53,11 @@ class Worker:
             abandoned=pytest.fail,
             metrics=LoopMetrics(CollectorRegistry()),
         )
-        for message in written:
+        for message in backlog:
             self.write(NEXT, message)
-        self.take_over()
+        self.restore()
 
-    def take_over(self):
+    def restore(self):
         positions = {tp: self.ownership.positions.get(tp, 0) for tp in (SOURCE_TP, NEXT_TP)}
         stores = {(t, 0): self.stores.open(t, 0) for t in self.loop.partitions.topology.tables}
         self.ownership.acquire(ME, positions, {tp: len(self.logs[tp]) for tp in positions}, stores)
@@ -78,68 +78,70 @@ class Worker:
         pass
 
     async def send(self, *messages):
-        """Somebody writes to the source, and the worker reads that."""
+        """Writes messages to the source, and lets the worker process them."""
         for message in messages:
             self.write(CHECKIN_REJECTIONS, message)
-        await self.read(SOURCE_TP, len(messages))
+        await self.process(SOURCE_TP, len(messages))
 
-    async def read(self, tp, count):
+    async def process(self, tp, count):
         start = self.ownership.positions[tp]
-        found = self.logs[tp][start : start + count]
-        own = (CONSUMED_BY, b"keeper")
-        records = [Record(*tp, start + n, 0, w.key, w.value) for n, w in enumerate(found) if own not in w.headers]
-        assert await self.loop.step(PolledBatch(records, {tp: start + len(found)}, ME, epoch=self.ownership.epoch))
+        writes = self.logs[tp][start : start + count]
+        consumed_by = (CONSUMED_BY, b"keeper")
+        records = [
+            Record(*tp, start + n, 0, w.key, w.value) for n, w in enumerate(writes) if consumed_by not in w.headers
+        ]
+        assert await self.loop.step(PolledBatch(records, {tp: start + len(writes)}, ME, epoch=self.ownership.epoch))
 
-    def heard(self, key="k"):
-        raw = self.stores.open(HEARD.name, 0).get(key.encode())
-        return raw and HEARD.model.from_json(raw).reason
-
-
-def say(what, key="k"):
-    return CheckinRejected(event_id="e", order_no=key, reason=what)
+    def reasons(self, key="k"):
+        raw = self.stores.open(REASONS.name, 0).get(key.encode())
+        return raw and REASONS.model.from_json(raw).reason
 
 
-async def test_what_went_by_the_broker_while_there_was_a_backlog_is_not_overtaken_once_that_is_read():
-    worker = Worker(say("0"))
-    await worker.send(say("1"))
-    await worker.read(NEXT_TP, 1)
-    assert worker.heard() == "0", "the backlog found at the takeover is read"
-    await worker.send(say("2"))
-    assert worker.heard() == "0", "1 is on its way yet"
-    await worker.read(NEXT_TP, 2)
-    await worker.send(say("3"))
-
-    assert worker.heard() == "0 1 2 3"
-    assert len(worker.logs[NEXT_TP]) == 3, "the last one did not go by the broker"
+def message(reason, key="k"):
+    return CheckinRejected(event_id="e", order_no=key, reason=reason)
 
 
-async def test_other_keys_do_not_wait_for_it():
-    worker = Worker(say("0"))
-    await worker.send(say("1"))
-    await worker.read(NEXT_TP, 1)
-    await worker.send(say("2", "other"))
+async def test_messages_sent_through_kafka_during_a_backlog_are_not_overtaken_after_it():
+    worker = Worker(message("0"))
+    await worker.send(message("1"))
+    await worker.process(NEXT_TP, 1)
+    assert worker.reasons() == "0", "the backlog is processed"
+    await worker.send(message("2"))
+    assert worker.reasons() == "0", "1 is still in flight"
+    await worker.process(NEXT_TP, 2)
+    await worker.send(message("3"))
 
-    assert worker.heard("other") == "2"
+    assert worker.reasons() == "0 1 2 3"
+    assert len(worker.logs[NEXT_TP]) == 3, "the last one was fused"
 
 
-async def test_within_a_batch_what_goes_by_the_broker_is_not_overtaken_either(monkeypatch):
+async def test_other_keys_are_fused_meanwhile():
+    worker = Worker(message("0"))
+    await worker.send(message("1"))
+    await worker.process(NEXT_TP, 1)
+    await worker.send(message("2", "other"))
+
+    assert worker.reasons("other") == "2"
+
+
+async def test_messages_sent_through_kafka_are_not_overtaken_within_a_batch(monkeypatch):
     monkeypatch.setattr("runtime.loop.process.MAX_DEPTH", 1)
     worker = Worker()
-    await worker.send(say("1"))
+    await worker.send(message("1"))
     monkeypatch.setattr("runtime.loop.process.MAX_DEPTH", 32)
-    await worker.send(say("2"), say("3"))
-    assert worker.heard() is None
-    await worker.read(NEXT_TP, 3)
+    await worker.send(message("2"), message("3"))
+    assert worker.reasons() is None
+    await worker.process(NEXT_TP, 3)
 
-    assert worker.heard() == "1 2 3"
+    assert worker.reasons() == "1 2 3"
 
 
-async def test_a_takeover_starts_afresh():
-    worker = Worker(say("0"))
-    await worker.send(say("1"))
-    worker.take_over()
-    await worker.read(NEXT_TP, 2)
-    await worker.send(say("2"))
+async def test_a_restore_resets_the_messages_in_flight():
+    worker = Worker(message("0"))
+    await worker.send(message("1"))
+    worker.restore()
+    await worker.process(NEXT_TP, 2)
+    await worker.send(message("2"))
 
-    assert worker.heard() == "0 1 2"
+    assert worker.reasons() == "0 1 2"
     assert len(worker.logs[NEXT_TP]) == 2

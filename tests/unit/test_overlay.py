@@ -22,13 +22,13 @@ def batch(stores):
 
 
 @pytest.fixture
-def turn(batch):
+def context(batch):
     return lambda partition=0: ProcessorContext(batch, KEEPER, partition, NOON)
 
 
-def test_a_read_sees_the_store_then_the_batch_then_the_turn(stores, turn):
+def test_a_read_sees_the_processor_before_the_batch_before_the_store(stores, context):
     stores.open("keeper-seen", 0).apply({b"o1": order(quantity=1).to_json()}, 0)
-    first, second = turn(), turn()
+    first, second = context(), context()
     assert first.get(TABLE, "o1").quantity == 1
     first.put(TABLE, "o1", order(quantity=2))
     assert (first.get(TABLE, "o1").quantity, second.get(TABLE, "o1").quantity) == (2, 1)
@@ -37,24 +37,24 @@ def test_a_read_sees_the_store_then_the_batch_then_the_turn(stores, turn):
     second.delete(TABLE, "o1")
     assert second.get(TABLE, "o1") is None
     second.keep()
-    assert turn().get(TABLE, "o1") is None
+    assert context().get(TABLE, "o1") is None
 
 
-def test_partitions_do_not_see_each_other(turn):
-    here = turn(0)
+def test_partitions_do_not_see_each_other(context):
+    here = context(0)
     here.put(TABLE, "o1", order())
     here.keep()
-    assert turn(1).get(TABLE, "o1") is None
+    assert context(1).get(TABLE, "o1") is None
 
 
-def test_a_turn_that_is_not_kept_changes_nothing(batch, turn):
-    turn().put(TABLE, "o1", order())
+def test_a_context_that_is_not_kept_changes_nothing(batch, context):
+    context().put(TABLE, "o1", order())
     assert batch.rows() == {}
 
 
-def test_a_row_that_changes_often_in_a_batch_is_written_once_as_it_ends(batch, turn):
+def test_a_row_that_changes_often_in_a_batch_is_written_once(batch, context):
     for quantity in (1, 2, 3):
-        one = turn()
+        one = context()
         one.put(TABLE, "o1", order(quantity=quantity))
         one.keep()
     rows = batch.rows()
@@ -63,21 +63,21 @@ def test_a_row_that_changes_often_in_a_batch_is_written_once_as_it_ends(batch, t
     assert (write.topic, write.partition, write.key) == ("keeper-seen-changelog", 0, b"o1")
 
 
-def test_a_row_made_and_deleted_in_one_batch_never_was(batch, turn):
-    one = turn()
+def test_a_row_created_and_deleted_in_one_batch_is_not_written(batch, context):
+    one = context()
     one.put(TABLE, "o1", order())
     one.schedule("o1", NOON)
     one.keep()
-    two = turn()
+    two = context()
     two.delete(TABLE, "o1")
     two.schedule("o1", None)
     two.keep()
     assert batch.rows() == {}
 
 
-def test_a_stored_row_that_is_deleted_leaves_a_tombstone(stores, batch, turn):
+def test_a_stored_row_that_is_deleted_leaves_a_tombstone(stores, batch, context):
     stores.open("keeper-seen", 0).apply({b"o1": order().to_json()}, 0)
-    one = turn()
+    one = context()
     one.delete(TABLE, "o1")
     one.keep()
     assert batch.rows() == {("keeper-seen", 0): {b"o1": None}}

@@ -3,7 +3,7 @@ from runtime.model.records import Membership, TopicPartition
 from schemas.topics import ORDERS
 
 
-def test_nothing_is_fused_into_a_partition_before_its_backlog_is_read():
+def test_nothing_is_fused_into_a_partition_before_its_backlog_is_processed():
     ownership = Ownership()
     tp, other = TopicPartition(ORDERS.name, 0), TopicPartition(ORDERS.name, 1)
 

@@ -1,4 +1,4 @@
-"""What the loop's second step promises, shown with services made for the purpose."""
+"""Processing of batches, with services made for the purpose."""
 
 from datetime import timedelta
 
@@ -33,7 +33,7 @@ def bystander():
     return Service("bystander", (Input(ORDERS, see),), (), (table,)), table
 
 
-def letters(topology, topic="orders"):
+def dead_letters(topology, topic="orders"):
     return [(record, dict(record.headers)) for record in topology.records(f"{topic}.dead-letters")]
 
 
@@ -49,12 +49,12 @@ def letters(topology, topic="orders"):
         (None, None, "tombstone"),
     ],
 )
-def test_an_unreadable_message_is_set_aside_as_it_was_with_the_reason_and_the_stream_goes_on(key, value, error):
+def test_an_unreadable_message_is_dead_lettered_unchanged_and_later_ones_are_processed(key, value, error):
     topology = TopologyTestDriver(keeper(), bystander()[0], partitions=1)
     topology.send_raw(ORDERS, key, value, ("trace", b"7"))
     topology.send(ORDERS, order("o3"))
-    [(letter, headers)] = letters(topology)
-    # What has neither key nor value gets an empty one: aiokafka would not write it.
+    [(letter, headers)] = dead_letters(topology)
+    # Without key and value the dead letter gets an empty value: aiokafka would not write it.
     assert (letter.key, letter.value) == (key, b"" if key is value is None else value)
     assert error in headers.pop("error").decode()
     assert headers == {
@@ -68,24 +68,24 @@ def test_an_unreadable_message_is_set_aside_as_it_was_with_the_reason_and_the_st
     assert topology.row(SEEN, "o3") is not None
 
 
-def test_a_reason_does_not_repeat_what_the_message_said():
+def test_an_error_does_not_repeat_values_of_the_message():
     topology = TopologyTestDriver(keeper())
     topology.send_raw(ORDERS, b"o1", b'{"id":"o1","customerId":"SECRET"}')
-    assert b"SECRET" not in letters(topology)[0][1]["error"]
+    assert b"SECRET" not in dead_letters(topology)[0][1]["error"]
 
 
-def test_a_message_with_a_time_no_calendar_has_is_a_dead_letter():
+def test_a_message_with_an_impossible_time_is_dead_lettered():
     topology = TopologyTestDriver(keeper(), partitions=1)
     topology.now = NOON
     topology.send(ORDERS, order("o1"))
     tp, log = next(iter(topology.topics.items()))
     log.append(log[0]._replace(offset=1, timestamp_ms=2**62))
     topology.run()
-    assert len(letters(topology)) == 1
+    assert len(dead_letters(topology)) == 1
     assert topology.workers[0].positions[tp] == 2
 
 
-def test_a_processor_that_raises_leaves_nothing_behind_but_a_dead_letter_and_others_go_on():
+def test_a_processor_that_raises_leaves_only_a_dead_letter_and_others_run():
     def half(seen, ctx):
         ctx.put(SEEN, seen.id, seen)
         ctx.schedule(seen.id, ctx.now)
@@ -98,12 +98,12 @@ def test_a_processor_that_raises_leaves_nothing_behind_but_a_dead_letter_and_oth
     assert topology.row(SEEN, "o1") is None
     assert topology.values(ORDERS) == [order()]
     assert topology.row(others_table, "o1") == order()
-    [(letter, headers)] = letters(topology)
+    [(letter, headers)] = dead_letters(topology)
     assert letter.value == order().to_json()
     assert (headers["service"], headers["error"]) == (b"keeper", b"RuntimeError: halfway")
 
 
-def test_a_fused_message_that_raises_is_a_dead_letter_as_if_it_had_been_read():
+def test_a_fused_message_whose_processor_raises_is_dead_lettered_like_a_polled_one():
     def refuse(seen, ctx):
         raise RuntimeError("no")
 
@@ -114,20 +114,20 @@ def test_a_fused_message_that_raises_is_a_dead_letter_as_if_it_had_been_read():
     )
     topology = TopologyTestDriver(service)
     topology.send(ORDERS, order())
-    [(letter, headers)] = letters(topology, BY_PRODUCT.name)
+    [(letter, headers)] = dead_letters(topology, BY_PRODUCT.name)
     assert (letter.key, letter.value, headers["offset"]) == (b"JUMPERS", order().to_json(), b"-1")
     [record] = topology.records(ORDERS.name)
-    assert headers[MADE_AT] == b"%d" % record.timestamp_ms  # written back later, it has not happened later
+    assert headers[MADE_AT] == b"%d" % record.timestamp_ms  # a redrive keeps the event time
 
 
-def test_a_service_sends_only_where_it_says_it_does():
+def test_a_service_sends_to_its_outputs_only():
     topology = TopologyTestDriver(keeper(lambda o, ctx: ctx.send(ORDERS, o)))
     topology.send(ORDERS, order())
-    assert b"must list topic 'orders' among its outputs" in letters(topology)[0][1]["error"]
+    assert b"must list topic 'orders' among its outputs" in dead_letters(topology)[0][1]["error"]
 
 
 def relay(calls):
-    """Announces VALIDATED for CREATED on the topic it consumes itself."""
+    """Sends VALIDATED for CREATED to the topic it consumes itself."""
 
     def on_order(seen, ctx):
         calls.append((str(seen.state), ctx.get(SEEN, seen.id) is not None))
@@ -139,23 +139,23 @@ def relay(calls):
 
 
 @pytest.mark.parametrize("fuse", [True, False])
-def test_a_message_to_oneself_is_decided_exactly_once_by_either_way_and_sees_what_was_decided_before(fuse):
+def test_a_message_to_an_own_input_is_processed_once_fused_or_not_and_sees_earlier_rows(fuse):
     calls = []
     topology = TopologyTestDriver(relay(calls), fuse=fuse)
     topology.send(ORDERS, order())
     assert calls == [("CREATED", False), ("VALIDATED", True)]
-    announced = topology.records("orders")[1]
-    assert list(announced.headers) == ([(CONSUMED_BY, b"keeper")] if fuse else [])
+    validated = topology.records("orders")[1]
+    assert list(validated.headers) == ([(CONSUMED_BY, b"keeper")] if fuse else [])
 
 
-def test_a_mark_of_another_group_does_not_hide_a_message():
+def test_consumed_by_another_group_does_not_skip_a_message():
     topology = TopologyTestDriver(relay([]))
     topology.send_raw(ORDERS, b"o1", order().to_json(), (CONSUMED_BY, b"keeper+others"))
     assert topology.row(SEEN, "o1") is not None
 
 
 @pytest.mark.parametrize("fuse", [True, False])
-def test_an_internal_message_is_written_only_if_it_is_not_decided_at_once(fuse):
+def test_a_repartitioned_message_is_produced_only_if_it_is_not_fused(fuse):
     service = Service(
         "keeper",
         (Input(ORDERS, lambda o, ctx: ctx.send(BY_PRODUCT, o)), Input(BY_PRODUCT, keep)),
@@ -168,7 +168,7 @@ def test_an_internal_message_is_written_only_if_it_is_not_decided_at_once(fuse):
     assert len(topology.records(BY_PRODUCT.name)) == (0 if fuse else 1)
 
 
-def test_a_public_message_nobody_here_consumes_is_written_unmarked():
+def test_a_message_that_this_worker_does_not_consume_has_no_consumed_by():
     enriched = {"customer_id": 1, "customer_level": "gold"}
     service = keeper(
         lambda o, ctx: ctx.send(ORDERS_ENRICHED, ORDERS_ENRICHED.model(id=o.id, **enriched)),
@@ -179,22 +179,22 @@ def test_a_public_message_nobody_here_consumes_is_written_unmarked():
     assert [list(r.headers) for r in topology.records("orders-enriched")] == [[]]
 
 
-def test_a_cascade_goes_by_the_broker_unmarked_when_it_gets_too_deep_and_is_still_decided_once():
+def test_a_cascade_that_gets_too_deep_goes_through_kafka_and_is_processed_once():
     times = 2 * MAX_DEPTH + 5
 
-    def again(seen, ctx):
+    def repeat(seen, ctx):
         if seen.quantity < times:
             ctx.send(ORDERS, order(quantity=seen.quantity + 1))
 
-    topology = TopologyTestDriver(keeper(again, outputs=(ORDERS,)))
+    topology = TopologyTestDriver(keeper(repeat, outputs=(ORDERS,)))
     topology.send(ORDERS, order(quantity=1))
     records = topology.records("orders")
     assert [Order.from_json(r.value).quantity for r in records] == list(range(1, times + 1))
-    unmarked = [n for n, r in enumerate(records) if not r.headers]
-    assert unmarked == [0, MAX_DEPTH, 2 * MAX_DEPTH]
+    without_headers = [n for n, r in enumerate(records) if not r.headers]
+    assert without_headers == [0, MAX_DEPTH, 2 * MAX_DEPTH]
 
 
-def test_messages_of_one_key_are_decided_in_the_order_they_were_sent():
+def test_messages_of_one_key_are_processed_in_the_order_they_were_sent():
     seen = []
     service = Service(
         "keeper",
@@ -209,63 +209,63 @@ def test_messages_of_one_key_are_decided_in_the_order_they_were_sent():
     assert [n for order_id, n in seen if order_id == "b"] == [1, 2, 3]
 
 
-def test_a_tombstone_reaches_the_service_that_takes_it_with_its_key():
+def test_a_tombstone_reaches_the_processor_for_tombstones_with_its_key():
     def forget(product, ctx):
         ctx.delete(SEEN, product)
 
     def note(level, ctx):
         ctx.put(SEEN, level.product, order(product=level.product))
 
-    deaf = Service("deaf", (Input(WAREHOUSE_INVENTORY, lambda level, ctx: None),), ())
-    topology = TopologyTestDriver(keeper(note, topic=WAREHOUSE_INVENTORY, on_tombstone=forget), deaf)
+    other = Service("other", (Input(WAREHOUSE_INVENTORY, lambda level, ctx: None),), ())
+    topology = TopologyTestDriver(keeper(note, topic=WAREHOUSE_INVENTORY, on_tombstone=forget), other)
     topology.send(WAREHOUSE_INVENTORY, StockLevel(product="JUMPERS", count=1))
     topology.send_raw(WAREHOUSE_INVENTORY, b"JUMPERS", None)
     assert topology.row(SEEN, "JUMPERS") is None
-    assert letters(topology, "warehouse-inventory") == []
+    assert dead_letters(topology, "warehouse-inventory") == []
 
 
 @pytest.mark.parametrize("key", [None, b"\xff"])
-def test_a_tombstone_without_a_readable_key_is_a_dead_letter(key):
+def test_a_tombstone_without_a_readable_key_is_dead_lettered(key):
     topology = TopologyTestDriver(keeper(pytest.fail, on_tombstone=pytest.fail))
     topology.send_raw(ORDERS, key, None)
-    assert len(letters(topology)) == 1
+    assert len(dead_letters(topology)) == 1
 
 
-def test_a_wish_to_be_woken_comes_true_at_its_time_and_once():
-    woken = []
+def test_a_timer_fires_once_at_its_time():
+    fired = []
     topology = TopologyTestDriver(
         keeper(
             lambda o, ctx: ctx.schedule(o.id, ctx.now + timedelta(seconds=5)),
-            on_timer=lambda key, ctx: woken.append((key, ctx.now)),
+            on_timer=lambda key, ctx: fired.append((key, ctx.now)),
         )
     )
     topology.send(ORDERS, order())
     at = topology.now + timedelta(seconds=5)
     topology.advance(timedelta(seconds=4))
-    assert woken == []
+    assert fired == []
     topology.advance(timedelta(minutes=10))
-    assert woken == [("o1", at)]
+    assert fired == [("o1", at)]
 
 
-def test_a_later_wish_replaces_the_earlier_one_and_none_withdraws_it():
-    woken = []
+def test_a_timer_can_be_rescheduled_and_cancelled():
+    fired = []
 
-    def wish(seen, ctx):
+    def schedule(seen, ctx):
         ctx.schedule(seen.id, ctx.now + timedelta(seconds=seen.quantity) if seen.quantity else None)
 
-    topology = TopologyTestDriver(keeper(wish, on_timer=lambda key, ctx: woken.append((key, ctx.now))))
+    topology = TopologyTestDriver(keeper(schedule, on_timer=lambda key, ctx: fired.append((key, ctx.now))))
     start = topology.now
     topology.send(ORDERS, order("later", quantity=1), order("sooner", quantity=9), order("never", quantity=1))
     topology.send(ORDERS, order("later", quantity=9), order("sooner", quantity=1), order("never", quantity=0))
     topology.advance(timedelta(minutes=1))
-    assert woken == [("sooner", start + timedelta(seconds=1)), ("later", start + timedelta(seconds=9))]
+    assert fired == [("sooner", start + timedelta(seconds=1)), ("later", start + timedelta(seconds=9))]
 
 
-def test_a_wish_moved_in_the_batch_it_came_due_in_waits_for_its_new_time():
-    woken = []
+def test_a_timer_rescheduled_in_the_batch_in_which_it_is_due_waits_for_its_new_time():
+    fired = []
 
     def on_timer(key, ctx):
-        woken.append((key, ctx.now))
+        fired.append((key, ctx.now))
         if key == "a":
             ctx.schedule("b", ctx.now + timedelta(seconds=5))
 
@@ -275,33 +275,33 @@ def test_a_wish_moved_in_the_batch_it_came_due_in_waits_for_its_new_time():
         topology.write(Write("orders", 0, key, order(key.decode()).to_json()))
     topology.run()
     topology.advance(timedelta(minutes=1))
-    assert woken == [("a", start), ("b", start + timedelta(seconds=5))]
+    assert fired == [("a", start), ("b", start + timedelta(seconds=5))]
 
 
-def test_who_fails_when_woken_leaves_nothing_behind_and_is_woken_again():
+def test_a_timer_whose_processor_fails_leaves_nothing_and_fires_again():
     attempts = []
 
     def on_timer(key, ctx):
         attempts.append(ctx.now)
         ctx.put(SEEN, key, order(quantity=len(attempts)))
-        ctx.send(ORDERS, order("from the wake"))
+        ctx.send(ORDERS, order("from the timer"))
         if len(attempts) == 1:
             raise RuntimeError("not yet")
 
-    def wish(seen, ctx):
+    def schedule(seen, ctx):
         if seen.id == "o1":
             ctx.schedule("o1", ctx.now)
 
-    topology = TopologyTestDriver(keeper(wish, outputs=(ORDERS,), on_timer=on_timer))
+    topology = TopologyTestDriver(keeper(schedule, outputs=(ORDERS,), on_timer=on_timer))
     topology.send(ORDERS, order())
     assert topology.row(SEEN, "o1") is None
     topology.advance(timedelta(hours=1))
     assert attempts == [attempts[0], attempts[0] + TIMER_RETRY]
     assert topology.row(SEEN, "o1") == order(quantity=2)
-    assert [o.id for o in topology.values(ORDERS)].count("from the wake") == 1
+    assert [o.id for o in topology.values(ORDERS)].count("from the timer") == 1
 
 
-def test_a_processor_sees_the_time_its_message_was_written_and_the_time_the_batch_was_taken():
+def test_a_processor_sees_the_time_of_its_message_and_of_its_batch():
     seen = []
     topology = TopologyTestDriver(keeper(lambda o, ctx: seen.append((ctx.time, ctx.now))), partitions=1)
     written = topology.now

@@ -1,4 +1,4 @@
-"""The runtime's own loop and handover, on a broker in memory."""
+"""Loop and rebalances, on a broker in memory."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -12,21 +12,13 @@ from runtime.loop.ownership import Ownership
 from runtime.loop.rebalance import Rebalance
 from runtime.metrics.loop import LoopMetrics
 from runtime.model.records import Membership, PolledBatch, Record, TopicPartition, Write
-from runtime.model.service import Input, Service, Table
 from runtime.state.stores import MemoryStores
 from schemas.messages import StockLevel
-from schemas.topics import WAREHOUSE_INVENTORY
-from tests.loops import owned_by
-
-TP = TopicPartition(WAREHOUSE_INVENTORY.name, 0)
-LEVELS = Table("keeper-levels", StockLevel)
-KEEPER = Service(
-    "keeper", (Input(WAREHOUSE_INVENTORY, lambda level, ctx: ctx.put(LEVELS, level.product, level)),), (), (LEVELS,)
-)
+from tests.loops import KEEPER, LEVELS, TP, owned_by
 
 
-class Reader:
-    """The consumer: what it was told last."""
+class FakePoller:
+    """A poller that records its last positions."""
 
     def __init__(self):
         self.positions = None
@@ -39,25 +31,25 @@ class Reader:
 
 
 class Broker:
-    """Changelogs and offsets, and a checkpoint whose next commits end as the test says."""
+    """Changelogs, offsets and a checkpoint. `outcomes`: of the next commits, `committed`, `lost` or an exception."""
 
     fenced = True
 
     def __init__(self):
         self.offsets = {TP: 0}
         self.changelog = []
-        self.fate = []
+        self.outcomes = []
         self.gate = asyncio.Event()
         self.gate.set()
 
     async def commit(self, writes, membership):
         await self.gate.wait()
-        fate = self.fate.pop(0) if self.fate else None
-        if fate != "lost" and not isinstance(fate, CommitFenced):
+        outcome = self.outcomes.pop(0) if self.outcomes else None
+        if outcome != "lost" and not isinstance(outcome, CommitFenced):
             self.changelog += writes.changelog
             self.offsets.update(writes.offsets)
-        if fate is not None:
-            raise fate if isinstance(fate, Exception) else CommitInDoubt(fate)
+        if outcome is not None:
+            raise outcome if isinstance(outcome, Exception) else CommitInDoubt(outcome)
         return {TopicPartition(LEVELS.changelog, 0): len(self.changelog) - 1}
 
     async def flush(self):
@@ -79,19 +71,21 @@ class Broker:
 
 
 class Worker:
-    def __init__(self, broker, copies=None):
+    def __init__(self, broker, standbys=None):
         metrics = LoopMetrics(CollectorRegistry())
-        self.given_up = []
-        self.ownership, self.stores, self.reader = Ownership(), MemoryStores(), Reader()
+        self.abandoned = []
+        self.ownership, self.stores, self.poller = Ownership(), MemoryStores(), FakePoller()
         partitions = owned_by(KEEPER, self.ownership, self.stores)
         self.side_effects = partitions.side_effects
-        self.loop = Loop(partitions, broker, clock=lambda: datetime.now(UTC), abandoned=self._given_up, metrics=metrics)
+        self.loop = Loop(
+            partitions, broker, clock=lambda: datetime.now(UTC), abandoned=self._abandoned, metrics=metrics
+        )
         self.rebalance = Rebalance(
-            partitions, broker, self.reader, metrics=metrics, failed=pytest.fail, standbys=copies
+            partitions, broker, self.poller, metrics=metrics, failed=pytest.fail, standbys=standbys
         )
 
-    def _given_up(self, error):
-        self.given_up.append(error)
+    def _abandoned(self, error):
+        self.abandoned.append(error)
         if isinstance(error, CommitInDoubt):
             self.rebalance.retry()
 
@@ -128,62 +122,62 @@ async def worker(broker):
     await worker.rebalance.stop()
 
 
-@pytest.mark.parametrize(("fate", "count", "position"), [("kept", 7, 1), ("lost", None, 0)])
-async def test_a_batch_whose_end_is_unknown_is_settled_by_what_the_broker_holds(broker, worker, fate, count, position):
-    broker.fate = [fate]
+@pytest.mark.parametrize(("outcome", "count", "position"), [("committed", 7, 1), ("lost", None, 0)])
+async def test_a_batch_in_doubt_is_resolved_by_restoring_from_the_broker(broker, worker, outcome, count, position):
+    broker.outcomes = [outcome]
     await worker.step(0, 7)
     assert not worker.ownership.running
-    assert worker.reader.positions is None
+    assert worker.poller.positions is None
 
     await worker.running()
 
     assert worker.count() == count
-    assert worker.reader.positions == {TP: position}
+    assert worker.poller.positions == {TP: position}
 
 
-async def test_a_refused_batch_is_given_up_and_nothing_is_decided_before_partitions_are_assigned_anew(broker, worker):
-    broker.fate = [CommitFenced("ILLEGAL_GENERATION")]
+async def test_after_a_fenced_batch_nothing_is_processed_before_partitions_are_assigned_again(broker, worker):
+    broker.outcomes = [CommitFenced("ILLEGAL_GENERATION")]
     epoch = worker.ownership.epoch
     await worker.step(0, 7)
-    await worker.step(1, 8, epoch)  # what was taken before it was known
+    await worker.step(1, 8, epoch)  # polled before the epoch ended
 
     assert broker.changelog == []
-    assert [type(e) for e in worker.given_up] == [CommitFenced]
+    assert [type(e) for e in worker.abandoned] == [CommitFenced]
     await worker.assigned(generation=2)
-    assert worker.reader.positions == {TP: 0}
+    assert worker.poller.positions == {TP: 0}
 
 
-async def test_the_batch_in_hand_ends_before_partitions_go(broker, worker):
+async def test_the_current_batch_is_finished_before_partitions_are_revoked(broker, worker):
     broker.gate.clear()
     step = asyncio.create_task(worker.step(0, 7))
     await asyncio.sleep(0)
-    going = asyncio.create_task(worker.rebalance.revoke(worker.loop, 10))
+    revocation = asyncio.create_task(worker.rebalance.revoke(worker.loop, 10))
     await asyncio.sleep(0)
-    assert not going.done()
+    assert not revocation.done()
     broker.gate.set()
-    await asyncio.gather(step, going)
+    await asyncio.gather(step, revocation)
 
     assert broker.offsets == {TP: 1}
     assert not worker.ownership.running
 
 
-async def test_a_batch_that_fails_while_partitions_go_does_not_take_them_back(broker, worker):
+async def test_a_batch_that_fails_during_a_revocation_does_not_start_a_restore(broker, worker):
     broker.gate.clear()
-    broker.fate = ["lost"]
+    broker.outcomes = ["lost"]
     step = asyncio.create_task(worker.step(0, 7))
     await asyncio.sleep(0)
-    going = asyncio.create_task(worker.rebalance.revoke(worker.loop, 10))
+    revocation = asyncio.create_task(worker.rebalance.revoke(worker.loop, 10))
     await asyncio.sleep(0)
     broker.gate.set()
-    await asyncio.gather(step, going)
+    await asyncio.gather(step, revocation)
     for _ in range(50):
         await asyncio.sleep(0)
 
     assert not worker.ownership.running
-    assert worker.reader.positions is None
+    assert worker.poller.positions is None
 
 
-async def test_a_batch_that_outlasts_the_patience_is_not_applied_by_who_lost_the_partitions(broker, worker):
+async def test_a_batch_that_exceeds_the_time_limit_of_a_revocation_is_not_applied(broker, worker):
     broker.gate.clear()
     step = asyncio.create_task(worker.step(0, 7))
     await asyncio.sleep(0)
@@ -192,12 +186,12 @@ async def test_a_batch_that_outlasts_the_patience_is_not_applied_by_who_lost_the
     broker.gate.set()
     await step
 
-    assert store.get(b"mug") is None, "it is in the changelog, for whoever takes over"
+    assert store.get(b"mug") is None, "the next owner restores it from the changelog"
     await worker.assigned(generation=2)
     assert worker.count() == 7
 
 
-async def test_assignments_back_to_back_end_with_the_last_one(broker, worker):
+async def test_of_assignments_back_to_back_the_last_one_counts(broker, worker):
     for generation in range(2, 6):
         await worker.rebalance.restore_and_resume([TP], Membership(generation, "me"))
     await worker.running()
@@ -205,16 +199,16 @@ async def test_assignments_back_to_back_end_with_the_last_one(broker, worker):
     assert worker.ownership.membership == Membership(5, "me")
 
 
-async def test_a_takeover_that_fails_is_tried_again(broker, worker, monkeypatch):
-    failures = [OSError("the broker is away"), ConnectionError("still")]
+async def test_a_failed_restore_is_retried(broker, worker, monkeypatch):
+    failures = [OSError("the broker is unavailable"), ConnectionError("still")]
     committed = broker.committed
 
-    async def sometimes(partitions):
+    async def fail_twice(partitions):
         if failures:
             raise failures.pop()
         return await committed(partitions)
 
-    monkeypatch.setattr(broker, "committed", sometimes)
+    monkeypatch.setattr(broker, "committed", fail_twice)
     monkeypatch.setattr(Rebalance, "RETRY_S", 0.0)
     await worker.assigned(generation=2)
 
@@ -222,40 +216,40 @@ async def test_a_takeover_that_fails_is_tried_again(broker, worker, monkeypatch)
     assert worker.ownership.membership.generation == 2
 
 
-class Copies:
-    """The standby: what it was told, in order."""
+class FakeStandbys:
+    """Standby replicas that record their calls, in order."""
 
     def __init__(self):
-        self.told = []
+        self.calls = []
 
     def mark_complete(self, partitions):
-        self.told.append(("owned", set(partitions)))
+        self.calls.append(("complete", set(partitions)))
 
     def follow(self, partitions):
-        self.told.append(("follow", set(partitions)))
+        self.calls.append(("follow", set(partitions)))
 
 
-async def test_copies_are_followed_once_a_takeover_is_done_and_none_during_it(broker):
-    copies = Copies()
-    worker = Worker(broker, copies)
+async def test_standbys_are_followed_after_a_restore_and_none_during_it(broker):
+    standbys = FakeStandbys()
+    worker = Worker(broker, standbys)
     await worker.rebalance.restore_and_resume([TP], Membership(1, "me"), {3})
-    assert copies.told == [("follow", set())], "before any store is touched"
+    assert standbys.calls == [("follow", set())], "before any store is touched"
     await worker.running()
-    assert copies.told == [("follow", set()), ("follow", {3})]
+    assert standbys.calls == [("follow", set()), ("follow", {3})]
 
-    copies.told.clear()
+    standbys.calls.clear()
     await worker.rebalance.revoke(worker.loop, 10)
-    assert copies.told == [("owned", {0})], "a copy of what goes is as good as it was"
+    assert standbys.calls == [("complete", {0})], "the store of a revoked partition is complete"
     await worker.rebalance.restore_and_resume([], Membership(2, "me"), {0})
     await worker.running()
-    assert copies.told == [("owned", {0}), ("follow", set()), ("follow", {0})]
+    assert standbys.calls == [("complete", {0}), ("follow", set()), ("follow", {0})]
     await worker.rebalance.stop()
 
 
-async def test_stores_of_copies_stay_open(broker, monkeypatch):
+async def test_stores_of_standbys_stay_open(broker, monkeypatch):
     kept = []
     monkeypatch.setattr(MemoryStores, "keep", lambda _, partitions: kept.append(set(partitions)))
-    worker = Worker(broker, Copies())
+    worker = Worker(broker, FakeStandbys())
     await worker.rebalance.restore_and_resume([TP], Membership(1, "me"), {3})
     await worker.running()
 
@@ -264,13 +258,13 @@ async def test_stores_of_copies_stay_open(broker, monkeypatch):
 
 
 @pytest.mark.parametrize("fenced", [True, False])
-async def test_at_least_once_rows_that_another_worker_wrote_are_not_passed_over(broker, worker, fenced):
+async def test_at_least_once_rows_of_another_worker_are_not_skipped(broker, worker, fenced):
     broker.fenced = fenced
     other = Write(LEVELS.changelog, 0, b"cup", StockLevel(product="cup", count=3).to_json())
-    broker.changelog.append(other)  # by a worker that was paused, after the partitions had been taken over
+    broker.changelog.append(other)  # by a paused worker, after the partitions moved here
     await worker.step(0, 7)
 
-    assert worker.ownership.running is fenced, "where that cannot happen nobody looks"
+    assert worker.ownership.running is fenced, "with fencing there is no other writer"
     if not fenced:
         await worker.running()
         store = worker.ownership.store(LEVELS.name, 0)
@@ -279,25 +273,25 @@ async def test_at_least_once_rows_that_another_worker_wrote_are_not_passed_over(
 
 
 @pytest.mark.parametrize(
-    ("membership", "kept"),
+    ("membership", "continued"),
     [
         (Membership(2, "me"), {0}),
         (Membership(3, "me"), set()),
         (Membership(2, "me, after the group had dropped me"), set()),
     ],
 )
-async def test_what_was_done_outside_counts_where_nobody_else_can_have_owned_the_partition(worker, membership, kept):
-    told = []
-    worker.side_effects.retain = told.append
+async def test_side_effects_continue_if_no_other_worker_can_have_owned_the_partition(worker, membership, continued):
+    calls = []
+    worker.side_effects.retain = calls.append
     await worker.rebalance.restore_and_resume([TP], membership)
     await worker.running()
 
-    assert told == [kept]
+    assert calls == [continued]
 
 
-async def test_effects_are_finished_before_partitions_go_and_the_loop_goes_on_meanwhile(worker):
-    async def finish(patience_s):
-        assert patience_s == 5
+async def test_side_effects_finish_before_a_revocation_while_the_loop_runs(worker):
+    async def finish(timeout_s):
+        assert timeout_s == 5
         assert await worker.step(0, 7)
         assert worker.count() == 7
 
@@ -307,11 +301,11 @@ async def test_effects_are_finished_before_partitions_go_and_the_loop_goes_on_me
     assert not worker.ownership.running
 
 
-async def test_effects_are_not_waited_for_where_it_could_not_be_noted_that_they_are_done(worker):
+async def test_side_effects_are_not_awaited_if_the_loop_cannot_commit_their_acknowledgement(worker):
     waited = []
 
-    async def finish(patience_s):
-        waited.append(patience_s)
+    async def finish(timeout_s):
+        waited.append(timeout_s)
 
     worker.side_effects.drain = finish
     await worker.rebalance.revoke(worker.loop, 10, 5)

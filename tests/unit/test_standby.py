@@ -1,4 +1,4 @@
-"""Following changelogs, on a broker in memory that does what brokers do."""
+"""Standby replicas, on a broker in memory."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -31,15 +31,15 @@ class Row(NamedTuple):
 
 
 class Broker:
-    """Logs in memory. `None` in a log is the marker of a transaction; `open` hides what comes from that offset on."""
+    """Logs in memory. `None` in a log is a transaction marker; `open` is the offset of the first open transaction."""
 
     def __init__(self):
         self.logs = {}
         self.starts = {}
         self.open = {}
-        self.away = False
+        self.unavailable = False
         self.readers = self.most_readers = 0
-        self.asked = 0
+        self.requests = 0
 
     def write(self, table, partition, *rows):
         log = self.logs.setdefault(TopicPartition(table.changelog, partition), [])
@@ -50,8 +50,8 @@ class Broker:
         self.logs.pop(TopicPartition(table.changelog, partition), None)
 
     def _answer(self, partitions, offset):
-        if self.away:
-            raise KafkaConnectionError("away")
+        if self.unavailable:
+            raise KafkaConnectionError("unavailable")
         return {tp: offset(tp) for tp in partitions}
 
     async def log_ids(self, topics):
@@ -63,7 +63,7 @@ class Broker:
 
     async def log_ends(self, partitions, *, committed):
         await asyncio.sleep(0)
-        self.asked += 1
+        self.requests += 1
         return self._answer(partitions, self._stable if committed else lambda tp: len(self.logs.get(tp, ())))
 
     def _stable(self, tp):
@@ -92,9 +92,9 @@ class Reading:
         result = {}
         for tp, position in self._positions.items():
             log = self._broker.logs.get(tp, [])
-            if position > len(log) and not self._broker.away:
+            if position > len(log) and not self._broker.unavailable:
                 raise OffsetOutOfRangeError({tp: position})
-            end = min(self._broker._stable(tp), position + self.MOST) if not self._broker.away else position
+            end = min(self._broker._stable(tp), position + self.MOST) if not self._broker.unavailable else position
             if rows := [row for row in log[position:end] if row]:
                 result[tp] = rows
             self._positions[tp] = max(position, end)
@@ -110,19 +110,19 @@ def broker():
 
 
 @pytest.fixture
-async def follower(broker, monkeypatch):
+async def standby(broker, monkeypatch):
     monkeypatch.setattr(StandbyReplicas, "MEASURE_S", 0.005)
     monkeypatch.setattr(StandbyReplicas, "RETRY_S", 0.005)
     confirmed = asyncio.get_running_loop().time
-    follower = StandbyReplicas(Topology((KEEPER,)), MemoryStores(), broker, LoopMetrics(CollectorRegistry()), confirmed)
-    yield follower
-    await follower.stop()
+    standby = StandbyReplicas(Topology((KEEPER,)), MemoryStores(), broker, LoopMetrics(CollectorRegistry()), confirmed)
+    yield standby
+    await standby.stop()
     assert broker.readers == 0
-    assert broker.most_readers <= 1, "one connection reads one thing at a time"
+    assert broker.most_readers <= 1, "the connection has one reader at a time"
 
 
-def copy(follower, table=LEVELS, partition=0):
-    store = follower._stores.peek(table.name, partition)
+def rows_of(standby, table=LEVELS, partition=0):
+    store = standby._stores.peek(table.name, partition)
     return None if store is None else store.rows
 
 
@@ -132,27 +132,27 @@ async def until(condition):
             await asyncio.sleep(0)
 
 
-async def test_a_copy_has_what_was_there_and_what_comes(broker, follower):
+async def test_a_standby_has_earlier_and_later_rows(broker, standby):
     broker.write(LEVELS, 0, (b"a", b"1"), (b"b", b"2"), None)
     broker.write(SEEN, 1, (b"x", b"1"))
-    follower.follow({0, 1})
-    await until(lambda: copy(follower) == {b"a": b"1", b"b": b"2"} and copy(follower, SEEN, 1) == {b"x": b"1"})
+    standby.follow({0, 1})
+    await until(lambda: rows_of(standby) == {b"a": b"1", b"b": b"2"} and rows_of(standby, SEEN, 1) == {b"x": b"1"})
 
     broker.write(LEVELS, 0, (b"a", None), (b"c", b"3"), None)
-    await until(lambda: copy(follower) == {b"b": b"2", b"c": b"3"})
+    await until(lambda: rows_of(standby) == {b"b": b"2", b"c": b"3"})
 
 
-async def test_what_is_not_committed_is_not_in_the_copy(broker, follower):
+async def test_uncommitted_rows_are_not_in_the_standby(broker, standby):
     broker.write(LEVELS, 0, (b"a", b"1"), None, (b"a", b"2"))
     broker.open[TopicPartition(LEVELS.changelog, 0)] = 2
-    follower.follow({0})
-    await until(lambda: follower.lag == {0: 0})
+    standby.follow({0})
+    await until(lambda: standby.lag == {0: 0})
 
-    assert copy(follower) == {b"a": b"1"}
+    assert rows_of(standby) == {b"a": b"1"}
 
 
-async def test_lag_and_age_tell_how_far_behind_a_copy_is(broker, follower, monkeypatch):
-    assert follower.age(LEVELS.name, 0) is None
+async def test_lag_and_age_show_how_far_behind_a_standby_is(broker, standby, monkeypatch):
+    assert standby.age(LEVELS.name, 0) is None
     gate = asyncio.Event()
     rows = Reading.rows
 
@@ -163,112 +163,112 @@ async def test_lag_and_age_tell_how_far_behind_a_copy_is(broker, follower, monke
     monkeypatch.setattr(Reading, "rows", held)
     broker.write(LEVELS, 0, *[(key, b"1") for key in SIX])
     broker.write(SEEN, 0, (b"x", b"1"))
-    follower.follow({0})
-    await until(lambda: follower.lag == {0: 7})
-    assert follower.age(LEVELS.name, 0) is None
+    standby.follow({0})
+    await until(lambda: standby.lag == {0: 7})
+    assert standby.age(LEVELS.name, 0) is None
 
     gate.set()
-    await until(lambda: follower.lag == {0: 0})
-    assert 0 <= follower.age(LEVELS.name, 0) < 60
+    await until(lambda: standby.lag == {0: 0})
+    assert 0 <= standby.age(LEVELS.name, 0) < 60
 
 
-async def test_a_copy_whose_broker_is_away_grows_old_and_is_young_again_afterwards(broker, follower):
+async def test_the_age_of_a_standby_grows_while_the_broker_is_unavailable(broker, standby):
     broker.write(LEVELS, 0, (b"a", b"1"))
-    follower.follow({0})
-    await until(lambda: follower.lag == {0: 0})
-    broker.away = True
+    standby.follow({0})
+    await until(lambda: standby.lag == {0: 0})
+    broker.unavailable = True
     broker.write(LEVELS, 0, (b"b", b"2"))
-    await until(lambda: follower.age(LEVELS.name, 0) > 0.3)
-    assert copy(follower) == {b"a": b"1"}, "it still has what it had"
+    await until(lambda: standby.age(LEVELS.name, 0) > 0.3)
+    assert rows_of(standby) == {b"a": b"1"}, "it keeps its rows"
 
-    broker.away = False
-    await until(lambda: copy(follower) == {b"a": b"1", b"b": b"2"})
-    await until(lambda: follower.age(LEVELS.name, 0) < 0.3)
+    broker.unavailable = False
+    await until(lambda: rows_of(standby) == {b"a": b"1", b"b": b"2"})
+    await until(lambda: standby.age(LEVELS.name, 0) < 0.3)
 
 
-async def test_a_changelog_that_begins_anew_is_followed_from_its_start(broker, follower):
+async def test_a_changelog_that_was_created_anew_is_followed_from_its_start(broker, standby):
     broker.write(LEVELS, 0, *[(key, b"1") for key in SIX])
-    follower.follow({0})
-    await until(lambda: follower.lag == {0: 0})
+    standby.follow({0})
+    await until(lambda: standby.lag == {0: 0})
 
     broker.reset(LEVELS, 0)
     broker.write(LEVELS, 0, (b"z", b"9"))
-    await until(lambda: copy(follower) == {b"z": b"9"})
+    await until(lambda: rows_of(standby) == {b"z": b"9"})
 
 
-async def test_what_a_copy_s_changelog_no_longer_has_is_told(broker, follower, caplog):
+async def test_lost_changelog_records_are_logged(broker, standby, caplog):
     broker.write(LEVELS, 0, *[(key, b"1") for key in SIX])
     broker.starts[TopicPartition(LEVELS.changelog, 0)] = 3
-    follower.follow({0})
-    await until(lambda: follower.lag == {0: 0})
-    [told] = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-    assert f"records lost topic={LEVELS.changelog} partition=0 first=0 last=2 count=3 path=standby" in told
+    standby.follow({0})
+    await until(lambda: standby.lag == {0: 0})
+    [message] = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert f"records lost topic={LEVELS.changelog} partition=0 first=0 last=2 count=3 path=standby" in message
 
 
-async def test_a_copy_that_is_to_stop_at_a_loss_ends_the_worker_and_keeps_what_it_has(broker):
+async def test_a_loss_ends_the_worker_if_set_and_the_standby_keeps_its_rows(broker):
     failures = []
     lost = LossReporter(LoopMetrics(CollectorRegistry()), stop=True, failed=failures.append)
     confirmed = asyncio.get_running_loop().time
-    follower = StandbyReplicas(
+    standby = StandbyReplicas(
         Topology((KEEPER,)), MemoryStores(), broker, LoopMetrics(CollectorRegistry()), confirmed, lost
     )
-    follower._stores.open(LEVELS.name, 0).apply({b"gone": b"1"}, 0)
+    standby._stores.open(LEVELS.name, 0).apply({b"gone": b"1"}, 0)
     broker.write(LEVELS, 0, *[(key, b"1") for key in SIX])
     broker.starts[TopicPartition(LEVELS.changelog, 0)] = 3
-    follower.follow({0})
+    standby.follow({0})
     await until(lambda: failures)
-    await follower.stop()
+    await standby.stop()
     assert "ON_LOST_RECORDS=continue" in str(failures[0])
-    assert copy(follower) == {b"gone": b"1"}
+    assert rows_of(standby) == {b"gone": b"1"}
 
 
-async def test_a_copy_that_lacks_what_is_no_longer_kept_is_rebuilt(broker, follower):
-    store = follower._stores.open(LEVELS.name, 0)
+async def test_a_standby_that_lacks_lost_records_is_rebuilt(broker, standby):
+    store = standby._stores.open(LEVELS.name, 0)
     store.apply({b"gone": b"1"}, 0)
     broker.write(LEVELS, 0, *[(key, b"1") for key in SIX])
     broker.starts[TopicPartition(LEVELS.changelog, 0)] = 3
-    follower.follow({0})
-    await until(lambda: follower.lag == {0: 0})
+    standby.follow({0})
+    await until(lambda: standby.lag == {0: 0})
 
-    assert copy(follower) == dict.fromkeys(SIX[3:], b"1")
+    assert rows_of(standby) == dict.fromkeys(SIX[3:], b"1")
 
 
-async def test_a_copy_goes_on_where_its_store_ends(broker, follower):
+async def test_a_standby_continues_at_the_offset_of_its_store(broker, standby):
     broker.write(LEVELS, 0, *[(key, b"1") for key in SIX])
-    follower._stores.open(LEVELS.name, 0).apply({b"mine": b"1"}, 3)
-    follower.follow({0})
-    await until(lambda: follower.lag == {0: 0})
+    standby._stores.open(LEVELS.name, 0).apply({b"mine": b"1"}, 3)
+    standby.follow({0})
+    await until(lambda: standby.lag == {0: 0})
 
-    assert copy(follower) == {b"mine": b"1", b"e": b"1", b"f": b"1"}
-    assert follower._stores.open(LEVELS.name, 0).offset == 5
+    assert rows_of(standby) == {b"mine": b"1", b"e": b"1", b"f": b"1"}
+    assert standby._stores.open(LEVELS.name, 0).offset == 5
 
 
-async def test_the_offset_of_a_copy_passes_over_markers(broker, follower):
+async def test_the_offset_of_a_standby_is_past_transaction_markers(broker, standby):
     broker.write(LEVELS, 0, (b"a", b"1"), None, None)
-    follower.follow({0})
-    await until(lambda: follower._stores.open(LEVELS.name, 0).offset == 2)
+    standby.follow({0})
+    await until(lambda: standby._stores.open(LEVELS.name, 0).offset == 2)
 
 
-async def test_a_store_is_let_alone_from_the_moment_its_partition_is_not_followed(broker, follower):
-    follower.follow({0, 1})
-    await until(lambda: follower.lag == {0: 0, 1: 0})
+async def test_a_store_is_not_written_once_its_partition_is_not_followed(broker, standby):
+    standby.follow({0, 1})
+    await until(lambda: standby.lag == {0: 0, 1: 0})
     for table in (LEVELS, SEEN):
         for partition in (0, 1):
             broker.write(table, partition, *[(key, b"1") for key in SIX])
-    follower.follow({1})
-    stores = [follower._stores.open(table.name, 0) for table in (LEVELS, SEEN)]
+    standby.follow({1})
+    stores = [standby._stores.open(table.name, 0) for table in (LEVELS, SEEN)]
 
     for store in stores:
         store.apply = store.clear = store.mark_complete = pytest.fail
-    await until(lambda: follower.lag == {1: 0} and len(copy(follower, LEVELS, 1)) == 6)
+    await until(lambda: standby.lag == {1: 0} and len(rows_of(standby, LEVELS, 1)) == 6)
     assert [store.rows for store in stores] == [{}, {}]
 
 
-async def test_what_is_still_on_its_way_when_a_partition_goes_is_not_applied(broker, follower, monkeypatch):
+async def test_rows_that_arrive_after_the_end_of_following_are_not_applied(broker, standby, monkeypatch):
     rows, arrived = Reading.rows, asyncio.Event()
 
     async def unstoppable(self):
-        """As a client that has its answer already when it is told to stop."""
+        """A client that has its answer when it is cancelled."""
         try:
             arrived.set()
             await asyncio.Event().wait()
@@ -278,76 +278,76 @@ async def test_what_is_still_on_its_way_when_a_partition_goes_is_not_applied(bro
 
     monkeypatch.setattr(Reading, "rows", unstoppable)
     broker.write(LEVELS, 0, (b"a", b"1"))
-    follower.follow({0})
+    standby.follow({0})
     await arrived.wait()
-    store = follower._stores.open(LEVELS.name, 0)
-    follower.follow({1})
-    await until(lambda: follower.lag == {1: 0})
+    store = standby._stores.open(LEVELS.name, 0)
+    standby.follow({1})
+    await until(lambda: standby.lag == {1: 0})
     assert store.rows == {}
 
 
-async def test_changes_back_to_back_end_with_the_last_one(broker, follower):
+async def test_of_changes_back_to_back_the_last_one_counts(broker, standby):
     for partition in range(4):
         broker.write(LEVELS, partition, (b"a", b"1"))
     for partitions in ({0}, {0, 1}, (), {2}, {2, 3}):
-        follower.follow(partitions)
+        standby.follow(partitions)
         await asyncio.sleep(0)
-    await until(lambda: follower.lag == {2: 0, 3: 0})
+    await until(lambda: standby.lag == {2: 0, 3: 0})
 
-    assert follower.partitions == {2, 3}
-    assert copy(follower, LEVELS, 3) == {b"a": b"1"}
+    assert standby.partitions == {2, 3}
+    assert rows_of(standby, LEVELS, 3) == {b"a": b"1"}
 
 
-async def test_what_was_owned_is_as_old_as_the_last_word_of_the_group(broker, follower):
+async def test_the_age_of_a_revoked_store_counts_from_the_last_confirmation(broker, standby):
     now = asyncio.get_running_loop().time()
-    follower._confirmed = lambda: now - 200
-    follower.mark_complete({0})
+    standby._confirmed = lambda: now - 200
+    standby.mark_complete({0})
 
-    assert 200 <= follower.age(LEVELS.name, 0) < 300
-    assert follower.age(LEVELS.name, 1) is None
+    assert 200 <= standby.age(LEVELS.name, 0) < 300
+    assert standby.age(LEVELS.name, 1) is None
 
 
-async def test_services_without_tables_have_nothing_to_follow(broker):
+async def test_services_without_tables_follow_nothing(broker):
     plain = Service("plain", (Input(WAREHOUSE_INVENTORY, lambda *_: None),), ())
     confirmed = asyncio.get_running_loop().time
-    follower = StandbyReplicas(Topology((plain,)), MemoryStores(), broker, LoopMetrics(CollectorRegistry()), confirmed)
-    follower.follow({0, 1})
+    standby = StandbyReplicas(Topology((plain,)), MemoryStores(), broker, LoopMetrics(CollectorRegistry()), confirmed)
+    standby.follow({0, 1})
     await asyncio.sleep(0.02)
 
-    assert (follower.partitions, broker.asked, broker.most_readers) == (frozenset(), 0, 0)
-    await follower.stop()
+    assert (standby.partitions, broker.requests, broker.most_readers) == (frozenset(), 0, 0)
+    await standby.stop()
 
 
-async def test_nothing_is_asked_of_the_broker_where_nothing_is_followed(broker, follower):
-    follower.follow({0})
-    await until(lambda: follower.lag == {0: 0})
-    follower.follow(())
+async def test_without_followed_partitions_there_are_no_requests(broker, standby):
+    standby.follow({0})
+    await until(lambda: standby.lag == {0: 0})
+    standby.follow(())
     await until(lambda: broker.readers == 0)
-    asked = broker.asked
+    requests = broker.requests
     await asyncio.sleep(0.05)
-    assert (broker.asked, broker.readers) == (asked, 0)
+    assert (broker.requests, broker.readers) == (requests, 0)
 
 
-async def test_a_copy_that_was_cut_off_for_too_long_is_rebuilt(broker, follower, monkeypatch):
-    store = follower._stores.open(LEVELS.name, 0)
+async def test_a_stale_standby_is_rebuilt(broker, standby, monkeypatch):
+    store = standby._stores.open(LEVELS.name, 0)
     store.apply({b"deleted-long-ago": b"1"}, 0)
     broker.write(LEVELS, 0, *[(key, b"1") for key in SIX])
     monkeypatch.setattr(MemoryStore, "stale", property(lambda store: b"deleted-long-ago" in store.rows))
-    follower.follow({0})
-    await until(lambda: follower.lag == {0: 0})
+    standby.follow({0})
+    await until(lambda: standby.lag == {0: 0})
 
-    assert copy(follower) == dict.fromkeys(SIX, b"1")
+    assert rows_of(standby) == dict.fromkeys(SIX, b"1")
 
 
-async def test_what_was_owned_until_now_is_complete(broker, follower):
-    noted = []
-    store = follower._stores.open(LEVELS.name, 0)
+async def test_a_store_that_was_owned_until_now_is_complete(broker, standby):
+    completed = []
+    store = standby._stores.open(LEVELS.name, 0)
     store.apply({b"a": b"1"}, 7)
-    store.mark_complete = noted.append
-    follower.mark_complete({0, 1})
-    assert noted == [7]
+    store.mark_complete = completed.append
+    standby.mark_complete({0, 1})
+    assert completed == [7]
 
     now = asyncio.get_running_loop().time()
-    follower._confirmed = lambda: now - 3600  # it was away for an hour, and knows no better
-    follower.mark_complete({0, 1})
-    assert noted == [7]
+    standby._confirmed = lambda: now - 3600  # paused for an hour
+    standby.mark_complete({0, 1})
+    assert completed == [7]

@@ -16,11 +16,11 @@ SECOND = timedelta(seconds=1)
 SERVICE = Service("keeper", (), (), on_timer=lambda key, ctx: None)
 
 
-def calendar():
+def new_timers():
     return Timers(Topology((SERVICE,)))
 
 
-def wish(timers, key, seconds, partition=0):
+def schedule(timers, key, seconds, partition=0):
     row = None if seconds is None else ScheduledTimer(at=NOON + seconds * SECOND).to_json()
     timers.apply("keeper-timers", partition, {key.encode(): row})
 
@@ -30,10 +30,10 @@ def due(timers, seconds, limit=100):
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.none() | st.integers(0, 9))))
-def test_what_is_due_is_the_last_wish_of_each_key_whose_time_has_come(wishes):
-    timers, last = calendar(), {}
-    for key, seconds in wishes:
-        wish(timers, key, seconds)
+def test_the_last_schedule_of_each_key_counts(schedules):
+    timers, last = new_timers(), {}
+    for key, seconds in schedules:
+        schedule(timers, key, seconds)
         last[key] = seconds
     pending = {key: seconds for key, seconds in last.items() if seconds is not None}
     assert len(timers) == len(pending)
@@ -41,18 +41,18 @@ def test_what_is_due_is_the_last_wish_of_each_key_whose_time_has_come(wishes):
     assert set(due(timers, 4)) == {key for key, seconds in pending.items() if seconds <= 4}
 
 
-def test_the_oldest_come_first_and_the_rest_stay():
-    timers = calendar()
+def test_the_oldest_fire_first_and_the_others_stay():
+    timers = new_timers()
     for key, seconds in {"c": 3, "a": 1, "b": 2}.items():
-        wish(timers, key, seconds)
+        schedule(timers, key, seconds)
     assert due(timers, 9, limit=2) == ["a", "b"]
     assert due(timers, 9, limit=2) == ["c"]
 
 
-def test_wishes_found_in_a_store_are_taken_over_and_forgotten_when_partitions_go():
+def test_timers_of_a_store_are_loaded_and_cleared():
     store = MemoryStore()
     store.apply({b"a": ScheduledTimer(at=NOON).to_json()}, 0)
-    timers = calendar()
+    timers = new_timers()
     timers.load("keeper-timers", 3, store)
     timers.load("another-table", 3, store)
     [found] = timers.due(NOON, 10)
@@ -63,26 +63,26 @@ def test_wishes_found_in_a_store_are_taken_over_and_forgotten_when_partitions_go
 
 
 @pytest.mark.parametrize("last", [None, 10**6])
-def test_what_is_withdrawn_or_moved_does_not_fill_the_memory(last):
-    timers = calendar()
+def test_cancelled_and_rescheduled_timers_do_not_fill_the_memory(last):
+    timers = new_timers()
     for n in range(10_000):
-        wish(timers, "key" if last else str(n), 10**6 + n)
+        schedule(timers, "key" if last else str(n), 10**6 + n)
         if last is None:
-            wish(timers, str(n), None)
+            schedule(timers, str(n), None)
     assert len(timers._heap) < 3000
     assert len(timers) == (1 if last else 0)
 
 
-def test_what_is_due_waits_until_the_backlog_of_its_partition_is_read():
-    timers, ownership = calendar(), Ownership()
+def test_timers_wait_until_the_backlog_of_their_partition_is_processed():
+    timers, ownership = new_timers(), Ownership()
     tp = TopicPartition("pings", 1)
     ownership.acquire(Membership(1, "me"), {tp: 5}, {tp: 8}, {})
     timers.hold(ownership.behind)
-    wish(timers, "k", 1, partition=1)
-    wish(timers, "elsewhere", 1, partition=0)
+    schedule(timers, "k", 1, partition=1)
+    schedule(timers, "elsewhere", 1, partition=0)
 
     assert due(timers, 9) == ["elsewhere"]
-    wish(timers, "elsewhere", None, partition=0)
+    schedule(timers, "elsewhere", None, partition=0)
     assert ownership.advance({tp: 7}) == set()
     timers.release(ownership.advance({tp: 8}))
 
