@@ -25,7 +25,7 @@ from runtime.state.ttl_table import TtlTable
 from tests.simulation import world
 from tests.simulation.group import Group
 from tests.simulation.producer import SimulatedProducer
-from tests.simulation.worker import SimulatedWorker, plan_of
+from tests.simulation.worker import SimulatedWorker, topology_of
 from validators.inventory import rule as inventory
 from validators.inventory.state import RESERVATIONS, STOCK, Stock
 
@@ -313,10 +313,10 @@ def fulfilled_once_only():
         def __init__(self, needs, patience, currency, *, at_least_once):
             super().__init__(needs, patience, currency)
 
-    plan_of.cache_clear()
+    topology_of.cache_clear()
     with patch.object(fulfilment_service.app, "FulfilmentGate", Once):
         yield
-    plan_of.cache_clear()
+    topology_of.cache_clear()
 
 
 @planted(exactly_once=False)

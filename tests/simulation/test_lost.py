@@ -60,19 +60,19 @@ def faults(world, seen):
     """What is wrong: records passed over in silence, and ranges that are told more than once, or overlap."""
     if not world.settled:
         yield "the world has not come to rest"
-    for plan in {plan.group: plan for plan in world.plans}.values():
-        for topic in plan.consumed:
+    for topology in {topology.group: topology for topology in world.topologies}.values():
+        for topic in topology.consumed:
             for log in world.broker.topic(topic):
-                yield from _of_log(world, plan, log, seen[plan.group, topic, log.partition])
+                yield from _of_log(world, topology, log, seen[topology.group, topic, log.partition])
 
 
-def _of_log(world, plan, log, seen):
-    ranges = sorted(told(world, plan, log))
-    where = f"{log.topic}[{log.partition}] of {plan.group}"
-    committed = world.broker.group(plan.group).offset((log.topic, log.partition)) or 0
+def _of_log(world, topology, log, seen):
+    ranges = sorted(told(world, topology, log))
+    where = f"{log.topic}[{log.partition}] of {topology.group}"
+    committed = world.broker.group(topology.group).offset((log.topic, log.partition)) or 0
     for entry in log.committed():
         told_lost = any(first <= entry.offset < end for first, end in ranges)
-        marked = (CONSUMED_BY, plan.group.encode()) in entry.headers
+        marked = (CONSUMED_BY, topology.group.encode()) in entry.headers
         if entry.offset < committed and entry.offset not in seen and not marked and not told_lost:
             yield f"{where}: {entry.offset} was passed over"
     if world.schedule.exactly_once:
@@ -81,9 +81,9 @@ def _of_log(world, plan, log, seen):
                 yield f"{where}: {first} is told to be lost twice"
 
 
-def told(world, plan, log):
+def told(world, topology, log):
     """The ranges of a log that a group has told to be lost."""
-    readers = {service.name for service in plan.services}
+    readers = {service.name for service in topology.services}
     for letters in world.broker.topic(log.topic + DEAD_LETTERS):
         for entry in letters.committed() if letters.partition == log.partition else ():
             headers = dict(entry.headers)
@@ -97,9 +97,11 @@ def test_each_record_is_processed_or_reported_lost_once(exactly_once):
     for seed in range(SEEDS):
         world, seen = run(seed, exactly_once=exactly_once)
         assert not list(faults(world, seen)), f"seed {seed}"
-        for plan in {plan.group: plan for plan in world.plans}.values():
+        for topology in {topology.group: topology for topology in world.topologies}.values():
             ranges += sum(
-                len(list(told(world, plan, log))) for topic in plan.consumed for log in world.broker.topic(topic)
+                len(list(told(world, topology, log)))
+                for topic in topology.consumed
+                for log in world.broker.topic(topic)
             )
     assert ranges > SEEDS / 4, "or nothing is lost at all"
 

@@ -1,4 +1,4 @@
-"""A worker of the simulation: the runtime's engine on simulated ports, in a process that can crash and pause."""
+"""A simulated worker: the runtime's engine on simulated ports, in a process that can crash and pause."""
 
 import asyncio
 import contextlib
@@ -57,17 +57,17 @@ def settings_of(exactly_once, deadline_s, batch_limit):
 
 
 @lru_cache
-def plan_of(services, exactly_once, deadline_s):
+def topology_of(services, exactly_once, deadline_s):
     settings = settings_of(exactly_once, deadline_s, 500)
     return Topology(tuple(APPS[name].build(settings).service for name in services))
 
 
 class SimulatedWorker:
-    """A place where a worker runs: one process after another, on one disk.
+    """A worker on one disk: one process after another.
 
     Arguments:
-        ended: called with this worker when it has ended by itself, and why.
-        standbys: whether it keeps copies of what others own.
+        ended: called with this worker and the error when a process ended by itself.
+        standbys: whether the worker keeps standby replicas.
     """
 
     exactly_once = ExactlyOnce
@@ -75,12 +75,12 @@ class SimulatedWorker:
     engine = Engine
     logs = Restorer
 
-    def __init__(self, loop, network, broker, number, plan, settings, trace, ended, *, standbys):
+    def __init__(self, loop, network, broker, number, topology, settings, trace, ended, *, standbys):
         self.loop = loop
         self.network = network
         self.broker = broker
         self.number = number
-        self.topology = plan
+        self.topology = topology
         self.settings = settings
         self.trace = trace
         self.ended = ended
@@ -90,7 +90,7 @@ class SimulatedWorker:
         self.away = 1.0
         self.process = None
         self.live = None
-        """The engine of the process that runs, once it has one."""
+        """The engine of the running process, once it has one."""
         self.stopping = None
         self.ownership = Ownership()
         self.processes = []
@@ -141,30 +141,32 @@ class SimulatedWorker:
         )
 
     async def _main(self, process, stopping, ownership):
-        """As `runtime.worker.worker.Worker` and `runtime.faust_adapter.app.App` put it together, and take it apart."""
+        """Starts and stops the parts like `runtime.worker.member` and `runtime.faust_adapter.app.App`."""
         failed = asyncio.get_running_loop().create_future()
 
         def fail(error):
             if not failed.done():
                 failed.set_result(error)
 
-        settings, plan = self.settings, self.topology
-        requests = SimulatedRequests(process, self.network, self.broker, plan.group, settings.batch_limit)
-        member = SimulatedMember(process, self.network, self.broker, settings, plan.group, list(plan.consumed))
+        settings, topology = self.settings, self.topology
+        requests = SimulatedRequests(process, self.network, self.broker, topology.group, settings.batch_limit)
+        member = SimulatedMember(process, self.network, self.broker, settings, topology.group, list(topology.consumed))
         checkpoint = self._new_checkpoint(process, member)
         try:
             await checkpoint.start()
-        except Exception as error:  # as a process that cannot start: it ends, and is started again
+        except Exception as error:  # like a process that cannot start: it ends and is restarted
             process.alive = False
             self.ended(self, error)
             return
         lost = LossReporter(METRICS)
-        copies = None
+        standbys = None
         if self.standbys:
-            follows = SimulatedRequests(process, self.network, self.broker, plan.group, settings.batch_limit)
-            copies = StandbyReplicas(plan, self.stores, follows, METRICS, member.confirmed)
+            standby_requests = SimulatedRequests(
+                process, self.network, self.broker, topology.group, settings.batch_limit
+            )
+            standbys = StandbyReplicas(topology, self.stores, standby_requests, METRICS, member.confirmed)
         engine = self.live = self.engine(
-            plan,
+            topology,
             EngineSettings(
                 settings.partitions,
                 settings.session_timeout_s,
@@ -173,10 +175,10 @@ class SimulatedWorker:
             Ports(
                 consumer=member,
                 checkpoint=checkpoint,
-                restorer=self.logs(requests, lost, [table.changelog for table in plan.tables.values()]),
+                restorer=self.logs(requests, lost, [table.changelog for table in topology.tables.values()]),
                 stores=self.stores,
                 clock=self._clock,
-                standbys=copies,
+                standbys=standbys,
                 losses=lost,
             ),
             ownership=ownership,
@@ -190,26 +192,26 @@ class SimulatedWorker:
             asyncio.create_task(self._drain(engine, batches)),
             asyncio.create_task(self._process(engine, batches)),
         ]
-        asked = asyncio.create_task(stopping.wait())
-        await asyncio.wait([*working, asked, failed], return_when=asyncio.FIRST_COMPLETED)
+        stop = asyncio.create_task(stopping.wait())
+        await asyncio.wait([*working, stop, failed], return_when=asyncio.FIRST_COMPLETED)
         error = failed.result() if failed.done() else None
         for task in working:
             if task.done():
                 error = error or task.exception()
         await engine.revoked()
-        for task in (*working, asked):
+        for task in (*working, stop):
             task.cancel()
         await member.stop()
         await engine.stop()
-        if copies is not None:
-            await copies.stop()
+        if standbys is not None:
+            await standbys.stop()
         with contextlib.suppress(Exception):
             await checkpoint.stop()
         process.alive = False
         self.ended(self, error)
 
     async def _drain(self, engine, batches):
-        """As `runtime.faust_adapter.transport.Consumer` does it."""
+        """Like `runtime.faust_adapter.transport.Consumer`."""
         poller = engine.poller
         while True:
             batch = await poller.next()
@@ -219,6 +221,6 @@ class SimulatedWorker:
                 poller.processed()
 
     async def _process(self, engine, batches):
-        """As the agent of `runtime.faust_adapter.app.App` does it."""
+        """Like the agent of `runtime.faust_adapter.app.App`."""
         while True:
             await engine.step(await batches.get())

@@ -21,7 +21,7 @@ from tests.simulation.clock import Process, SimulatedLoop
 from tests.simulation.network import Network, Trap
 from tests.simulation.producer import Broken, SimulatedProducer
 from tests.simulation.schedule import LAST_FAULT_S
-from tests.simulation.worker import SimulatedWorker, plan_of, settings_of
+from tests.simulation.worker import SimulatedWorker, settings_of, topology_of
 
 REPLAYED = ("replayed", b"1")
 """Header of what an operator has copied from the log to its end."""
@@ -53,14 +53,16 @@ class World:
         self.broker = Broker(self.loop, random, self.trace)
         self.broker.marker_delay = schedule.slow_markers
         self.settings = settings_of(schedule.exactly_once, schedule.deadline_s, schedule.batch_limit)
-        self.plans = [plan_of(services, schedule.exactly_once, schedule.deadline_s) for services in schedule.groups]
+        self.topologies = [
+            topology_of(services, schedule.exactly_once, schedule.deadline_s) for services in schedule.groups
+        ]
         self.workers = [
             worker(
                 self.loop,
                 self.network,
                 self.broker,
                 n,
-                self.plans[group],
+                self.topologies[group],
                 self.settings,
                 self.trace,
                 self._ended,
@@ -127,7 +129,9 @@ class World:
                 if log.read(self.broker.group(worker.topology.group).offset(tp) or 0, 1)[0]:
                     return False
         owned = [(w.topology.group, tp) for w in self.workers for tp in w.ownership.partitions]
-        return len(owned) == sum(len(p.consumed) for p in self.plans) * self.settings.partitions and not self._open()
+        return (
+            len(owned) == sum(len(p.consumed) for p in self.topologies) * self.settings.partitions and not self._open()
+        )
 
     def _woken_soon(self, worker):
         """Whether a wish comes due before long: a check-in that still waits for its order."""
@@ -287,8 +291,8 @@ class World:
     def _expire(self, event):
         """Retention removes what every group has read of its inputs: a part of it, or all."""
         self._fault(event)
-        for tp in [tp for tp in self.broker.logs if any(tp.topic in plan.consumed for plan in self.plans)]:
-            readers = {plan.group for plan in self.plans if tp.topic in plan.consumed}
+        for tp in [tp for tp in self.broker.logs if any(tp.topic in topology.consumed for topology in self.topologies)]:
+            readers = {topology.group for topology in self.topologies if tp.topic in topology.consumed}
             read = min(self.broker.group(group).offset(tp) or 0 for group in readers)
             self.broker.log(tp).expire(read - event.quantity)
 
