@@ -1,1 +1,1 @@
-"""The check-in service: takes reports from the spot, keeps them in a database of its own, and announces them."""
+"""Check-in service: accepts check-ins over HTTP, stores them, publishes them through an outbox."""

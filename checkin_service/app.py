@@ -1,11 +1,11 @@
-"""The check-in service: answers HTTP from its database, announces by its outbox, consumes what others reject."""
+"""Check-in service: HTTP API on its database, outbox to `home-checkins`, compensation of rejections."""
 
 from zoneinfo import ZoneInfo
 
 from checkin_service import http
 from checkin_service.compensation import build_compensation
 from checkin_service.models import OUTBOX
-from checkin_service.store import CheckIns
+from checkin_service.store import CheckInStore
 from runtime.common.settings import Settings
 from runtime.database.outbox import Outbox
 from runtime.database.pool import Database
@@ -15,10 +15,10 @@ from schemas.topics import CHECKIN_REJECTIONS, HOME_CHECKINS
 
 
 def build(settings: Settings) -> ServiceDefinition:
-    """The service with its database."""
+    """Builds the service definition with its database."""
     database = Database("checkin", settings.checkin_database_url, "checkin_service:migrations", settings)
     outbox = Outbox(database, OUTBOX, settings.produce_timeout_s)
-    check_ins = CheckIns(database, outbox)
+    check_ins = CheckInStore(database, outbox)
     reject, on_rejected = build_compensation(check_ins)
     return ServiceDefinition(
         Service(

@@ -1,12 +1,12 @@
-"""Compensation: a check-in that counts for nothing is rejected here as well."""
+"""Compensation: marks a check-in REJECTED in the database when fulfilment rejects it."""
 
-from checkin_service.store import CheckIns
+from checkin_service.store import CheckInStore
 from runtime.model.service import Context, Processor, SideEffect
 from schemas.messages import CheckinRejected
 
 
-def build_compensation(check_ins: CheckIns) -> tuple[SideEffect[CheckinRejected], Processor[CheckinRejected]]:
-    """The effect that rejects a check-in in the database, and the processor that asks for it."""
+def build_compensation(check_ins: CheckInStore) -> tuple[SideEffect[CheckinRejected], Processor[CheckinRejected]]:
+    """Returns the side effect that rejects a check-in, and the processor that enqueues it."""
     effect = SideEffect("rejection", CheckinRejected, check_ins.reject)
 
     def on_rejected(rejected: CheckinRejected, ctx: Context) -> None:

@@ -1,4 +1,4 @@
-"""`POST /api/SOA/home/checkin`, and what became of one."""
+"""HTTP API of check-ins: `POST /api/SOA/home/checkin`, and `GET` of one check-in."""
 
 import re
 import uuid
@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from aiohttp import web
 
-from checkin_service.store import CheckIns
+from checkin_service.store import CheckInStore
 from runtime.hosting import Host
 from runtime.http.answers import HttpProblem, answer
 from runtime.http.inputs import message_of
@@ -20,16 +20,16 @@ PATH = "/api/SOA/home/checkin"
 _UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 
 
-def routes(check_ins: CheckIns, zone: ZoneInfo) -> Callable[[Host], Iterable[web.RouteDef]]:
-    """The routes, for check-ins whose times are of `zone`."""
+def routes(check_ins: CheckInStore, zone: ZoneInfo) -> Callable[[Host], Iterable[web.RouteDef]]:
+    """Returns the factory of the routes. Local times are of `zone`."""
 
-    async def take(request: web.Request) -> web.Response:
+    async def create(request: web.Request) -> web.Response:
         new = await message_of(request, NewCheckin)
-        checkin, is_new = await check_ins.take(new, instant(new.checkin_date, zone))
+        checkin, is_new = await check_ins.create(new, instant(new.checkin_date, zone))
         location = {"Location": f"{PATH}/{checkin.event_id}"}
         differing = [name for name in ("checkinLatitude", "checkinLongitude") if _differs(new, checkin, name)]
         if differing:
-            detail = f"There is this very check-in already, with another {' and '.join(differing)}."
+            detail = f"This check-in exists already, with another {' and '.join(differing)}."
             raise HttpProblem(409, detail, headers=location)
         return answer(checkin, 201 if is_new else 200, location)
 
@@ -40,13 +40,14 @@ def routes(check_ins: CheckIns, zone: ZoneInfo) -> Callable[[Host], Iterable[web
             raise HttpProblem(404, f"There is no check-in {str(event_id)!r}.")
         return answer(checkin)
 
-    return lambda _: (web.post(PATH, take), web.get(f"{PATH}/{{eventId:[^/]+}}", status))
+    return lambda _: (web.post(PATH, create), web.get(f"{PATH}/{{eventId:[^/]+}}", status))
 
 
 def instant(local: datetime, zone: ZoneInfo) -> datetime:
-    """The moment, UTC, at which clocks in `zone` show `local`; the first of two, unless it names its offset.
+    """Converts a local time in `zone` to UTC.
 
-    Raises `HttpProblem` (400) if no clock showed it.
+    Of two possible instants it is the first, unless `local` has an offset. Raises `HttpProblem` (400) for a time that
+    does not exist in `zone`.
     """
     if local.tzinfo is not None:
         return local.astimezone(UTC)
@@ -56,10 +57,10 @@ def instant(local: datetime, zone: ZoneInfo) -> datetime:
             return moment
     except OverflowError:
         pass
-    fault = InvalidParam(
-        name="checkinDate", reason=f"must be a time that clocks in {zone.key} show, or name its offset"
+    invalid = InvalidParam(
+        name="checkinDate", reason=f"must be a time that exists in {zone.key}, or have an offset from UTC"
     )
-    raise HttpProblem(400, f"{fault.name} {fault.reason}.", errors=[fault])
+    raise HttpProblem(400, f"{invalid.name} {invalid.reason}.", errors=[invalid])
 
 
 def _differs(new: NewCheckin, kept: Checkin, name: str) -> bool:
@@ -69,31 +70,31 @@ def _differs(new: NewCheckin, kept: Checkin, name: str) -> bool:
 
 def _event_id_of(request: web.Request) -> uuid.UUID:
     text = request.match_info["eventId"]
-    if not re.fullmatch(_UUID, text):  # Python also reads braces, underscores and what has no hyphens
-        fault = InvalidParam(name="eventId", reason="must be a UUID, as the check-in was answered with")
-        raise HttpProblem(400, f"{fault.name} {fault.reason}.", errors=[fault])
+    if not re.fullmatch(_UUID, text):  # Python also accepts braces, urn:uuid: and missing hyphens
+        invalid = InvalidParam(name="eventId", reason="must be the UUID from the answer to the check-in")
+        raise HttpProblem(400, f"{invalid.name} {invalid.reason}.", errors=[invalid])
     return uuid.UUID(text)
 
 
 def openapi() -> Mapping[str, Any]:
-    """Paths and schemas."""
-    location = {"Location": {"description": "Where the check-in is", "schema": {"type": "string"}}}
+    """Returns paths and schemas."""
+    location = {"Location": {"description": "URL of the check-in", "schema": {"type": "string"}}}
     event_id = {"name": "eventId", "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
     return {
         "paths": {
             PATH: {
                 "post": {
                     "operationId": "checkIn",
-                    "summary": "Report that somebody is on the spot; the same report again is the same check-in",
+                    "summary": "Check in on site; idempotent: a repeated report is the same check-in",
                     "tags": ["check-in"],
                     "requestBody": {"required": True, **body(NewCheckin)},
                     "responses": {
                         "201": {
-                            "description": "It is kept and will be announced",
+                            "description": "The check-in is stored, and published soon",
                             "headers": location,
                             **body(Checkin),
                         },
-                        "200": {"description": "It was kept already, and is as it is now", "headers": location}
+                        "200": {"description": "The check-in existed; its current state", "headers": location}
                         | body(Checkin),
                         **problems(400, 409, 413, 415, 500, 503),
                     },
@@ -102,11 +103,11 @@ def openapi() -> Mapping[str, Any]:
             f"{PATH}/{{eventId}}": {
                 "get": {
                     "operationId": "getCheckIn",
-                    "summary": "A check-in, and whether it was rejected",
+                    "summary": "Get a check-in and its status",
                     "tags": ["check-in"],
                     "parameters": [event_id],
                     "responses": {
-                        "200": {"description": "As it is now", **body(Checkin)},
+                        "200": {"description": "The current state", **body(Checkin)},
                         **problems(400, 404, 500, 503),
                     },
                 }

@@ -1,4 +1,4 @@
-"""What the check-in service keeps. Migrations lead here, from wherever a database stands."""
+"""Database model of the check-in service. The migrations lead to it."""
 
 from sqlalchemy import Column, DateTime, Double, MetaData, Table, Text, UniqueConstraint, Uuid, func
 
@@ -24,6 +24,6 @@ CHECK_INS = Table(
         "order_no", "internet_no", "staff_code", "job_status", "checkin_date", name="check_ins_of_one_moment"
     ),
 )
-"""One row a check-in: who reports what, of which order and line, at what moment. That again is the same check-in."""
+"""One row per check-in. The same report (all fields but the coordinates) is the same check-in."""
 
 OUTBOX = outbox_table(MODELS)

@@ -1,4 +1,4 @@
-"""Composes e-mails: subject, text and HTML from templates, and a Message-ID that identifies repetitions."""
+"""Composes e-mails from templates. The Message-ID identifies repetitions of an e-mail."""
 
 import uuid
 from datetime import datetime

@@ -26,8 +26,8 @@ class CustomerJoin:
     Arguments:
         window: time an e-mail waits for its customer.
         send: side effect that sends an e-mail.
-        at_least_once: whether an e-mail may be repeated, and its output be lost in a crash. Then delivered e-mails
-            stay in the queue until `window` has passed, and e-mails enqueued as side effects are deduplicated.
+        at_least_once: whether an e-mail may be repeated, and its output be lost in a crash. Then delivered e-mails stay
+            in the queue until `window` has passed, and e-mails enqueued as side effects are deduplicated.
     """
 
     def __init__(self, window: timedelta, send: SideEffect[AddressedEmail], *, at_least_once: bool = False) -> None:
@@ -111,9 +111,10 @@ class CustomerJoin:
             ctx.schedule(_CUSTOMER + key, None)
 
     def _migrate(self, key: str, ctx: Context) -> None:
-        """Moves e-mails out of the single row of earlier versions, all at once: the row has a megabyte at most.
+        """Moves e-mails out of the single row of earlier versions.
 
-        At least once, the row is kept as long as its e-mails wait: a crash may require moving them again.
+        All at once, since the row has a megabyte at most. At least once, the row is kept as long as its e-mails wait: a
+        crash may require moving them again.
         """
         row = ctx.get(LEGACY_QUEUES, key)
         if row is None:

@@ -24,7 +24,7 @@ PAYMENT_FORGOTTEN = "payment without order forgotten"
 """Counted event: an order id with payments, and no validated order within the time limit."""
 
 _MAX_CLOCK_SKEW = timedelta(days=1)
-"""Largest difference between a message's timestamp and the worker's clock for the timestamp to date an e-mail."""
+"""A message's timestamp dates an e-mail if it differs less than this from the worker's clock."""
 
 
 def repartition_payment(payment: Payment, ctx: Context) -> None:
@@ -33,7 +33,7 @@ def repartition_payment(payment: Payment, ctx: Context) -> None:
 
 
 class PaymentJoin:
-    """Joins orders with their payments. A validated order is confirmed once it is paid in full, however late.
+    """Joins orders with their payments, and confirms a validated order once it is paid in full.
 
     Arguments:
         currency: currency of orders.
@@ -145,8 +145,9 @@ def _row_fields(join: Join, payment: Payment) -> dict[str, object]:
 
 
 def _date(ctx: Context) -> datetime:
-    """Date of an e-mail: the timestamp of the message that made it due, which is the same when it is replayed.
+    """Date of an e-mail: the timestamp of the message that made it due.
 
-    The worker's clock, where the timestamp cannot be right (wrong clock or unit of another producer).
+    The timestamp is the same when the message is replayed. Where it cannot be right (wrong clock or unit of another
+    producer), the worker's clock.
     """
     return ctx.time if abs(ctx.now - ctx.time) <= _MAX_CLOCK_SKEW else ctx.now

@@ -1,4 +1,4 @@
-"""State of the email service: joins and payments of orders, customers, and queues of e-mails without a customer."""
+"""State of the email service: joins, payments, customers, and e-mails that wait for a customer."""
 
 from datetime import datetime
 from decimal import Decimal

@@ -1,1 +1,1 @@
-"""The fulfilment service: an order is shipped once everything that has to happen before has happened."""
+"""Fulfilment service: prerequisite gate that ships an order once all prerequisites are met."""

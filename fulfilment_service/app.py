@@ -1,4 +1,4 @@
-"""The fulfilment service: consumes orders, payments and check-ins, announces the orders that may be shipped."""
+"""Fulfilment service: consumes orders, payments and check-ins, produces fulfilments and rejections."""
 
 from datetime import timedelta
 
@@ -13,7 +13,7 @@ from schemas.topics import CHECKIN_REJECTIONS, FULFILMENTS, HOME_CHECKINS, ORDER
 
 
 def build(settings: Settings) -> ServiceDefinition:
-    """The service, with what it needs to ship an order. Raises `ValueError` for a need that is none."""
+    """Builds the service definition. Raises `ValueError` for an unknown prerequisite."""
     needs = tuple(dict.fromkeys(Need(need) for need in settings.fulfilment_needs))
     gate = FulfilmentGate(
         needs,

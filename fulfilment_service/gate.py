@@ -1,4 +1,4 @@
-"""The gate: several events, in whatever order they come, all of which must have happened. Pure."""
+"""Prerequisite gate: joins the events of an order, in any order of arrival. Pure."""
 
 from datetime import timedelta
 
@@ -13,25 +13,27 @@ from schemas.topics import CHECKIN_REJECTIONS, FULFILMENTS, PAYMENTS, repartitio
 PAYMENTS_BY_ORDER = repartition("fulfilment", PAYMENTS, "order", lambda p: p.order_id)
 
 OTHER_CURRENCY = "payment in another currency"
-"""Counted: a payment that pays nothing, for it is not in the currency of orders."""
+"""Counted event: a payment in another currency than orders. It pays nothing."""
 PAYMENT_DIFFERS = "payment differs"
-"""Counted: a payment that came again under its id and said something else. The first one stays."""
+"""Counted event: a payment repeated under its id with other content. The first one counts."""
 
 _EMPTY = Progress()
 _ORDER_FAILED, _ORDER_UNKNOWN = "the order has failed", "there is no such order"
 _ACCEPTED = frozenset({OrderState.VALIDATED, OrderState.SHIPPED})
 _ORDER, _RESOLVE, _PURGE = "order/", "answer/", "rejected/"
-"""What timers start with: of orders that are waited for, of check-ins that are being answered for, from a number on,
-and of rejections that are kept. Others are numbers of hours."""
+"""Prefixes of timers: a wait for an order is over, check-ins to resolve, resolved ones to delete.
+
+Timers without a prefix are hours of the TTL table.
+"""
 
 
 def repartition_payment(payment: Payment, ctx: Context) -> None:
-    """Takes a payment to where its order is."""
+    """Repartitions a payment by its order."""
     ctx.send(PAYMENTS_BY_ORDER, payment)
 
 
 def missing(progress: Progress, needs: tuple[Need, ...], currency: str) -> tuple[Need, ...]:
-    """Which of the needed events have not happened yet."""
+    """The prerequisites that are not met yet."""
     happened = {
         Need.VALIDATED: progress.state in _ACCEPTED,
         Need.PAID: progress.value is not None and progress.sum(currency) >= progress.value,
@@ -41,14 +43,14 @@ def missing(progress: Progress, needs: tuple[Need, ...], currency: str) -> tuple
 
 
 class FulfilmentGate:
-    """Announces an order as fulfilled once `needs` are met.
+    """Sends a fulfilment for an order once all prerequisites are met.
 
     Arguments:
-        needs: what has to happen, each once.
-        patience: how long a check-in waits for its order to become known.
-        currency: the one that orders are in.
-        at_least_once: whether what was seen before is answered again. At least once, a crash may have come between the
-            row of an answer and the answer. Then rejected check-ins are kept for a while, too.
+        needs: prerequisites, each once.
+        patience: time a check-in waits for its order to become known.
+        currency: currency of orders.
+        at_least_once: whether output is sent again when its input is read again: a crash may have separated the output
+            from the row that records it. Rejected check-ins are then kept for a while.
     """
 
     def __init__(
@@ -60,24 +62,24 @@ class FulfilmentGate:
         self.at_least_once = at_least_once
 
     def on_order(self, order: Order, ctx: Context) -> None:
-        """An order and the state it has come to. Check-ins that waited for it are answered for."""
+        """Processes a state of an order, and resolves the check-ins that waited for it."""
         progress = self._progress(order.id, ctx)
         known = progress.state
         if known is not None and (known.decided or not order.state.decided) and order.state is not OrderState.SHIPPED:
             self._resend(order, progress, ctx)
-            return  # seen before, or overtaken
+            return  # a repeated or outdated state
         progress = progress.model_copy(update={"state": order.state, "value": order.value})
         ctx.schedule(_ORDER + order.id, None)
         if order.state in _ACCEPTED and _has_waiting_check_in(order.id, ctx):
             progress = progress.model_copy(update={"checked_in": True})
         if order.state is OrderState.SHIPPED:
-            ctx.put(PROGRESS, order.id, progress)  # it is the answer to what was announced here
+            ctx.put(PROGRESS, order.id, progress)  # follows from the fulfilment sent here
         else:
             self._ship_if_ready(order.id, progress, ctx)
         self._resolve_check_ins(order.id, 0, ctx)
 
     def on_payment(self, payment: Payment, ctx: Context) -> None:
-        """A payment: of several, the sum counts."""
+        """Adds a payment to its order. Distinct payments are summed."""
         progress, key = self._progress(payment.order_id, ctx), payment_key(payment.order_id, payment.id)
         row = ctx.get(PAYMENTS_COUNTED, key)
         if progress.received.includes(payment.id, row):
@@ -93,9 +95,9 @@ class FulfilmentGate:
         self._ship_if_ready(payment.order_id, progress.model_copy(update={"received": received}), ctx)
 
     def on_check_in(self, check_in: HomeCheckin, ctx: Context) -> None:
-        """A check-in: taken if its order is on its way, rejected if it failed, kept as long as nobody can tell.
+        """Accepts a check-in of a validated order, rejects one of a failed order, and queues any other.
 
-        It comes from an outbox, more than once perhaps: it counts once.
+        An outbox may deliver a check-in more than once; it counts once.
         """
         if not SEEN_CHECK_INS.is_new(ctx, check_in.event_id) and not self.at_least_once:
             return
@@ -115,8 +117,7 @@ class FulfilmentGate:
             ctx.put(PROGRESS, order_id, progress.model_copy(update={"waiting": progress.waiting + 1}))
 
     def on_timer(self, timer: str, ctx: Context) -> None:
-        """Check-ins have waited long enough for their order, or are being answered for; or what was kept for a while is
-        to be forgotten."""
+        """Resolves check-ins whose time is up or whose slice is due, or deletes expired rows."""
         if timer.startswith(_ORDER):
             order_id = timer.removeprefix(_ORDER)
             if self._progress(order_id, ctx).state is None:
@@ -137,14 +138,14 @@ class FulfilmentGate:
         ctx.put(PROGRESS, order_id, progress)
 
     def _resolve_check_ins(self, order_id: str, begin: int, ctx: Context) -> None:
-        """Answers for a slice of the check-ins that wait, from a number on, and asks to be woken for the next one.
+        """Accepts or rejects a slice of the queued check-ins from number `begin` on; schedules the next.
 
-        Each slice has a timer of its own: at least once, one is withdrawn after all that it had sent is durable.
+        Each slice has a timer of its own. At least once, a timer is cancelled only after the slice's output is durable.
         """
         numbers = CHECK_INS.numbers(ctx, order_id)
         progress = ctx.get(PROGRESS, order_id) or _EMPTY
         if not numbers or (progress.state is OrderState.CREATED and not self.at_least_once):
-            return  # nobody waits, or nobody can tell yet
+            return  # none queued, or the order is undecided
         begin = max(begin, numbers.start)
         end, answered = min(begin + SLICE, numbers.stop), 0
         for number in range(begin, end):
@@ -158,7 +159,7 @@ class FulfilmentGate:
         _put_or_delete(order_id, progress.model_copy(update={"waiting": max(progress.waiting - answered, 0)}), ctx)
 
     def _resolve_check_in(self, order_id: str, number: int, state: OrderState | None, ctx: Context) -> bool:
-        """Returns whether the check-in of this number had waited, and does no more."""
+        """Accepts or rejects one queued check-in. Returns whether it is resolved now for the first time."""
         waiting = CHECK_INS.get(ctx, order_id, number)
         if waiting is None:
             return False
@@ -168,7 +169,7 @@ class FulfilmentGate:
         if state is OrderState.CREATED:
             return False
         if state in _ACCEPTED:
-            if not self.at_least_once:  # else the row of the order, which says so, may be missing still
+            if not self.at_least_once:  # at least once, the row of the order may not be durable yet
                 CHECK_INS.remove(ctx, order_id, number)
             return True
         reason = _ORDER_FAILED if state is OrderState.FAILED else _ORDER_UNKNOWN
@@ -181,7 +182,7 @@ class FulfilmentGate:
         return True
 
     def _purge_resolved(self, order_id: str, ctx: Context) -> None:
-        """Forgets a slice of the check-ins that were kept though they are answered for."""
+        """Deletes a slice of the resolved check-ins that were kept for repetition."""
         numbers, progress = CHECK_INS.numbers(ctx, order_id), ctx.get(PROGRESS, order_id)
         accepted = progress is not None and progress.state in _ACCEPTED
         for number in numbers[:SLICE]:
@@ -195,9 +196,9 @@ class FulfilmentGate:
                 ctx.schedule(_PURGE + order_id, ctx.now)
 
     def _progress(self, order_id: str, ctx: Context) -> Progress:
-        """The row of an order. What earlier versions kept in it moves to where it is kept now.
+        """Reads the row of an order, and migrates a row of an earlier version.
 
-        All of it at once: the broker took the row, so it has a megabyte at most.
+        Its payments and check-ins move to rows of their own, all at once, since the row has a megabyte at most.
         """
         progress = ctx.get(PROGRESS, order_id) or _EMPTY
         if not (progress.paid or progress.check_ins or progress.rejected):
@@ -223,7 +224,7 @@ class FulfilmentGate:
         return progress
 
     def _resend(self, order: Order, progress: Progress, ctx: Context) -> None:
-        """An order is seen again in the state it has come to, or in the one before."""
+        """At least once: sends the output for an order again when its current or previous state is replayed."""
         if self.at_least_once and order.state in {progress.state, OrderState.VALIDATED}:
             self._resolve_check_ins(order.id, 0, ctx)
             self._resend_fulfilment(order.id, progress, ctx)
@@ -234,7 +235,7 @@ class FulfilmentGate:
 
 
 def _has_waiting_check_in(order_id: str, ctx: Context) -> bool:
-    """Whether there is a check-in that was not rejected: it is at the end."""
+    """Whether a check-in is waiting and not rejected. Only the last in the queue can be."""
     numbers = CHECK_INS.numbers(ctx, order_id)
     last = CHECK_INS.get(ctx, order_id, numbers[-1]) if numbers else None
     return last is not None and last.reason is None

@@ -1,4 +1,4 @@
-"""`GET /v1/orders/{id}/fulfilment`: what has happened for an order, and what is still missing."""
+"""`GET /v1/orders/{id}/fulfilment`: progress of an order, and its missing prerequisites."""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -18,23 +18,23 @@ from schemas.messages import Need
 
 
 def routes(needs: tuple[Need, ...], currency: str) -> Callable[[Host], Iterable[web.RouteDef]]:
-    """The route, for a gate with these needs and orders in this currency."""
+    """Returns the factory of the route, for a gate with these prerequisites and this currency."""
 
-    def of(host: Host) -> Iterable[web.RouteDef]:
+    def build(host: Host) -> Iterable[web.RouteDef]:
         async def status(request: web.Request) -> web.StreamResponse:
             order_id, deadline = order_id_of(request), deadline_of(request)
-            look = partial(_status, host, order_id, needs, currency)
-            return await route_to_owner(request, host, PROGRESS, order_id, deadline, look)
+            read = partial(_status, host, order_id, needs, currency)
+            return await route_to_owner(request, host, PROGRESS, order_id, deadline, read)
 
         return (web.get("/v1/orders/{id:[^/]+}/fulfilment", status),)
 
-    return of
+    return build
 
 
 async def _status(host: Host, order_id: str, needs: tuple[Need, ...], currency: str) -> web.Response:
     progress = host.read(PROGRESS, order_id)
     if progress is None:
-        raise HttpProblem(404, f"Nothing has happened for an order {order_id!r} (yet).")
+        raise HttpProblem(404, f"No event of an order {order_id!r} has arrived (yet).")
     return answer(
         FulfilmentStatus(
             order_id=order_id,
@@ -52,17 +52,17 @@ async def _status(host: Host, order_id: str, needs: tuple[Need, ...], currency: 
 
 
 def openapi() -> Mapping[str, Any]:
-    """Paths and schemas."""
+    """Returns paths and schemas."""
     return {
         "paths": {
             "/v1/orders/{id}/fulfilment": {
                 "get": {
                     "operationId": "getFulfilment",
-                    "summary": "What has happened for an order, and what is missing before it is shipped",
+                    "summary": "Get the progress of an order and its missing prerequisites",
                     "tags": ["fulfilment"],
                     "parameters": [ORDER_ID, TIMEOUT],
                     "responses": {
-                        "200": {"description": "As far as is known here and now", **body(FulfilmentStatus)},
+                        "200": {"description": "The current progress", **body(FulfilmentStatus)},
                         **problems(400, 401, 404, 500, 502, 503),
                     },
                 }

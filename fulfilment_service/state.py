@@ -1,4 +1,4 @@
-"""What the fulfilment service holds: of each order what has happened, its payments, and check-ins that wait for it."""
+"""State of the fulfilment service: progress of each order, its payments, and queued check-ins."""
 
 from decimal import Decimal
 
@@ -13,11 +13,11 @@ from schemas.wire import Message, Money
 
 
 class Progress(Message):
-    """How far an order has come, with its `value` to the last digit. Of a bounded size, whatever comes for the order.
+    """Progress of an order. Bounded in size, whatever arrives for the order.
 
-    `received` is what was paid. `waiting` counts the check-ins that nobody has answered for yet: of an order that is
-    still unknown, or not decided. In rows of earlier versions the payments themselves are in `paid`, by id, and
-    check-ins in `check_ins` and `rejected`; they are moved when the order is heard of.
+    `received` are the totals of its payments. `waiting` counts check-ins that are not resolved, because the order is
+    unknown or undecided. Rows of earlier versions hold payments in `paid`, by id, and check-ins in `check_ins` and
+    `rejected`; these are moved when the order is next processed.
     """
 
     state: OrderState | None = None
@@ -31,12 +31,12 @@ class Progress(Message):
     fulfilled: bool = False
 
     def sum(self, currency: str) -> Decimal:
-        """What was paid in the currency of orders."""
+        """Sum of the payments in a currency."""
         return self.received.sum(currency) + sum(self.paid.values(), Decimal())
 
 
 class WaitingCheckin(Message):
-    """A check-in that waits for its order; with a reason, one that was rejected for it and may have to be again."""
+    """A queued check-in. With a `reason` it was rejected, and the rejection may have to be repeated."""
 
     event_id: str
     reason: str | None = None
@@ -44,7 +44,7 @@ class WaitingCheckin(Message):
 
 PROGRESS = Table("fulfilment-progress", Progress)
 PAYMENTS_COUNTED = Table("fulfilment-payments", CountedPayment)
-"""By order and payment: one that comes again counts once. Kept as long as the rows of orders: for ever."""
+"""By order and payment, for deduplication. Kept for ever, like the rows of orders."""
 CHECK_INS = Queue("fulfilment-check-ins", WaitingCheckin)
 """By order."""
 SEEN_CHECK_INS = Deduplication("fulfilment-seen-check-ins")

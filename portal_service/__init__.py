@@ -1,1 +1,1 @@
-"""The portal: shows customers and staff the check-ins of an order. It listens, and nobody waits for it."""
+"""Portal: a read model of the check-ins of each order, for customers and staff."""

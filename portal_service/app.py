@@ -1,4 +1,4 @@
-"""The portal: consumes check-ins and rejections, holds a read model of its own."""
+"""Portal: consumes check-ins and rejections, keeps a read model, answers HTTP."""
 
 from portal_service import http
 from portal_service.view import CHECK_INS_VIEW, on_check_in, on_rejected
@@ -9,7 +9,7 @@ from schemas.topics import CHECKIN_REJECTIONS, HOME_CHECKINS
 
 
 def build(settings: Settings) -> ServiceDefinition:
-    """The service."""
+    """Builds the service definition."""
     return ServiceDefinition(
         Service(
             name="portal",

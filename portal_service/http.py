@@ -16,12 +16,12 @@ from schemas.api import PortalCheckins
 
 
 def routes(host: Host) -> Iterable[web.RouteDef]:
-    """The route."""
+    """Returns the route."""
 
     async def check_ins(request: web.Request) -> web.StreamResponse:
         order_no, deadline = order_id_of(request, "orderNo"), deadline_of(request)
-        look = partial(_check_ins, host, order_no)
-        return await route_to_owner(request, host, CHECK_INS_VIEW, order_no, deadline, look)
+        read = partial(_check_ins, host, order_no)
+        return await route_to_owner(request, host, CHECK_INS_VIEW, order_no, deadline, read)
 
     return (web.get("/v1/portal/checkins/{orderNo:[^/]+}", check_ins),)
 
@@ -29,22 +29,22 @@ def routes(host: Host) -> Iterable[web.RouteDef]:
 async def _check_ins(host: Host, order_no: str) -> web.Response:
     found = host.read(CHECK_INS_VIEW, order_no)
     if found is None:
-        raise HttpProblem(404, f"Nobody has checked in for an order {order_no!r} (yet).")
+        raise HttpProblem(404, f"There is no check-in for an order {order_no!r} (yet).")
     return answer(found)
 
 
 def openapi() -> Mapping[str, Any]:
-    """Path and schemas."""
+    """Returns path and schemas."""
     return {
         "paths": {
             "/v1/portal/checkins/{orderNo}": {
                 "get": {
                     "operationId": "getCheckInsOfOrder",
-                    "summary": "The check-ins of an order, and which of them were rejected",
+                    "summary": "Get the check-ins of an order and their status",
                     "tags": ["portal"],
                     "parameters": [{**ORDER_ID, "name": "orderNo"}, TIMEOUT],
                     "responses": {
-                        "200": {"description": "As far as the portal knows now", **body(PortalCheckins)},
+                        "200": {"description": "The check-ins that have arrived", **body(PortalCheckins)},
                         **problems(400, 401, 404, 500, 502, 503),
                     },
                 }

@@ -1,31 +1,34 @@
-"""The check-ins of each order, whichever of a check-in and its rejection is seen first, and however often. Pure."""
+"""Materialised view of the check-ins of each order. Pure.
+
+A check-in and its rejection may arrive in any order, and repeatedly.
+"""
 
 from runtime.model.service import Context, Table
 from schemas.api import CheckinState, PortalCheckin, PortalCheckins
 from schemas.messages import CheckinRejected, HomeCheckin
 
 MAX_SHOWN = 20
-"""Check-ins of an order that are shown: the last ones. Each more of them is written again with each that comes."""
+"""Check-ins shown per order, the latest. A limit, because the row is written whole with each."""
 
-_SHOWN = 256
-"""Characters of a field that are shown. Over HTTP there are 64 at most; other producers know no bound."""
+_MAX_FIELD = 256
+"""Characters shown of a field. The HTTP API accepts at most 64; other producers have no limit."""
 
 CHECK_INS_VIEW = Table("portal-check-ins", PortalCheckins)
 
 
 def on_check_in(check_in: HomeCheckin, ctx: Context) -> None:
-    """A check-in. What is known of its rejection stays."""
+    """Stores the details of a check-in. Its rejection, if known, stays."""
     known = _known(check_in.order_no, check_in.event_id, ctx)
-    said = {name: getattr(check_in, name)[:_SHOWN] for name in ("internet_no", "staff_code", "job_status")}
-    said["checkin_date"] = check_in.checkin_date
-    _put(check_in.order_no, known.model_copy(update=said), ctx)
+    details = {name: getattr(check_in, name)[:_MAX_FIELD] for name in ("internet_no", "staff_code", "job_status")}
+    details["checkin_date"] = check_in.checkin_date
+    _put(check_in.order_no, known.model_copy(update=details), ctx)
 
 
 def on_rejected(rejected: CheckinRejected, ctx: Context) -> None:
-    """A rejection, of a check-in that is known or will be."""
+    """Stores a rejection. Its check-in may arrive later."""
     known = _known(rejected.order_no, rejected.event_id, ctx)
-    told = {"status": CheckinState.REJECTED, "reason": rejected.reason[:_SHOWN]}
-    _put(rejected.order_no, known.model_copy(update=told), ctx)
+    rejection = {"status": CheckinState.REJECTED, "reason": rejected.reason[:_MAX_FIELD]}
+    _put(rejected.order_no, known.model_copy(update=rejection), ctx)
 
 
 def _known(order_no: str, event_id: str, ctx: Context) -> PortalCheckin:

@@ -1,4 +1,4 @@
-"""Run by Alembic."""
+"""Alembic environment."""
 
 from checkin_service.models import MODELS
 from runtime.database import migrations

@@ -1,4 +1,4 @@
-"""Check-ins, and the outbox."""
+"""Creates check-ins and outbox."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,7 +11,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Makes both tables."""
+    """Creates both tables."""
     op.create_table(
         "check_ins",
         sa.Column("event_id", sa.Uuid, primary_key=True),
@@ -48,6 +48,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Throws both away."""
+    """Drops both tables."""
     op.drop_table("outbox")
     op.drop_table("check_ins")
