@@ -25,7 +25,7 @@ GREETED = Table("greeter-greeted", Greeting)
 
 
 def greet(order: Order, ctx: Context) -> None:
-    """Sends a greeting for a validated order that has none yet."""
+    """Greets the customer of a validated order, once per order."""
     if order.state is OrderState.VALIDATED and ctx.get(GREETED, order.id) is None:
         greeting = Greeting(order_id=order.id, text=f"Thank you, customer {order.customer_id}")
         ctx.put(GREETED, order.id, greeting)

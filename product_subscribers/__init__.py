@@ -1,1 +1,1 @@
-"""Who listens to products: monitoring, transaction log, security, notifications, each a service of its own."""
+"""Subscribers of `products`: monitoring, transaction log, security, notifications. One service each."""

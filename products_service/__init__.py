@@ -1,1 +1,1 @@
-"""The product service: keeps what the shop sells in a database of its own, and announces every change."""
+"""Product service: product catalogue over HTTP, in its own database, published through an outbox."""

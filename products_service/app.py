@@ -1,8 +1,8 @@
-"""The product service: answers HTTP from its database, and announces by its outbox. It consumes nothing."""
+"""Product service: HTTP API on its database, and an outbox to `products`. It consumes nothing."""
 
 from products_service import http
 from products_service.models import OUTBOX
-from products_service.store import Products
+from products_service.store import ProductStore
 from runtime.common.settings import Settings
 from runtime.database.outbox import Outbox
 from runtime.database.pool import Database
@@ -12,12 +12,12 @@ from schemas.topics import PRODUCTS
 
 
 def build(settings: Settings) -> ServiceDefinition:
-    """The service with its database."""
+    """Builds the service definition with its database."""
     database = Database("products", settings.products_database_url, "products_service:migrations", settings)
     outbox = Outbox(database, OUTBOX, settings.produce_timeout_s)
     return ServiceDefinition(
         Service(name="products", inputs=(), outputs=(PRODUCTS,)),
-        routes=http.routes(Products(database, outbox)),
+        routes=http.routes(ProductStore(database, outbox)),
         openapi=http.openapi,
         database=database,
         outbox=outbox,

@@ -1,4 +1,4 @@
-"""What the product service keeps. Migrations lead here, from wherever a database stands."""
+"""Database model of the product service. The migrations lead to it."""
 
 from sqlalchemy import BigInteger, Column, DateTime, MetaData, Numeric, Table, Text, func
 
@@ -16,6 +16,6 @@ PRODUCTS = Table(
     Column("state", Text, nullable=False),
     Column("changed_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
 )
-"""One row a code, which stays when the product is withdrawn: its versions go on from there."""
+"""One row per code. A withdrawn product keeps its row, so its versions continue."""
 
 OUTBOX = outbox_table(MODELS)

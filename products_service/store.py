@@ -1,4 +1,4 @@
-"""Products in the database: each change is one version, and one message that is kept with it."""
+"""Stores products in the database: each change is one version, with one message in the outbox."""
 
 import logging
 from collections.abc import Callable
@@ -19,57 +19,57 @@ from schemas.messages import ProductEvent, ProductEventKind
 log = logging.getLogger(__name__)
 
 
-class Products:
-    """The products of a database. All methods raise `DatabaseUnavailable`."""
+class ProductStore:
+    """Products in a database. All methods raise `DatabaseUnavailable`."""
 
     def __init__(self, database: Database, outbox: Outbox) -> None:
         self._database = database
         self._outbox = outbox
 
     async def create(self, new: NewProduct) -> tuple[Product, bool]:
-        """The product of this code as it is kept, and whether it is new."""
+        """Stores a product, unless its code exists. Returns the stored product, and whether it is new."""
         row = {**new.model_dump(), "version": 1, "state": ProductState.ACTIVE}
-        making = insert(PRODUCTS).values(row).on_conflict_do_nothing().returning(PRODUCTS)
+        statement = insert(PRODUCTS).values(row).on_conflict_do_nothing().returning(PRODUCTS)
         async with self._database.transaction() as connection:
-            made = (await connection.execute(making)).one_or_none()
-            if made is not None:
-                return await self._announced(connection, ProductEventKind.CREATED, _product(made)), True
-            same = select(PRODUCTS).where(PRODUCTS.c.code == new.code)
-            return _product((await connection.execute(same)).one()), False
+            inserted = (await connection.execute(statement)).one_or_none()
+            if inserted is not None:
+                return await self._add_to_outbox(connection, ProductEventKind.CREATED, _product(inserted)), True
+            existing = select(PRODUCTS).where(PRODUCTS.c.code == new.code)
+            return _product((await connection.execute(existing)).one()), False
 
     async def get(self, code: str) -> Product | None:
-        """The product, withdrawn ones too."""
+        """Reads a product, also a withdrawn one."""
         async with self._database.transaction() as connection:
             row = (await connection.execute(select(PRODUCTS).where(PRODUCTS.c.code == code))).one_or_none()
         return None if row is None else _product(row)
 
-    async def change(self, code: str, become: Callable[[Product], Product | None]) -> Product | None:
-        """The product after what `become` makes of it, which nobody else changes meanwhile; `None` if there is none.
+    async def change(self, code: str, transition: Callable[[Product], Product | None]) -> Product | None:
+        """Applies `transition` to the locked row of a product; returns the product, `None` if there is none.
 
-        Raises what `become` raises; then nothing is changed, nor if it returns `None`.
+        The product stays as it is if `transition` returns `None` or raises; its exceptions are raised here.
         """
         async with self._database.transaction() as connection:
-            held = select(PRODUCTS).where(PRODUCTS.c.code == code).with_for_update()
-            row = (await connection.execute(held)).one_or_none()
+            locked = select(PRODUCTS).where(PRODUCTS.c.code == code).with_for_update()
+            row = (await connection.execute(locked)).one_or_none()
             if row is None:
                 return None
             before = _product(row)
-            after = become(before)
+            after = transition(before)
             if after is None:
                 return before
             values = after.model_dump(exclude={"code", "changed_at"})
-            # The moment of the change, not of the transaction: of two changes the later one has the later time.
-            change = update(PRODUCTS).where(PRODUCTS.c.code == code)
-            change = change.values(**values, changed_at=func.clock_timestamp())
-            after = _product((await connection.execute(change.returning(PRODUCTS))).one())
-            gone = after.state is ProductState.WITHDRAWN
-            kind = ProductEventKind.WITHDRAWN if gone else ProductEventKind.UPDATED
-            return await self._announced(connection, kind, after)
+            # Time of the change, not of the transaction: a later change must have a later time.
+            statement = update(PRODUCTS).where(PRODUCTS.c.code == code)
+            statement = statement.values(**values, changed_at=func.clock_timestamp())
+            after = _product((await connection.execute(statement.returning(PRODUCTS))).one())
+            withdrawn = after.state is ProductState.WITHDRAWN
+            kind = ProductEventKind.WITHDRAWN if withdrawn else ProductEventKind.UPDATED
+            return await self._add_to_outbox(connection, kind, after)
 
-    async def _announced(self, connection: AsyncConnection, kind: ProductEventKind, product: Product) -> Product:
+    async def _add_to_outbox(self, connection: AsyncConnection, kind: ProductEventKind, product: Product) -> Product:
         event_id = new_event_id()
-        said = product.model_dump(include={"code", "name", "price", "version"})
-        event = ProductEvent(event_id=event_id, kind=kind, at=product.changed_at, **said)
+        content = product.model_dump(include={"code", "name", "price", "version"})
+        event = ProductEvent(event_id=event_id, kind=kind, at=product.changed_at, **content)
         await self._outbox.add(connection, topics.PRODUCTS, event, event_id=event_id)
         log.info("product %s code=%s version=%d", kind.lower(), product.code, product.version)
         return product

@@ -1,1 +1,1 @@
-"""Counts what happens to products."""
+"""Monitoring: totals over all products."""

@@ -1,4 +1,4 @@
-"""Monitoring: consumes products, holds totals, answers with them."""
+"""Monitoring: consumes products, aggregates totals, answers HTTP."""
 
 from product_subscribers.monitoring import http
 from product_subscribers.monitoring.counts import PRODUCTS_BY_SHOP, on_change, repartition_event
@@ -10,7 +10,7 @@ from schemas.topics import PRODUCTS
 
 
 def build(_settings: Settings) -> ServiceDefinition:
-    """The service; it has no settings."""
+    """Builds the service definition. There are no settings."""
     return ServiceDefinition(
         Service(
             name="product-monitoring",

@@ -1,4 +1,4 @@
-"""Totals over all products: their changes meet under one key, in the partition that has the totals. Pure."""
+"""Aggregates totals over all products: changes are repartitioned to a single key. Pure."""
 
 from product_subscribers.monitoring.state import COUNTED_PRODUCTS, TOTALS, CountedProduct
 from runtime.model.service import Context
@@ -7,18 +7,18 @@ from schemas.messages import ProductEvent, ProductEventKind
 from schemas.topics import PRODUCTS, repartition
 
 ALL = "all"
-"""The key of the totals."""
+"""Key of the totals."""
 
 PRODUCTS_BY_SHOP = repartition("product-monitoring", PRODUCTS, "shop", lambda _: ALL)
 
 
 def repartition_event(event: ProductEvent, ctx: Context) -> None:
-    """Takes a change to where the totals are."""
+    """Repartitions a change to the partition of the totals."""
     ctx.send(PRODUCTS_BY_SHOP, event)
 
 
 def on_change(event: ProductEvent, ctx: Context) -> None:
-    """Counts a change once, however often it comes."""
+    """Adds a change to the totals. A repeated or outdated one changes nothing."""
     gaps = COUNTED_PRODUCTS.gap_before(ctx, event.code, event.version)
     if gaps is None:
         return

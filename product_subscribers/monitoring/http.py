@@ -1,4 +1,4 @@
-"""`GET /v1/monitoring/products`: the totals."""
+"""`GET /v1/monitoring/products`: totals over all products."""
 
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -19,7 +19,7 @@ PATH = "/v1/monitoring/products"
 
 
 def routes(host: Host) -> Iterable[web.RouteDef]:
-    """The route."""
+    """Returns the route."""
 
     async def totals(request: web.Request) -> web.StreamResponse:
         return await route_to_owner(request, host, TOTALS, ALL, deadline_of(request), partial(_totals, host))
@@ -33,17 +33,17 @@ async def _totals(host: Host) -> web.Response:
 
 
 def openapi() -> Mapping[str, Any]:
-    """Path and schemas."""
+    """Returns path and schemas."""
     return {
         "paths": {
             PATH: {
                 "get": {
                     "operationId": "getProductTotals",
-                    "summary": "What has happened to all products together",
+                    "summary": "Get totals over all products",
                     "tags": ["products"],
                     "parameters": [TIMEOUT],
                     "responses": {
-                        "200": {"description": "As far as it is counted now", **body(ProductTotals)},
+                        "200": {"description": "The current totals", **body(ProductTotals)},
                         **problems(400, 401, 500, 502, 503),
                     },
                 }

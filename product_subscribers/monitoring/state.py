@@ -1,4 +1,4 @@
-"""What monitoring holds: the totals, and of each product what they have counted last. All of it in one partition."""
+"""State of monitoring, all in one partition: the totals, and the last counted change of each product."""
 
 from runtime.model.service import Table
 from runtime.state.versions import Versioned, VersionedTable
@@ -6,7 +6,7 @@ from schemas.api import ProductTotals
 
 
 class CountedProduct(Versioned):
-    """The last change of a product that is in the totals, and whether the product is on offer since."""
+    """Last change of a product that is included in the totals, and whether the product is on offer."""
 
     on_offer: bool
 

@@ -1,1 +1,1 @@
-"""Writes to the shop's people whatever happens to a product, and whatever is suspicious about it."""
+"""Notifications: e-mails to the shop's staff about changes of products and alerts."""

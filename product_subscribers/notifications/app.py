@@ -1,4 +1,4 @@
-"""Notifications: consume products and alerts, hold what was told, send letters."""
+"""Notifications: consumes products and alerts, sends e-mails to the configured addresses."""
 
 from product_subscribers.notifications.emails import ProductNotifier, compose
 from product_subscribers.notifications.state import NOTIFIED, Notice
@@ -11,24 +11,24 @@ from schemas.topics import PRODUCT_ALERTS, PRODUCTS
 
 
 def build(settings: Settings) -> ServiceDefinition:
-    """The service, with its addresses and its SMTP server."""
-    office = SmtpMailer(settings)
+    """Builds the service definition."""
+    mailer = SmtpMailer(settings)
 
-    async def post(key: str, notice: Notice) -> None:
-        await office.send(key, compose(notice, settings.mail_from))
+    async def send_email(key: str, notice: Notice) -> None:
+        await mailer.send(key, compose(notice, settings.mail_from))
 
     def domain(notice: Notice) -> str:
         return domain_of(notice.to)
 
-    send = SideEffect("notice", Notice, post, destination=domain, concurrency=SmtpMailer.AT_ONCE)
-    notifying = ProductNotifier(settings.product_notifications_to, send, settings.currency)
+    send = SideEffect("notice", Notice, send_email, destination=domain, concurrency=SmtpMailer.AT_ONCE)
+    notifier = ProductNotifier(settings.product_notifications_to, send, settings.currency)
     return ServiceDefinition(
         Service(
             name="product-notifications",
-            inputs=(Input(PRODUCTS, notifying.on_change), Input(PRODUCT_ALERTS, notifying.on_alert)),
+            inputs=(Input(PRODUCTS, notifier.on_change), Input(PRODUCT_ALERTS, notifier.on_alert)),
             outputs=(),
             tables=(NOTIFIED.table,),
             side_effects=(send,),
         ),
-        lifespan=office.lifespan,
+        lifespan=mailer.lifespan,
     )

@@ -1,4 +1,4 @@
-"""Which letters follow from a change of a product or an alert, and what they say. Pure."""
+"""E-mails about changes of products and alerts: which are sent, and their text. Pure."""
 
 import re
 import uuid
@@ -14,20 +14,20 @@ from schemas.addresses import address
 from schemas.messages import ProductAlert, ProductAlertKind, ProductEvent
 from schemas.money import format_amount
 
-_LETTERS = uuid.UUID("8f4d0a5e-2c6b-5f19-9d3a-7b1e4c8a6d52")
-_SUSPICIONS = {
+_NAMESPACE = uuid.UUID("8f4d0a5e-2c6b-5f19-9d3a-7b1e4c8a6d52")
+_ALERT_SUBJECTS = {
     ProductAlertKind.PRICE_DROP: "its price fell suspiciously",
     ProductAlertKind.MANY_CHANGES: "it changes suspiciously often",
 }
 
 
 class ProductNotifier:
-    """Has a letter sent to each of `to` for each change and each alert.
+    """Enqueues an e-mail to each address for each change and each alert.
 
     Arguments:
         to: addresses.
-        send: the effect that sends one.
-        currency: of prices.
+        send: side effect that sends an e-mail.
+        currency: currency of prices.
     """
 
     def __init__(self, to: tuple[str, ...], send: SideEffect[Notice], currency: str) -> None:
@@ -36,39 +36,39 @@ class ProductNotifier:
         self.currency = currency
 
     def on_change(self, event: ProductEvent, ctx: Context) -> None:
-        """A change of a product."""
+        """Notifies of a change. A repeated or outdated one is ignored."""
         if NOTIFIED.gap_before(ctx, event.code, event.version) is None:
-            return  # Nothing is lost by that: at least once, the wish to send is durable before it.
+            return  # loses nothing: at least once, side effects become durable before this row
         NOTIFIED.put(ctx, event.code, Versioned(version=event.version))
         subject = f"Product {event.code}: {event.kind.lower()}"
         text = (
-            f"{event.name}\n\nPrice    {format_amount(event.price, self.currency)}\n{_which(event.version, event.at)}"
+            f"{event.name}\n\nPrice    {format_amount(event.price, self.currency)}\n{_footer(event.version, event.at)}"
         )
-        self._tell(event.event_id, subject, text, event.at, ctx)
+        self._enqueue(event.event_id, subject, text, event.at, ctx)
 
     def on_alert(self, alert: ProductAlert, ctx: Context) -> None:
-        """A change that is suspicious."""
-        subject = f"Product {alert.code}: {_SUSPICIONS[alert.kind]}"
-        text = f"{alert.reason}\n\n{_which(alert.version, alert.at)}"
-        self._tell(alert.event_id, subject, text, alert.at, ctx)
+        """Notifies of an alert."""
+        subject = f"Product {alert.code}: {_ALERT_SUBJECTS[alert.kind]}"
+        text = f"{alert.reason}\n\n{_footer(alert.version, alert.at)}"
+        self._enqueue(alert.event_id, subject, text, alert.at, ctx)
 
-    def _tell(self, event_id: str, subject: str, text: str, at: datetime, ctx: Context) -> None:
+    def _enqueue(self, event_id: str, subject: str, text: str, at: datetime, ctx: Context) -> None:
         for to in self.to:
             notice = Notice(event_id=event_id, to=to, subject=subject, text=text, at=at)
             ctx.enqueue(self.send, f"{event_id}/{to}", notice)
 
 
 def message_id(event_id: str, to: str, domain: str) -> str:
-    """The Message-ID (RFC 5322, 3.6.4) of the letter about an event to an address: sent again it is the same letter."""
-    return f"<{uuid.uuid5(_LETTERS, f'{event_id}/{to}')}@{domain}>"
+    """Message-ID (RFC 5322, 3.6.4) of the e-mail about an event to an address: the same if repeated."""
+    return f"<{uuid.uuid5(_NAMESPACE, f'{event_id}/{to}')}@{domain}>"
 
 
-def _which(version: int, at: datetime) -> str:
+def _footer(version: int, at: datetime) -> str:
     return f"Version  {version}\nSince    {at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC\n"
 
 
 def compose(notice: Notice, sender: str) -> EmailMessage:
-    """The letter as it goes out. Raises `SideEffectRejected` if it cannot be one."""
+    """Composes the e-mail. Raises `SideEffectRejected` for a malformed address or subject."""
     try:
         return compose_email(
             to=address(notice.to),
@@ -81,14 +81,14 @@ def compose(notice: Notice, sender: str) -> EmailMessage:
             text=notice.text,
         )
     except ValueError as error:
-        raise SideEffectRejected(f"no letter can be made of it: {error}") from None
+        raise SideEffectRejected(f"cannot compose an e-mail: {error}") from None
 
 
 def _date(notice: Notice) -> datetime:
-    """When what it tells of happened. A notice of an earlier version says so in its text alone."""
+    """Time of the event. Notices of earlier versions have it in their text only."""
     if notice.at is not None:
         return notice.at
-    said = re.search(r"^Since    (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC$", notice.text, re.MULTILINE)
-    if said is None:
+    found = re.search(r"^Since    (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC$", notice.text, re.MULTILINE)
+    if found is None:
         return datetime(1970, 1, 1, tzinfo=UTC)
-    return datetime.strptime(said[1], "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
+    return datetime.strptime(found[1], "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)

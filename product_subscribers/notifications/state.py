@@ -1,4 +1,4 @@
-"""What notifications hold: up to which version of each product letters are written, and the letters to be sent."""
+"""State of notifications: the version of each product up to which e-mails were enqueued."""
 
 from datetime import datetime
 
@@ -7,9 +7,9 @@ from schemas.wire import Message
 
 
 class Notice(Message):
-    """A letter to one address about one event, whose id makes it the same letter however often it is sent.
+    """E-mail to one address about one event. Payload of the side effect.
 
-    `at` is when the event happened; letters of earlier versions do not have it.
+    The event id identifies repetitions. `at` is the time of the event; notices of earlier versions do not have it.
     """
 
     event_id: str

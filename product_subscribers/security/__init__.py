@@ -1,1 +1,1 @@
-"""Is somebody doing to a product what nobody should?"""
+"""Security: detects suspicious changes of products."""

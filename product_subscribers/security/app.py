@@ -1,4 +1,4 @@
-"""Security: consumes products, holds what it compares with, produces alerts."""
+"""Security: consumes products, compares each change with the previous ones, produces alerts."""
 
 from datetime import timedelta
 from decimal import Decimal
@@ -12,8 +12,8 @@ from schemas.topics import PRODUCT_ALERTS, PRODUCTS
 
 
 def build(settings: Settings) -> ServiceDefinition:
-    """The service, with its limits."""
-    guard = AlertRule(
+    """Builds the service definition."""
+    rule = AlertRule(
         Decimal(str(settings.product_price_drop_limit)),
         settings.product_changes_limit,
         timedelta(seconds=settings.product_changes_window_s),
@@ -23,7 +23,7 @@ def build(settings: Settings) -> ServiceDefinition:
     return ServiceDefinition(
         Service(
             name="product-security",
-            inputs=(Input(PRODUCTS, guard.on_change),),
+            inputs=(Input(PRODUCTS, rule.on_change),),
             outputs=(PRODUCT_ALERTS,),
             tables=(HISTORIES.table,),
         )

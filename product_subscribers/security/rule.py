@@ -1,4 +1,4 @@
-"""Security: a price that falls by nearly all of it, and many changes of one product in a short time. Pure."""
+"""Security rules: a price that drops by nearly all of it, and many changes in a short time. Pure."""
 
 import uuid
 from collections.abc import Sequence
@@ -11,22 +11,23 @@ from schemas.messages import ProductAlert, ProductAlertKind, ProductEvent
 from schemas.money import plain_amount
 from schemas.topics import PRODUCT_ALERTS
 
-_ALERTS = uuid.UUID("0d0c2c43-9a53-5b0d-8c7e-6f1b8f3c9a21")
+_NAMESPACE = uuid.UUID("0d0c2c43-9a53-5b0d-8c7e-6f1b8f3c9a21")
 
 
 ALERTS_KEPT = 50
-"""Of a product, at least once: more of them in one batch, interrupted by a crash, may be lost."""
+"""Alerts kept per product (at least once). Further ones in one batch may be lost in a crash."""
 
 
 class AlertRule:
-    """Looks at each change of a product, by the times of the changes.
+    """Checks each change of a product, in event time.
 
     Arguments:
-        drop: share of its price that a product may lose in one change.
-        changes: how many changes of a product there may be within `window`.
-        window: of time.
-        currency: of prices.
-        at_least_once: whether alerts of a change that comes again are sent again: at least once, they may be missing.
+        drop: share of the price that one change may take away.
+        changes: number of changes of a product allowed within `window`.
+        window: length of the sliding window.
+        currency: currency of prices.
+        at_least_once: whether the alerts of a repeated change are sent again: a crash may have prevented the first
+            ones.
     """
 
     def __init__(
@@ -39,16 +40,16 @@ class AlertRule:
         self.at_least_once = at_least_once
 
     def on_change(self, event: ProductEvent, ctx: Context) -> None:
-        """Compares a change with what was before, and tells what is suspicious."""
+        """Compares a change with the history of its product, and sends alerts."""
         before = HISTORIES.get(ctx, event.code)
         if HISTORIES.gap_before(ctx, event.code, event.version) is None:
             if self.at_least_once and before is not None:
                 _send([alert for alert in before.alerts if alert.version == event.version], ctx)
             return
-        recent = self.recent(before.recent if before else (), event.at)
+        recent = self.recent_changes(before.recent if before else (), event.at)
         too_many = len(recent) > self.changes
         alerts = []
-        if before is not None and self.dropped(before.price, event.price):
+        if before is not None and self.is_price_drop(before.price, event.price):
             was, is_ = (plain_amount(price, self.currency) for price in (before.price, event.price))
             reason = f"the price fell from {was} to {is_}, by more than {_percent(self.drop)}"
             alerts.append(_alert(ProductAlertKind.PRICE_DROP, reason, event))
@@ -62,13 +63,13 @@ class AlertRule:
         HISTORIES.put(ctx, event.code, row)
         _send(alerts, ctx)
 
-    def dropped(self, before: Decimal, after: Decimal) -> bool:
-        """Whether a price has lost more than it may."""
+    def is_price_drop(self, before: Decimal, after: Decimal) -> bool:
+        """Whether a price drops by more than the allowed share."""
         return before - after > self.drop * before
 
-    def recent(self, times: Sequence[datetime], at: datetime) -> list[datetime]:
-        """The times of the changes within the window that ends at `at`, this one included; as many as matter."""
-        within = [time for time in times if abs(at - time) < self.window]  # a clock may have been put back
+    def recent_changes(self, times: Sequence[datetime], at: datetime) -> list[datetime]:
+        """Times of the changes in the window that ends at `at`, including `at`; at most one more than allowed."""
+        within = [time for time in times if abs(at - time) < self.window]  # `abs`: the clock may have been set back
         return [*within, at][-self.changes - 1 :]
 
 
@@ -78,7 +79,7 @@ def _percent(share: Decimal) -> str:
 
 def _alert(kind: ProductAlertKind, reason: str, event: ProductEvent) -> ProductAlert:
     return ProductAlert(
-        event_id=str(uuid.uuid5(_ALERTS, f"{kind}/{event.event_id}")),
+        event_id=str(uuid.uuid5(_NAMESPACE, f"{kind}/{event.event_id}")),
         kind=kind,
         code=event.code,
         version=event.version,

@@ -1,4 +1,4 @@
-"""What security holds: of each product what its next change is compared with."""
+"""State of security: the recent history of each product."""
 
 from datetime import datetime
 
@@ -8,9 +8,10 @@ from schemas.wire import Money
 
 
 class ProductHistory(Versioned):
-    """The last change of a product: the price since, when the latest changes were, and whether they were too many.
+    """Last change of a product.
 
-    `alerts` are the latest ones, if they may have to be sent again.
+    `price` is the price since, `recent` the times of the recent changes, `too_many` whether they exceeded the limit.
+    `alerts` are the latest alerts, kept at least once to be sent again.
     """
 
     price: Money

@@ -1,1 +1,1 @@
-"""The log of products: every change there ever was, which nobody can change."""
+"""Transaction log: an append-only record of every change of every product."""

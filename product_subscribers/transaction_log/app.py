@@ -1,7 +1,7 @@
-"""The log of products: consumes products, writes each change to its database by an effect, answers from there."""
+"""Transaction log: consumes products, appends each change to its database by a side effect."""
 
 from product_subscribers.transaction_log import http
-from product_subscribers.transaction_log.store import Log
+from product_subscribers.transaction_log.store import ProductLogStore
 from runtime.common.settings import Settings
 from runtime.database.pool import Database
 from runtime.hosting import ServiceDefinition
@@ -11,10 +11,10 @@ from schemas.topics import PRODUCTS
 
 
 def build(settings: Settings) -> ServiceDefinition:
-    """The service with its database."""
+    """Builds the service definition with its database."""
     migrations = "product_subscribers.transaction_log:migrations"
     database = Database("product-log", settings.product_log_database_url, migrations, settings)
-    log = Log(database)
+    log = ProductLogStore(database)
     entry = SideEffect("entry", ProductEvent, log.append)
 
     def on_change(event: ProductEvent, ctx: Context) -> None:

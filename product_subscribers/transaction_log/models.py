@@ -1,4 +1,4 @@
-"""What the log of products keeps. Migrations lead here, from wherever a database stands."""
+"""Database model of the transaction log. The migrations lead to it."""
 
 from sqlalchemy import BigInteger, Column, DateTime, Identity, Index, MetaData, Numeric, Table, Text, Uuid, func
 
@@ -17,9 +17,9 @@ PRODUCT_LOG = Table(
     Column("at", DateTime(timezone=True), nullable=False),
     Column("recorded_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
 )
-"""One row an event. Not one a version: should two events claim the same, both belong into the log.
+"""One row per event. Two events that claim the same version both belong in the log.
 
-A trigger refuses to change, delete and truncate.
+A trigger rejects UPDATE, DELETE and TRUNCATE.
 """
 
 Index("product_log_of_code", PRODUCT_LOG.c.code, PRODUCT_LOG.c.version)

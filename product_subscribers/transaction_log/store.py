@@ -1,4 +1,4 @@
-"""The log in its database: each event once, however often it comes."""
+"""Stores the transaction log in the database, each event once."""
 
 import uuid
 
@@ -11,17 +11,17 @@ from runtime.errors import SideEffectRejected
 from schemas.messages import ProductEvent
 
 MAX_SHOWN = 1000
-"""Events of a product that are shown: the last ones."""
+"""Events shown per product, the latest."""
 
 
-class Log:
-    """The log of a database. All methods raise `DatabaseUnavailable`."""
+class ProductLogStore:
+    """Transaction log in a database. All methods raise `DatabaseUnavailable`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def append(self, event_id: str, event: ProductEvent) -> None:
-        """The effect of a change. One that is there already stays as it is."""
+        """Side effect of a change. Idempotent by event id."""
         try:
             id_ = uuid.UUID(event_id)
         except ValueError:
@@ -30,8 +30,8 @@ class Log:
         async with self._database.transaction() as connection:
             await connection.execute(insert(PRODUCT_LOG).values(row).on_conflict_do_nothing())
 
-    async def of(self, code: str) -> tuple[ProductEvent, ...]:
-        """The last changes of a product, by version."""
+    async def latest(self, code: str) -> tuple[ProductEvent, ...]:
+        """Reads the latest changes of a product, by version."""
         latest = select(PRODUCT_LOG).where(PRODUCT_LOG.c.code == code)
         latest = latest.order_by(PRODUCT_LOG.c.version.desc(), PRODUCT_LOG.c.id.desc()).limit(MAX_SHOWN)
         async with self._database.transaction() as connection:

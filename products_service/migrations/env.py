@@ -1,4 +1,4 @@
-"""Run by Alembic."""
+"""Alembic environment."""
 
 from products_service.models import MODELS
 from runtime.database import migrations

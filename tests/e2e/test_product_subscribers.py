@@ -197,7 +197,7 @@ async def test_the_database_rejects_changes_of_the_log(shop, statement):
 async def test_an_unknown_log_entry_is_not_found(shop):
     answer = await shop.ask("product-log", "GET", "/v1/product-log/nothing")
     assert answer.status == 404
-    assert "Nothing was logged" in answer.json()["detail"]
+    assert "No change of a product" in answer.json()["detail"]
 
 
 async def test_the_totals_can_be_read(shop):

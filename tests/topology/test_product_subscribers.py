@@ -228,7 +228,7 @@ def test_without_addresses_there_are_no_letters():
     assert not topology.pending(topology.workers[0].topology.services[0].side_effects[0])
 
 
-def test_a_letter_is_the_same_however_often_it_is_made_and_another_for_each_event_and_address():
+def test_an_email_keeps_its_message_id_when_repeated_and_each_event_and_address_has_its_own():
     notice = Notice(event_id="e1", to="a@example.org", subject="Product čaj: created", text="Čaj\n")
     made = [compose(n, "Shop <shop@example.com>") for n in (notice, notice, notice.model_copy(update={"to": BOTH[1]}))]
     ids = [message["Message-ID"] for message in made]

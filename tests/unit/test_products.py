@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ecosystem.cli.products import read
-from ecosystem.cli.rows import BadFile
-from products_service.rules import StaleVersion, Withdrawn, changed, withdrawn
+from ecosystem.cli.csv_files import BadFile
+from ecosystem.cli.product_import import read
+from products_service.rules import StaleVersion, Withdrawn, change, withdraw
 from runtime.http.validation import invalid_request
 from schemas.api import NewProduct, Product, ProductContent, ProductState
 
@@ -48,7 +48,7 @@ def outcome(rule, *arguments):
     ],
 )
 def test_a_change_is_the_next_version_unless_it_is_meant_for_another(state, content, expected, after):
-    assert outcome(changed, product(state=ProductState(state)), content, expected) == after
+    assert outcome(change, product(state=ProductState(state)), content, expected) == after
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_a_change_is_the_next_version_unless_it_is_meant_for_another(state, cont
     ],
 )
 def test_a_withdrawal_is_the_next_version_once(state, expected, after):
-    assert outcome(withdrawn, product(state=ProductState(state)), expected) == after
+    assert outcome(withdraw, product(state=ProductState(state)), expected) == after
 
 
 REQUESTS = st.lists(
@@ -79,8 +79,8 @@ def test_versions_grow_by_one_with_each_change_and_what_is_repeated_changes_noth
 
         def ask(one, method=method, price=price, expected=expected):
             if method == "DELETE":
-                return withdrawn(one, expected)
-            return changed(one, ProductContent(name="Mug", price=price), expected)
+                return withdraw(one, expected)
+            return change(one, ProductContent(name="Mug", price=price), expected)
 
         try:
             after = ask(now)
@@ -95,11 +95,11 @@ def test_versions_grow_by_one_with_each_change_and_what_is_repeated_changes_noth
 
 
 def test_who_has_not_seen_the_withdrawal_cannot_undo_it():
-    gone = withdrawn(product(), None)
+    gone = withdraw(product(), None)
     for seen in (None, {1}, {3}):
         with pytest.raises((StaleVersion, Withdrawn)):
-            changed(gone, CHEAP, seen)
-    assert changed(gone, CHEAP, {gone.version}).state is ProductState.ACTIVE
+            change(gone, CHEAP, seen)
+    assert change(gone, CHEAP, {gone.version}).state is ProductState.ACTIVE
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
+from ecosystem.audit.database_rows import ProductRow
 from ecosystem.audit.facts import MODELS, SUBSCRIBERS, Fact, Source
 from ecosystem.audit.judging.history import Observed, facts_of
 from ecosystem.audit.judging.totals import Sums
 from ecosystem.audit.report import Kind, Rules, Violation
-from ecosystem.audit.rows import ProductRow
 from product_subscribers.security.rule import AlertRule
 from schemas.api import ProductState
 from schemas.messages import ProductAlert, ProductAlertKind, ProductEvent, ProductEventKind
@@ -204,8 +204,8 @@ def _suspicious(
     too_many = False
     for number, seen in enumerate(history):
         event = seen.message
-        recent = guard.recent(recent, event.at)
-        if number and guard.dropped(history[number - 1].message.price, event.price):
+        recent = guard.recent_changes(recent, event.at)
+        if number and guard.is_price_drop(history[number - 1].message.price, event.price):
             found[event.version, ProductAlertKind.PRICE_DROP] = seen
         if len(recent) > guard.changes and not too_many:
             found[event.version, ProductAlertKind.MANY_CHANGES] = seen

@@ -1,4 +1,4 @@
-"""Run by Alembic."""
+"""Alembic environment."""
 
 from product_subscribers.transaction_log.models import MODELS
 from runtime.database import migrations

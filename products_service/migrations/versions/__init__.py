@@ -1,1 +1,1 @@
-"""The steps, each once."""
+"""Migrations, in order of their revisions."""

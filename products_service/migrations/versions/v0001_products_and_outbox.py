@@ -1,4 +1,4 @@
-"""Products, and the outbox."""
+"""Creates products and outbox."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,7 +11,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Makes both tables."""
+    """Creates both tables."""
     op.create_table(
         "products",
         sa.Column("code", sa.Text, primary_key=True),
@@ -40,6 +40,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Throws both away."""
+    """Drops both tables."""
     op.drop_table("outbox")
     op.drop_table("products")

@@ -1,4 +1,4 @@
-"""The log, and the trigger that keeps it as it is."""
+"""Creates the log, and the trigger that makes it append-only."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Makes table and trigger."""
+    """Creates table and trigger."""
     op.create_table(
         "product_log",
         sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
@@ -35,11 +35,11 @@ def upgrade() -> None:
         CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON product_log
         FOR EACH STATEMENT EXECUTE FUNCTION product_log_is_append_only()
     """)
-    # Also for who applies changes of a replica.
+    # ALWAYS: also for changes applied by logical replication.
     op.execute("ALTER TABLE product_log ENABLE ALWAYS TRIGGER append_only")
 
 
 def downgrade() -> None:
-    """Throws all of it away."""
+    """Drops table and trigger."""
     op.drop_table("product_log")
     op.execute("DROP FUNCTION product_log_is_append_only()")
