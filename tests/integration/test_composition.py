@@ -14,7 +14,7 @@ from ecosystem.services import CORE, build
 from runtime.errors import CompositionInUse
 from runtime.faust_adapter.assignor import Assignor
 from runtime.kafka.clients import KafkaNames
-from runtime.model.records import CONSUMED_BY
+from runtime.model.records import CONSUMED_BY, TopicPartition
 from runtime.worker.worker import Worker
 from schemas.messages import Order, OrderState
 from schemas.topics import ORDERS
@@ -41,25 +41,23 @@ async def decided(deployment: Deployment, *numbers: int) -> None:
 
 
 async def drained(deployment: Deployment) -> None:
-    """Waits until the workers have read all there is, and committed that they did."""
+    """Waits until the workers have processed and committed all records."""
+
+    def physical(worker: Worker, tp: TopicPartition) -> Physical:
+        return KafkaNames(worker.settings.topic_prefix).physical(tp)
 
     async def ends(consumer) -> dict[Physical, int]:
         tps = [(w, tp) for w in deployment.workers for tp in w._ownership.partitions]
-        return await consumer.end_offsets(
-            [Physical(KafkaNames(w.settings.topic_prefix).topic(tp.topic), tp.partition) for w, tp in tps]
-        )
+        return await consumer.end_offsets([physical(w, tp) for w, tp in tps])
 
     async def done() -> bool:
         before = await ends(consumer)
         reached = [
             w._ownership.running
-            and all(
-                at >= before.get(KafkaNames(w.settings.topic_prefix).physical(tp), inf)
-                for tp, at in w._ownership.positions.items()
-            )
+            and all(at >= before.get(physical(w, tp), inf) for tp, at in w._ownership.positions.items())
             for w in deployment.workers
         ]
-        return all(reached) and before == await ends(consumer)  # nothing was written, and nobody lost partitions
+        return all(reached) and before == await ends(consumer)  # no record was written, and no partition moved
 
     async with deployment.consumer() as consumer:
         await until(done, "all read")
