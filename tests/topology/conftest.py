@@ -1,4 +1,4 @@
-"""The whole core in memory, in every way it can be deployed."""
+"""The core services in memory, in every deployment."""
 
 from collections.abc import Callable
 
@@ -26,7 +26,7 @@ CORE_APPS = {
 
 
 class Shop:
-    """The core, and what its clients and its warehouse do."""
+    """The core services, with the actions of clients and warehouse."""
 
     def __init__(self, topology: TopologyTestDriver) -> None:
         self.topology = topology
@@ -35,7 +35,7 @@ class Shop:
         self.topology.send(WAREHOUSE_INVENTORY, *[StockLevel(product=p, count=n) for p, n in counts.items()])
 
     def post(self, *orders: Order) -> None:
-        """Posts orders one after the other, each when the one before has been decided."""
+        """Posts orders one after the other, each once the previous one is decided."""
         for one in orders:
             self.topology.send(ORDERS, one)
 
@@ -46,11 +46,11 @@ class Shop:
         return self.topology.row(ORDERS_VIEW, order_id).outcome()
 
     def history(self, order_id: str = "o1") -> list[str]:
-        """The states an order has on the topic, in order."""
+        """States of an order on the topic, in log order."""
         return [str(o.state) for o in self.topology.values(ORDERS) if o.id == order_id]
 
-    def said(self, check: CheckType) -> dict[str, str]:
-        """What a check said of each order."""
+    def verdicts_of(self, check: CheckType) -> dict[str, str]:
+        """Verdicts of a check, by order."""
         verdicts = self.topology.values(ORDER_VALIDATIONS)
         return {v.order_id: str(v.validation_result) for v in verdicts if v.check_type is check}
 
@@ -58,8 +58,8 @@ class Shop:
         return self.topology.row(STOCK, product).reserved
 
 
-def logged(topology, monkeypatch):
-    """The sizes of the rows that each batch changes, by batch."""
+def record_row_sizes(topology, monkeypatch):
+    """Records the sizes of the rows changed by each batch."""
     batches = []
     for worker in topology.workers:
         process = worker.processor.process
@@ -76,7 +76,7 @@ def logged(topology, monkeypatch):
 
 @pytest.fixture(scope="module", autouse=True)
 def _products_unknown():
-    """No product is announced to the core alone."""
+    """Lets unknown products pass: tests of the core announce none."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNKNOWN_PRODUCTS", "pass")
         yield

@@ -1,4 +1,4 @@
-"""At least once: whichever batch a crash interrupts, and wherever, everything is announced in the end."""
+"""At least once: after a crash in any batch, at any step of the commit, all output exists in the end."""
 
 from datetime import timedelta
 
@@ -21,12 +21,12 @@ TIMERS, EFFECTS = (changelog.removesuffix("-changelog") for changelog in (TIMERS
 
 
 class Interrupted(TopologyTestDriver):
-    """Its workers commit as `runtime.loop.checkpoint.AtLeastOnce` does, and one crashes in the commit of batch
-    `crash_in`.
+    """A driver that commits like `runtime.loop.checkpoint.AtLeastOnce` and crashes in batch `crash_in`.
 
     Arguments:
-        after: what is durable by then: `wishes`, `some state` (wishes and one table), `state`, `announcements`.
-        which: which table it is of `some state`, modulo how many the batch changes.
+        after: what is durable at the crash: `timers and effects`, `one table` (and these), `state` (all tables),
+            or `output` (output too).
+        which: index of the table in `one table`, modulo the number of changed tables.
     """
 
     def __init__(self, *services, crash_in=None, after="", which=0, **how):
@@ -36,7 +36,7 @@ class Interrupted(TopologyTestDriver):
         self.which = which
         self.batches = 0
         self.tables = 1
-        """How many tables the batch changed in which the crash came."""
+        """Number of tables changed by the batch that crashed."""
 
     def _process(self, worker, polled, due):
         number, self.batches = self.batches, self.batches + 1
@@ -47,15 +47,15 @@ class Interrupted(TopologyTestDriver):
         rows = batch.rows()
         tables = sorted({table for table, _ in rows if not table.endswith((TIMERS, EFFECTS))})
         self.tables = max(len(tables), 1)
-        if self.after == "some state" and tables:
+        if self.after == "one table" and tables:
             tables = [tables[self.which % len(tables)]]
         for (table, partition), changed in rows.items():
             if table.endswith((TIMERS, EFFECTS)):
-                kept = {key: value for key, value in changed.items() if value is not None}
+                durable = {key: value for key, value in changed.items() if value is not None}
             else:
-                kept = changed if self.after != "wishes" and table in tables else {}
-            worker.stores.open(table, partition).apply(kept, 0)
-        if self.after == "announcements":
+                durable = changed if self.after != "timers and effects" and table in tables else {}
+            worker.stores.open(table, partition).apply(durable, 0)
+        if self.after == "output":
             for write in batch.outputs:
                 self.write(write)
         worker.timers = Timers(worker.topology)
@@ -80,7 +80,7 @@ def shipped(shop):
     shop.topology.send(HOME_CHECKINS, checked_in())
 
 
-def shipped_as_soon_as_it_comes(shop):
+def shipped_at_once(shop):
     shop.topology.send(PAYMENTS, payment("o1"))
     shop.topology.send(HOME_CHECKINS, checked_in())
     order(shop)
@@ -88,7 +88,7 @@ def shipped_as_soon_as_it_comes(shop):
     shop.topology.send(CUSTOMERS, FRANZ)
 
 
-def shipped_once_it_is_paid(shop):
+def shipped_when_paid(shop):
     shop.topology.send(CUSTOMERS, FRANZ)
     order(shop)
     shop.topology.send(HOME_CHECKINS, checked_in(), checked_in("c2"))
@@ -102,13 +102,13 @@ def failed_with_a_check_in(shop):
     shop.topology.send(HOME_CHECKINS, checked_in("c3"))
 
 
-def checked_in_for_nothing(shop):
+def check_in_rejected_before_its_order(shop):
     shop.topology.send(HOME_CHECKINS, checked_in())
     shop.topology.advance(timedelta(seconds=70))
     order(shop, product="UNICORN")
 
 
-def paid_and_checked_in_for_nothing(shop):
+def check_in_rejected_before_its_paid_order(shop):
     shop.topology.send(PAYMENTS, payment("o1"))
     shop.topology.send(HOME_CHECKINS, checked_in())
     shop.topology.advance(timedelta(seconds=70))
@@ -135,7 +135,7 @@ def part(id_, amount, ccy="EUR"):
     return Payment(id=id_, order_id="o1", ccy=ccy, amount=amount)
 
 
-def never_judged(shop):
+def never_validated(shop):
     shop.topology.send(CUSTOMERS, FRANZ)
     shop.topology.send(HOME_CHECKINS, checked_in())
     order(shop)
@@ -144,21 +144,21 @@ def never_judged(shop):
 
 SCENARIOS = (
     shipped,
-    shipped_as_soon_as_it_comes,
-    shipped_once_it_is_paid,
+    shipped_at_once,
+    shipped_when_paid,
     failed_with_a_check_in,
-    checked_in_for_nothing,
-    paid_and_checked_in_for_nothing,
-    never_judged,
+    check_in_rejected_before_its_order,
+    check_in_rejected_before_its_paid_order,
+    never_validated,
     paid_in_parts,
     never_paid_in_full,
 )
 
 
-def told(scenario, how, **crash):
-    """What was announced and what is to be done, each thing once, and how many batches it took."""
+def run(scenario, how, **crash):
+    """Runs a scenario; returns the distinct messages and pending side effects, and the driver."""
     settings = Settings(processing_guarantee=Guarantee.AT_LEAST_ONCE)
-    absent = ("fraud",) if scenario is never_judged else ()
+    absent = ("fraud",) if scenario is never_validated else ()
     services = [app.build(settings).service for name, app in APPS.items() if name not in absent]
     topology = Interrupted(*services, apart="apart" in how, fuse="not fused" not in how, **crash)
     shop = Shop(topology)
@@ -166,21 +166,21 @@ def told(scenario, how, **crash):
     scenario(shop)
     topology.run()
     internal = {topic.name for s in services for topic in s.outputs if topic.internal}
-    letters = {("letter", key) for s in services for effect in s.side_effects for key in topology.pending(effect)}
+    emails = {("letter", key) for s in services for effect in s.side_effects for key in topology.pending(effect)}
     messages = {(tp.topic, r.key, r.value) for tp, log in topology.topics.items() for r in log}
-    return {m for m in messages if m[0] not in internal} | letters, topology
+    return {m for m in messages if m[0] not in internal} | emails, topology
 
 
-@pytest.mark.parametrize("after", ["wishes", "some state", "state", "announcements"])
+@pytest.mark.parametrize("after", ["timers and effects", "one table", "state", "output"])
 @pytest.mark.parametrize("how", ["composed", "composed, not fused", "apart"])
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.__name__)
-def test_nothing_stays_unsaid_whichever_batch_is_interrupted(scenario, how, after):
-    expected, undisturbed = told(scenario, how)
+def test_a_crash_in_any_batch_loses_no_output_and_no_side_effect(scenario, how, after):
+    expected, undisturbed = run(scenario, how)
     for number in range(undisturbed.batches):
         which, tables = 0, 1
         while which < tables:
-            found, topology = told(scenario, how, crash_in=number, after=after, which=which)
+            found, topology = run(scenario, how, crash_in=number, after=after, which=which)
             assert not expected - found, f"batch {number}, {which}"
-            if scenario is never_paid_in_full:  # no part of a payment counts twice
+            if scenario is never_paid_in_full:  # no payment counts twice
                 assert not {topic for topic, *_ in found} & {"fulfilments", "letter"}, f"batch {number}, {which}"
-            which, tables = which + 1, topology.tables if after == "some state" else 1
+            which, tables = which + 1, topology.tables if after == "one table" else 1

@@ -1,4 +1,4 @@
-"""Check-ins and rejections where they are listened to: the check-in service, fulfilment, the portal."""
+"""Check-ins and rejections in their consumers: check-in service, fulfilment and portal."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def shown(topology, order_no="o1"):
     return [(c.event_id, str(c.status), c.reason, c.staff_code) for c in row.check_ins]
 
 
-def test_a_rejection_is_to_be_done_in_the_database_once(topology):
+def test_a_rejection_enqueues_one_database_update_however_often_it_arrives(topology):
     topology.send(CHECKIN_REJECTIONS, rejected(), rejected(), rejected("c2"))
     service = checkin_service.app.build(Settings()).service
     [effect] = [e for w in topology.workers for s in w.topology.services for e in s.side_effects]
@@ -38,7 +38,7 @@ def test_a_rejection_is_to_be_done_in_the_database_once(topology):
 
 
 @pytest.mark.parametrize("events", [("in", "out"), ("out", "in"), ("in", "out", "in"), ("in", "in", "out", "out")])
-def test_the_portal_shows_a_rejected_check_in_whichever_came_first(topology, events):
+def test_the_portal_shows_a_rejected_check_in_in_any_order_of_arrival(topology, events):
     for event in events:
         if event == "in":
             topology.send(HOME_CHECKINS, checked_in())
@@ -57,8 +57,8 @@ def test_the_portal_shows_the_last_check_ins_of_each_order(topology):
 
 
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
-def test_a_check_in_that_comes_twice_from_the_outbox_is_answered_once(guarantee):
-    """At least once it is answered again: the first answer may have been lost."""
+def test_a_check_in_repeated_by_the_outbox_is_rejected_once(guarantee):
+    """At least once, the rejection is repeated: the first one may have been lost."""
     apps = [*CORE_APPS.values(), fulfilment_service.app]
     services = [app.build(Settings(processing_guarantee=guarantee)).service for app in apps]
     shop = Shop(TopologyTestDriver(*services))

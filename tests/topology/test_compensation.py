@@ -1,4 +1,4 @@
-"""What fails late, or hears late, leaves nothing behind: no stock taken, nothing decided again, and it is told."""
+"""Compensation: late failures and late consumers leave no stock reserved and no decision changed."""
 
 from collections import Counter
 from datetime import timedelta
@@ -18,13 +18,13 @@ DEADLINE = timedelta(seconds=60)
 
 @pytest.fixture(params=[True, False], ids=["fused", "not fused"])
 def shop(request):
-    """Each service a worker of its own, so that one may be late."""
+    """Each service in a worker of its own, so that one can be stopped."""
     services = [app.build(Settings()).service for app in CORE_APPS.values()]
     return Shop(TopologyTestDriver(*services, apart=True, fuse=request.param))
 
 
-class Away:
-    """A service does not run for the time of a `with` block, and then catches up."""
+class Stopped:
+    """Stops a service for the duration of a `with` block; then it catches up."""
 
     def __init__(self, shop, service):
         self.workers, self.topology = shop.topology.workers, shop.topology
@@ -42,9 +42,9 @@ def events(shop):
     return sum((w.events for w in shop.topology.workers), Counter())
 
 
-def test_a_reservation_that_is_made_after_the_order_has_failed_is_given_back_exactly_once(shop):
+def test_a_reservation_made_after_the_order_failed_is_released_exactly_once(shop):
     shop.stock(JUMPERS=10)
-    with Away(shop, "inventory"):
+    with Stopped(shop, "inventory"):
         shop.post(shop.order(quantity=4))
         shop.topology.advance(DEADLINE)
         assert shop.outcome().state is OrderState.FAILED
@@ -56,16 +56,16 @@ def test_a_reservation_that_is_made_after_the_order_has_failed_is_given_back_exa
     assert events(shop)["inventory", "reserved"] == events(shop)["inventory", "released"] == 1
 
 
-def test_an_order_that_failed_before_the_inventory_heard_of_it_takes_nothing(shop):
+def test_an_order_that_failed_before_it_reached_the_inventory_reserves_nothing(shop):
     shop.stock(JUMPERS=10)
     shop.post(shop.order(quantity=4, state="FAILED"), shop.order(quantity=4))
     assert shop.reserved("JUMPERS") == 0
     assert ("inventory", "reserved") not in events(shop)
 
 
-def test_verdicts_that_come_after_the_deadline_change_nothing_and_are_told_and_counted(shop):
+def test_verdicts_after_the_deadline_change_nothing_and_are_counted(shop):
     shop.stock(JUMPERS=10)
-    with Away(shop, "fraud"), Away(shop, "details"):
+    with Stopped(shop, "fraud"), Stopped(shop, "details"):
         shop.post(shop.order())
         shop.topology.advance(DEADLINE)
         before = shop.outcome()
@@ -80,7 +80,7 @@ def test_verdicts_that_come_after_the_deadline_change_nothing_and_are_told_and_c
     assert (counted["orders", "failed"], counted["orders", "validated"]) == (1, 0)
 
 
-def test_a_verdict_against_an_order_that_is_validated_does_not_fail_it(shop):
+def test_a_late_fail_does_not_change_a_validated_order(shop):
     shop.stock(JUMPERS=10)
     shop.post(shop.order())
     shop.topology.send(ORDER_VALIDATIONS, verdict(FRAUD, "FAIL"))
@@ -91,9 +91,9 @@ def test_a_verdict_against_an_order_that_is_validated_does_not_fail_it(shop):
     assert events(shop)["orders", "deadline missed"] == 0
 
 
-def test_stock_given_back_at_the_deadline_is_there_for_the_next(shop):
+def test_stock_released_at_the_deadline_is_available_to_the_next_order(shop):
     shop.stock(JUMPERS=4)
-    with Away(shop, "fraud"):
+    with Stopped(shop, "fraud"):
         shop.post(shop.order("o1", quantity=4), shop.order("o2", quantity=4))
         assert shop.reserved("JUMPERS") == 4
         shop.topology.advance(DEADLINE)

@@ -26,7 +26,7 @@ def test_the_minimal_service_greets_each_validated_order_once():
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_the_public_door_is_explained_by_examples_that_run(module, names):
+def test_the_doctests_of_the_public_interface_run(module, names):
     found = {test.name.removeprefix(module.__name__).lstrip("."): test for test in doctest.DocTestFinder().find(module)}
     assert names <= {name for name, test in found.items() if test.examples}
     for test in found.values():

@@ -1,4 +1,4 @@
-"""What holds when messages come twice, late, or never."""
+"""Faults: repeated, late, missing and unreadable messages."""
 
 from datetime import timedelta
 
@@ -12,15 +12,15 @@ from validators.fraud.state import CUSTOMERS
 DEADLINE = timedelta(seconds=60)
 
 
-def everything_again(topology):
-    """An operator replays every message there is, unmarked, as they were written."""
+def replay_everything(topology):
+    """Replays every message as it was written, without headers."""
     for topic in (ORDERS, ORDER_VALIDATIONS, WAREHOUSE_INVENTORY):
         for record in topology.records(topic.name):
             topology.send_raw(topic, record.key, record.value)
 
 
 @pytest.mark.parametrize("price", [5, 5000])
-def test_an_order_posted_again_has_one_effect(shop, price):
+def test_an_order_posted_repeatedly_takes_effect_once(shop, price):
     shop.stock(JUMPERS=2)
     shop.topology.send(ORDERS, *[shop.order(price=price)] * 3)
     shop.post(shop.order(price=price))
@@ -30,21 +30,21 @@ def test_an_order_posted_again_has_one_effect(shop, price):
     assert shop.topology.row(CUSTOMERS, "1").sessions[0].total == price
 
 
-def test_replaying_every_message_changes_nothing_and_decides_nothing_twice(shop):
+def test_a_replay_of_every_message_changes_no_decision(shop):
     shop.stock(JUMPERS=3)
     shop.post(shop.order("o1", quantity=2), shop.order("o2", quantity=2), shop.order("o3", quantity=-1))
     before = [shop.outcome(o) for o in ("o1", "o2", "o3")]
-    everything_again(shop.topology)
+    replay_everything(shop.topology)
     again = [shop.outcome(o) for o in ("o1", "o2", "o3")]
     assert [o.model_copy(update={"late": 0}) for o in again] == [o.model_copy(update={"late": 0}) for o in before]
     assert [o.late for o in again] > [o.late for o in before]
     assert shop.reserved("JUMPERS") == 2
-    # Each message is there twice, as it was and as it was replayed, and nothing was added.
+    # Each message is there twice, original and replay, and no other.
     assert sorted(shop.history("o1")) == ["CREATED"] * 2 + ["VALIDATED"] * 2
     assert sorted(shop.history("o2")) == ["CREATED"] * 2 + ["FAILED"] * 2
 
 
-def test_a_failed_order_gives_its_stock_back_exactly_once(shop):
+def test_a_failed_order_releases_its_stock_exactly_once(shop):
     shop.stock(JUMPERS=10)
     shop.post(shop.order("o1", quantity=4), shop.order("o2", quantity=4, price=5000))
     assert shop.reserved("JUMPERS") == 4
@@ -57,7 +57,7 @@ def test_a_failed_order_gives_its_stock_back_exactly_once(shop):
     ("missing", "check"),
     [("fraud", "FRAUD_CHECK"), ("inventory", "INVENTORY_CHECK"), ("details", "ORDER_DETAILS_CHECK")],
 )
-def test_without_a_validator_orders_fail_at_the_deadline_and_say_why(open_shop, missing, check):
+def test_without_a_validator_orders_fail_at_the_deadline_with_the_reason(open_shop, missing, check):
     shop = open_shop(without=(missing,))
     shop.stock(JUMPERS=10)
     shop.post(shop.order())
@@ -68,7 +68,7 @@ def test_without_a_validator_orders_fail_at_the_deadline_and_say_why(open_shop, 
     assert shop.outcome().reasons == (f"{check}: no verdict within 60 s",)
 
 
-def test_an_order_that_missed_its_deadline_gives_its_stock_back(open_shop):
+def test_an_order_that_missed_its_deadline_releases_its_stock(open_shop):
     shop = open_shop(without=("fraud",))
     shop.stock(JUMPERS=10)
     shop.post(shop.order(quantity=7))
@@ -85,7 +85,7 @@ def test_the_deadline_is_a_setting(open_shop):
     assert shop.history() == ["CREATED", "FAILED"]
 
 
-def test_a_verdict_that_comes_too_late_does_not_raise_the_dead(open_shop):
+def test_a_verdict_after_the_deadline_does_not_revive_the_order(open_shop):
     shop = open_shop(without=("fraud",))
     shop.stock(JUMPERS=10)
     shop.post(shop.order())
@@ -95,7 +95,7 @@ def test_a_verdict_that_comes_too_late_does_not_raise_the_dead(open_shop):
     assert shop.outcome().state is OrderState.FAILED
 
 
-def test_a_verdict_of_another_language_counts_like_ours(open_shop):
+def test_a_verdict_written_by_another_program_counts(open_shop):
     shop = open_shop(without=("fraud",))
     shop.stock(JUMPERS=10)
     shop.post(shop.order())
@@ -107,7 +107,7 @@ def test_a_verdict_of_another_language_counts_like_ours(open_shop):
     assert shop.history() == ["CREATED", "VALIDATED"]
 
 
-def test_an_unreadable_order_does_not_hold_up_the_next(shop):
+def test_an_unreadable_order_is_dead_lettered_and_does_not_block_the_next(shop):
     shop.stock(JUMPERS=10)
     shop.topology.send_raw(ORDERS, b"o1", b'{"id":"o1","quantity":"many"}')
     shop.post(shop.order("o1"))

@@ -1,4 +1,4 @@
-"""Fulfilment: what has to happen before an order is shipped, in whatever order it happens."""
+"""Fulfilment: the prerequisites of a shipment, in any order of arrival."""
 
 import json
 from datetime import timedelta
@@ -19,7 +19,7 @@ from schemas.messages import OrderState, Payment
 from schemas.payments import CURRENCIES_SHOWN, RECENT, PaymentTotals, payment_key
 from schemas.topics import CHECKIN_REJECTIONS, FULFILMENTS, HOME_CHECKINS, ORDERS, PAYMENTS
 from tests.samples import checked_in
-from tests.topology.conftest import CORE_APPS, Shop, logged
+from tests.topology.conftest import CORE_APPS, Shop, record_row_sizes
 from validators.inventory.state import RESERVATIONS, STOCK
 
 
@@ -59,7 +59,7 @@ def rejected(shop) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("sequence", list(permutations(["order", "payment", "check-in"])), ids="-".join)
-def test_an_order_is_shipped_once_all_has_happened_in_whatever_order(shop, sequence):
+def test_an_order_is_shipped_once_all_prerequisites_are_met_in_any_order(shop, sequence):
     happen(shop, *sequence)
 
     assert shop.history("o1") == ["CREATED", "VALIDATED", "SHIPPED"]
@@ -68,13 +68,13 @@ def test_an_order_is_shipped_once_all_has_happened_in_whatever_order(shop, seque
 
 
 @pytest.mark.parametrize("left_out", ["payment", "check-in"])
-def test_an_order_is_not_shipped_as_long_as_anything_is_missing(shop, left_out):
+def test_an_order_is_not_shipped_while_a_prerequisite_is_missing(shop, left_out):
     happen(shop, *({"order", "payment", "check-in"} - {left_out}))
 
     assert shop.history("o1") == ["CREATED", "VALIDATED"]
 
 
-def test_what_is_needed_is_a_setting(open_shop):
+def test_the_prerequisites_are_a_setting(open_shop):
     shop = open_shop(fulfilment_needs="VALIDATED")
     shop.stock(JUMPERS=10)
     happen(shop, "order")
@@ -92,7 +92,7 @@ def test_payments_are_summed_and_each_counts_once(shop):
     assert shop.outcome("o1").state is OrderState.SHIPPED
 
 
-def test_what_is_repeated_ships_once(shop):
+def test_repeated_messages_ship_an_order_once(shop):
     for _ in range(2):
         happen(shop, "order", "payment", "check-in")
 
@@ -118,7 +118,7 @@ def test_a_check_in_of_an_order_that_failed_is_rejected(shop, first):
     assert rejected(shop) == {"c1": "the order has failed"}
 
 
-def test_a_check_in_of_an_order_nobody_knows_is_rejected_after_a_while_and_forgotten(shop):
+def test_a_check_in_of_an_unknown_order_is_rejected_after_the_wait_and_its_row_deleted(shop):
     happen(shop, "check-in")
     assert rejected(shop) == {}
     shop.topology.advance(timedelta(seconds=60))
@@ -137,12 +137,12 @@ def test_a_payment_that_comes_before_its_order_is_kept(shop):
     assert shop.outcome("o1").state is OrderState.SHIPPED
 
 
-def test_a_need_that_is_none_is_refused():
+def test_an_unknown_prerequisite_is_rejected_at_start():
     with pytest.raises(ValueError, match="LUCK"):
         fulfilment_service.app.build(Settings(fulfilment_needs="VALIDATED,LUCK"))
 
 
-def test_an_order_may_be_worth_more_than_an_amount_has_digits(shop):
+def test_the_value_of_an_order_may_have_more_digits_than_an_amount(shop):
     shop.post(shop.order("o1", product="JUMPERS", quantity=1_000_000_000, price="99999999999.9999"))
     shop.topology.send(PAYMENTS, *[paid("99999999999.9999", id_=f"p{n}") for n in range(3)])
     progress = shop.topology.row(PROGRESS, "o1")
@@ -165,7 +165,7 @@ def test_an_order_may_be_worth_more_than_an_amount_has_digits(shop):
         ([paid(-5), paid(15, "p2"), paid(5, "p3")], "SHIPPED"),
     ],
 )
-def test_an_order_is_paid_by_its_distinct_payments_in_its_currency(shop, payments, state):
+def test_an_order_is_paid_by_distinct_payments_in_the_currency_of_orders(shop, payments, state):
     happen(shop, "order", "check-in")
     shop.topology.send(PAYMENTS, *payments)
 
@@ -181,7 +181,7 @@ def test_the_currency_is_a_setting(open_shop):
     assert shop.outcome("o1").state is OrderState.SHIPPED
 
 
-def test_what_is_paid_in_other_currencies_is_kept_apart_and_bounded(shop):
+def test_payments_in_other_currencies_are_summed_apart_and_bounded(shop):
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     codes = [f"X{a}{b}" for a in letters[:2] for b in letters]
     shop.topology.send(PAYMENTS, *(paid(2, f"p-{code}", ccy=code) for code in codes), paid(3, "p1"), paid(3, "p2"))
@@ -198,10 +198,10 @@ def rows(shop, table) -> int:
 
 
 @pytest.mark.parametrize("what", ["payments", "check-ins"])
-def test_what_comes_for_one_order_costs_the_same_each_however_much_it_is(monkeypatch, what):
+def test_a_message_for_an_order_costs_the_same_however_many_there_are(monkeypatch, what):
     many = 1000
     topology = TopologyTestDriver(fulfilment_service.app.build(Settings()).service)
-    batches = logged(topology, monkeypatch)
+    batches = record_row_sizes(topology, monkeypatch)
     for n in range(many):
         if what == "payments":
             topology.send(PAYMENTS, paid(1, f"p{n:04}"))
@@ -214,13 +214,13 @@ def test_what_comes_for_one_order_costs_the_same_each_however_much_it_is(monkeyp
 
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
 @pytest.mark.parametrize("then", ["nothing", "FAILED", "VALIDATED", "CREATED"])
-def test_many_check_ins_are_answered_for_in_slices(monkeypatch, guarantee, then):
+def test_many_check_ins_are_resolved_in_slices(monkeypatch, guarantee, then):
     many = 1000
     topology = TopologyTestDriver(fulfilment_service.app.build(Settings(processing_guarantee=guarantee)).service)
     shop = Shop(topology)
     for n in range(many):
         topology.send(HOME_CHECKINS, checked_in(f"c{n:04}"))
-    batches = logged(topology, monkeypatch)
+    batches = record_row_sizes(topology, monkeypatch)
     if then != "nothing":
         shop.post(
             shop.order("o1", product="JUMPERS", quantity=3, price=5).model_copy(update={"state": OrderState(then)})
@@ -238,7 +238,7 @@ def test_many_check_ins_are_answered_for_in_slices(monkeypatch, guarantee, then)
     assert max(map(len, batches)) <= 6 * SLICE + 10
 
     if guarantee == "at_least_once" and then in reasons:
-        topology.send(HOME_CHECKINS, checked_in("c0500"))  # it may be that nobody heard of it
+        topology.send(HOME_CHECKINS, checked_in("c0500"))  # its rejection may have been lost
         assert len(topology.values(CHECKIN_REJECTIONS)) == many + 1
     topology.advance(timedelta(days=8))
     assert rows(shop, CHECK_INS.table) == (2 * many + 1 if then == "CREATED" else 0)
@@ -257,7 +257,7 @@ OLD = {
 
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
 @pytest.mark.parametrize("then", ["VALIDATED", "FAILED", "nothing"])
-def test_what_an_earlier_version_kept_in_one_row_is_not_lost(guarantee, then):
+def test_a_progress_row_of_an_earlier_version_is_migrated(guarantee, then):
     topology = TopologyTestDriver(fulfilment_service.app.build(Settings(processing_guarantee=guarantee)).service)
     shop, [worker] = Shop(topology), topology.workers
     partition = partition_of(b"o1", topology.partitions)
@@ -282,13 +282,13 @@ def test_what_an_earlier_version_kept_in_one_row_is_not_lost(guarantee, then):
     assert rejected(shop) == ({"c1": reasons[then]} if then in reasons else {})
 
 
-def test_payments_whose_ids_look_like_others_are_told_apart():
+def test_keys_of_payments_with_similar_ids_are_distinct():
     keys = [("a", "b/c"), ("a/b", "c"), ("1/a", "b"), ("1", "a/b"), ("11", "a"), ("1", "1/a")]
     assert len({payment_key(*key) for key in keys}) == len(keys)
 
 
-def test_a_payment_is_included_once_whatever_part_of_it_became_durable():
-    """At least once: the sum without the row, the row without the sum, in whatever order it is read again."""
+def test_a_payment_is_included_once_whether_its_row_or_the_totals_became_durable():
+    """At least once: totals without row, row without totals, read again in any order."""
     a, b = paid(1, "a"), paid(2, "b")
     none = PaymentTotals()
     with_a = none.plus(a, "EUR", at_least_once=True)

@@ -1,4 +1,4 @@
-"""Orders as a POST places them: decided by the loop, compared with what is known under their id."""
+"""Placing orders: a command in the loop, compared with the existing order of its id."""
 
 from functools import partial
 
@@ -12,7 +12,7 @@ def placed(shop, order, **how):
     return shop.topology.call(ORDERS_VIEW, order.id, partial(place, order, **how))
 
 
-def test_an_order_that_is_placed_goes_its_way(shop):
+def test_a_placed_order_is_validated(shop):
     shop.stock(JUMPERS=10)
     assert placed(shop, shop.order("o1", product="JUMPERS", quantity=3)) is None
 
@@ -21,7 +21,7 @@ def test_an_order_that_is_placed_goes_its_way(shop):
     assert shop.reserved("JUMPERS") == 3
 
 
-def test_placed_again_it_is_told_as_it_is_now_and_nothing_is_written(shop):
+def test_placing_an_order_again_returns_its_current_state_and_writes_nothing(shop):
     shop.stock(JUMPERS=10)
     order = shop.order("o1", product="JUMPERS", quantity=3)
     placed(shop, order)
@@ -31,7 +31,7 @@ def test_placed_again_it_is_told_as_it_is_now_and_nothing_is_written(shop):
     assert len(shop.topology.records(ORDERS.name)) == written
 
 
-def test_at_least_once_it_is_written_again_for_its_message_may_never_have_been(open_shop):
+def test_at_least_once_placing_an_order_again_writes_it_again(open_shop):
     shop = open_shop(processing_guarantee="at_least_once")
     shop.stock(JUMPERS=10)
     order = shop.order("o1", product="JUMPERS", quantity=3)

@@ -1,4 +1,4 @@
-"""Who listens to products: what each holds and says, also of changes that come again, late or never."""
+"""Subscribers of products: state and output, also for repeated, late and missing changes."""
 
 from datetime import timedelta
 from decimal import Decimal
@@ -38,7 +38,7 @@ def subscribers(*names, kind=TopologyTestDriver, how=None, **settings):
 
 
 class Shop:
-    """Makes the changes of products, with their versions and times."""
+    """Produces changes of products, with versions and times."""
 
     def __init__(self, topology):
         self.topology = topology
@@ -97,7 +97,7 @@ def test_each_change_reaches_every_subscriber_once(how):
     assert counted["product-notifications", "repeated"] == len(events)
 
 
-def test_what_is_withdrawn_is_not_on_offer_until_it_comes_back():
+def test_a_withdrawn_product_is_not_on_offer_until_it_is_updated():
     topology = subscribers("monitoring")
     shop = Shop(topology)
     seen = []
@@ -107,7 +107,7 @@ def test_what_is_withdrawn_is_not_on_offer_until_it_comes_back():
     assert seen == [1, 2, 1, 2, 2]
 
 
-def test_a_version_that_did_not_come_is_told_and_one_that_comes_late_changes_nothing():
+def test_a_version_gap_is_counted_and_a_late_version_changes_nothing():
     topology = subscribers()
     shop = Shop(topology)
     shop.change(price=100)
@@ -132,7 +132,7 @@ def test_a_version_that_did_not_come_is_told_and_one_that_comes_late_changes_not
         ("99999999999.9999", "0.0001", True),
     ],
 )
-def test_a_price_may_not_lose_nearly_all_of_it_in_one_change(before, after, flagged):
+def test_a_price_drop_beyond_the_limit_raises_an_alert(before, after, flagged):
     topology = subscribers("security")
     shop = Shop(topology)
     shop.change(price=Decimal(before))
@@ -140,7 +140,7 @@ def test_a_price_may_not_lose_nearly_all_of_it_in_one_change(before, after, flag
     assert alerts(topology) == ([("mug", 2, "PRICE_DROP")] if flagged else [])
 
 
-def test_the_price_before_a_withdrawal_counts():
+def test_the_price_before_a_withdrawal_counts_for_a_price_drop():
     topology = subscribers("security")
     shop = Shop(topology)
     shop.change(price=100)
@@ -156,11 +156,11 @@ def test_the_price_before_a_withdrawal_counts():
         ([0, 10, 10, 10], [4]),
         ([0, 20, 20, 20], []),  # the first one is a minute ago
         ([0, 20, 20, 19.9], [4]),
-        ([0, 1, 1, 1, 1, 1, 1], [4]),  # once for each time that it begins
+        ([0, 1, 1, 1, 1, 1, 1], [4]),  # one alert per burst
         ([0, 1, 1, 1, 60, 1, 1, 1], [4, 8]),
     ],
 )
-def test_many_changes_in_a_minute_are_told_once(pauses, flagged):
+def test_too_many_changes_in_the_window_raise_one_alert(pauses, flagged):
     topology = subscribers("security", product_changes_limit=3)
     shop = Shop(topology)
     for seconds in pauses:
@@ -175,7 +175,7 @@ CHANGES = st.lists(
 
 
 @given(CHANGES, st.lists(st.integers(0, 19), max_size=10))
-def test_alerts_are_as_a_look_at_the_whole_history_says_however_often_it_is_sent(changes, again):
+def test_alerts_equal_those_computed_from_the_whole_history_despite_repetitions(changes, again):
     limit, topology = 3, subscribers("security", product_changes_limit=3)
     shop, history, expected, over = Shop(topology), {}, set(), {}
     sent = []
@@ -196,9 +196,9 @@ def test_alerts_are_as_a_look_at_the_whole_history_says_however_often_it_is_sent
         assert len(topology.row(HISTORIES.table, code).recent) <= limit + 1
 
 
-@pytest.mark.parametrize("after", ["wishes", "some state", "state", "announcements"])
-def test_at_least_once_no_alert_and_no_letter_stays_unsaid_whichever_batch_is_interrupted(after):
-    def told(**crash):
+@pytest.mark.parametrize("after", ["timers and effects", "one table", "state", "output"])
+def test_at_least_once_a_crash_in_any_batch_loses_no_alert_and_no_email(after):
+    def run(**crash):
         topology = subscribers(
             *("security", "notifications", "log"),
             kind=Interrupted,
@@ -214,15 +214,15 @@ def test_at_least_once_no_alert_and_no_letter_stays_unsaid_whichever_batch_is_in
         effects = [e for w in topology.workers for s in w.topology.services for e in s.side_effects]
         return set(alerts(topology)) | {key for e in effects for key in topology.pending(e)}, topology
 
-    expected, undisturbed = told()
+    expected, undisturbed = run()
     assert len(expected) == 3 + 5 + (3 + 5) * 2
     for number in range(undisturbed.batches):
-        for which in range(8 if after == "some state" else 1):
-            found, _ = told(crash_in=number, after=after, which=which)
+        for which in range(8 if after == "one table" else 1):
+            found, _ = run(crash_in=number, after=after, which=which)
             assert found >= expected, (number, which)
 
 
-def test_without_addresses_there_are_no_letters():
+def test_without_addresses_no_email_is_enqueued():
     topology = subscribers("notifications")
     Shop(topology).change()
     assert not topology.pending(topology.workers[0].topology.services[0].side_effects[0])
@@ -237,6 +237,6 @@ def test_an_email_keeps_its_message_id_when_repeated_and_each_event_and_address_
     assert (made[0]["Subject"], made[0].get_content()) == (notice.subject, notice.text)
 
 
-def test_a_letter_that_cannot_be_one_is_refused_for_good():
+def test_a_notice_with_a_malformed_subject_is_rejected():
     with pytest.raises(SideEffectRejected):
         compose(Notice(event_id="e1", to="a@example.org", subject="one\ntwo", text=""), "shop@example.com")

@@ -1,4 +1,4 @@
-"""Orders for products that are on offer, withdrawn, or not there."""
+"""Orders for products that are on offer, withdrawn or unknown."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def event(kind, version, code="JUMPERS"):
 
 @pytest.fixture
 def shop(open_shop):
-    """Knows jumpers and socks, which are in stock, as is what nobody announced."""
+    """Knows jumpers and socks; they and an unknown product are in stock."""
     shop = open_shop(unknown_products="fail")
     shop.stock(JUMPERS=100, SOCKS=100, LEFTOVERS=100)
     shop.topology.send(PRODUCTS, event(CREATED, 1), event(CREATED, 1, "SOCKS"))
@@ -32,11 +32,11 @@ def reasons(shop, **order):
     return outcome.reasons
 
 
-def test_what_is_on_offer_can_be_ordered(shop):
+def test_a_product_on_offer_can_be_ordered(shop):
     assert reasons(shop) == ()
 
 
-def test_what_was_withdrawn_cannot_be_ordered_until_it_comes_back(shop):
+def test_a_withdrawn_product_cannot_be_ordered_until_it_is_updated(shop):
     shop.topology.send(PRODUCTS, event(WITHDRAWN, 2))
     said = reasons(shop)
     assert said
@@ -50,18 +50,18 @@ def test_what_was_withdrawn_cannot_be_ordered_until_it_comes_back(shop):
     assert reasons(shop) == ()
 
 
-def test_both_say_that_it_was_withdrawn(shop):
+def test_inventory_and_details_both_fail_an_order_for_a_withdrawn_product(shop):
     shop.topology.send(PRODUCTS, event(WITHDRAWN, 2))
     reasons(shop)
     found = {v.check_type: v.reason for v in shop.topology.values(ORDER_VALIDATIONS) if v.reason}
     assert found == {INVENTORY: "'JUMPERS' was withdrawn", DETAILS: "product 'JUMPERS' was withdrawn"}
 
 
-def test_what_was_never_announced_cannot_be_ordered_though_it_is_in_stock(shop):
+def test_an_unknown_product_cannot_be_ordered_even_if_it_is_in_stock(shop):
     assert reasons(shop, product="LEFTOVERS") == ("ORDER_DETAILS_CHECK: there is no product 'LEFTOVERS'",)
 
 
-def test_unless_the_settings_let_it_pass(open_shop):
+def test_an_unknown_product_can_be_ordered_with_unknown_products_pass(open_shop):
     shop = open_shop(unknown_products="pass")
     shop.stock(JUMPERS=1)
     assert reasons(shop) == ()
@@ -75,14 +75,14 @@ def test_unless_the_settings_let_it_pass(open_shop):
         [(WITHDRAWN, 3)],
     ],
 )
-def test_events_that_come_again_change_nothing(shop, late):
+def test_repeated_and_outdated_product_events_change_nothing(shop, late):
     shop.topology.send(PRODUCTS, event(UPDATED, 2), event(WITHDRAWN, 3))
     shop.topology.send(PRODUCTS, *(event(kind, version) for kind, version in late))
     assert any("withdrawn" in reason for reason in reasons(shop))
 
 
 @pytest.mark.parametrize("before", [CREATED, WITHDRAWN])
-def test_an_order_that_is_seen_again_hears_what_it_heard_before(shop, before):
+def test_a_replayed_order_gets_its_first_verdicts(shop, before):
     if before is WITHDRAWN:
         shop.topology.send(PRODUCTS, event(WITHDRAWN, 2))
     order = shop.order()
@@ -97,7 +97,7 @@ def test_an_order_that_is_seen_again_hears_what_it_heard_before(shop, before):
     assert len(set(said)) == 3
 
 
-def test_an_order_that_is_wrong_in_itself_is_told_so_whatever_the_product(shop):
+def test_an_order_with_invalid_fields_fails_for_them_whatever_the_product(shop):
     shop.post(shop.order("o1", product="LEFTOVERS", quantity=0), shop.order("o2", product=" "))
     found = {v.order_id: v.reason for v in shop.topology.values(ORDER_VALIDATIONS) if v.check_type is DETAILS}
     assert found == {"o1": "quantity must be above 0, is 0", "o2": "product is missing"}

@@ -1,4 +1,4 @@
-"""The reference's scenarios: what a client of the whole core may rely on."""
+"""Scenarios of the reference implementation: what clients of the core can rely on."""
 
 import pytest
 
@@ -67,17 +67,17 @@ def test_orders_of_customers_who_spend_too_much_in_one_session_fail(shop):
     ]
     for n, (customer, quantity, price, _) in enumerate(table):
         shop.post(shop.order(f"o{n}", customer_id=customer, quantity=quantity, price=price))
-    assert shop.said(FRAUD) == {f"o{n}": result for n, (*_, result) in enumerate(table)}
+    assert shop.verdicts_of(FRAUD) == {f"o{n}": result for n, (*_, result) in enumerate(table)}
 
 
-def test_stock_is_reserved_for_those_who_come_first(shop):
+def test_stock_is_reserved_first_come_first_served(shop):
     shop.stock(UNDERPANTS=75, JUMPERS=1)
     shop.post(
         shop.order("o1", product="UNDERPANTS", quantity=3),
         shop.order("o2", product="JUMPERS"),
         shop.order("o3", product="JUMPERS"),
     )
-    assert shop.said(INVENTORY) == {"o1": "PASS", "o2": "PASS", "o3": "FAIL"}
+    assert shop.verdicts_of(INVENTORY) == {"o1": "PASS", "o2": "PASS", "o3": "FAIL"}
     assert (shop.reserved("UNDERPANTS"), shop.reserved("JUMPERS")) == (3, 1)
 
 
@@ -88,10 +88,10 @@ def test_stock_is_reserved_for_those_who_come_first(shop):
         ({"price": -1.5}, "price must be 0 or more, is -1.5"),
     ],
 )
-def test_an_order_that_makes_no_sense_fails_and_leaves_stock_and_session_alone(shop, content, reason):
+def test_an_order_with_invalid_fields_fails_and_leaves_stock_and_session_unchanged(shop, content, reason):
     shop.stock(JUMPERS=10)
     shop.post(shop.order(**content))
-    assert shop.said(DETAILS) == {"o1": "FAIL"}
+    assert shop.verdicts_of(DETAILS) == {"o1": "FAIL"}
     assert shop.history() == ["CREATED", "FAILED"]
     assert any(reason in given for given in shop.outcome().reasons)
     assert shop.reserved("JUMPERS") == 0
@@ -99,7 +99,7 @@ def test_an_order_that_makes_no_sense_fails_and_leaves_stock_and_session_alone(s
     assert shop.history("o2") == ["CREATED", "VALIDATED"]
 
 
-def test_an_order_that_fails_gives_its_stock_to_the_next(shop):
+def test_stock_of_a_failed_order_is_available_to_the_next(shop):
     shop.stock(JUMPERS=3)
     shop.post(shop.order("o1", quantity=3, price=1000))
     assert shop.outcome("o1").state is OrderState.FAILED
@@ -108,7 +108,7 @@ def test_an_order_that_fails_gives_its_stock_to_the_next(shop):
     assert shop.history("o2") == ["CREATED", "VALIDATED"]
 
 
-def test_every_order_and_verdict_is_readable_by_all(shop):
+def test_no_order_and_no_verdict_becomes_a_dead_letter(shop):
     shop.stock(JUMPERS=1)
     shop.post(shop.order("o1"), shop.order("o2", quantity=0, price=-1))
     assert not [tp for tp in shop.topology.topics if tp.topic.endswith(".dead-letters")]

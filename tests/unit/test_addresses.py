@@ -1,4 +1,4 @@
-"""What is no address is refused by whoever is told it, in the same way on every Python."""
+"""Malformed addresses are rejected by every reader, in the same way on every Python."""
 
 import pytest
 from pydantic import ValidationError
@@ -28,18 +28,18 @@ NONE = [
 
 
 @pytest.mark.parametrize("email", NONE)
-def test_what_is_no_address_is_refused(email):
+def test_a_malformed_address_is_rejected(email):
     with pytest.raises(ValueError, match=r"."):
         address(email)
 
 
 @pytest.mark.parametrize("email", ["franz@example.org", "f.k+orders@b.example", '"franz kafka"@example.org', "f@[::1]"])
-def test_an_address_stays_as_it_is(email):
+def test_a_valid_address_is_unchanged(email):
     assert (address(email, "Franz Kafka").addr_spec, address(email).display_name) == (email, "")
 
 
 @pytest.mark.parametrize("email", NONE)
-def test_a_letter_to_what_is_no_address_is_refused_for_good(email):
+def test_an_email_to_a_malformed_address_is_rejected(email):
     franz = Customer(id=15, first_name="Franz", last_name="Kafka", email=email, address="Praha", level="gold")
     with pytest.raises(SideEffectRejected, match="cannot address an e-mail to customer 15"):
         compose(
@@ -48,13 +48,13 @@ def test_a_letter_to_what_is_no_address_is_refused_for_good(email):
 
 
 @pytest.mark.parametrize("email", NONE)
-def test_settings_name_what_is_no_address(email):
+def test_malformed_notification_addresses_in_settings_are_rejected(email):
     with pytest.raises(ValidationError, match=r"product_notifications_to\n.* is no address such as shop@example.org"):
         Settings(product_notifications_to=(email,))
 
 
 @pytest.mark.parametrize("email", ["", "franz", "franz@", "a@b, c@d", "(", "a@(", "a@["])
-def test_settings_name_a_sender_that_is_none(email):
+def test_a_malformed_sender_in_settings_is_rejected(email):
     with pytest.raises(ValidationError, match=r"mail_from\n.* is no address such as Orders <orders@example.com>"):
         Settings(mail_from=email)
 

@@ -1,4 +1,4 @@
-"""What a check-in may say, and which moment its time is."""
+"""Bodies of check-ins, and the conversion of local times."""
 
 from datetime import UTC, date, datetime, timedelta
 from itertools import product
@@ -32,7 +32,7 @@ def read(**changes):
     return NewCheckin.model_validate({**BODY, **changes})
 
 
-def test_the_body_is_read_and_written_as_it_is():
+def test_a_body_survives_a_round_trip():
     assert NewCheckin.from_json(read().to_json()) == read()
     assert read().model_dump(by_alias=True, mode="json") == BODY
     assert read(checkinLatitude=-90, checkinLongitude=180, unknown="passed over").checkin_latitude == -90
@@ -71,7 +71,7 @@ def test_the_body_is_read_and_written_as_it_is():
         ("orderNo", " o1", "white space"),
     ],
 )
-def test_what_is_wrong_is_named_with_what_to_do(field, value, advice):
+def test_an_invalid_field_is_named_with_its_remedy(field, value, advice):
     with pytest.raises(ValidationError) as error:
         read(**{field: value})
     [fault] = invalid_request(error.value).errors
@@ -80,18 +80,18 @@ def test_what_is_wrong_is_named_with_what_to_do(field, value, advice):
 
 
 @pytest.mark.parametrize("field", BODY)
-def test_every_field_is_needed(field):
+def test_every_field_is_required(field):
     with pytest.raises(ValidationError, match="Field required"):
         NewCheckin.model_validate({name: value for name, value in BODY.items() if name != field})
 
 
-def test_times_are_of_the_zone():
+def test_local_times_are_converted_from_the_configured_zone():
     local = read().checkin_date
     assert instant(local, ZoneInfo("Asia/Bangkok")) == datetime(2021, 3, 18, 3, 13, 43, tzinfo=UTC)
     assert instant(local, ZoneInfo("America/New_York")) == datetime(2021, 3, 18, 14, 13, 43, tzinfo=UTC)
 
 
-def test_of_two_moments_the_first_counts():
+def test_an_ambiguous_time_means_its_first_occurrence():
     twice = datetime(2021, 10, 31, 2, 30)  # noqa: DTZ001
     assert instant(twice, ZoneInfo("Europe/Prague")) == datetime(2021, 10, 31, 0, 30, tzinfo=UTC)
 
@@ -106,14 +106,14 @@ def test_of_two_moments_the_first_counts():
         ("2026-10-25 09:30:00+08:00", "01:30"),
     ],
 )
-def test_an_offset_tells_which_moment_is_meant(text, utc):
+def test_an_offset_selects_the_occurrence(text, utc):
     new = read(checkinDate=text)
     assert instant(new.checkin_date, ZoneInfo("Europe/Berlin")).isoformat() == f"2026-10-25T{utc}:00+00:00"
     assert new.model_dump(by_alias=True, mode="json")["checkinDate"] == text
     assert NewCheckin.from_json(new.to_json()) == new
 
 
-def test_a_time_that_clocks_skip_may_be_named_by_its_offset():
+def test_a_skipped_time_is_accepted_with_an_offset():
     local = read(checkinDate="2026-03-29 02:30:00+01:00").checkin_date
     assert instant(local, ZoneInfo("Europe/Berlin")) == datetime(2026, 3, 29, 1, 30, tzinfo=UTC)
 
@@ -126,14 +126,14 @@ def test_a_time_that_clocks_skip_may_be_named_by_its_offset():
         ((9999, 12, 31, 23, 59), "America/New_York"),
     ],
 )
-def test_a_time_that_no_clock_showed_is_refused(local, zone):
+def test_a_skipped_time_without_offset_is_rejected(local, zone):
     with pytest.raises(HttpProblem, match="checkinDate") as refused:
         instant(datetime(*local), ZoneInfo(zone))  # noqa: DTZ001
     assert refused.value.status == 400
 
 
 @pytest.mark.parametrize("zone", ["", "Asia", "Nowhere/Land", "../etc/passwd"])
-def test_a_zone_that_does_not_exist_is_named(zone):
+def test_an_unknown_time_zone_is_rejected(zone):
     with pytest.raises(ValidationError, match="no time zone"):
         Settings(checkin_time_zone=zone)
 
@@ -153,7 +153,7 @@ def test_the_check_in_service_alone_has_a_port_of_its_own():
         (["checkin", "portal"], {}, 8080),
     ],
 )
-def test_it_listens_where_it_is_told_to(arguments, environment, port, monkeypatch):
+def test_the_port_follows_option_then_environment_then_service(arguments, environment, port, monkeypatch):
     monkeypatch.delenv("HTTP_PORT", raising=False)
     ran = []
     monkeypatch.setattr("runtime.worker.process.run", lambda _, settings: ran.append(settings.http_port) or 0)
@@ -161,7 +161,7 @@ def test_it_listens_where_it_is_told_to(arguments, environment, port, monkeypatc
     assert (result.exit_code, ran) == (0, [port]), result.output
 
 
-def test_every_day_from_1970_to_2099_can_be_checked_in_on_and_no_other():
+def test_exactly_the_days_from_1970_to_2099_are_accepted():
     days = {str(date(1970, 1, 1) + timedelta(n)) for n in range((date(2100, 1, 1) - date(1970, 1, 1)).days)}
     schema = Draft202012Validator(NewCheckin.model_json_schema()["properties"]["checkinDate"])
     for year, month, day in product(range(1967, 2105), range(14), range(33)):

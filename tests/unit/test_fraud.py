@@ -39,7 +39,7 @@ def brute_force(events):
 
 
 @given(st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 3000)), max_size=40))
-def test_sessions_are_what_their_definition_says_in_whatever_order_events_arrive(events):
+def test_sessions_equal_their_definition_in_any_order_of_arrival(events):
     sessions, seen = [], []
     for minute, value in events:
         at = NOON + minute * MINUTE
@@ -51,13 +51,13 @@ def test_sessions_are_what_their_definition_says_in_whatever_order_events_arrive
 
 
 @pytest.mark.parametrize(("minutes", "sessions"), [(60, 1), (61, 2), (-60, 1), (-61, 2)])
-def test_the_gap_itself_still_belongs_to_a_session(minutes, sessions):
+def test_an_event_exactly_at_the_gap_belongs_to_the_session(minutes, sessions):
     _, first = add_to_session([], NOON, Decimal(1), GAP)
     _, both = add_to_session(first, NOON + minutes * MINUTE, Decimal(1), GAP)
     assert len(both) == sessions
 
 
-def test_times_at_the_ends_of_the_calendar_are_times_like_any_other():
+def test_times_at_the_limits_of_datetime_do_not_overflow():
     topology = fraud()
     topology.send(
         ORDERS, order("old", created_at="0001-01-01T00:00:00Z"), order("new", created_at="9999-12-31T23:59:59Z")
@@ -79,7 +79,7 @@ def test_limit_and_gap_are_settings():
     assert results(topology) == ["PASS", "PASS", "FAIL"]
 
 
-def test_a_late_order_that_joins_two_sessions_is_judged_by_both():
+def test_a_late_order_that_merges_two_sessions_is_checked_against_their_total():
     topology = fraud()
     topology.send(ORDERS, order("o1", price=900), order("o2", price=900, created_at=NOON + 100 * MINUTE))
     topology.send(ORDERS, order("o3", price=200, created_at=NOON + 50 * MINUTE))
@@ -87,11 +87,11 @@ def test_a_late_order_that_joins_two_sessions_is_judged_by_both():
 
 
 @pytest.mark.parametrize(("quantity", "price"), [(-1, 5), (1, -5), (-1, -5)])
-def test_a_negative_order_makes_no_room_for_others(quantity, price):
+def test_a_negative_order_does_not_lower_the_session_total(quantity, price):
     assert session_value(order(quantity=quantity, price=price)) == 0
 
 
-def test_an_order_seen_again_hears_the_same_and_is_not_counted_twice():
+def test_a_replayed_order_gets_its_first_verdict_and_counts_once():
     topology = fraud()
     first, second = order("o1", price=1500), order("o2", price=600)
     topology.send(ORDERS, first, second, first, second, first)
@@ -102,13 +102,13 @@ def test_an_order_seen_again_hears_the_same_and_is_not_counted_twice():
     assert topology.row(CUSTOMERS, "1").sessions[0].total == 2100
 
 
-def test_only_created_orders_are_judged():
+def test_only_created_orders_are_checked():
     topology = fraud()
     topology.send(ORDERS, *[order(state=state) for state in ("VALIDATED", "FAILED", "SHIPPED")])
     assert results(topology) == []
 
 
-def test_a_customers_row_does_not_grow_without_end():
+def test_the_row_of_a_customer_is_bounded():
     topology = fraud()
     topology.send(ORDERS, *[order(f"o{n}", created_at=NOON + n * 2 * GAP) for n in range(2 * SESSIONS_KEPT)])
     sessions = topology.row(CUSTOMERS, "1").sessions
@@ -116,7 +116,7 @@ def test_a_customers_row_does_not_grow_without_end():
     assert sessions[-1].end == NOON + (2 * SESSIONS_KEPT - 1) * 2 * GAP
 
 
-def test_customers_and_verdicts_are_forgotten_in_time_but_not_before():
+def test_customers_and_verdicts_expire_after_the_ttl():
     topology = fraud()
     topology.send(ORDERS, order("o1"), order("o2", customer_id=2))
     topology.advance(TTL)
@@ -129,7 +129,7 @@ def test_customers_and_verdicts_are_forgotten_in_time_but_not_before():
     assert not any(store.rows for store in topology.workers[0].stores.stores.values())
 
 
-def test_no_row_grows_with_the_orders_of_a_session():
+def test_no_row_grows_with_the_number_of_orders_in_a_session():
     topology = fraud()
     topology.send(ORDERS, *[order(f"o{n}") for n in range(500)])
     sizes = [len(row) for store in topology.workers[0].stores.stores.values() for row in store.rows.values()]

@@ -1,4 +1,4 @@
-"""Ids: the rule, and that JSON Schema says the same."""
+"""Identifiers: the rule, and that JSON Schema states the same."""
 
 import re
 
@@ -21,7 +21,7 @@ def taken(rule, text):
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_the_schema_takes_the_characters_that_the_rule_takes_wherever_they_stand(rule):
+def test_the_schema_accepts_the_same_characters_as_the_rule_in_any_position(rule):
     pattern = re.compile(SCHEMAS[rule].schema["pattern"])
     for code in (*range(0xD800), *range(0xE000, 0x11_0000)):
         for text in (chr(code) * 3, f"a{chr(code)}b"):
@@ -36,12 +36,12 @@ def test_the_schema_takes_the_characters_that_the_rule_takes_wherever_they_stand
         ("a\u3000", False, True), ("a\u200b", False, True), ("x" * 129, False, True), ("x" * 257, False, False),
     ],
 )  # fmt: skip
-def test_the_schema_refuses_what_the_rule_refuses(text, id_, name):
+def test_the_schema_rejects_the_same_texts_as_the_rule(text, id_, name):
     assert (SCHEMAS["id"].is_valid(text), taken("id", text)) == (id_, id_)
     assert (SCHEMAS["name"].is_valid(text), taken("name", text)) == (name, name)
 
 
 @pytest.mark.parametrize("text", ["\ud83e", "a\n"], ids=ascii)
 @pytest.mark.parametrize("rule", RULES)
-def test_half_a_character_is_none_and_no_line_breaks_at_its_end(rule, text):
+def test_surrogates_and_a_final_line_break_are_rejected(rule, text):
     assert not taken(rule, text)

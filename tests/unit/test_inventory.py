@@ -46,7 +46,7 @@ def held(topology, order_id):
         (Stock(count=3), -1, "quantity must be above 0, is -1"),
     ],
 )
-def test_an_order_gets_what_is_in_stock_and_not_reserved(stock, quantity, reason):
+def test_an_order_passes_if_enough_unreserved_stock_exists(stock, quantity, reason):
     assert failure_reason(stock, order(quantity=quantity)) == reason
 
 
@@ -57,7 +57,7 @@ EVENT = st.one_of(
 
 
 @given(st.lists(EVENT, max_size=25))
-def test_reserved_is_the_sum_of_what_orders_hold_and_never_above_stock_in_any_order_of_events(events):
+def test_reserved_equals_the_sum_of_reservations_and_never_rises_above_stock_in_any_order_of_events(events):
     # Orders 0 to 5, of 1 to 6 pieces, each for one of two products; 5 is a swindle.
     orders = [order(f"o{n}", product=f"p{n % 2}", quantity=n + 1 if n < 5 else -6) for n in range(6)]
     topology = TopologyTestDriver(build(Settings()).service, partitions=2)
@@ -81,27 +81,27 @@ def test_reserved_is_the_sum_of_what_orders_hold_and_never_above_stock_in_any_or
     assert len(set(said)) == len({order_id for order_id, _ in said}), "an order heard two different verdicts"
 
 
-def test_a_failed_order_gives_its_stock_back_once_however_often_it_is_seen(inventory):
+def test_a_failed_order_releases_its_stock_once_however_often_it_is_replayed(inventory):
     announce(inventory, "JUMPERS", 5)
     inventory.send(ORDERS, order("o1", quantity=3), order("o2", quantity=2))
     inventory.send(ORDERS, *[order("o1", quantity=3, state="FAILED")] * 3)
     assert inventory.row(STOCK, "JUMPERS") == Stock(count=5, reserved=2)
 
 
-def test_an_order_that_failed_before_it_was_seen_here_holds_nothing(inventory):
+def test_an_order_whose_failure_arrives_first_reserves_nothing(inventory):
     announce(inventory, "JUMPERS", 5)
     inventory.send(ORDERS, order(state="FAILED"), order())
     assert verdicts(inventory) == [("o1", "FAIL")]
     assert inventory.row(STOCK, "JUMPERS") == Stock(count=5, reserved=0)
 
 
-def test_what_is_given_back_is_what_was_taken_whatever_the_failed_order_says(inventory):
+def test_the_release_equals_the_reservation_whatever_the_failed_order_contains(inventory):
     announce(inventory, "JUMPERS", 5)
     inventory.send(ORDERS, order(quantity=2), order(quantity=5, state="FAILED"))
     assert inventory.row(STOCK, "JUMPERS") == Stock(count=5, reserved=0)
 
 
-def test_a_count_leaves_reservations_as_they_are(inventory):
+def test_a_stock_count_does_not_change_reservations(inventory):
     announce(inventory, "JUMPERS", 5)
     inventory.send(ORDERS, order(quantity=4))
     announce(inventory, "JUMPERS", 2)
@@ -119,7 +119,7 @@ def test_a_product_withdrawn_from_the_warehouse_has_no_stock_but_keeps_its_reser
     assert inventory.row(STOCK, "JUMPERS") is None
 
 
-def test_what_is_held_stays_and_what_holds_nothing_is_forgotten(inventory):
+def test_reservations_with_stock_stay_and_those_without_expire(inventory):
     announce(inventory, "JUMPERS", 2)
     inventory.send(ORDERS, order("kept"), order("given back"), order("refused", quantity=9))
     inventory.send(ORDERS, order("given back", state="FAILED"), order("failed before", state="FAILED"))
@@ -130,7 +130,7 @@ def test_what_is_held_stays_and_what_holds_nothing_is_forgotten(inventory):
     assert inventory.row(STOCK, "JUMPERS") == Stock(count=2, reserved=0)
 
 
-def test_an_order_replayed_when_its_end_is_forgotten_takes_no_stock(inventory):
+def test_an_order_replayed_after_its_reservation_expired_reserves_nothing(inventory):
     announce(inventory, "JUMPERS", 2)
     inventory.send(ORDERS, order(created_at=inventory.now), order(created_at=inventory.now, state="FAILED"))
     made = inventory.now

@@ -1,4 +1,4 @@
-"""Amounts for people: the digits of their currency at least, and never rounded."""
+"""Formatting of amounts: at least the decimal places of the currency, never rounded."""
 
 from decimal import Decimal
 
@@ -33,7 +33,7 @@ from schemas.money import format_amount, plain_amount
         ("123456789012345678901234567890123", "XXX", "123456789012345678901234567890123.00 XXX"),
     ],
 )
-def test_an_amount_has_the_digits_of_its_currency(amount, currency, said):
+def test_an_amount_has_the_decimal_places_of_its_currency(amount, currency, said):
     assert format_amount(Decimal(amount), currency) == said
 
 
@@ -43,7 +43,7 @@ def test_no_amount_is_rounded(amount, currency):
 
 
 @pytest.mark.parametrize("code", ["", "eur", "EURO", "EU", "€€€", "E1R", "ÉUR", " EUR"])
-def test_settings_name_a_currency_that_is_none(code):
+def test_a_malformed_currency_setting_is_rejected(code):
     with pytest.raises(ValidationError, match=r"currency\n.*must be three capital letters of ISO 4217, such as EUR"):
         Settings(currency=code)
 

@@ -1,4 +1,4 @@
-"""Services are rules on the runtime: none keeps a timer, a consumer, a producer or a retry loop of its own."""
+"""Services are rules on the runtime: none has its own timer, consumer, producer or retry loop."""
 
 import ast
 from pathlib import Path
@@ -13,13 +13,13 @@ MODULES = sorted(
     for path in folder.rglob("*.py")
 )
 NOT_THEIRS = {"aiokafka", "faust", "prometheus_client", "asyncpg", "rocksdict", "threading", "sched"}
-"""Libraries that the runtime has for all of them."""
+"""Libraries used by the runtime only."""
 NOR_THESE = {"sleep", "create_task", "ensure_future", "call_later", "call_at", "run_in_executor", "TaskGroup"}
-"""What a timer, a poller or a retry loop would need."""
+"""Calls that would implement a timer, a poller or a retry loop."""
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_service_leaves_time_topics_and_repetition_to_the_runtime(path):
+def test_a_service_leaves_timers_topics_and_retries_to_the_runtime(path):
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -31,5 +31,5 @@ def test_a_service_leaves_time_topics_and_repetition_to_the_runtime(path):
     assert not found
 
 
-def test_every_service_is_looked_at():
+def test_every_service_is_checked():
     assert len(MODULES) > 30
