@@ -1,4 +1,7 @@
-"""State of the email service: joins, payments, customers, and e-mails that wait for a customer."""
+"""State of the email service: joins, payments, customers, and e-mails that wait for a customer.
+
+Aliases of fields are their JSON names in rows that earlier versions have stored.
+"""
 
 from datetime import datetime
 from decimal import Decimal

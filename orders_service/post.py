@@ -36,7 +36,7 @@ class OrderEndpoint:
         self._at_least_once = host.settings.at_least_once
 
     async def post(self, request: web.Request) -> web.StreamResponse:
-        """Answers 201 once Kafka has the order, 200 if it existed, 409 if the id belongs to a different order."""
+        """Answers 201 once Kafka has the order, 200 if it existed, 409 if the id has another order."""
         new = await message_of(request, NewOrder)
         derived_id = _id_from_idempotency_key(request)
         order_id = new.id or derived_id

@@ -128,7 +128,7 @@ class HomeCheckin(Message):
 
 
 class CheckinRejected(Message):
-    """Topic `checkin-rejections`, keyed by order: the check-in `event_id` does not count, for this reason."""
+    """Topic `checkin-rejections`, keyed by order: the check-in `event_id` does not count, and why."""
 
     event_id: str
     order_no: OrderId

@@ -88,7 +88,7 @@ class Topic(Generic[M]):
 
 
 def repartition(service: str, source: Topic[M], by: str, key: Callable[[M], str]) -> Topic[M]:
-    """Declares the repartition topic `<service>-<source>-by-<by>`: messages of `source` under another key."""
+    """Declares the repartition topic `<service>-<source>-by-<by>` for the messages of `source`."""
     return Topic(f"{service}-{source.name}-by-{by}", source.model, key, service, DAY, internal=True)
 
 

@@ -68,7 +68,7 @@ class AlertRule:
         return before - after > self.drop * before
 
     def recent_changes(self, times: Sequence[datetime], at: datetime) -> list[datetime]:
-        """Times of the changes in the window that ends at `at`, including `at`; at most one more than allowed."""
+        """Times of the changes in the window that ends at `at`, with `at`; at most one more than allowed."""
         within = [time for time in times if abs(at - time) < self.window]  # `abs`: the clock may have been set back
         return [*within, at][-self.changes - 1 :]
 
