@@ -1,7 +1,7 @@
-"""Changelogs as a composed core leaves them, of as many orders as wanted, without deciding each of them.
+"""Writes the changelogs of a composed core for any number of orders, without processing each order.
 
-Some orders are decided by the real processors; their rows, under new order ids, are written as the checkpoint writes
-them: a transaction a batch.
+A few orders are processed by the real processors. Their rows are copied under new order ids and written as a checkpoint
+writes them: one transaction per batch.
 """
 
 import asyncio
@@ -22,25 +22,27 @@ from schemas.identifiers import new_order_id
 from schemas.messages import Order, StockLevel
 from schemas.topics import ORDERS, WAREHOUSE_INVENTORY
 
-DECIDED = 2000
-AT_ONCE = 3
-_OF_ORDERS = "orders-"
-"""Tables whose rows lie in the partition of their order id, which is that of their key."""
+TEMPLATES = 2000
+"""Orders that are processed, and then copied."""
+PRODUCERS = 3
+"""Producers that write at the same time."""
+_BY_ORDER = "orders-"
+"""Prefix of the tables that are keyed and partitioned by order id."""
 
 
 class Changelogs:
-    """The rows of decided orders, and copies of them."""
+    """The rows of processed orders, as templates for any number of orders."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        services = [hosted.service for hosted in build(CORE, settings)]
+        services = [definition.service for definition in build(CORE, settings)]
         self.topology = Topology(tuple(services))
-        topology = TopologyTestDriver(*services, partitions=settings.partitions)
-        now = topology.now = datetime.now(UTC)  # or what is remembered for a while would be forgotten at once
+        driver = TopologyTestDriver(*services, partitions=settings.partitions)
+        now = driver.now = datetime.now(UTC)  # otherwise the rows of TTL tables would expire at once
         products = [f"product-{n}" for n in range(100)]
-        topology.send(WAREHOUSE_INVENTORY, *[StockLevel(product=p, count=10**9) for p in products])
-        self._ids = [new_order_id() for _ in range(DECIDED)]
-        topology.send(
+        driver.send(WAREHOUSE_INVENTORY, *[StockLevel(product=p, count=10**9) for p in products])
+        self._ids = [new_order_id() for _ in range(TEMPLATES)]
+        driver.send(
             ORDERS,
             *[
                 Order(id=id_, customer_id=n, product=products[n % 100], quantity=1, price=9.99, created_at=now)
@@ -48,25 +50,25 @@ class Changelogs:
             ],
         )
         self._rows: dict[str, list[tuple[str, int, bytes, bytes]]] = {id_: [] for id_ in self._ids}
-        self._once: list[Write] = []
-        for (table, partition), store in topology.workers[0].stores.stores.items():
+        self._shared_rows: list[Write] = []
+        for (table, partition), store in driver.workers[0].stores.stores.items():
             for key, value in store.items():
                 id_ = key.decode() if key.decode() in self._rows else json.loads(value).get("lastOrder")
                 if id_ in self._rows:
                     self._rows[id_].append((table, partition, key, value))
                 else:
-                    self._once.append(Write(self.topology.tables[table].changelog, partition, key, value))
+                    self._shared_rows.append(Write(self.topology.tables[table].changelog, partition, key, value))
 
     @property
-    def records_an_order(self) -> float:
-        return sum(map(len, self._rows.values())) / DECIDED
+    def records_per_order(self) -> float:
+        return sum(map(len, self._rows.values())) / TEMPLATES
 
     async def write(self, orders: int, batch: int) -> list[str]:
-        """Writes the rows of so many orders, a transaction for each `batch` of them. Returns some of the ids."""
+        """Writes the rows of `orders` orders, `batch` orders per transaction. Returns a sample of their ids."""
         await ensure_topics(self._settings, topics_of(self.topology))
         producers = [
             KafkaTransactionalProducer(self._settings, self.topology.group, f"changelogs-{n}", SizeLimits())
-            for n in range(AT_ONCE)
+            for n in range(PRODUCERS)
         ]
         await asyncio.gather(*(producer.start() for producer in producers))
         batches = self._batches(orders, batch)
@@ -86,23 +88,23 @@ class Changelogs:
         return sample[:: max(1, len(sample) // 1000)]
 
     def _batches(self, orders: int, batch: int) -> Iterator[tuple[list[str], list[Write]]]:
-        first = list(self._once)
+        first = list(self._shared_rows)
         for start in range(0, orders, batch):
             ids, writes = [], first
             for number in range(start, min(start + batch, orders)):
                 id_ = new_order_id()
                 ids.append(id_)
-                writes += self._copy(self._ids[number % DECIDED], id_, number // DECIDED)
+                writes += self._copy(self._ids[number % TEMPLATES], id_, number // TEMPLATES)
             yield ids, writes
             first = []
 
-    def _copy(self, template: str, id_: str, round_: int) -> Iterator[Write]:
+    def _copy(self, template: str, id_: str, cycle: int) -> Iterator[Write]:
         old, new = template.encode(), id_.encode()
         for table, partition, key, value in self._rows[template]:
             if key == old:
                 key = new
-            else:  # a customer's: ten orders each
-                key = b"%d" % (int(key) + DECIDED * (round_ // 10))
-            if table.startswith(_OF_ORDERS):
+            else:  # keyed by customer: ten orders each
+                key = b"%d" % (int(key) + TEMPLATES * (cycle // 10))
+            if table.startswith(_BY_ORDER):
                 partition = partition_of(new, self._settings.partitions)
             yield Write(self.topology.tables[table].changelog, partition, key, value.replace(old, new))

@@ -1,7 +1,7 @@
-"""POST → VALIDATED on real Kafka: the core in one worker, all services in one worker, the core in four processes.
+"""Measures POST → VALIDATED: the core in one worker, all services in one worker, the core in four processes.
 
-Starts its own broker, databases and workers, warms them up, measures at 50 and 200 orders a second and with 64 clients
-at once. All share the machine with the load generator: compare the rows of one run, not the figures of two.
+Starts a broker, databases and workers, warms them up, and measures at 50 and 200 orders per second and with 64
+concurrent clients. They share the machine with the load generator: compare rows of one run, not figures of two runs.
 
     python bench/latency.py [--seconds 20] [--guarantee exactly_once] [--layout core --layout all]
 """
@@ -20,7 +20,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ecosystem.cli.up.children import Children
-from ecosystem.cli.up.layout import plan
+from ecosystem.cli.up.layout import plan_workers
 from ecosystem.clients.health import is_ready
 from ecosystem.clients.writer import Writer
 from ecosystem.embedded.kafka import Cluster
@@ -35,17 +35,17 @@ from schemas.topics import CUSTOMERS, WAREHOUSE_INVENTORY
 
 PRODUCTS = ("UNDERPANTS", "JUMPERS")
 LAYOUTS = {"core": (False, CORE), "all": (False, NAMES), "apart": (True, CORE)}
-"""Whether each service is a process of its own, and which there are."""
+"""By name: whether each service runs in a process of its own, and the services."""
 LOADS = (["--rate", "50"], ["--rate", "200"], ["--clients", "64"])
 
 
-async def announce_stock(settings: Settings) -> None:
+async def write_sample_data(settings: Settings) -> None:
     async with Writer(settings) as writer:
         await writer.write(WAREHOUSE_INVENTORY, [StockLevel(product=p, count=10**9) for p in PRODUCTS])
         await writer.write(CUSTOMERS, customers())
 
 
-def load(url: str, *arguments: str) -> dict[str, object]:
+def run_load(url: str, *arguments: str) -> dict[str, object]:
     command = [sys.executable, str(Path(__file__).with_name("load.py")), "--url", url, *arguments]
     result: dict[str, object] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     return result
@@ -55,20 +55,20 @@ def measure(servers: str, folder: Path, seconds: float, guarantee: str, layout: 
     apart, services = LAYOUTS[layout]
     prefix = f"{layout}-"
     settings = Settings(kafka_bootstrap_servers=servers, topic_prefix=prefix)
-    asyncio.run(announce_stock(settings))
-    workers = plan(apart, 1, free_ports, services)
+    asyncio.run(write_sample_data(settings))
+    workers = plan_workers(apart, 1, free_ports, services)
     children = Children(Console(file=(folder / f"{prefix}log").open("w")), 10)
     with ExitStack() as stack:
         stack.callback(children.stop)
-        others: dict[str, str] = {}
+        surroundings: dict[str, str] = {}
         if layout == "all":
-            others["SMTP_PORT"] = str(stack.enter_context(MailSink(folder / "mail")).port)
+            surroundings["SMTP_PORT"] = str(stack.enter_context(MailSink(folder / "mail")).port)
             postgres = stack.enter_context(Postgres(folder / "postgres"))
-            others |= {url: postgres.database(name) for name, url in DATABASES.items()}
+            surroundings |= {url: postgres.database(name) for name, url in DATABASES.items()}
         for worker in workers:
             env = {
                 **os.environ,
-                **others,
+                **surroundings,
                 "KAFKA_BOOTSTRAP_SERVERS": servers,
                 "TOPIC_PREFIX": prefix,
                 "PROCESSING_GUARANTEE": guarantee,
@@ -82,22 +82,24 @@ def measure(servers: str, folder: Path, seconds: float, guarantee: str, layout: 
                 raise RuntimeError(f"{why}: see {folder}")
             time.sleep(0.2)
         url = next(worker.url for worker in workers if "orders" in worker.services)
-        load(url, "--clients", "16", "--seconds", "5")  # warm up
-        return [load(url, *arguments, "--seconds", str(seconds)) for arguments in LOADS]
+        run_load(url, "--clients", "16", "--seconds", "5")  # warm up
+        return [run_load(url, *arguments, "--seconds", str(seconds)) for arguments in LOADS]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=20, help="of each measurement")
-    parser.add_argument("--guarantee", choices=["exactly_once", "at_least_once"], default="exactly_once")
-    parser.add_argument("--layout", choices=LAYOUTS, action="append", help="may be repeated  [default: all three]")
+    parser.add_argument("--seconds", type=float, default=20, help="seconds of each measurement (default: %(default)s)")
+    parser.add_argument(
+        "--guarantee", choices=["exactly_once", "at_least_once"], default="exactly_once", help="(default: %(default)s)"
+    )
+    parser.add_argument("--layout", choices=LAYOUTS, action="append", help="may be repeated (default: all three)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as home, Cluster(Path(home)) as cluster:
         print(f"{'layout':<10}{'load':<14}{'orders/s':>9}{'POST p50':>10}{'p99':>8}{'VALIDATED p50':>15}{'p99':>8}  ms")
         for layout in args.layout or LAYOUTS:
             rows = measure(cluster.bootstrap_servers, Path(home), args.seconds, args.guarantee, layout)
             for (kind, amount), row in zip(LOADS, rows, strict=True):
-                what = f"{amount} a second" if kind == "--rate" else f"{amount} clients"
+                what = f"{amount} per second" if kind == "--rate" else f"{amount} clients"
                 print(
                     f"{layout:<10}{what:<14}{row['per_second']:>9}{row['post_p50']:>10}"
                     f"{row['post_p99']:>8}{row['validated_p50']:>15}{row['validated_p99']:>8}  {row['errors'] or ''}",

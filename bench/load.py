@@ -1,8 +1,8 @@
-"""A load generator: posts orders at a steady rate (open loop) or by so many clients at once (closed loop).
+"""Posts orders at a steady rate (open loop) or from concurrent clients (closed loop), and measures latencies.
 
-Each order is posted with an id of the client's own and then waited for: POST, GET …/validated. Prints one line of JSON:
-orders per second, and the percentiles of POST and of POST → VALIDATED in milliseconds. In an open loop the time runs
-from when an order was due, so that a server that falls behind cannot hide it.
+Each order is posted with an id chosen by the client, then its outcome is awaited: POST, GET …/validated. Prints one
+line of JSON: orders per second, and percentiles of POST and of POST → VALIDATED in milliseconds. In an open loop
+latencies count from the time at which the order was due, so that they include the delay of a slow server.
 
     python bench/load.py --url http://127.0.0.1:8080 --rate 50 --seconds 20
     python bench/load.py --url http://127.0.0.1:8080 --clients 64 --seconds 20
@@ -23,10 +23,12 @@ from schemas.identifiers import new_order_id
 from schemas.messages import CheckType
 
 PRODUCTS = ("UNDERPANTS", "JUMPERS")
-CUSTOMERS = 5000  # of the sample; so many that no session comes near the limit of the fraud check
+CUSTOMERS = 5000  # ids of sample customers; enough that no customer reaches the limit of the fraud check
 
 
 class Load:
+    """Runs single orders and collects their latencies in seconds, and errors by kind."""
+
     def __init__(self, session: aiohttp.ClientSession, urls: list[str]) -> None:
         self._session = session
         self._urls = urls
@@ -35,7 +37,7 @@ class Load:
         self.validated: list[float] = []
         self.errors: Counter[str] = Counter()
 
-    async def one(self, due: float) -> None:
+    async def run_order(self, due: float) -> None:
         n = next(self._turn)
         url, id_ = self._urls[n % len(self._urls)], new_order_id()
         order = {
@@ -64,29 +66,29 @@ class Load:
         self.validated.append(time.perf_counter() - due)
 
 
-async def steady(load: Load, rate: float, seconds: float) -> None:
-    start, under_way = time.perf_counter(), set()
+async def run_open_loop(load: Load, rate: float, seconds: float) -> None:
+    start, in_flight = time.perf_counter(), set()
     for n in range(int(rate * seconds)):
         due = start + n / rate
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        task = asyncio.create_task(load.one(due))
-        under_way.add(task)
-        task.add_done_callback(under_way.discard)
-    await asyncio.gather(*under_way)
+        task = asyncio.create_task(load.run_order(due))
+        in_flight.add(task)
+        task.add_done_callback(in_flight.discard)
+    await asyncio.gather(*in_flight)
 
 
-async def crowd(load: Load, clients: int, seconds: float) -> None:
+async def run_closed_loop(load: Load, clients: int, seconds: float) -> None:
     end = time.perf_counter() + seconds
 
     async def client() -> None:
         while (now := time.perf_counter()) < end:
-            await load.one(now)
+            await load.run_order(now)
 
     await asyncio.gather(*(client() for _ in range(clients)))
 
 
 def percentile(values: list[float], share: float) -> float:
-    """In milliseconds."""
+    """Returns a percentile in milliseconds."""
     ordered = sorted(values) or [float("nan")]
     return round(1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))], 1)
 
@@ -95,7 +97,11 @@ async def run(args: argparse.Namespace) -> None:
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(30)) as session:
         load, start = Load(session, args.url), time.perf_counter()
-        await (crowd(load, args.clients, args.seconds) if args.clients else steady(load, args.rate, args.seconds))
+        await (
+            run_closed_loop(load, args.clients, args.seconds)
+            if args.clients
+            else run_open_loop(load, args.rate, args.seconds)
+        )
         took = time.perf_counter() - start
     print(
         json.dumps(
@@ -116,8 +122,13 @@ async def run(args: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--url", action="append", required=True, help="base URL; several take turns")
-    parser.add_argument("--rate", type=float, default=50, help="orders a second")
-    parser.add_argument("--clients", type=int, default=0, help="clients at once, instead of a rate")
-    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument(
+        "--url",
+        action="append",
+        required=True,
+        help="base URL of a worker; may be repeated, orders are then posted in turn",
+    )
+    parser.add_argument("--rate", type=float, default=50, help="orders per second (default: %(default)s)")
+    parser.add_argument("--clients", type=int, default=0, help="concurrent clients, instead of a rate")
+    parser.add_argument("--seconds", type=float, default=20, help="(default: %(default)s)")
     uvloop.run(run(parser.parse_args()))

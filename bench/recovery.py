@@ -1,8 +1,8 @@
-"""A worker whose disk is gone rebuilds the state of a million orders from the changelogs: time, rate, memory.
+"""Measures how a worker restores the state of a million orders from the changelogs: time, rate, memory.
 
-Starts its own broker, writes the changelogs (rows of real decisions under new ids), then starts a worker of the core on
-an empty directory, watches it until it is ready, and reads some of the orders back. Then kills it and starts it again
-on the state that is there.
+Starts a broker, writes the changelogs (copies of rows of processed orders), starts a worker of the core on an empty
+directory, watches it until it is ready, and reads some of the orders back. Then kills the worker and starts it again on
+its state.
 
     python -m bench.recovery [--orders 1000000] [--batch 100]
 """
@@ -27,12 +27,12 @@ from ecosystem.embedded.ports import free_ports
 from ecosystem.services import CORE
 from runtime.common.settings import Settings
 
-EVERY_S = 0.25
+POLL_S = 0.25
 MIB = 1024 * 1024
 
 
-async def watched(process: subprocess.Popen[bytes], url: str, http: aiohttp.ClientSession) -> dict[str, Any]:
-    """Until the worker is ready: seconds since its start, the largest memory, how it grew, and progress as it told."""
+async def watch_until_ready(process: subprocess.Popen[bytes], url: str, http: aiohttp.ClientSession) -> dict[str, Any]:
+    """Returns seconds until the worker is ready, its peak memory, and samples of memory and progress."""
     started, worker = time.monotonic(), psutil.Process(process.pid)
     curve: list[tuple[float, int, Any]] = []
     while True:
@@ -46,11 +46,12 @@ async def watched(process: subprocess.Popen[bytes], url: str, http: aiohttp.Clie
                     break
         except (aiohttp.ClientError, OSError):
             pass
-        await asyncio.sleep(EVERY_S)
-    return {"seconds": curve[-1][0], "most_mib": max(rss for _, rss, _ in curve), "curve": curve}
+        await asyncio.sleep(POLL_S)
+    return {"seconds": curve[-1][0], "peak_mib": max(rss for _, rss, _ in curve), "curve": curve}
 
 
 def start(settings: Settings, folder: Path, log: Path) -> tuple[subprocess.Popen[bytes], str]:
+    """Starts a worker of the core. Returns its process and base URL."""
     [port] = free_ports(1)
     environment = {
         **os.environ,
@@ -66,8 +67,8 @@ def start(settings: Settings, folder: Path, log: Path) -> tuple[subprocess.Popen
     return process, f"http://127.0.0.1:{port}"
 
 
-async def read_back(http: aiohttp.ClientSession, url: str, ids: list[str]) -> int:
-    """How many of these orders are there, decided, as they should be."""
+async def count_validated(http: aiohttp.ClientSession, url: str, ids: list[str]) -> int:
+    """Counts those of the orders that can be read and are VALIDATED."""
     found = 0
     for id_ in ids:
         async with http.get(f"{url}/v1/orders/{id_}/validated?timeout=0") as response:
@@ -79,44 +80,46 @@ async def read_back(http: aiohttp.ClientSession, url: str, ids: list[str]) -> in
 async def measure(servers: str, home: Path, orders: int, batch: int, prefix: str) -> None:
     settings = Settings(kafka_bootstrap_servers=servers, topic_prefix=prefix, unknown_products="pass")
     changelogs = Changelogs(settings)
-    kept = home / f"{prefix}ids"
-    if not kept.exists():
+    ids_file = home / f"{prefix}ids"
+    if not ids_file.exists():
         began = time.monotonic()
-        kept.write_text("\n".join(await changelogs.write(orders, batch)))
+        ids_file.write_text("\n".join(await changelogs.write(orders, batch)))
         print(
-            f"{orders} orders, {changelogs.records_an_order:.2f} records each, {batch} a transaction: written in ",
+            f"{orders} orders, {changelogs.records_per_order:.2f} records each, {batch} per transaction: written in ",
             end="",
         )
         print(f"{time.monotonic() - began:.0f} s", flush=True)
-    ids = kept.read_text().split()
+    ids = ids_file.read_text().split()
     async with aiohttp.ClientSession() as http:
         with tempfile.TemporaryDirectory(dir=home) as state:
-            for title, end in (("rebuilt", signal.SIGKILL), ("started again after kill -9", signal.SIGTERM)):
+            for title, end in (("restored", signal.SIGKILL), ("started again after SIGKILL", signal.SIGTERM)):
                 log = home / "worker.log"
                 log.unlink(missing_ok=True)
                 process, url = start(settings, Path(state), log)
                 try:
-                    found = await watched(process, url, http)
-                    there = await read_back(http, url, ids)
+                    found = await watch_until_ready(process, url, http)
+                    validated = await count_validated(http, url, ids)
                 finally:
                     process.send_signal(end)
                     process.wait(30)
-                line = next(line for line in log.read_text().splitlines() if "took over" in line)
+                line = next(line for line in log.read_text().splitlines() if "partitions restored" in line)
                 restored = int(line.partition("restored=")[2].split()[0])
                 seconds = float(line.partition("seconds=")[2].split()[0])
-                print(f"{title}: ready after {found['seconds']:.1f} s, of which the takeover {seconds:.1f} s: ", end="")
+                print(f"{title}: ready after {found['seconds']:.1f} s, of which the restore {seconds:.1f} s: ", end="")
                 print(f"{restored} records, {restored / max(seconds, 0.01):,.0f}/s; ", end="")
-                print(f"memory at most {found['most_mib']} MiB; {there} of {len(ids)} orders read back", flush=True)
+                print(f"peak memory {found['peak_mib']} MiB; {validated} of {len(ids)} orders read back", flush=True)
                 for at, rss, progress in found["curve"][:: max(1, len(found["curve"]) // 12)]:
                     print(f"  {at:6.1f} s {rss:5d} MiB {progress}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--orders", type=int, default=1_000_000)
-    parser.add_argument("--batch", type=int, default=100, help="orders a transaction")
-    parser.add_argument("--servers", help="a broker that runs already, instead of one of its own")
-    parser.add_argument("--home", type=Path, help="with --servers: where what was written there before is noted")
+    parser.add_argument("--orders", type=int, default=1_000_000, help="(default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=100, help="orders per transaction (default: %(default)s)")
+    parser.add_argument("--servers", help="brokers that run already, instead of an embedded one")
+    parser.add_argument(
+        "--home", type=Path, help="with --servers: folder of ids that earlier runs wrote to these brokers"
+    )
     args = parser.parse_args()
     prefix = f"recovery-{args.orders}-{args.batch}-"
     if args.servers:

@@ -1,12 +1,12 @@
-"""A soak: a worker with the whole core under a steady load, and whether it keeps what it takes of memory and handles.
+"""Runs a worker of the core under steady load, and checks that its memory and handles do not grow.
 
-Starts its own broker and worker, posts orders at a steady rate, each waited for until it is decided, and looks at the
-worker every few seconds: resident memory, open files, connections, threads, tasks and memory blocks of Python. Prints a
-line a look and, at the end, by how much each grew between the first and the last third of the time after the warm-up.
-Ends with code 1 if one of them grew by more than it may, or if orders failed.
+Starts a broker and a worker, posts orders at a steady rate and awaits each outcome. Samples the worker every few
+seconds: resident memory, open files, connections, threads, tasks and memory blocks of Python. Prints each sample, and
+at the end how much each figure grew between the first and the last third of the time after the warm-up. Exit code 1: a
+figure grew by more than its limit, or orders failed.
 
-RocksDB fills its caches until they are full, and Python one of 65,536 keys: that is the warm-up. With little memory for
-RocksDB it is over sooner, and a leak elsewhere shows earlier.
+During the warm-up RocksDB fills its caches, and Python a cache of 65,536 keys. With little memory for RocksDB the
+warm-up is shorter, and a leak elsewhere shows earlier.
 
     python -m bench.soak [--minutes 30] [--rate 60] [--warm-up 10] [--state-memory-mb 1] [--csv curve.csv]
 """
@@ -29,9 +29,9 @@ from statistics import median
 import psutil
 from rich.console import Console
 
-from bench.latency import announce_stock
+from bench.latency import write_sample_data
 from ecosystem.cli.up.children import Children
-from ecosystem.cli.up.layout import plan
+from ecosystem.cli.up.layout import plan_workers
 from ecosystem.clients.health import is_ready
 from ecosystem.embedded.kafka import Cluster
 from ecosystem.embedded.ports import free_ports
@@ -39,14 +39,14 @@ from runtime.common.settings import Settings
 
 MIB = 1024 * 1024
 
-MAY_GROW = {"rss_mib": 0.05, "files": 0.25, "connections": 0.5, "threads": 0.05, "tasks": 0.5, "blocks": 0.02}
-"""Share by which a figure may grow between the thirds. Connections, and the tasks that serve them, are as many as
-clients make; RocksDB opens as many files as it has, 64 a store at most."""
+MAX_GROWTH = {"rss_mib": 0.05, "files": 0.25, "connections": 0.5, "threads": 0.05, "tasks": 0.5, "blocks": 0.02}
+"""Largest allowed growth between the thirds, as a share. Connections and their tasks depend on the clients; RocksDB
+opens all its files, at most 64 per store."""
 
 
 @dataclass(frozen=True)
-class Look:
-    """The worker at one moment."""
+class Sample:
+    """Figures of the worker at one moment."""
 
     minutes: float
     rss_mib: float
@@ -58,13 +58,13 @@ class Look:
     orders: int
 
 
-def look(worker: psutil.Process, url: str, began: float) -> Look:
+def take_sample(worker: psutil.Process, url: str, started: float) -> Sample:
     with urllib.request.urlopen(f"{url}/metrics") as answer:
         metrics = dict(re.findall(r"^(\w+(?:\{[^}]*\})?) ([0-9.e+]+)$", answer.read().decode(), re.MULTILINE))
     connections = len(worker.net_connections())
     with worker.oneshot():
-        return Look(
-            minutes=round((time.monotonic() - began) / 60, 2),
+        return Sample(
+            minutes=round((time.monotonic() - started) / 60, 2),
             rss_mib=round(worker.memory_info().rss / MIB, 1),
             files=worker.num_fds() - connections,
             connections=connections,
@@ -75,30 +75,30 @@ def look(worker: psutil.Process, url: str, began: float) -> Look:
         )
 
 
-def verdict(looks: list[Look]) -> bool:
-    """Prints by how much each figure grew, and returns whether none grew by more than it may."""
-    third = len(looks) // 3
+def is_flat(samples: list[Sample]) -> bool:
+    """Prints how much each figure grew. Returns whether no growth exceeds its limit."""
+    third = len(samples) // 3
     flat = True
-    for figure, most in MAY_GROW.items():
-        first, last = (median(getattr(one, figure) for one in part) for part in (looks[:third], looks[-third:]))
+    for figure, limit in MAX_GROWTH.items():
+        first, last = (median(getattr(one, figure) for one in part) for part in (samples[:third], samples[-third:]))
         share = last / first - 1
-        flat &= share <= most
-        grows = "" if share <= most else "  GROWS"
-        print(f"{figure:<12}{first:>10g} → {last:>10g}   {share:+.1%}, may be {most:+.0%}{grows}")
-    minutes = looks[-1].minutes - looks[0].minutes
+        flat &= share <= limit
+        grows = "" if share <= limit else "  GROWS"
+        print(f"{figure:<12}{first:>10g} → {last:>10g}   {share:+.1%}, limit {limit:+.0%}{grows}")
+    minutes = samples[-1].minutes - samples[0].minutes
     print(f"over {minutes:.1f} minutes after the warm-up: {'flat' if flat else 'something grows'}")
     return flat
 
 
-def generator(url: str, rate: float, minutes: float) -> subprocess.Popen[bytes]:
+def start_load(url: str, rate: float, minutes: float) -> subprocess.Popen[bytes]:
     command = [sys.executable, str(Path(__file__).with_name("load.py")), "--url", url, "--rate", str(rate)]
     return subprocess.Popen([*command, "--seconds", str(minutes * 60)], stdout=subprocess.PIPE)
 
 
 def soak(servers: str, folder: Path, args: argparse.Namespace) -> bool:
     settings = Settings(kafka_bootstrap_servers=servers, topic_prefix="soak-")
-    asyncio.run(announce_stock(settings))
-    (worker,) = plan(False, 1, free_ports)
+    asyncio.run(write_sample_data(settings))
+    (worker,) = plan_workers(False, 1, free_ports)
     children = Children(Console(file=(folder / "worker.log").open("w")), 10)
     env = {
         **os.environ,
@@ -110,7 +110,7 @@ def soak(servers: str, folder: Path, args: argparse.Namespace) -> bool:
         "STATE_DIR": str(folder / "state"),
         "STATE_MEMORY_MB": str(args.state_memory_mb),
     }
-    looks: list[Look] = []
+    samples: list[Sample] = []
     load = None
     try:
         process = psutil.Process(children.start(worker.name, ["run", *worker.services], env))
@@ -118,40 +118,44 @@ def soak(servers: str, folder: Path, args: argparse.Namespace) -> bool:
             if why := children.failure():
                 raise RuntimeError(f"{why}: see {folder}")
             time.sleep(0.2)
-        load, began = generator(worker.url, args.rate, args.minutes), time.monotonic()
+        load, started = start_load(worker.url, args.rate, args.minutes), time.monotonic()
         while load.poll() is None:
             time.sleep(args.every)
             if load.poll() is None:
-                looks.append(look(process, worker.url, began))
-                print("  ".join(f"{k}={v}" for k, v in asdict(looks[-1]).items()), flush=True)
+                samples.append(take_sample(process, worker.url, started))
+                print("  ".join(f"{k}={v}" for k, v in asdict(samples[-1]).items()), flush=True)
         assert load.stdout is not None
         result = json.loads(load.stdout.read())
     finally:
         if load is not None and load.poll() is None:
             load.kill()
         children.stop()
-        if args.csv and looks:
+        if args.csv and samples:
             with Path(args.csv).open("w", newline="") as file:
-                writer = csv.DictWriter(file, [f.name for f in fields(Look)])
+                writer = csv.DictWriter(file, [f.name for f in fields(Sample)])
                 writer.writeheader()
-                writer.writerows(map(asdict, looks))
+                writer.writerows(map(asdict, samples))
     print(json.dumps(result))
-    flat = verdict([one for one in looks if one.minutes >= args.warm_up])
+    flat = is_flat([one for one in samples if one.minutes >= args.warm_up])
     return flat and not result["errors"]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--rate", type=float, default=60, help="orders a second")
-    parser.add_argument("--state-memory-mb", type=int, default=1, help="of a table-partition")
-    parser.add_argument("--warm-up", type=float, default=10, help="minutes that the verdict leaves out")
-    parser.add_argument("--every", type=float, default=10, help="seconds between two looks")
-    parser.add_argument("--guarantee", choices=["exactly_once", "at_least_once"], default="exactly_once")
-    parser.add_argument("--csv", help="where to write the curve")
+    parser.add_argument("--minutes", type=float, default=30, help="(default: %(default)s)")
+    parser.add_argument("--rate", type=float, default=60, help="orders per second (default: %(default)s)")
+    parser.add_argument(
+        "--state-memory-mb", type=int, default=1, help="STATE_MEMORY_MB of the worker (default: %(default)s)"
+    )
+    parser.add_argument("--warm-up", type=float, default=10, help="minutes that are not judged (default: %(default)s)")
+    parser.add_argument("--every", type=float, default=10, help="seconds between two samples (default: %(default)s)")
+    parser.add_argument(
+        "--guarantee", choices=["exactly_once", "at_least_once"], default="exactly_once", help="(default: %(default)s)"
+    )
+    parser.add_argument("--csv", help="file for the samples")
     args = parser.parse_args()
     if args.minutes < args.warm_up + 3 * args.every / 60:
-        parser.error("--minutes must be longer than --warm-up, and leave room for three looks")
+        parser.error("--minutes must be longer than --warm-up, and leave room for three samples")
     with tempfile.TemporaryDirectory() as home, Cluster(Path(home)) as cluster:
         return 0 if soak(cluster.bootstrap_servers, Path(home), args) else 1
 

@@ -4,8 +4,8 @@ report = await audit(settings)
 assert report.ok, report.violations
 """
 
+from ecosystem.audit.formats import as_json, show
 from ecosystem.audit.report import AuditError, Kind, Report, Violation
 from ecosystem.audit.run import audit
-from ecosystem.audit.show import as_json, show
 
 __all__ = ["AuditError", "Kind", "Report", "Violation", "as_json", "audit", "show"]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any, NamedTuple
 
-from ecosystem.audit.rows import CheckinRow, ProductRow
+from ecosystem.audit.database_rows import CheckinRow, ProductRow
 from fulfilment_service.state import PROGRESS
 from orders_service.state import ORDERS_VIEW
 from portal_service.view import CHECK_INS_VIEW

@@ -14,7 +14,7 @@ from ecosystem.audit.facts import CORE, SERVICES, TOPICS, Fact, Source
 from ecosystem.audit.judging import lost, notices, orders, products, stock
 from ecosystem.audit.judging.totals import Sums
 from ecosystem.audit.reading import database, maildir
-from ecosystem.audit.reading.sort import Sorted
+from ecosystem.audit.reading.fact_store import Sorted
 from ecosystem.audit.reading.topics import Topics
 from ecosystem.audit.report import AuditError, Kind, Report, Rules, Violation
 from runtime.common.settings import Guarantee, Settings
@@ -109,7 +109,7 @@ async def audit(
                 | ({Source.MAIL, Source.NOTICES_MAIL} if mail else set()),
             )
         progress("reading dead letters", 0, 1)
-        await lost.look(settings, since, report)
+        await lost.judge(settings, since, report)
         await judge(facts, rules, report, progress)
     report.counts["unreadable"] += topics.unreadable
     report.counts["misplaced"] += topics.misplaced

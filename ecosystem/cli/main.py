@@ -21,29 +21,29 @@ from ecosystem.cli.commands.stock import stock
 from ecosystem.cli.commands.tail import tail
 from ecosystem.cli.commands.topics import topics
 from ecosystem.cli.commands.up import up
+from ecosystem.cli.csv_files import field_errors
 from ecosystem.cli.output import CLOSED_PIPE, OutputError, guarded
-from ecosystem.cli.rows import faults_of
 from runtime.common.settings import Settings
 
 
 class _Main(click.Group):
-    """Ends every command in the same way when its output cannot be written: see `ecosystem/cli/output.py`."""
+    """Group whose commands all end in the same way when output cannot be written (`ecosystem/cli/output.py`)."""
 
-    def main(self, *args: Any, **more: Any) -> Any:
+    def main(self, *args: Any, **extra: Any) -> Any:
         with guarded() as output:
             try:
                 try:
-                    return super().main(*args, **more)
+                    return super().main(*args, **extra)
                 finally:
                     sys.stdout.flush()
             except ValidationError as error:
                 if error.title != Settings.__name__:
                     raise
-                for name, reason in faults_of(error):
+                for name, reason in field_errors(error):
                     click.echo(f"Error: the environment variable {name.upper()} {reason}", err=True)
                 sys.exit(2)
-            except UnicodeEncodeError as error:  # an argument of bytes that are no text, as far as it came
-                click.echo(f"Error: {error.object!a} is no text in UTF-8", err=True)
+            except UnicodeEncodeError as error:  # an argument that is not UTF-8
+                click.echo(f"Error: {error.object!a} is not UTF-8 text", err=True)
                 sys.exit(2)
             except OutputError:
                 pass

@@ -1,4 +1,4 @@
-"""Consumer groups seen from outside: whether they have read what was written for them."""
+"""Lag of consumer groups, from committed offsets."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -12,22 +12,27 @@ from runtime.kafka import aiokafka_internals, clients
 from runtime.kafka.clients import KafkaNames
 
 
-async def behind(settings: Settings, groups: Collection[str], topics: Collection[str]) -> list[str]:
-    """Those of the groups (logical names) that have not committed up to the ends which the topics have now.
+async def lagging_groups(settings: Settings, groups: Collection[str], topics: Collection[str]) -> list[str]:
+    """Returns the groups that have not committed up to the current last stable offsets of the topics they read.
 
-    What a group reads is told by its members: one that has none counts as behind. Raises `KafkaError`.
+    The members of a group name its topics: a group without members counts as lagging. Raises `KafkaError`.
+
+    Arguments:
+        settings: broker and topic prefix.
+        groups: names without prefix.
+        topics: names without prefix; other topics are not considered.
     """
     names = KafkaNames(settings.topic_prefix)
-    ends = await _ends(settings, topics)
+    ends = await _last_stable_offsets(settings, topics)
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
     await admin.start()
     try:
-        return [group for group in groups if not await _has_read(admin, names.group(group), ends)]
+        return [group for group in groups if await _is_lagging(admin, names.group(group), ends)]
     finally:
         await admin.close()
 
 
-async def _ends(settings: Settings, topics: Collection[str]) -> Mapping[TopicPartition, int]:
+async def _last_stable_offsets(settings: Settings, topics: Collection[str]) -> Mapping[TopicPartition, int]:
     partitions = await partitions_of(settings, topics)
     consumer = clients.standalone_consumer(settings)
     await consumer.start()
@@ -37,10 +42,10 @@ async def _ends(settings: Settings, topics: Collection[str]) -> Mapping[TopicPar
         await consumer.stop()
 
 
-async def _has_read(admin: AIOKafkaAdminClient, group: str, ends: Mapping[TopicPartition, int]) -> bool:
+async def _is_lagging(admin: AIOKafkaAdminClient, group: str, ends: Mapping[TopicPartition, int]) -> bool:
     (response,) = await admin.describe_consumer_groups([group])
     members: list[Any] = response.groups[0][5]
     read = {topic for member in members if member[3] for topic in aiokafka_internals.subscribed_topics(member[3])}
     committed = await admin.list_consumer_group_offsets(group)
     wanted = {tp: end for tp, end in ends.items() if tp.topic in read and end}
-    return bool(read) and all(tp in committed and committed[tp].offset >= end for tp, end in wanted.items())
+    return not read or any(tp not in committed or committed[tp].offset < end for tp, end in wanted.items())

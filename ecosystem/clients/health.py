@@ -1,4 +1,4 @@
-"""Asking a worker whether it is ready."""
+"""Asks a worker whether it is ready."""
 
 import json
 import urllib.error
@@ -6,26 +6,26 @@ import urllib.request
 from http import HTTPStatus
 
 _TIMEOUT_S = 2.0
-_DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # http_proxy leads away from this machine
+_NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # workers run on this machine
 
 
 def is_ready(url: str) -> bool:
-    """Whether the worker at base URL `url` says so; no if nobody answers."""
+    """Whether the worker at base URL `url` is ready; `False` if it does not answer."""
     try:
-        with _DIRECTLY.open(f"{url}/readyz", timeout=_TIMEOUT_S) as answer:
-            return bool(answer.status == HTTPStatus.OK)
-    except OSError:  # also what urllib raises for 503
+        with _NO_PROXY.open(f"{url}/readyz", timeout=_TIMEOUT_S) as response:
+            return bool(response.status == HTTPStatus.OK)
+    except OSError:  # includes the error that urllib raises for 503
         return False
 
 
-def answering(url: str) -> str | None:
-    """The base URL of the worker that answers at `url`, as it calls itself; `None` if no worker does."""
+def advertised_url(url: str) -> str | None:
+    """Returns the advertised URL of the worker at `url`; `None` if no worker answers."""
     try:
         try:
-            with urllib.request.urlopen(f"{url}/readyz", timeout=_TIMEOUT_S) as answer:
-                told = json.load(answer)
+            with urllib.request.urlopen(f"{url}/readyz", timeout=_TIMEOUT_S) as response:
+                body = json.load(response)
         except urllib.error.HTTPError as error:
-            told = json.load(error)
-        return str(told["url"])
+            body = json.load(error)
+        return str(body["url"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -1,4 +1,4 @@
-"""A message as one line for people."""
+"""Formats a message as one readable line."""
 
 import json
 import zlib
@@ -26,21 +26,21 @@ from schemas.messages import (
 from schemas.money import format_amount
 from schemas.topics import CATALOGUE, DEAD_LETTERS
 
-_PRICED: dict[type, Callable[[Any, str], str]] = {
+_FORMATS_WITH_PRICE: dict[type, Callable[[Any, str], str]] = {
     Order: lambda o, ccy: (
         f"{o.state} customer {o.customer_id}: {o.quantity} × {o.product} at {format_amount(o.price, ccy)}"
-        f"{_why(*o.reasons or ())}"
+        f"{_reasons(*o.reasons or ())}"
     ),
     Payment: lambda p, _: f"{format_amount(p.amount, p.ccy)} for order {p.order_id}",
     ProductEvent: lambda p, ccy: f"{p.kind} version {p.version}: {p.name} at {format_amount(p.price, ccy)}",
 }
-_SAY: dict[type, Callable[[Any], str]] = {
-    OrderValidation: lambda v: f"{v.check_type} {v.validation_result}{_why(v.reason)}",
+_FORMATS: dict[type, Callable[[Any], str]] = {
+    OrderValidation: lambda v: f"{v.check_type} {v.validation_result}{_reasons(v.reason)}",
     StockLevel: lambda s: f"{s.count} pieces",
     Customer: lambda c: f"{c.first_name} {c.last_name} <{c.email}>, {c.level}",
     OrderEnriched: lambda o: f"customer {o.customer_id}, {o.customer_level}",
     HomeCheckin: lambda c: f"{c.event_type} {c.event_id}: {c.staff_code} at line {c.internet_no}, {c.job_status}",
-    CheckinRejected: lambda c: f"REJECTED check-in {c.event_id}{_why(c.reason)}",
+    CheckinRejected: lambda c: f"REJECTED check-in {c.event_id}{_reasons(c.reason)}",
     Fulfilled: lambda _: "FULFILLED",
     ProductAlert: lambda a: f"{a.kind} in version {a.version} ({a.reason})",
 }
@@ -51,20 +51,22 @@ _SIGNALS = dict.fromkeys(_BAD, "red") | dict.fromkeys(_GOOD, "green")
 
 
 def line(record: Record, partitions: int | None = None, currency: str = "EUR") -> Text:
-    """Time (UTC), topic, key, content, and where it stands.
+    """Formats time (UTC), topic, key, content, partition and offset.
 
-    `partitions`: with how many the topics were made; a record in another partition than its key's is marked then.
-    Prices are in `currency`.
+    Arguments:
+        record: the message.
+        partitions: number of partitions of the deployment; if given, misplaced records are marked.
+        currency: currency of prices.
     """
     at = moment(record.timestamp_ms)
     key = "-" if record.key is None else printable(record.key.decode(errors="replace"))
     text = Text(f"{record.timestamp_ms} ms " if at is None else f"{at:%H:%M:%S}.{at.microsecond // 1000:03} ", "dim")
     text.append(f"{record.topic:<20} ", "red" if record.topic.endswith(DEAD_LETTERS) else _colour(record.topic))
     text.append(f"{key}  ")
-    said = Text(content(record, currency), "" if record.unreadable is None else "red")
+    body = Text(content(record, currency), "" if record.unreadable is None else "red")
     for word, colour in _SIGNALS.items():
-        said.highlight_regex(rf"\b{word}\b", colour)
-    text.append_text(said).append(f"  {record.partition}@{record.offset}", "dim")
+        body.highlight_regex(rf"\b{word}\b", colour)
+    text.append_text(body).append(f"  {record.partition}@{record.offset}", "dim")
     if partitions is not None and record.unreadable is None and record.topic in _MODELS and record.key is not None:
         belongs = partition_of(record.key, partitions)
         if belongs != record.partition:
@@ -73,7 +75,7 @@ def line(record: Record, partitions: int | None = None, currency: str = "EUR") -
 
 
 def moment(ms: int) -> datetime | None:
-    """The time of a message, UTC; `None` if its writer gave it one that no calendar has."""
+    """Converts a timestamp to UTC; `None` if it is outside of the calendar."""
     try:
         return datetime.fromtimestamp(ms / 1000, UTC)
     except (ValueError, OverflowError, OSError):
@@ -81,7 +83,7 @@ def moment(ms: int) -> datetime | None:
 
 
 def content(record: Record, currency: str = "EUR") -> str:
-    """What a message says, on one line; one of no model of the catalogue as its JSON, or as it stands."""
+    """Formats the content of a message on one line; a message of no model of the catalogue as JSON, or unchanged."""
     if record.unreadable is not None:
         return printable(f"unreadable: {record.unreadable}")
     if record.value is None:
@@ -91,8 +93,8 @@ def content(record: Record, currency: str = "EUR") -> str:
         return printable(f"{headers.get('service')}: {headers.get('error')} | {_raw(record.value)}")
     try:
         message = _MODELS[record.topic].from_json(record.value)
-        priced = _PRICED.get(type(message))
-        return printable(priced(message, currency) if priced else _SAY[type(message)](message))
+        with_price = _FORMATS_WITH_PRICE.get(type(message))
+        return printable(with_price(message, currency) if with_price else _FORMATS[type(message)](message))
     except (KeyError, ValueError):
         return printable(_raw(record.value))
 
@@ -105,17 +107,17 @@ def _raw(value: bytes) -> str:
         return text
 
 
-def _why(*reasons: str | None) -> str:
-    said = "; ".join(filter(None, reasons))
-    return f" ({said})" if said else ""
+def _reasons(*reasons: str | None) -> str:
+    text = "; ".join(filter(None, reasons))
+    return f" ({text})" if text else ""
 
 
 def printable(text: str) -> str:
-    """Without what moves a terminal's cursor: line breaks and control characters as their escapes."""
+    """Escapes line breaks and control characters."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _colour(topic: str) -> str:
-    return _COLOURS[zlib.crc32(topic.encode()) % len(_COLOURS)]  # the same one in every run
+    return _COLOURS[zlib.crc32(topic.encode()) % len(_COLOURS)]  # the same colour in every run

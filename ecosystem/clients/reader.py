@@ -1,4 +1,4 @@
-"""Reading topics without being a member of any group: all partitions, committed messages only."""
+"""Reads committed messages of all partitions of topics, without a consumer group."""
 
 import asyncio
 import heapq
@@ -17,12 +17,12 @@ from runtime.kafka.topics import public_topics
 from runtime.model.records import Record
 
 _POLL_MS = 500
-_MOST = 5000
-"""Records had at a time: of those that wait unpacked there may be many more, as batches are compressed."""
+_MAX_RECORDS = 5000
+"""Records of one poll. It bounds memory: compressed batches can hold many more."""
 
 
 class Reader:
-    """Of the topics (logical names) that exist; `found` says which those are."""
+    """Reads those topics (names without prefix) that exist; `found` names them."""
 
     def __init__(self, settings: Settings, topics: Sequence[str]) -> None:
         self.found: list[str] = []
@@ -34,7 +34,7 @@ class Reader:
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=self._settings.kafka_bootstrap_servers,
             enable_auto_commit=False,
-            auto_offset_reset="earliest",  # where retention overtakes it: the default is to pass over all there is
+            auto_offset_reset="earliest",  # after records are removed; the default would skip all records
             isolation_level="read_committed",
         )
         await self._consumer.start()
@@ -49,54 +49,58 @@ class Reader:
         await self._consumer.stop()
 
     async def records(self, from_beginning: bool, follow: bool, stop: asyncio.Event) -> AsyncIterator[Record]:
-        """What is there or comes, in order within each partition; ends with `stop`, or where it ended at the start.
+        """Yields records, in order within each partition. A record that cannot be decoded has a reason in `unreadable`.
 
-        A record that cannot be decoded has a reason in `unreadable`.
+        Arguments:
+            from_beginning: whether to start with the oldest record, instead of the next new one.
+            follow: whether to wait for new records; otherwise ends at the end offsets of the start.
+            stop: ends the iteration.
         """
         partitions = self._partitions
         ends = await self._consumer.end_offsets(partitions)
         starts = await self._consumer.beginning_offsets(partitions) if from_beginning else ends
-        # Nothing is awaited in between: what is assigned without a position is soon given one, at the end.
+        # No await between assign and seek: a partition without a position would soon get the end as its position.
         self._consumer.assign(partitions)
         for tp, start in starts.items():
             self._consumer.seek(tp, start)
         while not stop.is_set():
-            batch = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=_MOST)
+            batch = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=_MAX_RECORDS)
             for r in heapq.merge(*batch.values(), key=lambda r: r.timestamp):
                 topic = self._names.logical(r.topic)
                 yield Record(topic, r.partition, r.offset, r.timestamp, r.key, r.value, r.headers, r.unreadable)
-            if not follow and await self._at(ends):
+            if not follow and await self._has_reached(ends):
                 return
 
-    async def _at(self, ends: dict[TopicPartition, int]) -> bool:
+    async def _has_reached(self, ends: dict[TopicPartition, int]) -> bool:
         positions = [(await self._consumer.position(tp), end) for tp, end in ends.items()]
         return all(position >= end for position, end in positions)
 
 
-async def keys(settings: Settings, topic: str) -> set[bytes]:
-    """All keys that a topic (logical name) has now."""
+async def read_keys(settings: Settings, topic: str) -> set[bytes]:
+    """Returns all keys that a topic (name without prefix) has now."""
     async with Reader(settings, [topic]) as reader:
         records = reader.records(from_beginning=True, follow=False, stop=asyncio.Event())
         return {record.key async for record in records if record.key is not None}
 
 
 async def partition_count(settings: Settings) -> int:
-    """How many partitions the topics of the deployment were made with, by which its workers look for keys.
+    """Returns the number of partitions of the deployment, by which its workers place keys.
 
-    That of most topics: an operator may have given one of them more since. `settings.partitions` if there is none yet.
+    It is the number of most topics: an operator may have added partitions to one of them. `settings.partitions` if no
+    topic exists yet.
     """
     counts = Counter(tp.topic for tp in await partitions_of(settings, public_topics()))
     return mode(sorted(counts.values())) if counts else settings.partitions
 
 
 async def partitions_of(settings: Settings, topics: Iterable[str]) -> list[TopicPartition]:
-    """The partitions, as the broker names them, of those of the topics (logical names) that exist."""
+    """Returns the partitions, under the broker's names, of those topics (names without prefix) that exist."""
     names = KafkaNames(settings.topic_prefix)
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
     await admin.start()
     try:
-        there = set(await admin.list_topics())
-        wanted = [name for topic in topics if (name := names.topic(topic)) in there]
+        existing = set(await admin.list_topics())
+        wanted = [name for topic in topics if (name := names.topic(topic)) in existing]
         described = await admin.describe_topics(wanted) if wanted else []
     finally:
         await admin.close()

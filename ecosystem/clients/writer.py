@@ -1,4 +1,4 @@
-"""Writing messages of the catalogue to Kafka, as the outside world of the services does."""
+"""Writes messages of the catalogue to Kafka, in place of external systems."""
 
 import asyncio
 from collections.abc import Iterable
@@ -15,13 +15,14 @@ from schemas.wire import Message
 
 M = TypeVar("M", bound=Message)
 
-_AT_ONCE = 1000
+_MAX_IN_FLIGHT = 1000
+"""Messages sent before their acknowledgements are awaited."""
 
 
 class Writer:
-    """Makes the catalogue's topics if they are missing, then writes: acks=all, idempotent, murmur2 on the key.
+    """Producer of the catalogue's messages: acks=all, idempotent, partitioned by murmur2 of the key.
 
-    Entering raises `aiokafka.errors.KafkaError` when no broker answers.
+    Entering creates missing topics; it raises `aiokafka.errors.KafkaError` if no broker answers.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -41,14 +42,14 @@ class Writer:
         await self._producer.stop()
 
     async def write(self, topic: Topic[M], values: Iterable[M]) -> None:
-        """Returns when every in-sync replica has all of them."""
+        """Writes messages. Returns when every in-sync replica has all of them."""
         name = self._settings.topic_prefix + topic.name
         acks: list[asyncio.Future[object]] = []
         for value in values:
             key = topic.key(value).encode()
             partition = partition_of(key, self._settings.partitions)
             acks.append(await self._producer.send(name, value.to_json(), key=key, partition=partition))
-            if len(acks) == _AT_ONCE:
+            if len(acks) == _MAX_IN_FLIGHT:
                 await asyncio.gather(*acks)
                 acks.clear()
         await asyncio.gather(*acks)

@@ -1,4 +1,4 @@
-"""Folders that one process at a time may use, across processes and however a holder ends."""
+"""Lock files: one process at a time may use a folder. The kernel releases the lock however its holder ends."""
 
 import fcntl
 import os
@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-class Held(Exception):
-    """Another process holds the lock; `holder` is its process id."""
+class LockHeld(Exception):
+    """Another process holds the lock. `holder` is its process id."""
 
     def __init__(self, path: Path, holder: str) -> None:
         super().__init__(f"{path} is held by process {holder}")
@@ -16,15 +16,15 @@ class Held(Exception):
 
 
 @contextmanager
-def exclusive(path: Path, *, wait: bool = False) -> Iterator[None]:
-    """Holds the lock file at `path`; the kernel lets go of it when the process ends. Raises `Held` unless `wait`."""
+def exclusive_lock(path: Path, *, wait: bool = False) -> Iterator[None]:
+    """Holds the lock file at `path` during the `with` block. Raises `LockHeld` if it is held, unless `wait`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             file.seek(0)
-            raise Held(path, file.read() or "unknown") from None
+            raise LockHeld(path, file.read() or "unknown") from None
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

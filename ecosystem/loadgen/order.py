@@ -1,4 +1,4 @@
-"""One order's way, as its script says, each step of it read back."""
+"""Runs the script of one order, and checks the answer to each step."""
 
 import asyncio
 import time
@@ -9,8 +9,8 @@ from functools import partial
 
 from ecosystem.clients.api import FulfilmentApi, OrdersApi
 from ecosystem.loadgen import sample
-from ecosystem.loadgen.clients import CheckInDesk, Clients
-from ecosystem.loadgen.patience import Mismatch, RetryDeadline
+from ecosystem.loadgen.clients import CheckInClients, Clients
+from ecosystem.loadgen.retries import Mismatch, RetryPolicy
 from ecosystem.loadgen.script import CheckInAt, Script
 from ecosystem.loadgen.tally import Tally
 from schemas.api import Checkin, CheckinState, FulfilmentStatus, OrderOutcome, PortalCheckins, Verdict
@@ -20,43 +20,44 @@ from schemas.topics import PAYMENTS
 
 
 class OrderScenario:
-    """Walks one order through. Methods raise `Mismatch` and `Stopped`, in groups where several things go on."""
+    """One order with payments and check-in. Methods raise `Mismatch` and `Stopped`, in exception groups from tasks."""
 
-    def __init__(self, number: int, script: Script, clients: Clients, patience: RetryDeadline, tally: Tally) -> None:
+    def __init__(self, number: int, script: Script, clients: Clients, retries: RetryPolicy, tally: Tally) -> None:
         assert script.order.id is not None
         self._id = script.order.id
         self._script = script
         self._clients = clients
-        self._patience = patience
+        self._retries = retries
         self._tally = tally
         apis = clients.orders
-        self._here, self._there = apis[number % len(apis)], apis[(number + 1) % len(apis)]
+        self._writer_api, self._reader_api = apis[number % len(apis)], apis[(number + 1) % len(apis)]
 
-    async def walk(self) -> None:
-        """All of it; returns when nothing more is to come of the order."""
+    async def run(self) -> None:
+        """Runs the whole script. Returns when no further result is expected."""
         began = time.monotonic()
         await self._pay(before=True)
         new = self._script.order
-        posted = await self._patience.request("POST", lambda: self._here.post(new))
+        posted = await self._retries.request("POST", lambda: self._writer_api.post(new))
         wanted = Order(**new.model_dump(), created_at=posted.created_at)
-        _same(posted, wanted, "POST answered")
-        async with asyncio.TaskGroup() as side:
-            side.create_task(self._pay(before=False))
+        _require_same(posted, wanted, "POST answered")
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._pay(before=False))
             when = self._script.check_in if self._clients.check_ins else None
-            early = side.create_task(self._check_in()) if when is CheckInAt.ONCE else None
-            outcome = await self._read_back(wanted, self._there)
+            early = tasks.create_task(self._check_in()) if when is CheckInAt.POSTED else None
+            outcome = await self._read_back(wanted, self._reader_api)
             state = OrderState.FAILED if outcome.state is OrderState.FAILED else OrderState.VALIDATED
-            self._tally.decided(state, time.monotonic() - began)
+            self._tally.add_decided(state, time.monotonic() - began)
             check_in = await early if early else None
-            if check_in is None and when is not None and when.follows(state):
+            if check_in is None and when is not None and when.applies_to(state):
                 check_in = await self._check_in()
-        await self._settle(state, wanted, check_in)
+        await self._wait_for_results(state, wanted, check_in)
 
-    async def ghost(self) -> None:
-        """Somebody checks in for an order that does not exist."""
-        desk = self._clients.check_ins
-        if desk is not None:
-            await _rejected(await self._check_in(new_order_id()), desk, self._patience, desk.patience_s)
+    async def check_in_for_ghost(self) -> None:
+        """Checks in for an order that does not exist, and waits for the rejection."""
+        clients = self._clients.check_ins
+        if clients is not None:
+            check_in = await self._check_in(new_order_id())
+            await _wait_until_rejected(check_in, clients, self._retries, clients.order_timeout_s)
             self._tally.rejected += 1
 
     async def _pay(self, *, before: bool) -> None:
@@ -67,87 +68,91 @@ class OrderScenario:
         for number, (part, amount) in enumerate(parts, 1):
             if (part.after_s < 0) is before:
                 if not before:
-                    await self._patience.rest(began + part.after_s - time.monotonic())
+                    await self._retries.pause(began + part.after_s - time.monotonic())
                 payment = sample.payment(self._id, amount, number, self._script.currency)
-                await self._patience.request("payment", partial(writer.write, PAYMENTS, [payment]))
+                await self._retries.request("payment", partial(writer.write, PAYMENTS, [payment]))
 
     async def _check_in(self, order_no: str | None = None) -> Checkin:
-        desk = self._clients.check_ins
-        assert desk is not None
-        new = sample.check_in(order_no or self._id, datetime.now(desk.zone))
-        taken = await self._patience.request("POST check-in", lambda: desk.api.post(new))
+        clients = self._clients.check_ins
+        assert clients is not None
+        new = sample.check_in(order_no or self._id, datetime.now(clients.zone))
+        check_in = await self._retries.request("POST check-in", lambda: clients.api.post(new))
         self._tally.check_ins += 1
-        if (taken.order_no, taken.staff_code) != (new.order_no, new.staff_code):
-            raise Mismatch(f"POST check-in answered {taken!r}, posted was {new!r}")
-        return taken
+        if (check_in.order_no, check_in.staff_code) != (new.order_no, new.staff_code):
+            raise Mismatch(f"POST check-in answered {check_in!r}, posted was {new!r}")
+        return check_in
 
     async def _read_back(self, wanted: Order, api: OrdersApi) -> OrderOutcome:
-        _same(await self._patience.request("GET", lambda: api.get(self._id, 10_000)), wanted, "GET answered")
-        outcome = await self._patience.request("GET validated", lambda: api.validated(self._id, 10_000))
-        _same(outcome.order, wanted, "GET validated answered")
-        _consistent(outcome)
+        _require_same(await self._retries.request("GET", lambda: api.get(self._id, 10_000)), wanted, "GET answered")
+        outcome = await self._retries.request("GET validated", lambda: api.validated(self._id, 10_000))
+        _require_same(outcome.order, wanted, "GET validated answered")
+        _require_consistent(outcome)
         return outcome
 
-    async def _settle(self, state: OrderState, order: Order, check_in: Checkin | None) -> None:
-        """Waits for what is to follow: SHIPPED, or that something is missing; the check-in where it belongs."""
-        desk = self._clients.check_ins
+    async def _wait_for_results(self, state: OrderState, order: Order, check_in: Checkin | None) -> None:
+        """Waits for SHIPPED or what is missing, and for the check-in in the portal, or its rejection."""
+        clients = self._clients.check_ins
         if state is OrderState.FAILED:
-            if check_in is not None and desk is not None:
-                await _rejected(check_in, desk, self._patience)
+            if check_in is not None and clients is not None:
+                await _wait_until_rejected(check_in, clients, self._retries)
                 self._tally.rejected += 1
             return
         if self._clients.fulfilment is not None:
             paid = sum(self._script.amounts, Decimal()) if self._clients.writer else Decimal()
             happened = {Need.VALIDATED: True, Need.PAID: paid >= order.value, Need.CHECKED_IN: check_in is not None}
-            await self._fulfilled(self._clients.fulfilment, paid, {n for n, true in happened.items() if true})
-        if check_in is not None and desk is not None:
-            await _shown(check_in, desk, self._patience, CheckinState.CREATED)
+            await self._wait_for_fulfilment(self._clients.fulfilment, paid, {n for n, true in happened.items() if true})
+        if check_in is not None and clients is not None:
+            await _wait_until_shown(check_in, clients, self._retries, CheckinState.CREATED)
 
-    async def _fulfilled(self, api: FulfilmentApi, paid: Decimal, happened: set[Need]) -> None:
-        def enough(status: FulfilmentStatus) -> bool:
+    async def _wait_for_fulfilment(self, api: FulfilmentApi, paid: Decimal, happened: set[Need]) -> None:
+        def complete(status: FulfilmentStatus) -> bool:
             missing = set(status.needed) - happened
             if not missing <= set(status.missing) or status.paid > paid:
-                raise Mismatch(f"GET fulfilment: {status!r}, but all that happened is {sorted(happened)}, {paid} paid")
+                raise Mismatch(f"GET fulfilment: {status!r}, expected were {sorted(happened)} and {paid} paid")
             return (set(status.missing), status.paid, status.fulfilled) == (missing, paid, not missing)
 
-        status = await self._patience.until("GET fulfilment", lambda: api.status(self._id, 0), enough)
+        status = await self._retries.poll("GET fulfilment", lambda: api.status(self._id, 0), complete)
         if status.fulfilled:
-            await self._patience.until(
-                "GET", lambda: self._there.get(self._id, 0), lambda order: order.state is OrderState.SHIPPED
+            await self._retries.poll(
+                "GET", lambda: self._reader_api.get(self._id, 0), lambda order: order.state is OrderState.SHIPPED
             )
             self._tally.states[OrderState.SHIPPED] += 1
 
 
-async def _rejected(check_in: Checkin, desk: CheckInDesk, patience: RetryDeadline, longer_s: float = 0) -> None:
-    """Compensation has come to an end: the check-in is rejected where it was taken, and where it is shown."""
+async def _wait_until_rejected(
+    check_in: Checkin, clients: CheckInClients, retries: RetryPolicy, extra_s: float = 0
+) -> None:
+    """Waits until both the check-in service and the portal show the check-in as rejected."""
 
-    def enough(found: Checkin) -> bool:
+    def complete(found: Checkin) -> bool:
         return found.status is CheckinState.REJECTED and bool(found.reason)
 
-    await patience.until("GET check-in", lambda: desk.api.get(check_in.event_id), enough, longer_s)
-    await _shown(check_in, desk, patience, CheckinState.REJECTED)
+    await retries.poll("GET check-in", lambda: clients.api.get(check_in.event_id), complete, extra_s)
+    await _wait_until_shown(check_in, clients, retries, CheckinState.REJECTED)
 
 
-async def _shown(check_in: Checkin, desk: CheckInDesk, patience: RetryDeadline, status: CheckinState) -> None:
-    def enough(found: PortalCheckins) -> bool:
+async def _wait_until_shown(
+    check_in: Checkin, clients: CheckInClients, retries: RetryPolicy, status: CheckinState
+) -> None:
+    def complete(found: PortalCheckins) -> bool:
         return (check_in.event_id, status) in {(c.event_id, c.status) for c in found.check_ins}
 
-    await patience.until("GET portal", lambda: desk.portal.check_ins(check_in.order_no, 0), enough)
+    await retries.poll("GET portal", lambda: clients.portal.check_ins(check_in.order_no, 0), complete)
 
 
-def _same(found: Order, wanted: Order, what: str) -> None:
+def _require_same(found: Order, wanted: Order, what: str) -> None:
     if not found.same_content(wanted):
         raise Mismatch(f"{what} {found!r}, posted was {wanted!r}")
 
 
-def _consistent(outcome: OrderOutcome) -> None:
+def _require_consistent(outcome: OrderOutcome) -> None:
     passed = [v.check_type for v in outcome.verdicts if v.validation_result is ValidationResult.PASS]
     if outcome.state is not OrderState.FAILED and len(passed) < len(outcome.verdicts):
         raise Mismatch(f"VALIDATED against a verdict: {outcome.verdicts!r}")
-    if outcome.state is not OrderState.FAILED and sample.certain_to_fail(outcome.order):
-        raise Mismatch(f"VALIDATED, which cannot be: {outcome.order!r}")
-    if sample.unknown(outcome.order) and not all(map(_names_the_product(outcome.order), outcome.verdicts)):
-        raise Mismatch(f"there is no such product, which is not what was said of it: {outcome.verdicts!r}")
+    if outcome.state is not OrderState.FAILED and sample.must_fail(outcome.order):
+        raise Mismatch(f"VALIDATED, but it must fail: {outcome.order!r}")
+    if sample.is_unknown(outcome.order) and not all(map(_names_the_product(outcome.order), outcome.verdicts)):
+        raise Mismatch(f"the product does not exist, and not every verdict says so: {outcome.verdicts!r}")
     if outcome.state is OrderState.FAILED and not outcome.reasons:
         raise Mismatch("FAILED without a reason")
     if not outcome.state.decided:
@@ -155,13 +160,13 @@ def _consistent(outcome: OrderOutcome) -> None:
 
 
 def _names_the_product(order: Order) -> Callable[[Verdict], bool]:
-    """Of a product that nobody knows: whether a verdict is what it has to be, as far as it is about products."""
+    """Returns a check that a verdict on an order of an unknown product says that the product is unknown."""
 
     def fits(verdict: Verdict) -> bool:
         if verdict.check_type is CheckType.FRAUD_CHECK:
             return True
         if verdict.validation_result is ValidationResult.PASS:
-            return verdict.check_type is not CheckType.INVENTORY_CHECK  # details may be told to let it pass
+            return verdict.check_type is not CheckType.INVENTORY_CHECK  # details passes it with UNKNOWN_PRODUCTS=pass
         return repr(order.product) in (verdict.reason or "")
 
     return fits

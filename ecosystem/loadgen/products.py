@@ -1,6 +1,6 @@
-"""Products that change while they are ordered: prices now and then, and one that is withdrawn and offered again.
+"""Changes products while orders are placed: prices, and one product that is withdrawn and offered again.
 
-While it is withdrawn it is ordered, and the orders have to fail for that.
+While that product is withdrawn, orders for it are placed and must fail.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -10,109 +10,111 @@ from random import Random
 
 from ecosystem.clients.api import OrdersApi, ProductsApi
 from ecosystem.loadgen import sample
-from ecosystem.loadgen.patience import Mismatch, RetryDeadline, refused_with
+from ecosystem.loadgen.retries import Mismatch, RetryPolicy, rejected_with
 from ecosystem.loadgen.tally import Tally
 from schemas.api import NewProduct, OrderOutcome, Product, ProductContent, ProductState
 from schemas.messages import OrderState
 
 PAUSE_S = 10.0
-"""Between two changes: so seldom that nobody takes them for suspicious."""
+"""Seconds between two changes: too few per minute for an alert of product-security."""
 _WITHDRAWN_EVERY = 5
 _CENT = Decimal("0.01")
 
 
 class ProductChanges:
-    """Changes the sample products, and reads back each change. Somebody else may change them, too."""
+    """Changes the sample products, and checks each change. Others may change them at the same time."""
 
     def __init__(
-        self, api: ProductsApi, orders: Sequence[OrdersApi], random: Random, patience: RetryDeadline, tally: Tally
+        self, api: ProductsApi, orders: Sequence[OrdersApi], random: Random, retries: RetryPolicy, tally: Tally
     ) -> None:
         self._api = api
         self._orders = orders
         self._random = random
-        self._patience = patience
+        self._retries = retries
         self._tally = tally
 
     async def change(self, number: int) -> None:
-        """The change of a number, from 0. Raises `Mismatch` and `Stopped`."""
+        """Makes change `number`, counted from 0. Raises `Mismatch` and `Stopped`."""
         if number % _WITHDRAWN_EVERY == 1:
-            await self._withdraw_and_return(await self._found(sample.seasonal()))
+            await self._withdraw_and_restore(await self._get_or_create(sample.seasonal()))
         else:
             await self._change_price(self._random.choice(sample.products()))
 
     async def _change_price(self, usual: NewProduct) -> None:
-        product = await self._found(usual)
+        product = await self._get_or_create(usual)
         near = usual.price * self._random.randint(90, 110) / 100
         content = ProductContent(name=product.name, price=near.quantize(_CENT))
         if product.state is ProductState.ACTIVE and product.price != content.price:
-            self._tally.prices += await self._put(product, content)
+            self._tally.price_changes += await self._put(product, content)
 
-    async def _withdraw_and_return(self, product: Product) -> None:
-        """One that an earlier run has left withdrawn is only offered again."""
+    async def _withdraw_and_restore(self, product: Product) -> None:
+        """Withdraws the product, orders it, and offers it again. A withdrawn product is only offered again."""
         content = ProductContent(name=product.name, price=product.price)
         if product.state is ProductState.ACTIVE:
             withdraw = partial(self._api.withdraw, product.code, product.version)
-            wanted = _next(product, state=ProductState.WITHDRAWN)
-            if not await self._done("DELETE product", withdraw, wanted):
+            wanted = _next_version(product, state=ProductState.WITHDRAWN)
+            if not await self._apply("DELETE product", withdraw, wanted):
                 return
             product = wanted
-            await self._turned_away(product)
-            await self._patience.rest(PAUSE_S / 5)
-        self._tally.returns += await self._put(product, content)
+            await self._order_until_it_fails(product)
+            await self._retries.pause(PAUSE_S / 5)
+        self._tally.restored += await self._put(product, content)
 
-    async def _turned_away(self, product: Product) -> None:
-        """Orders the product until that fails for the withdrawal, which takes a moment to get around."""
+    async def _order_until_it_fails(self, product: Product) -> None:
+        """Orders the withdrawn product until an order fails: the validators read the withdrawal a moment later."""
 
-        async def look() -> tuple[OrderOutcome, Product]:
-            new, here = sample.order_of(product.code, product.price, self._random), self._random.choice(self._orders)
-            posted = await self._patience.request("POST", lambda: here.post(new))
-            outcome = await self._patience.request("GET validated", lambda: here.validated(posted.id, 10_000))
-            return outcome, await self._patience.request("GET product", lambda: self._api.get(product.code))
+        async def place_order() -> tuple[OrderOutcome, Product]:
+            new, api = sample.order_of(product.code, product.price, self._random), self._random.choice(self._orders)
+            posted = await self._retries.request("POST", lambda: api.post(new))
+            outcome = await self._retries.request("GET validated", lambda: api.validated(posted.id, 10_000))
+            return outcome, await self._retries.request("GET product", lambda: self._api.get(product.code))
 
-        def enough(seen: tuple[OrderOutcome, Product]) -> bool:
-            return _withdrawn(seen[0]) or seen[1].version > product.version  # somebody else offers it again
+        def complete(found: tuple[OrderOutcome, Product]) -> bool:
+            outcome, now = found
+            return _failed_as_withdrawn(outcome) or now.version > product.version  # somebody else offers it again
 
-        outcome, _ = await self._patience.until("order of a withdrawn product", look, enough)
-        self._tally.turned_away += _withdrawn(outcome)
+        outcome, _ = await self._retries.poll("order of a withdrawn product", place_order, complete)
+        self._tally.failed_as_withdrawn += _failed_as_withdrawn(outcome)
 
     async def _put(self, product: Product, content: ProductContent) -> bool:
         put = partial(self._api.change, product.code, content, product.version)
-        return await self._done("PUT product", put, _next(product, price=content.price, state=ProductState.ACTIVE))
+        wanted = _next_version(product, price=content.price, state=ProductState.ACTIVE)
+        return await self._apply("PUT product", put, wanted)
 
-    async def _done(self, what: str, change: Callable[[], Awaitable[Product]], wanted: Product) -> bool:
-        """Whether the change was made. It names the version it is for: if somebody was quicker, it was not."""
+    async def _apply(self, what: str, change: Callable[[], Awaitable[Product]], wanted: Product) -> bool:
+        """Changes a certain version. Returns whether it was changed: not if somebody else was first."""
         try:
-            changed = await self._patience.request(what, change)
+            changed = await self._retries.request(what, change)
         except Mismatch as mismatch:
-            if refused_with(mismatch, 412):
+            if rejected_with(mismatch, 412):
                 return False
             raise
-        _same(changed, wanted, what)
-        found = await self._patience.request("GET product", lambda: self._api.get(wanted.code))
+        _require_same(changed, wanted, what)
+        found = await self._retries.request("GET product", lambda: self._api.get(wanted.code))
         if found.version <= wanted.version:
-            _same(found, wanted, "GET product")
+            _require_same(found, wanted, "GET product")
         return True
 
-    async def _found(self, new: NewProduct) -> Product:
-        """As it is now; offered, if it never was."""
+    async def _get_or_create(self, new: NewProduct) -> Product:
+        """Returns the product as it is now; offers it if it never was."""
         try:
-            return await self._patience.request("GET product", lambda: self._api.get(new.code))
+            return await self._retries.request("GET product", lambda: self._api.get(new.code))
         except Mismatch as mismatch:
-            if not refused_with(mismatch, 404):
+            if not rejected_with(mismatch, 404):
                 raise
-        return await self._patience.request("POST product", lambda: self._api.create(new))
+        return await self._retries.request("POST product", lambda: self._api.create(new))
 
 
-def _withdrawn(outcome: OrderOutcome) -> bool:
+def _failed_as_withdrawn(outcome: OrderOutcome) -> bool:
     reason = f"{outcome.order.product!r} was withdrawn"
-    return outcome.state is OrderState.FAILED and any(reason in said for said in outcome.reasons)
+    return outcome.state is OrderState.FAILED and any(reason in other for other in outcome.reasons)
 
 
-def _next(product: Product, **changes: object) -> Product:
+def _next_version(product: Product, **changes: object) -> Product:
     return product.model_copy(update={**changes, "version": product.version + 1})
 
 
-def _same(found: Product, wanted: Product, what: str) -> None:
+def _require_same(found: Product, wanted: Product, what: str) -> None:
     fields = {"code", "name", "price", "version", "state"}
     if found.model_dump(include=fields) != wanted.model_dump(include=fields):
         raise Mismatch(f"{what} answered {found!r}, wanted was {wanted!r}")

@@ -1,4 +1,4 @@
-"""Sample data: a small shop's stock and customers, and orders that exercise every rule."""
+"""Sample data: products, stock, customers, and orders that exercise every rule."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -20,12 +20,12 @@ _PRICES = {
     "thermometer": "9.90",
 }
 _PLENTY = 1_000_000
-_SCARCE = "signed-poster"  # a few pieces, so that one sees what happens when stock runs out
+_SCARCE = "signed-poster"  # only a few pieces: orders fail once they are reserved
 _SCARCE_PRICE = "25.00"
-_UNKNOWN = "unicorn"  # never in stock, nor a product
+_UNKNOWN = "unicorn"  # neither in stock nor on offer
 
 CUSTOMERS = 5000
-"""Customers 1 to this: so many that at an order a second few of them come to the fraud rule's limit in a session."""
+"""Number of customers, with ids from 1. At one order per second few of them reach the limit of the fraud check."""
 
 _FIRST_NAMES = ("Ada", "Alan", "Barbara", "Edsger", "Frances", "Grace", "Katherine", "Niklaus", "Radia", "Tony")
 _LAST_NAMES = ("Brook", "Field", "Hill", "Lake", "Marsh", "Moor", "Stone", "Vale", "Well", "Wood")
@@ -33,24 +33,24 @@ _LEVELS = (CustomerLevel.PLATINUM, CustomerLevel.GOLD, CustomerLevel.SILVER, *[C
 
 
 def stock() -> list[StockLevel]:
-    """Absolute counts: announcing them again changes nothing."""
+    """Returns stock levels. The counts are absolute: writing them again changes nothing."""
     levels = [StockLevel(product=product, count=_PLENTY) for product in _PRICES]
     return [*levels, StockLevel(product=_SCARCE, count=5)]
 
 
 def products() -> list[NewProduct]:
-    """What the shop sells: all that is in stock."""
+    """Returns the products on offer: those that are in stock."""
     priced = {**_PRICES, _SCARCE: _SCARCE_PRICE}
     return [NewProduct(code=c, name=c.replace("-", " ").capitalize(), price=Decimal(p)) for c, p in priced.items()]
 
 
 def seasonal() -> NewProduct:
-    """What is withdrawn and offered again from time to time. There are no pieces of it: no order of it is validated."""
+    """Returns the product that is withdrawn and offered again. It has no stock: every order for it fails."""
     return NewProduct(code="advent-calendar", name="Advent calendar", price=Decimal("29.00"))
 
 
 def customers() -> Iterator[Customer]:
-    """The same ones each time."""
+    """Yields the same customers each time."""
     for number in range(1, CUSTOMERS + 1):
         first, last = _FIRST_NAMES[number % 10], _LAST_NAMES[number // 10 % 10]
         yield Customer(
@@ -64,7 +64,7 @@ def customers() -> Iterator[Customer]:
 
 
 def order(random: Random) -> NewOrder:
-    """An order under a new id. One in ten is bound to fail: no such product, no pieces left, or none wanted."""
+    """Returns an order with a new id. One in ten fails: unknown product, no stock left, or quantity 0."""
     product = random.choice(list(_PRICES))
     quantity = random.randint(1, 3)
     match random.randrange(30):
@@ -83,18 +83,18 @@ def order(random: Random) -> NewOrder:
     )
 
 
-def sound(order: NewOrder) -> NewOrder:
-    """The same customer's order of something that is there."""
+def make_valid(order: NewOrder) -> NewOrder:
+    """Returns the order with a product that is in stock."""
     return order.model_copy(update={"product": "mug", "quantity": 1, "price": Decimal(_PRICES["mug"])})
 
 
-def doomed(order: NewOrder) -> NewOrder:
-    """The same customer's order of something that never is."""
+def make_invalid(order: NewOrder) -> NewOrder:
+    """Returns the order with an unknown product."""
     return order.model_copy(update={"product": _UNKNOWN, "quantity": 1})
 
 
 def order_of(product: str, price: Decimal, random: Random) -> NewOrder:
-    """An order of one piece, under a new id."""
+    """Returns an order of one piece, with a new id."""
     return NewOrder(
         id=new_order_id(),
         customer_id=random.randint(1, CUSTOMERS),
@@ -104,23 +104,23 @@ def order_of(product: str, price: Decimal, random: Random) -> NewOrder:
     )
 
 
-def unknown(order: Order) -> bool:
-    """Whether it is of a product that never is."""
+def is_unknown(order: Order) -> bool:
+    """Whether the product of the order does not exist."""
     return order.product == _UNKNOWN
 
 
-def certain_to_fail(order: Order) -> bool:
-    """Whether the details or the stock alone decide it, whatever else was ordered."""
-    return order.quantity <= 0 or unknown(order)
+def must_fail(order: Order) -> bool:
+    """Whether the order fails whatever else was ordered before."""
+    return order.quantity <= 0 or is_unknown(order)
 
 
 def payment(order_id: str, amount: Decimal, number: int = 1, currency: str = "EUR") -> Payment:
-    """The payment of that number for an order, always under the same id."""
+    """Returns payment `number` of an order; its id is the same each time."""
     return Payment(id=f"p{number}-{order_id}", order_id=order_id, ccy=currency, amount=amount)
 
 
 def check_in(order_no: str, at: datetime) -> NewCheckin:
-    """A technician on the spot, at the time of day `at`; the same one for the same order and time."""
+    """Returns a check-in at time `at`; the same one for the same order and time."""
     random = Random(order_no)
     return NewCheckin(
         internet_no=f"88{random.randrange(10**8):08}",

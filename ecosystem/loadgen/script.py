@@ -1,4 +1,4 @@
-"""What is to happen around an order: how it is paid, and when somebody checks in for it. Pure, from a seed."""
+"""Draws the script of an order from a seed: its payments, and when somebody checks in for it. Pure."""
 
 from dataclasses import dataclass
 from decimal import Decimal
@@ -14,23 +14,23 @@ from schemas.money import digits
 class CheckInAt(Enum):
     """When somebody checks in for an order."""
 
-    ONCE = auto()
-    """Right behind the order, whatever will become of it."""
+    POSTED = auto()
+    """Right after it is posted, whatever its outcome."""
     DECIDED = auto()
-    """When it is decided, whatever has become of it: one that failed is to be told so."""
+    """After it is decided, whatever its outcome; the check-in for a failed order must be rejected."""
     VALIDATED = auto()
-    """When it is validated, if it is."""
+    """After it is validated; not if it fails."""
 
-    def follows(self, state: OrderState) -> bool:
-        """Whether somebody checks in for an order that was decided like that."""
+    def applies_to(self, state: OrderState) -> bool:
+        """Whether somebody checks in for an order with this outcome."""
         return self is not CheckInAt.VALIDATED or state is not OrderState.FAILED
 
 
 @dataclass(frozen=True, slots=True)
 class Instalment:
-    """A part of what an order is worth, so many seconds after it was posted; before it was, if below 0.
+    """A payment of a share of the order's value, `after_s` seconds after it is posted; before it, if negative.
 
-    The shares of an order that is paid at all come to 1.
+    The shares of an order add up to 1.
     """
 
     share: Decimal
@@ -39,7 +39,7 @@ class Instalment:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """An order and what goes with it. `ghost`: somebody checks in for an order that does not exist, too."""
+    """An order with its payments and check-in. `ghost`: somebody checks in for an order that does not exist, too."""
 
     order: NewOrder
     instalments: tuple[Instalment, ...] = ()
@@ -49,31 +49,31 @@ class Script:
 
     @property
     def amounts(self) -> tuple[Decimal, ...]:
-        """What each instalment comes to: in whole units of the currency, the last one what is left of the value."""
+        """Amount of each instalment, in whole units of the currency; the last is the rest of the value."""
         value = self.order.quantity * self.order.price
         unit = Decimal(1).scaleb(-digits(self.currency))
         amounts = [(value * part.share).quantize(unit) for part in self.instalments[:-1]]
         return (*amounts, value - sum(amounts, Decimal())) if self.instalments else ()
 
 
-_WHOLE = (Instalment(Decimal(1), 0),)
+_PAID_AT_ONCE = (Instalment(Decimal(1), 0),)
 
 
 def script(number: int, random: Random, currency: str = "EUR") -> Script:
-    """The script of the order of a number, from 0.
+    """Returns the script of order `number`, counted from 0.
 
-    The first one goes all the way, the second fails and is checked in for in vain, with the third comes a ghost: so
-    that whoever looks on sees all of it soon. From then on chance decides.
+    The first order is shipped, the second fails and its check-in is rejected, the third has a ghost, so that all cases
+    occur soon. The other scripts are random.
     """
     order, instalments, check_in = sample.order(random), _instalments(random), _check_in(random)
     ghost = random.randrange(50) == 0
     match number:
         case 0:
-            return Script(sample.sound(order), _WHOLE, CheckInAt.VALIDATED, currency=currency)
+            return Script(sample.make_valid(order), _PAID_AT_ONCE, CheckInAt.VALIDATED, currency=currency)
         case 1:
-            return Script(sample.doomed(order), _WHOLE, CheckInAt.DECIDED, currency=currency)
+            return Script(sample.make_invalid(order), _PAID_AT_ONCE, CheckInAt.DECIDED, currency=currency)
         case 2:
-            return Script(order, _WHOLE, check_in, True, currency)
+            return Script(order, _PAID_AT_ONCE, check_in, True, currency)
     return Script(order, instalments, check_in, ghost, currency)
 
 
@@ -90,7 +90,7 @@ def _instalments(random: Random) -> tuple[Instalment, ...]:
             return (Instalment(Decimal(1), late_s),)
         case 7:
             return (Instalment(Decimal("0.5"), -1), Instalment(Decimal("0.5"), late_s))
-    return _WHOLE
+    return _PAID_AT_ONCE
 
 
 def _check_in(random: Random) -> CheckInAt | None:
@@ -98,7 +98,7 @@ def _check_in(random: Random) -> CheckInAt | None:
         case 0 | 1:
             return None
         case 2:
-            return CheckInAt.ONCE
+            return CheckInAt.POSTED
         case 3 | 4:
             return CheckInAt.DECIDED
     return CheckInAt.VALIDATED

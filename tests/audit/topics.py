@@ -12,7 +12,7 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 
 from ecosystem.audit.facts import CORE, MODELS, TOPICS, Fact, Source, placed
-from ecosystem.audit.reading.sort import Sorted
+from ecosystem.audit.reading.fact_store import Sorted
 from ecosystem.audit.report import Report, Rules
 from ecosystem.audit.run import judge
 from runtime.common.partitioning import partition_of

@@ -80,7 +80,7 @@ async def brokers(
         for name, advertised in ports.items():
             for node in advertised:
                 assert toxiproxy is not None
-                await toxiproxy.lead(f"{name}-{node}", cluster.listening(name, node))
+                await toxiproxy.lead(f"{name}-{node}", cluster.listener_port(name, node))
         yield Brokers(cluster, toxiproxy, ways)
 
 

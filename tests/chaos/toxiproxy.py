@@ -14,10 +14,10 @@ from typing import Any, Self
 
 import aiohttp
 
-from ecosystem.cli.running import data_dir
+from ecosystem.cli.discovery import data_dir
 from ecosystem.embedded import processes
 from ecosystem.embedded.kafka.install import cache_dir
-from ecosystem.embedded.locks import exclusive
+from ecosystem.embedded.locks import exclusive_lock
 from ecosystem.embedded.ports import free_ports
 from tests.go_modules import NotInstalled, go
 
@@ -31,7 +31,7 @@ def installed() -> Path:
     if found := shutil.which("toxiproxy-server"):
         return Path(found)
     folder = cache_dir(data_dir() / "cache") / f"toxiproxy-{VERSION}"
-    with exclusive(folder / ".lock", wait=True):
+    with exclusive_lock(folder / ".lock", wait=True):
         if not (folder / "server").exists():
             done = subprocess.run(
                 [go(), "install", _MODULE],

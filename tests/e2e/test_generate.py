@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from ecosystem.cli.products import offer
+from ecosystem.cli.product_import import offer
 from ecosystem.clients.api import ProductsApi
 from ecosystem.loadgen import sample
 from ecosystem.services import CORE
@@ -46,7 +46,7 @@ async def urls(deployment: Deployment, apart, database_url, products_database_ur
         lambda: all(found[name].readiness()["databases"].get(name) == "open" for name in databases), "databases"
     )
     async with ProductsApi(str(found["products"].url)) as api:
-        await offer(api, sample.products(), patience_s=60)
+        await offer(api, sample.products(), timeout_s=60)
     await until(lambda: _known(deployment), "validators know the products")
     return {f"{name.upper()}_URL": str(found[name].url) for name in SERVICES}
 
@@ -87,7 +87,7 @@ async def test_generated_orders_are_shipped_or_rejected_as_expected(deployment: 
     rejections = await deployment.values(CHECKIN_REJECTIONS)
     assert f"{len(rejections)} rejected" in said
     assert {r.reason for r in rejections} == {"the order has failed", "there is no such order"}
-    assert re.search(r"; \d prices changed; 1 products withdrawn and back; 1 orders of withdrawn products", said)
+    assert re.search(r"; \d prices changed; 1 products withdrawn and offered again; 1 orders of withdrawn products", said)
     refused = {reason.partition(": ")[2] for order in orders for reason in order.reasons or ()}
     assert {"product 'advent-calendar' was withdrawn", "'advent-calendar' was withdrawn"} & refused
     assert {"there is no product 'unicorn'", "no stock of 'unicorn' was announced"} & refused

@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from jgo.maven import MavenContext
 from rich.console import Console as Terminal
 
-from ecosystem.cli.running import data_dir
+from ecosystem.cli.discovery import data_dir
 from ecosystem.embedded.kafka.install import cache_dir, ensure_jars
 from ecosystem.embedded.kafka.jars import VERSION
 from tests.foreign.cases import PARTITIONS

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from ecosystem.clients.groups import behind
+from ecosystem.clients.groups import lagging_groups
 from schemas.messages import StockLevel
 from schemas.topics import ORDERS, PRODUCTS, WAREHOUSE_INVENTORY
 from tests.workers import Deployment, until
@@ -13,7 +13,7 @@ TOPICS = (WAREHOUSE_INVENTORY.name, PRODUCTS.name)
 async def test_a_group_lags_until_it_has_committed_all_records(deployment: Deployment):
     settings = deployment.settings()
     worker = await deployment.start("inventory")
-    assert await behind(settings, ["inventory"], TOPICS) == []
+    assert await lagging_groups(settings, ["inventory"], TOPICS) == []
     release, commit = asyncio.Event(), worker._member.engine.loop._checkpoint.commit
 
     async def held(*arguments):
@@ -22,18 +22,18 @@ async def test_a_group_lags_until_it_has_committed_all_records(deployment: Deplo
 
     worker._member.engine.loop._checkpoint.commit = held
     await deployment.send(WAREHOUSE_INVENTORY, StockLevel(product="MUG", count=1))
-    assert await behind(settings, ["inventory"], TOPICS) == ["inventory"]
-    assert await behind(settings, ["inventory"], [PRODUCTS.name, ORDERS.name]) == []
+    assert await lagging_groups(settings, ["inventory"], TOPICS) == ["inventory"]
+    assert await lagging_groups(settings, ["inventory"], [PRODUCTS.name, ORDERS.name]) == []
     release.set()
 
     async def up_to_date():
-        return await behind(settings, ["inventory"], TOPICS) == []
+        return await lagging_groups(settings, ["inventory"], TOPICS) == []
 
     await until(up_to_date, "has read it")
 
 
 async def test_a_group_without_members_lags(deployment: Deployment):
     worker = await deployment.start("inventory", "details")
-    assert await behind(deployment.settings(), [worker.topology.group, "details"], TOPICS) == ["details"]
+    assert await lagging_groups(deployment.settings(), [worker.topology.group, "details"], TOPICS) == ["details"]
     await deployment.stop(worker)
-    assert await behind(deployment.settings(), [worker.topology.group], TOPICS) == [worker.topology.group]
+    assert await lagging_groups(deployment.settings(), [worker.topology.group], TOPICS) == [worker.topology.group]

@@ -89,7 +89,7 @@ def test_a_stop_leaves_no_process_and_no_port(tmp_path):
 async def test_an_additional_listener_has_its_own_advertised_address(tmp_path):
     [elsewhere] = free_ports(1)
     with Cluster(tmp_path, heap_mb=256, listeners={"PROXIED": {1: elsewhere}}) as cluster:
-        client = AIOKafkaClient(bootstrap_servers=f"127.0.0.1:{cluster.listening('PROXIED', 1)}")
+        client = AIOKafkaClient(bootstrap_servers=f"127.0.0.1:{cluster.listener_port('PROXIED', 1)}")
         await client.bootstrap()
         assert [broker.port for broker in client.cluster.brokers()] == [elsewhere]
         await client.close()

@@ -17,9 +17,9 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from ecosystem.audit import Kind, audit
 from ecosystem.cli.main import main
-from ecosystem.clients.dead_letters import read
+from ecosystem.clients.dead_letters import records
 from ecosystem.embedded.kafka import Cluster
-from ecosystem.services import CORE
+from ecosystem.services import CORE, changelogs, consumed_topics
 from orders_service.state import ORDERS_VIEW
 from runtime.common.partitioning import partition_of
 from runtime.data_loss.losses import LossCause, LossPath, LossReporter, RecordsLost
@@ -142,8 +142,8 @@ async def gone(deployment: Deployment):
     settings = deployment.settings()
     return sorted(
         [
-            (letter.where.topic, letter.from_partition, letter.from_offset, letter.lost_until)
-            async for letter in read.letters(settings, [*read.topics(settings), *read.changelogs(settings)])
+            (letter.id.topic, letter.from_partition, letter.from_offset, letter.lost_until)
+            async for letter in records.read_dead_letters(settings, [*consumed_topics(settings), *changelogs(settings)])
             if letter.lost_until is not None
         ]
     )
@@ -435,7 +435,7 @@ async def test_commands_list_lost_records_and_refuse_to_redrive_them(deployment:
     )
     refused = await asyncio.to_thread(run, "redrive", "orders", "--all")
     assert refused.exit_code == 1
-    assert "it stands for records that are gone: there is nothing to write back" in refused.output
+    assert "it stands for lost records: there is nothing to write back" in refused.output
     audited = await asyncio.to_thread(
         CliRunner().invoke, main, ["audit", "--json", "--grace", "0", "--bootstrap", deployment.servers]
     )

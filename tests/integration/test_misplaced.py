@@ -9,7 +9,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from confluent_kafka import Producer
 
 from ecosystem.audit import audit
-from ecosystem.clients.dead_letters import read
+from ecosystem.clients.dead_letters import records
 from ecosystem.clients.dead_letters.redrive import redrive
 from ecosystem.services import CORE
 from runtime.common.partitioning import partition_of
@@ -62,7 +62,7 @@ class Librdkafka:
 
 async def letters(deployment: Deployment, topic, count):
     async def found():
-        result = [one async for one in read.letters(deployment.settings(), [topic.name])]
+        result = [one async for one in records.read_dead_letters(deployment.settings(), [topic.name])]
         return result if len(result) == count else None
 
     return await until(found, f"{count} dead letters of {topic.name}")
@@ -125,7 +125,10 @@ async def test_redriving_a_misplaced_record_replaces_no_newer_one_by_default(dep
 
     first = await redrive(deployment.settings(), WAREHOUSE_INVENTORY.name, everything)
 
-    keys = {one.where: one.key.decode() async for one in read.letters(deployment.settings(), ["warehouse-inventory"])}
+    keys = {
+        one.id: one.key.decode()
+        async for one in records.read_dead_letters(deployment.settings(), ["warehouse-inventory"])
+    }
     assert sorted(keys[where] for where in first.written) == [lone, new]
     reasons = sorted((keys[where], reason) for where, reason in first.replaced.items())
     assert [key for key, _ in reasons] == [lone, lone, old, unknown]

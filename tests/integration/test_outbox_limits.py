@@ -8,7 +8,7 @@ from aiokafka.errors import MessageSizeTooLargeError
 from prometheus_client import REGISTRY
 from sqlalchemy import text
 
-from ecosystem.clients.dead_letters import read
+from ecosystem.clients.dead_letters import records
 from ecosystem.clients.dead_letters.redrive import redrive
 from runtime.common.deadlines import SharedTimeout
 from runtime.kafka.publisher import KafkaPublisher
@@ -103,7 +103,7 @@ async def test_a_message_too_large_for_its_topic_is_dead_lettered_and_delays_no_
         assert await waiting(outbox) == []
 
     assert await events(deployment, "checkin-rejections") == {"o1": [ids[0], ids[2]], "o2": [ids[3]], "o3": [ids[5]]}
-    letters = [letter async for letter in read.letters(small, [CHECKIN_REJECTIONS.name])]
+    letters = [letter async for letter in records.read_dead_letters(small, [CHECKIN_REJECTIONS.name])]
     assert sorted(dict(letter.headers)[EVENT_ID].decode() for letter in letters) == sorted([ids[1], ids[4]])
     assert all(CheckinRejected.from_json(letter.value).reason == LARGE for letter in letters)
     assert counted() == before + 2

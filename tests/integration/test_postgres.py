@@ -79,8 +79,8 @@ def wheel_copied_to(folder):
 
 
 def only(monkeypatch, way):
-    ways = [found for found in unprivileged._ways() if found.prefix[0] == way]
-    monkeypatch.setattr(unprivileged, "_ways", lambda: iter(ways))
+    ways = [found for found in unprivileged._candidates() if found.prefix[0] == way]
+    monkeypatch.setattr(unprivileged, "_candidates", lambda: iter(ways))
 
 
 @pytest.fixture
@@ -109,12 +109,12 @@ async def test_programs_and_data_may_be_in_private_directories(open_folder, monk
 @pytest.mark.skipif(len(WAYS) < 2, reason="asks to be root where user namespaces are allowed")
 @pytest.mark.parametrize("way", WAYS)
 async def test_data_of_a_server_of_another_user_are_reused(tmp_path, monkeypatch, way):
-    both = list(unprivileged._ways())
+    both = list(unprivileged._candidates())
     other = next(found for found in both if found.prefix[0] != way)
-    monkeypatch.setattr(unprivileged, "_ways", lambda: iter([other]))
+    monkeypatch.setattr(unprivileged, "_candidates", lambda: iter([other]))
     with Postgres(tmp_path / "home") as server:
         await ask(server.database("shop"), "CREATE TABLE kept AS SELECT 42 AS answer")
-    monkeypatch.setattr(unprivileged, "_ways", lambda: iter([found for found in both if found is not other]))
+    monkeypatch.setattr(unprivileged, "_candidates", lambda: iter([found for found in both if found is not other]))
     with Postgres(tmp_path / "home") as server:
         assert await ask(server.database("shop"), "SELECT answer FROM kept") == 42
 
@@ -123,8 +123,8 @@ async def test_data_of_a_server_of_another_user_are_reused(tmp_path, monkeypatch
 def test_a_server_ends_with_its_parent_process(tmp_path, way):
     script = (
         "import os, sys; from pathlib import Path; from ecosystem.embedded import unprivileged; "
-        "from ecosystem.embedded.postgres import Postgres; ways = list(unprivileged._ways()); "
-        f"unprivileged._ways = lambda: (found for found in ways if found.prefix[0] == {way!r}); "
+        "from ecosystem.embedded.postgres import Postgres; ways = list(unprivileged._candidates()); "
+        f"unprivileged._candidates = lambda: (found for found in ways if found.prefix[0] == {way!r}); "
         "server = Postgres(Path(sys.argv[1])).start(); print(server.pid, flush=True); os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", script, tmp_path / "home"], stdout=subprocess.PIPE, text=True)
@@ -189,6 +189,6 @@ def test_a_user_without_a_passwd_entry_can_start_the_server(tmp_path):
 
 @pytest.mark.skipif(not ROOT, reason="asks to be root")
 def test_root_without_an_unprivileged_user_gets_a_remedy(tmp_path, monkeypatch):
-    monkeypatch.setattr(unprivileged, "_ways", lambda: iter([unprivileged.ProcessIdentity(("false",), 0, 0)]))
+    monkeypatch.setattr(unprivileged, "_candidates", lambda: iter([unprivileged.ProcessIdentity(("false",), 0, 0)]))
     with pytest.raises(PostgresError, match=r"(?s)does not run as root.*CHECKIN_DATABASE_URL"):
         Postgres(tmp_path / "home").start()

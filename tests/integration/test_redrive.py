@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from ecosystem.audit import audit
 from ecosystem.cli.main import main
-from ecosystem.clients.dead_letters import read
+from ecosystem.clients.dead_letters import records
 from ecosystem.clients.dead_letters import redrive as redriving
 from ecosystem.clients.dead_letters.redrive import Superseded, redrive
 from runtime.kafka.topics import ensure_topics, public_topics
@@ -66,7 +66,7 @@ async def test_each_dead_letter_is_redriven_once_unchanged(letters):
     expected = sorted(
         [
             (found.from_partition, found.key, found.value, found.headers)
-            async for found in read.letters(settings, ["orders"])
+            async for found in records.read_dead_letters(settings, ["orders"])
         ],
         key=str,
     )
@@ -76,12 +76,12 @@ async def test_each_dead_letter_is_redriven_once_unchanged(letters):
     rest = await redrive(settings, "orders", everything)
     again = await redrive(settings, "orders", everything)
 
-    assert (len(first.written), len(rest.written), len(rest.before)) == (5, 15, 5)
-    assert (len(again.written), len(again.before)) == (0, 20)
+    assert (len(first.written), len(rest.written), len(rest.written_before)) == (5, 15, 5)
+    assert (len(again.written), len(again.written_before)) == (0, 20)
     assert sorted(await written(letters), key=str) == expected
     at = {(r.partition, r.offset): r for r in await letters.records("orders")}
-    for where, note in (rest.written | rest.before).items():
-        letter = await read.letter(settings, *where)
+    for where, note in (rest.written | rest.written_before).items():
+        letter = await records.find_dead_letter(settings, *where)
         assert at[note.partition, note.offset].value == letter.value
 
 
@@ -98,7 +98,7 @@ async def commit_and_die(producer):
     await commit(producer)
     await die()
 
-redrive._AT_ONCE = 5
+redrive._MAX_BATCH = 5
 commit = AIOKafkaProducer.commit_transaction
 count = 0
 
@@ -125,7 +125,7 @@ async def test_a_record_dead_lettered_by_several_services_is_redriven_once(deplo
     rest = await redrive(settings, "orders", everything)
     again = await redrive(settings, "orders", everything)
 
-    assert [(len(o.written), len(o.before)) for o in (first, rest, again)] == [(1, 2), (2, 7), (0, 9)]
+    assert [(len(o.written), len(o.written_before)) for o in (first, rest, again)] == [(1, 2), (2, 7), (0, 9)]
     assert await written(deployment) == [(1, b"k", b"v", ())] * 3
 
     # The topic was made anew: another record at that offset. And what was fused never had one.
@@ -149,7 +149,7 @@ async def test_a_crash_during_a_redrive_leaves_no_partial_write(letters, moment,
 
     outcome = await redrive(settings, "orders", everything)
 
-    assert (len(outcome.written), len(outcome.before)) == (left, 20 - left)
+    assert (len(outcome.written), len(outcome.written_before)) == (left, 20 - left)
     assert len(await written(letters)) == 20
 
 
@@ -166,16 +166,16 @@ async def test_a_later_redrive_fences_the_earlier_and_writes_each_record_once(le
             await finished.wait()
         return offsets
 
-    monkeypatch.setattr(redriving, "_AT_ONCE", 3)
+    monkeypatch.setattr(redriving, "_MAX_BATCH", 3)
     monkeypatch.setattr(redriving, "_send", slow)
     first = asyncio.create_task(redrive(settings, "orders", everything))
     await sent.wait()
     second = await redrive(settings, "orders", everything)
     finished.set()
 
-    with pytest.raises(Superseded, match="6 were written back until then"):
+    with pytest.raises(Superseded, match="6 dead letters were written back until then"):
         await first
-    assert (len(second.written), len(second.before)) == (14, 6)
+    assert (len(second.written), len(second.written_before)) == (14, 6)
     assert len(await written(letters)) == 20
 
 
@@ -213,7 +213,7 @@ async def test_a_repaired_record_is_processed_and_an_unrepaired_one_dead_lettere
 
 async def found(deployment: Deployment, count):
     """The dead letters, once there are so many."""
-    result = [letter async for letter in read.letters(deployment.settings(), ["orders"])]
+    result = [letter async for letter in records.read_dead_letters(deployment.settings(), ["orders"])]
     return result if len(result) == count else None
 
 
@@ -235,7 +235,7 @@ async def test_dead_letters_are_listed_shown_and_redriven_by_commands(letters, m
     result = await run("list", "--limit", "3")
     assert result.exit_code == 0, result.output
     assert "orders: 21 dead letters, the latest 3" in result.output
-    assert "1 messages there are no dead letters" in result.output
+    assert "1 messages of other producers" in result.output
     result = await run("list", "orders", "--json")
     rows = [json.loads(line) for line in result.output.splitlines()]
     assert len(rows) == 21

@@ -160,7 +160,7 @@ async def test_every_codec_is_read_from_inputs_changelogs_and_by_commands(deploy
     assert sum(restored) >= len(expected)
     for id_ in expected:
         assert (await deployment.get(worker, id_, timeout=0))[1]["state"] == "VALIDATED"
-    assert {id_.encode() for id_ in expected} < await reader.keys(deployment.settings(), ORDERS.name)
+    assert {id_.encode() for id_ in expected} < await reader.read_keys(deployment.settings(), ORDERS.name)
     report = await audit(deployment.settings())
     assert (report.violations, report.counts["VALIDATED"], report.counts["unreadable"]) == ([], 20, 4)
     for arguments in (
@@ -172,7 +172,7 @@ async def test_every_codec_is_read_from_inputs_changelogs_and_by_commands(deploy
     ):
         said, code = await orders(deployment, *arguments)
         assert (code, "Traceback" in said) == (0, False), said
-    again = await redrive(deployment.settings(), ORDERS.name, lambda letter: letter.where.partition == 1)
+    again = await redrive(deployment.settings(), ORDERS.name, lambda letter: letter.id.partition == 1)
     assert len(again.written) == 1
     if client == "librdkafka":
         [back] = [r for r in await deployment.records(ORDERS.name) if r.key == IDS[1][-1].encode()][1:]

@@ -1,4 +1,4 @@
-"""The audit of what the services themselves did in memory: it never accuses them, and no wrong sum escapes it."""
+"""Audit of services run in memory: it never reports correct services, and finds every wrong total."""
 
 import asyncio
 from collections import defaultdict
@@ -16,7 +16,7 @@ import product_subscribers.monitoring.app
 import product_subscribers.notifications.app
 import product_subscribers.security.app
 from ecosystem.audit.facts import TOPICS, Fact, Source, placed
-from ecosystem.audit.reading.sort import Sorted
+from ecosystem.audit.reading.fact_store import Sorted
 from ecosystem.audit.report import Kind, Report, Rules
 from ecosystem.audit.run import judge
 from orders_service.place import place
@@ -47,7 +47,7 @@ SOURCES = {name: source for source, name in TOPICS.items()}
 
 
 class LoggedStore(MemoryStore):
-    """A store whose changes are kept, as a changelog keeps them."""
+    """A store that records its changes, like a changelog."""
 
     def __init__(self, log):
         super().__init__()
@@ -59,14 +59,14 @@ class LoggedStore(MemoryStore):
 
 
 class World:
-    """A topology, and all that an audit would read of it."""
+    """A topology, and the facts that an audit would read from it."""
 
     def __init__(self, *, apart, fuse, without=()):
         self.changes = []
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(testing, "MemoryStores", self.stores)
-            told = Settings(product_notifications_to="shop@example.org")
-            services = [app.build(told).service for name, app in SERVICES.items() if name not in without]
+            configured = Settings(product_notifications_to="shop@example.org")
+            services = [app.build(configured).service for name, app in SERVICES.items() if name not in without]
             self.topology = TopologyTestDriver(*services, apart=apart, fuse=fuse)
         self.shop = Shop(self.topology)
         self.without = without
@@ -169,7 +169,7 @@ def happen(world, contents, events):
     changes = defaultdict(list)
 
     def made_of(n):
-        # A message that is replayed has its old time: by that the inventory knows that it may have forgotten it.
+        # A replayed message keeps its time, by which the inventory recognises orders older than its TTL.
         return made.setdefault(n, shop.order(f"o{n}", **contents[n]))
 
     shop.stock(JUMPERS=4, SOCKS=3)
@@ -220,7 +220,7 @@ def happen(world, contents, events):
     fulfilled=st.booleans(),
     cleaned=st.dictionaries(st.sampled_from(list(SOURCES.values())), st.floats(0, 1)),
 )
-def test_the_services_are_never_accused(apart, fuse, without, contents, events, known, fulfilled, cleaned):
+def test_the_audit_never_accuses_correct_services(apart, fuse, without, contents, events, known, fulfilled, cleaned):
     world = World(apart=apart, fuse=fuse, without=without)
     customers = [("customer", (number, "gold")) for number in (1, 2) if known]
     happen(world, contents, [*customers, *events, *(("fulfil", n) for n in range(8) if fulfilled)])
@@ -228,12 +228,12 @@ def test_the_services_are_never_accused(apart, fuse, without, contents, events, 
     assert report.violations == []
     waiting = (
         report.counts["letters to come"] + report.counts["notices to come"] + report.counts["to be rejected"]
-    )  # no mail server, no time passes
+    )  # without a mail server nothing is delivered
     assert report.open == waiting or without
 
 
 def compacted(facts, cleaned):
-    """What Kafka keeps of compacted topics: up to some point, `cleaned` of each, the last record of each key only."""
+    """Records that compaction keeps: in a fraction `cleaned` of each topic, the last record per key."""
     result = []
     for source, topic in TOPICS.items():
         records = [(key, fact) for key, fact in facts if fact.source is source]
@@ -241,7 +241,7 @@ def compacted(facts, cleaned):
             point = int(len(records) * cleaned.get(source, 0))
             last = {key: fact.offset for key, fact in records[:point]}
             records = [(k, f) for n, (k, f) in enumerate(records) if n >= point or last[k] == f.offset]
-            if cleaned.get(source) == 1:  # and of those that were deleted, in the end none
+            if cleaned.get(source) == 1:  # tombstones are removed in the end
                 records = [(k, f) for k, f in records if f.value is not None]
         result += records
     return result
@@ -254,7 +254,7 @@ def compacted(facts, cleaned):
     bursts=st.lists(st.lists(ORDER, min_size=1, max_size=8), min_size=1, max_size=4),
     by=st.sampled_from((-2, -1, 1, 3)),
 )
-def test_no_wrong_sum_escapes(apart, contents, bursts, by):
+def test_the_audit_finds_every_wrong_reservation_total(apart, contents, bursts, by):
     world = World(apart=apart, fuse=True)
     happen(world, contents, [("burst", burst) for burst in bursts])
     facts = world.facts()
@@ -266,7 +266,7 @@ def test_no_wrong_sum_escapes(apart, contents, bursts, by):
     assert Kind.SUM_DIFFERS in world.audit(facts).found
 
 
-def test_a_world_without_its_services_leaves_its_orders_stuck():
+def test_orders_without_an_orders_service_are_reported_stuck():
     world = World(apart=False, fuse=True, without=("orders",))
     world.topology.send(ORDERS, order("o1", created_at=world.topology.now))
     world.topology.advance(timedelta(seconds=61))

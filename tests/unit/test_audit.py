@@ -9,7 +9,7 @@ import pytest
 from ecosystem.audit.facts import CORE, TOPICS, Fact, Source, pack, unpack
 from ecosystem.audit.judging import orders
 from ecosystem.audit.judging.stock import judge as judge_stock
-from ecosystem.audit.reading.sort import Sorted
+from ecosystem.audit.reading.fact_store import Sorted
 from ecosystem.audit.report import Kind, Report, Rules, Violation
 from fulfilment_service.state import Progress
 from orders_service.state import OrderView
@@ -339,7 +339,7 @@ def test_how_long_a_shipment_may_take(log, kinds, to_come):
     assert (found, counts["to be shipped"]) == (kinds, to_come)
 
 
-def test_what_is_needed_is_a_setting():
+def test_the_prerequisites_are_a_setting():
     log = validated(100)
     assert log.judge(replace(AROUND, needs=(Need.VALIDATED,)))[0] == [Kind.NOT_FULFILLED]
     assert log.judge(AROUND)[0] == []

@@ -7,10 +7,10 @@ from decimal import Decimal
 
 import pytest
 
+from ecosystem.audit.database_rows import ProductRow
 from ecosystem.audit.facts import SUBSCRIBERS, TOPICS, Fact, Source
 from ecosystem.audit.judging import products
 from ecosystem.audit.report import Kind, Rules
-from ecosystem.audit.rows import ProductRow
 from product_subscribers.monitoring.state import CountedProduct
 from product_subscribers.security.state import ProductHistory
 from runtime.state.versions import Versioned

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from ecosystem.cli.main import main
-from ecosystem.cli.up.welcome import walk
+from ecosystem.cli.up.welcome import first_order_commands
 from ecosystem.embedded.ports import free_ports
 
 
@@ -51,16 +51,16 @@ named = ("--first-name", "Franz", "--last-name", "Kafka", "--address", "Praha")
         (["products", "add", "mug", "Mug", "cheap"], "'cheap' is not an amount"),
         (["products", "add", "mug", "Mug", "-1.5"], "No such option"),
         (["products", "add", " mug", "Mug", "1"], "code: "),
-        (["products", "change", "mug"], "say what is to change: --name, --price or both"),
+        (["products", "change", "mug"], "name what to change: --name, --price or both"),
         (["products", "import", "nowhere.csv"], "nowhere.csv"),
         (["generate", "--rate", "0"], "0.0 is not in the range"),
         (["up", "--rate", "1", "--no-sample"], "--rate needs the sample stock"),
         (["audit", "--since", "yesterday"], "'yesterday' is not a time such as 2026-07-01"),
         (["audit", "--guarantee", "hopefully"], "'hopefully' is not one of 'exactly_once', 'at_least_once'"),
         (["dead-letters", "list", "order"], "no such topic: order. There are: orders, "),
-        (["dead-letters", "show", "orders", "17"], "'17' is not a place such as 2@17"),
-        (["dead-letters", "redrive", "orders"], "name dead letters, PARTITION@OFFSET"),
-        (["dead-letters", "redrive", "orders", "2@17", "--all"], "name dead letters, PARTITION@OFFSET"),
+        (["dead-letters", "show", "orders", "17"], "'17' is not a position such as 2@17"),
+        (["dead-letters", "redrive", "orders"], "name dead letters by PARTITION@OFFSET"),
+        (["dead-letters", "redrive", "orders", "2@17", "--all"], "name dead letters by PARTITION@OFFSET"),
     ],
 )
 def test_what_cannot_be_is_refused_with_a_reason(orders, arguments, said):
@@ -166,9 +166,10 @@ def test_what_another_user_runs_is_found(orders, tmp_path, monkeypatch):
 
 
 def test_commands_for_a_shell_go_through_folders_of_any_name(tmp_path):
-    letters = tmp_path / "the shop's $1, mail"
-    letters.mkdir()
-    (letters / "1").write_text("X-Order-Id: my-order\n")
-    look = next(line for line in walk("http://127.0.0.1/{}".format, letters).splitlines() if "grep" in line)
-    found = subprocess.run(look, shell=True, capture_output=True, text=True)
-    assert found.stdout == f"{letters}/1\n"
+    emails = tmp_path / "the shop's $1, mail"
+    emails.mkdir()
+    (emails / "1").write_text("X-Order-Id: my-order\n")
+    lines = first_order_commands("http://127.0.0.1/{}".format, emails).splitlines()
+    command = next(line for line in lines if "grep" in line)
+    found = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert found.stdout == f"{emails}/1\n"

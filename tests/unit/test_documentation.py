@@ -146,7 +146,7 @@ def test_make_targets_in_the_documentation_exist(path):
 def test_tutorial_and_orders_up_lead_to_shipped_by_the_same_commands(monkeypatch):
     """`tests/integration/test_up.py` types what `orders up` prints."""
     monkeypatch.setattr(welcome, "command", lambda: ".venv/bin/orders")
-    said = welcome.walk(lambda _: "http://127.0.0.1:8080", Path(".data/mail/new"))
+    said = welcome.first_order_commands(lambda _: "http://127.0.0.1:8080", Path(".data/mail/new"))
     commands = "".join(f"{line.removeprefix('  ')}\n" for line in said.splitlines() if line.startswith("  "))
     first, *typed, behind_the_scenes = blocks(TUTORIAL, "sh")
     assert first == "make run\n"

@@ -7,9 +7,9 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecosystem.cli import products
+from ecosystem.cli import product_import
+from ecosystem.cli.csv_files import InvalidFile
 from ecosystem.cli.main import main
-from ecosystem.cli.rows import BadFile
 from runtime.common.settings import Settings
 from runtime.http.validation import invalid_request
 from runtime.testing import TopologyTestDriver
@@ -45,7 +45,7 @@ BODIES = [
 
 @pytest.mark.parametrize("text", [DECOMPOSED, *OTHERS])
 @pytest.mark.parametrize(("model", "body", "names"), BODIES)
-def test_a_name_of_another_form_is_refused_with_its_remedy(model, body, names, text):
+def test_an_identifier_that_is_not_nfc_is_rejected_with_the_nfc_spelling(model, body, names, text):
     for name in names:
         with pytest.raises(ValueError, match="Unicode form NFC") as error:
             model.model_validate({**body, name: text})
@@ -54,20 +54,20 @@ def test_a_name_of_another_form_is_refused_with_its_remedy(model, body, names, t
         model.model_validate({**body, name: unicodedata.normalize("NFC", text)})
 
 
-def test_a_name_for_people_may_have_any_form():
+def test_a_display_name_may_have_any_unicode_form():
     assert NewProduct(code="x", name=DECOMPOSED, price=1).name == DECOMPOSED
 
 
 @given(st.text())
-def test_of_one_text_one_form_is_taken(text):
+def test_exactly_one_unicode_form_of_a_text_is_composed(text):
     forms = {unicodedata.normalize(form, text) for form in ("NFC", "NFD")}
     assert [form for form in forms if is_composed(form)] == [unicodedata.normalize("NFC", text)]
 
 
-def test_a_file_is_refused_by_line():
-    with pytest.raises(BadFile, match=r"f.csv:2: code must be in Unicode form NFC: write 'caf\\xe9'"):
-        products.read("f.csv", ["code,name,price", f"{DECOMPOSED},Cafe,1"])
-    assert products.read("f.csv", ["code,name,price", f"{COMPOSED},{DECOMPOSED},1"])[0].code == COMPOSED
+def test_an_identifier_in_a_file_that_is_not_nfc_is_reported_with_its_line():
+    with pytest.raises(InvalidFile, match=r"f.csv:2: code must be in Unicode form NFC: write 'caf\\xe9'"):
+        product_import.read_products("f.csv", ["code,name,price", f"{DECOMPOSED},Cafe,1"])
+    assert product_import.read_products("f.csv", ["code,name,price", f"{COMPOSED},{DECOMPOSED},1"])[0].code == COMPOSED
 
 
 @pytest.mark.parametrize(
@@ -81,12 +81,12 @@ def test_a_file_is_refused_by_line():
         ["checkin", DECOMPOSED],
     ],
 )
-def test_a_command_refuses_it(arguments):
+def test_a_command_rejects_an_identifier_that_is_not_nfc(arguments):
     result = CliRunner().invoke(main, arguments)
     assert (result.exit_code, "NFC: write 'caf\\xe9'" in result.output) == (2, True), result.output
 
 
-def test_topics_are_read_as_they_are_and_stock_that_nobody_can_order_is_counted():
+def test_messages_may_have_any_unicode_form_and_stock_not_in_nfc_is_counted():
     assert Order.from_json(Order(id=DECOMPOSED, customer_id=1, product=DECOMPOSED, quantity=1, price=1).to_json())
     topology = TopologyTestDriver(build(Settings()).service)
     for product in (COMPOSED, DECOMPOSED):

@@ -9,10 +9,10 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecosystem.cli import customers, products
+from ecosystem.cli import customer_import, product_import
 from ecosystem.cli.commands.shared import Real, Whole
+from ecosystem.cli.csv_files import InvalidFile, decoded
 from ecosystem.cli.main import main
-from ecosystem.cli.rows import BadFile, text_of
 from runtime.common.settings import Settings
 from schemas.numbers import decimal, whole
 from tests.unit.test_help import COMMANDS
@@ -163,7 +163,7 @@ def test_every_setting_that_is_a_number_is_plain_digits(name, monkeypatch):
 
 
 def rows(form, text):
-    return form.all("f.csv", text_of(io.BufferedReader(io.BytesIO(text))))
+    return form.read_all("f.csv", decoded(io.BufferedReader(io.BytesIO(text))))
 
 
 CUSTOMERS = b"id,firstName,lastName,email,address\n"
@@ -174,16 +174,16 @@ ROW = b"%s,F,K,f@example.org,Praha\n"
     "text", [t for t in NO_WHOLE if t.strip(" ") != "5" and "\n" not in t and "," not in t] + ["007"]
 )
 def test_an_id_is_plain_digits(text):
-    with pytest.raises(BadFile, match=r"^f.csv:3: id must be a whole number"):
-        rows(customers.FORM, CUSTOMERS + ROW % b"1" + ROW % text.encode())
+    with pytest.raises(InvalidFile, match=r"^f.csv:3: id must be a whole number"):
+        rows(customer_import.SCHEMA, CUSTOMERS + ROW % b"1" + ROW % text.encode())
 
 
 @pytest.mark.parametrize(
     "text", [t for t in NO_DECIMAL if t.strip(" ") != "5" and "\n" not in t and "," not in t] + ["007"]
 )
 def test_a_price_is_plain_digits(text):
-    with pytest.raises(BadFile, match=r"^f.csv:2: price must be an amount"):
-        rows(products.FORM, b"code,name,price\nmug,Mug,%s\n" % text.encode())
+    with pytest.raises(InvalidFile, match=r"^f.csv:2: price must be an amount"):
+        rows(product_import.SCHEMA, b"code,name,price\nmug,Mug,%s\n" % text.encode())
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_what_spreadsheets_write_is_read(text, end):
     encoding = "utf-16-be" if text[:2] == b"\xfe\xff" else "utf-16-le" if text[:2] == b"\xff\xfe" else "utf-8"
     lines = "code,name,price", '"mug","Mug ""é""",12.50', "", ",,", " , ,", "jug,Jug,1", ",,,"
     mark = "" if text == b"{}" else "\ufeff"
-    found = rows(products.FORM, (mark + end.join(lines) + end).encode(encoding))
+    found = rows(product_import.SCHEMA, (mark + end.join(lines) + end).encode(encoding))
     assert [(row.code, row.name, row.price) for row in found] == [
         ("mug", 'Mug "é"', Decimal("12.50")),
         ("jug", "Jug", Decimal(1)),
@@ -225,16 +225,16 @@ def test_what_spreadsheets_write_is_read(text, end):
         (b"\xff\xfe" + "code,name,price\nmug,M".encode("utf-16-le") + b"\x00\xd8", r"row must be UTF-16"),
         (b"", r"1: code is missing"),
         (b"\n\n", r"1: code is missing"),
-        (b"code,name,price,code\n", r"1: code is there twice"),
+        (b"code,name,price,code\n", r"1: code occurs twice"),
         (b'code,name,price\nmug,"' + b"M" * 200_000, r"row is no CSV: field larger.*; is the quote missing"),
         (b'code,name,price\nmug,"Mug,9\n', r"row is no CSV"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_told_with_its_remedy(text, said):
-    with pytest.raises(BadFile, match=f"f.csv:.*{said}"):
-        rows(products.FORM, text)
+    with pytest.raises(InvalidFile, match=f"f.csv:.*{said}"):
+        rows(product_import.SCHEMA, text)
 
 
 def test_a_file_of_no_rows_is_a_file_of_nothing():
-    assert rows(products.FORM, b"code,name,price\r\n") == []
-    assert rows(products.FORM, b"\xef\xbb\xbfcode,name,price") == []
+    assert rows(product_import.SCHEMA, b"code,name,price\r\n") == []
+    assert rows(product_import.SCHEMA, b"\xef\xbb\xbfcode,name,price") == []

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ecosystem.clients.dead_letters.letter import DeadLetter, NotADeadLetter
+from ecosystem.clients.dead_letters.dead_letter import DeadLetter, NotADeadLetter
 from ecosystem.clients.readable import content, line, moment
 from runtime.group.offset_migration import _consumed_by
 from runtime.loop.process import _time

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ecosystem.cli.commands.shared import _of_network
+from ecosystem.cli.commands.shared import _is_network_error
 from ecosystem.cli.output import Output, _wrapped
 from tests.unit.test_help import COMMANDS
 
@@ -126,8 +126,8 @@ def test_what_a_terminal_cannot_show_is_escaped(tmp_path):
 
 
 def test_a_full_disk_does_not_pass_for_a_broker_that_is_away():
-    assert not _of_network(OSError(28, "No space left on device"))
-    assert not _of_network(FileNotFoundError(2, "No such file"))
-    assert _of_network(ConnectionRefusedError(111, "refused"))
-    assert _of_network(TimeoutError())
-    assert _of_network(OSError("Multiple exceptions: ..."))
+    assert not _is_network_error(OSError(28, "No space left on device"))
+    assert not _is_network_error(FileNotFoundError(2, "No such file"))
+    assert _is_network_error(ConnectionRefusedError(111, "refused"))
+    assert _is_network_error(TimeoutError())
+    assert _is_network_error(OSError("Multiple exceptions: ..."))

@@ -9,13 +9,13 @@ from contextlib import ExitStack
 
 import pytest
 
-from ecosystem.embedded.ports import NoFreePort, claimed, free_ports, is_free, is_open
+from ecosystem.embedded.ports import NoFreePort, free_ports, is_free, is_open, reserved_ports
 
 CLAIMS = """
 import sys
-from ecosystem.embedded.ports import claimed
+from ecosystem.embedded.ports import reserved_ports
 sys.stdin.readline()
-with claimed(3, int(sys.argv[1])) as ports:
+with reserved_ports(3, int(sys.argv[1])) as ports:
     print(*ports, flush=True)
     sys.stdin.readline()
 """
@@ -62,11 +62,11 @@ def test_what_a_claimant_held_is_free_again_however_it_ended(claimant):
     killed = claimant(first)
     go(killed)
     ports = told(killed)
-    with claimed(1, first) as others:
+    with reserved_ports(1, first) as others:
         assert others[0] not in ports
     killed.send_signal(signal.SIGKILL)
     killed.wait(60)
-    with claimed(3, first) as again:
+    with reserved_ports(3, first) as again:
         assert again == ports
 
 
@@ -74,12 +74,12 @@ def test_where_somebody_listens_is_passed_over():
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         assert not is_free(port)
-        with claimed(2, port) as found:
+        with reserved_ports(2, port) as found:
             assert found[0] > port
 
 
 def test_a_claimed_port_can_be_listened_at_and_has_just_been_closed_by_another():
-    with claimed(1) as [port]:
+    with reserved_ports(1) as [port]:
         for _ in range(2):
             with socket.create_server(("127.0.0.1", port)) as server, socket.create_connection(("127.0.0.1", port)):
                 server.accept()[0].close()  # leaves the port in TIME_WAIT
@@ -87,5 +87,5 @@ def test_a_claimed_port_can_be_listened_at_and_has_just_been_closed_by_another()
 
 
 def test_too_few_are_said_to_be_so():
-    with pytest.raises(NoFreePort, match="100 free ports are needed from 65500 on"), claimed(100, 65_500):
+    with pytest.raises(NoFreePort, match="100 free ports are needed from 65500 on"), reserved_ports(100, 65_500):
         pytest.fail("there are no more than 36")

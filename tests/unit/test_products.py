@@ -1,4 +1,4 @@
-"""Products: who may change what, and what becomes of it; lists of products in files."""
+"""State transitions of products, validation of bodies, and product files."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ecosystem.cli.csv_files import BadFile
-from ecosystem.cli.product_import import read
+from ecosystem.cli.csv_files import InvalidFile
+from ecosystem.cli.product_import import read_products
 from products_service.rules import StaleVersion, Withdrawn, change, withdraw
 from runtime.http.validation import invalid_request
 from schemas.api import NewProduct, Product, ProductContent, ProductState
@@ -47,7 +47,7 @@ def outcome(rule, *arguments):
         ("WITHDRAWN", MUG, None, Withdrawn),
     ],
 )
-def test_a_change_is_the_next_version_unless_it_is_meant_for_another(state, content, expected, after):
+def test_a_change_is_the_next_version_unless_it_expects_another(state, content, expected, after):
     assert outcome(change, product(state=ProductState(state)), content, expected) == after
 
 
@@ -72,7 +72,7 @@ REQUESTS = st.lists(
 
 
 @given(REQUESTS)
-def test_versions_grow_by_one_with_each_change_and_what_is_repeated_changes_nothing(requests):
+def test_each_change_increments_the_version_and_a_repetition_changes_nothing(requests):
     now = product(version=1)
     for method, price, seen in requests:
         expected = None if seen is None else {seen}
@@ -94,7 +94,7 @@ def test_versions_grow_by_one_with_each_change_and_what_is_repeated_changes_noth
         assert ask(now) is None
 
 
-def test_who_has_not_seen_the_withdrawal_cannot_undo_it():
+def test_a_request_without_the_version_of_the_withdrawal_cannot_undo_it():
     gone = withdraw(product(), None)
     for seen in (None, {1}, {3}):
         with pytest.raises((StaleVersion, Withdrawn)):
@@ -119,7 +119,7 @@ def test_who_has_not_seen_the_withdrawal_cannot_undo_it():
         ("code", "x" * 65, "at most 64"),
     ],
 )
-def test_what_is_wrong_is_named_with_what_to_do(field, value, advice):
+def test_an_invalid_field_is_named_with_its_remedy(field, value, advice):
     with pytest.raises(ValidationError) as error:
         NewProduct.model_validate({"code": "mug", "name": "Mug", "price": 12, field: value})
     [fault] = invalid_request(error.value).errors
@@ -127,9 +127,9 @@ def test_what_is_wrong_is_named_with_what_to_do(field, value, advice):
     assert advice in fault.reason
 
 
-def test_a_file_of_products_is_read_whatever_the_order_of_its_columns():
+def test_a_product_file_may_have_its_columns_in_any_order():
     lines = ["price, name,code", '12.50, "Mug, large",mug', "0,Sticker,sticker"]
-    assert read("products.csv", lines) == [
+    assert read_products("products.csv", lines) == [
         NewProduct(code="mug", name="Mug, large", price=Decimal("12.50")),
         NewProduct(code="sticker", name="Sticker", price=Decimal(0)),
     ]
@@ -144,10 +144,13 @@ def test_a_file_of_products_is_read_whatever_the_order_of_its_columns():
         (["code,name,price", "mug,Mug"], "2: price is missing"),
         (["code,name,price", "mug,Mug,-1"], "2: price must be at least 0"),
         (["code,name,price", "mug,Mug,NaN"], "2: price "),
-        (["code,name,price", "mug,Mug,1", "mug,Mug,2"], "3: code is that of line 2: each product once"),
+        (
+            ["code,name,price", "mug,Mug,1", "mug,Mug,2"],
+            "3: code occurs in line 2 already: each product must occur once",
+        ),
     ],
 )
-def test_a_file_that_is_none_is_told_by_line(lines, said):
-    with pytest.raises(BadFile) as error:
-        read("products.csv", lines)
+def test_errors_in_a_product_file_are_reported_with_their_line(lines, said):
+    with pytest.raises(InvalidFile) as error:
+        read_products("products.csv", lines)
     assert f"products.csv:{said}" in str(error.value)

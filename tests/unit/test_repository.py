@@ -16,9 +16,9 @@ from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from ecosystem.cli.customers import read as read_customers
+from ecosystem.cli.customer_import import read_file as read_customers
 from ecosystem.cli.main import main
-from ecosystem.cli.products import read as read_products
+from ecosystem.cli.product_import import read_products
 from ecosystem.embedded.kafka.jars import VERSION
 from ecosystem.embedded.postgres import VERSION as POSTGRES
 from ecosystem.loadgen import sample

@@ -4,10 +4,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
+from ecosystem.audit.database_rows import CheckinRow
 from ecosystem.audit.facts import Fact, Source
 from ecosystem.audit.judging.history import History, Observed, facts_of
 from ecosystem.audit.report import SKEW_MS, Kind, Rules, Violation
-from ecosystem.audit.rows import CheckinRow
 from portal_service.view import MAX_SHOWN
 from schemas.api import CheckinState
 from schemas.messages import CheckinRejected, HomeCheckin, OrderState

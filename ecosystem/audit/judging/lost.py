@@ -1,31 +1,33 @@
-"""Records that were gone before they were read: what the workers themselves say of them, in dead letters."""
+"""Lost records: removed by the broker before they were read. Workers report them as dead letters."""
 
 from datetime import datetime
 
+from ecosystem import services
 from ecosystem.audit.report import Kind, Report, Violation
-from ecosystem.clients.dead_letters import read
-from ecosystem.clients.dead_letters.letter import DeadLetter
+from ecosystem.clients.dead_letters.dead_letter import DeadLetter
+from ecosystem.clients.dead_letters.records import read_dead_letters
 from runtime.common.settings import Settings
 
 
-async def look(settings: Settings, since: datetime | None, report: Report) -> None:
-    """Adds a violation for each range that is gone.
+async def judge(settings: Settings, since: datetime | None, report: Report) -> None:
+    """Adds a violation for each lost range.
 
     Arguments:
         settings: broker and prefix.
-        since: losses that were noticed before are left out.
-        report: what is found is added to it.
+        since: ranges that were reported before are left out.
+        report: gets the violations.
     """
     since_ms = 0 if since is None else int(since.timestamp() * 1000)
     seen: set[tuple[str, int, int, int]] = set()
-    async for letter in read.letters(settings, [*read.topics(settings), *read.changelogs(settings)]):
+    topics = [*services.consumed_topics(settings), *services.changelogs(settings)]
+    async for letter in read_dead_letters(settings, topics):
         if not isinstance(letter, DeadLetter) or letter.lost_until is None or letter.time_ms < since_ms:
             continue
-        gone = letter.where.topic, letter.from_partition, letter.from_offset, letter.lost_until
-        if gone in seen:  # each worker that rebuilt its state without these rows has said so
+        lost = letter.id.topic, letter.from_partition, letter.from_offset, letter.lost_until
+        if lost in seen:  # each worker that restored its state without these rows has reported them
             continue
-        seen.add(gone)
+        seen.add(lost)
         report.lost.add(letter.from_partition)
         count = letter.lost_until - letter.from_offset or "an unknown number of"
-        says = f"{letter.error}: {count} offsets; noticed by {letter.service} at {letter.failed_at} ({letter.where})"
-        report.add(Violation(Kind.RECORDS_LOST, f"{letter.where.topic}[{letter.from_partition}]", says))
+        text = f"{letter.error}: {count} offsets; reported by {letter.service} at {letter.failed_at} ({letter.id})"
+        report.add(Violation(Kind.RECORDS_LOST, f"{letter.id.topic}[{letter.from_partition}]", text))

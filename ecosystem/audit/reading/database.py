@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
+from ecosystem.audit.database_rows import CheckinRow, ProductRow
 from ecosystem.audit.facts import Fact, Source
 from ecosystem.audit.report import AuditError
-from ecosystem.audit.rows import CheckinRow, ProductRow
 from schemas.messages import ProductEvent
 from schemas.wire import Message
 

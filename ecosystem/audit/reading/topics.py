@@ -10,9 +10,9 @@ from typing import Self
 from aiokafka import TopicPartition as Physical
 
 from ecosystem.audit.facts import MESSAGES, REFUSALS, TOPICS, Fact, FactGroup, Source, placed
-from ecosystem.audit.reading.cut import Span, spans
+from ecosystem.audit.reading.offset_ranges import Span, spans
 from ecosystem.audit.report import AuditError, Misplaced
-from ecosystem.clients.dead_letters.letter import DeadLetter
+from ecosystem.clients.dead_letters.dead_letter import DeadLetter
 from ecosystem.clients.reader import partitions_of
 from runtime.common.partitioning import MisplacedError, check_partition, partition_of
 from runtime.common.settings import Guarantee, Settings

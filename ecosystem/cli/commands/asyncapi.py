@@ -1,4 +1,4 @@
-"""`orders asyncapi`: the topics and messages, for programs."""
+"""`orders asyncapi`: topics and messages of all services as one AsyncAPI document."""
 
 import json
 
@@ -11,8 +11,8 @@ from ecosystem import services
 def asyncapi() -> None:
     """Print topics and messages of all services as AsyncAPI.
 
-    The document also says who sends and who receives each message. Brokers, prefix, partitions and replicas are those
-    of the environment. Workers serve it at /asyncapi.json, for the services they run.
+    The document names the producers and consumers of each message. Brokers, prefix, partitions and replicas come from
+    the environment. A worker serves the document of its own services at /asyncapi.json.
 
     \b
     orders asyncapi > docs/asyncapi.json

@@ -1,4 +1,4 @@
-"""`orders audit`: is the promise kept?"""
+"""`orders audit`: verify from the topics that every promise was kept."""
 
 import sys
 from datetime import UTC, datetime, timedelta
@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from ecosystem.cli import running
+from ecosystem.cli import discovery
 from ecosystem.cli.commands.shared import Real, Whole, bootstrap_option, perform
 from runtime.common.settings import Guarantee
 
@@ -18,31 +18,38 @@ class _Since(click.ParamType):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         try:
-            found = datetime.fromisoformat(str(value))
+            since = datetime.fromisoformat(str(value))
         except ValueError:
             self.fail(f"{value!r} is not a time such as 2026-07-01 or 2026-07-01T12:00:00Z", param, ctx)
-        return found if found.tzinfo else found.replace(tzinfo=UTC)
+        return since if since.tzinfo else since.replace(tzinfo=UTC)
 
 
 @click.command()
-@click.option("--since", type=_Since(), help="Only orders posted from then on, UTC if it names no zone  [default: all]")
+@click.option("--since", type=_Since(), help="Audit orders posted from then on; UTC without offset  [default: all]")
 @click.option(
     "--guarantee",
     type=click.Choice([g.value for g in Guarantee]),
-    help="What was promised  [default: PROCESSING_GUARANTEE, exactly_once]",
+    help="Guarantee to audit against  [default: PROCESSING_GUARANTEE, exactly_once]",
 )
-@click.option("--grace", type=Real(0), default=30.0, show_default=True, metavar="S", help="How late things may be")
-@click.option("--limit", type=Whole(1), default=100, show_default=True, help="Violations of one kind shown in full")
-@click.option("--json", "json_", is_flag=True, help="One JSON object, and no progress")
+@click.option(
+    "--grace",
+    type=Real(0),
+    default=30.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds after which a missing result is a violation; before, it counts as open",
+)
+@click.option("--limit", type=Whole(1), default=100, show_default=True, help="Violations shown of each kind")
+@click.option("--json", "json_", is_flag=True, help="Print one JSON object, and no progress")
 @click.option(
     "--temp",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder for temporary files, of about the size of what is read  [default: the system's]",
+    help="Folder for temporary files; they need about the size of the topics  [default: the system's]",
 )
 @click.option(
     "--mail",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Maildir with all delivered e-mails, to compare; of `orders up`: .data/mail",
+    help="Maildir with all delivered e-mails, to compare with; that of `orders up` is .data/mail",
 )
 @bootstrap_option
 def audit(
@@ -61,10 +68,13 @@ def audit(
     failed. It was shipped once, its check-ins were answered, its e-mails were enqueued once. Each change of a product
     was published once. Violations are shown with the records that prove them.
 
-    Reads what is committed, up to the ends found at the start, and writes nothing; the services may go on meanwhile.
-    Exit code 0: no violation. 1: some. 2: it could not be done. Reads TOPIC_PREFIX, REQUIRED_CHECKS,
-    VALIDATION_DEADLINE_S, FULFILMENT_NEEDS, CHECKIN_PATIENCE_S, EMAIL_WINDOW_S and PRODUCT_… as the workers do, and
-    looks into the databases that CHECKIN_DATABASE_URL, PRODUCTS_DATABASE_URL and PRODUCT_LOG_DATABASE_URL name.
+    Reads committed records up to the end offsets at the start, and writes nothing; the services may run meanwhile.
+
+    Needs the environment of the workers: TOPIC_PREFIX, REQUIRED_CHECKS, VALIDATION_DEADLINE_S, FULFILMENT_NEEDS,
+    CHECKIN_PATIENCE_S, EMAIL_WINDOW_S, PRODUCT_…, and, for the databases to be compared, CHECKIN_DATABASE_URL,
+    PRODUCTS_DATABASE_URL and PRODUCT_LOG_DATABASE_URL.
+
+    Exit code 0: no violation. 1: violations. 2: the audit could not be done.
 
     \b
     orders audit
@@ -74,7 +84,7 @@ def audit(
     """
     from ecosystem import audit as auditing
 
-    settings = running.settings(bootstrap)
+    settings = discovery.settings(bootstrap)
     console = Console(highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     errors = Console(stderr=True)
@@ -89,10 +99,10 @@ def audit(
                 kept=limit,
                 folder=temp,
                 mail=mail,
-                progress=lambda doing, done, of: bar.update(task, description=doing, completed=done, total=of),
+                progress=lambda step, done, total: bar.update(task, description=step, completed=done, total=total),
             ),
             bootstrap=bootstrap,
-            refusals=(auditing.AuditError,),
+            expected=(auditing.AuditError,),
             exit_code=2,
         )
     if json_:

@@ -1,4 +1,4 @@
-"""`orders checkin`: report from the spot."""
+"""`orders checkin`: report a technician's check-in for an order."""
 
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -7,7 +7,7 @@ import click
 from pydantic import ValidationError
 from rich.console import Console
 
-from ecosystem.cli import running
+from ecosystem.cli import discovery
 from ecosystem.cli.commands.shared import Real, perform, service_url_option
 from ecosystem.clients.api import CheckinApi
 from runtime.model.dead_letters import describe
@@ -16,15 +16,15 @@ from schemas.api import NewCheckin
 
 @click.command()
 @click.argument("order_no")
-@click.option("--internet", default="8850049302", show_default=True, help="Number of the line")
-@click.option("--staff", default="cs_eng_ftth", show_default=True, help="Who is there")
-@click.option("--status", default="homecheckedin", show_default=True, help="Of the job")
-@click.option("--latitude", type=Real(), default=13.7827811, show_default=True)
-@click.option("--longitude", type=Real(), default=100.5465937, show_default=True)
+@click.option("--internet", default="8850049302", show_default=True, help="Number of the internet line")
+@click.option("--staff", default="cs_eng_ftth", show_default=True, help="Code of the technician")
+@click.option("--status", default="homecheckedin", show_default=True, help="Status of the job")
+@click.option("--latitude", type=Real(), default=13.7827811, show_default=True, help="Degrees north")
+@click.option("--longitude", type=Real(), default=100.5465937, show_default=True, help="Degrees east")
 @click.option(
     "--at",
     metavar="'YYYY-MM-DD HH:MM:SS'",
-    help="When, in CHECKIN_TIME_ZONE, or with an offset such as +07:00  [default: now]",
+    help="Time of the check-in, in CHECKIN_TIME_ZONE or with an offset such as +07:00  [default: now]",
 )
 @service_url_option("checkin")
 def checkin(
@@ -32,11 +32,13 @@ def checkin(
 ) -> None:
     """Report that a technician is on the spot for ORDER_NO.
 
+    Prints the state and the id of the check-in.
+
     \b
     orders checkin my-order
     orders checkin my-order --staff T-1000 --at "2021-03-18 10:13:43"
     """
-    zone = ZoneInfo(running.settings().checkin_time_zone)
+    zone = ZoneInfo(discovery.settings().checkin_time_zone)
     try:
         new = NewCheckin(
             internet_no=internet,
@@ -52,7 +54,7 @@ def checkin(
 
     async def report() -> None:
         async with CheckinApi(url) as api:
-            taken = await api.post(new)
-        Console().print(f"{taken.status} {taken.event_id}", markup=False, highlight=False)
+            check_in = await api.post(new)
+        Console().print(f"{check_in.status} {check_in.event_id}", markup=False, highlight=False)
 
     perform(report(), url)

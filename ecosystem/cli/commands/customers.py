@@ -1,14 +1,14 @@
-"""`orders customers`: what the customer database would say."""
+"""`orders customers`: write customers to Kafka in place of the customer database."""
 
 from pathlib import Path
 
 import click
 from pydantic import ValidationError
 
-from ecosystem.cli import running
+from ecosystem.cli import discovery
 from ecosystem.cli.commands.shared import Whole, perform
-from ecosystem.cli.customers import FORM, NewCustomer, check, read
-from ecosystem.cli.rows import BadFile, faults_of
+from ecosystem.cli.csv_files import InvalidFile, field_errors
+from ecosystem.cli.customer_import import SCHEMA, NewCustomer, check_file, read_file
 from ecosystem.clients.writer import Writer
 from schemas.messages import CustomerLevel
 from schemas.topics import CUSTOMERS
@@ -21,12 +21,16 @@ def customers() -> None:
 
 @customers.command()
 @click.argument("id_", metavar="ID", type=Whole())
-@click.option("--first-name", required=True)
-@click.option("--last-name", required=True)
+@click.option("--first-name", required=True, help="First name")
+@click.option("--last-name", required=True, help="Last name")
 @click.option("--email", required=True, help="Address for e-mails about orders")
-@click.option("--address", required=True, help="Where parcels go")
+@click.option("--address", required=True, help="Postal address")
 @click.option(
-    "--level", type=click.Choice([level.value for level in CustomerLevel]), default="bronze", show_default=True
+    "--level",
+    type=click.Choice([level.value for level in CustomerLevel]),
+    default="bronze",
+    show_default=True,
+    help="Level of the customer",
 )
 def add(id_: int, first_name: str, last_name: str, email: str, address: str, level: str) -> None:
     """Write the customer ID to Kafka, new or changed.
@@ -40,10 +44,10 @@ def add(id_: int, first_name: str, last_name: str, email: str, address: str, lev
             id=id_, first_name=first_name, last_name=last_name, email=email, address=address, level=CustomerLevel(level)
         )
     except ValidationError as error:
-        raise click.UsageError("; ".join(f"{field} {reason}" for field, reason in faults_of(error))) from error
+        raise click.UsageError("; ".join(f"{field} {reason}" for field, reason in field_errors(error))) from error
 
     async def write() -> None:
-        async with Writer(running.settings()) as writer:
+        async with Writer(discovery.settings()) as writer:
             await writer.write(CUSTOMERS, [customer])
 
     perform(write())
@@ -55,10 +59,10 @@ def add(id_: int, first_name: str, last_name: str, email: str, address: str, lev
     help=f"""Write the customers of a CSV file to Kafka.
 
     The file is in UTF-8, or in UTF-16 with a byte order mark. Its first line names the columns:
-    {",".join(FORM.columns)}. The level may be left out.
-    The file is read twice: a pipe cannot be imported.
+    {",".join(SCHEMA.columns)}. The level may be left out.
 
-    All rows are checked first. If any is wrong, each fault is told and nothing is written.
+    All rows are checked first. If any is wrong, the errors are shown and nothing is written. The file is read twice, so
+    it cannot be a pipe.
 
     \b
     orders customers import customers.csv
@@ -66,15 +70,15 @@ def add(id_: int, first_name: str, last_name: str, email: str, address: str, lev
 )
 @click.argument("file", metavar="CSV", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def import_(file: Path) -> None:
-    """Checks the whole file, then writes it."""
+    """Checks the whole file, then writes its customers."""
     try:
-        count = check(file)
-    except BadFile as error:
+        count = check_file(file)
+    except InvalidFile as error:
         raise click.ClickException(f"Nothing was written.\n{error}") from error
 
     async def write() -> None:
-        async with Writer(running.settings()) as writer:
-            await writer.write(CUSTOMERS, read(file))
+        async with Writer(discovery.settings()) as writer:
+            await writer.write(CUSTOMERS, read_file(file))
 
-    perform(write(), refusals=(BadFile,))
+    perform(write(), expected=(InvalidFile,))
     click.echo(f"{count} customers")

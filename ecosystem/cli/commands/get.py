@@ -1,17 +1,17 @@
-"""`orders get`: look one order up."""
+"""`orders get`: show one order."""
 
 import click
 from rich.console import Console
 
-from ecosystem.cli.commands.shared import TIMEOUT_MS, perform, url_option
-from ecosystem.cli.commands.show import print_order, print_outcome
+from ecosystem.cli.commands.order_text import print_order, print_outcome
+from ecosystem.cli.commands.shared import perform, timeout_option, url_option
 from ecosystem.clients.api import OrdersApi
 
 
 @click.command()
 @click.argument("order_id", metavar="ID")
-@click.option("--validated", is_flag=True, help="Wait until it is VALIDATED or FAILED, and show the verdicts")
-@click.option("--timeout", type=TIMEOUT_MS, default=10_000, show_default=True, metavar="MS", help="How long to wait")
+@click.option("--validated", is_flag=True, help="Wait until the order is VALIDATED or FAILED, and show the verdicts")
+@timeout_option
 @url_option
 def get(order_id: str, validated: bool, timeout: int, url: str) -> None:
     """Show an order, from any worker.
@@ -21,7 +21,7 @@ def get(order_id: str, validated: bool, timeout: int, url: str) -> None:
     orders get my-order --validated --timeout 3000
     """
 
-    async def look() -> None:
+    async def show() -> None:
         console = Console()
         async with OrdersApi(url) as api:
             if validated:
@@ -29,4 +29,4 @@ def get(order_id: str, validated: bool, timeout: int, url: str) -> None:
             else:
                 print_order(console, await api.get(order_id, timeout))
 
-    perform(look(), url)
+    perform(show(), url)

@@ -1,4 +1,4 @@
-"""`orders pay`: what the payment side would say."""
+"""`orders pay`: write a payment to Kafka in place of a payment provider."""
 
 import asyncio
 import time
@@ -11,8 +11,8 @@ import click
 from pydantic import ValidationError
 from rich.console import Console
 
-from ecosystem.cli import running
-from ecosystem.cli.commands.shared import AMOUNT, NAME, TIMEOUT_MS, perform, service_url_option
+from ecosystem.cli import discovery
+from ecosystem.cli.commands.shared import AMOUNT, NAME, perform, service_url_option, timeout_option
 from ecosystem.clients.api import FulfilmentApi, RequestRejected
 from ecosystem.clients.writer import Writer
 from runtime.model.dead_letters import describe
@@ -25,24 +25,24 @@ from schemas.topics import PAYMENTS
 _POLL_S = 0.1
 
 
-class _NothingToPay(Exception):
-    """Nobody can say what is missing of the order's value."""
+class _AmountUnknown(Exception):
+    """The amount due is unknown: no order, or a failed one, or another currency."""
 
 
 @click.command()
 @click.argument("order_id", metavar="ORDER_ID", type=NAME)
-@click.option("--amount", type=AMOUNT, help="How much  [default: what is missing of the order's value]")
-@click.option("--ccy", help="Currency of the payment, three letters  [default: that of orders]")
-@click.option("--wait/--no-wait", default=True, help="Wait until fulfilment has seen it  [default: wait]")
-@click.option("--timeout", type=TIMEOUT_MS, default=10_000, show_default=True, metavar="MS", help="How long to wait")
+@click.option("--amount", type=AMOUNT, help="Amount of the payment  [default: what is missing of the order's value]")
+@click.option("--ccy", help="Currency of the payment, three letters  [default: the currency of orders]")
+@click.option("--wait/--no-wait", default=True, help="Wait until fulfilment has read the payment  [default: wait]")
+@timeout_option
 @service_url_option("fulfilment")
 def pay(order_id: str, amount: Decimal | None, ccy: str | None, wait: bool, timeout: int, url: str) -> None:
     """Write a payment for ORDER_ID to Kafka.
 
     Shows what is still missing before the order is shipped.
 
-    An order may be paid in parts, and before it is posted; then the amount has to be named. A payment in another
-    currency than that of orders pays nothing.
+    An order may be paid in parts, or before it is posted; then name the --amount. A payment in another currency than
+    that of orders does not count.
 
     \b
     orders pay my-order
@@ -51,27 +51,27 @@ def pay(order_id: str, amount: Decimal | None, ccy: str | None, wait: bool, time
     if amount is not None and amount <= 0:
         raise click.UsageError("--amount must be more than 0")
 
-    async def settle() -> None:
+    async def write_payment() -> None:
         console = Console(highlight=False)
-        async with AsyncExitStack() as opened:
-            api = await opened.enter_async_context(FulfilmentApi(url))
+        async with AsyncExitStack() as stack:
+            api = await stack.enter_async_context(FulfilmentApi(url))
             before = await _status(api, order_id) if wait or amount is None else None
-            of_orders = before.currency if before else running.currency()
+            order_currency = before.currency if before else discovery.currency()
             due = _due(order_id, before, ccy) if amount is None else amount
             if due <= 0:
                 console.print(f"{order_id} is paid already", markup=False, soft_wrap=True)
                 return
-            payment = Payment(id=f"p-{new_event_id()}", order_id=order_id, ccy=ccy or of_orders, amount=due)
-            writer = await opened.enter_async_context(Writer(running.settings()))
+            payment = Payment(id=f"p-{new_event_id()}", order_id=order_id, ccy=ccy or order_currency, amount=due)
+            writer = await stack.enter_async_context(Writer(discovery.settings()))
             await writer.write(PAYMENTS, [payment])
-            said = f"{format_amount(due, payment.ccy)} for {order_id}, payment {payment.id}"
-            console.print(said, markup=False, soft_wrap=True)
+            line = f"{format_amount(due, payment.ccy)} for {order_id}, payment {payment.id}"
+            console.print(line, markup=False, soft_wrap=True)
             if wait:
-                seen = await _seen(api, order_id, partial(_counts, payment, before), timeout)
-                console.print(_said(seen, payment), markup=False, soft_wrap=True)
+                status = await _wait_for(api, order_id, partial(_includes, payment, before), timeout)
+                console.print(_result(status, payment), markup=False, soft_wrap=True)
 
     try:
-        perform(settle(), url, refusals=(_NothingToPay,))
+        perform(write_payment(), url, expected=(_AmountUnknown,))
     except ValidationError as error:
         raise click.UsageError(describe(error)) from error
 
@@ -87,41 +87,43 @@ async def _status(api: FulfilmentApi, order_id: str) -> FulfilmentStatus | None:
 
 def _due(order_id: str, status: FulfilmentStatus | None, ccy: str | None) -> Decimal:
     if status is None or status.value is None:
-        raise _NothingToPay(f"There is no order {order_id!r} (yet). To pay for it all the same, name an --amount.")
+        raise _AmountUnknown(f"There is no order {order_id!r} (yet). To pay nevertheless, name an --amount.")
     if status.state is OrderState.FAILED:
-        raise _NothingToPay(f"{order_id} has FAILED: nothing is due. To pay all the same, name an --amount.")
+        raise _AmountUnknown(f"{order_id} has FAILED: nothing is due. To pay nevertheless, name an --amount.")
     if ccy is not None and ccy.upper() != status.currency:
         missing = format_amount(status.value - status.paid, status.currency)
-        raise _NothingToPay(f"{order_id} lacks {missing}; a payment in {ccy} does not count. Name an --amount for one.")
+        raise _AmountUnknown(
+            f"{order_id} lacks {missing}; a payment in {ccy} does not count. To pay nevertheless, name an --amount."
+        )
     return status.value - status.paid
 
 
-def _counts(payment: Payment, before: FulfilmentStatus | None, now: FulfilmentStatus) -> bool:
-    """Whether fulfilment has seen the payment."""
+def _includes(payment: Payment, before: FulfilmentStatus | None, now: FulfilmentStatus) -> bool:
+    """Whether fulfilment has read the payment: its sums have grown since `before`."""
     if payment.ccy != now.currency:
         return now.ignored_payments > (before.ignored_payments if before else 0)
     return now.paid >= payment.amount + (before.paid if before else 0)
 
 
-async def _seen(
-    api: FulfilmentApi, order_id: str, counts: Callable[[FulfilmentStatus], bool], timeout_ms: int
+async def _wait_for(
+    api: FulfilmentApi, order_id: str, condition: Callable[[FulfilmentStatus], bool], timeout_ms: int
 ) -> FulfilmentStatus | None:
-    """How the order stands once fulfilment has seen the payment; `None` if it does not in time."""
+    """Polls the status of the order until the condition holds; `None` if it does not in time."""
     deadline = time.monotonic() + timeout_ms / 1000
     while True:
         status = await _status(api, order_id)
-        if status is not None and counts(status):
+        if status is not None and condition(status):
             return status
         if time.monotonic() > deadline:
             return None
         await asyncio.sleep(_POLL_S)
 
 
-def _said(status: FulfilmentStatus | None, payment: Payment) -> str:
+def _result(status: FulfilmentStatus | None, payment: Payment) -> str:
     if status is None:
-        return "The payment is written; fulfilment has not seen it yet."
+        return "The payment is written; the fulfilment service has not read it yet."
     if payment.ccy != status.currency:
-        return f"It does not count: orders are in {status.currency}. {_missing(status)}"
+        return f"The payment does not count: orders are in {status.currency}. {_missing(status)}"
     return _missing(status)
 
 

@@ -6,8 +6,8 @@ import click
 from pydantic import ValidationError
 from rich.console import Console
 
-from ecosystem.cli.commands.shared import AMOUNT, TIMEOUT_MS, Whole, perform, url_option
-from ecosystem.cli.commands.show import print_order, print_outcome
+from ecosystem.cli.commands.order_text import print_order, print_outcome
+from ecosystem.cli.commands.shared import AMOUNT, Whole, perform, timeout_option, url_option
 from ecosystem.clients.api import OrdersApi
 from runtime.model.dead_letters import describe
 from schemas.api import NewOrder
@@ -15,14 +15,14 @@ from schemas.api import NewOrder
 
 @click.command()
 @click.option(
-    "--id", "order_id", help="Your own id: the same order again under it is safe [default: the server makes one]"
+    "--id", "order_id", help="Id of the order; repeating the command with it is safe  [default: chosen by the server]"
 )
-@click.option("--customer", type=Whole(), default=1, show_default=True)
-@click.option("--product", default="mug", show_default=True)
-@click.option("--quantity", type=Whole(), default=1, show_default=True)
-@click.option("--price", type=AMOUNT, default="12.00", show_default=True, help="Of one piece")
+@click.option("--customer", type=Whole(), default=1, show_default=True, help="Id of the customer")
+@click.option("--product", default="mug", show_default=True, help="Code of the product")
+@click.option("--quantity", type=Whole(), default=1, show_default=True, help="Pieces")
+@click.option("--price", type=AMOUNT, default="12.00", show_default=True, help="Price of one piece")
 @click.option("--wait/--no-wait", default=True, help="Wait until the order is VALIDATED or FAILED  [default: wait]")
-@click.option("--timeout", type=TIMEOUT_MS, default=10_000, show_default=True, metavar="MS", help="How long to wait")
+@timeout_option
 @url_option
 def post(
     order_id: str | None, customer: int, product: str, quantity: int, price: Decimal, wait: bool, timeout: int, url: str

@@ -1,4 +1,4 @@
-"""`orders products`: what the shop sells."""
+"""`orders products`: offer, change, withdraw, show and import products."""
 
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
@@ -8,10 +8,10 @@ import click
 from pydantic import ValidationError
 from rich.console import Console
 
-from ecosystem.cli import running
+from ecosystem.cli import discovery
 from ecosystem.cli.commands.shared import AMOUNT, perform, service_url_option
-from ecosystem.cli.products import offer, read
-from ecosystem.cli.rows import BadFile, text_of
+from ecosystem.cli.csv_files import InvalidFile, decoded
+from ecosystem.cli.product_import import offer, read_products
 from ecosystem.clients.api import ProductsApi
 from runtime.model.dead_letters import describe
 from schemas.api import NewProduct, Product, ProductContent
@@ -22,7 +22,7 @@ _url_option = service_url_option("products")
 
 @click.group()
 def products() -> None:
-    """Offer products, change and withdraw them. Orders for what is not on offer fail."""
+    """Offer products, change and withdraw them. Orders for other products fail."""
 
 
 @products.command()
@@ -31,7 +31,7 @@ def products() -> None:
 @click.argument("price", type=AMOUNT)
 @_url_option
 def add(code: str, name: str, price: Decimal, url: str) -> None:
-    """Offer a new product.
+    """Offer a new product: CODE, NAME and PRICE of one piece.
 
     \b
     orders products add teapot "Teapot, 1 l" 24.90
@@ -46,19 +46,19 @@ def add(code: str, name: str, price: Decimal, url: str) -> None:
 
 @products.command()
 @click.argument("code")
-@click.option("--name", help="What it is to be called  [default: as it is]")
-@click.option("--price", type=AMOUNT, help="Of one piece  [default: as it is]")
+@click.option("--name", help="New name  [default: unchanged]")
+@click.option("--price", type=AMOUNT, help="New price of one piece  [default: unchanged]")
 @_url_option
 def change(code: str, name: str | None, price: Decimal | None, url: str) -> None:
     """Change name or price of the product CODE.
 
-    One that was withdrawn is offered again. Refused if somebody else changes it in the same moment.
+    A withdrawn product is offered again. Fails if somebody else changes the product at the same time.
 
     \b
     orders products change mug --price 11.50
     """
     if name is None and price is None:
-        raise click.UsageError("say what is to change: --name, --price or both")
+        raise click.UsageError("name what to change: --name, --price or both")
 
     async def put(api: ProductsApi) -> Product:
         now = await api.get(code)
@@ -97,39 +97,39 @@ def show(code: str, url: str) -> None:
 
 @products.command("import")
 @click.argument("file", metavar="CSV", type=click.File("rb"))
-@click.option("--only-new", is_flag=True, help="Leave those as they are that are there with another name or price")
+@click.option("--only-new", is_flag=True, help="Leave existing products as they are")
 @_url_option
 def import_(file: BinaryIO, only_new: bool, url: str) -> None:
-    """Offer the products of a CSV file (`-`: the input).
+    """Offer the products of a CSV file (`-`: standard input).
 
-    The file is in UTF-8, and its first line names the columns: code,name,price. Products that are there already are
-    changed where they differ. What was withdrawn stays withdrawn.
+    The file is in UTF-8, and its first line names the columns: code,name,price. Existing products are changed where
+    they differ; withdrawn products stay withdrawn.
 
     \b
     orders products import products.csv
     orders products import --only-new - < products.csv
     """
     try:
-        found = read(file.name, text_of(file))
-    except BadFile as error:
+        found = read_products(file.name, decoded(file))
+    except InvalidFile as error:
         raise click.ClickException(f"Nothing was offered.\n{error}") from error
 
-    async def bring() -> str:
+    async def offer_all() -> str:
         async with ProductsApi(url) as api:
             tally = await offer(api, found, change=not only_new)
         return ", ".join(f"{count} {outcome}" for outcome, count in sorted(tally.items())) or "none"
 
-    click.echo(perform(bring(), url))
+    click.echo(perform(offer_all(), url))
 
 
-def _show(url: str, ask: Callable[[ProductsApi], Awaitable[Product]]) -> None:
-    """Shows the product that the service answers with."""
+def _show(url: str, request: Callable[[ProductsApi], Awaitable[Product]]) -> None:
+    """Sends the request, and prints the product in its response."""
 
-    async def asked() -> Product:
+    async def send() -> Product:
         async with ProductsApi(url) as api:
-            return await ask(api)
+            return await request(api)
 
-    product = perform(asked(), url)
-    price = plain_amount(product.price, running.currency())
-    said = f"{product.code}  {product.name}  {price}  {product.state}  version {product.version}"
-    Console().print(said, markup=False, highlight=False, soft_wrap=True)
+    product = perform(send(), url)
+    price = plain_amount(product.price, discovery.currency())
+    line = f"{product.code}  {product.name}  {price}  {product.state}  version {product.version}"
+    Console().print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What several commands have in common: options, and errors as people want to read them."""
+"""Shared by commands: types of options, options, and the handling of expected errors."""
 
 import asyncio
 import errno
@@ -13,8 +13,8 @@ import click
 from aiokafka.errors import KafkaError
 from pydantic import TypeAdapter, ValidationError
 
-from ecosystem.cli import running
-from ecosystem.cli.rows import faults_of
+from ecosystem.cli import discovery
+from ecosystem.cli.csv_files import field_errors
 from ecosystem.clients.api import RequestRejected, Unreachable
 from runtime.errors import PartitionCountMismatch
 from schemas.identifiers import Composed
@@ -25,7 +25,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Whole(click.IntRange):
-    """A whole number in plain digits, from `min` to `max` as far as these are given."""
+    """A whole number in plain digits, within `min` and `max` if given."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
@@ -36,7 +36,7 @@ class Whole(click.IntRange):
 
 
 class Real(click.FloatRange):
-    """A number in plain digits that may have a fraction, from `min` to `max` as far as these are given."""
+    """A number in plain digits, with or without a fraction, within `min` and `max` if given."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
@@ -44,9 +44,6 @@ class Real(click.FloatRange):
         except ValueError as error:
             self.fail(f"{value!r}: {error}", param, ctx)
         return super().convert(number, param, ctx)
-
-
-TIMEOUT_MS = Whole(0, 60_000)
 
 
 class _Amount(click.ParamType):
@@ -60,7 +57,7 @@ class _Amount(click.ParamType):
 
 
 AMOUNT = _Amount()
-"""Of money."""
+"""An amount of money."""
 
 
 class _Name(click.ParamType):
@@ -68,41 +65,45 @@ class _Name(click.ParamType):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
         try:
-            str(value).encode()  # what is no text fails here: see `ecosystem/cli/main.py`
+            str(value).encode()  # raises on bytes that are not UTF-8: see `ecosystem/cli/main.py`
             return _COMPOSED.validate_python(value)
         except ValidationError as error:
-            [(_, reason)] = faults_of(error)
+            [(_, reason)] = field_errors(error)
             self.fail(f"{value!r}: {reason}", param, ctx)
 
 
 _COMPOSED: TypeAdapter[str] = TypeAdapter(Annotated[str, Composed])
 NAME = _Name()
-"""An order id or a product, for what no service looks at before it is written: in Unicode form NFC."""
+"""An id in Unicode form NFC, for commands that write to Kafka directly, where no service checks it."""
 
 
 def service_url_option(service: str, name: str = "--url") -> Callable[[F], F]:
-    """`--url`, or what else it is to be called, for commands that talk to a service."""
+    """Returns the option `--url` (or `name`) for commands that call a service."""
     variable = f"{service.upper()}_URL"
     return click.option(
         name,
         envvar=variable,
-        default=partial(running.url, service),
+        default=partial(discovery.url, service),
         metavar="URL",
-        help=f"Base URL of the {service} service [env: {variable}; default: what `orders up` runs, "
-        f"port {running.port(service)}]",
+        help=f"Base URL of the {service} service [env: {variable}; default: the worker of `orders up`, or "
+        f"port {discovery.port(service)}]",
     )
 
 
+timeout_option = click.option(
+    "--timeout", type=Whole(0, 60_000), default=10_000, show_default=True, metavar="MS", help="Milliseconds to wait"
+)
+
 url_option = service_url_option("orders")
-"""`--url`, for commands that talk to the orders service."""
+"""The option `--url` for commands that call the orders service."""
 
 
 def bootstrap_option(function: F) -> F:
-    """`--bootstrap`, for commands that look at any Kafka."""
+    """Adds the option `--bootstrap`, for commands that read any Kafka."""
     return click.option(
         "--bootstrap",
         metavar="HOST:PORT,...",
-        help="Brokers [env: KAFKA_BOOTSTRAP_SERVERS; default: what `orders up` runs]",
+        help="Brokers [env: KAFKA_BOOTSTRAP_SERVERS; default: the Kafka of `orders up`]",
     )(function)
 
 
@@ -111,21 +112,29 @@ def perform(
     url: str | None = None,
     *,
     bootstrap: str | None = None,
-    refusals: tuple[type[Exception], ...] = (),
+    expected: tuple[type[Exception], ...] = (),
     exit_code: int = 1,
 ) -> T:
-    """Runs `action`; what may go wrong out there, and `refusals` of its own, become one line and the exit code."""
+    """Runs `action`. Errors of network, broker and services, and the `expected` ones, become one line and `exit_code`.
+
+    Arguments:
+        action: what to run.
+        url: of the service that `action` calls, for the error text.
+        bootstrap: brokers that `action` reads, if the user named them.
+        expected: further exceptions whose text is meant for the user.
+        exit_code: of the process if an error occurs.
+    """
     try:
-        return _perform(action, url, bootstrap, refusals)
+        return _perform(action, url, bootstrap, expected)
     except click.ClickException as error:
         error.exit_code = exit_code
         raise
 
 
 def _perform(
-    action: Coroutine[Any, Any, T], url: str | None, bootstrap: str | None, refusals: tuple[type[Exception], ...]
+    action: Coroutine[Any, Any, T], url: str | None, bootstrap: str | None, expected: tuple[type[Exception], ...]
 ) -> T:
-    # aiokafka logs as errors what it then repeats with success, such as asking for the leader of a topic just made.
+    # aiokafka logs errors of requests that it then retries with success, such as the leader of a topic just created.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
         return asyncio.run(action)
@@ -135,24 +144,31 @@ def _perform(
         ) from error
     except (RequestRejected, PartitionCountMismatch) as error:
         raise click.ClickException(str(error)) from error
-    except refusals as error:
+    except expected as error:
         raise click.ClickException(str(error)) from error
     except (KafkaError, OSError) as error:
-        if isinstance(error, OSError) and not _of_network(error):
+        if isinstance(error, OSError) and not _is_network_error(error):
             raise click.ClickException(str(error) or repr(error)) from error
-        servers = running.settings(bootstrap).kafka_bootstrap_servers
+        servers = discovery.settings(bootstrap).kafka_bootstrap_servers
         raise click.ClickException(
             f"Kafka does not answer at {servers} ({error}). Start it with `orders up`, or set KAFKA_BOOTSTRAP_SERVERS."
         ) from error
 
 
-_NETWORK = {errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EINVAL}
-"""Of connecting, besides those that Python has classes for."""
+_NETWORK_ERRNOS = {
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.EADDRNOTAVAIL,
+    errno.EINVAL,
+}
+"""Errors of connecting that Python has no class for."""
 
 
-def _of_network(error: OSError) -> bool:
-    """Whether nobody answered; a full disk or a file that is gone says nothing about the broker."""
+def _is_network_error(error: OSError) -> bool:
+    """Whether the broker could not be reached, as opposed to a full disk or a missing file."""
     if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
         return True
-    # asyncio puts what happened at several addresses into one error without a number.
-    return error.errno is None or error.errno in _NETWORK
+    # asyncio joins the errors of several addresses into one without a number.
+    return error.errno is None or error.errno in _NETWORK_ERRNOS

@@ -1,8 +1,8 @@
-"""`orders stock`: what the warehouse would say."""
+"""`orders stock`: write stock levels to Kafka in place of the warehouse."""
 
 import click
 
-from ecosystem.cli import running
+from ecosystem.cli import discovery
 from ecosystem.cli.commands.shared import NAME, Whole, perform
 from ecosystem.clients.writer import Writer
 from schemas.messages import StockLevel
@@ -20,14 +20,14 @@ def stock() -> None:
 def set_count(product: str, count: int) -> None:
     """Write a stock level: the warehouse holds COUNT of PRODUCT.
 
-    The count includes pieces that are reserved.
+    COUNT is absolute and includes reserved pieces.
 
     \b
     orders stock set mug 250
     """
 
     async def write() -> None:
-        async with Writer(running.settings()) as writer:
+        async with Writer(discovery.settings()) as writer:
             await writer.write(WAREHOUSE_INVENTORY, [StockLevel(product=product, count=count)])
 
     perform(write())

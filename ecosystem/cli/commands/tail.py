@@ -1,4 +1,4 @@
-"""`orders tail`: messages as they arrive."""
+"""`orders tail`: print messages as they arrive."""
 
 import asyncio
 import signal
@@ -6,7 +6,7 @@ import signal
 import click
 from rich.console import Console
 
-from ecosystem.cli import running
+from ecosystem.cli import discovery
 from ecosystem.cli.commands.shared import perform
 from ecosystem.clients.readable import line
 from ecosystem.clients.reader import Reader, partition_count
@@ -16,20 +16,20 @@ from runtime.kafka.topics import public_topics
 @click.command()
 @click.argument("topics", nargs=-1, metavar="[TOPIC...]")
 @click.option("--from-beginning", is_flag=True, help="Start with the oldest message instead of the next one")
-@click.option("--follow/--no-follow", default=True, help="Go on with what comes  [default: follow]")
+@click.option("--follow/--no-follow", default=True, help="Wait for new messages  [default: follow]")
 def tail(topics: tuple[str, ...], from_beginning: bool, follow: bool) -> None:
     """Print messages as they arrive, one per line.
 
-    A line has time, topic, what the message says, partition and offset. Without TOPICs: all of the catalogue (see
-    `orders topics`), and the dead letters. By its name any topic is shown, changelogs and internal ones too: as JSON.
-    Only what is committed is shown. A record in another partition than its key's is marked: no service looks for it
-    there.
+    A line has time (UTC), topic, key, content, partition and offset. Without TOPIC: all topics of the catalogue (see
+    `orders topics`) and their dead letters. Other topics, such as changelogs and repartition topics, can be named;
+    their messages are shown as JSON. Only committed messages are shown. A record in another partition than its key's
+    is marked as misplaced.
 
     \b
     orders tail
     orders tail orders order-validations --from-beginning
     orders tail orders-view-changelog
-    orders tail orders.dead-letters --no-follow            all there are, then end
+    orders tail orders.dead-letters --no-follow         existing messages only
     """
     known = public_topics()
 
@@ -37,14 +37,12 @@ def tail(topics: tuple[str, ...], from_beginning: bool, follow: bool) -> None:
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        console, settings, currency = Console(highlight=False), running.settings(), running.currency()
+        console, settings, currency = Console(highlight=False), discovery.settings(), discovery.currency()
         async with Reader(settings, topics or tuple(known)) as reader:
             if unknown := [topic for topic in topics if topic not in known and topic not in reader.found]:
                 raise click.ClickException(f"no such topic: {', '.join(unknown)}. There are: {', '.join(known)}")
             if not reader.found:
-                raise click.ClickException(
-                    "none of these topics exists yet: they are made when the first worker starts"
-                )
+                raise click.ClickException("none of these topics exists yet: the first worker that starts creates them")
             partitions = await partition_count(settings)
             async for record in reader.records(from_beginning or not follow, follow, stop):
                 console.print(line(record, partitions, currency), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`orders topics`: the catalogue."""
+"""`orders topics`: list the catalogue of topics."""
 
 import click
 from rich.console import Console
@@ -11,18 +11,17 @@ from schemas.topics import CATALOGUE, Retention
 def topics() -> None:
     """List the topics, with key, value, writer and retention.
 
-    Each has a companion `<topic>.dead-letters`, which takes what could not be read.
+    Each has a topic `<topic>.dead-letters` for messages that could not be processed.
     """
     table = Table("topic", "key", "value", "only writer", "kept", box=None, pad_edge=False)
     for topic in CATALOGUE:
-        table.add_row(
-            topic.name, topic.key_field or "several fields", topic.model.__name__, topic.writer, _kept(topic.retention)
-        )
+        key, retention = topic.key_field or "several fields", _retention(topic.retention)
+        table.add_row(topic.name, key, topic.model.__name__, topic.writer, retention)
     console = Console()
     console.print(table, soft_wrap=not console.is_terminal)
 
 
-def _kept(kept: Retention) -> str:
-    if kept.compacted:
+def _retention(retention: Retention) -> str:
+    if retention.compacted:
         return "last of each key"
-    return "for ever" if kept.duration is None else f"{kept.duration.days} days"
+    return "for ever" if retention.duration is None else f"{retention.duration.days} days"

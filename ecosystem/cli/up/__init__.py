@@ -1,1 +1,1 @@
-"""cli/up."""
+"""`orders up`: everything on this machine."""

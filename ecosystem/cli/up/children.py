@@ -1,4 +1,4 @@
-"""Workers as children: their logs under each other, each line with its worker's name, and a common end."""
+"""Runs `orders` commands as child processes, and prints their logs, each line with the child's name."""
 
 import os
 import subprocess
@@ -13,12 +13,19 @@ from rich.text import Text
 from ecosystem.embedded import processes
 
 GRACE_S = 15.0
-_LAST_WORDS_S = 10.0
+"""Seconds from SIGTERM to SIGKILL: a worker finishes its batch, leaves its group and closes RocksDB."""
+_DRAIN_S = 10.0
+"""Seconds to wait for the last lines of a stopped child."""
 _COLOURS = ("cyan", "green", "yellow", "blue", "magenta", "bright_cyan", "bright_green", "bright_yellow")
 
 
 class Children:
-    """The `orders` processes of one `orders up`."""
+    """The child processes of one `orders up`.
+
+    Arguments:
+        console: where logs are printed.
+        width: characters of the column with the child's name.
+    """
 
     def __init__(self, console: Console, width: int) -> None:
         self._console = console
@@ -27,40 +34,40 @@ class Children:
         self._readers: list[threading.Thread] = []
 
     def start(self, name: str, arguments: Sequence[str], env: Mapping[str, str]) -> int:
-        """Starts `orders <arguments>` and shows what it says. Returns its process id."""
+        """Starts `orders <arguments>` and prints its output. Returns the process id."""
         command = [sys.executable, "-m", "ecosystem.cli", *arguments]
         process = processes.spawn(command, subprocess.PIPE, {**os.environ, "PYTHONUNBUFFERED": "1", **env})
         colour = _COLOURS[len(self._processes) % len(_COLOURS)]
         self._processes[name] = process
-        reader = threading.Thread(target=self._show, args=(name, colour, process), daemon=True)
+        reader = threading.Thread(target=self._print_output, args=(name, colour, process), daemon=True)
         reader.start()
         self._readers.append(reader)
         return process.pid
 
     def failure(self) -> str | None:
-        """Says which process ended by itself; `None` while all run."""
+        """Names a child that ended by itself; `None` while all run."""
         for name, process in self._processes.items():
             if (code := process.poll()) is not None:
                 return f"{name} ended unexpectedly, with code {code}"
         return None
 
     def stop(self, *names: str) -> None:
-        """Stops these as far as they were started, or all: SIGTERM to each, SIGKILL after 15 seconds."""
+        """Stops the named children, or all: SIGTERM to each, SIGKILL after `GRACE_S`. Ignores unknown names."""
         chosen = {n: self._processes.pop(n) for n in list(self._processes) if not names or n in names}
-        leaving = {name: process for name, process in chosen.items() if process.poll() is None}
-        for process in leaving.values():
+        ending = {name: process for name, process in chosen.items() if process.poll() is None}
+        for process in ending.values():
             process.terminate()
         deadline = time.monotonic() + GRACE_S
-        for name, process in leaving.items():
+        for name, process in ending.items():
             if processes.stop(process, max(0.0, deadline - time.monotonic())) < 0:
-                self._console.print(f"{name} had to be killed", style="red")
+                self._console.print(f"{name} did not stop within {GRACE_S:.0f} s and was killed", style="red")
         if not self._processes:
-            for reader in self._readers:  # their last words
-                reader.join(_LAST_WORDS_S)
+            for reader in self._readers:
+                reader.join(_DRAIN_S)
 
-    def _show(self, name: str, colour: str, process: subprocess.Popen[bytes]) -> None:
+    def _print_output(self, name: str, colour: str, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
         for raw in process.stdout:
             prefix = Text(f"{name:<{self._width}} | ", colour)
-            said = Text.from_ansi(raw.decode(errors="replace").rstrip("\n"))
-            self._console.print(prefix.append_text(said), soft_wrap=True)
+            line = Text.from_ansi(raw.decode(errors="replace").rstrip("\n"))
+            self._console.print(prefix.append_text(line), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Which workers `orders up` starts: their names, their services and their ports."""
+"""Plans the workers of `orders up`: names, services and ports. Pure."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from ecosystem.services import CORE
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
-    """A worker to be started. Its state is kept under its name."""
+class PlannedWorker:
+    """A worker to be started. Its state is kept in a folder of its name."""
 
     name: str
     services: tuple[str, ...]
@@ -19,14 +19,21 @@ class Planned:
         return f"http://127.0.0.1:{self.port}"
 
 
-def plan(
-    apart: bool, workers: int, ports: Callable[[int], Sequence[int]], services: Sequence[str] = CORE
-) -> list[Planned]:
-    """`workers` of each composition, on the ports that `ports` gives when it is told how many."""
+def plan_workers(
+    apart: bool, replicas: int, ports: Callable[[int], Sequence[int]], services: Sequence[str] = CORE
+) -> list[PlannedWorker]:
+    """Plans `replicas` workers of each composition.
+
+    Arguments:
+        apart: whether each service is a composition of its own, instead of one of all services.
+        replicas: workers of each composition.
+        ports: returns as many ports as it is asked for.
+        services: services to run.
+    """
     compositions = [(name,) for name in services] if apart else [tuple(services)]
-    free = iter(ports(len(compositions) * workers))
+    free = iter(ports(len(compositions) * replicas))
     return [
-        Planned(f"{services[0] if apart else 'worker'}-{number}", services, next(free))
+        PlannedWorker(f"{services[0] if apart else 'worker'}-{number}", services, next(free))
         for services in compositions
-        for number in range(1, workers + 1)
+        for number in range(1, replicas + 1)
     ]

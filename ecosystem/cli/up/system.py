@@ -1,4 +1,4 @@
-"""What `orders up` runs on this machine: Kafka, PostgreSQL, mail, workers, sample data; stopped in reverse."""
+"""Starts Kafka, PostgreSQL, mail, workers and sample data on this machine, and stops them in reverse."""
 
 import asyncio
 import os
@@ -13,22 +13,22 @@ from typing import Any, NoReturn, Self
 
 from rich.console import Console
 
-from ecosystem.cli import running
-from ecosystem.cli.products import offer
-from ecosystem.cli.running import Running
+from ecosystem.cli import discovery
+from ecosystem.cli.discovery import LocalSystemInfo
+from ecosystem.cli.product_import import offer
 from ecosystem.cli.up import welcome
 from ecosystem.cli.up.children import Children
-from ecosystem.cli.up.firsts import Firsts
-from ecosystem.cli.up.layout import Planned, plan
+from ecosystem.cli.up.first_orders import FirstOrders
+from ecosystem.cli.up.layout import PlannedWorker, plan_workers
 from ecosystem.clients.api import ProductsApi
-from ecosystem.clients.groups import behind
-from ecosystem.clients.health import answering, is_ready
-from ecosystem.clients.reader import keys
+from ecosystem.clients.groups import lagging_groups
+from ecosystem.clients.health import advertised_url, is_ready
+from ecosystem.clients.reader import read_keys
 from ecosystem.clients.writer import Writer
 from ecosystem.embedded.kafka import Cluster
-from ecosystem.embedded.locks import exclusive
+from ecosystem.embedded.locks import exclusive_lock
 from ecosystem.embedded.mail_server import MailSink
-from ecosystem.embedded.ports import claimed
+from ecosystem.embedded.ports import reserved_ports
 from ecosystem.embedded.postgres import PORT, Postgres
 from ecosystem.loadgen import sample
 from ecosystem.services import DATABASES, NAMES
@@ -37,19 +37,22 @@ from schemas.topics import CUSTOMERS, PRODUCTS, WAREHOUSE_INVENTORY
 
 _KAFKA_PORT = 9092
 _READY_S = 300.0
+"""Seconds that workers, and the sample data, may take."""
 _POLL_S = 0.2
-_SAMPLE = "sample"
-_READ_SAMPLE = frozenset({"inventory", "details", "email"})
-_TOPICS = (PRODUCTS.name, WAREHOUSE_INVENTORY.name, CUSTOMERS.name)
+_LOAD = "sample"
+"""Name of the child process that generates load."""
+_SAMPLE_READERS = frozenset({"inventory", "details", "email"})
+"""Services that must have read the sample data before an order for it is placed."""
+_SAMPLE_TOPICS = (PRODUCTS.name, WAREHOUSE_INVENTORY.name, CUSTOMERS.name)
 
 
 class StartFailed(Exception):
-    """Something that should run has ended, or does not get ready. The console has been told."""
+    """A process has ended by itself, or is not ready in time. The reason has been printed."""
 
 
 @dataclass(frozen=True, slots=True)
 class UpOptions:
-    """What is to run: see the options of `orders up`."""
+    """The options of `orders up`."""
 
     apart: bool
     workers: int
@@ -61,30 +64,37 @@ class UpOptions:
 
 
 class LocalSystem:
-    """Entering starts it all and returns when it is ready; leaving stops it all, however it is left.
+    """Context manager of everything that `orders up` runs: started and ready inside, stopped outside.
 
-    Entering raises `Held` if it runs on this data already, `NoFreePort`, `KafkaError`, `PostgresError`, or
+    Entering raises `LockHeld` if another one runs on this data, `NoFreePort`, `KafkaError`, `PostgresError`, or
     `StartFailed`.
+
+    Arguments:
+        options: what to run.
+        console: where to print.
+        perform: runs a coroutine, and turns its expected errors into messages for the user.
     """
 
-    def __init__(self, wish: UpOptions, console: Console, perform: Callable[[Coroutine[Any, Any, None]], None]) -> None:
-        self._wish = wish
+    def __init__(
+        self, options: UpOptions, console: Console, perform: Callable[[Coroutine[Any, Any, None]], None]
+    ) -> None:
+        self._options = options
         self._console = console
         self._perform = perform
-        self._data = running.data_dir()
+        self._data = discovery.data_dir()
         self._settings = Settings()
         self._kafka: Cluster | None = None
-        self._claims = ExitStack()
-        self._workers = plan(wish.apart, wish.workers, self._claim, NAMES)
+        self._reserved_ports = ExitStack()
+        self._workers = plan_workers(options.apart, options.workers, self._reserve_ports, NAMES)
         self._mail: MailSink | None = None
-        self._firsts = Firsts(self._url("orders"), self._say)
+        self._first_orders = FirstOrders(self._url("orders"), self._print_bold)
         self._postgres: Postgres | None = None
         self._databases: dict[str, str] = {}
         self._children = Children(console, max(len(worker.name) for worker in self._workers))
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            stack.enter_context(self._claims)
+            stack.enter_context(self._reserved_ports)
             self._start(stack)
             self._stack = stack.pop_all()
         return self
@@ -95,55 +105,55 @@ class LocalSystem:
         self._stack.close()
 
     def watch(self) -> NoReturn:
-        """Says what is worth a line; raises `StartFailed` as soon as something ends by itself."""
+        """Reports the first orders; raises `StartFailed` as soon as a process ends by itself."""
         while True:
             self._check()
-            self._firsts.report()
+            self._first_orders.report()
             time.sleep(_POLL_S)
 
     def _start(self, stack: ExitStack) -> None:
-        began = time.monotonic()
-        stack.enter_context(exclusive(self._data / "up.lock"))
-        if self._wish.own_kafka:
+        started = time.monotonic()
+        stack.enter_context(exclusive_lock(self._data / "up.lock"))
+        if self._options.own_kafka:
             self._start_kafka(stack)
         if "SMTP_HOST" not in os.environ:
-            self._mail = stack.enter_context(MailSink(self._data / "mail", self._firsts.delivered))
+            self._mail = stack.enter_context(MailSink(self._data / "mail", self._first_orders.on_delivered))
         if missing := {name: url for name, url in DATABASES.items() if url not in os.environ}:
             self._postgres = stack.enter_context(Postgres(self._data / "postgres", port=PORT))
-            ours = {url: self._postgres.database(name) for name, url in missing.items()}
-            # PGSSLMODE of the user is meant for other servers.
-            self._databases = {url: f"{database}?sslmode=disable" for url, database in ours.items()}
+            own = {url: self._postgres.database(name) for name, url in missing.items()}
+            # The user's PGSSLMODE is meant for other servers.
+            self._databases = {url: f"{database}?sslmode=disable" for url, database in own.items()}
         servers = self._settings.kafka_bootstrap_servers
         urls = {service: self._urls(service) for service in NAMES}
-        stack.enter_context(running.announced(Running(os.getpid(), servers, urls, self._settings.currency)))
+        stack.enter_context(discovery.published(LocalSystemInfo(os.getpid(), servers, urls, self._settings.currency)))
         stack.callback(self._stop_children)
         for worker in self._workers:
             self._start_worker(worker)
-        if self._wish.sample:
-            self._perform(self._announce_sample())
+        if self._options.sample:
+            self._perform(self._write_sample())
         self._wait_until_ready()
-        if self._wish.sample:
-            self._perform(self._until_sample_is_known())
-        self._welcome(time.monotonic() - began)
-        if self._wish.rate:
-            options = ["--rate", f"{Decimal(str(self._wish.rate)):f}", "--every", "60"]
+        if self._options.sample:
+            self._perform(self._wait_until_sample_is_read())
+        self._welcome(time.monotonic() - started)
+        if self._options.rate:
+            options = ["--rate", f"{Decimal(str(self._options.rate)):f}", "--every", "60"]
             options += [part for url in urls["orders"] for part in ("--url", url)]
             for service in ("fulfilment", "checkin", "portal", "products"):
                 options += [f"--{service}-url", urls[service][0]]
-            self._children.start(_SAMPLE, ["generate", *options], {"KAFKA_BOOTSTRAP_SERVERS": servers})
+            self._children.start(_LOAD, ["generate", *options], {"KAFKA_BOOTSTRAP_SERVERS": servers})
 
-    def _claim(self, count: int) -> list[int]:
-        return self._claims.enter_context(claimed(count, self._wish.port))
+    def _reserve_ports(self, count: int) -> list[int]:
+        return self._reserved_ports.enter_context(reserved_ports(count, self._options.port))
 
     def _start_kafka(self, stack: ExitStack) -> None:
-        if self._wish.fresh:
+        if self._options.fresh:
             for folder in ("kafka", "state", "mail", "postgres"):
                 shutil.rmtree(self._data / folder, ignore_errors=True)
         self._kafka = stack.enter_context(Cluster(self._data / "kafka", port=_KAFKA_PORT, console=self._console))
         servers = self._kafka.bootstrap_servers
         self._settings = self._settings.model_copy(update={"kafka_bootstrap_servers": servers})
 
-    def _start_worker(self, worker: Planned) -> None:
+    def _start_worker(self, worker: PlannedWorker) -> None:
         env = {
             "KAFKA_BOOTSTRAP_SERVERS": self._settings.kafka_bootstrap_servers,
             "HTTP_PORT": str(worker.port),
@@ -155,22 +165,24 @@ class LocalSystem:
             env |= {"PRODUCT_NOTIFICATIONS_TO": os.environ.get("PRODUCT_NOTIFICATIONS_TO", "products@example.org")}
         self._children.start(worker.name, ["run", *worker.services], env)
 
-    async def _announce_sample(self) -> None:
+    async def _write_sample(self) -> None:
         async with Writer(self._settings) as writer:
             await writer.write(WAREHOUSE_INVENTORY, sample.stock())
             await writer.write(CUSTOMERS, sample.customers())
         async with ProductsApi(self._urls("products")[0]) as api:
-            await offer(api, sample.products(), patience_s=_READY_S)
+            await offer(api, sample.products(), timeout_s=_READY_S)
 
-    async def _until_sample_is_known(self) -> None:
-        """Until then an order for a sample product may fail: the validators have not read the product yet."""
+    async def _wait_until_sample_is_read(self) -> None:
+        """Waits for the services that an order needs: before, an order for a sample product may fail."""
         deadline = time.monotonic() + _READY_S
         codes = {product.code.encode() for product in sample.products()}
-        readers = {"+".join(sorted(w.services)) for w in self._workers if not _READ_SAMPLE.isdisjoint(w.services)}
-        while not codes <= await keys(self._settings, PRODUCTS.name) or await behind(self._settings, readers, _TOPICS):
+        readers = {"+".join(sorted(w.services)) for w in self._workers if not _SAMPLE_READERS.isdisjoint(w.services)}
+        while not codes <= await read_keys(self._settings, PRODUCTS.name) or await lagging_groups(
+            self._settings, readers, _SAMPLE_TOPICS
+        ):
             self._check()
             if time.monotonic() > deadline:
-                self._fail(f"the sample products are not known to all after {_READY_S:.0f} s")
+                self._fail(f"not all services have read the sample products after {_READY_S:.0f} s")
             await asyncio.sleep(_POLL_S)
 
     def _wait_until_ready(self) -> None:
@@ -190,12 +202,12 @@ class LocalSystem:
         return self._children.failure() or next((why for server in servers if (why := server.failure())), None)
 
     def _fail(self, why: str) -> NoReturn:
-        self._console.print(why, style="bold red", markup=False, soft_wrap=True)  # before what stopping has to say
+        self._console.print(why, style="bold red", markup=False, soft_wrap=True)  # before the output of stopping
         raise StartFailed(why)
 
     def _stop_children(self) -> None:
         self._console.print("Stopping")
-        self._children.stop(_SAMPLE)  # first: its requests in flight are still answered
+        self._children.stop(_LOAD)  # first: the workers still answer its requests
         self._children.stop()
 
     def _urls(self, service: str) -> tuple[str, ...]:
@@ -205,14 +217,14 @@ class LocalSystem:
         return self._urls(service)[0]
 
     def _checkin_url(self) -> str:
-        """On the port where clients expect the service, if a worker of ours has it."""
+        """Returns the URL at `CHECKIN_PORT` if one of these workers listens there."""
         port = self._settings.checkin_port
-        ours = port and answering(f"http://127.0.0.1:{port}") in self._urls("checkin")
-        return f"http://localhost:{port}" if ours else self._url("checkin")
+        own = port and advertised_url(f"http://127.0.0.1:{port}") in self._urls("checkin")
+        return f"http://localhost:{port}" if own else self._url("checkin")
 
     def _welcome(self, seconds: float) -> None:
         log = f", log in {self._data / 'kafka' / '1' / 'kafka.log'}" if self._kafka else ""
-        found = {
+        addresses = {
             "orders": f"{self._url('orders')}/v1/orders",
             "check-ins": f"{self._checkin_url()}/api/SOA/home/checkin",
             "docs": f"{self._url('orders')}/docs",
@@ -222,11 +234,11 @@ class LocalSystem:
             "PostgreSQL": f"127.0.0.1:{self._postgres.port}" if self._postgres else "as the environment says",
         }
         if len(self._workers) > 1:
-            found |= {worker.name: worker.url for worker in self._workers}
-        said = f"\nReady after {seconds:.1f} s. Ctrl-C stops it all.\n\n{welcome.places(found)}\n"
-        if self._wish.sample:  # else nobody knows the product, nor the customer
-            said += "\n" + welcome.walk(self._url, self._mail.new if self._mail else None)
-        self._console.print(said, soft_wrap=True, markup=False)
+            addresses |= {worker.name: worker.url for worker in self._workers}
+        text = f"\nReady after {seconds:.1f} s. Ctrl-C stops it all.\n\n{welcome.address_lines(addresses)}\n"
+        if self._options.sample:  # the commands name a sample product and a sample customer
+            text += "\n" + welcome.first_order_commands(self._url, self._mail.new if self._mail else None)
+        self._console.print(text, soft_wrap=True, markup=False)
 
-    def _say(self, line: str) -> None:
+    def _print_bold(self, line: str) -> None:
         self._console.print(line, style="bold", markup=False, soft_wrap=True)

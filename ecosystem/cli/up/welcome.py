@@ -1,4 +1,4 @@
-"""What `orders up` says when it is ready: where everything is, and how to bring an order of one's own to SHIPPED."""
+"""Texts of `orders up` when it is ready: addresses, and commands that bring an order to SHIPPED."""
 
 import os
 import shlex
@@ -11,27 +11,27 @@ _JSON = "-H 'Content-Type: application/json'"
 
 
 def command() -> str:
-    """How the reader of this calls `orders`: by its path, as long as it is not on theirs."""
+    """Returns how to call `orders` from here: by its path if it is not on `PATH`."""
     script = Path(sys.executable).with_name("orders")
     if shutil.which("orders") or not script.exists():
         return "orders"
     return shlex.quote(os.path.relpath(script))
 
 
-def places(found: Mapping[str, str]) -> str:
-    """A line for each name and where it is."""
-    width = max(map(len, found)) + 1
-    return "\n".join(f"  {name:<{width}} {where}" for name, where in found.items())
+def address_lines(addresses: Mapping[str, str]) -> str:
+    """Returns one line for each name and its address."""
+    width = max(map(len, addresses)) + 1
+    return "\n".join(f"  {name:<{width}} {address}" for name, address in addresses.items())
 
 
-def walk(url: Callable[[str], str], emails: Path | None) -> str:
-    """Commands for a shell, one after the other, which bring an order to SHIPPED.
+def first_order_commands(url: Callable[[str], str], emails: Path | None) -> str:
+    """Returns shell commands that bring an order to SHIPPED, one after the other.
 
     Arguments:
-        url: gives the base URL of a service.
-        emails: folder of delivered e-mails, if it is ours.
+        url: returns the base URL of a service.
+        emails: folder of delivered e-mails; `None` if another mail server delivers them.
     """
-    look = f"\n  grep -l 'X-Order-Id: my-order' {shlex.quote(str(emails))}/*" if emails else ""
+    find_email = f"\n  grep -l 'X-Order-Id: my-order' {shlex.quote(str(emails))}/*" if emails else ""
     return f"""\
 An order of your own, all the way to SHIPPED:
 
@@ -43,7 +43,7 @@ An order of your own, all the way to SHIPPED:
     -d '{{"internetNo": "8850049302", "orderNo": "my-order", "staffCode": "cs_eng_ftth", "jobStatus": "homecheckedin",
          "checkinLatitude": 13.7827811, "checkinLongitude": 100.5465937, "checkinDate": "2021-03-18 10:13:43"}}'
   curl -s {url("fulfilment")}/v1/orders/my-order/fulfilment
-  curl -s {url("orders")}/v1/orders/my-order{look}
+  curl -s {url("orders")}/v1/orders/my-order{find_email}
 
 Messages as they arrive: {command()} tail
 """

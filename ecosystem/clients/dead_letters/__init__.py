@@ -1,1 +1,1 @@
-"""Dead letters, from the operator's side: looked at, and written back once their cause is mended."""
+"""Reading dead letters, and redriving each once."""

@@ -1,4 +1,4 @@
-"""The project's own Apache Kafka: the real broker, without Docker and without an installed Java."""
+"""An embedded Apache Kafka: the real broker, without Docker and without an installed Java."""
 
 from ecosystem.embedded.kafka.cluster import Cluster
 from ecosystem.embedded.kafka.errors import KafkaError

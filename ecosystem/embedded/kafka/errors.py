@@ -1,5 +1,5 @@
-"""What can go wrong with the project's own Kafka."""
+"""Errors of the embedded Kafka."""
 
 
 class KafkaError(Exception):
-    """Kafka could not be fetched or started. The text is meant for whoever typed the command."""
+    """Kafka could not be fetched or started. The text is meant for the user."""

@@ -1,8 +1,7 @@
-"""Fetches Kafka's jars from Maven Central, once, into the user's cache, or beside the data where there is none.
+"""Fetches Kafka's jars from Maven Central once, into the user's cache, or beside the data if the user has none.
 
-A jar is there when its SHA-256 is the pinned one. That is looked at on every start (0.1 s), so a cache that was cut
-short or changed mends itself. jgo knows where Maven Central is and talks to it; what it brings is taken over by a
-rename, so that two processes may do this at the same time.
+Every start compares the SHA-256 of each jar with the pinned one (0.1 s), so a truncated or changed cache repairs
+itself. jgo downloads the jars; each is moved into place by a rename, so two processes may fetch at the same time.
 """
 
 import hashlib
@@ -17,29 +16,29 @@ from rich.progress import track
 
 from ecosystem.embedded.kafka.errors import KafkaError
 from ecosystem.embedded.kafka.jars import JARS, VERSION
-from ecosystem.embedded.locks import exclusive
+from ecosystem.embedded.locks import exclusive_lock
 
 _TIMEOUT_S = 30
-_AT_ONCE = 8
+_MAX_CONCURRENT = 8
 
 
-def cache_dir(spare: Path) -> Path:
-    """`FAUST_ORDERS_CACHE`, or `faust-orders` in the user's cache directory, or `spare` where the user has none.
+def cache_dir(fallback: Path) -> Path:
+    """Returns `FAUST_ORDERS_CACHE`, or `faust-orders` in the user's cache directory, or `fallback`.
 
-    Users without a home, or with one they cannot write to, are those of services and containers.
+    Users of services and containers often have no home, or one that they cannot write to.
     """
-    *caches, last = _caches(spare)
+    *caches, last = _caches(fallback)
     return next((folder for folder in caches if _writable(folder)), last)
 
 
-def _caches(spare: Path) -> tuple[Path, ...]:
+def _caches(fallback: Path) -> tuple[Path, ...]:
     if own := os.environ.get("FAUST_ORDERS_CACHE"):
         return (Path(own).absolute(),)
     try:
         user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:  # neither HOME nor the list of users names a home
-        return (spare.absolute(),)
-    return (user.absolute() / "faust-orders", spare.absolute())
+    except RuntimeError:  # neither HOME nor the user database names a home
+        return (fallback.absolute(),)
+    return (user.absolute() / "faust-orders", fallback.absolute())
 
 
 def _writable(folder: Path) -> bool:
@@ -51,27 +50,27 @@ def _writable(folder: Path) -> bool:
 
 
 def jar_name(coordinate: str) -> str:
-    """`group:artifact:version` as Maven names the file."""
+    """Returns the file name of a Maven coordinate `group:artifact:version`."""
     _, artifact, version = coordinate.split(":")
     return f"{artifact}-{version}.jar"
 
 
-def ensure_jars(console: Console, spare: Path) -> list[Path]:
-    """The class path of a broker, fetched if need be, into `spare` for a user without a cache directory.
+def ensure_jars(console: Console, fallback: Path) -> list[Path]:
+    """Returns the class path of a broker; fetches missing jars into the cache directory, or into `fallback`.
 
-    Raises `KafkaError` when that is impossible, with what to do.
+    Raises `KafkaError` with cause and remedy.
     """
     name = f"kafka-{VERSION}"
-    whole = (folder / name for folder in _caches(spare) if not _missing(folder / name))  # also one we cannot write to
-    home = next(whole, None) or cache_dir(spare) / name
+    complete = (folder / name for folder in _caches(fallback) if not _missing(folder / name))  # may be read-only
+    home = next(complete, None) or cache_dir(fallback) / name
     if _missing(home):
         try:
-            with exclusive(home / ".lock", wait=True):
-                if missing := _missing(home):  # another process may have fetched them while we waited
+            with exclusive_lock(home / ".lock", wait=True):
+                if missing := _missing(home):  # another process may have fetched them meanwhile
                     _fetch(missing, home, console)
         except OSError as error:
             raise KafkaError(
-                f"Kafka's jars cannot be kept in {home}: {error.strerror}. Name another folder: FAUST_ORDERS_CACHE."
+                f"Kafka's jars cannot be kept in {home}: {error.strerror}. Set FAUST_ORDERS_CACHE to another folder."
             ) from error
     return [home / jar_name(coordinate) for coordinate in JARS]
 
@@ -95,7 +94,7 @@ def _fetch(coordinates: Sequence[str], home: Path, console: Console) -> None:
     )
     with (
         tempfile.TemporaryDirectory(dir=home, prefix=".fetch-") as staging,
-        ThreadPoolExecutor(_AT_ONCE) as pool,
+        ThreadPoolExecutor(_MAX_CONCURRENT) as pool,
     ):
         done = pool.map(lambda c: _fetch_one(c, Path(staging), home), coordinates)
         try:
@@ -107,17 +106,17 @@ def _fetch(coordinates: Sequence[str], home: Path, console: Console) -> None:
 
 
 def _fetch_one(coordinate: str, staging: Path, home: Path) -> None:
-    from jgo.maven import MavenContext  # slow to import, and seldom needed
+    from jgo.maven import MavenContext  # slow to import, and rarely needed
 
     context = MavenContext(repo_cache=staging, timeout=_TIMEOUT_S)
     try:
         fetched = Path(context.create_dependency(coordinate).artifact.resolve())
-    except Exception as error:  # jgo lets through whatever its HTTP library and it raise
+    except Exception as error:  # jgo passes on any exception of its HTTP library
         raise KafkaError(
             f"Could not fetch {coordinate} from Maven Central: {error}\n"
-            "The first start needs the network. Or point KAFKA_BOOTSTRAP_SERVERS at a Kafka that runs already, or copy "
-            f"{home} from a machine that has it."
+            "The first start needs network access. Otherwise set KAFKA_BOOTSTRAP_SERVERS to a running Kafka, or copy "
+            f"{home} from another machine."
         ) from error
     if (found := _sha256(fetched)) != JARS[coordinate]:
-        raise KafkaError(f"{coordinate} is not the file it should be: SHA-256 {found}, expected {JARS[coordinate]}")
+        raise KafkaError(f"{coordinate} has the wrong SHA-256: {found}, expected {JARS[coordinate]}")
     fetched.replace(home / jar_name(coordinate))

@@ -1,9 +1,9 @@
 # ruff: noqa: E501
-"""The jars a broker needs, pinned: Maven coordinate to SHA-256.
+"""The jars that a broker needs, pinned: Maven coordinate to SHA-256.
 
-Made once from the resolved dependencies of `org.apache.kafka:kafka_2.13`, without what a broker never loads: Connect
-and its web server, Streams and RocksDB, the command line tools, Scala reflection. A new version is a new list: resolve,
-boot a broker with `-Xlog:class+load` to see what it loads, and write down the sums.
+They are the dependencies of `org.apache.kafka:kafka_2.13` without those that a broker never loads: Connect and its web
+server, Streams and RocksDB, the command line tools, Scala reflection. For a new version, resolve the dependencies, start
+a broker with `-Xlog:class+load` to see which it loads, and list their checksums.
 """
 
 VERSION = "4.1.1"

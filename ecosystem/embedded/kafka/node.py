@@ -1,4 +1,4 @@
-"""One broker: its files, its process, and whether it serves."""
+"""One broker: its files, its process and its state."""
 
 import shutil
 import subprocess
@@ -15,7 +15,7 @@ _PROPERTIES = "server.properties"
 
 
 class Node:
-    """A broker that keeps everything under `home`: its data, `server.properties` and `kafka.log`."""
+    """A broker with all its files in `home`: data, `server.properties` and `kafka.log`."""
 
     def __init__(self, home: Path, java: list[str], port: int) -> None:
         self.home = home
@@ -33,7 +33,7 @@ class Node:
 
     @property
     def pid(self) -> int | None:
-        """Of the running process."""
+        """Process id; `None` if it does not run."""
         return self._process.pid if self.running and self._process else None
 
     @property
@@ -42,7 +42,7 @@ class Node:
 
     @property
     def exit_code(self) -> int | None:
-        """Of a process that has ended, negative for a signal."""
+        """Exit code of the ended process, negative for a signal."""
         return self._process.poll() if self._process else None
 
     def configure(self, properties: str, cluster_id: str) -> None:
@@ -71,47 +71,47 @@ class Node:
             raise KafkaError(f"Could not format {self.data}:\n{done.stdout.strip()}")
 
     def launch(self) -> None:
-        """Starts the process and returns at once. The log of its predecessor is kept as `kafka.log.1`."""
+        """Starts the process without waiting. Keeps the log of its predecessor as `kafka.log.1`."""
         if self.log.exists():
             self.log.replace(self.home / "kafka.log.1")
         with self.log.open("wb") as log:
-            command = [*self._java, f"-Djava.io.tmpdir={self._emptied_tmp()}", "kafka.Kafka", _PROPERTIES]
+            command = [*self._java, f"-Djava.io.tmpdir={self._empty_temp_folder()}", "kafka.Kafka", _PROPERTIES]
             self._process = processes.spawn(command, log, environment(), self.home)
 
-    def _emptied_tmp(self) -> Path:
-        """Where codecs lay down their libraries: programs from the system's folder may be barred, and pile up there."""
+    def _empty_temp_folder(self) -> Path:
+        """Returns a folder where codecs put their libraries: /tmp may forbid execution, and would fill up."""
         tmp = self.home.absolute() / "tmp"
         shutil.rmtree(tmp, ignore_errors=True)
         tmp.mkdir()
         return tmp
 
     def wait_until_open(self, deadline: float) -> None:
-        """Returns when the node takes connections, which a broker does once it has joined its cluster.
+        """Waits until the node accepts connections, which it does once it has joined its cluster.
 
-        Raises `KafkaError`, with the end of the log, when the process ends or `deadline` (`time.monotonic`) passes.
+        Raises `KafkaError`, with the end of the log, if the process ends or `deadline` (`time.monotonic`) passes.
         """
         while not is_open(self.port):
             if not self.running:
-                raise KafkaError(f"Kafka ended with code {self.exit_code} while it started. {self.log_tail()}")
+                raise KafkaError(f"Kafka ended with code {self.exit_code} while starting. {self.log_tail()}")
             if time.monotonic() > deadline:
                 raise KafkaError(f"Kafka did not open port {self.port} in time. {self.log_tail()}")
             time.sleep(_POLL_S)
 
     def stop(self, grace_s: float) -> None:
-        """SIGTERM, then SIGKILL."""
+        """Sends SIGTERM, and SIGKILL after `grace_s` seconds."""
         if self._process:
             processes.stop(self._process, grace_s)
 
     def terminate(self) -> None:
-        """SIGTERM, without waiting."""
+        """Sends SIGTERM, without waiting."""
         if self._process and self.running:
             self._process.terminate()
 
     def kill(self) -> None:
-        """SIGKILL, as a crash would end it."""
+        """Sends SIGKILL, like a crash."""
         if self._process:
             processes.kill(self._process)
 
     def log_tail(self) -> str:
-        """The last lines of the log, for an error message."""
+        """Returns the last lines of the log, for an error text."""
         return processes.log_tail(self.log)

@@ -1,4 +1,4 @@
-"""Customers as people write them down: what more they must have than a customer that is read."""
+"""Customers of a CSV file: checked more strictly than the customers that services read."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from ecosystem.cli.rows import BadFile, CsvError, Form, opened
+from ecosystem.cli.csv_files import CsvError, CsvSchema, InvalidFile, open_csv
 from schemas.addresses import address
 from schemas.messages import Customer, CustomerLevel
 
@@ -36,38 +36,38 @@ _Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_
 
 
 class NewCustomer(Customer):
-    """A customer with nothing missing, of a level that exists, and with an address that e-mails can be sent to."""
+    """A customer with all fields, a level that exists, and an address that e-mails can be sent to."""
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
 
     first_name: _Name
     last_name: _Name
-    email: Annotated[str, Field(max_length=254), AfterValidator(_addressable)]  # the length: RFC 5321, 4.5.3.1.3
+    email: Annotated[str, Field(max_length=254), AfterValidator(_addressable)]  # RFC 5321, 4.5.3.1.3
     address: Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_text)]
     level: CustomerLevel = CustomerLevel.BRONZE
 
 
-FORM = Form(NewCustomer, "id", "customer")
+SCHEMA = CsvSchema(NewCustomer, "id", "customer")
 
 
-def check(path: Path) -> int:
-    """How many customers the file holds. Raises `BadFile` with all that is wrong in it, and `OSError`."""
-    count, faults = 0, list[CsvError]()
-    with opened(path) as file:
-        for row in FORM.rows(file):
+def check_file(path: Path) -> int:
+    """Counts the customers of a file. Raises `InvalidFile` with all errors in it, and `OSError`."""
+    count, errors = 0, list[CsvError]()
+    with open_csv(path) as file:
+        for row in SCHEMA.rows(file):
             if isinstance(row, CsvError):
-                faults.append(row)
+                errors.append(row)
             else:
                 count += 1
-    if faults:
-        raise BadFile(str(path), faults)
+    if errors:
+        raise InvalidFile(str(path), errors)
     return count
 
 
-def read(path: Path) -> Iterator[NewCustomer]:
-    """The customers of a file, which has been checked. Raises `BadFile` where it has changed since."""
-    with opened(path) as file:
-        for row in FORM.rows(file):
+def read_file(path: Path) -> Iterator[NewCustomer]:
+    """Yields the customers of a checked file. Raises `InvalidFile` where it has changed since the check."""
+    with open_csv(path) as file:
+        for row in SCHEMA.rows(file):
             if isinstance(row, CsvError):
-                raise BadFile(str(path), [row])
+                raise InvalidFile(str(path), [row])
             yield row

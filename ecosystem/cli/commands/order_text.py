@@ -1,9 +1,9 @@
-"""An order and what became of it, for the terminal."""
+"""Prints an order and its outcome to the terminal."""
 
 from rich.console import Console
 from rich.text import Text
 
-from ecosystem.cli.running import currency
+from ecosystem.cli.discovery import currency
 from schemas.api import OrderOutcome
 from schemas.messages import Order, OrderState, ValidationResult
 from schemas.money import format_amount
@@ -13,7 +13,7 @@ _RESULTS = {ValidationResult.PASS: "green", ValidationResult.FAIL: "red", Valida
 
 
 def order_line(order: Order) -> Text:
-    """One line, its price in the currency of what runs here."""
+    """Returns one line with id, state, customer, quantity, product and price."""
     price = format_amount(order.price, currency())
     return Text.assemble(
         order.id,
@@ -24,17 +24,17 @@ def order_line(order: Order) -> Text:
 
 
 def print_order(console: Console, order: Order) -> None:
-    """The order."""
+    """Prints the order on one line."""
     console.print(order_line(order), soft_wrap=True)
 
 
 def print_outcome(console: Console, outcome: OrderOutcome) -> None:
-    """The order, then its verdicts, a line each."""
+    """Prints the order, then one line for each verdict, or for each reason if there is no verdict."""
     print_order(console, outcome.order.model_copy(update={"state": outcome.state}))
     for verdict in outcome.verdicts:
-        said = f"  {verdict.reason}" if verdict.reason else ""
+        reason = f"  {verdict.reason}" if verdict.reason else ""
         result = (verdict.validation_result, _RESULTS[verdict.validation_result])
-        console.print(Text.assemble("  ", result, f"  {verdict.check_type}{said}"), soft_wrap=True)
+        console.print(Text.assemble("  ", result, f"  {verdict.check_type}{reason}"), soft_wrap=True)
     if not outcome.verdicts:
         for reason in outcome.reasons:
             console.print(Text(f"  {reason}"), soft_wrap=True)

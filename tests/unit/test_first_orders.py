@@ -1,4 +1,4 @@
-"""Letters that come to the sink of `orders up`: kept where it says, and the first of each end told once."""
+"""The mail sink of `orders up` keeps every e-mail, and the first order of each final state is reported once."""
 
 import smtplib
 from decimal import Decimal
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ecosystem.cli.up import firsts
+from ecosystem.cli.up import first_orders
 from ecosystem.embedded.mail_server import MailSink
 from email_service.compose import compose
 from email_service.state import AddressedEmail, Email, EmailKind
@@ -26,7 +26,7 @@ def order(id_, kind):
     return Order(id=id_, state=STATES[kind], **content)
 
 
-def letter(id_, kind):
+def email(id_, kind):
     payment = Payment(id="p1", order_id=id_, ccy="EUR", amount=Decimal(10))
     addressed = AddressedEmail(email=Email(kind=kind, order=order(id_, kind), payment=payment), customer=FRANZ)
     return compose(addressed, "Shop <shop@example.com>")
@@ -37,16 +37,16 @@ def known(monkeypatch):
     """What the orders service answers, by order id."""
     orders = {}
 
-    async def look(url, order_id):
+    async def look_up(url, order_id):
         return orders.get(order_id)
 
-    monkeypatch.setattr(firsts, "_look", look)
+    monkeypatch.setattr(first_orders, "_look_up", look_up)
     return orders
 
 
-def test_letters_are_kept_and_the_first_of_each_end_is_told_once(tmp_path, known):
-    said = []
-    told = firsts.Firsts("http://127.0.0.1:1", said.append)
+def test_emails_are_kept_and_the_first_order_of_each_state_is_reported_once(tmp_path, known):
+    lines = []
+    firsts = first_orders.FirstOrders("http://127.0.0.1:1", lines.append)
     sent = [
         ("o1", EmailKind.VALIDATED),
         ("o1", EmailKind.SHIPPED),
@@ -55,50 +55,50 @@ def test_letters_are_kept_and_the_first_of_each_end_is_told_once(tmp_path, known
         ("o4", EmailKind.FAILED),
     ]
     known.update({id_: order(id_, kind) for id_, kind in sent})
-    with MailSink(tmp_path / "mail", told.delivered) as sink, smtplib.SMTP("127.0.0.1", sink.port) as client:
+    with MailSink(tmp_path / "mail", firsts.on_delivered) as sink, smtplib.SMTP("127.0.0.1", sink.port) as client:
         for id_, kind in sent:
-            client.send_message(letter(id_, kind))
-    told.report()
-    told.report()
+            client.send_message(email(id_, kind))
+    firsts.report()
+    firsts.report()
 
-    assert [line.rsplit(" ", 1)[0] for line in said] == [
+    assert [line.rsplit(" ", 1)[0] for line in lines] == [
         "The first order is SHIPPED: o1, 2 × mug for customer 15. Its e-mail:",
         "The first order is FAILED (no stock; too much): o2, 2 × mug for customer 15. Its e-mail:",
     ]
     assert len(list(sink.new.iterdir())) == 5
-    for line, words in zip(said, ("is on its way", "could not be accepted"), strict=True):
+    for line, words in zip(lines, ("is on its way", "could not be accepted"), strict=True):
         assert words in Path(line.rsplit(" ", 1)[1]).read_text("ascii")
 
 
-def test_an_order_that_cannot_be_looked_up_yet_is_told_later(tmp_path, known):
-    said = []
-    told = firsts.Firsts("http://127.0.0.1:1", said.append)
-    told.delivered(letter("o1", EmailKind.SHIPPED), tmp_path / "1")
-    told.report()
+def test_an_order_that_cannot_be_looked_up_yet_is_reported_later(tmp_path, known):
+    lines = []
+    firsts = first_orders.FirstOrders("http://127.0.0.1:1", lines.append)
+    firsts.on_delivered(email("o1", EmailKind.SHIPPED), tmp_path / "1")
+    firsts.report()
     known["o1"] = order("o1", EmailKind.VALIDATED)
-    told.report()
-    assert said == []
+    firsts.report()
+    assert lines == []
     known["o1"] = order("o1", EmailKind.SHIPPED)
-    told.report()
-    assert said == [f"The first order is SHIPPED: o1, 2 × mug for customer 15. Its e-mail: {tmp_path / '1'}"]
+    firsts.report()
+    assert lines == [f"The first order is SHIPPED: o1, 2 × mug for customer 15. Its e-mail: {tmp_path / '1'}"]
 
 
 def test_an_order_that_stays_unknown_gives_way_to_the_next(tmp_path, known):
-    said = []
-    told = firsts.Firsts("http://127.0.0.1:1", said.append)
-    told.delivered(letter("o1", EmailKind.SHIPPED), tmp_path / "1")
+    lines = []
+    firsts = first_orders.FirstOrders("http://127.0.0.1:1", lines.append)
+    firsts.on_delivered(email("o1", EmailKind.SHIPPED), tmp_path / "1")
     known["o2"] = order("o2", EmailKind.SHIPPED)
     for _ in range(200):
-        told.report()
-        told.delivered(letter("o2", EmailKind.SHIPPED), tmp_path / "2")
-    assert [line.split(": ")[1].split(",")[0] for line in said] == ["o2"]
+        firsts.report()
+        firsts.on_delivered(email("o2", EmailKind.SHIPPED), tmp_path / "2")
+    assert [line.split(": ")[1].split(",")[0] for line in lines] == ["o2"]
 
 
-def test_other_letters_are_nobodys_end(tmp_path, known):
-    said = []
-    told = firsts.Firsts("http://127.0.0.1:1", said.append)
-    other = letter("o1", EmailKind.SHIPPED)
+def test_other_emails_are_ignored(tmp_path, known):
+    lines = []
+    firsts = first_orders.FirstOrders("http://127.0.0.1:1", lines.append)
+    other = email("o1", EmailKind.SHIPPED)
     del other["Message-ID"], other["X-Order-Id"]
-    told.delivered(other, tmp_path / "1")
-    told.report()
-    assert said == []
+    firsts.on_delivered(other, tmp_path / "1")
+    firsts.report()
+    assert lines == []

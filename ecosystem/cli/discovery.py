@@ -1,0 +1,98 @@
+"""Finds what `orders up` runs: it publishes addresses in a file, from which the other commands take their defaults."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ecosystem import services
+from runtime.common.settings import Settings
+
+_PORT = 8080
+
+
+def data_dir() -> Path:
+    """Returns `ORDERS_DATA`, or `.data` in the current directory: data, logs and state of `orders up`."""
+    return Path(os.environ.get("ORDERS_DATA", ".data"))
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSystemInfo:
+    """Addresses of what `orders up` runs.
+
+    Arguments:
+        pid: process id of `orders up`.
+        bootstrap_servers: of its Kafka.
+        urls: by service, the base URLs of the workers that run it.
+        currency: currency of orders.
+    """
+
+    pid: int
+    bootstrap_servers: str
+    urls: Mapping[str, tuple[str, ...]]
+    currency: str = "EUR"
+
+
+@contextmanager
+def published(info: LocalSystemInfo) -> Iterator[None]:
+    """Lets other commands find `info` for as long as the `with` block lasts."""
+    path = _path()
+    complete = path.with_suffix(".new")
+    complete.write_text(json.dumps(asdict(info)))
+    complete.replace(path)  # atomic: no reader sees half a file
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def find() -> LocalSystemInfo | None:
+    """Returns what `orders up` runs on this directory's data; `None` if it does not run."""
+    try:
+        fields = json.loads(_path().read_text())
+        with suppress(PermissionError):  # it runs, as another user
+            os.kill(fields["pid"], 0)  # a process that was killed could not remove its file
+        urls = {service: tuple(found) for service, found in fields["urls"].items()}
+        return LocalSystemInfo(fields["pid"], fields["bootstrap_servers"], urls, fields.get("currency", "EUR"))
+    except (OSError, ValueError, KeyError, AttributeError):
+        return None
+
+
+def settings(bootstrap: str | None = None) -> Settings:
+    """Returns settings from the environment. Brokers: `bootstrap`, else KAFKA_BOOTSTRAP_SERVERS, else `orders up`'s."""
+    if bootstrap is not None:
+        return Settings(kafka_bootstrap_servers=bootstrap)
+    if "KAFKA_BOOTSTRAP_SERVERS" not in os.environ and (info := find()):
+        return Settings(kafka_bootstrap_servers=info.bootstrap_servers)
+    return Settings()
+
+
+def currency() -> str:
+    """Returns the currency of orders: `CURRENCY` from the environment, else that of `orders up`."""
+    if "CURRENCY" in os.environ:
+        return Settings().currency
+    info = find()
+    return info.currency if info else Settings().currency
+
+
+def urls(service: str) -> tuple[str, ...]:
+    """Returns the default base URLs of the workers that run a service; at least one."""
+    info = find()
+    found = info.urls.get(service, ()) if info else ()
+    return found or (f"http://127.0.0.1:{port(service)}",)
+
+
+def url(service: str) -> str:
+    """Returns the default base URL of a worker that runs a service."""
+    return urls(service)[0]
+
+
+def port(service: str) -> int:
+    """Returns the default port of a service where `orders up` does not run."""
+    return services.port((service,)) or _PORT
+
+
+def _path() -> Path:
+    return data_dir() / "running.json"
