@@ -20,7 +20,7 @@ run: install ## Start all of it, Kafka included, with an order every second; Ctr
 	@$(PY) -m ecosystem.cli up --rate 1
 
 test: install ## Run all tests; the last lines say what was skipped, and why
-	@$(PY) -m pytest -n 2 --dist loadfile
+	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: install ## Run the tests that need no broker
 	@$(PY) -m pytest tests/unit tests/topology

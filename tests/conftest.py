@@ -1,24 +1,65 @@
-"""What every kind of test may use. Nothing is started, nor imported, for a test that does not ask for it."""
+"""Fixtures of all tests. Each starts and imports what it needs only when a test uses it."""
 
 import contextlib
 import os
 import secrets
 import shutil
+from pathlib import Path
 
 import hypothesis  # imported here, not by its plugin as the run ends: there CPython 3.11 may fail (gh-106905)
 import pytest
 
-# Tests run many workers at once, and leave alone whatever listens on a port of a name.
+TESTS = Path(__file__).parent
+
+# Tests run many workers at once: none may listen on the well-known port of its service.
 os.environ.setdefault("CHECKIN_PORT", "0")
 
-# How long an example takes says something about the machine, and nothing about what is tested.
+# The run time of an example depends on the machine, not on the code under test.
 hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("untimed")
+
+SLOW_FILES = (
+    "integration/test_lost_records.py",
+    "integration/test_unreadable.py",
+    "chaos/test_faults.py",
+    "integration/test_audit.py",
+    "chaos/test_stopping.py",
+    "chaos/test_fail_points.py",
+    "simulation/test_seeds.py",
+    "integration/test_watchdog.py",
+    "integration/test_composition.py",
+    "integration/test_up.py",
+    "integration/test_standby.py",
+    "integration/test_kafka.py",
+    "chaos/test_services.py",
+    "contracts/test_openapi.py",
+    "e2e/test_restarts.py",
+    "e2e/test_checkin.py",
+    "e2e/test_processes.py",
+    "integration/test_output.py",
+    "integration/test_side_effects.py",
+    "integration/test_foreign_records.py",
+    "integration/test_faults.py",
+    "contracts/test_asyncapi.py",
+    "e2e/test_generate.py",
+    "simulation/test_planted.py",
+    "simulation/test_lost.py",
+    "chaos/test_failover.py",
+    "e2e/test_products.py",
+)
+"""The slowest test files, longest first. Workers of pytest-xdist start them first and so end at about the same time."""
+
+
+def pytest_collection_modifyitems(config, items):
+    """Sorts `SLOW_FILES` to the front in workers of pytest-xdist. A plain run keeps the order of files."""
+    if hasattr(config, "workerinput"):
+        ranks = {TESTS / name: rank for rank, name in enumerate(SLOW_FILES)}
+        items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory):
-    """Bootstrap servers of a real Kafka: one node, fresh, for the whole run; KAFKA_BOOTSTRAP_SERVERS if that is set."""
+    """Bootstrap servers of a one-node Kafka for the whole run, or KAFKA_BOOTSTRAP_SERVERS if set."""
     if servers := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
         yield servers
         return
@@ -28,12 +69,12 @@ def kafka(tmp_path_factory):
     with Cluster(home) as cluster:
         yield cluster.bootstrap_servers
     for node in cluster.nodes.values():
-        shutil.rmtree(node.data)  # the logs stay, for whoever looks into a failure
+        shutil.rmtree(node.data)  # the broker logs stay, for the analysis of a failure
 
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory):
-    """A real PostgreSQL, fresh, for the whole run."""
+    """A real PostgreSQL for the whole run."""
     from ecosystem.embedded.postgres import Postgres
 
     with Postgres(tmp_path_factory.mktemp("postgres")) as server:
@@ -42,9 +83,9 @@ def postgres(tmp_path_factory):
 
 @pytest.fixture
 def at_last():
-    """What is to be called once the workers of a test have stopped, too.
+    """An exit stack that is closed after the workers of a test have stopped.
 
-    A database is dropped then: that waits for whoever is connecting, who waits for the loop, which waits for the drop.
+    Databases are dropped there. A drop waits for open connections, whose owners run on the loop that the drop blocks.
     """
     with contextlib.ExitStack() as stack:
         yield stack
@@ -52,7 +93,7 @@ def at_last():
 
 @pytest.fixture
 def new_database(postgres, at_last):
-    """Makes an empty database of this test's own; returns its URL."""
+    """Makes an empty database for this test. Returns its URL."""
 
     def made():
         name = f"t_{secrets.token_hex(4)}"
@@ -64,19 +105,19 @@ def new_database(postgres, at_last):
 
 @pytest.fixture
 def database_url(new_database):
-    """The URL of a database of this test's own, empty."""
+    """The URL of an empty database for this test."""
     return new_database()
 
 
 @pytest.fixture
 def prefix():
-    """A topic prefix of this test's own, so that tests share a broker but no data."""
+    """A topic prefix for this test: tests share a broker, but no data."""
     return f"t-{secrets.token_hex(4)}-"
 
 
 @pytest.fixture
-async def deployment(kafka, prefix, tmp_path, at_last):  # which thus comes after it
-    """A place to start real workers in; whatever was started is stopped at the end."""
+async def deployment(kafka, prefix, tmp_path, at_last):  # at_last: closed after the deployment
+    """Starts real workers, which are stopped at the end of the test."""
     from tests.workers import Deployment
 
     async with Deployment(kafka, prefix, tmp_path) as deployment:

@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.record.util import calc_crc32c
 from prometheus_client import CollectorRegistry
 
-from ecosystem.audit import Kind, audit
+from ecosystem.audit import ViolationKind, audit
 from ecosystem.clients import reader
 from ecosystem.clients.dead_letters.redrive import redrive
 from ecosystem.embedded.kafka import Cluster
@@ -219,14 +219,19 @@ async def test_damaged_records_are_dead_lettered_by_offset_and_others_processed(
     assert (await deployment.outcome(worker, later["id"]))["state"] == "VALIDATED"
     assert (await dead(deployment)).keys() == letters.keys()
     report = await audit(deployment.settings())
-    assert report.found == Counter({Kind.RECORDS_LOST: len(letters)})
+    assert report.found == Counter({ViolationKind.RECORDS_LOST: len(letters)})
     assert report.counts["VALIDATED"] == 8
     assert report.unreadable[0].startswith(f"orders 2@{bad}: ")
-    said, code = await orders(deployment, "tail", "orders", "--from-beginning", "--no-follow")
+    tail, listing, redriving = await asyncio.gather(
+        orders(deployment, "tail", "orders", "--from-beginning", "--no-follow"),
+        orders(deployment, "dead-letters", "list"),
+        orders(deployment, "dead-letters", "redrive", "orders", "--all"),
+    )
+    said, code = tail
     assert (code, said.count("unreadable: "), said.count(" VALIDATED ")) == (0, len(letters), 8), said
-    said, code = await orders(deployment, "dead-letters", "list")
+    said, code = listing
     assert (code, f"orders: {len(letters)} dead letters" in said) == (0, True), said
-    said, code = await orders(deployment, "dead-letters", "redrive", "orders", "--all")
+    said, code = redriving
     assert (code, "0 written back" in said) == (1, True), said
 
 
@@ -260,7 +265,7 @@ async def test_a_damaged_changelog_is_reported_and_its_other_records_restored(de
     assert told
     assert all("topic=orders-view-changelog partition=1" in line and "cause=unreadable" in line for line in told)
     report = await audit(deployment.settings())
-    assert {Kind.RECORDS_LOST, Kind.UNREADABLE_RECORD} <= report.found.keys()
+    assert {ViolationKind.RECORDS_LOST, ViolationKind.UNREADABLE_RECORD} <= report.found.keys()
     said, code = await orders(deployment, "tail", "orders-view-changelog", "--from-beginning", "--no-follow")
     assert (code, "unreadable: " in said) == (0, True), said
 
