@@ -1,1 +1,1 @@
-"""The core in a simulated world: the runtime's own loop and handover on a broker in memory, in virtual time."""
+"""The core services in a simulated world: the runtime's own loop and rebalances, a broker in memory, virtual time."""

@@ -1,4 +1,4 @@
-"""The broker: partitions, transactions and groups behind the requests that clients send."""
+"""The simulated broker: partitions, transactions and groups behind the requests of clients."""
 
 from zlib import crc32
 
@@ -12,7 +12,7 @@ from tests.simulation.transactions import TransactionCoordinator
 
 
 class Broker:
-    """A cluster of `NODES` that never loses what it has acknowledged; partitions have their leaders on all of them."""
+    """A cluster of `NODES` that never loses an acknowledged record. Leaders are spread over all nodes."""
 
     NODES = 2
     START_MS = 1_577_880_000_000  # 2020-01-01T12:00:00Z
@@ -28,7 +28,7 @@ class Broker:
         self.groups = {}
         self.transactions = TransactionCoordinator(self)
         self.marker_delay = 1.0
-        """Factor by which the markers of transactions are late."""
+        """Factor by which transaction markers are delayed."""
 
     def now_ms(self):
         return self.START_MS + int(self.loop.now * 1000)
@@ -45,7 +45,7 @@ class Broker:
         return self.groups[name]
 
     def node(self, tp):
-        """The leader of a partition: where they are differs from run to run."""
+        """The leader of a partition. It differs between runs."""
         leader = self._leaders.get(tp)
         if leader is None:
             leader = self._leaders[tp] = (
@@ -65,7 +65,7 @@ class Broker:
                 try:
                     self.transactions.holds(transactional_id, producer, epoch, partition=tp)
                 except InvalidTxnState:
-                    raise NotEnoughReplicasError from None  # what a client of before KIP-890 is told
+                    raise NotEnoughReplicasError from None  # the error that a client from before KIP-890 gets
             log = self.log(tp)
             result[tp] = log.append(producer, epoch, sequence, transactional_id is not None, writes, self.now_ms())
             if self.trace:
@@ -77,7 +77,7 @@ class Broker:
         self.group(group).commit_in_transaction(producer, membership.member_id, membership.generation, offsets)
 
     def write_marker(self, kind, target, transaction, done):
-        """Writes the marker of a transaction to a partition or to the offsets of a group, in a while."""
+        """Writes a transaction marker to a partition or to the offsets of a group, after a delay."""
         epoch, committed = transaction.epoch, transaction.committed
         delay = 0.0005 + 0.004 * self.random.random() * self.marker_delay
         if self.random.random() < 0.05:
@@ -95,9 +95,9 @@ class Broker:
         self.loop.at(self.loop.now + delay, None, write)
 
     def fetch(self, positions, most):
-        """Committed records behind the positions; waits a while for some.
+        """Committed records from the positions on. Waits up to the fetch timeout for the first one.
 
-        Returns {partition: (position asked for, records, next position)}; without records where it begins later.
+        Returns {partition: (requested position, records, next position)}. A partition may skip ahead without records.
         """
         found = self.fetch_now(positions, most)
         if found or not positions:
@@ -123,7 +123,7 @@ class Broker:
         return {tp: self.log(tp).start for tp in partitions}
 
     def fetch_now(self, positions, most):
-        """As `fetch`, without waiting."""
+        """Like `fetch`, without waiting."""
         found = {}
         for tp, position in positions.items():
             log = self.log(tp)

@@ -1,4 +1,4 @@
-"""Faults planted into the runtime or its ports, each as somebody might really write it, for the simulation to find."""
+"""Bugs that are planted into the runtime or its ports for the simulation to find. Each is a plausible mistake."""
 
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -32,7 +32,7 @@ from validators.inventory.state import RESERVATIONS, STOCK, Stock
 
 @dataclass(frozen=True)
 class Bug:
-    """What plants a bug, under which guarantee it shows, and from which seed on the search for it is short."""
+    """A bug: its patch, the guarantee that it violates, and the seed from which on it is found soon."""
 
     plant: Callable
     exactly_once: bool
@@ -51,8 +51,8 @@ def planted(*, exactly_once=True, near=0):
 
 
 @planted()
-def announce_before_durable():
-    """Announcements leave by a producer of their own, before the transaction that decides them."""
+def output_before_commit():
+    """Output records are sent by a producer of their own, before the transaction that they belong to."""
 
     class AnnouncesFirst(ExactlyOnce):
         async def commit(self, writes, membership):
@@ -68,15 +68,15 @@ def announce_before_durable():
 
 
 @planted()
-def no_dedupe():
-    """A validator does not look whether it has judged an order before."""
+def no_deduplication():
+    """A validator does not deduplicate orders."""
     with patch.object(TtlTable, "get", lambda self, ctx, key: None):
         yield
 
 
 @planted()
 def release_twice():
-    """What a failed order held is given back each time its failure is seen."""
+    """A reservation is released each time the failed order is read."""
 
     def release(known, order, ctx):
         if known is not None and known.held:
@@ -89,8 +89,8 @@ def release_twice():
 
 
 @planted()
-def forget_the_overlay():
-    """A processor reads the state as it was before its batch."""
+def no_overlay():
+    """A processor reads the state from before its batch."""
 
     def read(self, table, partition, key):
         raw = self.store(table.name, partition).get(key.encode())
@@ -102,7 +102,7 @@ def forget_the_overlay():
 
 @planted()
 def zombie_write():
-    """Offsets are sent with the group alone, as aiokafka does: nobody looks at the generation."""
+    """Offsets are sent without member and generation, as aiokafka does: nothing fences a zombie."""
 
     def accept(self, producer, member_id, generation, offsets):
         self.pending.setdefault(producer, {}).update(self._recorded(offsets))
@@ -112,8 +112,8 @@ def zombie_write():
 
 
 @planted()
-def offsets_read_in_flight():
-    """Committed offsets are fetched without asking for stable ones."""
+def unstable_offsets_read():
+    """Committed offsets are fetched without `require_stable`."""
     fetch = Group.fetch
     with patch.object(Group, "fetch", lambda self, partitions, stable: fetch(self, partitions, stable=False)):
         yield
@@ -121,7 +121,7 @@ def offsets_read_in_flight():
 
 @planted()
 def changelog_end_at_the_last_stable_offset():
-    """A changelog is read to where no transaction is open, though one is open behind that."""
+    """A changelog is restored up to the last stable offset although a transaction is open behind it."""
 
     async def ends(self, partitions):
         return await self._broker.log_ends(partitions, committed=True)
@@ -131,8 +131,8 @@ def changelog_end_at_the_last_stable_offset():
 
 
 @planted()
-def batch_dropped():
-    """A batch that could not be settled is forgotten, and the loop goes on behind it."""
+def batch_in_doubt_dropped():
+    """A batch in doubt is dropped, and the loop continues after it."""
     abandon = Loop._abandon
 
     def drop(self, error, records, epoch):
@@ -144,8 +144,8 @@ def batch_dropped():
 
 
 @planted(near=75)
-def batch_tried_again():
-    """A batch that could not be settled is committed once more, though it may have been already."""
+def batch_in_doubt_repeated():
+    """A batch in doubt is committed again although it may be committed already."""
     step = Loop.step
 
     async def twice(self, batch):
@@ -167,7 +167,7 @@ def batch_tried_again():
 
 @planted()
 def applied_before_committed():
-    """RocksDB has a batch before the broker has it."""
+    """A batch is applied to RocksDB before it is committed."""
     process = Loop._process
 
     def process_and_apply(self, polled):
@@ -183,14 +183,14 @@ def applied_before_committed():
 
 @planted()
 def timers_not_loaded():
-    """Who takes partitions over does not look at the wishes that are in its state."""
+    """A new owner does not load the timers in its state."""
     with patch.object(Timers, "load", lambda self, table, partition, store: None):
         yield
 
 
 @planted()
-def takeover_without_seeking():
-    """After a failed batch the consumer reads on where it was."""
+def no_seek_after_failed_batch():
+    """After a failed batch the consumer does not seek back."""
 
     def read_from(self, positions):
         behind = self._consumer.positions()
@@ -202,15 +202,15 @@ def takeover_without_seeking():
 
 
 @planted()
-def refused_and_idle():
-    """A worker whose batch was refused waits to be told of a rebalance, which it has missed."""
+def fenced_and_idle():
+    """A worker with a fenced batch waits for a rebalance that it has missed."""
     with patch.object(Engine, "_abandoned", lambda self, error: self.poller.hold()):
         yield
 
 
 @planted()
-def takeover_not_tried_again():
-    """A takeover that fails is left at that."""
+def restore_not_retried():
+    """A failed restore is not repeated."""
 
     async def once(self, after=0.0):
         await self._restore_all()
@@ -223,8 +223,8 @@ def takeover_not_tried_again():
 
 
 @planted(exactly_once=False)
-def offsets_before_announcements():
-    """At least once turned round: a crash in between loses what was not announced."""
+def offsets_before_outputs():
+    """At least once in the wrong order: offsets before output records. A crash in between loses output records."""
 
     class OffsetsFirst(AtLeastOnce):
         async def commit(self, writes, membership):
@@ -236,8 +236,8 @@ def offsets_before_announcements():
 
 
 @planted(exactly_once=False, near=140)
-def wishes_after_their_state():
-    """At least once, a wish to be woken follows the state it belongs to: a crash in between forgets a deadline."""
+def timers_after_state():
+    """At least once in the wrong order: timers after their state. A crash in between loses a deadline."""
 
     class WishesLast(AtLeastOnce):
         async def commit(self, writes, membership):
@@ -254,15 +254,15 @@ def wishes_after_their_state():
 
 
 @planted()
-def effects_not_loaded():
-    """Who takes partitions over does not look at what is still to be done outside."""
+def side_effects_not_loaded():
+    """A new owner does not load pending side effects."""
     with patch.object(SideEffects, "load", lambda self, table, partition, store: None):
         yield
 
 
 @planted()
-def effect_noted_before_it_is_done():
-    """That an effect is done is decided before it is: a crash in between loses it."""
+def side_effect_acknowledged_early():
+    """A side effect is acknowledged before it runs. A crash in between loses it."""
     perform, noted = Attempt._perform, SideEffects._commit_acknowledgement
 
     async def later(self):
@@ -277,8 +277,8 @@ def effect_noted_before_it_is_done():
 
 
 @planted(near=1250)
-def effects_cut_off():
-    """Partitions go at once, whatever is being done outside: their next owner does it again."""
+def side_effects_not_drained():
+    """Partitions are revoked without draining side effects: the next owner repeats them."""
 
     async def not_waited_for(self, patience_s):
         self.pause()
@@ -293,8 +293,8 @@ def effects_cut_off():
 
 
 @planted()
-def effects_wait_in_their_places():
-    """What failed is tried again where it is, and holds a place all the while."""
+def failed_side_effect_keeps_slot():
+    """A failed side effect keeps its slot while it waits for its next attempt."""
 
     async def stay(self):
         _CURRENT.set(self)
@@ -306,8 +306,8 @@ def effects_wait_in_their_places():
 
 
 @planted(exactly_once=False)
-def fulfilled_once_only():
-    """At least once, an order that is known to be fulfilled is not announced again, though that may have been lost."""
+def fulfilment_not_republished():
+    """At least once: an order known as fulfilled is not published again, although the record may have been lost."""
 
     class Once(FulfilmentGate):
         def __init__(self, needs, patience, currency, *, at_least_once):
@@ -320,8 +320,8 @@ def fulfilled_once_only():
 
 
 @planted(exactly_once=False)
-def placed_once_only():
-    """At least once, an order that is known is not written again, though its message may have been lost."""
+def order_not_republished():
+    """At least once: a known order is not published again, although the record may have been lost."""
 
     def once(order, ctx, *, at_least_once):
         return place(order, ctx)

@@ -1,7 +1,7 @@
-"""An asyncio event loop whose time is virtual and whose tasks belong to processes that crash and pause.
+"""An asyncio event loop with virtual time. Its tasks belong to processes that crash and pause.
 
-Nothing here sleeps, and nothing is left to chance but what the caller draws from a seeded generator: two runs of one
-program are equal, callback by callback.
+Nothing sleeps, and all randomness comes from a seeded generator of the caller: two runs of one program are equal,
+callback by callback.
 """
 
 import asyncio
@@ -15,9 +15,9 @@ PROCESS = contextvars.ContextVar("process", default=None)
 
 
 class Process:
-    """What would be a process of the operating system: its tasks run only while it is alive and not paused.
+    """A simulated operating system process: its tasks run only while it is alive and not paused.
 
-    Answers to its requests and its timers wait while it is paused, and are lost once it is dead.
+    Its timers and the answers to its requests wait while it is paused, and are lost when it is dead.
     """
 
     def __init__(self, loop, name):
@@ -30,7 +30,7 @@ class Process:
         self.tasks = []
 
     def start(self, coroutine):
-        """Runs a coroutine, and all that it starts, as this process."""
+        """Runs a coroutine, and all tasks that it starts, in this process."""
         context = contextvars.copy_context()
         context.run(PROCESS.set, self)
         return context.run(self.loop.create_task, coroutine)
@@ -49,7 +49,7 @@ class Process:
 
 
 class Handle:
-    """A callback on its way. Implements what asyncio asks of `asyncio.TimerHandle`."""
+    """A scheduled callback. Implements the part of `asyncio.TimerHandle` that asyncio uses."""
 
     __slots__ = ("_when", "args", "callback", "context", "dropped", "process")
 
@@ -72,7 +72,7 @@ class Handle:
 
 
 class SimulatedLoop(asyncio.AbstractEventLoop):
-    """Callbacks run in the order in which they were made, as in asyncio; time passes when nothing is left to run."""
+    """Callbacks run in the order in which they were scheduled. Time advances when none is left."""
 
     def __init__(self):
         self.ready = deque()
@@ -112,7 +112,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         return handle
 
     def at(self, when, process, callback, *args):
-        """Calls back at a time on behalf of `process`; `None`: of the world, which neither crashes nor pauses."""
+        """Schedules a callback for `process`. `None` is the world, which neither crashes nor pauses."""
         handle = Handle(process, callback, args, None, when)
         heapq.heappush(self._timers, (when, next(self._order), handle))
         return handle
@@ -146,7 +146,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
             events._set_running_loop(None)
 
     def end(self, processes):
-        """Lets what is left of the processes come to its end, of dead ones too: each task is cancelled."""
+        """Cancels all remaining tasks, those of dead processes too, and lets them end."""
         events._set_running_loop(self)
         try:
             for process in processes:

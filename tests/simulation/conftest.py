@@ -5,7 +5,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def quiet():
-    """Workers that crash and lose their broker log much; thousands of them would drown what a test has to say."""
+    """Silences the logs: thousands of crashing workers would bury the output of a failing test."""
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)

@@ -1,4 +1,4 @@
-"""A service with an effect: of each order that is decided it tells somebody outside Kafka, who is not always there."""
+"""A service with a side effect: it reports each decided order to an unreliable system outside Kafka."""
 
 import asyncio
 from collections import Counter, defaultdict
@@ -16,28 +16,28 @@ from tests.simulation.schedule import CUSTOMERS
 DEAD_UNTIL_S = 30.0
 
 
-class Outside:
-    """What is outside Kafka: it takes time, fails now and then, and refuses some for good.
+class ExternalSystem:
+    """The external system: it takes time, fails now and then, and rejects some requests for good.
 
-    What was begun takes effect although its process crashes meanwhile, or not. In every other world it puts off all
-    that is for one customer, until `DEAD_UNTIL_S`.
+    A request that is cut off by a crash takes effect, or does not. In every other world it defers the requests of
+    one customer until `DEAD_UNTIL_S`.
     """
 
     def __init__(self, random, dead):
         self.done = Counter()
-        """How often each key was taken, by key and state."""
+        """How often each request was accepted, by key and state."""
         self.by = defaultdict(set)
-        """By key and state: the processes that had it taken."""
+        """The processes whose request was accepted, by key and state."""
         self.first = {}
-        """When each key was taken first."""
+        """Time of the first accepted request, by key."""
         self.dead = dead
-        """The customer for whom nothing is taken; `None` if there is none."""
+        """The customer whose requests are deferred, if any."""
         self._random = random
 
     def refuses(self, key):
         return key.endswith("5")
 
-    async def take(self, key, order):
+    async def accept(self, key, order):
         await asyncio.sleep(0.2 * self._random.random() ** 4)
         if self._random.random() < 0.15:
             raise OSError("nobody is there")
@@ -54,7 +54,7 @@ class Outside:
 
 
 async def _take(key, order):
-    await PROCESS.get().loop.outside.take(key, order)  # type: ignore[attr-defined]
+    await PROCESS.get().loop.external.accept(key, order)  # type: ignore[attr-defined]
 
 
 TELLING = SideEffect("telling", Order, _take, destination=lambda order: str(order.customer_id), concurrency=2)
@@ -69,6 +69,6 @@ def build(settings):
     return ServiceDefinition(Service("courier", (Input(ORDERS, _on_order),), (), side_effects=(TELLING,)))
 
 
-def outside(seed):
+def external_system(seed):
     dead = Random(f"{seed} dead").choice((None, None, None, *range(CUSTOMERS)))
-    return Outside(Random(f"{seed} outside"), dead)
+    return ExternalSystem(Random(f"{seed} outside"), dead)

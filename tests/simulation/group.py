@@ -1,6 +1,6 @@
 """The group coordinator: members, generations, assignments, and the offsets that a group has committed.
 
-As Apache Kafka's classic protocol: a member joins, the leader hands in the assignment, heartbeats tell of a rebalance.
+As in Apache Kafka's classic protocol: members join, the leader sends the assignment, heartbeats announce rebalances.
 """
 
 from aiokafka.errors import IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError
@@ -12,7 +12,7 @@ EMPTY, PREPARING, COMPLETING, STABLE = "empty", "preparing", "completing", "stab
 
 
 class UnstableOffsets(Exception):
-    """A transaction in flight holds an offset that was asked for."""
+    """A requested offset is part of an open transaction."""
 
 
 class Member:
@@ -27,12 +27,12 @@ class Member:
 
     @property
     def waits(self):
-        """Whether the coordinator owes it an answer: then it need not be heard."""
+        """Whether a JoinGroup or SyncGroup is unanswered: such a member needs no heartbeat."""
         return self.joining is not None or self.syncing is not None
 
 
 class Group:
-    """One consumer group; `random` names its members' places."""
+    """A consumer group. `random` decides the order of its members."""
 
     def __init__(self, broker, name):
         self.name = name
@@ -50,7 +50,7 @@ class Group:
         self._placed = []
 
     def join(self, client, member_id, session_s, rebalance_s):
-        """JoinGroup. Answers (generation, member id, members if it leads else None) once all have joined."""
+        """JoinGroup. Answers (generation, member id, members for the leader else None) once all members have joined."""
         if member_id and member_id not in self.members:
             raise UnknownMemberIdError
         if not member_id:
@@ -69,7 +69,7 @@ class Group:
         return answer
 
     def sync(self, member_id, generation, assignment):
-        """SyncGroup. Answers the member's partitions once the leader has handed in everybody's."""
+        """SyncGroup. Answers the member's partitions once the leader has sent the assignment."""
         member = self._known(member_id, generation)
         if self.state is PREPARING:
             raise RebalanceInProgressError
@@ -108,7 +108,7 @@ class Group:
         self._keep(self._recorded(offsets))
 
     def commit_in_transaction(self, producer, member_id, generation, offsets):
-        """TxnOffsetCommit (KIP-447): member and generation are looked at when it arrives, and never again."""
+        """TxnOffsetCommit (KIP-447). Member and generation are checked when the request arrives, not at the commit."""
         try:
             self._known(member_id, generation)
         except (UnknownMemberIdError, IllegalGenerationError) as error:
@@ -121,13 +121,13 @@ class Group:
             self._keep(offsets)
 
     def fetch(self, partitions, stable):
-        """OffsetFetch. Raises `UnstableOffsets` if asked for stable ones while a transaction holds one of them."""
+        """OffsetFetch. With `stable`, raises `UnstableOffsets` while an open transaction holds one of the offsets."""
         if stable and any(tp in held for held in self.pending.values() for tp in partitions):
             raise UnstableOffsets
         return {tp: self.offset(tp) for tp in partitions}
 
     def offset(self, tp):
-        """What is committed for a partition; `None` for nothing."""
+        """The committed offset of a partition, or `None`."""
         return self._offsets[tp][1] if tp in self._offsets else None
 
     def _recorded(self, offsets):
@@ -135,7 +135,7 @@ class Group:
         return {tp: (self._records, offset) for tp, offset in offsets.items()}
 
     def _keep(self, recorded):
-        """The last one recorded counts, in whatever order transactions end."""
+        """The offset written last wins, in whatever order the transactions end."""
         for tp, record in recorded.items():
             if tp not in self._offsets or self._offsets[tp] < record:
                 self._offsets[tp] = record
@@ -149,7 +149,7 @@ class Group:
         return member
 
     def _unchanged(self, member):
-        """Whether a member that joins again learns the generation that stands; not if its metadata have changed."""
+        """Whether a rejoining member gets the current generation, as with unchanged metadata. Random."""
         stands = self.state is COMPLETING or (self.state is STABLE and member.name != self.leader)
         return member.name in self._placed and stands and self._broker.random.random() < 0.5
 
@@ -170,7 +170,7 @@ class Group:
             self._complete(rebalance)
 
     def _complete(self, rebalance):
-        """All have joined, or have had the time to."""
+        """All members have joined, or their time to join is over."""
         if self.state is not PREPARING or rebalance != self.rebalances:
             return
         for name in [name for name, member in self.members.items() if member.joining is None]:

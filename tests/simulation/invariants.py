@@ -1,4 +1,4 @@
-"""What must hold once a run has come to rest. Each invariant gives the sentences that say how it is broken."""
+"""The invariants of a run that has come to rest. Each yields one sentence per violation."""
 
 from collections import Counter, defaultdict
 from decimal import Decimal
@@ -37,11 +37,11 @@ TERMINAL = (OrderState.VALIDATED, OrderState.FAILED)
 LATE = "no verdict within"
 SLACK_S = 30.0
 HARD = {"crash", "wipe", "pause", "cut", "delay", "storm"}
-"""Faults that may end a worker, or its membership, before it has noted what it has done outside."""
+"""Faults that may end a worker, or its membership, before it has acknowledged its side effects."""
 
 
 class Outcome:
-    """What the logs hold at the end of a run, read as a client reads them."""
+    """The contents of the logs at the end of a run, as a read_committed client reads them."""
 
     def __init__(self, world):
         self.world = world
@@ -81,11 +81,11 @@ class Outcome:
         return any(service in group for group in self.world.schedule.groups)
 
     def decided(self):
-        """The orders that were announced in a final state, each with its announcements."""
+        """The orders with a final state, each with all records of that state."""
         return sorted((order_id, announced) for order_id, announced in self.terminal.items() if announced)
 
     def rows(self, changelog):
-        """What a changelog comes to, by partition."""
+        """The rows that a changelog results in, by partition."""
         if changelog in self._rows:
             return self._rows[changelog]
         result = self._rows[changelog] = {}
@@ -107,7 +107,7 @@ class Outcome:
 
 
 def violations(world):
-    """Every violation of what the guarantee of the run promises, as a list of sentences."""
+    """All violations of the guarantee of the run, as sentences."""
     outcome = Outcome(world)
     checks = EXACTLY_ONCE if world.schedule.exactly_once else AT_LEAST_ONCE
     if world.schedule.gentle:
@@ -116,7 +116,7 @@ def violations(world):
 
 
 def at_rest(outcome):
-    """No worker is stuck: everything has been read, every partition has its owner."""
+    """No worker is stalled: all records are processed, and every partition has its owner."""
     world = outcome.world
     if world.settled:
         return
@@ -148,14 +148,14 @@ def finished(outcome):
 
 
 def announced(outcome):
-    """Every acknowledged order is announced in a final state."""
+    """The final state of every acknowledged order is published."""
     for order_id in sorted(outcome.world.acknowledged | outcome.created.keys()):
         if not outcome.terminal.get(order_id):
             yield f"{order_id} was never announced in a final state"
 
 
 def one_order_an_id(outcome):
-    """Clients that were told their order is taken find that order, and no other under its id."""
+    """Clients with an acknowledged order find that order, and no other under its id."""
     for order_id, accepted in sorted(outcome.world.accepted.items()):
         view = outcome.views.get(order_id)
         for order in accepted:
@@ -170,7 +170,7 @@ def announced_once(outcome):
 
 
 def announced_alike(outcome):
-    """However often a final state is announced, it is one and the same, and the view's."""
+    """However often a final state is published, it is the same, and it is the view's."""
     for order_id, announced in outcome.decided():
         states = sorted({o.state for o, _ in announced})
         if len(states) > 1:
@@ -186,7 +186,7 @@ def announced_alike(outcome):
 
 
 def verdicts_agree(outcome):
-    """A check says one thing of an order, and the final state follows from what they said."""
+    """A check gives one verdict on an order, and the final state follows from the verdicts."""
     for (order_id, check), verdicts in sorted(outcome.verdicts.items()):
         if len({v.validation_result for v in verdicts}) > 1:
             yield f"{check} said {', '.join(v.validation_result for v in verdicts)} of {order_id}"
@@ -201,7 +201,7 @@ def verdicts_agree(outcome):
 
 
 def within_the_deadline(outcome):
-    """An order fails for want of verdicts no earlier than its deadline, and is decided not long after it."""
+    """An order without all verdicts fails no earlier than its deadline, and soon after it."""
     world = outcome.world
     deadline_ms = world.schedule.deadline_s * 1000
     healed_ms = world.broker.START_MS + 1000 * world.last_fault
@@ -220,7 +220,7 @@ def within_the_deadline(outcome):
 
 
 def stock_adds_up(outcome):
-    """What is reserved is what the validated orders hold, and was never more than there is."""
+    """The reserved quantity equals the quantity of the validated orders, and never exceeds the stock."""
     held, sold = Counter(), Counter()
     for reservation in outcome.reservations.values():
         held[reservation.product] += reservation.held
@@ -259,7 +259,7 @@ def customers_add_up(outcome):
 
 
 def decided_once(outcome):
-    """Every message is decided once: a verdict of each check for each time an order was written, each gathered once."""
+    """Every message is processed once: one verdict of each check per write of an order, each aggregated once."""
     for order_id, created in sorted(outcome.created.items()):
         said = 0
         for check in outcome.world.schedule.checks:
@@ -274,7 +274,7 @@ def decided_once(outcome):
 
 
 def decided_at_all(outcome):
-    """Every check has spoken of every order."""
+    """Every check has given a verdict on every order."""
     for order_id in sorted(outcome.created):
         for check in outcome.world.schedule.checks:
             if not outcome.verdicts[order_id, check]:
@@ -282,7 +282,7 @@ def decided_at_all(outcome):
 
 
 def state_is_the_changelogs(outcome):
-    """The stores of each owner hold what their changelogs come to."""
+    """The stores of each owner equal their changelogs."""
     world = outcome.world
     for worker in world.workers if world.settled else ():
         numbers = sorted({tp.partition for tp in worker.ownership.partitions})
@@ -301,7 +301,7 @@ def state_is_the_changelogs(outcome):
 
 
 def shipped_when_due(outcome):
-    """An order is shipped if it is validated, paid and checked in; a check-in counts, or is rejected."""
+    """An order that is validated, paid and checked in is shipped; a check-in is accepted or rejected."""
     if not outcome.runs("fulfilment"):
         return
     most = 1 if outcome.world.schedule.exactly_once else 10**6
@@ -324,56 +324,56 @@ def shipped_when_due(outcome):
 
 
 def effects_done(outcome):
-    """What was to be done outside Kafka is done, or a dead letter if it was refused; and of nothing else."""
+    """Every side effect is done, or a dead letter if it was rejected, and there is no other."""
     if not outcome.runs("courier"):
         return
-    done, outside = outcome.world.outside_kafka.done, outcome.world.outside_kafka
+    done, external = outcome.world.external.done, outcome.world.external
     letters = Counter(
         r.key for r in outcome.messages(courier(None).service.redrive_topic.dead_letters, RejectedSideEffect)
     )
     for order_id, announced in outcome.decided():
-        if outside.refuses(order_id):
+        if external.refuses(order_id):
             if not letters[order_id]:
                 yield f"that {order_id} was refused is told nowhere"
         elif not any(done[order_id, state] for state in (*(o.state for o, _ in announced), OrderState.SHIPPED)):
-            yield f"{order_id} was never told outside"
+            yield f"{order_id} never reached the external system"
     for key in sorted(letters.keys() | {key for key, _ in done}):
-        if key not in outcome.terminal or (letters[key] and not outside.refuses(key)):
+        if key not in outcome.terminal or (letters[key] and not external.refuses(key)):
             yield f"{key} was told or set aside, though it is {'decided' if key in outcome.terminal else 'not'}"
 
 
 def effects_done_once(outcome):
-    """Where partitions change hands with time for it, or are taken over anew by who had them, nothing is done twice.
+    """No side effect runs twice when a rebalance leaves time to drain, or when an owner resumes its own partitions.
 
-    Not so where the broker refused the note and the partition went to another worker before it could be repeated.
+    Exception: the broker rejected the acknowledgement, and the partition moved before it could be repeated.
     """
     happened = {event.what for event in outcome.world.schedule.events}
     if happened & HARD:
         return
-    by = outcome.world.outside_kafka.by
+    by = outcome.world.external.by
     asked = Counter((order.id, order.state) for order in outcome.messages(ORDERS.name, Order))  # replayed ones too
-    for (order_id, state), count in sorted(outcome.world.outside_kafka.done.items()):
+    for (order_id, state), count in sorted(outcome.world.external.done.items()):
         moved = "error" in happened and len(by[order_id, state]) > 1
         if count > asked[order_id, state] and not moved:
             yield f"{order_id} was told {count} times to be {state}, asked for {asked[order_id, state]} times"
 
 
 def effects_of_others_on_time(outcome):
-    """One customer for whom nothing is taken delays nobody else, once faults are over."""
-    outside = outcome.world.outside_kafka
-    if not outcome.runs("courier") or outside.dead is None:
+    """After the last fault, a customer whose requests are deferred delays no other customer."""
+    external = outcome.world.external
+    if not outcome.runs("courier") or external.dead is None:
         return
-    by_s = DEAD_UNTIL_S - 8.0  # what is asked for by then has been overtaken by no fault
+    by_s = DEAD_UNTIL_S - 8.0  # requests made by then are not disturbed by a fault
     for order_id, announced in outcome.decided():
-        asked_s = [(at - Broker.START_MS) / 1000 for order, at in announced if order.customer_id != outside.dead]
-        if not asked_s or outside.refuses(order_id) or min(asked_s) > by_s:
+        asked_s = [(at - Broker.START_MS) / 1000 for order, at in announced if order.customer_id != external.dead]
+        if not asked_s or external.refuses(order_id) or min(asked_s) > by_s:
             continue
-        if outside.first.get(order_id, DEAD_UNTIL_S) >= DEAD_UNTIL_S:
+        if external.first.get(order_id, DEAD_UNTIL_S) >= DEAD_UNTIL_S:
             yield f"{order_id} was decided at {min(asked_s):.1f} s, and not told before {DEAD_UNTIL_S:g} s"
 
 
 def nothing_set_aside(outcome):
-    """No message is a dead letter, and no task failed in a way that nobody saw."""
+    """No message is a dead letter, and no task failed unnoticed."""
     refused = courier(None).service.redrive_topic.dead_letters
     for tp, log in sorted(outcome.world.broker.logs.items()):
         if tp.topic.endswith(DEAD_LETTERS) and tp.topic != refused and log.committed():
@@ -399,7 +399,7 @@ EXACTLY_ONCE = (
     nothing_set_aside,
 )
 AT_LEAST_ONCE = (nothing_set_aside,)
-"""Little: a worker that writes after its session has ended can undo what its successor did, and an order waits on."""
+"""The weakest set: a zombie may overwrite the state of its successor, so that an order stays open."""
 
 GENTLY = (
     at_rest,
@@ -411,10 +411,10 @@ GENTLY = (
     shipped_when_due,
     effects_done,
 )
-"""What holds at least once too, as long as no worker writes after its session has ended.
+"""The invariants of at-least-once, as long as no zombie writes.
 
-Not that verdicts agree, nor that stock and sessions add up: a crash may leave one table with a batch and another one
-without it, and the batch decided again finds half of what it did.
+Verdicts may differ, and stock and sessions may not add up: a crash may leave one table with a batch and another
+without it, and the repeated batch finds half of its own writes.
 """
 
 

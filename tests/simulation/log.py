@@ -1,4 +1,4 @@
-"""The log of one partition as Kafka keeps it: records, markers that take an offset, and the last stable offset."""
+"""The log of a partition as Kafka keeps it: records, transaction markers with offsets, the last stable offset."""
 
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ class Entry(NamedTuple):
 
 
 class _Writer:
-    """What a partition remembers of a producer."""
+    """The state of a producer at a partition."""
 
     def __init__(self, epoch):
         self.epoch = epoch
@@ -36,7 +36,7 @@ class PartitionLog:
         self.partition = partition
         self.entries = []
         self.start = 0
-        """Offset of the first record that can still be read."""
+        """The log start offset."""
         self.states = []
         self._writers = {}
         self._open = {}
@@ -48,7 +48,7 @@ class PartitionLog:
 
     @property
     def stable(self):
-        """The last stable offset: before it no transaction is open."""
+        """The last stable offset: no transaction is open before it."""
         return min(self._open.values(), default=len(self.entries))
 
     def append(self, producer, epoch, sequence, transactional, writes, timestamp_ms):
@@ -73,7 +73,7 @@ class PartitionLog:
         return base
 
     def end_transaction(self, producer, epoch, committed, timestamp_ms):
-        """Writes the marker of a transaction, which decides what became of its records."""
+        """Writes a transaction marker, which commits or aborts its records."""
         writer = self._writers.get(producer)
         if writer is None or writer.epoch < epoch:
             self._writers[producer] = _Writer(epoch)
@@ -87,7 +87,7 @@ class PartitionLog:
         self._wake()
 
     def read(self, position, most):
-        """Committed records from `position` on, and the position behind them and behind what is no record."""
+        """Committed records from `position` on, and the next position, behind aborted records and markers."""
         records, states, stable = [], self.states, self.stable
         while position < stable and len(records) < most:
             if states[position] is COMMITTED:
@@ -98,13 +98,13 @@ class PartitionLog:
         return records, position
 
     def committed(self):
-        """Every record that was ever visible, in order: compacted ones too."""
+        """Every record that was ever visible, in order, including compacted ones."""
         return [
             e for e, state in zip(self.entries, self.states, strict=True) if state is COMMITTED or state is COMPACTED
         ]
 
     def compact(self):
-        """Removes what a later record of the same key replaces, as the log cleaner does up to the stable offset."""
+        """Removes records with a later record of the same key, up to the stable offset, as the log cleaner does."""
         latest = {}
         for offset in range(self.stable):
             if self.states[offset] is COMMITTED:
@@ -114,12 +114,12 @@ class PartitionLog:
                 latest[key] = offset
 
     def expire(self, offset):
-        """Removes what lies before an offset, as retention and DeleteRecords do: no further than the stable offset."""
+        """Removes records before an offset, as retention and DeleteRecords do, up to the last stable offset."""
         self.start = max(self.start, min(offset, self.stable))
         self._wake()
 
     def when_readable(self, pending, look):
-        """Calls `look` when there may be something to read, unless `pending` has been answered by then."""
+        """Calls `look` at the next append, unless `pending` is answered by then."""
         if len(self._waiting) > 8:
             self._waiting = [waiting for waiting in self._waiting if not waiting[0].done]
         self._waiting.append((pending, look))

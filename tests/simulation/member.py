@@ -1,4 +1,4 @@
-"""The consumer of a worker as aiokafka has it: a member of its group, and a fetcher that reads ahead."""
+"""The consumer of a worker, modelled on aiokafka's: a group member and a prefetching fetcher."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ BACKOFF_S = 0.05
 
 
 class Message:
-    """A record as aiokafka hands it out."""
+    """A record as aiokafka delivers it."""
 
     __slots__ = ("headers", "key", "offset", "timestamp", "unreadable", "value")
 
@@ -35,8 +35,8 @@ class SimulatedMember:
     """Implements `runtime.loop.poller.GroupConsumer`.
 
     Arguments:
-        engine: hears of rebalances: `revoked` before the member joins, `assigned` once it has its partitions.
-        topics: what is subscribed to, each with `partitions` partitions.
+        engine: its `revoked` is called before the member joins, its `assigned` with the new partitions.
+        topics: the subscription. Each topic has `partitions` partitions.
     """
 
     def __init__(self, process, network, broker, settings, group, topics):
@@ -81,10 +81,10 @@ class SimulatedMember:
             try:
                 await self._network.call(self._coordinator, "LeaveGroup", lambda: self._group.leave(self._member_id))
             except KafkaError:
-                pass  # the session ends by itself
+                pass  # the session times out
 
     def failure(self):
-        """What ended one of its tasks, if anything did."""
+        """The error that ended one of its tasks, if any."""
         for task in self._tasks:
             if task.done() and not task.cancelled() and task.exception() is not None:
                 return task.exception()
@@ -96,7 +96,7 @@ class SimulatedMember:
         return Membership(self._generation, self._member_id)
 
     def confirmed(self):
-        """When the group last confirmed its membership, as the worker's clock has it."""
+        """Time of the last confirmed heartbeat, on the worker's clock."""
         return self._confirmed
 
     async def fetch(self, timeout_s):
@@ -182,7 +182,7 @@ class SimulatedMember:
                 await asyncio.sleep(BACKOFF_S)
 
     async def _join(self):
-        """One attempt at joining. Returns whether it was one that brought partitions."""
+        """One attempt to join. Returns whether it ended with an assignment."""
         settings, asked = self._settings, self._loop.now
         try:
             self._generation, self._member_id, members = await self._network.call(
@@ -202,7 +202,7 @@ class SimulatedMember:
         except (UnknownMemberIdError, IllegalGenerationError):
             self._forget_generation()
             return False
-        except KafkaError:  # also that the group goes on to the next generation already
+        except KafkaError:  # the error may also announce the next generation
             self._rejoin.set()
             return False
         self._assigned = dict.fromkeys(TopicPartition(topic, p) for topic in self._topics for p in partitions)
@@ -215,9 +215,9 @@ class SimulatedMember:
         return True
 
     def _assign(self, members):
-        """Partitions of one number go to one member, another one at times, so that state moves; a second keeps copies.
+        """Assigns all partitions of one number to one member, not always the same, and a standby to another.
 
-        Returns for each member what it owns and what it is standby of.
+        Returns the owned and the standby partitions of each member.
         """
         turn = self._broker.random.randrange(len(members))
         numbers = range(self._settings.partitions)
@@ -288,13 +288,13 @@ class SimulatedMember:
                 self._fetched.set()
 
     def _take_buffered(self):
-        """What has been read ahead; positions move behind it, and behind markers alone too."""
+        """Prefetched records. Positions advance behind them, and behind transaction markers."""
         taken = {}
         for tp in list(self._buffer):
             if tp in self._paused:
                 continue
             if self._buffer[tp][1] is None and taken:
-                continue  # the error is raised once there is nothing else
+                continue  # the error is raised once no records are left
             asked, records, behind = self._buffer.pop(tp)
             if self._positions.get(tp) == asked and records is None:
                 raise PositionOutOfRange(f"{tp.topic}[{tp.partition}]")

@@ -1,4 +1,4 @@
-"""Requests as messages: each way takes time, can be lost, and can be where a process crashes or pauses."""
+"""Requests and answers as messages that take time and may be lost, or hit by a crash or pause of their process."""
 
 import asyncio
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ REQUEST_TIMEOUT_S = 4.0
 
 @dataclass
 class Trap:
-    """Waits in a process for a request by this name (`*`: any), and springs once, before `until`.
+    """Fires once when a process sends a request of this name (`*`: any), before the time `until`.
 
-    `phase`: `sending` (it is not sent any more), `sent` (it will land, its sender is gone by then), `answered` (it took
-    effect, and nobody hears it). `spring` is called with the request.
+    `phase`: `sending` (the request is never sent), `sent` (it arrives, its sender is gone), `answered` (it takes
+    effect, its answer is lost). `spring` is called with the request.
     """
 
     name: str
@@ -26,7 +26,7 @@ class Trap:
 
 
 class Channel:
-    """One connection of one process. What is sent on it arrives in the order of sending, as with TCP."""
+    """A connection of a process. Messages arrive in the order of sending, as with TCP."""
 
     __slots__ = ("arrival", "process", "what")
 
@@ -37,7 +37,7 @@ class Channel:
 
 
 class Pending:
-    """The broker's answer to a request that it keeps waiting."""
+    """The answer to a request that the broker does not answer at once."""
 
     def __init__(self):
         self.done = False
@@ -75,10 +75,10 @@ class Request:
 
 
 class Network:
-    """Carries requests from processes to the broker and the answers back.
+    """Carries requests of processes to the broker, and the answers back.
 
-    `loss` and `slowness` are what the weather makes of it: the probability that a message is lost, and the factor by
-    which delays grow. `cut` holds the names of processes that reach nobody.
+    `loss` is the probability that a message is lost, `slowness` the factor by which delays grow. `cut` holds the names
+    of partitioned processes.
     """
 
     def __init__(self, loop, random, trace):
@@ -92,25 +92,25 @@ class Network:
         self.requests = 0
 
     async def call(self, channel, name, operation):
-        """Sends a request. `operation` is what the broker does when it arrives: a result, a `Pending` or an error."""
+        """Sends a request. The broker runs `operation` when it arrives: a result, a `Pending` or an error."""
         if self.closed:
             raise asyncio.CancelledError
         self.requests += 1
         process = channel.process
         request = Request(channel, name, operation, self.loop.create_future())
         if process.traps and self._sprung(process, request, "sending"):
-            return await request.future  # crashed or paused before it was sent; a paused one sends it later
+            return await request.future  # crashed or paused before sending; a paused process sends it later
         self._send(request)
         if process.traps:
             self._sprung(process, request, "sent")
         return await request.future
 
     def resend(self, request):
-        """Sends a request that was held back while its process was paused."""
+        """Sends a request that was delayed by a pause of its process."""
         self._send(request)
 
     def fail(self, request, error):
-        """Ends a request with an error, whatever became of it."""
+        """Ends a request with an error, whether or not it took effect."""
         if not request.future.done():
             request.future.set_exception(error)
 
@@ -142,7 +142,7 @@ class Network:
         loop.at(arrival, None, self._arrive, request)
 
     def _break(self, request):
-        """The connection goes: noticed at once, or only by waiting in vain."""
+        """Breaks the connection: noticed at once, or only by the request timeout."""
         if self.random.random() < 0.5:
             error, after = KafkaConnectionError("connection lost"), 0.05 * self.random.random()
         else:
@@ -185,7 +185,7 @@ class Network:
             request.future.set_result(result)
 
     def _sprung(self, process, request, phase):
-        if self.closed:  # what dead processes never heard is told to them as the world ends
+        if self.closed:  # answers to dead processes are delivered as the world ends
             return False
         for trap in process.traps:
             if trap.phase == phase and trap.name in ("*", request.name):

@@ -1,4 +1,4 @@
-"""The producers of workers and clients. As aiokafka's, they try again what can be, until they are ended."""
+"""The producers of workers and clients. Like aiokafka's, they retry retriable errors until they are closed."""
 
 import asyncio
 
@@ -13,8 +13,8 @@ BACKOFF_S = 0.02
 class SimulatedProducer:
     """Implements `runtime.loop.checkpoint.Producer`.
 
-    What it is told to do goes on in the background when the caller no longer waits, as aiokafka's sender does, until
-    the producer is ended; a request that is on its way lands all the same.
+    A cancelled caller does not stop the send: as in aiokafka's sender, it continues until the producer is closed. A
+    request in flight arrives in any case.
     """
 
     def __init__(self, process, network, broker):
@@ -68,7 +68,7 @@ class SimulatedProducer:
         return {tp: base + len(batches[tp]) - 1 for tp, base in acks.items()}
 
     async def _ask(self, channel, name, operation):
-        """Waits for a request that is made until it succeeds, even if nobody waits for it any more."""
+        """Repeats a request until it succeeds, even if its caller is cancelled."""
         if self._closed:
             raise ProducerClosed
         task = asyncio.ensure_future(self._request(channel, name, operation))
@@ -84,7 +84,7 @@ class SimulatedProducer:
     def _done(self, task):
         self._tasks.pop(task, None)
         if not task.cancelled():
-            task.exception()  # it is told to who waits, if anybody does
+            task.exception()  # the caller gets the error, if it still waits
 
     async def _request(self, channel, name, operation):
         while True:
@@ -149,6 +149,6 @@ class SimulatedTransactionalProducer(SimulatedProducer):
 
 
 class Broken(UnknownError):
-    """What the broker answers where the weather says so: no fence, nothing to try again."""
+    """A random broker error that is neither fencing nor retriable."""
 
     retriable = False

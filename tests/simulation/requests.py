@@ -1,4 +1,4 @@
-"""What a takeover asks of the broker, asked of the simulated one."""
+"""The log reader of restores, on the simulated broker."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -32,7 +32,7 @@ class SimulatedRequests:
             await asyncio.sleep(POLL_S)
 
     async def log_ids(self, topics):
-        return {}  # as a broker of before Kafka 2.8
+        return {}  # like a broker from before Kafka 2.8
 
     async def log_starts(self, partitions):
         return await self._of_each("ListOffsets", partitions, self._broker.starts)
@@ -83,7 +83,7 @@ class SimulatedRequests:
         return found
 
     async def wait(self, positions):
-        """Returns when there may be more to read."""
+        """Returns when more records may be available."""
         await self._ask(self._nodes[0], "Fetch", lambda: self._broker.fetch(positions, 1))
 
 

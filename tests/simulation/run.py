@@ -1,4 +1,4 @@
-"""Runs many seeds and tells of each that fails; the first one is cut down to a shortest trace that can be replayed.
+"""Runs many seeds and lists those that fail. The first is shrunk to a short trace that can be replayed.
 
 python -m tests.simulation.run --seeds 10000
 python -m tests.simulation.run --replay 4711 --guarantee exactly_once
@@ -25,13 +25,13 @@ CHUNK = 20
 
 
 def run_seeds(seeds, *, exactly_once):
-    """Runs seeds one after the other. Returns what failed by seed, and what happened, counted."""
+    """Runs seeds one after the other. Returns violations by seed, and counts of events."""
     failed, counts = {}, Counter()
     for seed in seeds:
         world = World(draw(seed, exactly_once=exactly_once))
         try:
             found = violations(world.run())
-        except Exception as error:  # whatever it is, it is told with its seed
+        except Exception as error:  # any exception is reported with its seed
             found = [f"{type(error).__name__}: {error}"]
         if found:
             failed[seed] = found
@@ -50,7 +50,7 @@ def run_seeds(seeds, *, exactly_once):
 
 
 def run_many(first, count, *, exactly_once, processes=None, tell=None):
-    """Runs `count` seeds from `first` on in several processes. Returns as `run_seeds`."""
+    """Runs `count` seeds from `first` on in several processes. Returns the same as `run_seeds`."""
     chunks = [range(start, min(start + CHUNK, first + count)) for start in range(first, first + count, CHUNK)]
     failed, counts = {}, Counter()
     with multiprocessing.get_context("fork").Pool(processes or os.cpu_count(), _quiet) as pool:
@@ -65,7 +65,7 @@ def run_many(first, count, *, exactly_once, processes=None, tell=None):
 
 
 def explain(seed, *, exactly_once, bug=None):
-    """The shortest trace that was found for a failing seed, as text."""
+    """The shortest trace found for a failing seed, as text."""
     schedule = shrink(draw(seed, exactly_once=exactly_once))
     lines = []
     found = outcome(schedule, lambda at, who, what: lines.append(f"{at:9.4f}  {who:<12} {what}"))
@@ -133,7 +133,7 @@ def _arguments():
 
 
 def _quiet():
-    """Workers that crash log much, and a simulated one means it no more than a dead one."""
+    """Silences the logs of simulated workers."""
     logging.disable(logging.CRITICAL)
 
 

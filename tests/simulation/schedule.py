@@ -1,4 +1,4 @@
-"""What happens in a run, as data: drawn from a seed, then carried out. A schedule can be cut down and still be run."""
+"""The schedule of a run as data, drawn from a seed. A schedule can be shrunk and run again."""
 
 from dataclasses import dataclass, replace
 from random import Random
@@ -42,7 +42,7 @@ LAST_FAULT_S = 12.0
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happens at a time, in seconds. `what` names it; the rest is what it needs."""
+    """An event at a time, in seconds. `what` names its kind; the other fields are its arguments."""
 
     at: float
     what: str
@@ -89,17 +89,17 @@ class Event:
 
 @dataclass(frozen=True)
 class Schedule:
-    """A whole run.
+    """All events and settings of a run.
 
     Arguments:
-        seed: of everything that the schedule leaves open: how long each message takes, which is lost.
+        seed: of everything else that is random: delays and losses of messages.
         exactly_once: the guarantee.
-        groups: the compositions that run.
-        workers: for each worker its group, and when it is started first.
-        deadline_s: of orders.
-        slow_markers: factor by which markers of transactions are late all the time.
-        standbys: whether workers keep copies of what others own.
-        gentle: no worker is kept waiting past its session, so that none writes as a zombie.
+        groups: the compositions, by group.
+        workers: group and start time of each worker.
+        deadline_s: the validation deadline of orders.
+        slow_markers: factor by which transaction markers are delayed during the whole run.
+        standbys: whether workers keep standby replicas.
+        gentle: no worker is delayed past its session, so that none is a zombie.
     """
 
     seed: int
@@ -115,7 +115,7 @@ class Schedule:
 
     @property
     def checks(self):
-        """The checks whose service runs at all."""
+        """The checks whose services run."""
         running = {name for group in self.groups for name in group}
         return tuple(check for name, check in CHECKS.items() if name in running)
 
@@ -127,7 +127,7 @@ def draw(seed, *, exactly_once):
     """The schedule of a seed."""
     random = Random(f"{seed} {exactly_once}")
     groups, deadline_s = random.choice(DEPLOYMENTS), random.choice((60.0, 60.0, 60.0, 3.0))
-    if random.random() < 0.12:  # a validator that nobody runs: its verdicts never come
+    if random.random() < 0.12:  # a validator that does not run: its verdicts never arrive
         absent, deadline_s = random.choice(tuple(CHECKS)), random.choice((1.0, 3.0, 6.0))
         groups = tuple(g for group in groups if (g := tuple(name for name in group if name != absent)))
     gentle = not exactly_once and random.random() < 0.5
@@ -159,7 +159,7 @@ def draw(seed, *, exactly_once):
 
 
 def _joined(random, groups):
-    """The groups, one of them perhaps with a service that does more than the core."""
+    """The groups. Some also run fulfilment or the courier."""
     for name in ("fulfilment", "courier"):
         if random.random() < 0.3:
             chosen = random.randrange(len(groups))
@@ -168,13 +168,13 @@ def _joined(random, groups):
 
 
 def _retention(random):
-    """Times at which what was read is removed."""
+    """Times of retention: records that all groups have processed are removed."""
     for _ in range(random.choice((0, 0, 0, 1, 2))):
         yield Event(random.uniform(2, LAST_FAULT_S), "expire", quantity=random.choice((0, 0, 1, 5)))
 
 
 def _fulfilment(random, events):
-    """Payments, whole or in parts, and check-ins, of orders and of such that there are not; some come twice."""
+    """Payments, full and partial, and check-ins, for existing and unknown orders; some are duplicates."""
     orders = [event for event in events if event.what == "post"]
     for order in orders:
         value = max(order.quantity, 0) * order.price
@@ -189,7 +189,7 @@ def _fulfilment(random, events):
 
 
 def _trade(random, exactly_once):
-    """Orders, some again, some replayed, some with a rival under their id; stock that only grows."""
+    """Orders, some repeated, some replayed, some conflicting with another under the same id; stock that only grows."""
     counts = {}
     for product in PRODUCTS:
         counts[product] = random.choice((2, 5, 10, 30))
@@ -224,7 +224,7 @@ def _trade(random, exactly_once):
 
 
 def _faults(random, workers, exactly_once, gentle):
-    """Faults, often close to one another: a second one hits where the first one has not healed yet."""
+    """Faults, often close together, so that one hits while another is not healed."""
     requests = REQUESTS[exactly_once] + OF_A_HANDOVER
     at = random.uniform(0.5, 4)
     for _ in range(random.choice((1, 2, 3, 4, 6))):
@@ -256,7 +256,7 @@ def _faults(random, workers, exactly_once, gentle):
         }.get(what, 0.0) * random.uniform(0.7, 1.3)
         worker = random.randrange(workers)
         yield Event(at, what, worker=worker, seconds=seconds, **placed)
-        if what == "delay" and random.random() < 0.5:  # while the group moves its partitions
+        if what == "delay" and random.random() < 0.5:  # during a rebalance
             yield Event(
                 at + random.random(), random.choice(("stop", "crash")), worker=(worker + 1) % workers, seconds=1.0
             )

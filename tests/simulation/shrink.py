@@ -1,4 +1,4 @@
-"""Makes a failing schedule small: what it can do without is taken out, and the run still fails in the same way."""
+"""Shrinks a failing schedule: removes events as long as the run fails in the same way."""
 
 from dataclasses import replace
 
@@ -6,19 +6,19 @@ from tests.simulation.invariants import violations
 from tests.simulation.world import World
 
 SEEDS = 3
-"""A shorter schedule meets another weather: so many are tried before an event counts as needed."""
+"""Seeds tried for a shorter schedule before an event counts as needed: removing an event changes all later delays."""
 
 
 def outcome(schedule, trace=None):
-    """The violations of a run. A run that ends with an exception violates something, too."""
+    """The violations of a run. An exception counts as one."""
     try:
         return violations(World(schedule, trace).run())
-    except Exception as error:  # whatever it is: the seed is to be told
+    except Exception as error:  # any exception is reported with its seed
         return [f"{type(error).__name__}: {error}"]
 
 
 def shrink(schedule):
-    """The smallest schedule found that fails as this one does, with no regard to how long that takes."""
+    """The smallest schedule found that fails in the same way. May take minutes."""
     kind = _kind(outcome(schedule))
     size = max(1, len(schedule.events) // 2)
     while size:
@@ -42,5 +42,5 @@ def _failing(schedule, kind):
 
 
 def _kind(sentences):
-    """What the first violation is about, without the numbers."""
+    """The kind of the first violation: its text without numbers."""
     return {"".join(c for c in sentence if not c.isdigit())[:24] for sentence in sentences[:1]}

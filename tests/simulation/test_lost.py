@@ -1,4 +1,4 @@
-"""Inputs lose records that were not read yet: each record is decided, or within one range that is told to be lost."""
+"""Inputs lose unread records: each record is processed, or is in exactly one range that is reported lost."""
 
 import asyncio
 import itertools
@@ -21,14 +21,14 @@ SEEDS = 60
 
 
 class Losing(World):
-    """A world that has come to rest once everything is read, whatever became of its orders."""
+    """A world that is settled once all records are processed, even if orders are open."""
 
     def _open(self):
         return False
 
 
 def lossy(seed, *, exactly_once):
-    """The schedule of a seed, in which inputs lose records as well."""
+    """The schedule of a seed, with lost input records added."""
     random = Random(f"{seed} {exactly_once} lost")
     schedule = draw(seed, exactly_once=exactly_once)
     topics = sorted({"orders", "order-validations", "warehouse-inventory", "fraud-orders-by-customer"})
@@ -42,7 +42,7 @@ def lossy(seed, *, exactly_once):
 
 
 def run(seed, *, exactly_once):
-    """Runs a seed. Returns the world, and by group and partition the offsets that were decided."""
+    """Runs a seed. Returns the world, and the processed offsets by group and partition."""
     seen = defaultdict(set)
     process = BatchProcessor.process
 
@@ -57,7 +57,7 @@ def run(seed, *, exactly_once):
 
 
 def faults(world, seen):
-    """What is wrong: records passed over in silence, and ranges that are told more than once, or overlap."""
+    """Yields the violations: records skipped silently, ranges reported twice or overlapping."""
     if not world.settled:
         yield "the world has not come to rest"
     for topology in {topology.group: topology for topology in world.topologies}.values():
@@ -82,7 +82,7 @@ def _of_log(world, topology, log, seen):
 
 
 def told(world, topology, log):
-    """The ranges of a log that a group has told to be lost."""
+    """The ranges of a log that a group has reported lost."""
     readers = {service.name for service in topology.services}
     for letters in world.broker.topic(log.topic + DEAD_LETTERS):
         for entry in letters.committed() if letters.partition == log.partition else ():
@@ -118,7 +118,7 @@ def test_silently_skipped_records_are_found():
 
 
 def test_losses_reported_outside_their_batch_are_found():
-    """As if the dead letter were written each time the loss is found."""
+    """As if the dead letter were written whenever the loss is detected, outside the batch."""
     from runtime.data_loss.losses import LossReporter
 
     report = LossReporter.report

@@ -1,4 +1,4 @@
-"""The simulation finds what it is there to find: each bug that is planted, within a few hundred seeds."""
+"""The simulation finds each planted bug within a few hundred seeds."""
 
 import pytest
 
@@ -11,7 +11,7 @@ MOST_SEEDS = 400
 
 
 def first_failure(bug):
-    """The first seed that fails with the bug in place, which must be planted."""
+    """The first seed that fails. The bug must be planted."""
     for seed in range(bug.near, bug.near + MOST_SEEDS):
         if outcome(draw(seed, exactly_once=bug.exactly_once)):
             return seed

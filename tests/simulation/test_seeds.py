@@ -1,4 +1,4 @@
-"""The core keeps its promise in every simulated world. `make simulate SEEDS=10000` runs more of them."""
+"""The core keeps its guarantees in every simulated world. `make simulate SEEDS=10000` runs more worlds."""
 
 import hashlib
 import os
@@ -13,7 +13,7 @@ from tests.simulation.schedule import draw
 from tests.simulation.world import World
 
 SEEDS = {"exactly_once": 600, "at_least_once": 400}
-"""About a minute on two cores. `make simulate` runs as many as it is asked for."""
+"""Worlds of each guarantee: about a minute on two cores."""
 
 
 @pytest.mark.parametrize("guarantee", SEEDS)
@@ -41,7 +41,7 @@ def test_no_world_violates_an_invariant(guarantee):
 
 
 def fingerprint(seeds):
-    """A hash over all that happens in these worlds."""
+    """A hash over all events in these worlds."""
     digest = hashlib.sha256()
     for seed in seeds:
         for exactly_once in (True, False):

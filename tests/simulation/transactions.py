@@ -1,7 +1,7 @@
-"""The transaction coordinator: who may write under an id, what a transaction holds, and its markers.
+"""The transaction coordinator: producer epochs, the partitions of transactions, and their markers.
 
-As Apache Kafka 4.1 treats clients of before KIP-890 part 2: no new epoch for each transaction, but a partition takes
-records only of a transaction that it was added to.
+Behaves like Apache Kafka 4.1 towards clients from before KIP-890 part 2: no new epoch for each transaction, but a
+partition accepts records only of a transaction that it was added to.
 """
 
 from aiokafka.errors import ConcurrentTransactions, InvalidProducerEpoch, InvalidTxnState, ProducerFenced
@@ -23,13 +23,13 @@ class Transaction:
 
 
 class TransactionCoordinator:
-    """One for all transactional ids.
+    """One coordinator for all transactional ids.
 
-    `mark(target, transaction_number, …)` is how the broker writes a marker: it calls back once that is done.
+    `mark(target, transaction_number, …)` writes a marker and calls back when it is written.
     """
 
     CLEANUP_S = 0.5
-    """Transactions past their time limit are looked for this often."""
+    """Seconds between checks for transactions past their timeout."""
 
     def __init__(self, broker):
         self._broker = broker
@@ -41,7 +41,7 @@ class TransactionCoordinator:
         return self._producers
 
     def start(self, transactional_id, timeout_s):
-        """InitProducerId. Returns producer id and epoch; ends what an older producer of the id left open first."""
+        """InitProducerId. First aborts the open transaction of an older producer. Returns producer id and epoch."""
         found = self._by_id.get(transactional_id)
         if found is None:
             found = self._by_id[transactional_id] = Transaction(self.new_producer(), timeout_s)
@@ -72,7 +72,7 @@ class TransactionCoordinator:
             found.groups[group] = None
 
     def end(self, transactional_id, producer, epoch, committed):
-        """EndTxn. Returns once the end is decided; the markers follow."""
+        """EndTxn. Returns when the decision is durable. The markers follow."""
         found = self._checked(transactional_id, producer, epoch)
         if found.state is ONGOING:
             self._finish(found, committed)
@@ -84,7 +84,7 @@ class TransactionCoordinator:
             raise InvalidTxnState
 
     def holds(self, transactional_id, producer, epoch, partition=None, group=None):
-        """What a partition asks before it takes records of a transaction (KIP-890 part 1)."""
+        """Verifies that a partition belongs to an open transaction (KIP-890 part 1)."""
         found = self._checked(transactional_id, producer, epoch)
         inside = partition in found.partitions if group is None else group in found.groups
         if found.state is not ONGOING or not inside:

@@ -1,4 +1,4 @@
-"""Carries out a schedule: clients, a warehouse and workers around one broker, until nothing is left to happen."""
+"""The world of a run: clients, a warehouse and workers around a broker. It executes a schedule until all is settled."""
 
 import asyncio
 from collections import Counter
@@ -24,29 +24,29 @@ from tests.simulation.schedule import LAST_FAULT_S
 from tests.simulation.worker import SimulatedWorker, settings_of, topology_of
 
 REPLAYED = ("replayed", b"1")
-"""Header of what an operator has copied from the log to its end."""
+"""Header of records that an operator has replayed."""
 
 POST_TIMEOUT_S = 5.0
 POSTS = 30
-"""How often a client tries again before it gives up."""
+"""Attempts of a client before it gives up."""
 SETTLE_S = 60.0
-"""Virtual time that everything has to come to rest in, beyond faults and deadlines."""
+"""Virtual seconds within which the world must settle after the last fault and deadline."""
 
 MOST_STEPS = 400_000
 
 
 class World:
-    """One run of a schedule.
+    """A run of a schedule.
 
     Arguments:
-        trace: called with who and what, for a run that is looked at; `None` costs nothing.
-        worker: the kind of worker; tests plant bugs in it.
+        trace: called with process and event of each step.
+        worker: the class of the workers.
     """
 
     def __init__(self, schedule, trace=None, worker=SimulatedWorker):
         self.schedule = schedule
         self.loop = SimulatedLoop()
-        self.outside_kafka = self.loop.outside = courier.outside(schedule.seed)  # type: ignore[attr-defined]
+        self.external = self.loop.external = courier.external_system(schedule.seed)  # type: ignore[attr-defined]
         self.trace = trace and (lambda who, what: trace(self.loop.now, who, what))
         random = Random(f"{schedule.seed} weather")
         self.network = Network(self.loop, random, self.trace)
@@ -70,27 +70,27 @@ class World:
             )
             for n, (group, _) in enumerate(schedule.workers)
         ]
-        self.outside = Process(self.loop, "clients")
+        self.clients_process = Process(self.loop, "clients")
         self.orders = {}
         self.acknowledged = set()
         self.accepted = {}
-        """By id, every order that a client was told is taken."""
+        """Acknowledged orders by id."""
         self.faults = Counter()
         self.failures = []
         self.last_fault = 0.0
         self.settled = False
         self._storms = 0
         self._asking = 0
-        """Clients that have not been answered, and have not given up."""
+        """Clients that still wait for an answer."""
         self._warehouse = asyncio.Lock()
 
     def run(self):
-        """Runs to the end and returns itself, for the invariants to look at."""
+        """Runs to the end. Returns itself, for the invariants."""
         try:
             self.loop.run(self._play(), MOST_STEPS)
         finally:
             self.network.closed = True
-            self.loop.end([self.outside, *(p for w in self.workers for p in w.processes)])
+            self.loop.end([self.clients_process, *(p for w in self.workers for p in w.processes)])
         return self
 
     async def _play(self):
@@ -109,7 +109,7 @@ class World:
                     return
 
     def quiet(self):
-        """Whether every worker is up, has read all there is, nothing is in hand, and no order is open."""
+        """Whether every worker runs, all records are processed, no batch is in progress, and no order is open."""
         if self.loop.now < self.last_fault or not all(w.running and w.ownership.running for w in self.workers):
             return False
         if self._asking or any(
@@ -134,7 +134,7 @@ class World:
         )
 
     def _woken_soon(self, worker):
-        """Whether a wish comes due before long: a check-in that still waits for its order."""
+        """Whether a timer is due soon: that of a check-in that waits for its order."""
         due = worker.live.loop.partitions.timers.next()
         return due is not None and due < self._now() + timedelta(seconds=2 * self.settings.checkin_patience_s)
 
@@ -161,7 +161,7 @@ class World:
 
     def _stock(self, event):
         level = StockLevel(product=event.product, count=event.quantity)
-        self.outside.start(self._announce(level))
+        self.clients_process.start(self._announce(level))
 
     def _post(self, event):
         order = Order(
@@ -176,13 +176,13 @@ class World:
         self._by(event, order)
 
     def _rival(self, event):
-        """A client that posts another order under an id that somebody else has chosen, too."""
+        """A client that posts another order under an id that is in use."""
         order = self.orders.get(f"o{event.number}")
         if order is not None:
             self._by(event, order.model_copy(update={"quantity": event.quantity, "created_at": self._now()}))
 
     def _post_again(self, event):
-        """A client that repeats its POST, on a worker that does not know of the first one yet."""
+        """A client that repeats its POST at a worker that has not processed the first one."""
         order = self.orders.get(f"o{event.number}")
         if order is not None:
             again = order.model_copy(update={"created_at": self._now()})
@@ -190,9 +190,9 @@ class World:
 
     def _by(self, event, order):
         if event.by_http:
-            self.outside.start(self._until_answered(self._post_by_http(order)))
+            self.clients_process.start(self._until_answered(self._post_by_http(order)))
         else:
-            self.outside.start(self._until_answered(self._write(ORDERS, order, self.acknowledged)))
+            self.clients_process.start(self._until_answered(self._write(ORDERS, order, self.acknowledged)))
 
     async def _until_answered(self, asking):
         self._asking += 1
@@ -203,7 +203,7 @@ class World:
 
     def _pay(self, event):
         payment = Payment(id=event.name, order_id=f"o{event.number}", ccy="EUR", amount=event.price)
-        self.outside.start(self._until_answered(self._write(PAYMENTS, payment, None)))
+        self.clients_process.start(self._until_answered(self._write(PAYMENTS, payment, None)))
 
     def _check_in(self, event):
         check_in = HomeCheckin(
@@ -216,15 +216,15 @@ class World:
             checkin_longitude=0,
             checkin_date=self._now(),
         )
-        self.outside.start(self._until_answered(self._write(HOME_CHECKINS, check_in, None)))
+        self.clients_process.start(self._until_answered(self._write(HOME_CHECKINS, check_in, None)))
 
     def _replay(self, event):
-        """An operator copies all that the log holds of an order to its end."""
+        """An operator replays all records of an order."""
         for log in self.broker.topic(ORDERS.name):
             for entry in log.committed():
                 if entry.key == f"o{event.number}".encode() and REPLAYED not in entry.headers:
                     write = Write(ORDERS.name, log.partition, entry.key, entry.value, (REPLAYED,))
-                    self.outside.start(self._send(write, None))
+                    self.clients_process.start(self._send(write, None))
 
     def _crash(self, event):
         self._at(event, lambda _: self._down(event, wipe=False))
@@ -243,7 +243,7 @@ class World:
             worker.away = event.seconds
 
     def _error(self, event):
-        """The broker answers with an error that is no fence and cannot be tried again."""
+        """The broker answers with an error that is neither fencing nor retriable."""
 
         def spring(request):
             self._fault(event)
@@ -252,12 +252,12 @@ class World:
         self._at(event, spring)
 
     def _delay(self, event):
-        """A request is on its way for long, its worker goes on with what does not wait for it."""
+        """A request is delayed while its worker continues."""
 
         def spring(request):
             self._fault(event, event.seconds)
             process = self.workers[event.worker].process
-            request.channel.arrival = self.loop.now + event.seconds  # what follows on the connection waits behind it
+            request.channel.arrival = self.loop.now + event.seconds  # later requests of the connection wait behind it
             self.network.resend(request)
             if self.trace:
                 self.trace(process.name, f"{request.name} is held up for {event.seconds:.1f} s")
@@ -289,7 +289,7 @@ class World:
                 log.compact()
 
     def _expire(self, event):
-        """Retention removes what every group has read of its inputs: a part of it, or all."""
+        """Retention removes records that every group has processed: some, or all."""
         self._fault(event)
         for tp in [tp for tp in self.broker.logs if any(tp.topic in topology.consumed for topology in self.topologies)]:
             readers = {topology.group for topology in self.topologies if tp.topic in topology.consumed}
@@ -297,7 +297,7 @@ class World:
             self.broker.log(tp).expire(read - event.quantity)
 
     def _remove(self, event):
-        """Retention removes all there is of an input, whether it was read or not."""
+        """Retention removes all records of an input, processed or not."""
         self._fault(event)
         for log in self.broker.topic(event.name):
             log.expire(log.stable - event.quantity)
@@ -305,7 +305,7 @@ class World:
     # How it happens.
 
     def _at(self, event, spring):
-        """Now, or when the worker's process comes to the request that the event names."""
+        """Now, or when the worker's process sends the request that the event names."""
         process = self.workers[event.worker].process
         if not event.request:
             if process is not None and process.alive:
@@ -343,7 +343,7 @@ class World:
         self.loop.at(self.loop.now + seconds, None, callback, *args)
 
     def _ended(self, worker, error):
-        """A worker that has ended by itself, or as it was told to, is started anew."""
+        """Restarts a worker that has ended, by itself or by a stop."""
         if error is not None:
             self.failures.append(error)
         away = worker.away if error is None else 1.0
@@ -354,7 +354,7 @@ class World:
         return datetime.fromtimestamp(Broker.START_MS / 1000, UTC) + timedelta(seconds=self.loop.now)
 
     async def _announce(self, level):
-        async with self._warehouse:  # one count after the other: none is overtaken by an older one
+        async with self._warehouse:  # one stock level after the other: none is overtaken by an older one
             await self._write(WAREHOUSE_INVENTORY, level, None)
 
     async def _write(self, topic, value, acknowledged):
@@ -364,13 +364,13 @@ class World:
             self.trace("clients", f"{key.decode()} is acknowledged")
 
     async def _post_by_http(self, order):
-        """Asks one worker after the other, as a client does that is told 503, or nothing at all."""
+        """Asks one worker after the other, like a client that gets a 503 or no answer."""
         partition = partition_of(order.id.encode(), self.settings.partitions)
         for _ in range(POSTS):
             for worker in self.workers:
                 if worker.running and worker.live is not None and ORDERS_VIEW.name in worker.topology.tables:
                     if not worker.ownership.settled(partition) and not worker.process.paused:
-                        continue  # it would say at once that it is not here
+                        continue  # it would answer 404 at once
                     reply = self.loop.create_future()
                     self.loop.at(self.loop.now + self.network.delay(), None, self._ask, worker, order, reply)
                     await asyncio.wait({reply}, timeout=POST_TIMEOUT_S)
@@ -385,7 +385,7 @@ class World:
             await asyncio.sleep(0.3)
 
     def _ask(self, worker, order, reply):
-        """A POST arrives at a worker, which answers as `orders_service.post` does: with the order that it has now."""
+        """A POST arrives at a worker, which answers as `orders_service.post` does: with its current order."""
         if not worker.running or worker.live is None:
             return
         process, engine = worker.process, worker.live
@@ -398,7 +398,7 @@ class World:
                     answer = await engine.submit(ORDERS_VIEW, order.id, decide) or order
             except (KeyNotOwned, BrokerUnavailable, TimeoutError):
                 pass
-            self.loop.at(self.loop.now + self.network.delay(), self.outside, answered, answer)
+            self.loop.at(self.loop.now + self.network.delay(), self.clients_process, answered, answer)
 
         def answered(answer):
             if not reply.done():
@@ -407,7 +407,7 @@ class World:
         process.start(handle())
 
     async def _send(self, write, acknowledged):
-        producer = SimulatedProducer(self.outside, self.network, self.broker)
+        producer = SimulatedProducer(self.clients_process, self.network, self.broker)
         try:
             async with asyncio.timeout(POST_TIMEOUT_S if acknowledged is not None else None):
                 await producer.start()
