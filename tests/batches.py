@@ -1,4 +1,4 @@
-"""Record batches as other producers and damaged disks make them."""
+"""Record batches as other producers write them, and damaged ones."""
 
 import struct
 import zlib
@@ -9,13 +9,13 @@ from aiokafka.record.util import calc_crc32c
 
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 HEAD = 61
-"""Bytes of a batch before its records."""
+"""Length of the batch header, in bytes."""
 
 BEGUN_MS = 1_700_000_000_000
 
 
 def batch(base, records, codec=0, producer=-1, transactional=False):
-    """A batch of version 2: `records` are (key, value) or (key, value, headers)."""
+    """A record batch of version 2. `records` are (key, value) or (key, value, headers)."""
     builder = DefaultRecordBatchBuilder(
         magic=2,
         compression_type=codec,
@@ -33,7 +33,7 @@ def batch(base, records, codec=0, producer=-1, transactional=False):
 
 
 def legacy(base, records, version, codec=0):
-    """A message of version 0 or 1, or with a codec one that holds all of them."""
+    """A message set of version 0 or 1. With a codec, one message contains all others."""
     builder = LegacyRecordBatchBuilder(version, codec, 2**30)
     for number, (key, value) in enumerate(records):
         builder.append(number if codec and version else base + number, BEGUN_MS + number, key, value)
@@ -44,14 +44,14 @@ def legacy(base, records, version, codec=0):
 
 
 def marker(base, producer, committed=False):
-    """The marker that ends a transaction."""
+    """A transaction marker."""
     raw = batch(base, [(struct.pack(">HH", 0, int(committed)), b"\0" * 6)], producer=producer, transactional=True)
     struct.pack_into(">h", raw, 21, 0x30)
     return signed(raw)
 
 
 def signed(raw):
-    """The batch with the checksum that it is to have."""
+    """The batch with its correct checksum."""
     if raw[16] < 2:
         struct.pack_into(">I", raw, 12, zlib.crc32(raw[16:]))
     else:
@@ -60,14 +60,14 @@ def signed(raw):
 
 
 def flipped(raw, at):
-    """The batch with a byte that is not what was written; its checksum stays."""
+    """The batch with one byte changed and the old checksum."""
     raw = bytearray(raw)
     raw[at] ^= 0x55
     return raw
 
 
 def replaced(raw, old, new):
-    """The batch with other bytes of the same length in it, and the checksum of these."""
+    """The batch with other bytes of the same length and a correct checksum."""
     assert len(old) == len(new)
     at = raw.index(old, HEAD)
     raw = bytearray(raw)
@@ -76,7 +76,7 @@ def replaced(raw, old, new):
 
 
 def of_codec(base, codec, payload, count):
-    """A batch whose head names a codec, with whatever as its records, and the right checksum."""
+    """A batch with a codec in its header, arbitrary bytes as records, and a correct checksum."""
     raw = batch(base, [(b"k", b"v")] * count)[:HEAD] + payload
     struct.pack_into(">i", raw, 8, len(raw) - 12)
     struct.pack_into(">h", raw, 21, codec)

@@ -1,4 +1,4 @@
-"""The command `orders`, run as its users run it: in a process of its own."""
+"""The command `orders`, run as a process."""
 
 import asyncio
 import os
@@ -8,7 +8,7 @@ from tests.workers import PATIENCE_S
 
 
 async def orders(deployment, *arguments, **environment):
-    """Runs `orders` in the deployment; exit code and all it says."""
+    """Runs `orders` in the deployment. Returns the exit code and the output."""
     mine = {"KAFKA_BOOTSTRAP_SERVERS": deployment.servers, "TOPIC_PREFIX": deployment.prefix, **environment}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "ecosystem.cli", *arguments, env=os.environ | mine, stdout=-1, stderr=-2

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class NotInstalled(Exception):
-    """Something that tests need is neither here nor can it be fetched; the text says what to do."""
+    """A tool or file is missing and cannot be fetched. The text says what to install."""
 
 
 class Module(NamedTuple):

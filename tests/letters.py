@@ -1,4 +1,4 @@
-"""A real SMTP server's side of a test: it keeps letters, or refuses them."""
+"""A real SMTP server for tests: it keeps e-mails, or rejects them."""
 
 import asyncio
 from contextlib import contextmanager
@@ -7,12 +7,12 @@ from email import message_from_bytes, policy
 from aiosmtpd.controller import Controller
 
 READY_S = 60
-"""How long a server may take to answer; aiosmtpd's own 5 s are too short for a machine that stalls."""
+"""Seconds within which the server must start. aiosmtpd's default of 5 s is too short for a busy machine."""
 
 
 @contextmanager
 def serving(mailbox, port):
-    """An SMTP server on the loopback interface for as long as the block lasts."""
+    """Runs an SMTP server on the loopback interface during a `with` block."""
     controller = Controller(mailbox, hostname="127.0.0.1", port=port, ready_timeout=READY_S)
     controller.start()
     try:
@@ -22,16 +22,16 @@ def serving(mailbox, port):
 
 
 class Mailbox:
-    """What the server took, and how it is to answer."""
+    """The accepted e-mails of a server, and its answers."""
 
     def __init__(self) -> None:
         self.letters = []
         self.recipients = []
-        """Of each letter, by its envelope."""
+        """Recipients of the accepted e-mails, from their envelopes."""
         self.refuse = {}
         self.busy = 0
         self.slow_s = 0.0
-        """Between having a letter and saying so."""
+        """Seconds between receiving an e-mail and acknowledging it."""
         self.connections = 0
 
     async def handle_EHLO(self, server, session, envelope, hostname, responses):  # noqa: N802

@@ -1,4 +1,4 @@
-"""Services whose processors are counted: what was decided, by which message, how often."""
+"""Services whose processor calls are counted by message."""
 
 import dataclasses
 from collections import Counter
@@ -10,10 +10,10 @@ from runtime.model.service import Input
 
 
 class Decisions(Counter[tuple[str, str, str]]):
-    """How often each message was decided: by (service, topic, key and content)."""
+    """How often each message was processed, by (service, topic, content)."""
 
     def watch(self, hosted: ServiceDefinition) -> ServiceDefinition:
-        """The same service, with its processors counted."""
+        """The service with counted processors."""
         service = hosted.service
         inputs = tuple(
             Input(i.topic, self._counted(service.name, i.topic, i.processor), i.on_tombstone) for i in service.inputs
@@ -28,5 +28,5 @@ class Decisions(Counter[tuple[str, str, str]]):
         return counted
 
     def twice(self) -> list[tuple[str, str, str]]:
-        """What was decided more than once."""
+        """Messages that were processed more than once."""
         return [message for message, times in self.items() if times > 1]

@@ -1,8 +1,8 @@
-"""A worker as a process in which something breaks: `python -m tests.sabotage <what> <orders run …>`.
+"""A worker process in which a component fails: `python -m tests.sabotage <what> <orders run …>`.
 
-It breaks when the first order comes, so that the worker is up and ready by then, and says so in a line on stdout: what
-is written after that line comes too late. What breaks is the client underneath or a processor, as it may for real;
-nothing of the runtime that is to notice it is touched.
+It fails at the first order, when the worker is ready, and prints a line: records written after that line are not part
+of the failing batch. The failure is in the Kafka client or a processor, as in reality. The runtime that must notice it
+is not patched.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from runtime.loop.checkpoint import ExactlyOnce
 
 
 def starve() -> None:
-    """One partition of the verdicts is never fetched again; all others are."""
+    """One partition of the verdicts is never fetched again."""
     fetch = KafkaGroupConsumer.fetch
 
     async def without_one(self: Any, timeout_s: float) -> Any:
@@ -33,7 +33,7 @@ def starve() -> None:
 
 
 def deafen() -> None:
-    """Everything is fetched, nothing of it arrives: those who wait for it are never woken."""
+    """Records are fetched, but waiting consumers are never woken."""
 
     async def nothing(self: Any, timeout_s: float) -> Any:
         await asyncio.sleep(timeout_s)
@@ -43,7 +43,7 @@ def deafen() -> None:
 
 
 def hang() -> None:
-    """A batch in hand never ends."""
+    """A batch in progress never ends."""
 
     async def never(*_: Any) -> Any:
         await asyncio.Event().wait()
@@ -58,7 +58,7 @@ def block() -> None:
 
 
 def never_leave() -> None:
-    """What was asked to stop does not: the broker's answer to a commit never comes, and nothing can cancel it."""
+    """The answer to a commit never arrives, and the commit cannot be cancelled."""
 
     async def stubborn(*_: Any, **__: Any) -> Any:
         while True:
@@ -79,7 +79,7 @@ def _at_the_first_order(break_it: Callable[[], None]) -> None:
     def first(self: Any, order: Any, ctx: Any) -> None:
         if not done:
             done.append(order)
-            print("broken", flush=True)  # nothing runs between this and the break
+            print("broken", flush=True)  # nothing runs between this line and the failure
             break_it()
         on_order(self, order, ctx)
 

@@ -1,4 +1,4 @@
-"""What most tests start from."""
+"""Sample messages."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +11,7 @@ FRAUD, INVENTORY, DETAILS = CheckType.FRAUD_CHECK, CheckType.INVENTORY_CHECK, Ch
 
 
 def order(id: str = "o1", **content: Any) -> Order:  # noqa: A002
-    """A sound order of 1 x 5; `content` differs from that."""
+    """A valid order of 1 x 5, with the fields in `content` replaced."""
     sound = {"customer_id": 1, "product": "JUMPERS", "quantity": 1, "price": 5, "created_at": NOON}
     return Order(id=id, **{**sound, **content})
 

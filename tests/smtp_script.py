@@ -1,4 +1,4 @@
-"""An SMTP server that follows a script: it answers each step as a test has it, or cuts, stalls and babbles."""
+"""A scripted SMTP server: it answers each step as the test says, or cuts, stalls or sends garbage."""
 
 import asyncio
 import ssl
@@ -14,10 +14,10 @@ PLAIN = "250-script.example\r\n250-8BITMIME\r\n250-SIZE 100000\r\n250 SMTPUTF8"
 
 
 class Script:
-    """How the server answers.
+    """The script of a server.
 
-    `answers` has for a step (`banner`, `EHLO`, `MAIL`, `RCPT`, `DATA`, `content`, …) what it answers: a text, or a
-    function of the whole command. Steps that are not named are answered as a good server does.
+    `answers` maps a step (`banner`, `EHLO`, `MAIL`, `RCPT`, `DATA`, `content`, …) to its answer: a text, or a function
+    of the command. Other steps are answered normally.
     """
 
     def __init__(self, answers=None, *, tls=None, most_connections=1000):
@@ -40,7 +40,7 @@ class Script:
 
     @asynccontextmanager
     async def serving(self, port=0):
-        """Serves on the loopback interface; gives the port."""
+        """Serves on the loopback interface. Yields the port."""
         server = await asyncio.start_server(self._serve, "127.0.0.1", port)
         try:
             yield server.sockets[0].getsockname()[1]
@@ -96,7 +96,7 @@ class Script:
                     self.emails.append((to, content))
 
     async def _answer(self, writer, step, command, good):
-        """The reply; `None` when the connection is to be closed."""
+        """The reply, or `None` to close the connection."""
         reply = self.answers.get(step, good)
         if callable(reply):
             reply = reply(command)

@@ -1,4 +1,4 @@
-"""Real workers in the test's own process, and what a test asks of them and of the topics."""
+"""Real workers in the process of the test, and access to their topics."""
 
 import asyncio
 import contextlib
@@ -33,14 +33,14 @@ from schemas.topics import WAREHOUSE_INVENTORY
 from validators.inventory.state import STOCK
 
 PATIENCE_S = 180.0
-"""How long anything may take before a test fails: generous, for these machines are noisy."""
+"""Seconds that any wait may take before a test fails. Generous: test machines are busy."""
 
 WAIT_MS = 60_000
-"""How long a request waits at a worker: the most that it may ask for."""
+"""`timeout` of requests in milliseconds: the maximum."""
 
 
 async def until(condition: Callable[[], Any], what: str = "condition", every: float = 0.02) -> Any:
-    """Waits until the condition, a coroutine function perhaps, holds, and returns what it gave."""
+    """Waits until the condition, a function or coroutine function, is true. Returns its result."""
     result = None
     try:
         async with asyncio.timeout(PATIENCE_S):
@@ -55,7 +55,7 @@ async def until(condition: Callable[[], Any], what: str = "condition", every: fl
 
 
 class Answer(NamedTuple):
-    """What an HTTP request came back with."""
+    """The answer to an HTTP request."""
 
     status: int
     headers: Mapping[str, str]
@@ -71,14 +71,14 @@ async def _settled(consumer: AIOKafkaConsumer, ends: Mapping[Physical, int]) -> 
 
 
 class Remote:
-    """A worker in a process of its own, as far as it is asked by HTTP."""
+    """A worker in another process, reached by HTTP."""
 
     def __init__(self, url: str) -> None:
         self.url = URL(url)
 
 
 class Restores(LoopMetrics):
-    """Metrics of a worker whose restores a test looks at."""
+    """Metrics that report the number of restored records to a test."""
 
     def __init__(self, restored: Callable[[int], None]) -> None:
         super().__init__(CollectorRegistry())
@@ -94,7 +94,7 @@ def _stock(worker: Worker, product: str) -> int | None:
 
 
 class Deployment:
-    """A broker, a topic prefix of its own, and the workers that a test starts there."""
+    """A topic prefix on a broker, and the workers that a test starts with it."""
 
     def __init__(self, servers: str, prefix: str, folder: Path) -> None:
         self.servers = servers
@@ -104,7 +104,7 @@ class Deployment:
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        # No limit to connections: hundreds of clients may wait at once, and somebody has to post what they wait for.
+        # No limit of connections: hundreds of requests may wait for an order that another one posts.
         connector = aiohttp.TCPConnector(limit=0)
         self.http = await self._stack.enter_async_context(aiohttp.ClientSession(connector=connector))
         self.producer = AIOKafkaProducer(bootstrap_servers=self.servers, acks="all")
@@ -126,9 +126,9 @@ class Deployment:
             await admin.close()
 
     async def _tidy_up(self) -> None:
-        """Removes the topics of this test: a broker that keeps those of all tests gets slower with each.
+        """Deletes the topics of this test: many topics slow a broker down.
 
-        One that does not get round to it in time is no fault of what was tested.
+        A timeout of the deletion does not fail the test.
         """
         admin = AIOKafkaAdminClient(bootstrap_servers=self.servers, request_timeout_ms=30_000)
         with contextlib.suppress(KafkaError):
@@ -145,12 +145,12 @@ class Deployment:
                 "topic_prefix": self.prefix,
                 "http_port": 0,
                 "state_dir": self.folder / name,
-                # Workers here share their loop with the test: a machine that stalls must not cost them partitions.
+                # Workers share the event loop with the test: a busy machine must not cost them their partitions.
                 "session_timeout_s": 30.0,
                 "heartbeat_interval_s": 0.5,
                 "produce_timeout_s": PATIENCE_S,
                 "database_timeout_s": 30.0,
-                "unknown_products": "pass",  # no product is announced to the core alone
+                "unknown_products": "pass",  # the core alone has no product service
                 **changes,
             }
         )
@@ -164,9 +164,9 @@ class Deployment:
         restored: Callable[[int], None] | None = None,
         **changes: Any,
     ) -> Worker:
-        """A worker with these services, the core if none is named; by default once it has taken over its partitions.
+        """Starts a worker with these services, by default the core, and waits until it is ready.
 
-        `wrap` may replace its services, `restored` is told how many records takeovers restored.
+        `wrap` may replace its services; `restored` is called with the number of records of each restore.
         """
         settings = self.settings(name, **changes)
         worker = Worker([wrap(hosted) for hosted in build(services or CORE, settings)], settings)
@@ -180,7 +180,7 @@ class Deployment:
         return worker
 
     async def shared(self, *workers: Worker) -> None:
-        """Waits until the partitions are shared out among these workers."""
+        """Waits until the partitions are distributed over these workers."""
         await until(
             lambda: (
                 sum([len(w.readiness()["partitions"]) for w in workers]) == 4
@@ -192,9 +192,9 @@ class Deployment:
     async def start_core(
         self, *, apart: bool, orders: int = 1, only: Sequence[str] = CORE, **changes: Any
     ) -> list[Worker]:
-        """The core, composed or apart (each service in a worker of its own), with so many workers that answer HTTP.
+        """Starts the core, composed or `apart` (a worker for each service), with a number of `orders` workers.
 
-        Returns those; `workers` has all of them.
+        Returns the `orders` workers. `workers` has all.
         """
         front = ("orders",) if apart else only
         compositions = [(front, f"w{n}") for n in range(orders)]
@@ -207,22 +207,22 @@ class Deployment:
         return workers[:orders]
 
     async def stop(self, worker: Worker) -> None:
-        """Stops a worker; once is enough."""
+        """Stops a worker. May be called twice."""
         if worker in self.workers:
             self.workers.remove(worker)
             await worker.stop()
 
     async def ready(self, *workers: Worker) -> None:
-        """Waits until all are ready and every partition is owned by one of them."""
+        """Waits until all workers are ready."""
         await until(lambda: all(w.readiness()["ready"] for w in workers), "workers ready")
 
     async def send(self, topic: Any, *values: Any) -> None:
-        """Writes messages as an outsider."""
+        """Writes messages as a foreign producer."""
         for value in values:
             await self.send_raw(topic.name, topic.key(value).encode(), value.to_json())
 
     async def stock(self, **counts: int) -> None:
-        """Announces stock levels, and waits until the inventory service knows them: orders do not wait for stock."""
+        """Publishes stock levels, and waits until the inventory service has processed them."""
         await self.send(WAREHOUSE_INVENTORY, *[StockLevel(product=p, count=count) for p, count in counts.items()])
         for product, count in counts.items():
             await until(lambda: any([_stock(w, product) == count for w in self.workers]), f"stock of {product}")  # noqa: B023
@@ -232,13 +232,13 @@ class Deployment:
         return await self.producer.send_and_wait(self.prefix + topic, value, key=key, partition=partition)
 
     async def records(self, topic: str, *, committed: bool = True, partitions: int = 4) -> list[Any]:
-        """All records of a topic as they are now, by partition; `committed`: once nothing is open there."""
+        """All records of a topic by partition. `committed`: waits until no transaction is open."""
         async with self.consumer(committed=committed) as consumer:
             tps = [Physical(self.prefix + topic, p) for p in range(partitions)]
             consumer.assign(tps)
             ends = await aiokafka_internals.log_ends(consumer, tps, committed=False)
             if committed:
-                # Its writer knows of a commit a moment before the markers make it readable for others.
+                # A producer knows of its commit before the transaction markers are written.
                 await until(lambda: _settled(consumer, ends), f"no transaction open on {topic}")
             for tp, start in (await consumer.beginning_offsets(tps)).items():
                 consumer.seek(tp, start)
@@ -249,18 +249,18 @@ class Deployment:
             return sorted(found, key=lambda r: (r.partition, r.offset))
 
     async def values(self, topic: Any) -> list[Any]:
-        """All readable messages of a topic."""
+        """All messages of a topic."""
         return [topic.model.from_json(r.value) for r in await self.records(topic.name) if r.value is not None]
 
     async def rows(self, table: Any) -> dict[str, Any]:
-        """The rows of a table as its changelog tells them: those of every worker, and only what is committed."""
+        """The committed rows of a table of all workers, read from its changelog."""
         rows: dict[str, Any] = {}
         for record in await self.records(table.changelog):
             rows[record.key.decode()] = table.model.from_json(record.value) if record.value is not None else None
         return {key: row for key, row in rows.items() if row is not None}
 
     async def progress(self, group: str) -> dict[Physical, tuple[int, int]]:
-        """Where a consumer group stands: by partition its committed offset, and the end of the log."""
+        """Committed offset and log end offset of a consumer group, by partition."""
         admin = AIOKafkaAdminClient(bootstrap_servers=self.servers)
         await admin.start()
         try:
@@ -272,13 +272,13 @@ class Deployment:
         return {tp: (committed.offset, ends[tp]) for tp, committed in found.items()}
 
     async def caught_up(self, *groups: str) -> None:
-        """Waits until these groups have committed that they read all there is, also what they wrote for each other."""
+        """Waits until these groups have committed the ends of all their inputs, including their own output."""
         inputs = {group: self._inputs(group) for group in groups}
         topics = frozenset(tp for tps in inputs.values() for tp in tps)
 
         async def behind() -> dict[str, list[Physical]]:
             read = {group: await self.progress(group) for group in groups}
-            # After that: what a group has written by then, another one has not read.
+            # Read after the commits: otherwise a group may write records in between that another has not read.
             async with self.consumer(committed=False) as consumer:
                 ends = await aiokafka_internals.log_ends(consumer, topics, committed=False)
             return {
@@ -292,7 +292,7 @@ class Deployment:
         await until(done, f"{', '.join(groups)} caught up", every=0.1)
 
     def _inputs(self, group: str) -> list[Physical]:
-        """All partitions that a group reads, also those of which it has never committed anything."""
+        """All input partitions of a group, also those without a committed offset."""
         settings = self.settings()
         plan = Topology(tuple(h.service for h in build(group.split("+"), settings)))
         return [Physical(self.prefix + topic, p) for topic in plan.consumed for p in range(settings.partitions)]
@@ -312,13 +312,13 @@ class Deployment:
             await consumer.stop()
 
     async def ask(self, worker: Worker | Remote, method: str, path: str, **options: Any) -> Answer:
-        """A request as it stands, once: `path` is percent-encoded already, `options` are aiohttp's."""
+        """Sends a request once. `path` is percent-encoded, `options` are aiohttp's."""
         url = URL(f"{worker.url.origin()}/{path.lstrip('/')}", encoded=True)
         async with self.http.request(method, url, **options) as response:
             return Answer(response.status, response.headers, await response.read())
 
     async def repeated(self, worker: Worker | Remote, method: str, path: str, **options: Any) -> Answer:
-        """A request that may be repeated, as a client puts it: again, as long as it is told to come again."""
+        """Sends an idempotent request, repeated while the answer is 503."""
 
         async def answered() -> Answer | None:
             answer = await self.ask(worker, method, path, **options)
@@ -327,19 +327,19 @@ class Deployment:
         return cast("Answer", await until(answered, f"an answer to {method} {path}", every=0.2))
 
     async def post(self, worker: Worker | Remote, **body: Any) -> tuple[int, Any]:
-        """Posts an order; with an id it is repeated as long as it takes."""
+        """Posts an order. With an id, the request is repeated while the answer is 503."""
         put = self.repeated if "id" in body else self.ask
         answer = await put(worker, "POST", f"/v1/orders?timeout={WAIT_MS}", json=body)
         return answer.status, answer.json()
 
     async def get(self, worker: Worker | Remote, order_id: str, *then: str, timeout: int = WAIT_MS) -> tuple[int, Any]:
-        """An order, or with "validated" what became of it, within so many milliseconds."""
+        """Reads an order, or with "validated" its outcome. `timeout` is in milliseconds."""
         path = "/".join([quote(order_id, safe=""), *then])
         answer = await self.repeated(worker, "GET", f"/v1/orders/{path}?timeout={timeout}")
         return answer.status, answer.json()
 
     async def outcome(self, worker: Worker | Remote, order_id: str) -> Any:
-        """The decided order; fails if it is not decided in time."""
+        """Waits for the outcome of an order."""
 
         async def decided() -> Any:
             status, body = await self.get(worker, order_id, "validated")

@@ -1,11 +1,11 @@
-"""The audit: proves from the topics alone that every acknowledged order came to one final state, or shows what did not.
+"""Audit: verifies from topics, databases and e-mails that every promise was kept.
 
 report = await audit(settings)
 assert report.ok, report.violations
 """
 
-from ecosystem.audit.formats import as_json, show
-from ecosystem.audit.report import AuditError, Kind, Report, Violation
+from ecosystem.audit.formats import as_json, print_report
+from ecosystem.audit.report import AuditError, Report, Violation, ViolationKind
 from ecosystem.audit.run import audit
 
-__all__ = ["AuditError", "Kind", "Report", "Violation", "as_json", "audit", "show"]
+__all__ = ["AuditError", "Report", "Violation", "ViolationKind", "as_json", "audit", "print_report"]

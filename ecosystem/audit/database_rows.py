@@ -1,4 +1,4 @@
-"""What the audit takes from a database, as it keeps it until it is judged."""
+"""Rows of the services' databases, as the audit reads them."""
 
 from datetime import datetime
 
@@ -7,7 +7,7 @@ from schemas.wire import Message, Money
 
 
 class CheckinRow(Message):
-    """A row of the check-in service. `published`: its message has been acknowledged by Kafka."""
+    """A row of the check-in service. `published`: Kafka has acknowledged its message."""
 
     event_id: str
     order_no: str
@@ -22,7 +22,7 @@ class CheckinRow(Message):
 
 
 class ProductRow(Message):
-    """A row of the product service. `published`: none of its changes waits in the outbox."""
+    """A row of the product service. `published`: the outbox has no message of it."""
 
     code: str
     name: str

@@ -1,4 +1,4 @@
-"""A report for people, and for machines."""
+"""Formats a report as text and as JSON."""
 
 import json
 from collections.abc import Iterator
@@ -7,8 +7,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from ecosystem.audit.facts import NAMES, Fact
-from ecosystem.audit.report import Report, Violation
+from ecosystem.audit.facts import Fact
+from ecosystem.audit.report import MisplacedRecord, Report, Violation
+from ecosystem.audit.sources import NAMES
 from ecosystem.clients import readable
 from runtime.model.records import Record
 
@@ -18,81 +19,82 @@ _COUNTS = {
     "FAILED": "FAILED",
     "SHIPPED": "SHIPPED",
     "open": "open: not decided, and not overdue",
-    "giving back": "FAILED or SHIPPED just now, and still holding their pieces",
-    "moving": "changed while the ends were being found",
-    "began before": "posted before what was read",
-    "posted again": "posts of an order that was there",
-    "announced again": "final states announced again",
-    "rows written again": "rows written again as they were",
+    "to be released": "FAILED or SHIPPED just now, their stock still reserved",
+    "moving": "moving: changed while the end offsets were looked up",
+    "posted before": "posted before the first record read",
+    "posted again": "orders posted again",
+    "published again": "final states published again",
+    "rows written again": "unchanged rows written again",
     "verdicts": "verdicts",
-    "late verdicts": "late verdicts, which changed nothing",
+    "late verdicts": "late verdicts, which had no effect",
     "verdicts on nothing": "verdicts on orders never posted",
-    "unreadable": "messages that cannot be read",
-    "misplaced": "messages in another partition than their key's, as shown above: dead letters",
+    "unreadable": "unreadable messages",
+    "misplaced": "misplaced messages, shown above: dead letters",
     "products": "products",
     "reserved": "pieces reserved",
-    "moving products": "products that changed while the ends were being found",
-    "to be shipped": "to be shipped: all that is needed has happened just now",
-    "fulfilled again": "orders announced as fulfilled again",
+    "moving products": "products that changed while the end offsets were looked up",
+    "to be shipped": "to be shipped: all prerequisites were met just now",
+    "fulfilled again": "fulfilments published again",
     "check-ins": "check-ins",
-    "check-ins kept": "check-ins in the database",
+    "check-ins stored": "check-ins in the database",
     "check-ins rejected": "check-ins rejected",
-    "check-ins announced again": "check-ins announced again by the outbox, which count once",
+    "check-ins published again": "check-ins published again by the outbox, which count once",
     "check-ins rejected again": "check-ins rejected again",
-    "to be announced": "check-ins to be announced",
+    "to be published": "check-ins and changes to be published",
     "to be rejected": "check-ins to be rejected",
     "enriched": "orders enriched with their customer",
     "enriched again": "orders enriched again",
-    "letters": "letters asked for",
-    "letters to come": "letters to come: due just now, or not yet taken by the mail server",
-    "letters asked for again": "letters asked for again",
-    "letters refused": "letters that the mail server will never take: dead letters",
-    "letters delivered": "letters delivered",
-    "letters delivered again": "letters delivered again, as SMTP cannot rule out: each with the Message-ID it had",
+    "emails": "e-mails enqueued",
+    "emails due": "e-mails due just now, or not yet accepted by the mail server",
+    "emails enqueued again": "e-mails enqueued again",
+    "emails rejected": "e-mails rejected permanently by the mail server: dead letters",
+    "emails delivered": "e-mails delivered",
+    "emails delivered again": "e-mails delivered again with the same Message-ID, which SMTP cannot rule out",
     "changes": "changes of products",
-    "changes announced again": "changes announced again by the outbox, which count once",
-    "products kept": "products in the database",
+    "changes published again": "changes published again by the outbox, which count once",
+    "products stored": "products in the database",
     "changes logged": "changes in the log of products",
     "to be logged": "changes to be logged",
-    "to be heard of": "products of which a subscriber is to hear",
+    "to be read by subscribers": "changes that a subscriber has yet to read",
     "alerts": "alerts",
-    "alerts again": "alerts told again",
-    "alerts to come": "alerts to come",
-    "moving totals": "totals of products that changed while the ends were being found",
-    "totals off": "totals of products that are not the sum of the changes",
-    "notices": "letters about products",
-    "notices to come": "letters about products to come",
-    "notices asked for again": "letters about products asked for again",
-    "notices delivered": "letters about products delivered",
-    "notices delivered again": "letters about products delivered again, each with the Message-ID it had",
-    "letters of others": "letters in the folder that are about no order and no product",
+    "alerts published again": "alerts published again",
+    "alerts due": "alerts due just now",
+    "moving totals": "totals of products that changed while the end offsets were looked up",
+    "wrong totals": "totals of products that differ from the changes",
+    "notices": "e-mails about products enqueued",
+    "notices due": "e-mails about products due just now",
+    "notices enqueued again": "e-mails about products enqueued again",
+    "notices delivered": "e-mails about products delivered",
+    "notices delivered again": "e-mails about products delivered again with the same Message-ID",
+    "other emails": "other e-mails in the Maildir",
 }
 _UNCHECKED = {
-    "unchecked verdicts": "orders, against their verdicts: these are no longer kept",
-    "unchecked letters": "letters that were due: that they were asked for is no longer kept",
-    "unchecked products": "products, at every moment: of their history only the end is kept, where the sums are right",
+    "unchecked verdicts": "orders, against their verdicts, which no longer exist",
+    "unchecked emails": "e-mails that were due: whether they were enqueued is no longer kept",
+    "unchecked products": "products, at every moment: only the end of their history exists, where the sums are right",
 }
-_ALWAYS = ("orders", "VALIDATED", "FAILED", "open", "verdicts", "late verdicts", "products", "reserved")
+_ALWAYS_SHOWN = ("orders", "VALIDATED", "FAILED", "open", "verdicts", "late verdicts", "products", "reserved")
 
 
-def show(report: Report, console: Console) -> None:
-    """Violations with their records, misplaced messages, counts, what could not be checked, then the verdict."""
+def print_report(report: Report, console: Console) -> None:
+    """Prints violations with records, misplaced messages, counts, what was not checked, and the result."""
     for violation in report.violations:
-        console.print(Text.assemble((violation.kind, "red"), f"  {violation.of} {violation.subject}: {violation.says}"))
+        line = f"  {violation.subject_type} {violation.subject}: {violation.text}"
+        console.print(Text.assemble((violation.kind, "red"), line))
         for fact in violation.records:
             console.print(Text(f"    {_line(fact, report.currency)}", "dim"), soft_wrap=True)
     if hidden := report.found.total() - len(report.violations):
         console.print(f"{hidden} more violations, of kinds shown above")
-    for one in report.misplaced:
-        where = f"  {one.topic} {one.partition}@{one.offset}: {one.says}"
-        console.print(Text.assemble(("misplaced", "yellow"), where), soft_wrap=True)
-    for said in report.unreadable:
-        console.print(Text(f"unreadable: {readable.printable(said)}", "red"), soft_wrap=True)
-    for name, words in _COUNTS.items():
-        if report.counts[name] or name in _ALWAYS:
-            console.print(f"{report.counts[name]:>12,}  {words}")
-    for words in _unchecked(report):
-        console.print(f"not checked: {words}")
+    for record in report.misplaced:
+        line = f"  {record.topic} {record.partition}@{record.offset}: {record.text}"
+        console.print(Text.assemble(("misplaced", "yellow"), line), soft_wrap=True)
+    for cause in report.unreadable:
+        console.print(Text(f"unreadable: {readable.printable(cause)}", "red"), soft_wrap=True)
+    for name, description in _COUNTS.items():
+        if report.counts[name] or name in _ALWAYS_SHOWN:
+            console.print(f"{report.counts[name]:>12,}  {description}")
+    for description in _unchecked(report):
+        console.print(f"not checked: {description}")
     if report.ok:
         console.print(Text("No violation.", "green"))
     else:
@@ -101,13 +103,13 @@ def show(report: Report, console: Console) -> None:
 
 
 def as_json(report: Report) -> str:
-    """The same as one JSON object."""
+    """Returns the report as one JSON object."""
     return json.dumps(
         {
             "ok": report.ok,
             "counts": {name.replace(" ", "_").lower(): report.counts[name] for name in _COUNTS},
             "not_checked": list(_unchecked(report)),
-            "misplaced": [one._asdict() for one in report.misplaced],
+            "misplaced": [_misplaced(record) for record in report.misplaced],
             "unreadable": list(report.unreadable),
             "violations_by_kind": dict(report.found),
             "violations": [_violation(violation, report.currency) for violation in report.violations],
@@ -115,18 +117,24 @@ def as_json(report: Report) -> str:
     )
 
 
+def _misplaced(record: MisplacedRecord) -> dict[str, Any]:
+    fields = record._asdict()
+    fields["says"] = fields.pop("text")
+    return fields
+
+
 def _violation(violation: Violation, currency: str) -> dict[str, Any]:
     return {
         "kind": violation.kind,
-        violation.of: violation.subject,
-        "says": violation.says,
+        violation.subject_type: violation.subject,
+        "says": violation.text,
         "records": [
             {
                 "topic": NAMES[fact.source],
                 "partition": fact.partition,
                 "offset": fact.offset,
                 "time": _time(fact),
-                "says": _says(fact, currency),
+                "says": _content(fact, currency),
             }
             for fact in violation.records
         ],
@@ -134,21 +142,21 @@ def _violation(violation: Violation, currency: str) -> dict[str, Any]:
 
 
 def _unchecked(report: Report) -> Iterator[str]:
-    for name, words in _UNCHECKED.items():
+    for name, description in _UNCHECKED.items():
         if report.counts[name]:
-            yield f"{report.counts[name]} {words}"
-    for topic in report.missing:
-        yield f"what the topic {topic} would tell: there is none"
-    for service in report.absent:
-        yield f"what the service {service} does: it has never run here"
-    yield from report.unasked
+            yield f"{report.counts[name]} {description}"
+    for topic in report.missing_topics:
+        yield f"the topic {topic}: it does not exist"
+    for service in report.absent_services:
+        yield f"the service {service}: it has never run here"
+    yield from report.not_compared
 
 
 def _line(fact: Fact, currency: str) -> str:
-    return f"{NAMES[fact.source]} {fact.partition}@{fact.offset}  {_time(fact)}  {_says(fact, currency)}"
+    return f"{NAMES[fact.source]} {fact.partition}@{fact.offset}  {_time(fact)}  {_content(fact, currency)}"
 
 
-def _says(fact: Fact, currency: str) -> str:
+def _content(fact: Fact, currency: str) -> str:
     record = Record(NAMES[fact.source], fact.partition, fact.offset, fact.time_ms, None, fact.value)
     return readable.content(record, currency)
 

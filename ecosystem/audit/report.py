@@ -1,4 +1,4 @@
-"""What an audit comes to: counts, violations, and what could not be checked."""
+"""Result of an audit: counts, violations, and what could not be checked."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,35 +8,36 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import NamedTuple
 
-from ecosystem.audit.facts import TOPICS, Fact, Source
+from ecosystem.audit.facts import Fact
+from ecosystem.audit.sources import TOPICS, Source
 from schemas.messages import CheckType, Need
 
 
 class AuditError(Exception):
-    """The audit could not be done."""
+    """The audit could not be done. The text has cause and remedy."""
 
 
-class Kind(StrEnum):
-    """In how many ways the promise can be broken."""
+class ViolationKind(StrEnum):
+    """Kinds of violations. docs/reference/audit-findings.md explains the values."""
 
     STUCK = "stuck"
     TWO_FINALS = "two-final-states"
     CHANGED_BACK = "changed-back"
-    ANNOUNCED_TWICE = "announced-twice"
+    PUBLISHED_TWICE = "published-twice"
     NEVER_POSTED = "never-posted"
     CONTENT_DIFFERS = "content-differs"
     VALIDATED_WITHOUT = "validated-without-passes"
     FAILED_WITHOUT_REASON = "failed-without-reason"
     CONTRADICTION = "contradictory-verdicts"
     VIEW_DIFFERS = "view-differs"
-    NOT_ANNOUNCED = "decided-not-announced"
+    NOT_PUBLISHED = "decided-not-published"
     RESERVATION_DIFFERS = "reservation-differs"
     RESERVED_NEVER_POSTED = "reserved-never-posted"
     FAILED_HOLDS = "failed-holds-stock"
     SHIPPED_HOLDS = "shipped-holds-stock"
     VALIDATED_HOLDS_NOTHING = "validated-holds-nothing"
-    TAKEN_TWICE = "taken-twice"
-    GIVEN_BACK_TWICE = "given-back-twice"
+    RESERVED_TWICE = "reserved-twice"
+    RELEASED_TWICE = "released-twice"
     SUM_DIFFERS = "reserved-sum-differs"
     OVERSOLD = "oversold"
     NEGATIVE = "reserved-negative"
@@ -60,11 +61,11 @@ class Kind(StrEnum):
     ENRICHED_TWICE = "enriched-twice"
     ENRICHED_WRONGLY = "enriched-wrongly"
     LEVEL_DIFFERS = "level-differs"
-    LETTER_MISSING = "letter-missing"
-    LETTER_TWICE = "letter-twice"
-    LETTER_WRONG = "letter-wrong"
+    EMAIL_MISSING = "email-missing"
+    EMAIL_TWICE = "email-twice"
+    EMAIL_WRONG = "email-wrong"
     CONFIRMED_UNPAID = "confirmed-unpaid"
-    LETTER_LOST = "letter-lost"
+    EMAIL_LOST = "email-lost"
     VERSIONS_DIFFER = "product-versions"
     CHANGE_DIFFERS = "change-differs"
     CHANGE_LOST = "change-lost"
@@ -82,29 +83,29 @@ class Kind(StrEnum):
 
 
 class Violation(NamedTuple):
-    """One broken promise: of which order or product, what is wrong, and the records that show it."""
+    """A broken promise: its subject (an order, a product, …), what is wrong, and the records that prove it."""
 
-    kind: Kind
+    kind: ViolationKind
     subject: str
-    says: str
+    text: str
     records: Sequence[Fact] = ()
 
     @property
-    def of(self) -> str:
-        """What the subject is."""
-        if self.kind is Kind.TOTALS_DIFFER:
+    def subject_type(self) -> str:
+        """What the subject is: an order, unless the kind of violation tells otherwise."""
+        if self.kind is ViolationKind.TOTALS_DIFFER:
             return "totals"
-        if self.kind is Kind.UNREADABLE_RECORD:
+        if self.kind is ViolationKind.UNREADABLE_RECORD:
             return "record"
-        if self.kind is Kind.RECORDS_LOST:
+        if self.kind is ViolationKind.RECORDS_LOST:
             return "partition"
-        if self.kind in OF_EVENTS:
+        if self.kind in _OF_EVENTS:
             return "event"
-        return "product" if self.kind in OF_PRODUCTS else "order"
+        return "product" if self.kind in _OF_PRODUCTS else "order"
 
 
-class Misplaced(NamedTuple):
-    """A record that stands in another partition than its key's: every service sets it aside. No broken promise."""
+class MisplacedRecord(NamedTuple):
+    """A record in another partition than its key's. Services dead-letter it; no promise is broken."""
 
     topic: str
     partition: int
@@ -112,69 +113,71 @@ class Misplaced(NamedTuple):
     key: str
     belongs: int
     """Partition of the key."""
-    says: str
-    """Both numbers, and what to do about it."""
+    text: str
+    """Both partitions, and the remedy."""
 
 
-OF_PRODUCTS = frozenset(
+_OF_PRODUCTS = frozenset(
     {
-        Kind.SUM_DIFFERS,
-        Kind.OVERSOLD,
-        Kind.NEGATIVE,
-        Kind.COUNT_DIFFERS,
-        Kind.VERSIONS_DIFFER,
-        Kind.CHANGE_DIFFERS,
-        Kind.CHANGE_LOST,
-        Kind.CHANGE_UNKNOWN,
-        Kind.LOG_DIFFERS,
-        Kind.SUBSCRIBER_DIFFERS,
-        Kind.ALERT_TWICE,
-        Kind.ALERT_DIFFERS,
+        ViolationKind.SUM_DIFFERS,
+        ViolationKind.OVERSOLD,
+        ViolationKind.NEGATIVE,
+        ViolationKind.COUNT_DIFFERS,
+        ViolationKind.VERSIONS_DIFFER,
+        ViolationKind.CHANGE_DIFFERS,
+        ViolationKind.CHANGE_LOST,
+        ViolationKind.CHANGE_UNKNOWN,
+        ViolationKind.LOG_DIFFERS,
+        ViolationKind.SUBSCRIBER_DIFFERS,
+        ViolationKind.ALERT_TWICE,
+        ViolationKind.ALERT_DIFFERS,
     }
 )
-OF_EVENTS = frozenset({Kind.NOTICE_MISSING, Kind.NOTICE_TWICE, Kind.NOTICE_WRONG, Kind.NOTICE_LOST})
-OPEN = (
+_OF_EVENTS = frozenset(
+    {ViolationKind.NOTICE_MISSING, ViolationKind.NOTICE_TWICE, ViolationKind.NOTICE_WRONG, ViolationKind.NOTICE_LOST}
+)
+OPEN_COUNTS = (
     "open",
-    "giving back",
+    "to be released",
     "moving",
     "moving products",
     "to be shipped",
-    "to be announced",
+    "to be published",
     "to be rejected",
-    "letters to come",
+    "emails due",
     "to be logged",
-    "to be heard of",
-    "alerts to come",
+    "to be read by subscribers",
+    "alerts due",
     "moving totals",
-    "notices to come",
+    "notices due",
 )
-"""Counts of what is still to come, in time."""
+"""Names of the counts of results that are still due, in time."""
 
 SKEW_MS = 5000
-"""By how much the clocks of those who write may differ."""
+"""Milliseconds by which the clocks of producers may differ."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """By what is judged.
+    """Settings by which facts are judged.
 
     Arguments:
         required: checks that an order must pass.
-        deadline: after which missing verdicts fail an order whose timer is not known.
-        grace: how much later than it should something may still come. Until then it counts as open.
-        exactly_once: whether what is announced or written twice is a violation, or only counted.
-        now_ms: when the audit began.
-        needs: what has to happen before an order is shipped.
+        deadline: time after which missing verdicts fail an order, if its timer is unknown.
+        grace: delay after which a missing result is a violation. Until then it counts as open.
+        exactly_once: whether a repeated output record is a violation, or only counted.
+        now_ms: start of the audit.
+        needs: prerequisites of shipping.
         patience: how long a check-in waits for its order.
-        window: how long a letter waits for its customer.
-        currency: the one that orders are in.
-        unpaid: how long an order that is not paid in full can still be confirmed.
-        price_drop: share of its price that a product may lose in one change.
-        changes: how many changes of a product there may be within `changes_window`.
-        changes_window: of time.
-        notified: addresses to which whatever happens to a product is written.
-        partial: orders are not read from their beginning: one of which only later records are seen began before.
-        from_ms: by source and partition, from when on all messages are there; absent: for ever.
+        window: how long an e-mail waits for its customer.
+        currency: currency of orders.
+        unpaid: how long an unpaid order can still be confirmed.
+        price_drop: share of its price by which one change may lower a product's price.
+        changes: changes of a product allowed within `changes_window`.
+        changes_window: period in which changes are counted.
+        notified: recipients of e-mails about products.
+        partial: whether orders are not read from the beginning: an order without a post may have been posted before.
+        from_ms: by source and partition, the time from which all messages exist; absent: all exist.
         seen: sources that were read.
     """
 
@@ -197,40 +200,40 @@ class Rules:
     seen: frozenset[Source] = frozenset()
 
     def complete(self, source: Source, time_ms: int, partition: int | None = None) -> bool:
-        """Whether all messages of a source from then on are still there, in a partition or in all of them."""
+        """Whether all messages of a source since `time_ms` still exist, in one partition or in all."""
         starts = self.from_ms.get(source, {})
         start = max(starts.values(), default=0) if partition is None else starts.get(partition, 0)
         return source in self.seen and time_ms - SKEW_MS >= start
 
-    def overdue(self, since_ms: int) -> bool:
-        """Whether what should have followed at once is missing for longer than the grace."""
-        return self.now_ms - since_ms > self.grace.total_seconds() * 1000
+    def overdue(self, due_ms: int) -> bool:
+        """Whether a missing result has been due for longer than the grace."""
+        return self.now_ms - due_ms > self.grace.total_seconds() * 1000
 
 
 @dataclass
 class Report:
-    """The outcome. `kept` bounds the violations of one kind that are kept with their records; all are counted.
+    """Counts and violations. All violations are counted; the first `max_kept` of each kind are kept with their records.
 
     `currency` is that of the prices in records.
     """
 
-    kept: int = 100
+    max_kept: int = 100
     currency: str = "EUR"
     counts: Counter[str] = field(default_factory=Counter)
-    found: Counter[Kind] = field(default_factory=Counter)
+    found: Counter[ViolationKind] = field(default_factory=Counter)
     violations: list[Violation] = field(default_factory=list)
-    misplaced: list[Misplaced] = field(default_factory=list)
-    """The first ones of each topic; all are counted."""
-    missing: tuple[str, ...] = ()
-    """Topics that do not exist, and what they would have told is not checked."""
-    absent: tuple[str, ...] = ()
-    """Services that have never run here, and what they would have done is not expected."""
-    unasked: tuple[str, ...] = ()
-    """What there was no way to: databases, delivered letters."""
+    misplaced: list[MisplacedRecord] = field(default_factory=list)
+    """The first of each topic; all are counted."""
+    missing_topics: tuple[str, ...] = ()
+    """Topics of the core that do not exist: what they would show is not checked."""
+    absent_services: tuple[str, ...] = ()
+    """Services that have never run: nothing is expected of them."""
+    not_compared: tuple[str, ...] = ()
+    """Databases and e-mails that were not given."""
     unreadable: Sequence[str] = ()
-    """The first of the records that could not be made out at all: where they stand, and why."""
+    """Position and cause of the first records that could not be decoded."""
     lost: set[int] = field(default_factory=set)
-    """Numbers of partitions of which records were lost: what else is wrong there may follow from it."""
+    """Partitions of lost records: other violations there may follow from the loss."""
 
     @property
     def ok(self) -> bool:
@@ -239,17 +242,17 @@ class Report:
 
     @property
     def open(self) -> int:
-        """Orders and products of which something is still to come, in time: no violation yet, nor proven."""
-        return sum(self.counts[name] for name in OPEN)
+        """Number of results that are still due, in time: neither a violation nor proven."""
+        return sum(self.counts[name] for name in OPEN_COUNTS)
 
     def add(self, violation: Violation) -> None:
-        """Counts it, and keeps it while there is room."""
-        if violation.kind is not Kind.RECORDS_LOST and self.lost.intersection(
+        """Counts a violation, and keeps it if fewer than `max_kept` of its kind are kept."""
+        if violation.kind is not ViolationKind.RECORDS_LOST and self.lost.intersection(
             fact.partition for fact in violation.records if fact.source in TOPICS
         ):
             violation = violation._replace(
-                says=f"{violation.says}; records of its partition were lost, see records-lost"
+                text=f"{violation.text}; records of its partition were lost, see records-lost"
             )
         self.found[violation.kind] += 1
-        if self.found[violation.kind] <= self.kept:
+        if self.found[violation.kind] <= self.max_kept:
             self.violations.append(violation)

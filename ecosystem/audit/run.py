@@ -1,4 +1,4 @@
-"""The audit from end to end: find the ends, read, sort, judge."""
+"""Runs an audit: looks up end offsets, reads, sorts and judges."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -10,26 +10,28 @@ from typing import NamedTuple
 
 from pydantic import SecretStr
 
-from ecosystem.audit.facts import CORE, SERVICES, TOPICS, Fact, Source
+from ecosystem.audit.facts import Fact
 from ecosystem.audit.judging import lost, notices, orders, products, stock
-from ecosystem.audit.judging.totals import Sums
+from ecosystem.audit.judging.totals import ExpectedTotals
 from ecosystem.audit.reading import database, maildir
-from ecosystem.audit.reading.fact_store import Sorted
-from ecosystem.audit.reading.topics import Topics
-from ecosystem.audit.report import AuditError, Kind, Report, Rules, Violation
+from ecosystem.audit.reading.fact_store import FactStore
+from ecosystem.audit.reading.topics import TopicReader
+from ecosystem.audit.report import AuditError, Report, Rules, Violation, ViolationKind
+from ecosystem.audit.sources import CORE, SERVICES, TOPICS, Source
 from runtime.common.settings import Guarantee, Settings
 from schemas.messages import CheckType, Need
 
 GRACE = timedelta(seconds=30)
-"""A crashed worker's partitions are idle for a session and a takeover; what is due meanwhile comes that much later."""
+"""Default grace: longer than a session timeout and a rebalance, by which a crash delays results."""
 
-PATIENCE = timedelta(minutes=2)
-"""A broker ends an abandoned transaction after its time limit, 10 s here by default, and its next look."""
+TRANSACTION_WAIT = timedelta(minutes=2)
+"""Default wait for open transactions: the broker aborts abandoned ones after their timeout, by default 10 s."""
 
 Progress = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and how much there is."""
+"""Called with the current step, and how much of the total is done."""
 
-_BREATH = 500
+_YIELD_EVERY = 500
+"""Orders, or e-mails, after which other tasks of the event loop get a turn."""
 
 
 async def audit(
@@ -38,32 +40,31 @@ async def audit(
     since: datetime | None = None,
     guarantee: Guarantee | None = None,
     grace: timedelta = GRACE,
-    patience: timedelta = PATIENCE,
-    kept: int = 100,
+    transaction_wait: timedelta = TRANSACTION_WAIT,
+    max_kept: int = 100,
     folder: Path | None = None,
     mail: Path | None = None,
-    progress: Progress = lambda doing, done, of: None,
+    progress: Progress = lambda step, done, total: None,
 ) -> Report:
-    """Proves or disproves that every acknowledged order reaches one final state, that its stock adds up, and that what
-    follows from it (shipment, check-ins, letters) comes once.
+    """Verifies that every promise of the services was kept.
 
-    Reads what is committed, up to the ends the topics have now; nothing is written and no group is joined.
-    Memory is bounded, whatever the history; what was read is sorted on disk.
+    Every acknowledged order reached one final state, its stock adds up, and its results (shipment, check-ins, e-mails)
+    occurred once. Reads committed records up to the end offsets at the start; writes nothing and joins no group. Memory
+    is bounded, as records are sorted on disk.
 
     Arguments:
-        settings: those of the workers: broker, prefix, required checks; and databases of services, of which those are
-            read that are named.
-        since: only orders posted from then on.
-        guarantee: what to hold the services to; by default what `settings` say.
-        grace: how late something may be before it counts as missing.
-        patience: how long to wait for a transaction that is open.
-        kept: violations of a kind that are kept with their records; all of them are counted.
-        folder: where the temporary files go; by default the system's place for them.
-        mail: a Maildir with all letters that were delivered.
-        progress: told how far it is.
+        settings: of the workers: broker, prefix, required checks, and the databases to compare.
+        since: audit only orders posted from then on.
+        guarantee: guarantee to audit against; by default that of `settings`.
+        grace: delay after which a missing result is a violation.
+        transaction_wait: how long to wait for open transactions.
+        max_kept: violations of a kind that are kept with their records; all are counted.
+        folder: for temporary files; by default the system's.
+        mail: a Maildir with all delivered e-mails.
+        progress: called with the progress.
 
     Raises:
-        AuditError: it could not be done.
+        AuditError: the audit could not be done.
         aiokafka.errors.KafkaError: the broker does not answer.
     """
     guarantee = guarantee or settings.processing_guarantee
@@ -71,17 +72,17 @@ async def audit(
         required = frozenset(CheckType(check) for check in settings.required_checks)
         needs = tuple(Need(need) for need in settings.fulfilment_needs)
     except ValueError as error:
-        known = f"there are {', '.join(CheckType)} and {', '.join(Need)}"
-        raise AuditError(f"REQUIRED_CHECKS or FULFILMENT_NEEDS: {error}, {known}") from error
+        known = f"the checks are {', '.join(CheckType)}, the needs are {', '.join(Need)}"
+        raise AuditError(f"REQUIRED_CHECKS or FULFILMENT_NEEDS: {error}; {known}") from error
     now_ms = int(datetime.now(UTC).timestamp() * 1000)
-    report = Report(kept, settings.currency)
+    report = Report(max_kept, settings.currency)
     databases = _databases(settings)
-    with Sorted(folder) as facts:
+    with FactStore(folder) as facts:
         progress("reading databases", 0, 1)
         for one in databases:
             await _read_rows(one, one.before, facts)
-        progress("finding the ends", 0, 1)
-        async with Topics(settings, guarantee, since, patience) as topics:
+        progress("looking up end offsets", 0, 1)
+        async with TopicReader(settings, guarantee, since, transaction_wait) as topics:
             await _read(topics, facts, progress)
             for one in databases:
                 await _read_rows(one, one.after, facts)
@@ -102,11 +103,11 @@ async def audit(
                 changes=settings.product_changes_limit,
                 changes_window=timedelta(seconds=settings.product_changes_window_s),
                 notified=settings.product_notifications_to,
-                partial=not topics.whole(Source.ORDERS),
+                partial=not topics.is_complete(Source.ORDERS),
                 from_ms={source: topics.read_from_ms(source) for source in topics.sources},
                 seen=frozenset(topics.sources)
                 | frozenset(one.after for one in databases)
-                | ({Source.MAIL, Source.NOTICES_MAIL} if mail else set()),
+                | ({Source.EMAILS_DELIVERED, Source.NOTICES_DELIVERED} if mail else set()),
             )
         progress("reading dead letters", 0, 1)
         await lost.judge(settings, since, report)
@@ -114,60 +115,70 @@ async def audit(
     report.counts["unreadable"] += topics.unreadable
     report.counts["misplaced"] += topics.misplaced
     report.misplaced = topics.misplaced_shown
-    report.unreadable = topics.faults
-    for place, cause in topics.lost_rows:
-        report.add(Violation(Kind.UNREADABLE_RECORD, place, cause))
-    report.missing = tuple(name for source, name in CORE.items() if source not in topics.sources)
-    report.absent = tuple(name for source, name in SERVICES.items() if source not in topics.sources)
-    named = {one.look for one in databases}
-    report.unasked = (
-        *(f"what the database of {look.service} has" for look in _LOOKS if look not in named),
-        *(("letters, against those that were delivered",) if mail is None else ()),
+    report.unreadable = topics.decoding_errors
+    for position, cause in topics.undecodable_rows:
+        report.add(Violation(ViolationKind.UNREADABLE_RECORD, position, cause))
+    report.missing_topics = tuple(name for source, name in CORE.items() if source not in topics.sources)
+    report.absent_services = tuple(name for source, name in SERVICES.items() if source not in topics.sources)
+    given = {one.query for one in databases}
+    report.not_compared = (
+        *(f"the database of {query.service}" for query in _QUERIES if query not in given),
+        *(("delivered e-mails",) if mail is None else ()),
     )
     return report
 
 
-class _Reach(NamedTuple):
-    """A database that can be read: from where, what, and as which sources, before and after the ends are found."""
+class _DatabaseRead(NamedTuple):
+    """A query, and the sources of its rows before and after the topics are read."""
 
     url: str
-    look: database.TableQuery
+    query: database.TableQuery
     before: Source | None
     after: Source
 
 
-_LOOKS = (database.CHECK_INS, database.PRODUCTS, database.PRODUCT_LOG)
+_QUERIES = (database.CHECK_INS, database.PRODUCTS, database.PRODUCT_LOG)
 
 
-def _databases(settings: Settings) -> list[_Reach]:
+def _databases(settings: Settings) -> list[_DatabaseRead]:
     def url(secret: SecretStr | None) -> str:
         return secret.get_secret_value() if secret else ""
 
     found = (
-        _Reach(url(settings.checkin_database_url), database.CHECK_INS, Source.ROWS_BEFORE, Source.ROWS_AFTER),
-        _Reach(url(settings.products_database_url), database.PRODUCTS, Source.PRODUCTS_BEFORE, Source.PRODUCTS_AFTER),
-        _Reach(url(settings.product_log_database_url), database.PRODUCT_LOG, None, Source.PRODUCT_LOG),
+        _DatabaseRead(
+            url(settings.checkin_database_url),
+            database.CHECK_INS,
+            Source.CHECK_IN_ROWS_BEFORE,
+            Source.CHECK_IN_ROWS_AFTER,
+        ),
+        _DatabaseRead(
+            url(settings.products_database_url),
+            database.PRODUCTS,
+            Source.PRODUCT_ROWS_BEFORE,
+            Source.PRODUCT_ROWS_AFTER,
+        ),
+        _DatabaseRead(url(settings.product_log_database_url), database.PRODUCT_LOG, None, Source.PRODUCT_LOG),
     )
-    return [reach for reach in found if reach.url]
+    return [read for read in found if read.url]
 
 
-async def _read_rows(reach: _Reach, source: Source | None, facts: Sorted) -> None:
+async def _read_rows(read: _DatabaseRead, source: Source | None, facts: FactStore) -> None:
     if source is not None:
-        async for key, fact in database.rows(reach.url, reach.look, source):
+        async for key, fact in database.rows(read.url, read.query, source):
             facts.add(key, fact)
 
 
-async def _read_mail(folder: Path, began_ms: int, facts: Sorted, report: Report) -> None:
-    for number, found in enumerate(maildir.letters(folder, began_ms)):
+async def _read_mail(folder: Path, start_ms: int, facts: FactStore, report: Report) -> None:
+    for number, found in enumerate(maildir.emails(folder, start_ms)):
         if found is None:
-            report.counts["letters of others"] += 1
+            report.counts["other emails"] += 1
         else:
             facts.add(*found)
-        if number % _BREATH == 0:
+        if number % _YIELD_EVERY == 0:
             await asyncio.sleep(0)
 
 
-async def _read(topics: Topics, facts: Sorted, progress: Progress) -> None:
+async def _read(topics: TopicReader, facts: FactStore, progress: Progress) -> None:
     size, done = topics.size, 0
     for source in topics.sources:
 
@@ -180,30 +191,32 @@ async def _read(topics: Topics, facts: Sorted, progress: Progress) -> None:
             facts.add(key, fact)
 
 
-async def judge(facts: Sorted, rules: Rules, report: Report, progress: Progress = lambda doing, done, of: None) -> None:
-    """Judges every order, then every product, of which there are facts."""
+async def judge(
+    facts: FactStore, rules: Rules, report: Report, progress: Progress = lambda step, done, total: None
+) -> None:
+    """Judges every order, then every product, event and stock of which there are facts."""
     size, done = facts.count, 0
 
-    def changed(source: Source, product: str, fact: Fact, by: int) -> None:
-        facts.add(product.encode(), fact._replace(source=source, value=b"%d" % by))
+    def add_stock_change(source: Source, product: str, fact: Fact, pieces: int) -> None:
+        facts.add(product.encode(), fact._replace(source=source, value=b"%d" % pieces))
 
     for number, (order_id, of_order) in enumerate(facts.orders()):
-        for violation in orders.judge(order_id, of_order, rules, report.counts, changed, facts.of_customer):
+        for violation in orders.judge(order_id, of_order, rules, report.counts, add_stock_change, facts.of_customer):
             report.add(violation)
         done += len(of_order)
-        if number % _BREATH == 0:
+        if number % _YIELD_EVERY == 0:
             progress("judging orders", done, size)
             await asyncio.sleep(0)
-    sums = Sums()
+    totals = ExpectedTotals()
 
-    def told(event_id: str, fact: Fact) -> None:
-        facts.add(event_id.encode(), fact._replace(source=Source.TOLD_OF))
+    def add_event(event_id: str, fact: Fact) -> None:
+        facts.add(event_id.encode(), fact._replace(source=Source.NOTIFIABLE_EVENTS))
 
     for code, of_code in facts.codes():
-        for violation in products.judge(code, of_code, rules, report.counts, sums, told):
+        for violation in products.judge(code, of_code, rules, report.counts, totals, add_event):
             report.add(violation)
         await asyncio.sleep(0)
-    for violation in sums.judge(facts.of_shop(), rules, report.counts):
+    for violation in totals.judge(facts.of_shop(), rules, report.counts):
         report.add(violation)
     for event_id, of_event in facts.events():
         for violation in notices.judge(event_id, of_event, rules, report.counts):
@@ -212,9 +225,9 @@ async def judge(facts: Sorted, rules: Rules, report: Report, progress: Progress 
     if not {Source.STOCK, Source.RESERVATIONS} <= rules.seen:
         return
     for product in facts.products():
-        of: Callable[[Source], Iterator[Fact]] = partial(facts.of_product, product)
-        streams = of(Source.WAREHOUSE), of(Source.STOCK), of(Source.HELD)
-        for violation in stock.judge(product, *streams, rules, report.counts, of(Source.SENT_OFF)):
+        facts_from: Callable[[Source], Iterator[Fact]] = partial(facts.of_product, product)
+        streams = facts_from(Source.WAREHOUSE), facts_from(Source.STOCK), facts_from(Source.HOLDINGS)
+        for violation in stock.judge(product, *streams, rules, report.counts, facts_from(Source.SHIPPED_PIECES)):
             report.add(violation)
         await asyncio.sleep(0)
     progress("judging orders", size, size)

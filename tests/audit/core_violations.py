@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
-from ecosystem.audit import Kind
-from ecosystem.audit.facts import Source
+from ecosystem.audit import ViolationKind
+from ecosystem.audit.sources import Source
 from schemas.messages import CheckType, OrderState, ValidationResult
 from tests.audit import topics
 from tests.audit.topics import final_of, post_of
@@ -187,38 +187,38 @@ def judge_anew(logs, id_, result):
 
 
 CORE_VIOLATIONS = [
-    (stuck, "open", {Kind.STUCK}),
-    (stuck_without_a_timer, "open", {Kind.STUCK}),
-    (never_seen, "lost", {Kind.STUCK}),
-    (two_finals, "grinder", {Kind.TWO_FINALS}),
-    (shipped_though_failed, "dear", {Kind.CHANGED_BACK}),
-    (view_changed_back, "grinder", {Kind.CHANGED_BACK}),
-    (announced_twice, "grinder", {Kind.ANNOUNCED_TWICE}),
-    (never_posted, "ghost", {Kind.NEVER_POSTED}),
-    (decided_before_it_was_posted, "grinder", {Kind.NEVER_POSTED}),
-    (content_differs, "grinder", {Kind.CONTENT_DIFFERS}),
-    (check_missing, "grinder", {Kind.VALIDATED_WITHOUT}),
-    (validated_against(ValidationResult.FAIL), "grinder", {Kind.VALIDATED_WITHOUT}),
-    (validated_against(ValidationResult.ERROR), "grinder", {Kind.VALIDATED_WITHOUT}),
-    (failed_without_reason, "dear", {Kind.FAILED_WITHOUT_REASON}),
-    (failed_too_early, "dear", {Kind.FAILED_WITHOUT_REASON}),
-    (contradiction, "grinder", {Kind.CONTRADICTION}),
-    (view_of_another_content, "grinder", {Kind.VIEW_DIFFERS}),
-    (view_of_another_state, "grinder", {Kind.VIEW_DIFFERS}),
-    (not_in_the_view, "grinder", {Kind.VIEW_DIFFERS}),
-    (verdict_only_in_the_view, "grinder", {Kind.VIEW_DIFFERS}),
-    (not_announced, "grinder", {Kind.NOT_ANNOUNCED}),
-    (holds_another_quantity, "grinder", {Kind.RESERVATION_DIFFERS}),
-    (reserved_never_posted, "ghost", {Kind.RESERVED_NEVER_POSTED}),
-    (failed_holds, "dear", {Kind.FAILED_HOLDS}),
-    (shipped_holds, "shipped", {Kind.SHIPPED_HOLDS}),
-    (validated_holds_nothing, "grinder", {Kind.VALIDATED_HOLDS_NOTHING}),
-    (taken_twice, "dear", {Kind.TAKEN_TWICE}),
-    (taken_twice_in_a_row, "grinder", {Kind.TAKEN_TWICE}),
-    (given_back_twice, "dear", {Kind.GIVEN_BACK_TWICE}),
-    (given_back_twice_by_the_stock, "SCALES", {Kind.SUM_DIFFERS}),
-    (wrong_for_a_while, "MUG", {Kind.SUM_DIFFERS}),
-    (oversold, "GRINDER", {Kind.OVERSOLD}),
-    (negative, "GRINDER", {Kind.NEGATIVE, Kind.SUM_DIFFERS}),
-    (unreadable, "grinder", {Kind.UNREADABLE_ROW}),
+    (stuck, "open", {ViolationKind.STUCK}),
+    (stuck_without_a_timer, "open", {ViolationKind.STUCK}),
+    (never_seen, "lost", {ViolationKind.STUCK}),
+    (two_finals, "grinder", {ViolationKind.TWO_FINALS}),
+    (shipped_though_failed, "dear", {ViolationKind.CHANGED_BACK}),
+    (view_changed_back, "grinder", {ViolationKind.CHANGED_BACK}),
+    (announced_twice, "grinder", {ViolationKind.PUBLISHED_TWICE}),
+    (never_posted, "ghost", {ViolationKind.NEVER_POSTED}),
+    (decided_before_it_was_posted, "grinder", {ViolationKind.NEVER_POSTED}),
+    (content_differs, "grinder", {ViolationKind.CONTENT_DIFFERS}),
+    (check_missing, "grinder", {ViolationKind.VALIDATED_WITHOUT}),
+    (validated_against(ValidationResult.FAIL), "grinder", {ViolationKind.VALIDATED_WITHOUT}),
+    (validated_against(ValidationResult.ERROR), "grinder", {ViolationKind.VALIDATED_WITHOUT}),
+    (failed_without_reason, "dear", {ViolationKind.FAILED_WITHOUT_REASON}),
+    (failed_too_early, "dear", {ViolationKind.FAILED_WITHOUT_REASON}),
+    (contradiction, "grinder", {ViolationKind.CONTRADICTION}),
+    (view_of_another_content, "grinder", {ViolationKind.VIEW_DIFFERS}),
+    (view_of_another_state, "grinder", {ViolationKind.VIEW_DIFFERS}),
+    (not_in_the_view, "grinder", {ViolationKind.VIEW_DIFFERS}),
+    (verdict_only_in_the_view, "grinder", {ViolationKind.VIEW_DIFFERS}),
+    (not_announced, "grinder", {ViolationKind.NOT_PUBLISHED}),
+    (holds_another_quantity, "grinder", {ViolationKind.RESERVATION_DIFFERS}),
+    (reserved_never_posted, "ghost", {ViolationKind.RESERVED_NEVER_POSTED}),
+    (failed_holds, "dear", {ViolationKind.FAILED_HOLDS}),
+    (shipped_holds, "shipped", {ViolationKind.SHIPPED_HOLDS}),
+    (validated_holds_nothing, "grinder", {ViolationKind.VALIDATED_HOLDS_NOTHING}),
+    (taken_twice, "dear", {ViolationKind.RESERVED_TWICE}),
+    (taken_twice_in_a_row, "grinder", {ViolationKind.RESERVED_TWICE}),
+    (given_back_twice, "dear", {ViolationKind.RELEASED_TWICE}),
+    (given_back_twice_by_the_stock, "SCALES", {ViolationKind.SUM_DIFFERS}),
+    (wrong_for_a_while, "MUG", {ViolationKind.SUM_DIFFERS}),
+    (oversold, "GRINDER", {ViolationKind.OVERSOLD}),
+    (negative, "GRINDER", {ViolationKind.NEGATIVE, ViolationKind.SUM_DIFFERS}),
+    (unreadable, "grinder", {ViolationKind.UNREADABLE_ROW}),
 ]

@@ -1,7 +1,7 @@
 """Differences between topics and databases: a function that changes the topics, or SQL that changes the database."""
 
-from ecosystem.audit import Kind
-from ecosystem.audit.facts import SUBSCRIBERS, Source
+from ecosystem.audit import ViolationKind
+from ecosystem.audit.sources import SUBSCRIBERS, Source
 from product_subscribers.monitoring.counts import ALL
 from tests.audit import topics
 from tests.audit.other_violations import notices_of
@@ -39,30 +39,36 @@ PUBLISHED = (
 )
 
 CHECKIN_DATABASE_VIOLATIONS = [
-    (check_in_lost, (), "mug-0", {Kind.CHECKIN_LOST}, "marked as published"),
+    (check_in_lost, (), "mug-0", {ViolationKind.CHECKIN_LOST}, "marked as published"),
     (
         check_in_lost,
         (PUBLISHED.format("NULL", "mug-0"), PUBLISHED.format("now()", "mug-0")),
         "mug-0",
-        {Kind.CHECKIN_LOST},
+        {ViolationKind.CHECKIN_LOST},
         "waits in the outbox",
     ),
-    (check_in_of_no_row, (), "mug-0", {Kind.CHECKIN_UNKNOWN}, "does not have it"),
+    (check_in_of_no_row, (), "mug-0", {ViolationKind.CHECKIN_UNKNOWN}, "does not have it"),
     (
         None,
         (STATUS.format("CREATED", "dear"), STATUS.format("REJECTED", "dear")),
         "dear",
-        {Kind.CHECKIN_STATUS},
+        {ViolationKind.CHECKIN_STATUS},
         "was rejected, and",
     ),
     (
         None,
         (STATUS.format("REJECTED", "shipped"), STATUS.format("CREATED", "shipped")),
         "shipped",
-        {Kind.CHECKIN_STATUS},
+        {ViolationKind.CHECKIN_STATUS},
         "which nobody said",
     ),
-    (None, (STAFF.format("x", "dear"), STAFF.format("s", "dear")), "dear", {Kind.CHECKIN_DIFFERS}, "otherwise"),
+    (
+        None,
+        (STAFF.format("x", "dear"), STAFF.format("s", "dear")),
+        "dear",
+        {ViolationKind.CHECKIN_DIFFERS},
+        "otherwise",
+    ),
 ]
 
 PRICE = "UPDATE products SET price = {} WHERE code = 'FILTER'"
@@ -75,8 +81,8 @@ LOGGED = (
 )
 
 PRODUCT_DATABASE_VIOLATIONS = [
-    ("products", change_lost, (), {Kind.CHANGE_LOST}, "marked as published"),
-    ("products", None, (VERSION.format(0), VERSION.format(1)), {Kind.CHANGE_UNKNOWN}, "the database has 0"),
-    ("products", None, (PRICE.format(1), PRICE.format(3)), {Kind.CHANGE_DIFFERS}, "otherwise"),
-    ("product_log", None, (LOGGED.format(1), LOGGED.format(3)), {Kind.LOG_DIFFERS}, "otherwise in the log"),
+    ("products", change_lost, (), {ViolationKind.CHANGE_LOST}, "marked as published"),
+    ("products", None, (VERSION.format(0), VERSION.format(1)), {ViolationKind.CHANGE_UNKNOWN}, "the database has 0"),
+    ("products", None, (PRICE.format(1), PRICE.format(3)), {ViolationKind.CHANGE_DIFFERS}, "otherwise"),
+    ("product_log", None, (LOGGED.format(1), LOGGED.format(3)), {ViolationKind.LOG_DIFFERS}, "otherwise in the log"),
 ]

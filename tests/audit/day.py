@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from ecosystem.audit.facts import SUBSCRIBERS
+from ecosystem.audit.sources import SUBSCRIBERS
 from ecosystem.services import CORE, NAMES
 from fulfilment_service.state import PROGRESS
 from portal_service.view import CHECK_INS_VIEW

@@ -2,8 +2,8 @@
 
 from decimal import Decimal
 
-from ecosystem.audit import Kind
-from ecosystem.audit.facts import TOPICS, Source
+from ecosystem.audit import ViolationKind
+from ecosystem.audit.sources import TOPICS, Source
 from product_subscribers.monitoring.counts import ALL
 from schemas.api import CheckinState
 from schemas.messages import CheckinRejected, OrderEnriched
@@ -66,7 +66,7 @@ def never_shipped(logs):
     """As if the orders service had not read the fulfilment."""
     last = (Source.ORDERS, Source.VIEW, Source.RESERVATIONS, Source.PROGRESS)
     logs.drop(*[logs.of(source, "shipped")[-1] for source in last], logs.of(Source.STOCK, "TAMPER")[-1])
-    logs.drop(*logs.of(Source.LETTERS, "shipped/shipped"))
+    logs.drop(*logs.of(Source.EMAILS, "shipped/shipped"))
 
 
 def payment_not_in_the_row(logs):
@@ -165,16 +165,16 @@ def level_of_nobody(logs):
 
 
 def letter_missing(kind, order_id):
-    return lambda logs: logs.drop(*logs.of(Source.LETTERS, f"{order_id}/{kind}"))
+    return lambda logs: logs.drop(*logs.of(Source.EMAILS, f"{order_id}/{kind}"))
 
 
 def letter_twice(logs):
-    logs.add(*logs.of(Source.LETTERS, "dear/failed"))
+    logs.add(*logs.of(Source.EMAILS, "dear/failed"))
 
 
 def letter_of_another_state(logs):
-    rows = logs.of(Source.LETTERS, "dear/failed")
-    logs.add(*[topics.stored(Source.LETTERS, "paid/failed", row.message, row.time_ms) for row in rows])
+    rows = logs.of(Source.EMAILS, "dear/failed")
+    logs.add(*[topics.stored(Source.EMAILS, "paid/failed", row.message, row.time_ms) for row in rows])
 
 
 def change_missing(logs):
@@ -189,7 +189,7 @@ def change_again_as_it_was_not(logs):
 
 
 def not_heard(logs):
-    logs.drop(*logs.of(Source.IN_DETAILS, "FILTER"))
+    logs.drop(*logs.of(Source.DETAILS_OFFERS, "FILTER"))
 
 
 def alert_twice(logs):
@@ -232,51 +232,51 @@ def notice_wrong(logs):
 
 
 OTHER_VIOLATIONS = [
-    (stock_not_reduced, "TAMPER", {Kind.COUNT_DIFFERS}),
-    (fulfilled_twice, "shipped", {Kind.FULFILLED_TWICE}),
-    (shipped_by_nobody, "shipped", {Kind.SHIPPED_WITHOUT}),
-    (shipped_without_a_check_in, "shipped", {Kind.SHIPPED_WITHOUT}),
-    (shipped_without_enough, "shipped", {Kind.SHIPPED_WITHOUT, Kind.CONFIRMED_UNPAID}),
+    (stock_not_reduced, "TAMPER", {ViolationKind.COUNT_DIFFERS}),
+    (fulfilled_twice, "shipped", {ViolationKind.FULFILLED_TWICE}),
+    (shipped_by_nobody, "shipped", {ViolationKind.SHIPPED_WITHOUT}),
+    (shipped_without_a_check_in, "shipped", {ViolationKind.SHIPPED_WITHOUT}),
+    (shipped_without_enough, "shipped", {ViolationKind.SHIPPED_WITHOUT, ViolationKind.CONFIRMED_UNPAID}),
     (
         shipped_for_another_currency,
         "shipped",
-        {Kind.SHIPPED_WITHOUT, Kind.CONFIRMED_UNPAID, Kind.PROGRESS_DIFFERS},
+        {ViolationKind.SHIPPED_WITHOUT, ViolationKind.CONFIRMED_UNPAID, ViolationKind.PROGRESS_DIFFERS},
     ),
-    (confirmed_too_early, "paid", {Kind.CONFIRMED_UNPAID}),
-    (never_fulfilled, "paid", {Kind.NOT_FULFILLED}),
-    (never_shipped, "shipped", {Kind.NOT_SHIPPED}),
-    (payment_not_in_the_row, "shipped", {Kind.PROGRESS_DIFFERS}),
-    (no_row_of_a_payment, "paid", {Kind.PROGRESS_DIFFERS}),
-    (announced_otherwise, "mug-0", {Kind.CHECKIN_DIFFERS}),
-    (not_rejected("dear"), "dear", {Kind.NOT_REJECTED}),
-    (not_rejected("nowhere"), "nowhere", {Kind.NOT_REJECTED}),
-    (rejected_twice, "nowhere", {Kind.REJECTED_TWICE}),
-    (rejected_wrongly, "mug-0", {Kind.REJECTED_WRONGLY}),
-    (rejected_unknown, "dear", {Kind.REJECTED_WRONGLY}),
-    (not_at_the_portal, "mug-0", {Kind.PORTAL_DIFFERS}),
-    (not_enriched, "paid", {Kind.NOT_ENRICHED}),
-    (enriched_twice, "paid", {Kind.ENRICHED_TWICE}),
-    (enriched_though_failed, "dear", {Kind.ENRICHED_WRONGLY}),
-    (enriched_with_another_customer, "paid", {Kind.ENRICHED_WRONGLY}),
-    (level_of_another_topic, "shipped", {Kind.LEVEL_DIFFERS}),
-    (level_topic_twice, "shipped", {Kind.LEVEL_DIFFERS}),
-    (level_topic_never, "shipped", {Kind.LEVEL_DIFFERS}),
-    (level_of_nobody, "shipped", {Kind.LEVEL_DIFFERS}),
-    (letter_missing("validated", "paid"), "paid", {Kind.LETTER_MISSING}),
-    (letter_missing("failed", "dear"), "dear", {Kind.LETTER_MISSING}),
-    (letter_missing("shipped", "shipped"), "shipped", {Kind.LETTER_MISSING}),
-    (letter_twice, "dear", {Kind.LETTER_TWICE}),
-    (letter_of_another_state, "paid", {Kind.LETTER_WRONG}),
-    (change_missing, "PRESS", {Kind.VERSIONS_DIFFER, Kind.ALERT_DIFFERS}),
-    (change_again_as_it_was_not, "FILTER", {Kind.CHANGE_DIFFERS}),
-    (not_heard, "FILTER", {Kind.SUBSCRIBER_DIFFERS}),
-    (alert_twice, "PRESS", {Kind.ALERT_TWICE}),
-    (alert_missing, "PRESS", {Kind.ALERT_DIFFERS}),
-    (totals_differ, ALL, {Kind.TOTALS_DIFFER}),
+    (confirmed_too_early, "paid", {ViolationKind.CONFIRMED_UNPAID}),
+    (never_fulfilled, "paid", {ViolationKind.NOT_FULFILLED}),
+    (never_shipped, "shipped", {ViolationKind.NOT_SHIPPED}),
+    (payment_not_in_the_row, "shipped", {ViolationKind.PROGRESS_DIFFERS}),
+    (no_row_of_a_payment, "paid", {ViolationKind.PROGRESS_DIFFERS}),
+    (announced_otherwise, "mug-0", {ViolationKind.CHECKIN_DIFFERS}),
+    (not_rejected("dear"), "dear", {ViolationKind.NOT_REJECTED}),
+    (not_rejected("nowhere"), "nowhere", {ViolationKind.NOT_REJECTED}),
+    (rejected_twice, "nowhere", {ViolationKind.REJECTED_TWICE}),
+    (rejected_wrongly, "mug-0", {ViolationKind.REJECTED_WRONGLY}),
+    (rejected_unknown, "dear", {ViolationKind.REJECTED_WRONGLY}),
+    (not_at_the_portal, "mug-0", {ViolationKind.PORTAL_DIFFERS}),
+    (not_enriched, "paid", {ViolationKind.NOT_ENRICHED}),
+    (enriched_twice, "paid", {ViolationKind.ENRICHED_TWICE}),
+    (enriched_though_failed, "dear", {ViolationKind.ENRICHED_WRONGLY}),
+    (enriched_with_another_customer, "paid", {ViolationKind.ENRICHED_WRONGLY}),
+    (level_of_another_topic, "shipped", {ViolationKind.LEVEL_DIFFERS}),
+    (level_topic_twice, "shipped", {ViolationKind.LEVEL_DIFFERS}),
+    (level_topic_never, "shipped", {ViolationKind.LEVEL_DIFFERS}),
+    (level_of_nobody, "shipped", {ViolationKind.LEVEL_DIFFERS}),
+    (letter_missing("validated", "paid"), "paid", {ViolationKind.EMAIL_MISSING}),
+    (letter_missing("failed", "dear"), "dear", {ViolationKind.EMAIL_MISSING}),
+    (letter_missing("shipped", "shipped"), "shipped", {ViolationKind.EMAIL_MISSING}),
+    (letter_twice, "dear", {ViolationKind.EMAIL_TWICE}),
+    (letter_of_another_state, "paid", {ViolationKind.EMAIL_WRONG}),
+    (change_missing, "PRESS", {ViolationKind.VERSIONS_DIFFER, ViolationKind.ALERT_DIFFERS}),
+    (change_again_as_it_was_not, "FILTER", {ViolationKind.CHANGE_DIFFERS}),
+    (not_heard, "FILTER", {ViolationKind.SUBSCRIBER_DIFFERS}),
+    (alert_twice, "PRESS", {ViolationKind.ALERT_TWICE}),
+    (alert_missing, "PRESS", {ViolationKind.ALERT_DIFFERS}),
+    (totals_differ, ALL, {ViolationKind.TOTALS_DIFFER}),
 ]
 
 PRODUCT_EMAIL_VIOLATIONS = [
-    (notice_missing, Kind.NOTICE_MISSING),
-    (notice_twice, Kind.NOTICE_TWICE),
-    (notice_wrong, Kind.NOTICE_WRONG),
+    (notice_missing, ViolationKind.NOTICE_MISSING),
+    (notice_twice, ViolationKind.NOTICE_TWICE),
+    (notice_wrong, ViolationKind.NOTICE_WRONG),
 ]

@@ -11,10 +11,11 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
-from ecosystem.audit.facts import CORE, MODELS, TOPICS, Fact, Source, placed
-from ecosystem.audit.reading.fact_store import Sorted
+from ecosystem.audit.facts import Fact, split_key
+from ecosystem.audit.reading.fact_store import FactStore
 from ecosystem.audit.report import Report, Rules
 from ecosystem.audit.run import judge
+from ecosystem.audit.sources import CORE, MODELS, TOPICS, Source
 from runtime.common.partitioning import partition_of
 from runtime.common.settings import Settings
 from runtime.kafka.topics import ensure_topics
@@ -105,11 +106,11 @@ async def audit_in_memory(logs: "Logs", **rules: Any) -> Report:
     sources = {name: source for source, name in TOPICS.items()}
     offsets: Counter[tuple[str, int]] = Counter()
     report = Report()
-    with Sorted() as facts:
+    with FactStore() as facts:
         for r in logs.records:
             offset, source = offsets[r.topic, r.partition], sources[r.topic]
             offsets[r.topic, r.partition] += 1
-            key, about = placed(source, r.key, r.value)
+            key, about = split_key(source, r.key, r.value)
             facts.add(key, Fact(source, r.partition, offset, r.time_ms, False, r.value, about))
         defaults = {
             "required": frozenset(CheckType),

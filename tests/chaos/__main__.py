@@ -1,4 +1,4 @@
-"""`make chaos`: rounds of faults in every layout, for so many minutes. Exit code 1 if a promise was broken."""
+"""`make chaos`: rounds of faults in every layout for a number of minutes. Exit code 1 if a promise is broken."""
 
 import argparse
 import asyncio
@@ -19,7 +19,7 @@ from tests.chaos.faults import KINDS
 ALL = (*LAYOUTS, *services.LAYOUTS)
 
 ROUNDS_A_LAYOUT = 5
-"""In a row, with the same workers and topics."""
+"""Rounds in a row with the same workers and topics."""
 
 
 def _arguments() -> argparse.Namespace:

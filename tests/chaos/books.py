@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from aiokafka import TopicPartition as Physical
 
-from ecosystem.audit import Kind, audit
+from ecosystem.audit import ViolationKind, audit
 from runtime.common.settings import Guarantee
 from runtime.kafka import aiokafka_internals
 from schemas.messages import Order, OrderState
@@ -21,22 +21,22 @@ from tests.workers import Deployment
 from validators.inventory.state import STOCK
 
 STUCK_S = 180.0
-"""How long nothing may be decided, once all is well again, before what is open counts as stuck."""
+"""Seconds without a decided order, after all faults are healed, until open orders count as stuck."""
 
-_AT_LEAST_ONCE = {Kind.STUCK, Kind.NEVER_POSTED, Kind.UNREADABLE_ROW}
+_AT_LEAST_ONCE = {ViolationKind.STUCK, ViolationKind.NEVER_POSTED, ViolationKind.UNREADABLE_ROW}
 """What must not be though nobody is fenced: a worker that was paused may write state over what its successor wrote."""
 
 
 @dataclass
 class Violations:
-    """Every promise that does not hold, by order id or in words."""
+    """Broken promises, by order id or as sentences."""
 
     lost: list[str] = field(default_factory=list)
-    """Acknowledged, and not in `orders`."""
+    """Acknowledged, but not in the topic `orders`."""
     doubled: list[str] = field(default_factory=list)
     """Decided more than once."""
     stuck: list[str] = field(default_factory=list)
-    """In `orders`, and not decided."""
+    """In the topic `orders`, but not decided."""
     wrong: list[str] = field(default_factory=list)
     """Anything else."""
 
@@ -45,7 +45,7 @@ class Violations:
 
 
 class Books:
-    """What stands in the topics, read on as it grows."""
+    """The contents of the topics, read incrementally."""
 
     def __init__(self, deployment: Deployment, guarantee: Guarantee = Guarantee.EXACTLY_ONCE) -> None:
         self._deployment = deployment
@@ -94,7 +94,7 @@ class Books:
                 return
 
     async def _read_on(self) -> int:
-        """Reads to the end of what is committed. Returns how many messages there were."""
+        """Reads to the last stable offsets. Returns the number of messages."""
         count = 0
         ends = await aiokafka_internals.log_ends(self._consumer, self._tps, committed=True)
         while any([await self._consumer.position(tp) < end for tp, end in ends.items()]):
@@ -113,7 +113,7 @@ class Books:
         settings = self._deployment.settings(processing_guarantee=self._guarantee)
         report = await audit(settings, grace=timedelta(0))
         return [
-            f"audit: {violation.of} {violation.subject}: {violation.says}"
+            f"audit: {violation.subject_type} {violation.subject}: {violation.text}"
             for violation in report.violations
             if self._guarantee is Guarantee.EXACTLY_ONCE or violation.kind in _AT_LEAST_ONCE
         ]

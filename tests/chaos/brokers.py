@@ -1,4 +1,4 @@
-"""A cluster of which every worker has a way of its own to each broker, so that one worker's network can fail alone."""
+"""A cluster with a proxy for each pair of worker and broker, so that the network of one worker can fail alone."""
 
 import asyncio
 import contextlib
@@ -15,16 +15,16 @@ from tests.go_modules import NotInstalled
 
 @dataclass
 class Lane:
-    """One worker's way to the brokers: a proxy for each node."""
+    """The proxies of one worker, one for each node."""
 
     servers: str
     proxies: tuple[str, ...]
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while something is the matter with it."""
+    """Held during a fault."""
 
 
 class Brokers:
-    """A cluster, its proxies if toxiproxy is to be had, and the only way a broker is killed: one at a time."""
+    """A cluster and its proxies, if toxiproxy is available. Kills one broker at a time."""
 
     def __init__(self, cluster: Cluster, toxiproxy: Toxiproxy | None, lanes: list[Lane]) -> None:
         self.cluster = cluster
@@ -37,11 +37,11 @@ class Brokers:
         return self.cluster.bootstrap_servers
 
     def lane(self, number: int) -> Lane | None:
-        """That of the worker with this number; `None` without toxiproxy."""
+        """The lane of a worker; `None` without toxiproxy."""
         return self._lanes[number % len(self._lanes)] if self._lanes else None
 
     async def lose(self, node: int, seconds: float) -> None:
-        """kill -9, and back after so many seconds."""
+        """Kills a broker with SIGKILL and restarts it after a number of seconds."""
         async with self._turn:
             await asyncio.to_thread(self.cluster.kill, node)
             try:
@@ -50,7 +50,7 @@ class Brokers:
                 await asyncio.to_thread(self.cluster.restart, node)
 
     async def heal(self) -> None:
-        """All proxies let everything through again."""
+        """Heals all proxies."""
         if self.toxiproxy:
             for lane in self._lanes:
                 await self.toxiproxy.heal(lane.proxies)
@@ -60,7 +60,7 @@ class Brokers:
 async def brokers(
     home: Path, *, nodes: int = 3, lanes: int = 0, properties: dict[str, str] | None = None
 ) -> AsyncIterator[Brokers]:
-    """So many nodes, with lanes for so many workers if toxiproxy can be had."""
+    """Starts a cluster, with a lane for each worker if toxiproxy is available."""
     async with contextlib.AsyncExitStack() as stack:
         home.mkdir(parents=True, exist_ok=True)
         toxiproxy = None
@@ -73,7 +73,7 @@ async def brokers(
         for name, advertised in ports.items():
             for node, port in advertised.items():
                 assert toxiproxy is not None
-                await toxiproxy.add(f"{name}-{node}", port)  # before the brokers choose ports for themselves
+                await toxiproxy.add(f"{name}-{node}", port)  # before the brokers choose their ports
             servers = ",".join(f"127.0.0.1:{port}" for port in advertised.values())
             ways.append(Lane(servers, tuple(f"{name}-{node}" for node in advertised)))
         cluster = stack.enter_context(Cluster(home, nodes=nodes, listeners=ports, properties=properties))

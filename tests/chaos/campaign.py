@@ -23,7 +23,7 @@ EACH = (("orders",), ("fraud",), ("inventory",), ("details",))
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Which workers there are, what they promise, and how many orders a second they get."""
+    """Compositions of the workers, their guarantee, and the load in orders a second."""
 
     name: str
     compositions: tuple[tuple[str, ...], ...]
@@ -40,15 +40,15 @@ LAYOUTS = (
     Layout("at-least-once-apart", EACH * 2, 25, Guarantee.AT_LEAST_ONCE),
 )
 ORDERS_AT_LEAST = 60
-"""Acknowledged before the first fault of a round, and again after the last one, however slow the machine is."""
+"""Orders that must be acknowledged before the first fault of a round, and again after the last one."""
 
 MOST_WORKERS = 9
-"""Of any layout, and one more that a fault adds."""
+"""Workers of the largest layout, and one that a fault adds."""
 
 
 @dataclass
 class Report:
-    """What happened in a campaign of one layout."""
+    """The outcome of a campaign of one layout."""
 
     layout: str
     rounds: int = 0
@@ -60,9 +60,9 @@ class Report:
     exits: Counter[str] = field(default_factory=Counter)
     slow_stops: list[str] = field(default_factory=list)
     changes: int = 0
-    """Of products, that were acknowledged."""
+    """Acknowledged changes of products."""
     around: str = ""
-    """What the audit counted of the services around the core."""
+    """Counts of the audit for the services other than the core."""
     violations: Violations = field(default_factory=Violations)
 
     def lines(self) -> list[str]:
@@ -101,13 +101,13 @@ async def campaign(
     say: Callable[[str], None] = print,
     **settings: Any,
 ) -> Report:
-    """Runs rounds until it is `enough` of so many, or a promise is broken. The logs of the workers are in `folder`."""
+    """Runs rounds until `enough(rounds)` is true or a promise is broken. The logs of the workers are in `folder`."""
     report = Report(layout.name)
     prefix = f"chaos-{secrets.token_hex(4)}-"
     settings = {
         "processing_guarantee": layout.guarantee.value,
         "replication_factor": len(brokers.cluster.nodes),
-        # Shorter than a pause, now and then: who wakes up finds deadlines due that another has decided about by then.
+        # Sometimes shorter than a pause: a worker that resumes has deadlines due that another has fired.
         "validation_deadline_s": rng.choice((6, 300)),
         **settings,
     }
@@ -116,7 +116,7 @@ async def campaign(
         Deployment(brokers.servers, prefix, folder) as deployment,
         Fleet(deployment, *layout.compositions, lanes=lanes, **settings) as fleet,
     ):
-        # Orders have a source of chance of their own: how many are sent depends on the machine, the schedule must not.
+        # Orders have a random generator of their own: their number depends on the machine, the schedule must not.
         load, faults = Load(fleet, random.Random(rng.random()), layout.rate), Faults(fleet, brokers, say)
         possible = sorted(faults.kinds & set(kinds or faults.kinds))
         await load.stock()

@@ -1,4 +1,4 @@
-"""Clients who order, pay, have somebody check in, and change products; each repeats what was not acknowledged."""
+"""Clients that order, pay, check in and change products. Each repeats a request until it is acknowledged."""
 
 import asyncio
 import random
@@ -17,24 +17,24 @@ from tests.chaos.load import Load
 
 CHECK_INS = "/api/SOA/home/checkin"
 _KNOWN = 900
-"""Customers of whom something is known, of the thousand who order."""
+"""Number of customers with a record, of the thousand that order."""
 _LATE_S = 3.0
-"""Within which payments and check-ins of an order come, before it or after it."""
+"""Seconds within which payments and check-ins arrive before or after their order."""
 
 
 class Errands(Load):
-    """Load on all services. Payments are written to their topic, as whoever takes them would."""
+    """Load on all services. Payments are written to their topic, as a payment provider would."""
 
     def __init__(self, fleet: Fleet, rng: random.Random, rate: float) -> None:
         super().__init__(fleet, rng, rate)
         self.checked_in: dict[str, str] = {}
-        """Order of each check-in that was acknowledged, by its event id."""
+        """Order ids of acknowledged check-ins, by event id."""
         self.versions: dict[str, int] = {}
-        """Of each product, how many changes were acknowledged."""
+        """Number of acknowledged changes by product."""
         self.done: Counter[str] = Counter()
 
     async def customers(self) -> None:
-        """Announces those who are known."""
+        """Publishes the customer records."""
         levels = [*CustomerLevel, "amber"]
         said = {"first_name": "Franz", "last_name": "Kafka", "address": "Praha"}
         known = [
@@ -78,7 +78,7 @@ class Errands(Load):
         self.checked_in[answer["eventId"]] = order_id
 
     async def _offer(self, code: str, *, withdrawn: bool) -> None:
-        """A product that is offered, becomes cheaper and is perhaps withdrawn. What is repeated changes nothing."""
+        """Adds a product, lowers its price and may withdraw it. Repeated requests change nothing."""
         path = f"/v1/products/{code}"
         await self._until_taken("POST", "products", "/v1/products", {"code": code, "name": "P", "price": 100})
         self.versions[code] = 1
@@ -89,7 +89,7 @@ class Errands(Load):
             self.versions[code] = 3
 
     async def _until_taken(self, method: str, service: str, path: str, body: Any) -> Any:
-        """Asks one worker of a service after the other until one has taken it, which one must in the end."""
+        """Asks the workers of a service in turn until one accepts the request."""
         end = monotonic() + READY_S
         while monotonic() < end:
             gate = self._rng.choice([p for p in self._fleet.processes if service in p.services])

@@ -1,4 +1,4 @@
-"""What goes wrong, and when: a schedule drawn from a seed, and how each kind is done. Each ends with all well again."""
+"""Faults: a schedule drawn from a seed, and the implementation of each kind. Each fault heals itself."""
 
 import asyncio
 import random
@@ -15,12 +15,12 @@ from tests.chaos.surroundings import Surroundings
 from tests.chaos.toxiproxy import Toxiproxy
 
 PROMPT_S = 10.0 + 15.0
-"""Within which a worker is promised to stop, whatever is the matter with its network; and what a busy machine adds."""
+"""Seconds within which a worker must stop, whatever the network does, and an allowance for a busy machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that goes wrong: `after` so many seconds, for so many `seconds`, to the worker with this number."""
+    """A fault: starts `after` seconds, lasts `seconds`, and hits the worker number `victim`."""
 
     kind: str
     victim: int
@@ -33,7 +33,7 @@ def _shorter_or_longer_than_a_session(rng: random.Random) -> float:
 
 
 _SECONDS: dict[str, Callable[[random.Random], float]] = {
-    "kill": lambda rng: rng.uniform(0, 2),  # until it is started again
+    "kill": lambda rng: rng.uniform(0, 2),  # until the worker is restarted
     "terminate": lambda rng: rng.uniform(0, 2),
     "wipe": lambda rng: rng.uniform(0, 2),
     "remove": lambda rng: rng.uniform(3, 10),
@@ -47,14 +47,14 @@ _SECONDS: dict[str, Callable[[random.Random], float]] = {
     "slow": lambda rng: rng.uniform(3, 8),
 }
 SURROUNDINGS = frozenset({"databases", "mail"})
-"""What only services around the core have."""
+"""Faults of databases and mail servers, which the core does not use."""
 PROCESSES = frozenset({"kill", "terminate", "wipe", "remove", "add", "pause"})
 NETWORK = frozenset({"cut", "swallow", "deafen", "split", "slow"})
 KINDS = frozenset(_SECONDS)
 
 
 def schedule(rng: random.Random, kinds: Collection[str], victims: int, count: int) -> list[Fault]:
-    """So many faults, each kind as likely as any, now one right after another, now some seconds apart."""
+    """Draws faults, each kind equally likely, with pauses of none to some seconds between them."""
     faults = []
     for _ in range(count):
         kind = rng.choice(sorted(kinds))
@@ -64,7 +64,7 @@ def schedule(rng: random.Random, kinds: Collection[str], victims: int, count: in
 
 
 class Faults:
-    """Makes things go wrong."""
+    """Executes faults."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Faults:
         surroundings: Surroundings | None = None,
     ) -> None:
         self._fleet = fleet
-        self._victims = tuple(fleet.processes)  # not who is added for a while only
+        self._victims = tuple(fleet.processes)  # without temporarily added workers
         self._brokers = brokers
         self._surroundings = surroundings
         self._say = say
@@ -82,7 +82,7 @@ class Faults:
         self._stops: list[tuple[str, float, float]] = []
         self.stuck: list[str] = []
         self._times: list[tuple[Fault, str, float, float]] = []
-        """Each fault, whose it was, when it began and ended."""
+        """Faults with victim, start and end."""
         self._do: dict[str, Callable[[Process, Fault], Awaitable[None]]] = {
             "kill": self._kill,
             "terminate": self._terminate,
@@ -102,14 +102,14 @@ class Faults:
 
     @property
     def kinds(self) -> frozenset[str]:
-        """Those that can be done here: brokers are not taken from who has one, nor networks without toxiproxy."""
+        """The kinds possible here: no broker fault with one broker, no network fault without toxiproxy."""
         if self._brokers is None:
             return PROCESSES
         alone = len(self._brokers.cluster.nodes) == 1
         return KINDS - ({"broker"} if alone else set()) - (set() if self._brokers.toxiproxy else NETWORK)
 
     async def happen(self, faults: Collection[Fault]) -> None:
-        """Returns when all is well again, as far as the faults are concerned."""
+        """Returns when all faults are healed."""
         async with asyncio.TaskGroup() as group:
             for fault in faults:
                 await asyncio.sleep(fault.after)
@@ -125,12 +125,12 @@ class Faults:
         began = monotonic()
         await self._do[fault.kind](victim, fault)
         ended = monotonic()
-        if fault.kind in NETWORK:  # before that it waited for the last one to end
+        if fault.kind in NETWORK:  # before that it waited for the end of the previous fault
             began = ended - fault.seconds
         self._times.append((fault, victim.name, began, ended))
 
     def slow_stops(self) -> list[tuple[str, bool]]:
-        """Workers that did not stop in time, with all that was the matter meanwhile; and whether that excuses them."""
+        """Workers that did not stop in time, with the faults meanwhile, and whether these excuse it."""
         found = []
         for name, start, end in self._stops:
             meanwhile = [
@@ -212,8 +212,8 @@ class Faults:
         await self._network(victim, fault, lambda toxiproxy, way: toxiproxy.swallow(way, "downstream"))
 
     async def _split(self, victim: Process, fault: Fault) -> None:
-        """One broker is out of reach, the others are not."""
-        number = int(fault.seconds * 10)  # the seed's choice, as all of a fault is
+        """One broker is unreachable, the others are reachable."""
+        number = int(fault.seconds * 10)  # chosen by the seed, like everything of a fault
         await self._network(
             victim, fault, lambda toxiproxy, way: toxiproxy.swallow([way[number % len(way)]], "upstream", "downstream")
         )

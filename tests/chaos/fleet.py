@@ -1,4 +1,4 @@
-"""Workers as processes of their own, and who starts them again when they end, as a supervisor would."""
+"""Workers as processes, and their supervisor, which restarts them."""
 
 import asyncio
 import contextlib
@@ -24,10 +24,10 @@ from tests.workers import Deployment
 SESSION_S = 6.0
 
 READY_S = 300.0
-"""How long a worker may take over once nothing is the matter any more; eight may start at once on two slow cores."""
+"""Seconds a worker may take to become ready once faults are healed. Eight may start at once on two slow cores."""
 
 STOP_S = 60.0
-"""After which a worker that was told to stop, and was perhaps paused meanwhile, is stuck."""
+"""Seconds after which a stopping worker, paused perhaps meanwhile, counts as stuck."""
 
 _AGAIN_S = 0.5
 _LAST_WORDS = re.compile(r"(?:worker failed error=|worker cannot start reason=|process ended code=1 reason=)(.*)")
@@ -35,7 +35,7 @@ _LAST_WORDS = re.compile(r"(?:worker failed error=|worker cannot start reason=|p
 
 @dataclass
 class Process:
-    """One worker: its process, and what it takes to start it again on the same state."""
+    """A worker: its process, and the settings to restart it with the same state."""
 
     name: str
     services: tuple[str, ...]
@@ -44,11 +44,11 @@ class Process:
     folder: Path
     lane: Lane | None = None
     supervised: bool = True
-    """Whether it is started again when it ends though it is wanted."""
+    """Whether it is restarted when it ends by itself."""
     wanted: bool = False
     popen: subprocess.Popen[bytes] | None = None
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held by a fault that ends the process, until it runs again."""
+    """Held by a fault that ends the process, until the process runs again."""
 
     @property
     def url(self) -> str:
@@ -77,11 +77,11 @@ class Process:
             self.popen.send_signal(number)
 
     async def end(self, number: int) -> float:
-        """Sends a signal and waits for the end; it is not started again. Returns how many seconds it took."""
+        """Sends a signal and waits for the end. Does not restart. Returns the seconds it took."""
         self.wanted = False
         start = monotonic()
         self.tell(number)
-        self.tell(signal.SIGCONT)  # a process that is stopped gets its signals only then
+        self.tell(signal.SIGCONT)  # a suspended process gets its signals only then
         async with asyncio.timeout(STOP_S):
             while self.running:
                 await asyncio.sleep(0.02)
@@ -100,9 +100,9 @@ class Fleet:
     ) -> None:
         self.deployment = deployment
         self.exits: Counter[str] = Counter()
-        """Workers that ended by themselves: by exit code, and with it what they said."""
+        """Workers that ended themselves: counts by exit code and reason."""
         self.crashes: list[str] = []
-        """Workers that ended otherwise than by saying that they cannot go on."""
+        """Workers that ended without a reason."""
         self._settings = settings
         self._lanes = lanes
         self._count = 0
@@ -111,7 +111,7 @@ class Fleet:
             self.processes.append(self.make(services))
 
     def make(self, services: tuple[str, ...], **changes: Any) -> Process:
-        """A worker with a port, a state folder and a lane of its own; not started, and not yet one of the fleet."""
+        """Makes a worker with its own port, state folder and lane. Does not start it or add it to the fleet."""
         name = f"w{self._count}-{'-'.join(services) if len(services) == 1 else 'core'}"
         self._count += 1
         [port] = free_ports(1)
@@ -166,7 +166,7 @@ class Fleet:
             self.crashes.append(f"{process.name} ended with code {code}, see {process.log}")
 
     async def ready(self) -> None:
-        """Waits until every worker has taken over its partitions."""
+        """Waits until every worker is ready."""
         try:
             async with asyncio.timeout(READY_S):
                 await asyncio.gather(*(self._ready(process) for process in self.processes))
@@ -187,5 +187,5 @@ class Fleet:
 
     @property
     def gates(self) -> list[Process]:
-        """Those that take orders."""
+        """Workers that accept orders."""
         return [p for p in self.processes if "orders" in p.services]

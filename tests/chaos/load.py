@@ -1,4 +1,4 @@
-"""Clients that post orders at a steady rate, ask for some, and note what they were told."""
+"""Clients that post orders at a steady rate, read some, and record the answers."""
 
 import asyncio
 import random
@@ -16,13 +16,13 @@ from tests.chaos.fleet import Fleet, Process
 from tests.workers import until
 
 STOCK = {"UNDERPANTS": 400, "JUMPERS": 1_000_000, "STOCKINGS": 100}
-"""Of some there is so little that orders for it fail in each campaign."""
+"""Stock by product. Some products have so little that orders fail in each campaign."""
 
 _PATIENCE = aiohttp.ClientTimeout(30)
 
 
 class Load:
-    """What clients sent, and what they were told. An open loop: a slow answer does not keep the next client waiting."""
+    """An open loop of clients: a slow answer does not delay the next request. Records requests and answers."""
 
     def __init__(self, fleet: Fleet, rng: random.Random, rate: float) -> None:
         self._fleet = fleet
@@ -33,25 +33,25 @@ class Load:
         self.acknowledged: dict[str, dict[str, Any]] = {}
         self.refused: Counter[str] = Counter()
         self.broken: set[str] = set()
-        """Orders whose connection ended before the answer came, and that no other request can have written."""
+        """Orders whose connection broke before the answer, and that no other request can have written."""
         self._read: set[str] = set()
-        """Orders of which a request was answered, and not by saying that they were there already."""
+        """Orders with an answer other than 200 (exists already)."""
         self.answers: Counter[str] = Counter()
-        """To requests for an order that was acknowledged: by status, and whether a standby gave them."""
+        """Answers to reads of acknowledged orders: counts by status, and whether a standby answered."""
         self.told: dict[str, set[str]] = {}
-        """The states in which an order was shown as decided."""
+        """Final states that reads have returned, by order."""
         self.wrong: list[str] = []
-        """Answers that no client must ever get."""
+        """Answers that no client may get."""
 
     async def stock(self) -> None:
-        """Announces what there is."""
+        """Publishes the stock."""
         await self._fleet.deployment.send(
             WAREHOUSE_INVENTORY, *[StockLevel(product=product, count=count) for product, count in STOCK.items()]
         )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Sends while the `with` block lasts, and waits for the last answers."""
+        """Sends during the `with` block, then waits for the last answers."""
         stop = asyncio.Event()
         clients = asyncio.create_task(self._run(stop))
         try:
@@ -83,13 +83,13 @@ class Load:
             self.wrong.append(f"a client failed: {error!r}")
 
     async def more(self, count: int) -> None:
-        """Waits until so many more orders are acknowledged."""
+        """Waits until `count` more orders are acknowledged."""
         wanted = len(self.acknowledged) + count
         await until(lambda: len(self.acknowledged) >= wanted, f"{count} more orders acknowledged")
 
     async def _client(self, order: dict[str, Any], gates: Sequence[Process], asks: bool) -> None:
         self.sent += 1
-        for gate in gates:  # a client that was not told repeats itself: the id makes it one order
+        for gate in gates:  # a client without an answer repeats the request: the id makes it idempotent
             if await self._post(order, gate):
                 break
             await asyncio.sleep(1)
@@ -117,7 +117,7 @@ class Load:
         return False
 
     async def ask(self, id_: str, gate: Process, timeout_ms: int) -> None:
-        """Asks what became of an order that was acknowledged."""
+        """Reads the outcome of an acknowledged order."""
         try:
             path = f"/v1/orders/{id_}/validated?timeout={timeout_ms}"
             async with self._http.get(f"{gate.url}{path}", timeout=_PATIENCE) as response:

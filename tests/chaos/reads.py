@@ -1,4 +1,4 @@
-"""Clients that read orders without a pause and compare what they are told with what is known."""
+"""Clients that read orders continuously and compare the answers with the known outcomes."""
 
 import asyncio
 import random
@@ -16,18 +16,18 @@ _MAY_BE_SEEN_AS = {"VALIDATED": {"CREATED", "VALIDATED"}, "FAILED": {"CREATED", 
 
 
 def _decided(outcome: Mapping[str, Any]) -> Mapping[str, Any]:
-    """An outcome without what still changes: the count of verdicts that came when it was decided."""
+    """An outcome without its late verdicts, whose count still changes."""
     return {name: value for name, value in outcome.items() if name != "late"}
 
 
 @dataclass
 class Reads:
-    """Reads of known orders at one worker.
+    """Reads of known orders from one worker.
 
     Arguments:
-        http: the session they go by.
-        url: of the worker that is asked.
-        outcomes: by id, what is known to have become of each order, as `…/validated` told it.
+        http: the client session.
+        url: the URL of the worker.
+        outcomes: known outcomes by order id, as `…/validated` returned them.
     """
 
     http: aiohttp.ClientSession
@@ -35,14 +35,14 @@ class Reads:
     outcomes: Mapping[str, Mapping[str, Any]]
     timeout_ms: int = 10_000
     seconds: list[float] = field(default_factory=list)
-    """How long each read took until it had a right answer."""
+    """Seconds until the right answer, of each read."""
     statuses: Counter[str] = field(default_factory=Counter)
     marked: int = 0
     oldest_s: int = 0
     wrong: list[str] = field(default_factory=list)
 
     async def run(self, ids: Sequence[str], stop: asyncio.Event, clients: int = 8) -> None:
-        """Until `stop`, and until every read that has begun has its answer."""
+        """Reads until `stop` is set, and finishes the reads in flight."""
         await asyncio.gather(*(self._client(random.Random(n), ids, stop) for n in range(clients)))
 
     async def _client(self, rng: random.Random, ids: Sequence[str], stop: asyncio.Event) -> None:
@@ -55,7 +55,7 @@ class Reads:
             await asyncio.sleep(0.005)
 
     async def _read(self, id_: str, then: str) -> bool:
-        """Whether a right answer came; 503 says to come again, as does a connection that is refused or broken."""
+        """Whether the answer was right. After a 503 or a connection error the read is repeated."""
         url = f"{self.url}/v1/orders/{quote(id_, safe='')}{then}?timeout={self.timeout_ms}"
         try:
             async with self.http.get(url, timeout=aiohttp.ClientTimeout(60)) as response:

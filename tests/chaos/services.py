@@ -1,4 +1,4 @@
-"""The services around the core: each of them, their databases and the mail server killed under load, then the audit."""
+"""All services, their databases and the mail server are killed under load. An audit follows each round."""
 
 import asyncio
 import random
@@ -13,7 +13,7 @@ import asyncpg
 from pydantic import SecretStr
 
 from ecosystem import audit as auditing
-from ecosystem.audit import Kind
+from ecosystem.audit import ViolationKind
 from ecosystem.services import NAMES
 from runtime.common.settings import Guarantee, Settings
 from schemas.messages import OrderState
@@ -27,7 +27,7 @@ from tests.chaos.surroundings import Surroundings
 from tests.workers import Deployment
 
 OF_PRODUCTS = tuple(name for name in NAMES if name.startswith("product"))
-"""The product service, and who does nothing but listen to it."""
+"""The product service and its subscribers."""
 LAYOUTS = (
     Layout("services-composed", (NAMES,) * 2, 15),
     Layout(
@@ -40,42 +40,42 @@ LAYOUTS = (
 )
 _LOSSES = frozenset(
     {
-        Kind.STUCK,
-        Kind.NEVER_POSTED,
-        Kind.UNREADABLE_ROW,
-        Kind.NOT_FULFILLED,
-        Kind.NOT_SHIPPED,
-        Kind.SHIPPED_WITHOUT,
-        Kind.NOT_REJECTED,
-        Kind.CHECKIN_LOST,
-        Kind.CHECKIN_UNKNOWN,
-        Kind.CHECKIN_STATUS,
-        Kind.CHECKIN_DIFFERS,
-        Kind.NOT_ENRICHED,
-        Kind.LETTER_MISSING,
-        Kind.LETTER_LOST,
-        Kind.VERSIONS_DIFFER,
-        Kind.CHANGE_DIFFERS,
-        Kind.CHANGE_LOST,
-        Kind.CHANGE_UNKNOWN,
-        Kind.LOG_DIFFERS,
-        Kind.SUBSCRIBER_DIFFERS,
-        Kind.ALERT_DIFFERS,
-        Kind.NOTICE_MISSING,
-        Kind.NOTICE_LOST,
-        Kind.NOTICE_WRONG,
+        ViolationKind.STUCK,
+        ViolationKind.NEVER_POSTED,
+        ViolationKind.UNREADABLE_ROW,
+        ViolationKind.NOT_FULFILLED,
+        ViolationKind.NOT_SHIPPED,
+        ViolationKind.SHIPPED_WITHOUT,
+        ViolationKind.NOT_REJECTED,
+        ViolationKind.CHECKIN_LOST,
+        ViolationKind.CHECKIN_UNKNOWN,
+        ViolationKind.CHECKIN_STATUS,
+        ViolationKind.CHECKIN_DIFFERS,
+        ViolationKind.NOT_ENRICHED,
+        ViolationKind.EMAIL_MISSING,
+        ViolationKind.EMAIL_LOST,
+        ViolationKind.VERSIONS_DIFFER,
+        ViolationKind.CHANGE_DIFFERS,
+        ViolationKind.CHANGE_LOST,
+        ViolationKind.CHANGE_UNKNOWN,
+        ViolationKind.LOG_DIFFERS,
+        ViolationKind.SUBSCRIBER_DIFFERS,
+        ViolationKind.ALERT_DIFFERS,
+        ViolationKind.NOTICE_MISSING,
+        ViolationKind.NOTICE_LOST,
+        ViolationKind.NOTICE_WRONG,
     }
 )
 """What must not be at least once either: what a crash interrupted is decided again, and may weigh twice."""
 _ORDERS_AT_LEAST = 30
-"""Acknowledged before the first fault of a round, and again after the last one."""
+"""Requests that must be acknowledged before the first fault of a round, and again after the last one."""
 _SHOWN = (
     "SHIPPED",
-    "check-ins kept",
+    "check-ins stored",
     "check-ins rejected",
-    "check-ins announced again",
-    "letters",
-    "letters delivered",
+    "check-ins published again",
+    "emails",
+    "emails delivered",
     "changes",
     "changes logged",
     "alerts",
@@ -90,7 +90,7 @@ _SETTINGS = {
 
 
 def every_service_in_turn(rng: random.Random, workers: int) -> list[Fault]:
-    """kill -9 of each worker, of the databases and of the mail server, in any order, now and then two at a time."""
+    """Kills each worker, the databases and the mail server with SIGKILL, in random order, sometimes two at a time."""
     faults = [Fault("kill", victim, 0, rng.uniform(0, 2)) for victim in range(workers)]
     faults += [Fault("databases", 0, 0, rng.uniform(0, 5)), Fault("mail", 0, 0, rng.uniform(2, 8))]
     rng.shuffle(faults)
@@ -110,7 +110,7 @@ async def campaign(
     say: Callable[[str], None] = print,
     **settings: Any,
 ) -> Report:
-    """Runs rounds until it is `enough` of so many, or a promise is broken. The logs of the workers are in `folder`."""
+    """Runs rounds until `enough(rounds)` is true or a promise is broken. The logs of the workers are in `folder`."""
     report, prefix = Report(layout.name), f"chaos-{secrets.token_hex(4)}-"
     settings = {**_SETTINGS, "processing_guarantee": layout.guarantee.value, **settings}
     async with (
@@ -141,7 +141,7 @@ async def campaign(
 
 
 class _Judge:
-    """The audit, of all there is; and whether what clients were told was taken is among it."""
+    """Audits all topics, and checks that all acknowledged requests are in them."""
 
     def __init__(self, deployment: Deployment, around: Surroundings, errands: Errands, guarantee: Guarantee) -> None:
         self._guarantee = guarantee
@@ -151,7 +151,7 @@ class _Judge:
         self._report = auditing.Report()
 
     async def violations(self) -> Violations:
-        """What does not hold once nothing is open any more, or has been for too long."""
+        """Violations once nothing is open, or something is open for too long."""
         since, settings = monotonic(), self._settings()
         while True:
             self._report = await auditing.audit(
@@ -179,10 +179,10 @@ class _Judge:
     def _found(self) -> list[str]:
         all_ = self._guarantee is Guarantee.EXACTLY_ONCE
         wrong = [v for v in self._report.violations if all_ or v.kind in _LOSSES]
-        return [f"audit: {v.kind} {v.of} {v.subject}: {v.says}" for v in wrong]
+        return [f"audit: {v.kind} {v.subject_type} {v.subject}: {v.text}" for v in wrong]
 
     def summary(self) -> str:
-        """What there was to look at."""
+        """Counts of the audit."""
         counts = self._report.counts
         shown = [f"{counts[name]} {name}" for name in _SHOWN]
         return ", ".join([f"{counts['orders']} orders", f"{counts[OrderState.VALIDATED]} VALIDATED", *shown])

@@ -1,4 +1,4 @@
-"""What services have besides Kafka, and how it goes away: a PostgreSQL of their own, a real mail server."""
+"""PostgreSQL and a mail server for the services of a campaign, and their failures."""
 
 import asyncio
 import mailbox
@@ -19,10 +19,10 @@ _TAKES_MAIL_S = 120.0
 
 
 class Surroundings:
-    """Databases and mail, for the services of a campaign. Both are killed with -9, and come back as they were.
+    """Databases and mail server of a campaign. Both are killed with SIGKILL and restarted with their data.
 
     Arguments:
-        folder: data, logs and letters go below it.
+        folder: the parent of data, logs and e-mails.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -35,14 +35,14 @@ class Surroundings:
 
     @property
     def mail(self) -> Path:
-        """A Maildir with all letters that were delivered."""
+        """A maildir with all delivered e-mails."""
         return self._folder / "mail"
 
     async def __aenter__(self) -> Self:
         self._folder.mkdir(parents=True, exist_ok=True)
         mailbox.Maildir(self.mail, create=True)
         async with AsyncExitStack() as stack:
-            # Children die with the thread that started them: this one lives as long as they are to.
+            # Child processes end with the thread that started them: this thread lives as long as they do.
             self._thread = stack.enter_context(ThreadPoolExecutor(1))
             await self._do(self._postgres.start)
             stack.push_async_callback(self._do, self._postgres.stop)
@@ -57,7 +57,7 @@ class Surroundings:
         await self._stack.aclose()
 
     async def lose_databases(self, seconds: float) -> None:
-        """kill -9 of PostgreSQL, and back after so many seconds."""
+        """Kills PostgreSQL with SIGKILL and restarts it after a number of seconds."""
         async with self._turn:
             await self._do(self._postgres.kill)
             try:
@@ -66,7 +66,7 @@ class Surroundings:
                 await self._do(self._postgres.restart)
 
     async def lose_mail(self, seconds: float) -> None:
-        """kill -9 of the mail server, and back after so many seconds."""
+        """Kills the mail server with SIGKILL and restarts it after a number of seconds."""
         async with self._mail_turn:
             await self._do(self._kill_mail)
             try:

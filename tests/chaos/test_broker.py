@@ -1,4 +1,4 @@
-"""The broker goes and comes back: what was acknowledged is decided, and no worker has to be restarted."""
+"""A broker is unavailable for a while: acknowledged orders are decided, and no worker is restarted."""
 
 import random
 
@@ -10,7 +10,7 @@ from tests.chaos.load import Load
 from tests.workers import Deployment
 
 AWAY_S = 30.0
-"""Longer than sessions, transactions and clients' patience, so that all of them must notice."""
+"""Seconds without the broker: longer than sessions, transactions and client timeouts."""
 
 
 async def test_an_unavailable_broker_costs_no_order_and_no_restart(tmp_path, prefix):
@@ -23,7 +23,7 @@ async def test_an_unavailable_broker_costs_no_order_and_no_restart(tmp_path, pre
         await load.stock()
         async with load.running():
             await load.more(100)
-            await broker.lose(1, AWAY_S)  # being away is the fault itself, not something to wait for
+            await broker.lose(1, AWAY_S)  # the duration of the fault, not a wait for a condition
             await load.more(100)
         await fleet.ready()
 

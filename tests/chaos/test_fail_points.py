@@ -1,6 +1,6 @@
-"""A worker crashes, or falls silent for longer than its session, at each step of commit and handover in turn.
+"""A worker crashes, or pauses for longer than its session, at each fail point of commit and rebalance in turn.
 
-Three workers at once go through the steps, a fourth is left alone; orders come in all the while.
+Three workers go through the fail points at once, under load. A fourth worker is left undisturbed.
 """
 
 import asyncio
@@ -22,30 +22,30 @@ SESSION_S = 2.0
 SILENCE_S = 3.5
 
 PATIENCE_S = 20.0
-"""After which a step of a takeover that does not come by itself is brought about."""
+"""Seconds after which a rebalance is forced, if its fail point was not reached by itself."""
 
 REBALANCE = [point for point in POINTS if point.startswith("rebalance.")]
 AT_LEAST_ONCE = ["commit.scheduled", "commit.state", "commit.outputs", "commit.timers"]
 COMMIT = [p for p in POINTS if p.startswith(("batch.", "commit.", "apply.")) and p not in AT_LEAST_ONCE]
 
 Life = dict[str, str]
-"""What a process is to do at which step before it is ended."""
+"""Actions by fail point of one process."""
 
 
 def crashes(points: Iterable[str]) -> list[Life]:
-    """A process for each point."""
+    """One process for each fail point."""
     return [{point: f"crash@{1 if point in REBALANCE else 3}"} for point in points]
 
 
 def pauses(points: Iterable[str]) -> list[Life]:
-    """One process for all points: takeovers are few, batches many, and each silence is to follow a full recovery."""
+    """One process for all fail points: rebalances are rare, batches frequent, and each pause follows a full restore."""
     takeovers, batches = count(1), count(3, 10)
     return [{p: f"pause({SILENCE_S})@{next(takeovers if p in REBALANCE else batches)}" for p in points}]
 
 
 @contextlib.asynccontextmanager
 async def taking_over(worker: Process) -> AsyncIterator[None]:
-    """Sees to it that there are takeovers: one that was broken off has not passed all of its steps."""
+    """Forces rebalances: an interrupted one has not passed all of its fail points."""
 
     async def again() -> None:
         while True:
@@ -63,7 +63,7 @@ async def taking_over(worker: Process) -> AsyncIterator[None]:
 
 
 async def live(fleet: Fleet, *lives: Life, **settings) -> None:
-    """A worker that is started anew for each life, on the state that the one before left."""
+    """Runs a worker once for each life, always on the same state directory."""
     worker = fleet.make(CORE, **settings)
     worker.supervised = False
     fleet.processes.append(worker)
@@ -107,7 +107,7 @@ async def hold(deployment: Deployment, guarantee: Guarantee, *workers: tuple[lis
 
 
 async def test_exactly_once_holds_when_a_worker_crashes_or_pauses_at_any_fail_point(deployment: Deployment):
-    # A silent worker's transaction is over before it wakes up, or still open, and then it may end it.
+    # The transaction of a paused worker has timed out when it resumes, or is still open, and it may end it.
     short, long = {"transaction_timeout_s": 2}, {"transaction_timeout_s": 20}
     await hold(
         deployment,

@@ -1,4 +1,4 @@
-"""One of two workers is gone: what it held is read on, and its partitions are taken over from copies."""
+"""One of two workers is lost: its orders stay readable, and its standby replicas are promoted."""
 
 import asyncio
 import re
@@ -16,7 +16,7 @@ from validators.inventory.state import STOCK
 
 ORDERS = 200
 GENEROUS_S = 60.0
-"""For a read while a machine is busy. That copies answer, and nobody waits for a takeover, is seen from their mark."""
+"""Seconds for a read on a busy machine. The header of stale reads shows that no read waits for a restore."""
 
 
 async def readiness(deployment: Deployment, process: Process) -> dict:
@@ -24,7 +24,7 @@ async def readiness(deployment: Deployment, process: Process) -> dict:
 
 
 async def settled(deployment: Deployment, fleet: Fleet) -> None:
-    """Waits until all partitions are shared out, and each worker's copies are complete: nothing moves after that."""
+    """Waits until all partitions are assigned and all standby replicas complete: nothing moves after that."""
 
     async def done() -> bool:
         found = [await readiness(deployment, p) for p in fleet.processes]
@@ -37,7 +37,7 @@ async def settled(deployment: Deployment, fleet: Fleet) -> None:
 
 
 async def posted(deployment: Deployment, worker: Remote, body: dict) -> None:
-    """Posts an order until it is taken: a 503 says to come again."""
+    """Posts an order until it is accepted. A 503 is repeated."""
 
     async def taken() -> bool:
         status, answer = await deployment.post(worker, **body)
@@ -48,12 +48,12 @@ async def posted(deployment: Deployment, worker: Remote, body: dict) -> None:
 
 
 async def answered_by_owners(reads: Reads) -> None:
-    """Waits for a hundred reads in a row without a copy: who owns an order answers for it as long as it can."""
+    """Waits for a hundred reads in a row from owners: as long as an owner can, it answers itself."""
     since, marked = len(reads.seconds), reads.marked
 
     def hundred() -> bool:
         nonlocal since, marked
-        if reads.marked > marked:  # somebody has stalled for a moment
+        if reads.marked > marked:  # a worker was stalled for a moment
             since, marked = len(reads.seconds), reads.marked
         return len(reads.seconds) > since + 100
 
@@ -65,7 +65,7 @@ async def stocked(deployment: Deployment) -> bool:
 
 
 async def known_orders(deployment: Deployment, gate: Process) -> dict:
-    """Orders of which some failed, and what became of each."""
+    """Posts orders, of which some fail. Returns their outcomes."""
     worker = Remote(gate.url)
     bodies = [
         {"id": f"o-{n}", "customerId": n, "product": "JUMPERS", "quantity": -1 if n % 5 == 0 else 1, "price": 1}
@@ -110,16 +110,16 @@ async def test_reads_continue_from_standby_replicas_after_a_lost_worker(deployme
 
 
 async def wakes_up_and_answers_nothing_wrong(deployment: Deployment, fleet: Fleet, sleeper: Process) -> None:
-    """A worker that was stopped does not know, when it goes on, of orders that another owner took meanwhile."""
+    """A resumed worker does not know the orders that another owner processed meanwhile."""
     gate = Remote(fleet.processes[0].url)
     late = [{"id": f"late-{n}", "customerId": n, "product": "JUMPERS", "quantity": 1, "price": 1} for n in range(20)]
     for body in late:
         await posted(deployment, gate, body)
     outcomes = {body["id"]: await deployment.outcome(gate, body["id"]) for body in late}
-    # Without a time to wait, it has to say at once what it believes.
+    # Without a timeout it must answer at once from its own state.
     reads, stop = Reads(deployment.http, sleeper.url, outcomes, timeout_ms=0), asyncio.Event()
     clients = asyncio.create_task(reads.run(list(outcomes), stop, clients=40))
-    await asyncio.sleep(1)  # the requests lie there when it wakes up
+    await asyncio.sleep(1)  # the requests are waiting when it resumes
     sleeper.tell(signal.SIGCONT)
     await until(lambda: len(reads.seconds) > 100, "reads at the worker that woke up")
     await settled(deployment, fleet)

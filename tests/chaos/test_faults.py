@@ -1,4 +1,4 @@
-"""Faults while orders come in: none is lost, none decided twice, none stuck, and the stock adds up."""
+"""Faults under load: no order is lost, decided twice or stuck, and the stock adds up."""
 
 import random
 
@@ -13,7 +13,7 @@ from tests.go_modules import NotInstalled
 
 @pytest.fixture(scope="module")
 async def cluster(tmp_path_factory):
-    """Three nodes, and for each worker a network of its own."""
+    """Three nodes, and a lane for each worker."""
     async with brokers(tmp_path_factory.mktemp("cluster"), lanes=MOST_WORKERS) as cluster:
         yield cluster
 

@@ -1,4 +1,4 @@
-"""State on disk survives a kill; a disk that is gone is rebuilt from the changelogs, and says how far it is."""
+"""State on disk survives a kill. A lost disk is restored from the changelogs, with visible progress."""
 
 import asyncio
 import re
@@ -14,13 +14,13 @@ from tests.workers import Deployment, Remote
 
 ORDERS = 12_500
 SESSION_S = 20.0
-"""A worker that stalls for a session takes over once more, and what it has restored by then counts no more."""
+"""Seconds: a worker that stalls for a session restores again from the start."""
 LOOKS = 5
-"""Takeovers at most until one is seen under way: one that is quick may be over before anybody has looked twice."""
+"""Attempts to observe a restore in progress: a fast one may be over before the second look."""
 
 
 async def progress_until_ready(deployment: Deployment, process: Process) -> list[dict]:
-    """What `/readyz` told of the takeover, without repetitions."""
+    """The restore progress that `/readyz` returned, without repetitions."""
     told: list[dict] = []
     async with asyncio.timeout(READY_S):
         while True:
@@ -37,7 +37,7 @@ async def progress_until_ready(deployment: Deployment, process: Process) -> list
 
 
 def restored(process: Process) -> int:
-    """By the last takeover that the log tells of."""
+    """Restored records of the last rebalance in the log."""
     return int(re.findall(r"partitions restored .*restored=(\d+)", process.log.read_text())[-1])
 
 
@@ -69,7 +69,7 @@ async def test_a_state_directory_survives_a_kill_and_is_restored_when_lost(deplo
         assert left[0] > left[-1]
         counts = [t["restored"] for t in told]
         assert counts == sorted(counts)
-        # What is left are offsets: records, and the markers of transactions, a few for every batch.
+        # The remaining count is in offsets: records and transaction markers, a few for each batch.
         assert all(records <= t["restored"] + t["left"] <= 2 * records for t in told)
         for id_ in ids:
             outcome = await deployment.outcome(Remote(worker.url), id_)

@@ -1,4 +1,4 @@
-"""A seed gives one schedule, and every kind of fault has its turn."""
+"""A seed always gives the same schedule, and every kind of fault is drawn."""
 
 import random
 

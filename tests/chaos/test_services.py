@@ -1,4 +1,4 @@
-"""Every service, the databases and the mail server killed under load: nothing is lost, nothing doubled."""
+"""Every service, the databases and the mail server are killed under load: nothing is lost or duplicated."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""SIGTERM under load: the worker stops in time, no client's connection breaks, and nothing is decided twice."""
+"""SIGTERM under load: the worker stops in time, breaks no connection, and processes nothing twice."""
 
 import asyncio
 import os
@@ -20,15 +20,15 @@ from tests.workers import Deployment
 
 MIB = 1024 * 1024
 CLOSED = {"ServerDisconnectedError", "ClientOSError", "ClientConnectionResetError"}
-"""A connection that a client had kept was closed just as it was used again (RFC 9112, 9.3.1): by its end, or by the
-reset that its next bytes got. Then the request was not read, and the client may repeat it elsewhere."""
+"""Errors of a kept connection that was closed just before its reuse (RFC 9112, 9.3.1). The request was not read, and
+the client may repeat it elsewhere."""
 TOLD = {"503", "ClientConnectorError"} | CLOSED
-"""What a client may hear that was not acknowledged: come again; nobody takes connections here any more; or that."""
+"""Errors that a client may get: retry later, connection refused, or a closed kept connection."""
 
 
 @contextmanager
 def frozen(cluster, node=1):
-    """The broker is there, takes connections and does not answer, for the time of a `with` block."""
+    """Suspends the broker during a `with` block: it accepts connections and does not answer."""
     os.kill(cluster.pid(node), signal.SIGSTOP)
     try:
         yield
@@ -37,7 +37,7 @@ def frozen(cluster, node=1):
 
 
 async def stopped(process):
-    """SIGTERM. Code 0 says that it took less than the 10 s after which a worker ends itself, with code 1."""
+    """Stops a worker with SIGTERM. Exit code 0: it stopped before the time limit of 10 s, after which the code is 1."""
     seconds = await process.end(signal.SIGTERM)
     print(f"{process.name} stopped within {seconds:.1f} s")
     assert process.popen.returncode == 0, f"see {process.log}"

@@ -1,4 +1,4 @@
-"""Each fault of a network is felt at both ends of it as it should be, and is over when it is healed."""
+"""Each network fault has its effect at both ends, and ends when it is healed."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ async def toxiproxy(tmp_path):
 
 
 class Echo:
-    """A server that says back each line, and what it heard."""
+    """An echo server, and the lines it received."""
 
     def __init__(self):
         self.heard = []
@@ -39,7 +39,7 @@ class Echo:
 
 @pytest.fixture
 async def line(toxiproxy):
-    """A server, and a function that connects to it by way of a proxy named "line"."""
+    """An echo server, and a function that connects to it through a proxy named "line"."""
     echo, (port,) = Echo(), free_ports(1)
     server = await asyncio.start_server(echo.serve, "127.0.0.1", 0)
     await toxiproxy.add("line", port)
@@ -65,7 +65,7 @@ async def said(connection, text):
 
 
 async def nothing_said(connection, text):
-    """Whether nothing comes back for a while."""
+    """Whether nothing comes back for `SILENCE_S`."""
     try:
         async with asyncio.timeout(SILENCE_S):
             await said(connection, text)
@@ -112,7 +112,7 @@ async def test_slow_delays_bytes_and_loses_none(toxiproxy, line):
     writer.write(b"one\ntwo\n")
     async with asyncio.timeout(PATIENCE_S):
         assert [await reader.readline(), await reader.readline()] == [b"one\n", b"two\n"]
-    # Late by 200 ms, more or less by as much: nothing is promised of one answer, so many are asked for.
+    # The delay is 200 ms ± 200 ms: one answer proves nothing, so many are measured.
     for _ in range(10):
         writer.write(b"more\n")
         assert await reader.readline() == b"more\n"

@@ -1,6 +1,6 @@
-"""A network that fails: the real toxiproxy, with a proxy for each worker and broker, spoken to by its HTTP API.
+"""Network faults by toxiproxy: a client of its HTTP API.
 
-github.com/Shopify/toxiproxy: this version is the newest that the Go of Debian 12 and Ubuntu 22.04 builds.
+github.com/Shopify/toxiproxy: this version is the newest that Go from Debian 12 and Ubuntu 22.04 can build.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _START_S = 60.0
 
 
 def installed() -> Path:
-    """The server: from PATH, or built from source into the project's cache, once. Raises `NotInstalled`."""
+    """Path of toxiproxy-server: from PATH, or built once into the project's cache. Raises `NotInstalled`."""
     if found := shutil.which("toxiproxy-server"):
         return Path(found)
     folder = cache_dir(data_dir() / "cache") / f"toxiproxy-{VERSION}"
@@ -47,7 +47,7 @@ def installed() -> Path:
 
 
 class Toxiproxy:
-    """A running server and its proxies."""
+    """A running toxiproxy-server and its proxies."""
 
     def __init__(self, binary: Path, log: Path) -> None:
         self._binary = binary
@@ -58,7 +58,7 @@ class Toxiproxy:
         [port] = free_ports(1)
         with self._log.open("wb") as log:
             self._process = processes.spawn([self._binary, "-host", "127.0.0.1", "-port", str(port)], log)
-        connector = aiohttp.TCPConnector(force_close=True)  # the server closes idle ones, perhaps as we write
+        connector = aiohttp.TCPConnector(force_close=True)  # the server closes idle connections, perhaps during a write
         self._http = aiohttp.ClientSession(f"http://127.0.0.1:{port}", raise_for_status=True, connector=connector)
         async with asyncio.timeout(_START_S):
             while True:
@@ -76,11 +76,11 @@ class Toxiproxy:
         processes.kill(self._process)
 
     async def add(self, name: str, listen: int) -> None:
-        """A proxy on the loopback interface that leads nowhere yet."""
+        """Adds a proxy on the loopback interface without a target."""
         await self._ask("POST", "/proxies", {"name": name, "listen": f"127.0.0.1:{listen}", "upstream": "127.0.0.1:1"})
 
     async def lead(self, name: str, upstream: int) -> None:
-        """Leads a proxy to a port."""
+        """Sets the target port of a proxy."""
         await self._ask("POST", f"/proxies/{name}", {"upstream": f"127.0.0.1:{upstream}"})
 
     async def cut(self, names: Iterable[str]) -> None:
@@ -89,18 +89,18 @@ class Toxiproxy:
             await self._ask("POST", f"/proxies/{name}", {"enabled": False})
 
     async def swallow(self, names: Iterable[str], *streams: str) -> None:
-        """Lets nothing through, and tells nobody: `upstream` what a client says, `downstream` what it is answered."""
+        """Drops bytes silently: `upstream` those of the client, `downstream` those of the server."""
         for name in names:
             for stream in streams:
                 await self._toxic(name, "timeout", stream, timeout=0)
 
     async def slow(self, names: Iterable[str], latency_ms: int) -> None:
-        """Makes answers late, by up to twice that."""
+        """Delays answers by up to twice `latency_ms`."""
         for name in names:
             await self._toxic(name, "latency", "downstream", latency=latency_ms, jitter=latency_ms)
 
     async def heal(self, names: Iterable[str]) -> None:
-        """Ends whatever is the matter with these proxies."""
+        """Removes all faults of these proxies."""
         for name in names:
             for toxic in await self._ask("GET", f"/proxies/{name}/toxics"):
                 await self._ask("DELETE", f"/proxies/{name}/toxics/{toxic['name']}")

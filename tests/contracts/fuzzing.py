@@ -1,4 +1,4 @@
-"""All services in two workers, in processes of their own, and Schemathesis run on what they serve."""
+"""All services in two worker processes, and Schemathesis run on their API."""
 
 import asyncio
 import json
@@ -20,28 +20,28 @@ from tests.workers import Deployment, Remote
 ROOT = Path(__file__).parents[2]
 _CONFIG = Path(__file__).parent / "schemathesis.toml"
 _START_S = 240.0
-"""For two processes with all services and their migrations, on a machine that has other things to do."""
+"""Seconds for two processes with all services and their migrations on a busy machine."""
 _OURS = {name.upper() for name in Settings.model_fields}
 
 
 def databases(postgres: Any) -> dict[str, str]:
-    """An empty database for each setting that names one: what to put into the environment."""
+    """Environment variables with an empty database for each setting."""
     wanted = [name for name in Settings.model_fields if name.endswith("_database_url")]
     return {name.upper(): postgres.database(f"t_{secrets.token_hex(4)}") for name in wanted}
 
 
 @asynccontextmanager
 async def all_services(deployment: Deployment, urls: Mapping[str, str]) -> AsyncIterator[list[Remote]]:
-    """Two workers, so that half of all keys are the other one's; ready."""
+    """Two ready workers, so that each key is owned by one or the other."""
     own = {
         **{name: value for name, value in os.environ.items() if name not in _OURS},
         **urls,
         "KAFKA_BOOTSTRAP_SERVERS": deployment.servers,
         "TOPIC_PREFIX": deployment.prefix,
         "WORKER_KEYS": secrets.token_hex(),
-        "SESSION_TIMEOUT_S": "30",  # the machine is busy: nobody is to be taken for dead
+        "SESSION_TIMEOUT_S": "30",  # on a busy machine, no worker may count as dead
         "HEARTBEAT_INTERVAL_S": "0.5",
-        "PRODUCE_TIMEOUT_S": "60",  # nor is what takes its time: a 503 is a finding
+        "PRODUCE_TIMEOUT_S": "60",  # nor may a slow answer become a 503, which is a finding
         "DATABASE_TIMEOUT_S": "60",
     }
     workers = []
@@ -77,14 +77,14 @@ async def _is_ready(deployment: Deployment, worker: Remote) -> bool:
 
 
 class Findings(NamedTuple):
-    """What a run of the fuzzer came to: its report (`st run --report json`), and all it said."""
+    """The report (`st run --report json`) and the output of a run of the fuzzer."""
 
     report: Any
     said: str
 
 
 async def fuzz(url: Any, folder: Path, *options: str) -> Findings:
-    """Fuzzes what `url` serves by its own document."""
+    """Fuzzes the API at `url` by its OpenAPI document."""
     report = folder / "report.json"
     process = await asyncio.create_subprocess_exec(
         *(str(Path(sys.executable).with_name("st")), "--config-file", str(_CONFIG), "--no-color"),

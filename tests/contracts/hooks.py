@@ -1,4 +1,4 @@
-"""Loaded by Schemathesis: what its cases are changed in before they are sent, and why."""
+"""Hooks that Schemathesis loads: changes of its cases before they are sent, with reasons."""
 
 import unicodedata
 from typing import Any
@@ -16,14 +16,14 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     if case.meta is None or not case.meta.generation.mode.is_positive:
         return
     if case.meta.is_negative_at(ParameterLocation.HEADER):
-        # Taken for sound, though it is not: for an If-Match with a pattern, the phase of coverage makes none that is.
+        # The coverage phase generates no valid If-Match for a pattern, but counts its own as valid.
         case.headers.pop("If-Match", None)
     if isinstance(case.body, dict):
         case.body = {name: _sound(value) for name, value in case.body.items()}
 
 
 def _wait_briefly(case: Any) -> None:
-    """Nobody waits the 10 or 60 seconds that an order may be waited for."""
+    """Sets short timeouts instead of 10 or 60 seconds."""
     timeout = str(case.query.get("timeout", "missing"))
     if timeout == "missing" or (timeout.isascii() and timeout.isdigit() and int(timeout[-9:]) > _LONGEST_WAIT_MS):
         case.query["timeout"] = _LONGEST_WAIT_MS

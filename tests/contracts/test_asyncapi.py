@@ -1,4 +1,4 @@
-"""What the AsyncAPI document says is what stands on the topics, and how the topics are made."""
+"""The AsyncAPI document describes exactly the records and configurations of the topics."""
 
 import asyncio
 import json
@@ -37,7 +37,7 @@ LAYOUTS = {
 
 @pytest.fixture(params=LAYOUTS)
 def layout(request):
-    """All services in one worker, in each of two, or each in one of its own: other headers, other internal topics."""
+    """All services in one worker, in two workers, or apart: headers and internal topics differ."""
     return request.param
 
 
@@ -52,7 +52,7 @@ async def workers(layout, deployment: Deployment, postgres):
 
 
 def one_in_each(name):
-    """Keys that begin like that, one in each partition."""
+    """Keys with a prefix, one for each partition."""
     keys = {partition_of(key.encode(), 4): key for key in (f"{name}{number}" for number in range(100))}
     assert len(keys) == 4
     return list(keys.values())
@@ -72,7 +72,7 @@ async def test_every_record_matches_the_asyncapi_document(deployment: Deployment
         o["channel"]["$ref"].removeprefix("#/channels/") for o in whole["operations"].values() if o["action"] == "send"
     }
     internal = {name for name, channel in whole["channels"].items() if {"name": "internal"} in channel.get("tags", ())}
-    written = internal if layout == "two composed" else set()  # where one worker has it all, nothing goes there
+    written = internal if layout == "two composed" else set()  # with one worker, these topics stay empty
     for topic in (*(public & sent), *written, ORDERS.dead_letters):
         await until(lambda topic=topic: deployment.records(topic), f"anything on {topic}")
     for worker in deployment.workers:
@@ -92,9 +92,9 @@ async def test_every_record_matches_the_asyncapi_document(deployment: Deployment
 
 
 async def everything_happens(deployment: Deployment, workers):
-    """An order is shipped, a check-in of another is rejected; a product gets too cheap; a tombstone, nonsense.
+    """Ships an order, rejects a check-in, lowers a price too far, writes a tombstone and an undecodable record.
 
-    What is taken elsewhere to be decided comes from every partition.
+    Repartitioned records come from every partition.
     """
     product = {"code": "JUMPERS", "name": "Jumpers", "price": 5}
     for code in (product["code"], *one_in_each("JUMPERS-")):
@@ -130,7 +130,7 @@ async def everything_happens(deployment: Deployment, workers):
 
 
 def faults_of(record, names, components):
-    """What is wrong with a record, to each of the messages that its channel may carry; nothing if one fits."""
+    """Schema errors of a record for each message of its channel; none if one message matches."""
     found = []
     for name in names:
         message = components["messages"][name]
@@ -166,7 +166,7 @@ def payload_faults(record, message, components):
 
 
 async def made_as_documented(deployment: Deployment, channels):
-    """Every topic there is, but for changelogs, with its partitions and configuration."""
+    """Every topic except changelogs, with its partitions and configuration."""
     admin = AIOKafkaAdminClient(bootstrap_servers=deployment.servers)
     await admin.start()
     try:

@@ -1,4 +1,4 @@
-"""What the OpenAPI documents say is what the services answer, whatever they are asked."""
+"""The services answer every request as their OpenAPI documents say."""
 
 import json
 import os
@@ -21,13 +21,13 @@ SHORT = ("--max-examples", "40", "--seed", "1")
 
 
 class Unstarted:
-    """A host as far as its routes are asked for, and not what they answer."""
+    """A host whose routes are listed and never called."""
 
     settings = Settings()
 
 
 def operations(hosted: ServiceDefinition) -> set[str]:
-    """Those a service answers, as they are mounted: `GET /v1/orders/{id}`."""
+    """The mounted routes of a service, as `GET /v1/orders/{id}`."""
     if hosted.routes is None:
         return set()
     routes = application(Unstarted(), [hosted]).router.routes()
@@ -36,7 +36,7 @@ def operations(hosted: ServiceDefinition) -> set[str]:
 
 
 def described(*hosted: ServiceDefinition) -> set[str]:
-    """Those that a document describes."""
+    """The operations in a document."""
     return {f"{m.upper()} {path}" for path, methods in document(hosted)["paths"].items() for m in methods}
 
 
@@ -52,7 +52,7 @@ def test_a_service_answers_only_as_its_openapi_document_says(name):
 
 @pytest.fixture(scope="module")
 async def workers(kafka, postgres, tmp_path_factory):
-    """All services, for all tests of this module, and the deployment they are in."""
+    """The deployment and two workers with all services, for all tests of this module."""
     async with (
         Deployment(kafka, f"t-{secrets.token_hex(4)}-", tmp_path_factory.mktemp("state")) as deployment,
         all_services(deployment, databases(postgres)) as started,
@@ -61,7 +61,7 @@ async def workers(kafka, postgres, tmp_path_factory):
 
 
 async def test_every_answer_to_fuzzed_requests_is_documented(workers, tmp_path):
-    """`make fuzz MINUTES=10` looks for longer, from another seed each time."""
+    """`make fuzz MINUTES=10` fuzzes for longer, each time with another seed."""
     deployment, (worker, _) = workers
     chosen = () if SEED is None else ("--seed", SEED)
     options = ("--max-time", str(int(float(MINUTES) * 60)), *chosen) if MINUTES else SHORT
@@ -87,7 +87,7 @@ async def dead_letters(deployment: Deployment):
 
 
 async def test_an_unsigned_forwarding_header_grants_nothing(workers):
-    """Workers ask each other by the routes there are: there is no other way in, and none without the key."""
+    """Workers forward requests through the documented routes. Forwarding headers need a valid signature."""
     deployment, (worker, _) = workers
     documented = (await deployment.ask(worker, "GET", "/openapi.json")).json()["paths"]
     headers = {FORWARDED_BY: str(worker.url), "X-Forwarded-At": "1", "X-Forwarded-Signature": "0" * 64}
@@ -119,7 +119,7 @@ async def test_a_path_that_is_not_utf8_is_rejected_or_not_found(workers, part):
 
 @pytest.mark.parametrize("value", BAD_JSON, ids=range(len(BAD_JSON)))
 async def test_a_field_is_accepted_or_rejected_by_name(workers, value):
-    """In a body that is sound but for it: what no fuzzer of JSON Schema thinks of, for it is no JSON, or no text."""
+    """Puts values that no JSON Schema fuzzer generates, invalid JSON or text, into otherwise valid bodies."""
     deployment, (worker, _) = workers
     served = (await deployment.ask(worker, "GET", "/openapi.json")).json()
     bodies = 0

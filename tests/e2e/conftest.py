@@ -1,4 +1,4 @@
-"""Shops: the core as it may be deployed, with what a test needs to be alone in it."""
+"""Shops: deployments of the core that tests share without disturbing each other."""
 
 import itertools
 import secrets
@@ -10,7 +10,7 @@ from validators.inventory.state import STOCK
 
 
 class Shop:
-    """The core behind its HTTP workers. Tests share one, so each takes customers and products of its own."""
+    """The core and its HTTP workers. Tests share a shop, so each uses its own customers and products."""
 
     def __init__(self, deployment: Deployment, front):
         self.deployment = deployment
@@ -24,35 +24,35 @@ class Shop:
 
     @property
     def last(self):
-        """Another worker than the first, where there are two."""
+        """The second worker, or the first if there is only one."""
         return self.front[-1]
 
     def customer(self):
-        """Somebody who has not ordered yet."""
+        """A customer without orders."""
         return next(self._customers)
 
     async def product(self, count=1000):
-        """A product of which there are so many."""
+        """A new product with this stock."""
         name = f"SOCKS-{next(self._products)}"
         await self.deployment.stock(**{name: count})
         return name
 
     async def sound(self, **changes):
-        """An order that is validated, but for the changes."""
+        """An order that will be VALIDATED, with some fields changed."""
         return {"customerId": self.customer(), "product": await self.product(), "quantity": 1, "price": 1, **changes}
 
     async def order(self, **changes):
-        """Posts an order, sound but for the changes, and returns what became of it."""
+        """Posts a valid order with some fields changed. Returns its outcome."""
         status, order = await self.deployment.post(self.first, **await self.sound(**changes))
         assert status == 201, order
         return await self.deployment.outcome(self.last, order["id"])
 
     async def reserved(self, product):
-        """How many pieces of a product are reserved, as committed."""
+        """The committed reserved quantity of a product."""
         return (await self.deployment.rows(STOCK))[product].reserved
 
     def waiting(self):
-        """How many clients wait for an order now."""
+        """Number of requests that wait for an order."""
         return sum(len(worker._watches) for worker in self.front)
 
     async def wait_for_waiters(self, count):
@@ -68,7 +68,7 @@ SHOPS = {
 
 @pytest.fixture(scope="module", params=SHOPS)
 async def shop(request, kafka, tmp_path_factory):
-    """A shop for all tests of a module: the core in one worker, in two, and each service apart with two for orders."""
+    """A shop for all tests of a module: the core in one worker, in two, and apart with two workers for orders."""
     async with Deployment(kafka, f"t-{secrets.token_hex(4)}-", tmp_path_factory.mktemp("state")) as deployment:
         yield Shop(deployment, await deployment.start_core(**SHOPS[request.param]))
 

@@ -1,4 +1,4 @@
-"""Whatever a client sends: it gets the answer the API names, and what was accepted is decided."""
+"""Every request gets a documented answer, and every accepted order is decided."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ SOUND = {"customerId": 1, "product": "never stocked", "quantity": 1, "price": 1}
 
 
 def body(**changes):
-    """A sound order's body but for the changes, which are JSON as it stands; None leaves a field out."""
+    """The body of a valid order with fields replaced by raw JSON. `None` removes a field."""
     fields = {name: json.dumps(value) for name, value in SOUND.items()} | changes
     return "{" + ",".join(f'"{name}":{text}' for name, text in fields.items() if text is not None) + "}"
 
@@ -216,7 +216,7 @@ async def test_an_id_may_have_any_printable_character(shop, order_id):
 async def test_a_read_with_an_invalid_id_is_rejected(shop, path):
     for worker in shop.front:
         answer = await shop.deployment.ask(worker, "GET", f"/v1/orders/{path}?timeout=0")
-        # Bytes that are no UTF-8 are read as a name that nobody has, or refused.
+        # Bytes that are not UTF-8 are an unknown name, or rejected.
         assert answer.status in ({400, 404} if "%F" in path else {400}), answer
         assert answer.headers["Content-Type"] == PROBLEM
 
@@ -229,7 +229,7 @@ async def test_an_invalid_timeout_is_rejected(shop, timeout):
 
 
 async def test_every_order_is_decided_in_the_end(shop):
-    """Of all that was posted in this module: runs last."""
+    """Checks all orders that this module has posted. Runs last."""
     await shop.order()
     created = [o.id for o in await shop.deployment.values(ORDERS) if o.state is OrderState.CREATED]
 
@@ -246,7 +246,7 @@ async def post(shop, worker, data, **headers):
 
 
 async def at_once(shop, orders, **headers):
-    """Posts these orders at the same time, to the workers in turn."""
+    """Posts orders concurrently, to the workers in turn."""
     answers = await asyncio.gather(
         *(post(shop, shop.front[n % len(shop.front)], json.dumps(o), **headers) for n, o in enumerate(orders))
     )
@@ -254,7 +254,7 @@ async def at_once(shop, orders, **headers):
 
 
 def content(order):
-    """An order but for its state, for sets."""
+    """The content of an order without its state, hashable."""
     return json.dumps({**order, "state": None}, sort_keys=True)
 
 

@@ -1,4 +1,4 @@
-"""Check-ins from HTTP to the order that is shipped, or to the rejection; through crashes, and without a database."""
+"""Check-ins from HTTP to a shipped order or a rejection, through crashes and without a database."""
 
 import asyncio
 import os
@@ -58,7 +58,7 @@ def patience_s():
 
 @pytest.fixture
 async def workers(deployment: Deployment, apart, database_url, patience_s):
-    """The worker of each service. A check-in waits for its order for longer than any order takes to get there."""
+    """Workers by service. A check-in waits for its order longer than any order takes."""
     await deployment.start_core(
         apart=apart, only=SERVICES, checkin_database_url=database_url, checkin_patience_s=patience_s, standby_replicas=0
     )
@@ -91,7 +91,7 @@ async def test_a_check_in_without_a_valid_order_is_rejected_in_database_and_port
     order = {"id": "failed", "customerId": 1, "product": "NONE", "quantity": 2, "price": 5}
     await deployment.post(workers["orders"], **order)
     assert (await deployment.outcome(workers["orders"], "failed"))["state"] == "FAILED"
-    # Of an order that fulfilment has not heard of in time it would say that there is none.
+    # Fulfilment rejects a check-in whose order it does not know in time.
     await until(lambda: _is(progress(deployment, workers, "failed"), "FAILED"), "fulfilment knows")
     taken = {id_: (await check_in(deployment, workers["checkin"], id_))[1] for id_ in ("failed", "unknown")}
 
@@ -147,7 +147,7 @@ async def test_a_repeated_check_in_is_stored_once(deployment: Deployment, worker
 
 
 async def _count(deployment: Deployment, count):
-    """Whether so many were announced. One whose relay lost its database in between is written again as what it is."""
+    """Whether `count` check-ins are published. One may be published twice when the relay loses its database."""
     return len({c.event_id for c in await deployment.values(HOME_CHECKINS)}) == count
 
 
@@ -230,7 +230,7 @@ async def orders(environment, *arguments, **pipes):
 
 @asynccontextmanager
 async def running(deployment: Deployment, environment, **more):
-    """`orders run checkin`; killed at the end, if it still runs."""
+    """Runs `orders run checkin`, and kills it at the end if it still runs."""
     process = await orders({**environment, **more}, "run", "checkin")
     try:
         yield process, Remote(f"http://127.0.0.1:{environment['HTTP_PORT']}")
@@ -243,7 +243,7 @@ async def running(deployment: Deployment, environment, **more):
 async def test_crashes_at_every_outbox_step_lose_duplicate_and_reorder_nothing(
     deployment: Deployment, environment, database_url
 ):
-    """Clients repeat what was not answered; the worker dies at each step of the relay, and at moments of no choice."""
+    """Clients repeat unanswered requests. The worker crashes at each step of the relay, and at random times."""
     acknowledged = {}
     busy = True
     url = Remote(f"http://127.0.0.1:{environment['HTTP_PORT']}")

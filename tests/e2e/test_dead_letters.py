@@ -1,4 +1,4 @@
-"""A message that nobody can read is set aside with the reason, and the stream goes on behind it."""
+"""An undecodable record is dead-lettered with the reason, and processing continues after it."""
 
 import struct
 from datetime import UTC, datetime
@@ -125,7 +125,7 @@ async def test_a_record_too_large_to_dead_letter_is_truncated_and_orders_continu
 async def test_a_record_without_key_and_value_does_not_block_orders(shop):
     producer, topic = shop.deployment.producer, Physical(shop.deployment.prefix + ORDERS.name, 0)
     await producer.partitions_for(topic.topic)
-    # `send` refuses to write one; other clients do not.
+    # `send` does not write one; other clients do.
     sent = await (await producer._message_accumulator.add_message(topic, None, None, 40))
 
     for record, headers in await letters(shop, ORDERS, sent):
@@ -160,7 +160,7 @@ async def test_a_product_may_be_withdrawn_by_a_tombstone(shop):
 
 
 async def letters(shop, topic, sent):
-    """Waits until each reader of the topic has set this message aside, once; gives the records and their headers."""
+    """Waits until each reader has dead-lettered the record once. Returns the dead letters and their headers."""
 
     async def found():
         result = [
@@ -186,7 +186,9 @@ async def test_a_record_with_an_undecodable_header_name_is_dead_lettered_alone(d
     raw = bytearray(batch._build())
     at = raw.index(b"zz")
     raw[at : at + 2] = b"\xff\xfe"
-    struct.pack_into(">I", raw, 17, calc_crc32c(bytes(raw[21:])))  # of all behind it: Kafka's record batch, version 2
+    struct.pack_into(
+        ">I", raw, 17, calc_crc32c(bytes(raw[21:]))
+    )  # of the remaining bytes: Kafka's record batch, version 2
     batch._buffer = bytes(raw)
 
     await (await deployment.producer.send_batch(batch, deployment.prefix + ORDERS.name, partition=0))

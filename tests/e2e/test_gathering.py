@@ -1,4 +1,4 @@
-"""The orders service alone: it waits for what others say, and says what follows from that."""
+"""The orders service alone: it aggregates verdicts and publishes the outcome."""
 
 import pytest
 
@@ -76,7 +76,7 @@ async def test_an_order_without_all_verdicts_by_the_deadline_fails_for_good(depl
     assert outcome["state"] == "FAILED"
     assert "FRAUD_CHECK: no verdict within 2 s" in outcome["reasons"]
 
-    # Fraud's for sure, and of a slow machine others too: whatever was missing as it failed.
+    # The fraud check's for certain; on a slow machine also others that were missing.
     late = len(CheckType) - len(outcome["verdicts"])
     await deployment.start("fraud", name="fraud")
     await until(lambda: (row := view(worker, "late")) and row.late == late, "late verdicts counted")
@@ -87,7 +87,7 @@ async def test_an_order_without_all_verdicts_by_the_deadline_fails_for_good(depl
 
 
 def view(worker, order_id):
-    """The row; `None` while the partition moves, too."""
+    """The row of an order; `None` also during a rebalance."""
     try:
         return worker.read(ORDERS_VIEW, order_id)
     except KeyNotOwned:

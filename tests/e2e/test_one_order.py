@@ -1,4 +1,4 @@
-"""The shortest way through everything."""
+"""One order through the whole core."""
 
 from schemas.topics import ORDERS
 from tests.workers import Deployment

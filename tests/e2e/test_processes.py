@@ -1,4 +1,4 @@
-"""Workers as processes of their own, run by the `orders` command, stopped and killed as an operator or a crash does."""
+"""Workers run by the `orders` command as processes, stopped by signals and killed."""
 
 import asyncio
 import os
@@ -37,7 +37,7 @@ def environment(deployment: Deployment):
 
 @asynccontextmanager
 async def running(deployment: Deployment, environment):
-    """`orders run` with the core; enters when it is ready. Killed at the end, if it still runs."""
+    """Runs `orders run` with the core until the block ends. Enters when the worker is ready."""
     process = await orders(environment, "run", *CORE)
     worker = Remote(f"http://127.0.0.1:{environment['HTTP_PORT']}")
 
@@ -51,7 +51,7 @@ async def running(deployment: Deployment, environment):
 
 
 async def is_ready(deployment: Deployment, worker, process):
-    """Whether a worker is ready; one that has ended fails the test."""
+    """Whether a worker is ready. Fails if its process has ended."""
     assert process.returncode is None, "ended before it was ready"
     try:
         return (await deployment.ask(worker, "GET", "/readyz")).status == 200
@@ -132,7 +132,7 @@ async def test_a_killed_worker_restarts_with_all_acknowledged_orders_and_no_dupl
 
     async with running(deployment, environment) as (process, worker):
         outcomes = await asyncio.gather(*(deployment.outcome(worker, order_id) for order_id in taken))
-        # Some more than was acknowledged may have come to the topic before the worker died.
+        # Orders without an acknowledgement may also be in the topic.
         await until(lambda: every_order_decided(deployment), "all decided")
         process.send_signal(signal.SIGTERM)
         assert await ended(process) == 0
@@ -156,7 +156,7 @@ async def test_a_second_worker_with_the_same_state_directory_is_refused(deployme
 
 
 async def test_a_worker_rejected_by_its_group_ends_with_the_reason(environment):
-    """With a session longer than the broker allows; a group it has no right to join would be the same."""
+    """Uses a session timeout above the broker's limit. Missing rights for the group have the same effect."""
     process = await orders(environment | {"SESSION_TIMEOUT_S": "36000"}, "run", *CORE, stderr=asyncio.subprocess.PIPE)
     try:
         async with asyncio.timeout(PATIENCE_S):
@@ -189,7 +189,7 @@ async def test_generate_posts_orders_and_reports_their_outcomes(deployment: Depl
 
 
 async def posted_and_all_but_the_last_removed(deployment: Deployment, *ids):
-    """Orders of which only the last one of each partition is still there; returns those, and the others."""
+    """Posts orders and deletes all but the last of each partition. Returns the remaining and the deleted ones."""
     last = {}
     for id_ in ids:
         value = Order(id=id_, customer_id=1, product="mug", quantity=1, price=1).to_json()
@@ -253,13 +253,13 @@ async def test_a_worker_reports_records_deleted_while_it_was_suspended(
 
 
 async def every_order_decided(deployment: Deployment):
-    """And each check has said what it has to say, if that was not heard any more."""
+    """Whether all verdicts of the order are in the topic, also late ones."""
     seen = await deployment.values(ORDERS)
     verdicts = Counter(v.order_id for v in await deployment.values(ORDER_VALIDATIONS))
     return all(verdicts[o.id] >= 3 for o in seen) and {o.id for o in seen} == {o.id for o in seen if o.state.decided}
 
 
 async def requests_in_flight(deployment: Deployment, worker, count):
-    """Whether so many requests are under way, this one included."""
+    """Whether `count` requests are in flight, including this one."""
     metrics = (await deployment.ask(worker, "GET", "/metrics")).body.decode()
     return f"faust_orders_http_requests_in_flight {float(count)}" in metrics

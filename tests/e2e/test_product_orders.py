@@ -1,4 +1,4 @@
-"""From a product that is offered over HTTP to the order for it, on a real Kafka and a real PostgreSQL."""
+"""From adding a product over HTTP to an order for it, on a real Kafka and PostgreSQL."""
 
 import pytest
 
@@ -11,7 +11,7 @@ MUG = {"code": "mug", "name": "Mug", "price": 12}
 
 @pytest.fixture
 async def shop(deployment: Deployment, apart, database_url):
-    """The core and the product service; what is not on offer cannot be ordered."""
+    """The core and the product service. Orders for unknown products fail."""
     settings = {"unknown_products": "fail", "products_database_url": database_url, "standby_replicas": 0}
     front, *_ = await deployment.start_core(apart=apart, **settings)
     products = await deployment.start("products", name="products", **settings)
@@ -20,7 +20,7 @@ async def shop(deployment: Deployment, apart, database_url):
 
 
 async def announced(deployment: Deployment, code, version):
-    """Waits until both validators know the product as of this version."""
+    """Waits until both validators have processed this version of the product."""
     for table in (KNOWN_TO_DETAILS.table, KNOWN_TO_INVENTORY.table):
         await until(lambda table=table: _known(deployment, table, code, version), f"{table.name} knows {code}")
 

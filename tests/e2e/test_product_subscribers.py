@@ -1,4 +1,4 @@
-"""Those who listen to products, each in a process of its own: one that is killed holds up no other, and catches up."""
+"""Product subscribers as processes: a killed one delays no other, and catches up."""
 
 import asyncio
 import itertools
@@ -22,7 +22,7 @@ SUBSCRIBERS = ("product-monitoring", "product-log", "product-security", "product
 
 
 class Shop:
-    """The product service and its subscribers, each `orders run` of its own."""
+    """The product service and its subscribers, each a process."""
 
     def __init__(self, deployment: Deployment, environment, mailbox):
         self.deployment = deployment
@@ -48,7 +48,7 @@ class Shop:
         return await self.deployment.ask(self.urls[name], method, path, **options)
 
     async def offer_and_spoil(self):
-        """A new product, and its price down to a hundredth."""
+        """Adds a product and lowers its price to a hundredth."""
         code = f"p{next(self._codes)}"
         made = await self.ask("products", "POST", "/v1/products", json={"code": code, "name": "Mug", "price": 100})
         spoilt = await self.ask("products", "PUT", f"/v1/products/{code}", json={"name": "Mug", "price": 1})
@@ -57,7 +57,7 @@ class Shop:
         return code
 
     async def knows(self, name, code):
-        """Whether a subscriber has done with both changes of a product what it is there for."""
+        """Whether a subscriber has processed both changes of a product."""
         match name:
             case "product-monitoring":
                 totals = (await self.ask(name, "GET", "/v1/monitoring/products")).json()
@@ -146,7 +146,7 @@ async def _knows_again(shop, name, code):
 
 async def test_each_change_and_each_alert_is_one_email(shop):
     code = await shop.offer_and_spoil()
-    letters = await until(lambda: _letters(shop, code, 3), "letters")
+    letters = await until(lambda: _letters(shop, code, 3), "emails")
     assert {letter["Subject"] for letter in letters} == {
         f"Product {code}: created",
         f"Product {code}: updated",
@@ -157,7 +157,7 @@ async def test_each_change_and_each_alert_is_one_email(shop):
     assert alert.kind is ProductAlertKind.PRICE_DROP
     [about] = [letter for letter in letters if letter["X-Event-Id"] == alert.event_id]
     assert "the price fell from 100.00 to 1.00, by more than 90 %" in about.get_content()
-    # Of these: one that is killed between the server's answer and its commit sends that letter again.
+    # A worker killed between the server's answer and its commit sends that e-mail again.
     assert len({letter["Message-ID"] for letter in letters}) == len(letters) == 3
 
 

@@ -1,4 +1,4 @@
-"""Products over HTTP: kept in versions, each announced; what comes late or twice changes nothing."""
+"""Products over HTTP: versioned, each change published; repeated and stale requests change nothing."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ MUG = {"code": "mug", "name": "Mug", "price": 12.0}
 
 @pytest.fixture
 async def worker(deployment: Deployment, database_url):
-    """The product service alone: it consumes nothing."""
+    """The product service alone. It has no inputs."""
     worker = await deployment.start("products", products_database_url=database_url)
     await until(lambda: worker.readiness()["databases"] == {"products": "open"}, "database")
     return worker
@@ -33,7 +33,7 @@ def ask(deployment: Deployment, worker):
 
 
 async def announced(deployment: Deployment, count):
-    """The events of the topic, by code in the order of their offsets, once so many are there."""
+    """Waits for a number of events. Returns them by product code in offset order."""
     events = await until(lambda: _so_many(deployment, count), "announced")
     by_code = {}
     for event in events:

@@ -1,4 +1,4 @@
-"""Workers stop, start and die; orders and those who wait for them are not lost, and nothing is judged twice."""
+"""Workers stop, start and crash: no order or waiting request is lost, and no verdict is duplicated."""
 
 import asyncio
 from collections import Counter
@@ -80,7 +80,7 @@ async def test_a_waiting_request_gets_503_when_the_worker_stops(deployment: Depl
     await until(lambda: waiting(worker) >= 50, "all waiting")
 
     await deployment.stop(worker)
-    answers = await asyncio.gather(*waiters)  # after a minute they would be answered otherwise
+    answers = await asyncio.gather(*waiters)  # without the stop they would be answered after a minute
 
     assert {(a.status, a.headers["Retry-After"], a.headers["Content-Type"]) for a in answers} == {
         (503, "1", "application/problem+json")
@@ -110,7 +110,7 @@ async def test_a_request_waiting_at_another_worker_is_answered_when_the_owner_st
 
 
 async def test_posts_succeed_while_workers_join_and_leave(deployment: Deployment, apart):
-    """Whatever is answered with 201 is there, whoever owns it by then; 503 means come again."""
+    """Every order answered with 201 exists, whoever owns it. A 503 is repeated."""
     stays, goes = await deployment.start_core(apart=apart, orders=2)
     await deployment.stock(JUMPERS=1000)
     taken, done = [], asyncio.Event()
@@ -141,7 +141,7 @@ def order(**changes):
 
 
 async def post(deployment: Deployment, worker, count):
-    """Posts sound orders; returns their ids."""
+    """Posts valid orders. Returns their ids."""
     answers = await asyncio.gather(*(deployment.post(worker, **order()) for _ in range(count)))
     assert {status for status, _ in answers} == {201}
     return [body["id"] for _, body in answers]

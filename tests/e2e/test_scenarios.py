@@ -1,4 +1,4 @@
-"""What an order shop has to get right, from the POST to the outcome."""
+"""Orders from the POST to the outcome."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from tests.workers import until
 from validators.inventory.state import RESERVATIONS
 
 SOON_S = 50
-"""Long, but sooner than those who wait for a minute would look again of their own accord."""
+"""Seconds: long, but shorter than the minute after which waiting requests look again by themselves."""
 
 
 async def test_an_order_is_created_and_validated(shop):
@@ -92,7 +92,7 @@ async def test_an_order_with_invalid_details_fails(shop, change, reason):
     async def details():
         return {v.reason for v in await messages(shop, outcome["id"], ORDER_VALIDATIONS) if "DETAILS" in v.check_type}
 
-    # The reason may not be the outcome's: another check may have been the first to fail it.
+    # The outcome may have another reason: another check may have failed the order first.
     assert await until(details, "details verdict") == {reason}
 
 

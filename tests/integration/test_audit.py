@@ -14,8 +14,8 @@ from aiokafka import AIOKafkaProducer
 from click.testing import CliRunner
 from pydantic import SecretStr
 
-from ecosystem.audit import AuditError, Kind, audit
-from ecosystem.audit.facts import TOPICS, Source
+from ecosystem.audit import AuditError, ViolationKind, audit
+from ecosystem.audit.sources import TOPICS, Source
 from ecosystem.cli.main import main
 from ecosystem.embedded.mail_server import MailSink
 from ecosystem.services import DATABASES
@@ -83,7 +83,7 @@ def databases(postgres):
 @pytest.fixture(scope="module")
 def mail(tmp_path_factory):
     """The maildir of the day."""
-    return tmp_path_factory.mktemp("letters") / "mail"
+    return tmp_path_factory.mktemp("emails") / "mail"
 
 
 async def write_copy(kafka, logs, **settings):
@@ -119,13 +119,13 @@ async def test_the_records_of_a_working_day_have_no_violation(kafka, day, databa
         "products": 5,
         "reserved": 10 + 1 + 5 + 1 + 1,
         "check-ins": 4,
-        "check-ins kept": 4,
+        "check-ins stored": 4,
         "check-ins rejected": 2,
         "enriched": 2,
-        "letters": 4,
-        "letters delivered": 4,
+        "emails": 4,
+        "emails delivered": 4,
         "changes": 4,
-        "products kept": 2,
+        "products stored": 2,
         "changes logged": 4,
         "alerts": 1,
         "notices": 5,
@@ -134,7 +134,7 @@ async def test_the_records_of_a_working_day_have_no_violation(kafka, day, databa
     assert {name: report.counts[name] for name in wanted} == wanted
     assert report.counts["late verdicts"] >= 1
     assert not report.counts["unchecked products"]
-    assert (report.open, report.missing, report.absent, report.unasked) == (1, (), (), ())
+    assert (report.open, report.missing_topics, report.absent_services, report.not_compared) == (1, (), (), ())
 
 
 @pytest.mark.parametrize(("violate", "subject", "kinds"), CORE_VIOLATIONS, ids=names_of(CORE_VIOLATIONS))
@@ -206,7 +206,7 @@ async def compared(kafka, day, databases, service, violate, changes, subject, ki
         await connection.close()
 
     assert {v.kind: v.subject for v in report.violations} == dict.fromkeys(kinds, subject), report.violations
-    assert says in report.violations[0].says
+    assert says in report.violations[0].text
 
 
 async def test_an_undelivered_email_is_a_violation_and_a_duplicate_is_counted(kafka, day, mail, tmp_path):
@@ -219,12 +219,12 @@ async def test_an_undelivered_email_is_a_violation_and_a_duplicate_is_counted(ka
 
     report = await audit(settings, grace=AT_ONCE, mail=tmp_path / "mail")
     assert report.violations == []
-    counted = ("letters delivered", "letters delivered again", "letters of others")
+    counted = ("emails delivered", "emails delivered again", "other emails")
     assert [report.counts[name] for name in counted] == [4, 1, 1]
 
     letters["Your order shipped is on its way"].unlink()
     report = await audit(settings, grace=AT_ONCE, mail=tmp_path / "mail")
-    assert [(v.kind, v.subject) for v in report.violations] == [(Kind.LETTER_LOST, "shipped")]
+    assert [(v.kind, v.subject) for v in report.violations] == [(ViolationKind.EMAIL_LOST, "shipped")]
 
 
 async def test_an_undelivered_product_email_is_a_violation_and_a_duplicate_is_counted(kafka, day, mail, tmp_path):
@@ -239,7 +239,7 @@ async def test_an_undelivered_product_email_is_a_violation_and_a_duplicate_is_co
     about[change.message.event_id].with_name("again").unlink()
     about[change.message.event_id].unlink()
     report = await audit(settings, grace=AT_ONCE, mail=tmp_path / "mail")
-    assert [(v.kind, v.subject) for v in report.violations] == [(Kind.NOTICE_LOST, change.message.event_id)]
+    assert [(v.kind, v.subject) for v in report.violations] == [(ViolationKind.NOTICE_LOST, change.message.event_id)]
 
 
 async def test_foreign_records_among_dead_lettered_emails_count_as_unreadable(kafka, day):
@@ -259,7 +259,7 @@ async def test_foreign_records_among_dead_lettered_emails_count_as_unreadable(ka
 
     assert report.violations == []
     assert report.counts["unreadable"] - before["unreadable"] == 6
-    assert report.counts["letters refused"] == before["letters refused"]
+    assert report.counts["emails rejected"] == before["emails rejected"]
 
 
 async def test_lost_records_are_found_once_and_named_as_a_possible_cause_of_others(kafka, day):
@@ -280,23 +280,28 @@ async def test_lost_records_are_found_once_and_named_as_a_possible_cause_of_othe
     report = await audit(settings, grace=AT_ONCE)
 
     [lost, missed] = report.violations
-    assert (lost.kind, lost.of, lost.subject) == (
-        Kind.RECORDS_LOST,
+    assert (lost.kind, lost.subject_type, lost.subject) == (
+        ViolationKind.RECORDS_LOST,
         "partition",
         f"order-validations[{order.partition}]",
     )
-    assert "records 5 to 8 were removed" in lost.says
-    assert "4 offsets; noticed by orders" in lost.says
-    assert (missed.kind, missed.subject) == (Kind.STUCK, "open")
-    assert missed.says.endswith("records of its partition were lost, see records-lost")
+    assert "records 5 to 8 were removed" in lost.text
+    assert "4 offsets; reported by orders" in lost.text
+    assert (missed.kind, missed.subject) == (ViolationKind.STUCK, "open")
+    assert missed.text.endswith("records of its partition were lost, see records-lost")
 
 
 def test_every_kind_of_violation_has_a_test():
     tried = {kind for _, _, kinds in CORE_VIOLATIONS + OTHER_VIOLATIONS for kind in kinds}
-    tried |= {Kind.LETTER_LOST, Kind.NOTICE_LOST, Kind.RECORDS_LOST, *(kind for _, kind in PRODUCT_EMAIL_VIOLATIONS)}
-    tried |= {Kind.UNREADABLE_RECORD}  # in tests/integration/test_unreadable.py
+    tried |= {
+        ViolationKind.EMAIL_LOST,
+        ViolationKind.NOTICE_LOST,
+        ViolationKind.RECORDS_LOST,
+        *(kind for _, kind in PRODUCT_EMAIL_VIOLATIONS),
+    }
+    tried |= {ViolationKind.UNREADABLE_RECORD}  # in tests/integration/test_unreadable.py
     tried |= {kind for *_, kinds, _ in [*CHECKIN_DATABASE_VIOLATIONS, *PRODUCT_DATABASE_VIOLATIONS] for kind in kinds}
-    assert tried == set(Kind)
+    assert tried == set(ViolationKind)
 
 
 async def test_at_least_once_counts_duplicates_and_finds_another_final_state(kafka, day):
@@ -304,11 +309,11 @@ async def test_at_least_once_counts_duplicates_and_finds_another_final_state(kaf
     announced_twice(logs)
     report = await audit(await topics.write(kafka, logs.records), guarantee=Guarantee.AT_LEAST_ONCE)
     assert report.violations == []
-    assert report.counts["announced again"] == 1
+    assert report.counts["published again"] == 1
 
     two_finals(logs)
     report = await audit(await topics.write(kafka, logs.records), guarantee=Guarantee.AT_LEAST_ONCE)
-    assert set(report.found) == {Kind.TWO_FINALS}
+    assert set(report.found) == {ViolationKind.TWO_FINALS}
 
 
 async def test_within_the_grace_period_nothing_is_missing(kafka, day):
@@ -316,7 +321,7 @@ async def test_within_the_grace_period_nothing_is_missing(kafka, day):
     failed_holds(logs)
     report = await audit(await topics.write(kafka, logs.records), grace=timedelta(hours=1))
     assert report.violations == []
-    assert report.counts["giving back"] == 1
+    assert report.counts["to be released"] == 1
     assert report.open == 2
 
 
@@ -332,9 +337,9 @@ async def test_orders_from_before_since_are_not_judged(kafka, day):
     settings = await topics.write(kafka, logs.records)
     report = await audit(settings, since=datetime.fromtimestamp(from_ms / 1000, UTC))
 
-    assert [(v.kind, v.subject) for v in report.violations] == [(Kind.FAILED_WITHOUT_REASON, "dear")]
+    assert [(v.kind, v.subject) for v in report.violations] == [(ViolationKind.FAILED_WITHOUT_REASON, "dear")]
     assert report.counts["orders"] == 5
-    assert report.counts["began before"] > 0
+    assert report.counts["posted before"] > 0
 
 
 async def test_the_audit_waits_for_open_transactions(kafka, day):

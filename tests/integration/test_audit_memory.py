@@ -5,7 +5,7 @@ import json
 import os
 import sys
 
-from ecosystem.audit.facts import Source
+from ecosystem.audit.sources import Source
 from orders_service.state import OrderView
 from schemas.api import Verdict
 from schemas.messages import CheckType, Order, OrderState, OrderValidation, StockLevel, ValidationResult

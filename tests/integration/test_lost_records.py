@@ -15,7 +15,7 @@ from aiokafka.protocol.admin import DeleteGroupsRequest
 from click.testing import CliRunner
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from ecosystem.audit import Kind, audit
+from ecosystem.audit import ViolationKind, audit
 from ecosystem.cli.main import main
 from ecosystem.clients.dead_letters import records
 from ecosystem.embedded.kafka import Cluster
@@ -152,8 +152,8 @@ async def gone(deployment: Deployment):
 async def found_lost(deployment: Deployment):
     """What the audit says is lost, and whether that is all that it finds."""
     report = await audit(deployment.settings())
-    lost = sorted(v.subject for v in report.violations if v.kind is Kind.RECORDS_LOST)
-    assert all(v.of == "partition" for v in report.violations if v.kind is Kind.RECORDS_LOST)
+    lost = sorted(v.subject for v in report.violations if v.kind is ViolationKind.RECORDS_LOST)
+    assert all(v.subject_type == "partition" for v in report.violations if v.kind is ViolationKind.RECORDS_LOST)
     return lost, report
 
 
@@ -190,7 +190,7 @@ async def test_records_deleted_while_no_worker_ran_are_reported_and_others_proce
     assert await gone(deployment) == ranges
     lost, report = await found_lost(deployment)
     assert lost == [f"orders[{p}]" for _, p, *_ in ranges]
-    assert set(report.found) == {Kind.RECORDS_LOST}
+    assert set(report.found) == {ViolationKind.RECORDS_LOST}
 
     await deployment.stop(worker)
     worker = await deployment.start(processing_guarantee=guarantee)
@@ -359,7 +359,7 @@ async def test_state_with_a_recreated_changelog_is_reported_lost(deployment: Dep
     assert len(told(caplog)) == len(found) == 4
     lost, report = await found_lost(deployment)
     assert lost == [f"{ORDERS_VIEW.changelog}[{p}]" for p in range(4)]
-    assert all("see records-lost" in v.says for v in report.violations if v.kind is Kind.VIEW_DIFFERS)
+    assert all("see records-lost" in v.text for v in report.violations if v.kind is ViolationKind.VIEW_DIFFERS)
 
     await deployment.caught_up(group)
     await deployment.stop(worker)

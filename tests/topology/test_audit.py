@@ -15,10 +15,11 @@ import portal_service.app
 import product_subscribers.monitoring.app
 import product_subscribers.notifications.app
 import product_subscribers.security.app
-from ecosystem.audit.facts import TOPICS, Fact, Source, placed
-from ecosystem.audit.reading.fact_store import Sorted
-from ecosystem.audit.report import Kind, Report, Rules
+from ecosystem.audit.facts import Fact, split_key
+from ecosystem.audit.reading.fact_store import FactStore
+from ecosystem.audit.report import Report, Rules, ViolationKind
 from ecosystem.audit.run import judge
+from ecosystem.audit.sources import TOPICS, Source
 from orders_service.place import place
 from orders_service.state import ORDERS_VIEW
 from runtime import testing
@@ -97,13 +98,13 @@ class World:
     def audit(self, facts=None):
         seen = set(TOPICS)
         if "inventory" in self.without:
-            seen -= {Source.STOCK, Source.RESERVATIONS, Source.IN_INVENTORY}
+            seen -= {Source.STOCK, Source.RESERVATIONS, Source.INVENTORY_OFFERS}
         if "details" in self.without:
-            seen -= {Source.IN_DETAILS}
+            seen -= {Source.DETAILS_OFFERS}
         if "fulfilment" in self.without:
             seen -= {Source.PROGRESS}
         if "email" in self.without:
-            seen -= {Source.LETTERS}
+            seen -= {Source.EMAILS}
         rules = Rules(
             required=frozenset(CheckType),
             deadline=timedelta(seconds=60),
@@ -114,9 +115,9 @@ class World:
             notified=("shop@example.org",),
         )
         report = Report()
-        with Sorted() as kept:
+        with FactStore() as kept:
             for key, fact in self.facts() if facts is None else facts:
-                of, about = placed(fact.source, key, fact.value)
+                of, about = split_key(fact.source, key, fact.value)
                 kept.add(of, fact._replace(about=about))
             asyncio.run(judge(kept, rules, report))
         return report
@@ -227,7 +228,7 @@ def test_the_audit_never_accuses_correct_services(apart, fuse, without, contents
     report = world.audit(compacted(world.facts(), cleaned))
     assert report.violations == []
     waiting = (
-        report.counts["letters to come"] + report.counts["notices to come"] + report.counts["to be rejected"]
+        report.counts["emails due"] + report.counts["notices due"] + report.counts["to be rejected"]
     )  # without a mail server nothing is delivered
     assert report.open == waiting or without
 
@@ -263,11 +264,11 @@ def test_the_audit_finds_every_wrong_reservation_total(apart, contents, bursts, 
     stock = STOCK.model.from_json(fact.value)
     wrong = stock.model_copy(update={"reserved": stock.reserved + by})
     facts[last] = key, fact._replace(value=wrong.to_json())
-    assert Kind.SUM_DIFFERS in world.audit(facts).found
+    assert ViolationKind.SUM_DIFFERS in world.audit(facts).found
 
 
 def test_orders_without_an_orders_service_are_reported_stuck():
     world = World(apart=False, fuse=True, without=("orders",))
     world.topology.send(ORDERS, order("o1", created_at=world.topology.now))
     world.topology.advance(timedelta(seconds=61))
-    assert world.audit().found == {Kind.STUCK: 1}
+    assert world.audit().found == {ViolationKind.STUCK: 1}

@@ -6,11 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ecosystem.audit.facts import CORE, TOPICS, Fact, Source, pack, unpack
+from ecosystem.audit.facts import Fact, pack, unpack
 from ecosystem.audit.judging import orders
 from ecosystem.audit.judging.stock import judge as judge_stock
-from ecosystem.audit.reading.fact_store import Sorted
-from ecosystem.audit.report import Kind, Report, Rules, Violation
+from ecosystem.audit.reading.fact_store import FactStore
+from ecosystem.audit.report import Report, Rules, Violation, ViolationKind
+from ecosystem.audit.sources import CORE, TOPICS, Source
 from fulfilment_service.state import Progress
 from orders_service.state import OrderView
 from runtime.model.service import PendingSideEffect, ScheduledTimer
@@ -71,7 +72,7 @@ class Log:
         facts = sorted(self.facts, key=lambda fact: fact.source)
 
         def changed(source, product, fact, by):
-            if source is Source.HELD:
+            if source is Source.HOLDINGS:
                 held.append((product, by))
 
         found = orders.judge("o1", facts, rules, counts, changed, lambda _: customer)
@@ -100,11 +101,11 @@ def waiting(at_ago_s, posted_ago_s=100.0):
     ("log", "kinds"),
     [
         (waiting(at_ago_s=29), []),
-        (waiting(at_ago_s=31), [Kind.STUCK]),
+        (waiting(at_ago_s=31), [ViolationKind.STUCK]),
         (waiting(at_ago_s=-3600, posted_ago_s=7200), []),  # seen late, after an outage: it has its whole time
         (Log().order(ago_s=89), []),
-        (Log().order(ago_s=91), [Kind.STUCK]),
-        (Log().order(ago_s=50).view("CREATED", ago_s=50).add(Source.TIMERS, None), [Kind.STUCK]),
+        (Log().order(ago_s=91), [ViolationKind.STUCK]),
+        (Log().order(ago_s=50).view("CREATED", ago_s=50).add(Source.TIMERS, None), [ViolationKind.STUCK]),
     ],
 )
 def test_how_long_an_order_may_wait(log, kinds):
@@ -118,20 +119,23 @@ def test_an_order_that_moves_is_judged_by_what_one_topic_tells():
     log.add(Source.ORDERS, order(state=OrderState.VALIDATED), late=True)
     assert log.judge()[0] == []
     log.add(Source.ORDERS, order(state=OrderState.FAILED), late=True)
-    assert log.judge()[0] == [Kind.TWO_FINALS]
+    assert log.judge()[0] == [ViolationKind.TWO_FINALS]
 
 
 def test_shipped_follows_validated_and_the_view_may_be_a_moment_late():
     log = validated().order("SHIPPED", ago_s=10)
-    assert log.judge()[:2] == ([], Counter(orders=1, VALIDATED=1, SHIPPED=1, verdicts=3) + Counter({"giving back": 1}))
+    assert log.judge()[:2] == (
+        [],
+        Counter(orders=1, VALIDATED=1, SHIPPED=1, verdicts=3) + Counter({"to be released": 1}),
+    )
     late = validated(ago_s=100).order("SHIPPED", ago_s=31)
-    assert late.judge()[0] == [Kind.VIEW_DIFFERS, Kind.SHIPPED_HOLDS]
+    assert late.judge()[0] == [ViolationKind.VIEW_DIFFERS, ViolationKind.SHIPPED_HOLDS]
     late.view("SHIPPED", *PASSES).add(Source.RESERVATIONS, Reservation(product="JUMPERS"))
     assert late.judge()[0] == []
-    assert log.order("VALIDATED").judge()[0] == [Kind.ANNOUNCED_TWICE]
+    assert log.order("VALIDATED").judge()[0] == [ViolationKind.PUBLISHED_TWICE]
 
 
-@pytest.mark.parametrize(("missing_since", "kinds"), [(0, [Kind.VIEW_DIFFERS]), (NOW_MS - 1_000, [])])
+@pytest.mark.parametrize(("missing_since", "kinds"), [(0, [ViolationKind.VIEW_DIFFERS]), (NOW_MS - 1_000, [])])
 def test_verdicts_that_are_no_longer_kept_are_not_missed(missing_since, kinds):
     log = validated(ago_s=100)
     log.facts = [fact for fact in log.facts if fact.source is not Source.VERDICTS]
@@ -142,7 +146,7 @@ def test_without_a_view_the_verdicts_themselves_count_if_they_are_kept():
     log = Log().order(ago_s=100).verdicts(FRAUD, INVENTORY, ago_s=100).order("VALIDATED", ago_s=100)
     log.add(Source.RESERVATIONS, Reservation(product="JUMPERS", held=1))
     unseen = replace(RULES, seen=RULES.seen - {Source.VIEW})
-    assert log.judge(unseen)[0] == [Kind.VALIDATED_WITHOUT]
+    assert log.judge(unseen)[0] == [ViolationKind.VALIDATED_WITHOUT]
     found, counts, _ = log.judge(replace(unseen, from_ms={Source.VERDICTS: {0: NOW_MS}}))
     assert found == []
     assert counts["unchecked verdicts"] == 1
@@ -158,9 +162,9 @@ def out_of_time(after_s, reasons, heard=PASSES[:2]):
     [
         (out_of_time(60, ("ORDER_DETAILS_CHECK: no verdict within 60 s",)), []),
         (out_of_time(10, ("ORDER_DETAILS_CHECK: no verdict within 10 s",)), []),  # another setting then
-        (out_of_time(10, ("ORDER_DETAILS_CHECK: no verdict within 60 s",)), [Kind.FAILED_WITHOUT_REASON]),
-        (out_of_time(60, ("FRAUD_CHECK: no verdict within 60 s",)), [Kind.FAILED_WITHOUT_REASON]),
-        (out_of_time(60, ()), [Kind.FAILED_WITHOUT_REASON]),
+        (out_of_time(10, ("ORDER_DETAILS_CHECK: no verdict within 60 s",)), [ViolationKind.FAILED_WITHOUT_REASON]),
+        (out_of_time(60, ("FRAUD_CHECK: no verdict within 60 s",)), [ViolationKind.FAILED_WITHOUT_REASON]),
+        (out_of_time(60, ()), [ViolationKind.FAILED_WITHOUT_REASON]),
     ],
 )
 def test_a_deadline_is_known_by_its_reasons_and_its_time(log, kinds):
@@ -171,22 +175,22 @@ def test_a_check_that_has_forgotten_an_order_may_judge_it_anew():
     week = timedelta(days=7).total_seconds()
     rules = replace(RULES, now_ms=NOW_MS)
     assert validated(week + 1).verdicts(FRAUD, result="FAIL", ago_s=0).judge(rules)[0] == []
-    assert validated(week - 9).verdicts(FRAUD, result="FAIL", ago_s=0).judge(rules)[0] == [Kind.CONTRADICTION]
+    assert validated(week - 9).verdicts(FRAUD, result="FAIL", ago_s=0).judge(rules)[0] == [ViolationKind.CONTRADICTION]
 
 
 def test_at_least_once_a_view_that_is_ahead_is_given_time():
     log = Log().order(ago_s=20).verdicts(FRAUD, INVENTORY, DETAILS).view("VALIDATED", *PASSES, ago_s=20)
-    assert log.judge()[0] == [Kind.NOT_ANNOUNCED]
+    assert log.judge()[0] == [ViolationKind.NOT_PUBLISHED]
     at_least_once = replace(RULES, exactly_once=False)
     found, counts, _ = log.judge(at_least_once)
     assert (found, counts["open"]) == ([], 1)
-    assert log.judge(replace(at_least_once, grace=timedelta(seconds=10)))[0] == [Kind.NOT_ANNOUNCED]
+    assert log.judge(replace(at_least_once, grace=timedelta(seconds=10)))[0] == [ViolationKind.NOT_PUBLISHED]
 
 
 def test_what_began_before_is_only_counted():
     log = Log().order("SHIPPED").view("SHIPPED").add(Source.RESERVATIONS, Reservation(product="JUMPERS", held=1))
     assert log.judge(replace(RULES, partial=True))[0] == []
-    assert Kind.NEVER_POSTED in log.judge()[0]
+    assert ViolationKind.NEVER_POSTED in log.judge()[0]
 
 
 def test_what_is_unreadable_is_counted_and_an_order_under_another_key_is_none():
@@ -207,7 +211,7 @@ def rows(*counted):
 
 
 def changes(*by):
-    return [Fact(Source.HELD, 0, n, NOW_MS, False, b"%d" % change) for n, change in enumerate(by)]
+    return [Fact(Source.HOLDINGS, 0, n, NOW_MS, False, b"%d" % change) for n, change in enumerate(by)]
 
 
 def judged(stock, held, warehouse=()):
@@ -221,14 +225,14 @@ def judged(stock, held, warehouse=()):
     [
         (rows((9, 0), (9, 2), (9, 5), (9, 3)), changes(2, 3, -2), (9,), []),
         (rows((9, 0), (9, 3)), changes(2, 3, -2), (9,), []),  # one batch shows as one row
-        (rows((9, 0), (9, 2), (9, 5)), changes(2), (9,), [Kind.SUM_DIFFERS]),
-        (rows((9, 0), (9, 2), (9, 1), (9, 2)), changes(2), (9,), [Kind.SUM_DIFFERS]),
-        (rows((9, 0), (9, 2), (9, -2)), changes(2, -2), (9,), [Kind.NEGATIVE, Kind.SUM_DIFFERS]),
+        (rows((9, 0), (9, 2), (9, 5)), changes(2), (9,), [ViolationKind.SUM_DIFFERS]),
+        (rows((9, 0), (9, 2), (9, 1), (9, 2)), changes(2), (9,), [ViolationKind.SUM_DIFFERS]),
+        (rows((9, 0), (9, 2), (9, -2)), changes(2, -2), (9,), [ViolationKind.NEGATIVE, ViolationKind.SUM_DIFFERS]),
         (rows((9, 5), (3, 5)), changes(5), (9, 3), []),  # lowered below what is reserved
-        (rows((3, 2), (3, 4)), changes(2, 2), (3,), [Kind.OVERSOLD]),
+        (rows((3, 2), (3, 4)), changes(2, 2), (3,), [ViolationKind.OVERSOLD]),
         (rows((3, 2), (3, 4)), changes(2, 2), (3, 9, 3), []),  # raised and lowered within the batch
-        (rows((9, 2), (3, 2), (3, 4)), changes(2, 2), (9, 3), [Kind.OVERSOLD]),
-        ([], changes(2), (), [Kind.SUM_DIFFERS]),
+        (rows((9, 2), (3, 2), (3, 4)), changes(2, 2), (9, 3), [ViolationKind.OVERSOLD]),
+        ([], changes(2), (), [ViolationKind.SUM_DIFFERS]),
         ([], [], (9,), []),
     ],
 )
@@ -246,7 +250,7 @@ def test_a_product_that_changes_meanwhile_is_compared_at_any_moment_of_that():
     stock, held = rows((9, 2), (9, 5)), changes(2, 3)
     assert judged(stock[:1], [held[0], held[1]._replace(late=True)])[0] == []
     assert judged([stock[0], stock[1]._replace(late=True)], held[:1])[0] == []
-    assert judged(rows((9, 4)), [held[0], held[1]._replace(late=True)])[0] == [Kind.SUM_DIFFERS]
+    assert judged(rows((9, 4)), [held[0], held[1]._replace(late=True)])[0] == [ViolationKind.SUM_DIFFERS]
 
 
 LONG_AGO = 3600.0
@@ -256,7 +260,7 @@ def counted(stock, shipped_ago_s=(), announced_ago_s=LONG_AGO):
     """What is found of a product of which the warehouse announced 9 pieces, and one after the other was shipped."""
     at_ms = NOW_MS - int(announced_ago_s * 1000)
     level = Fact(Source.WAREHOUSE, 0, 0, at_ms, False, StockLevel(product="P", count=9).to_json())
-    sent = [Fact(Source.SENT_OFF, 0, n, NOW_MS - int(s * 1000), False, b"1") for n, s in enumerate(shipped_ago_s)]
+    sent = [Fact(Source.SHIPPED_PIECES, 0, n, NOW_MS - int(s * 1000), False, b"1") for n, s in enumerate(shipped_ago_s)]
     row = Fact(Source.STOCK, 0, 0, NOW_MS - 1, False, Stock(count=stock).to_json())
     return [v.kind for v in judge_stock("P", [level], [row], [], RULES, Counter(), sent)]
 
@@ -278,7 +282,7 @@ def counted(stock, shipped_ago_s=(), announced_ago_s=LONG_AGO):
     ],
 )
 def test_what_is_in_stock_is_what_was_announced_less_what_was_shipped(stock, shipped_ago_s, announced_ago_s, sound):
-    assert counted(stock, shipped_ago_s, announced_ago_s) == ([] if sound else [Kind.COUNT_DIFFERS])
+    assert counted(stock, shipped_ago_s, announced_ago_s) == ([] if sound else [ViolationKind.COUNT_DIFFERS])
 
 
 @pytest.mark.parametrize("moving", [False, True])
@@ -288,7 +292,7 @@ def test_what_was_shipped_of_an_order_that_is_moving_may_be_in_the_count_or_not(
     sent = []
 
     def changed(source, product, fact, by):
-        if source is Source.SENT_OFF:
+        if source is Source.SHIPPED_PIECES:
             sent.append((product, fact.late, by))
 
     facts = sorted(log.facts, key=lambda fact: fact.source)
@@ -327,11 +331,15 @@ REJECTION = CheckinRejected(event_id="c1", order_no="o1", reason="there is no su
     ("log", "kinds", "to_come"),
     [
         (fulfilled(29, announced=False), [], 1),
-        (fulfilled(31, announced=False), [Kind.NOT_FULFILLED], 0),
+        (fulfilled(31, announced=False), [ViolationKind.NOT_FULFILLED], 0),
         (fulfilled(29), [], 1),
-        (fulfilled(31), [Kind.NOT_SHIPPED], 0),
+        (fulfilled(31), [ViolationKind.NOT_SHIPPED], 0),
         (fulfilled(31, shipped=True), [], 0),
-        (fulfilled(31, shipped=True).add(Source.FULFILMENTS, Fulfilled(order_id="o1")), [Kind.FULFILLED_TWICE], 0),
+        (
+            fulfilled(31, shipped=True).add(Source.FULFILMENTS, Fulfilled(order_id="o1")),
+            [ViolationKind.FULFILLED_TWICE],
+            0,
+        ),
     ],
 )
 def test_how_long_a_shipment_may_take(log, kinds, to_come):
@@ -341,14 +349,14 @@ def test_how_long_a_shipment_may_take(log, kinds, to_come):
 
 def test_the_prerequisites_are_a_setting():
     log = validated(100)
-    assert log.judge(replace(AROUND, needs=(Need.VALIDATED,)))[0] == [Kind.NOT_FULFILLED]
+    assert log.judge(replace(AROUND, needs=(Need.VALIDATED,)))[0] == [ViolationKind.NOT_FULFILLED]
     assert log.judge(AROUND)[0] == []
 
 
 def test_payments_and_check_ins_that_are_no_longer_kept_are_not_missed():
     log = fulfilled(31, shipped=True)
     log.facts = [f for f in log.facts if f.source not in {Source.PAYMENTS, Source.CHECK_INS, Source.FULFILMENTS}]
-    assert log.judge(AROUND)[0] == [Kind.SHIPPED_WITHOUT, Kind.PROGRESS_DIFFERS]
+    assert log.judge(AROUND)[0] == [ViolationKind.SHIPPED_WITHOUT, ViolationKind.PROGRESS_DIFFERS]
     sources = (Source.PAYMENTS, Source.CHECK_INS, Source.FULFILMENTS)
     assert log.judge(replace(AROUND, from_ms={source: {0: NOW_MS - 50} for source in sources}))[0] == []
 
@@ -357,7 +365,7 @@ def test_payments_and_check_ins_that_are_no_longer_kept_are_not_missed():
     ("checked_in_ago_s", "rules", "kinds"),
     [
         (89, AROUND, []),  # its patience and the grace
-        (91, AROUND, [Kind.NOT_REJECTED]),
+        (91, AROUND, [ViolationKind.NOT_REJECTED]),
         (91, replace(AROUND, patience=timedelta(hours=1)), []),
         (91, replace(AROUND, partial=True), []),
         (91, replace(AROUND, from_ms={Source.REJECTIONS: {0: NOW_MS}}), []),
@@ -370,7 +378,7 @@ def test_how_long_a_check_in_waits_for_its_order(checked_in_ago_s, rules, kinds)
     assert log.judge(rules)[0] == kinds
 
 
-@pytest.mark.parametrize(("posted_ago_s", "kinds"), [(40, []), (60, [Kind.REJECTED_WRONGLY])])
+@pytest.mark.parametrize(("posted_ago_s", "kinds"), [(40, []), (60, [ViolationKind.REJECTED_WRONGLY])])
 def test_an_order_that_came_as_its_check_in_was_rejected(posted_ago_s, kinds):
     told = PortalCheckins(order_no="o1", check_ins=(PortalCheckin(event_id="c1", status=CheckinState.REJECTED),))
     log = validated(posted_ago_s).add(Source.CHECK_INS, CHECK_IN, 80).add(Source.REJECTIONS, REJECTION, 20)
@@ -392,12 +400,17 @@ def letters(ago_s, paid_ago_s, customer_ago_s, **changes):
 @pytest.mark.parametrize(
     ("ago_s", "paid_ago_s", "customer_ago_s", "kinds"),
     [
-        (100, 100, 1000, [Kind.NOT_ENRICHED, Kind.LETTER_MISSING]),
+        (100, 100, 1000, [ViolationKind.NOT_ENRICHED, ViolationKind.EMAIL_MISSING]),
         (20, 20, 1000, []),  # in time still
-        (100, 46, 1000, [Kind.NOT_ENRICHED, Kind.LETTER_MISSING]),
-        (100, 38, 1000, [Kind.NOT_ENRICHED, Kind.LETTER_MISSING]),  # however far apart
-        (100, 165, 1000, [Kind.NOT_ENRICHED, Kind.LETTER_MISSING]),
-        (100, 100, 46, [Kind.NOT_ENRICHED, Kind.LETTER_MISSING]),  # a customer who came later, but in time
+        (100, 46, 1000, [ViolationKind.NOT_ENRICHED, ViolationKind.EMAIL_MISSING]),
+        (100, 38, 1000, [ViolationKind.NOT_ENRICHED, ViolationKind.EMAIL_MISSING]),  # however far apart
+        (100, 165, 1000, [ViolationKind.NOT_ENRICHED, ViolationKind.EMAIL_MISSING]),
+        (
+            100,
+            100,
+            46,
+            [ViolationKind.NOT_ENRICHED, ViolationKind.EMAIL_MISSING],
+        ),  # a customer who came later, but in time
         (100, 100, 38, []),
         (100, 100, None, []),
     ],
@@ -410,12 +423,12 @@ def test_which_letters_are_due(ago_s, paid_ago_s, customer_ago_s, kinds):
 @pytest.mark.parametrize(
     ("payments", "confirmed", "kinds"),
     [
-        ([(1, "EUR")], True, [Kind.CONFIRMED_UNPAID]),
+        ([(1, "EUR")], True, [ViolationKind.CONFIRMED_UNPAID]),
         ([(1, "EUR")], False, []),
-        ([(1, "EUR"), (23, "IDR")], True, [Kind.CONFIRMED_UNPAID]),
+        ([(1, "EUR"), (23, "IDR")], True, [ViolationKind.CONFIRMED_UNPAID]),
         ([(1, "EUR"), (4, "EUR")], True, []),
-        ([(1, "EUR"), (4, "EUR")], False, [Kind.LETTER_MISSING]),
-        ([], True, [Kind.LETTER_WRONG]),
+        ([(1, "EUR"), (4, "EUR")], False, [ViolationKind.EMAIL_MISSING]),
+        ([], True, [ViolationKind.EMAIL_WRONG]),
         ([(9, "EUR"), (-5, "EUR")], True, []),  # it may have been enough for a while
     ],
 )
@@ -429,7 +442,7 @@ def test_an_order_is_confirmed_if_it_is_paid_in_its_currency(payments, confirmed
     enriched = OrderEnriched(id="o1", customer_id=1, customer_level="bronze")
     log.add(Source.ENRICHED, enriched).add(Source.BRONZE, enriched)
     if confirmed:
-        log.add(Source.LETTERS, PendingSideEffect(effect="letter", payload=b""), 80)
+        log.add(Source.EMAILS, PendingSideEffect(effect="letter", payload=b""), 80)
         log.facts[-1] = log.facts[-1]._replace(about="validated")
     said = {"first_name": "F", "last_name": "K", "email": "f@example.org", "address": "Praha"}
     facts = [Fact(Source.CUSTOMERS, 0, 0, NOW_MS - 1_000_000, False, Customer(id=1, **said).to_json())]
@@ -440,11 +453,17 @@ def test_an_order_is_confirmed_if_it_is_paid_in_its_currency(payments, confirmed
     ("row", "kinds"),
     [
         ({"received": PaymentTotals(sums={"EUR": 5, "IDR": 9}, counted=1, ignored=1)}, []),
-        ({"received": PaymentTotals(sums={"EUR": 4, "IDR": 9}, counted=1, ignored=1)}, [Kind.PROGRESS_DIFFERS]),
-        ({"received": PaymentTotals(sums={"EUR": 5, "IDR": 8}, counted=1, ignored=1)}, [Kind.PROGRESS_DIFFERS]),
+        (
+            {"received": PaymentTotals(sums={"EUR": 4, "IDR": 9}, counted=1, ignored=1)},
+            [ViolationKind.PROGRESS_DIFFERS],
+        ),
+        (
+            {"received": PaymentTotals(sums={"EUR": 5, "IDR": 8}, counted=1, ignored=1)},
+            [ViolationKind.PROGRESS_DIFFERS],
+        ),
         (
             {"received": PaymentTotals(sums={"EUR": 14}, counted=2)},
-            [Kind.PROGRESS_DIFFERS],
+            [ViolationKind.PROGRESS_DIFFERS],
         ),  # all of it taken for euros
     ],
 )
@@ -452,7 +471,7 @@ def test_sums_of_payments_are_those_of_their_currencies(row, kinds):
     log = validated(100).add(Source.PAYMENTS, PAYMENT, 90)
     log.add(Source.PAYMENTS, PAYMENT.model_copy(update={"id": "p2", "ccy": "IDR", "amount": 9}), 90)
     log.add(Source.PROGRESS, Progress(state=OrderState.VALIDATED, value=5, **row))
-    assert log.judge(replace(AROUND, seen=AROUND.seen - {Source.LETTERS}))[0] == kinds
+    assert log.judge(replace(AROUND, seen=AROUND.seen - {Source.EMAILS}))[0] == kinds
 
 
 def test_an_order_that_is_not_paid_in_its_currency_must_not_be_shipped():
@@ -460,7 +479,7 @@ def test_an_order_that_is_not_paid_in_its_currency_must_not_be_shipped():
     [payment] = [n for n, fact in enumerate(log.facts) if fact.source is Source.PAYMENTS]
     idr = PAYMENT.model_copy(update={"ccy": "IDR"}).to_json()
     log.facts[payment] = log.facts[payment]._replace(value=idr)
-    assert log.judge(AROUND)[0] == [Kind.SHIPPED_WITHOUT, Kind.PROGRESS_DIFFERS]
+    assert log.judge(AROUND)[0] == [ViolationKind.SHIPPED_WITHOUT, ViolationKind.PROGRESS_DIFFERS]
 
 
 # What stands under it
@@ -473,7 +492,7 @@ def test_a_fact_is_kept_as_it_is(value):
 
 
 def test_facts_come_back_by_order_and_in_the_order_of_their_logs(tmp_path):
-    with Sorted(tmp_path) as facts:
+    with FactStore(tmp_path) as facts:
         for key, source, offset in [("b", 1, 5), ("a\0", 0, 1), ("a", 2, 0), ("b", 0, 300), ("b", 0, 2), ("a", 0, 7)]:
             facts.add(key.encode(), Fact(Source(source), 0, offset, 0, False, b""))
         facts.add(b"b", Fact(Source.STOCK, 0, 0, 0, False, b""))
@@ -484,11 +503,11 @@ def test_facts_come_back_by_order_and_in_the_order_of_their_logs(tmp_path):
 
 
 def test_a_report_keeps_some_of_a_kind_and_counts_all():
-    report = Report(kept=2)
+    report = Report(max_kept=2)
     for n in range(5):
-        report.add(Violation(Kind.STUCK, f"o{n}", ""))
-    report.add(Violation(Kind.OVERSOLD, "P", ""))
+        report.add(Violation(ViolationKind.STUCK, f"o{n}", ""))
+    report.add(Violation(ViolationKind.OVERSOLD, "P", ""))
     assert len(report.violations) == 3
-    assert report.found == {Kind.STUCK: 5, Kind.OVERSOLD: 1}
-    assert [v.of for v in report.violations] == ["order", "order", "product"]
+    assert report.found == {ViolationKind.STUCK: 5, ViolationKind.OVERSOLD: 1}
+    assert [v.subject_type for v in report.violations] == ["order", "order", "product"]
     assert not report.ok

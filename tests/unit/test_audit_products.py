@@ -8,9 +8,10 @@ from decimal import Decimal
 import pytest
 
 from ecosystem.audit.database_rows import ProductRow
-from ecosystem.audit.facts import SUBSCRIBERS, TOPICS, Fact, Source
+from ecosystem.audit.facts import Fact
 from ecosystem.audit.judging import products
-from ecosystem.audit.report import Kind, Rules
+from ecosystem.audit.report import Rules, ViolationKind
+from ecosystem.audit.sources import SUBSCRIBERS, TOPICS, Source
 from product_subscribers.monitoring.state import CountedProduct
 from product_subscribers.security.state import ProductHistory
 from runtime.state.versions import Versioned
@@ -26,7 +27,7 @@ RULES = Rules(
     exactly_once=True,
     now_ms=NOW_MS,
     changes=3,
-    seen=frozenset(TOPICS) | {Source.PRODUCTS_AFTER, Source.PRODUCT_LOG},
+    seen=frozenset(TOPICS) | {Source.PRODUCT_ROWS_AFTER, Source.PRODUCT_LOG},
 )
 DROP, MANY = ProductAlertKind.PRICE_DROP, ProductAlertKind.MANY_CHANGES
 
@@ -61,18 +62,18 @@ class Shop:
         row = ProductRow(
             code="P", name="Product", price=price, version=version, state=ProductState(state), published=published
         )
-        for source in (Source.PRODUCTS_BEFORE, Source.PRODUCTS_AFTER)[0 if before else 1 :]:
+        for source in (Source.PRODUCT_ROWS_BEFORE, Source.PRODUCT_ROWS_AFTER)[0 if before else 1 :]:
             self.add(source, row, ago_s=ago_s)
         return self
 
     def heard(self, version=None, but=None):
         version = max((e.version for e in self.events), default=0) if version is None else version
         rows = {
-            Source.WATCHED: ProductHistory(version=version, price=10),
-            Source.COUNTED: CountedProduct(version=version, on_offer=True),
-            Source.TOLD: Versioned(version=version),
-            Source.IN_INVENTORY: Offer(version=version),
-            Source.IN_DETAILS: Offer(version=version),
+            Source.SECURITY_HISTORIES: ProductHistory(version=version, price=10),
+            Source.MONITORING_VERSIONS: CountedProduct(version=version, on_offer=True),
+            Source.NOTIFIED_VERSIONS: Versioned(version=version),
+            Source.INVENTORY_OFFERS: Offer(version=version),
+            Source.DETAILS_OFFERS: Offer(version=version),
         }
         for source, row in rows.items():
             if source is not but and version:
@@ -98,13 +99,13 @@ def sound(*events):
 def test_a_product_that_is_kept_announced_logged_and_heard_of():
     found, counts = sound(event(1, kind="CREATED"), event(2, 9), event(3, 9, "WITHDRAWN")).judge()
     assert found == []
-    assert (counts["changes"], counts["products kept"], counts["changes logged"]) == (3, 1, 3)
+    assert (counts["changes"], counts["products stored"], counts["changes logged"]) == (3, 1, 3)
 
 
 @pytest.mark.parametrize("numbers", [(1, 3), (2,), (1, 2, 2), (2, 1)])
 def test_versions_have_no_gaps_and_are_in_order(numbers):
     events = [event(n, event_id=f"e{place}") for place, n in enumerate(numbers)]
-    assert Kind.VERSIONS_DIFFER in sound(*events).judge()[0]
+    assert ViolationKind.VERSIONS_DIFFER in sound(*events).judge()[0]
 
 
 def test_a_topic_that_begins_later_is_judged_from_there():
@@ -116,21 +117,21 @@ def test_a_topic_that_begins_later_is_judged_from_there():
 def test_a_message_of_the_outbox_that_is_written_again_counts_once():
     shop = sound(event(1), event(2)).add(Source.CHANGES, event(1))
     found, counts = shop.judge()
-    assert (found, counts["changes announced again"]) == ([], 1)
-    assert sound(event(1), event(2)).add(Source.CHANGES, event(1, price=3)).judge()[0] == [Kind.CHANGE_DIFFERS]
+    assert (found, counts["changes published again"]) == ([], 1)
+    assert sound(event(1), event(2)).add(Source.CHANGES, event(1, price=3)).judge()[0] == [ViolationKind.CHANGE_DIFFERS]
 
 
 @pytest.mark.parametrize(
     ("shop", "kinds"),
     [
-        (Shop(event(1)).heard().logged().row(2), [Kind.CHANGE_LOST]),
-        (Shop(event(1)).heard().logged().row(2, published=False), [Kind.CHANGE_LOST]),
+        (Shop(event(1)).heard().logged().row(2), [ViolationKind.CHANGE_LOST]),
+        (Shop(event(1)).heard().logged().row(2, published=False), [ViolationKind.CHANGE_LOST]),
         (Shop(event(1)).heard().logged().row(2, published=False, ago_s=20), []),
         (Shop(event(1)).heard().logged().row(2, before=False), []),  # changed since the ends were found
-        (Shop(event(1), event(2)).heard().logged().row(1), [Kind.CHANGE_UNKNOWN]),
-        (Shop(event(1)).heard().logged(), [Kind.CHANGE_UNKNOWN]),
-        (Shop(event(1)).heard().logged().row(1, price=11), [Kind.CHANGE_DIFFERS]),
-        (Shop(event(1)).heard().logged().row(1, state="WITHDRAWN"), [Kind.CHANGE_DIFFERS]),
+        (Shop(event(1), event(2)).heard().logged().row(1), [ViolationKind.CHANGE_UNKNOWN]),
+        (Shop(event(1)).heard().logged(), [ViolationKind.CHANGE_UNKNOWN]),
+        (Shop(event(1)).heard().logged().row(1, price=11), [ViolationKind.CHANGE_DIFFERS]),
+        (Shop(event(1)).heard().logged().row(1, state="WITHDRAWN"), [ViolationKind.CHANGE_DIFFERS]),
     ],
 )
 def test_the_database_and_the_topic_say_the_same(shop, kinds):
@@ -145,9 +146,9 @@ def test_nothing_is_said_of_a_database_that_was_not_read():
 @pytest.mark.parametrize(
     ("entries", "kinds"),
     [
-        ((event(1),), [Kind.LOG_DIFFERS]),
-        ((event(1), event(2, price=3)), [Kind.LOG_DIFFERS]),
-        ((event(1), event(2), event(2, event_id="other")), [Kind.LOG_DIFFERS]),
+        ((event(1),), [ViolationKind.LOG_DIFFERS]),
+        ((event(1), event(2, price=3)), [ViolationKind.LOG_DIFFERS]),
+        ((event(1), event(2), event(2, event_id="other")), [ViolationKind.LOG_DIFFERS]),
         ((event(1), event(2), event(3)), []),  # it was read later than the topic
     ],
 )
@@ -161,21 +162,21 @@ def test_each_subscriber_hears_of_each_change_by_itself(source):
     def shop(ago_s):
         return Shop(event(1), event(2), ago_s=ago_s).logged().row(2)
 
-    assert shop(31).heard(but=source).judge()[0] == [Kind.SUBSCRIBER_DIFFERS]
+    assert shop(31).heard(but=source).judge()[0] == [ViolationKind.SUBSCRIBER_DIFFERS]
     assert shop(29).heard(but=source).judge()[0] == []
     assert shop(31).heard(but=source).judge(replace(RULES, seen=RULES.seen - {source}))[0] == []
-    assert shop(31).heard(3).judge()[0] == [Kind.SUBSCRIBER_DIFFERS] * len(SUBSCRIBERS)
+    assert shop(31).heard(3).judge()[0] == [ViolationKind.SUBSCRIBER_DIFFERS] * len(SUBSCRIBERS)
 
 
 @pytest.mark.parametrize(
     ("events", "alerts", "kinds"),
     [
         ((event(1, 10), event(2, Decimal("0.5"))), [(DROP, 2)], []),
-        ((event(1, 10), event(2, Decimal("0.5"))), [], [Kind.ALERT_DIFFERS]),
-        ((event(1, 10), event(2, Decimal("0.5"))), [(DROP, 2), (DROP, 2)], [Kind.ALERT_TWICE]),
-        ((event(1, 10), event(2, 9)), [(DROP, 2)], [Kind.ALERT_DIFFERS]),
+        ((event(1, 10), event(2, Decimal("0.5"))), [], [ViolationKind.ALERT_DIFFERS]),
+        ((event(1, 10), event(2, Decimal("0.5"))), [(DROP, 2), (DROP, 2)], [ViolationKind.ALERT_TWICE]),
+        ((event(1, 10), event(2, 9)), [(DROP, 2)], [ViolationKind.ALERT_DIFFERS]),
         ([event(n, at_s=n) for n in range(1, 6)], [(MANY, 4)], []),  # told once, as long as it goes on
-        ([event(n, at_s=n) for n in range(1, 6)], [(MANY, 5)], [Kind.ALERT_DIFFERS] * 2),
+        ([event(n, at_s=n) for n in range(1, 6)], [(MANY, 5)], [ViolationKind.ALERT_DIFFERS] * 2),
     ],
 )
 def test_what_is_suspicious_is_told_once(events, alerts, kinds):
@@ -187,4 +188,4 @@ def test_an_alert_may_still_come_and_one_that_is_no_longer_kept_is_not_missed():
     shop = sound(event(1, 10), event(2, Decimal("0.5")))
     assert shop.judge(replace(RULES, grace=timedelta(seconds=101)))[0] == []
     assert shop.judge(replace(RULES, from_ms={Source.ALERTS: {0: NOW_MS}}))[0] == []
-    assert shop.judge(replace(RULES, exactly_once=False))[0] == [Kind.ALERT_DIFFERS]
+    assert shop.judge(replace(RULES, exactly_once=False))[0] == [ViolationKind.ALERT_DIFFERS]

@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ecosystem.audit.facts import TOPICS, Fact, Source
+from ecosystem.audit.facts import Fact
 from ecosystem.audit.judging.history import Observed
-from ecosystem.audit.judging.totals import Sums
-from ecosystem.audit.report import Kind, Rules
+from ecosystem.audit.judging.totals import ExpectedTotals
+from ecosystem.audit.report import Rules, ViolationKind
+from ecosystem.audit.sources import TOPICS, Source
 from schemas.api import ProductTotals
 from schemas.messages import CheckType, ProductEvent
 
@@ -34,7 +35,7 @@ def history(*kinds):
 
 def judged(*, rules=RULES, late=False, counted=(3, 2), **totals):
     """Of a product that is withdrawn, and one that is not."""
-    sums, counts = Sums(), Counter()
+    sums, counts = ExpectedTotals(), Counter()
     sums.add(history("CREATED", "UPDATED", "WITHDRAWN"), counted[0])
     sums.add(history("CREATED", "UPDATED"), counted[1])
     row = ProductTotals(**totals).to_json()
@@ -52,19 +53,19 @@ def test_totals_are_the_sum_of_the_changes():
 @pytest.mark.parametrize("name", ["created", "updated", "withdrawn", "on_offer", "gaps"])
 @pytest.mark.parametrize("by", [-1, 1])
 def test_no_wrong_total_escapes(name, by):
-    assert judged(**RIGHT | {name: RIGHT.get(name, 0) + by})[0] == [Kind.TOTALS_DIFFER]
+    assert judged(**RIGHT | {name: RIGHT.get(name, 0) + by})[0] == [ViolationKind.TOTALS_DIFFER]
 
 
 def test_totals_are_held_against_what_is_counted_so_far():
     assert judged(created=2, updated=2, on_offer=2, counted=(2, 2))[0] == []
-    assert judged(**RIGHT, counted=(2, 2))[0] == [Kind.TOTALS_DIFFER]
-    assert judged()[0] == [Kind.TOTALS_DIFFER]
+    assert judged(**RIGHT, counted=(2, 2))[0] == [ViolationKind.TOTALS_DIFFER]
+    assert judged()[0] == [ViolationKind.TOTALS_DIFFER]
     assert judged(counted=(0, 0))[0] == []
 
 
 def test_at_least_once_they_may_be_off_and_that_is_counted():
     found, counts = judged(created=7, rules=replace(RULES, exactly_once=False))
-    assert (found, counts["totals off"]) == ([], 1)
+    assert (found, counts["wrong totals"]) == ([], 1)
 
 
 def test_nothing_is_said_of_what_moves_or_is_not_known():

@@ -8,7 +8,7 @@ import pytest
 from click import Group
 from prometheus_client import REGISTRY
 
-from ecosystem.audit.report import Kind
+from ecosystem.audit.report import ViolationKind
 from ecosystem.cli.main import main
 from ecosystem.cli.up import welcome
 from ecosystem.services import NAMES, build
@@ -210,7 +210,7 @@ def test_reference_lists_every_topic_with_key_value_and_writer():
 
 def test_reference_lists_every_violation():
     cells = re.findall(r"^\| (`.+?) \|", read("docs/reference/audit-findings.md"), re.MULTILINE)
-    assert sorted(name for cell in cells for name in re.findall(r"`([\w-]+)`", cell)) == sorted(Kind)
+    assert sorted(name for cell in cells for name in re.findall(r"`([\w-]+)`", cell)) == sorted(ViolationKind)
 
 
 def test_errors_in_the_reference_exist():

@@ -224,9 +224,7 @@ def drive(monkeypatch):
             "fulfilment": Fulfilment(shop),
         }
         complaints = []
-        driver = Driver(
-            Clients(**clients | without), Random(seed), complaints.append, ghosts=True, timeout_s=timeout_s
-        )
+        driver = Driver(Clients(**clients | without), Random(seed), complaints.append, ghosts=True, timeout_s=timeout_s)
         await driver.run(10_000, count, stop or asyncio.Event())
         assert complaints == driver.tally.mismatches
         return driver.tally

@@ -1,1 +1,1 @@
-"""audit/judging."""
+"""Judges the facts of the audit: one module for each promise."""

@@ -1,93 +1,95 @@
-"""The promise about check-ins: kept, announced, and rejected once if their order is none that can be shipped."""
+"""Promise: every check-in is stored and published, and rejected once if its order fails or does not exist."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
 from ecosystem.audit.database_rows import CheckinRow
-from ecosystem.audit.facts import Fact, Source
-from ecosystem.audit.judging.history import History, Observed, facts_of
-from ecosystem.audit.report import SKEW_MS, Kind, Rules, Violation
+from ecosystem.audit.facts import Fact
+from ecosystem.audit.judging.history import Observed, OrderHistory, facts_of
+from ecosystem.audit.report import SKEW_MS, Rules, Violation, ViolationKind
+from ecosystem.audit.sources import Source
 from portal_service.view import MAX_SHOWN
 from schemas.api import CheckinState
 from schemas.messages import CheckinRejected, HomeCheckin, OrderState
 
-_By = Mapping[str, list[Observed[HomeCheckin]]]
+_CheckIns = Mapping[str, list[Observed[HomeCheckin]]]
 _Rejections = Mapping[str, list[Observed[CheckinRejected]]]
 
 
-def judge(order: History, rules: Rules, counts: Counter[str]) -> Iterator[Violation]:
-    """Holds check-ins against rejections, the database and the portal."""
+def judge(order: OrderHistory, rules: Rules, counts: Counter[str]) -> Iterator[Violation]:
+    """Judges check-ins by rejections, the database and the portal."""
     if Source.CHECK_INS not in rules.seen:
         return
-    said: dict[str, list[Observed[HomeCheckin]]] = defaultdict(list)
+    published: dict[str, list[Observed[HomeCheckin]]] = defaultdict(list)
     for check_in in order.of(Source.CHECK_INS):
-        said[check_in.message.event_id].append(check_in)
+        published[check_in.message.event_id].append(check_in)
     rejected: dict[str, list[Observed[CheckinRejected]]] = defaultdict(list)
     for rejection in order.of(Source.REJECTIONS):
         rejected[rejection.message.event_id].append(rejection)
-    counts["check-ins"] += len(said)
+    counts["check-ins"] += len(published)
     counts["check-ins rejected"] += len(rejected)
-    yield from _repeats(order, said, rejected, rules, counts)
+    yield from _repeats(order, published, rejected, rules, counts)
     if order.moving:
         return
     if {Source.PROGRESS, Source.REJECTIONS} <= rules.seen:
-        yield from _rejections(order, said, rejected, rules, counts)
-    yield from _database(order, said, rejected, rules, counts)
-    if Source.PORTAL in rules.seen and (fault := _portal(order, said, rejected, rules)) is not None:
-        yield Violation(Kind.PORTAL_DIFFERS, order.id, fault, _evidence(order, Source.PORTAL))
+        yield from _rejections(order, published, rejected, rules, counts)
+    yield from _database(order, published, rejected, rules, counts)
+    if Source.PORTAL in rules.seen and (fault := _portal_difference(order, published, rejected, rules)) is not None:
+        yield Violation(ViolationKind.PORTAL_DIFFERS, order.id, fault, _evidence(order, Source.PORTAL))
 
 
 def _repeats(
-    order: History, said: _By, rejected: _Rejections, rules: Rules, counts: Counter[str]
+    order: OrderHistory, published: _CheckIns, rejected: _Rejections, rules: Rules, counts: Counter[str]
 ) -> Iterator[Violation]:
-    """A message of an outbox may be written again as it was: its readers know it by its id."""
-    for id_, check_ins in said.items():
-        counts["check-ins announced again"] += len(check_ins) - 1
+    """An outbox may publish a message again unchanged: its readers recognise the id."""
+    for id_, check_ins in published.items():
+        counts["check-ins published again"] += len(check_ins) - 1
         if any(seen.message != check_ins[0].message for seen in check_ins):
-            says = f"check-in {id_} was announced in two ways"
-            yield Violation(Kind.CHECKIN_DIFFERS, order.id, says, facts_of(check_ins))
+            text = f"check-in {id_} was published with different contents"
+            yield Violation(ViolationKind.CHECKIN_DIFFERS, order.id, text, facts_of(check_ins))
     for id_, rejections in rejected.items():
         if len(rejections) > 1:
             counts["check-ins rejected again"] += len(rejections) - 1
             if rules.exactly_once:
-                says = f"check-in {id_} was rejected {len(rejections)} times"
-                yield Violation(Kind.REJECTED_TWICE, order.id, says, facts_of(rejections))
+                text = f"check-in {id_} was rejected {len(rejections)} times"
+                yield Violation(ViolationKind.REJECTED_TWICE, order.id, text, facts_of(rejections))
 
 
 def _rejections(
-    order: History, said: _By, rejected: _Rejections, rules: Rules, counts: Counter[str]
+    order: OrderHistory, published: _CheckIns, rejected: _Rejections, rules: Rules, counts: Counter[str]
 ) -> Iterator[Violation]:
     for id_, rejections in rejected.items():
         first = rejections[0]
-        if (why := _wrong(order, first, rules)) is not None:
-            yield Violation(Kind.REJECTED_WRONGLY, order.id, f"check-in {id_} was rejected, {why}", _evidence(order))
-        elif id_ not in said and rules.complete(Source.CHECK_INS, first.fact.time_ms, first.fact.partition):
-            says = f"check-in {id_} was rejected, and there is none"
-            yield Violation(Kind.REJECTED_WRONGLY, order.id, says, _evidence(order))
-    for id_ in said.keys() - rejected.keys():
-        due_ms = _to_be_rejected(order, said[id_][0].fact, rules)
+        if (why := _wrong_rejection(order, first, rules)) is not None:
+            text = f"check-in {id_} was rejected, {why}"
+            yield Violation(ViolationKind.REJECTED_WRONGLY, order.id, text, _evidence(order))
+        elif id_ not in published and rules.complete(Source.CHECK_INS, first.fact.time_ms, first.fact.partition):
+            text = f"check-in {id_} was rejected, and does not exist"
+            yield Violation(ViolationKind.REJECTED_WRONGLY, order.id, text, _evidence(order))
+    for id_ in published.keys() - rejected.keys():
+        due_ms = _rejection_due_ms(order, published[id_][0].fact, rules)
         if due_ms is None:
             continue
         if rules.overdue(due_ms):
             state = OrderState.FAILED if order.posts else "unknown"
-            says = f"check-in {id_} of an order that is {state} was not rejected"
-            yield Violation(Kind.NOT_REJECTED, order.id, says, _evidence(order))
+            text = f"check-in {id_} of an order that is {state} was not rejected"
+            yield Violation(ViolationKind.NOT_REJECTED, order.id, text, _evidence(order))
         else:
             counts["to be rejected"] += 1
 
 
-def _wrong(order: History, rejection: Observed[CheckinRejected], rules: Rules) -> str | None:
-    """Why there was no reason to reject; `None` if there was, or nobody can tell."""
+def _wrong_rejection(order: OrderHistory, rejection: Observed[CheckinRejected], rules: Rules) -> str | None:
+    """Says why a rejection is wrong; `None` if it is right, or unknown."""
     if OrderState.FAILED in order.states or order.posted is None:
         return None
-    # The order may have come just as the patience of its check-in was at its end.
+    # The order may have come at the end of the time that its check-in waited for it.
     known_ms = order.posted.fact.time_ms + max(rules.grace / timedelta(milliseconds=1), SKEW_MS)
-    return "though its order was there and did not fail" if rejection.fact.time_ms > known_ms else None
+    return "although its order existed and did not fail" if rejection.fact.time_ms > known_ms else None
 
 
-def _to_be_rejected(order: History, check_in: Fact, rules: Rules) -> int | None:
-    """From when on it was to be rejected; `None` if it was not, or nobody can tell."""
+def _rejection_due_ms(order: OrderHistory, check_in: Fact, rules: Rules) -> int | None:
+    """Returns when a rejection was due; `None` if none was, or it is unknown."""
     if not rules.complete(Source.REJECTIONS, check_in.time_ms, check_in.partition):
         return None
     if order.states == {OrderState.FAILED}:
@@ -98,63 +100,69 @@ def _to_be_rejected(order: History, check_in: Fact, rules: Rules) -> int | None:
 
 
 def _database(
-    order: History, said: _By, rejected: _Rejections, rules: Rules, counts: Counter[str]
+    order: OrderHistory, published: _CheckIns, rejected: _Rejections, rules: Rules, counts: Counter[str]
 ) -> Iterator[Violation]:
-    """The rows as they were before the ends of the topics were found must be announced; what is announced must be
-    among the rows as they were after that."""
-    if Source.ROWS_AFTER not in rules.seen:
+    """Rows read before the end offsets must be published; published check-ins must be among the rows read after."""
+    if Source.CHECK_IN_ROWS_AFTER not in rules.seen:
         return
-    for seen in order.of(Source.ROWS_BEFORE):
-        yield from _announced(order, seen, said, rejected, rules, counts)
-    rows: dict[str, Observed[CheckinRow]] = {seen.message.event_id: seen for seen in order.of(Source.ROWS_AFTER)}
-    counts["check-ins kept"] += len(rows)
-    for id_, check_ins in said.items():
+    for seen in order.of(Source.CHECK_IN_ROWS_BEFORE):
+        yield from _row_published(order, seen, published, rejected, rules, counts)
+    rows: dict[str, Observed[CheckinRow]] = {
+        seen.message.event_id: seen for seen in order.of(Source.CHECK_IN_ROWS_AFTER)
+    }
+    counts["check-ins stored"] += len(rows)
+    for id_, check_ins in published.items():
         row = rows.get(id_)
         if row is None:
-            says = f"check-in {id_} was announced, and the database does not have it"
-            yield Violation(Kind.CHECKIN_UNKNOWN, order.id, says, facts_of(check_ins))
+            text = f"check-in {id_} was published, and is not in the database"
+            yield Violation(ViolationKind.CHECKIN_UNKNOWN, order.id, text, facts_of(check_ins))
         elif not _same(row.message, check_ins[0].message):
-            says = f"check-in {id_} was announced otherwise than the database has it"
-            yield Violation(Kind.CHECKIN_DIFFERS, order.id, says, facts_of(check_ins, [row]))
+            text = f"check-in {id_} was published with other content than in the database"
+            yield Violation(ViolationKind.CHECKIN_DIFFERS, order.id, text, facts_of(check_ins, [row]))
     for id_, rejections in rejected.items():
         row = rows.get(id_)
         if row is not None and row.message.status is not CheckinState.REJECTED:
             if rules.overdue(rejections[0].fact.time_ms):
-                says = f"check-in {id_} was rejected, and the database has it as {row.message.status}"
-                yield Violation(Kind.CHECKIN_STATUS, order.id, says, facts_of(rejections, [row]))
+                text = f"check-in {id_} was rejected, and is {row.message.status} in the database"
+                yield Violation(ViolationKind.CHECKIN_STATUS, order.id, text, facts_of(rejections, [row]))
             else:
                 counts["to be rejected"] += 1
 
 
-def _announced(
-    order: History, seen: Observed[CheckinRow], said: _By, rejected: _Rejections, rules: Rules, counts: Counter[str]
+def _row_published(
+    order: OrderHistory,
+    seen: Observed[CheckinRow],
+    published: _CheckIns,
+    rejected: _Rejections,
+    rules: Rules,
+    counts: Counter[str],
 ) -> Iterator[Violation]:
-    row, kept_ms = seen.message, seen.fact.time_ms
-    if not rules.complete(Source.CHECK_INS, kept_ms):
+    row, stored_ms = seen.message, seen.fact.time_ms
+    if not rules.complete(Source.CHECK_INS, stored_ms):
         return
-    if row.event_id not in said:
-        if row.published or rules.overdue(kept_ms):
-            how = "its message is marked as published" if row.published else "its message still waits in the outbox"
-            says = f"check-in {row.event_id} was taken and not announced: {how}"
-            yield Violation(Kind.CHECKIN_LOST, order.id, says, [seen.fact])
+    if row.event_id not in published:
+        if row.published or rules.overdue(stored_ms):
+            how = "its message is marked as published" if row.published else "its message is still in the outbox"
+            text = f"check-in {row.event_id} is in the database and was not published: {how}"
+            yield Violation(ViolationKind.CHECKIN_LOST, order.id, text, [seen.fact])
         else:
-            counts["to be announced"] += 1
+            counts["to be published"] += 1
     if row.status is CheckinState.REJECTED and row.event_id not in rejected:
-        says = f"the database has check-in {row.event_id} as REJECTED, which nobody said"
-        yield Violation(Kind.CHECKIN_STATUS, order.id, says, [seen.fact])
+        text = f"check-in {row.event_id} is REJECTED in the database, and no rejection was published"
+        yield Violation(ViolationKind.CHECKIN_STATUS, order.id, text, [seen.fact])
 
 
 def _same(row: CheckinRow, message: HomeCheckin) -> bool:
     return message == message.model_copy(update={n: v for n, v in row if n in HomeCheckin.model_fields})
 
 
-def _portal(order: History, said: _By, rejected: _Rejections, rules: Rules) -> str | None:
-    """What is wrong with what the portal shows."""
-    if len(said) > MAX_SHOWN:
+def _portal_difference(order: OrderHistory, published: _CheckIns, rejected: _Rejections, rules: Rules) -> str | None:
+    """Returns what is wrong with the row of the portal."""
+    if len(published) > MAX_SHOWN:
         return None
     row = order.row(Source.PORTAL)
     shown = {c.event_id: c.status for c in row.check_ins} if row else {}
-    for id_, check_ins in said.items():
+    for id_, check_ins in published.items():
         wanted = CheckinState.REJECTED if id_ in rejected else CheckinState.CREATED
         last = (rejected.get(id_) or check_ins)[0].fact
         if shown.get(id_) != wanted and rules.overdue(last.time_ms):
@@ -162,6 +170,6 @@ def _portal(order: History, said: _By, rejected: _Rejections, rules: Rules) -> s
     return None
 
 
-def _evidence(order: History, *also: Source) -> list[Fact]:
-    around = (order.of(s) for s in (Source.CHECK_INS, Source.REJECTIONS))
-    return facts_of(order.posts[:1], order.finals, *around, *(order.of(source)[-1:] for source in also))
+def _evidence(order: OrderHistory, *also: Source) -> list[Fact]:
+    topics = (order.of(s) for s in (Source.CHECK_INS, Source.REJECTIONS))
+    return facts_of(order.posts[:1], order.finals, *topics, *(order.of(source)[-1:] for source in also))

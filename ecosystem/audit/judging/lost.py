@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from ecosystem import services
-from ecosystem.audit.report import Kind, Report, Violation
+from ecosystem.audit.report import Report, Violation, ViolationKind
 from ecosystem.clients.dead_letters.dead_letter import DeadLetter
 from ecosystem.clients.dead_letters.records import read_dead_letters
 from runtime.common.settings import Settings
@@ -30,4 +30,4 @@ async def judge(settings: Settings, since: datetime | None, report: Report) -> N
         report.lost.add(letter.from_partition)
         count = letter.lost_until - letter.from_offset or "an unknown number of"
         text = f"{letter.error}: {count} offsets; reported by {letter.service} at {letter.failed_at} ({letter.id})"
-        report.add(Violation(Kind.RECORDS_LOST, f"{letter.id.topic}[{letter.from_partition}]", text))
+        report.add(Violation(ViolationKind.RECORDS_LOST, f"{letter.id.topic}[{letter.from_partition}]", text))

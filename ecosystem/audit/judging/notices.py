@@ -1,70 +1,72 @@
-"""The promise about letters on products: for each change and each alert one to each address is asked for and delivered.
+"""Promise: for each change and alert, one e-mail to each recipient is enqueued and delivered at least once.
 
-As with those on orders, one may be delivered more than once: then each has the same Message-ID.
+A repeated delivery has the same Message-ID.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from ecosystem.audit.facts import Fact, Source
-from ecosystem.audit.judging.emails import KEPT_MS
-from ecosystem.audit.report import Kind, Rules, Violation
+from ecosystem.audit.facts import Fact
+from ecosystem.audit.judging.emails import TOMBSTONE_RETENTION_MS
+from ecosystem.audit.report import Rules, Violation, ViolationKind
+from ecosystem.audit.sources import Source
 
 
 def judge(event_id: str, facts: Sequence[Fact], rules: Rules, counts: Counter[str]) -> Iterator[Violation]:
-    """Holds the letters about one event against whether it was announced."""
+    """Judges the e-mails about one event by whether it was published."""
     if Source.NOTICES not in rules.seen:
         return
-    announced = [fact for fact in facts if fact.source is Source.TOLD_OF]
-    letters: dict[str, list[Fact]] = {}
+    published = [fact for fact in facts if fact.source is Source.NOTIFIABLE_EVENTS]
+    by_recipient: dict[str, list[Fact]] = {}
     for fact in facts:
-        if fact.source is not Source.TOLD_OF:
-            letters.setdefault(fact.about, []).append(fact)
+        if fact.source is not Source.NOTIFIABLE_EVENTS:
+            by_recipient.setdefault(fact.about, []).append(fact)
     moving = any(fact.late for fact in facts)
-    for to, of in letters.items():
-        yield from _letter(event_id, to, of, announced, moving, rules, counts)
-    if not announced or moving:
+    for recipient, of_recipient in by_recipient.items():
+        yield from _email(event_id, recipient, of_recipient, published, moving, rules, counts)
+    if not published or moving:
         return
-    due_ms = min(fact.time_ms for fact in announced)
-    for to in rules.notified:
-        if to in letters:
+    due_ms = min(fact.time_ms for fact in published)
+    for recipient in rules.notified:
+        if recipient in by_recipient:
             continue
         if not rules.overdue(due_ms):
-            counts["notices to come"] += 1
-        elif rules.now_ms - due_ms < KEPT_MS or Source.NOTICES_MAIL in rules.seen:
-            yield Violation(Kind.NOTICE_MISSING, event_id, f"no letter to {to} was asked for", announced)
+            counts["notices due"] += 1
+        elif rules.now_ms - due_ms < TOMBSTONE_RETENTION_MS or Source.NOTICES_DELIVERED in rules.seen:
+            yield Violation(ViolationKind.NOTICE_MISSING, event_id, f"no e-mail to {recipient} was enqueued", published)
         else:
-            counts["unchecked letters"] += 1
+            counts["unchecked emails"] += 1
 
 
-def _letter(
+def _email(
     event_id: str,
-    to: str,
+    recipient: str,
     facts: Sequence[Fact],
-    announced: Sequence[Fact],
+    published: Sequence[Fact],
     moving: bool,
     rules: Rules,
     counts: Counter[str],
 ) -> Iterator[Violation]:
     rows = [fact for fact in facts if fact.source is Source.NOTICES]
-    refused = [fact for fact in facts if fact.source is Source.NOTICES_REFUSED]
-    mail = [fact for fact in facts if fact.source is Source.NOTICES_MAIL]
+    rejected = [fact for fact in facts if fact.source is Source.NOTICES_REJECTED]
+    delivered = [fact for fact in facts if fact.source is Source.NOTICES_DELIVERED]
     counts["notices"] += 1
-    counts["notices delivered"] += bool(mail)
-    counts["notices delivered again"] += max(0, len(mail) - 1)
+    counts["notices delivered"] += bool(delivered)
+    counts["notices delivered again"] += max(0, len(delivered) - 1)
     times = sum(fact.value is not None for fact in rows)
-    if times > 1 + len(refused):
-        counts["notices asked for again"] += times - 1
+    if times > 1 + len(rejected):
+        counts["notices enqueued again"] += times - 1
         if rules.exactly_once:
-            yield Violation(Kind.NOTICE_TWICE, event_id, f"its letter to {to} was asked for {times} times", facts)
+            text = f"its e-mail to {recipient} was enqueued {times} times"
+            yield Violation(ViolationKind.NOTICE_TWICE, event_id, text, facts)
     if moving:
         return
-    if not announced:
+    if not published:
         if not rules.from_ms.get(Source.CHANGES) and not rules.from_ms.get(Source.ALERTS):
-            says = f"there is a letter to {to}, and no such change or alert"
-            yield Violation(Kind.NOTICE_WRONG, event_id, says, facts)
+            text = f"an e-mail to {recipient} was enqueued, and there is no such change or alert"
+            yield Violation(ViolationKind.NOTICE_WRONG, event_id, text, facts)
     elif rows and rows[-1].value is not None:
-        counts["notices to come"] += 1
-    elif rows and not mail and not refused and Source.NOTICES_MAIL in rules.seen:
-        says = f"its letter to {to} is done with, and was not delivered"
-        yield Violation(Kind.NOTICE_LOST, event_id, says, facts)
+        counts["notices due"] += 1
+    elif rows and not delivered and not rejected and Source.NOTICES_DELIVERED in rules.seen:
+        text = f"its e-mail to {recipient} is acknowledged, and was not delivered"
+        yield Violation(ViolationKind.NOTICE_LOST, event_id, text, facts)

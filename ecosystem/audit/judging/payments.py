@@ -1,10 +1,10 @@
-"""What was paid for an order, as the topic of payments tells it, by the definition that the services have."""
+"""Sums of an order's payments, by the services' own definition."""
 
 from typing import NamedTuple
 
-from ecosystem.audit.facts import Source
-from ecosystem.audit.judging.history import History, Observed
+from ecosystem.audit.judging.history import Observed, OrderHistory
 from ecosystem.audit.report import SKEW_MS, Rules
+from ecosystem.audit.sources import Source
 from schemas.messages import Payment
 from schemas.payments import PaymentTotals
 
@@ -12,19 +12,21 @@ from schemas.payments import PaymentTotals
 class Payments(NamedTuple):
     """The distinct payments of an order.
 
-    `paid` is what they come to. `last_ms` is when the last one of those in the currency of orders came, 0 if there is
-    none. `steady` says that none took anything back: else the order may have been paid for a while, or not yet when it
-    mattered. `whole` says that no payment may have been removed from the topic.
+    Arguments:
+        paid: their sums by currency.
+        last_ms: time of the last payment in the currency of orders; 0 if there is none.
+        steady: whether no amount is negative. Otherwise the order may have been paid for some time only.
+        complete: whether all payments are still on the topic.
     """
 
     paid: PaymentTotals
     last_ms: int
     steady: bool
-    whole: bool
+    complete: bool
 
 
-def payments_of(order: History, rules: Rules) -> Payments:
-    """Reads them. Of one id the first one counts; all of an id are in one partition, in their order."""
+def payments_of(order: OrderHistory, rules: Rules) -> Payments:
+    """Sums the payments of an order. Of one id, the first payment counts."""
     first: dict[str, Observed[Payment]] = {seen.message.id: seen for seen in reversed(order.of(Source.PAYMENTS))}
     paid, last_ms, steady = PaymentTotals(), 0, True
     for seen in reversed(first.values()):

@@ -1,52 +1,59 @@
-"""The promise about one order's pieces: taken once while it lives, let go of once if it fails or is shipped."""
+"""Promise: the stock of an order is reserved once, and released once if the order fails or is shipped."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from ecosystem.audit.facts import Fact, Source
-from ecosystem.audit.judging.history import History, Observed, facts_of
-from ecosystem.audit.report import Kind, Rules, Violation
+from ecosystem.audit.facts import Fact
+from ecosystem.audit.judging.history import Observed, OrderHistory, facts_of
+from ecosystem.audit.report import Rules, Violation, ViolationKind
+from ecosystem.audit.sources import Source
 from schemas.messages import CheckType, OrderState
 from validators.inventory.state import Reservation
 
-Changed = Callable[[Source, str, Fact, int], None]
-"""Told of every change of what reservations hold (`Source.HELD`): the product, the record, and by how many pieces; 0
-says that the order may have held pieces before the first record of it that is still there. And of the pieces of an
-order that was shipped (`Source.SENT_OFF`)."""
+StockChangeCallback = Callable[[Source, str, Fact, int], None]
+"""Called with a source, the product, a record, and a number of pieces.
+
+`Source.HOLDINGS`: change of the pieces that a reservation holds; 0: the order may have held pieces before its first
+record that still exists. `Source.SHIPPED_PIECES`: pieces of a shipped order.
+"""
 
 _Row = Observed[Reservation | None]
 
 
-def judge(order: History, rules: Rules, counts: Counter[str], changed: Changed) -> Iterator[Violation]:
-    """Walks what the order held, then looks at what it holds now."""
-    yield from _walk(order, rules, counts, changed)
-    _send_off(order, changed)
+def judge(
+    order: OrderHistory, rules: Rules, counts: Counter[str], on_stock_change: StockChangeCallback
+) -> Iterator[Violation]:
+    """Judges every change of the reservation, then the last one."""
+    yield from _changes(order, rules, counts, on_stock_change)
+    _report_shipped(order, on_stock_change)
     if order.moving or Source.RESERVATIONS not in rules.seen:
         return
     if order.posted is None:
         kept = [row for row in order.reservations if row.message is not None]
         if kept and not rules.partial:
-            says = "has a reservation, but was never posted"
-            yield Violation(Kind.RESERVED_NEVER_POSTED, order.id, says, facts_of(kept))
+            text = "has a reservation, but was never posted"
+            yield Violation(ViolationKind.RESERVED_NEVER_POSTED, order.id, text, facts_of(kept))
         return
-    yield from _fits(order)
-    if order.agreed:
-        yield from _at_the_end(order, rules, counts)
+    yield from _matches_order(order)
+    if order.is_consistent:
+        yield from _final_state(order, rules, counts)
 
 
-def _send_off(order: History, changed: Changed) -> None:
-    """Tells what was shipped; of an order that is moving it is not known yet whether the stock has heard of it."""
-    shipped = order.came_to(OrderState.SHIPPED)
+def _report_shipped(order: OrderHistory, on_stock_change: StockChangeCallback) -> None:
+    """Reports the shipped pieces. Those of a moving order are late: the stock may not include them yet."""
+    shipped = order.first_in(OrderState.SHIPPED)
     last = order.reservations[-1].message if order.reservations else None
     if order.posted is None or shipped is None or (last is not None and last.refusal is not None):
-        return  # refused, and shipped all the same: by a check that is not required
+        return  # rejected by inventory, and shipped: INVENTORY_CHECK is not required
     fact = shipped.fact._replace(late=shipped.fact.late or order.moving)
-    changed(Source.SENT_OFF, order.posted.message.product, fact, order.posted.message.quantity)
+    on_stock_change(Source.SHIPPED_PIECES, order.posted.message.product, fact, order.posted.message.quantity)
 
 
-def _walk(order: History, rules: Rules, counts: Counter[str], changed: Changed) -> Iterator[Violation]:
+def _changes(
+    order: OrderHistory, rules: Rules, counts: Counter[str], on_stock_change: StockChangeCallback
+) -> Iterator[Violation]:
     before: _Row | None = None
-    held, product, taken = 0, None, False
+    held, product, reserved = 0, None, False
     for row in order.reservations:
         now = row.message.held if row.message else 0
         product = row.message.product if row.message else product
@@ -54,55 +61,57 @@ def _walk(order: History, rules: Rules, counts: Counter[str], changed: Changed) 
             unknown = row.message is None or (not now and row.message.refusal is None)
             of = product or (order.posted.message.product if order.posted else None)
             if unknown and of is not None:
-                changed(Source.HELD, of, row.fact, 0)
-        elif fault := _fault(before.message, row.message, taken=taken):
-            kind, says = fault
+                on_stock_change(Source.HOLDINGS, of, row.fact, 0)
+        elif fault := _fault(before.message, row.message, reserved=reserved):
+            kind, text = fault
             if rules.exactly_once or before.message != row.message:
-                yield Violation(kind, order.id, says, facts_of([before, row]))
+                yield Violation(kind, order.id, text, facts_of([before, row]))
             else:
                 counts["rows written again"] += 1
         if now != held and product is not None:
-            changed(Source.HELD, product, row.fact, now - held)
-        taken |= now > 0
+            on_stock_change(Source.HOLDINGS, product, row.fact, now - held)
+        reserved |= now > 0
         before, held = row, now
 
 
-def _fault(was: Reservation | None, now: Reservation | None, *, taken: bool) -> tuple[Kind, str] | None:
-    """What is wrong with a row that follows upon another: a row holds, then gives back, then is forgotten."""
+def _fault(was: Reservation | None, now: Reservation | None, *, reserved: bool) -> tuple[ViolationKind, str] | None:
+    """Returns what is wrong with a change: a reservation holds pieces, then is released, then is deleted."""
     if now is None:
-        return (Kind.RESERVATION_DIFFERS, f"forgotten while it held {was.held}") if was and was.held else None
+        if was and was.held:
+            return ViolationKind.RESERVATION_DIFFERS, f"deleted while it held {was.held} pieces"
+        return None
     if now.held:
-        if taken:
-            return Kind.TAKEN_TWICE, f"took {now.held} of {now.product!r} again"
-        return Kind.RESERVATION_DIFFERS, f"took {now.held} of {now.product!r} after it had been refused"
+        if reserved:
+            return ViolationKind.RESERVED_TWICE, f"reserved {now.held} of {now.product!r} again"
+        return ViolationKind.RESERVATION_DIFFERS, f"reserved {now.held} of {now.product!r} after being rejected"
     if was is not None and was.held == 0 and was.refusal is None and now.refusal is None:
-        return Kind.GIVEN_BACK_TWICE, f"gave back its pieces of {now.product!r} again"
+        return ViolationKind.RELEASED_TWICE, f"released its pieces of {now.product!r} again"
     return None
 
 
-def _fits(order: History) -> Iterator[Violation]:
+def _matches_order(order: OrderHistory) -> Iterator[Violation]:
     assert order.posted is not None
     wanted = order.posted.message
     for row in order.reservations:
         held = row.message
         if held is not None and (held.product != wanted.product or held.held not in {0, wanted.quantity}):
-            says = f"holds {held.held} of {held.product!r}, {wanted.quantity} of {wanted.product!r} were ordered"
-            yield Violation(Kind.RESERVATION_DIFFERS, order.id, says, facts_of(order.posts[:1], [row]))
+            text = f"holds {held.held} of {held.product!r}, {wanted.quantity} of {wanted.product!r} were ordered"
+            yield Violation(ViolationKind.RESERVATION_DIFFERS, order.id, text, facts_of(order.posts[:1], [row]))
             return
 
 
-_LET_GO = {OrderState.FAILED: Kind.FAILED_HOLDS, OrderState.SHIPPED: Kind.SHIPPED_HOLDS}
+_MUST_RELEASE = {OrderState.FAILED: ViolationKind.FAILED_HOLDS, OrderState.SHIPPED: ViolationKind.SHIPPED_HOLDS}
 
 
-def _at_the_end(order: History, rules: Rules, counts: Counter[str]) -> Iterator[Violation]:
+def _final_state(order: OrderHistory, rules: Rules, counts: Counter[str]) -> Iterator[Violation]:
     last = order.reservations[-1].message if order.reservations else None
     held = last.held if last else 0
     final = order.finals[-1]
     records = facts_of(order.posts[:1], order.finals, order.reservations)
-    if held and (kind := _LET_GO.get(final.message.state)):
+    if held and (kind := _MUST_RELEASE.get(final.message.state)):
         if rules.overdue(final.fact.time_ms):
             yield Violation(kind, order.id, f"{final.message.state}, and still holds {held} pieces", records)
         else:
-            counts["giving back"] += 1
+            counts["to be released"] += 1
     if order.states == {OrderState.VALIDATED} and not held and CheckType.INVENTORY_CHECK in rules.required:
-        yield Violation(Kind.VALIDATED_HOLDS_NOTHING, order.id, "VALIDATED, and holds no pieces", records)
+        yield Violation(ViolationKind.VALIDATED_HOLDS_NOTHING, order.id, "VALIDATED, and holds no pieces", records)

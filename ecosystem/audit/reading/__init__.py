@@ -1,1 +1,1 @@
-"""audit/reading."""
+"""Reads the sources of the audit."""

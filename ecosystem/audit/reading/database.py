@@ -1,4 +1,4 @@
-"""Reading a service's database: one look at it, whatever goes on there, and nothing is written."""
+"""Reads a service's database in one read-only snapshot."""
 
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
@@ -6,17 +6,18 @@ from typing import Any, NamedTuple
 import asyncpg
 
 from ecosystem.audit.database_rows import CheckinRow, ProductRow
-from ecosystem.audit.facts import Fact, Source
+from ecosystem.audit.facts import Fact
 from ecosystem.audit.report import AuditError
+from ecosystem.audit.sources import Source
 from schemas.messages import ProductEvent
 from schemas.wire import Message
 
 _TIMEOUT_S = 10.0
-_AT_ONCE = 1000
+_PREFETCH = 1000
 
 
 class TableQuery(NamedTuple):
-    """What is read: rows as `model` has them, with `key`, and `moment`: when each was written."""
+    """A query for rows with the fields of `model`, and columns `key` and `moment` (when the row was written)."""
 
     service: str
     query: str
@@ -52,22 +53,22 @@ PRODUCT_LOG = TableQuery(
 )
 
 
-async def rows(url: str, look: TableQuery, source: Source) -> AsyncIterator[tuple[bytes, Fact]]:
-    """Every row under its key. Raises `AuditError` if the database cannot be read."""
+async def rows(url: str, query: TableQuery, source: Source) -> AsyncIterator[tuple[bytes, Fact]]:
+    """Yields every row with its key. Raises `AuditError` if the database cannot be read."""
     try:
         connection = await asyncpg.connect(url, timeout=_TIMEOUT_S)
         try:
             number = 0
             async with connection.transaction(isolation="repeatable_read", readonly=True):
-                async for row in connection.cursor(look.query, prefetch=_AT_ONCE):
-                    yield row["key"].encode(), _fact(row, look, source, number)
+                async for row in connection.cursor(query.query, prefetch=_PREFETCH):
+                    yield row["key"].encode(), _fact(row, query, source, number)
                     number += 1
         finally:
             await connection.close()
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, ValueError) as error:
-        raise AuditError(f"the database of {look.service} cannot be read: {error or error!r}") from error
+        raise AuditError(f"the database of {query.service} cannot be read: {error or error!r}") from error
 
 
-def _fact(row: Any, look: TableQuery, source: Source, number: int) -> Fact:
-    said = look.model.model_validate({name: row[name] for name in look.model.model_fields})
-    return Fact(source, 0, number, int(row["moment"].timestamp() * 1000), False, said.to_json())
+def _fact(row: Any, query: TableQuery, source: Source, number: int) -> Fact:
+    message = query.model.model_validate({name: row[name] for name in query.model.model_fields})
+    return Fact(source, 0, number, int(row["moment"].timestamp() * 1000), False, message.to_json())

@@ -1,4 +1,4 @@
-"""Reading delivered letters from a Maildir, as the mail server of `orders up` keeps them."""
+"""Reads delivered e-mails from a Maildir, such as that of `orders up`."""
 
 from collections.abc import Iterator
 from email.errors import HeaderParseError
@@ -7,57 +7,57 @@ from email.message import Message
 from email.parser import BytesHeaderParser
 from pathlib import Path
 
-from ecosystem.audit.facts import Fact, Source
+from ecosystem.audit.facts import Fact
 from ecosystem.audit.report import AuditError
+from ecosystem.audit.sources import Source
 from email_service.compose import message_id
 from email_service.state import EmailKind
 from product_subscribers.notifications import emails as notices
 
-_NEW = ("new", "cur")
+_FOLDERS = ("new", "cur")
 
 
-def letters(folder: Path, began_ms: int) -> Iterator[tuple[bytes, Fact] | None]:
-    """The order and the kind of every letter of ours, by its Message-ID, or the event and the address; `None` for any
-    other.
+def emails(folder: Path, start_ms: int) -> Iterator[tuple[bytes, Fact] | None]:
+    """Yields every e-mail of the services with its order or event; `None` for any other e-mail.
+
+    E-mails are recognised by their Message-ID. Raises `AuditError` if the folder is not a Maildir.
 
     Arguments:
         folder: the Maildir.
-        began_ms: letters that came later are late: that they were asked for may not be among what is read.
-
-    Raises `AuditError` if it is no Maildir.
+        start_ms: start of the audit. Later e-mails are late: their enqueueing may not be among the records read.
     """
     if not (folder / "new").is_dir():
-        raise AuditError(f"{folder} is no Maildir: it has no folder 'new'")
-    paths = (path for part in _NEW if (folder / part).is_dir() for path in (folder / part).iterdir())
+        raise AuditError(f"{folder} is not a Maildir: it has no folder 'new'")
+    paths = (path for part in _FOLDERS if (folder / part).is_dir() for path in (folder / part).iterdir())
     for number, path in enumerate(paths):
         try:
             with path.open("rb") as file:
                 headers = BytesHeaderParser().parse(file)
             at_ms = int(path.stat().st_mtime * 1000)
         except FileNotFoundError:
-            continue  # read by somebody, who moved it: it is in `cur` now
-        found = _of(headers)
+            continue  # somebody read it, so it was moved to `cur`
+        found = _identify(headers)
         if found is None:
             yield None
         else:
             source, key, about = found
-            yield key.encode(), Fact(source, 0, number, at_ms, at_ms >= began_ms, None, about)
+            yield key.encode(), Fact(source, 0, number, at_ms, at_ms >= start_ms, None, about)
 
 
-def _of(headers: Message) -> tuple[Source, str, str] | None:
-    order_id, event_id, to = (_said(headers, name) for name in ("X-Order-Id", "X-Event-Id", "To"))
+def _identify(headers: Message) -> tuple[Source, str, str] | None:
+    order_id, event_id, recipient = (_decoded(headers, name) for name in ("X-Order-Id", "X-Event-Id", "To"))
     id_ = str(headers.get("Message-ID", "")).strip().partition("@")[0] + "@"
-    if event_id and notices.message_id(event_id, to, "").startswith(id_):
-        return Source.NOTICES_MAIL, event_id, to
+    if event_id and notices.message_id(event_id, recipient, "").startswith(id_):
+        return Source.NOTICES_DELIVERED, event_id, recipient
     kinds = (kind for kind in EmailKind if message_id(order_id, kind, "").startswith(id_))
     kind = next(kinds, None)
-    return None if kind is None else (Source.MAIL, order_id, kind)
+    return None if kind is None else (Source.EMAILS_DELIVERED, order_id, kind)
 
 
-def _said(headers: Message, name: str) -> str:
-    """A header decoded (RFC 2047): an id may be any text."""
+def _decoded(headers: Message, name: str) -> str:
+    """Returns a header, decoded (RFC 2047): an id may be any text."""
     value = str(headers.get(name, ""))
     try:
         return str(make_header(decode_header(value))).strip()
-    except (HeaderParseError, LookupError, UnicodeError):  # somebody else's
+    except (HeaderParseError, LookupError, UnicodeError):  # another sender's
         return value.strip()

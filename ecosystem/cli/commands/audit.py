@@ -96,7 +96,7 @@ def audit(
                 since=since,
                 guarantee=Guarantee(guarantee) if guarantee else None,
                 grace=timedelta(seconds=grace),
-                kept=limit,
+                max_kept=limit,
                 folder=temp,
                 mail=mail,
                 progress=lambda step, done, total: bar.update(task, description=step, completed=done, total=total),
@@ -108,5 +108,5 @@ def audit(
     if json_:
         click.echo(auditing.as_json(report))
     else:
-        auditing.show(report, console)
+        auditing.print_report(report, console)
     sys.exit(0 if report.ok else 1)
