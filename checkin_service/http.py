@@ -2,28 +2,27 @@
 
 import re
 import uuid
-from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from aiohttp import web
 
 from checkin_service.store import CheckInStore
-from runtime.hosting import Host
+from runtime.hosting import Answer, Endpoint, Host, Parameter, ResponseHeader
 from runtime.http.answers import HttpProblem, answer
 from runtime.http.inputs import message_of
-from runtime.http.openapi import body, problems, schemas_of
 from schemas.api import Checkin, InvalidParam, NewCheckin
 
 PATH = "/api/SOA/home/checkin"
 _UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+_EVENT_ID = Parameter("eventId", "path", {"type": "string", "format": "uuid"})
+_LOCATION = (ResponseHeader("Location", "URL of the check-in"),)
 
 
-def routes(check_ins: CheckInStore, zone: ZoneInfo) -> Callable[[Host], Iterable[web.RouteDef]]:
-    """Returns the factory of the routes. Local times are of `zone`."""
+def endpoints(check_ins: CheckInStore, zone: ZoneInfo) -> tuple[Endpoint, ...]:
+    """Returns the endpoints. Local times are of `zone`."""
 
-    async def create(request: web.Request) -> web.Response:
+    async def create(_: Host, request: web.Request) -> web.Response:
         new = await message_of(request, NewCheckin)
         checkin, is_new = await check_ins.create(new, instant(new.checkin_date, zone))
         location = {"Location": f"{PATH}/{checkin.event_id}"}
@@ -33,14 +32,39 @@ def routes(check_ins: CheckInStore, zone: ZoneInfo) -> Callable[[Host], Iterable
             raise HttpProblem(409, detail, headers=location)
         return answer(checkin, 201 if is_new else 200, location)
 
-    async def status(request: web.Request) -> web.Response:
+    async def status(_: Host, request: web.Request) -> web.Response:
         event_id = _event_id_of(request)
         checkin = await check_ins.get(event_id)
         if checkin is None:
             raise HttpProblem(404, f"There is no check-in {str(event_id)!r}.")
         return answer(checkin)
 
-    return lambda _: (web.post(PATH, create), web.get(f"{PATH}/{{eventId:[^/]+}}", status))
+    return (
+        Endpoint(
+            "POST",
+            PATH,
+            create,
+            name="checkIn",
+            summary="Check in on site; idempotent: a repeated report is the same check-in",
+            tag="check-in",
+            body=NewCheckin,
+            answers={
+                201: Answer("The check-in is stored, and published soon", Checkin, _LOCATION),
+                200: Answer("The check-in existed; its current state", Checkin, _LOCATION),
+            },
+            problems=(409,),
+        ),
+        Endpoint(
+            "GET",
+            f"{PATH}/{{eventId}}",
+            status,
+            name="getCheckIn",
+            summary="Get a check-in and its status",
+            tag="check-in",
+            parameters=(_EVENT_ID,),
+            answers={200: Answer("The current state", Checkin)},
+        ),
+    )
 
 
 def instant(local: datetime, zone: ZoneInfo) -> datetime:
@@ -69,49 +93,8 @@ def _differs(new: NewCheckin, kept: Checkin, name: str) -> bool:
 
 
 def _event_id_of(request: web.Request) -> uuid.UUID:
-    text = request.match_info["eventId"]
+    text = request.match_info[_EVENT_ID.name]
     if not re.fullmatch(_UUID, text):  # Python also accepts braces, urn:uuid: and missing hyphens
-        invalid = InvalidParam(name="eventId", reason="must be the UUID from the answer to the check-in")
+        invalid = InvalidParam(name=_EVENT_ID.name, reason="must be the UUID from the answer to the check-in")
         raise HttpProblem(400, f"{invalid.name} {invalid.reason}.", errors=[invalid])
     return uuid.UUID(text)
-
-
-def openapi() -> Mapping[str, Any]:
-    """Returns paths and schemas."""
-    location = {"Location": {"description": "URL of the check-in", "schema": {"type": "string"}}}
-    event_id = {"name": "eventId", "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
-    return {
-        "paths": {
-            PATH: {
-                "post": {
-                    "operationId": "checkIn",
-                    "summary": "Check in on site; idempotent: a repeated report is the same check-in",
-                    "tags": ["check-in"],
-                    "requestBody": {"required": True, **body(NewCheckin)},
-                    "responses": {
-                        "201": {
-                            "description": "The check-in is stored, and published soon",
-                            "headers": location,
-                            **body(Checkin),
-                        },
-                        "200": {"description": "The check-in existed; its current state", "headers": location}
-                        | body(Checkin),
-                        **problems(400, 409, 413, 415, 500, 503),
-                    },
-                }
-            },
-            f"{PATH}/{{eventId}}": {
-                "get": {
-                    "operationId": "getCheckIn",
-                    "summary": "Get a check-in and its status",
-                    "tags": ["check-in"],
-                    "parameters": [event_id],
-                    "responses": {
-                        "200": {"description": "The current state", **body(Checkin)},
-                        **problems(400, 404, 500, 503),
-                    },
-                }
-            },
-        },
-        "components": {"schemas": schemas_of(NewCheckin, Checkin)},
-    }

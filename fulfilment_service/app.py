@@ -34,6 +34,5 @@ def build(settings: Settings) -> ServiceDefinition:
             tables=(PROGRESS, PAYMENTS_COUNTED, CHECK_INS.table, *SEEN_CHECK_INS.tables),
             on_timer=gate.on_timer,
         ),
-        routes=http.routes(needs, settings.currency),
-        openapi=http.openapi,
+        endpoints=http.endpoints(needs, settings.currency),
     )

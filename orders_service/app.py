@@ -1,4 +1,4 @@
-"""Orders service: its inputs, outputs, table and routes."""
+"""Orders service: its inputs, outputs, table and endpoints."""
 
 from datetime import timedelta
 
@@ -31,6 +31,5 @@ def build(settings: Settings) -> ServiceDefinition:
             tables=(ORDERS_VIEW,),
             on_timer=aggregator.on_timer,
         ),
-        routes=http.routes,
-        openapi=http.openapi,
+        endpoints=http.ENDPOINTS,
     )

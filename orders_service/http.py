@@ -1,25 +1,161 @@
-"""HTTP routes of the orders service."""
+"""HTTP endpoints of the orders service: `POST /v1/orders`, and the queries of `queries.py`."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import partial
+from urllib.parse import quote
 
 from aiohttp import web
 
-from orders_service.openapi import openapi
-from orders_service.post import OrderEndpoint
-from orders_service.queries import OrderQueries
-from runtime.hosting import Host
+from orders_service.place import place
+from orders_service.queries import UndecidedOrder, get_order, get_validated_order
+from orders_service.state import ORDERS_VIEW
+from runtime.errors import KeyNotOwned
+from runtime.hosting import Answer, Endpoint, Host, Parameter, ResponseHeader
+from runtime.http.answers import PROBLEM_JSON, HttpProblem, answer
+from runtime.http.inputs import ORDER_ID, deadline_of, message_of
+from runtime.http.routing import STALE_READ, route_to_owner
+from schemas.api import InvalidParam, NewOrder, OrderOutcome
+from schemas.identifiers import is_composed, new_order_id, order_id_for
+from schemas.messages import Order
+from schemas.topics import ORDERS
 
-__all__ = ["openapi", "routes"]
+FRESH_IDS = 64
+"""Ids generated at most to find one whose partition this worker owns.
 
-# Any character except a slash, which is percent-encoded. aiohttp's `{id}` would exclude braces.
-_ORDER = "/v1/orders/{id:[^/]+}"
+With one of 16 partitions owned, 98 of 100 requests find one.
+"""
+
+_IDEMPOTENCY_KEY = Parameter(
+    "Idempotency-Key",
+    "header",
+    {"type": "string", "pattern": "^[ -~]*[!-~][ -~]*$", "examples": ["7b7f2a3c-0f0e-4b8e-9d6c-0a1b2c3d4e5f"]},
+    "For a body without an id: requests with the same key create one order. Printable text outside ASCII is "
+    "accepted if encoded as UTF-8.",
+)
+_LOCATION = (ResponseHeader("Location", "URL of the order"),)
 
 
-def routes(host: Host) -> Iterable[web.RouteDef]:
-    """Returns the routes of the service on this worker."""
-    endpoint, queries = OrderEndpoint(host), OrderQueries(host)
-    return (
-        web.post("/v1/orders", endpoint.post),
-        web.get(_ORDER, queries.order),
-        web.get(f"{_ORDER}/validated", queries.validated),
+async def post_order(host: Host, request: web.Request) -> web.StreamResponse:
+    """Answers 201 once Kafka has the order, 200 if it existed, 409 if the id has another order."""
+    new = await message_of(request, NewOrder)
+    derived_id = _id_from_idempotency_key(request)
+    order_id = new.id or derived_id
+    if order_id is None:
+        return await _place_new(host, _order(new, _fresh_id(host)))
+    place_here = partial(_place, host, _order(new, order_id))
+    return await route_to_owner(request, host, ORDERS_VIEW, order_id, deadline_of(request), place_here)
+
+
+async def _place(host: Host, order: Order) -> web.Response:
+    command = partial(place, order, at_least_once=host.settings.at_least_once)
+    existing = await host.submit(ORDERS_VIEW, order.id, command)
+    return _created(order) if existing is None else _existing(order, existing)
+
+
+async def _place_new(host: Host, order: Order) -> web.Response:
+    """Places an order under a generated id; without the partition, produces it directly.
+
+    No other order can have the id, so the owner need not compare. During a rebalance no worker need own the key.
+    """
+    try:
+        return await _place(host, order)
+    except KeyNotOwned:
+        await host.produce(ORDERS, order)  # may repeat a write that took effect: equal orders are one order
+        return _created(order)
+
+
+def _fresh_id(host: Host) -> str:
+    fresh = (new_order_id() for _ in range(FRESH_IDS))
+    return next((id_ for id_ in fresh if host.owns(id_)), new_order_id())
+
+
+def _id_from_idempotency_key(request: web.Request) -> str | None:
+    key = request.headers.get(_IDEMPOTENCY_KEY.name)
+    if key is None:
+        return None
+    if not key or not key.isprintable() or not is_composed(key):
+        reason = "must be printable UTF-8 text in Unicode form NFC, a UUID for example"
+        invalid = InvalidParam(name=_IDEMPOTENCY_KEY.name, reason=reason)
+        raise HttpProblem(400, f"The header {invalid.name} {invalid.reason}.", errors=[invalid])
+    return order_id_for(key)
+
+
+def _order(new: NewOrder, order_id: str) -> Order:
+    return Order(
+        id=order_id,
+        customer_id=new.customer_id,
+        product=new.product,
+        quantity=new.quantity,
+        price=new.price,
+        created_at=datetime.now(UTC),
     )
+
+
+def _created(order: Order) -> web.Response:
+    return answer(order, 201, _location(order))
+
+
+def _existing(posted: Order, existing: Order) -> web.Response:
+    if posted.same_content(existing):
+        return answer(existing, 200, _location(existing))
+    differing = [name for name in ("customerId", "product", "quantity", "price") if _differs(posted, existing, name)]
+    detail = f"There is an order {existing.id!r} already, with another {', '.join(differing)}. Choose another id."
+    raise HttpProblem(409, detail, headers=_location(existing))
+
+
+def _differs(posted: Order, existing: Order, name: str) -> bool:
+    field = {"customerId": "customer_id"}.get(name, name)
+    return bool(getattr(posted, field) != getattr(existing, field))
+
+
+def _location(order: Order) -> Mapping[str, str]:
+    return {"Location": f"/v1/orders/{quote(order.id, safe='')}"}
+
+
+ENDPOINTS = (
+    Endpoint(
+        "POST",
+        "/v1/orders",
+        post_order,
+        name="postOrder",
+        summary="Place an order",
+        description="Idempotent with an id or an Idempotency-Key: repeated requests create one order.",
+        tag="orders",
+        parameters=(_IDEMPOTENCY_KEY,),
+        body=NewOrder,
+        routed=True,
+        answers={
+            201: Answer("The order is written to Kafka", Order, _LOCATION),
+            200: Answer("The order existed; its current state", Order, _LOCATION),
+        },
+        problems=(409,),
+    ),
+    Endpoint(
+        "GET",
+        "/v1/orders/{id}",
+        get_order,
+        name="getOrder",
+        summary="Get an order, waiting until it exists",
+        tag="orders",
+        parameters=(ORDER_ID,),
+        routed=True,
+        answers={200: Answer("The current state of the order", Order, STALE_READ)},
+    ),
+    Endpoint(
+        "GET",
+        "/v1/orders/{id}/validated",
+        get_validated_order,
+        name="getValidatedOrder",
+        summary="Get the outcome of an order, waiting until it is decided",
+        tag="orders",
+        parameters=(ORDER_ID,),
+        routed=True,
+        answers={
+            200: Answer("VALIDATED, FAILED or SHIPPED, with the verdicts", OrderOutcome, STALE_READ),
+            504: Answer(
+                "Not decided at the timeout: state and verdicts so far", UndecidedOrder, media_type=PROBLEM_JSON
+            ),
+        },
+    ),
+)

@@ -22,70 +22,70 @@ class UndecidedOrder(Problem):
     verdicts: tuple[Verdict, ...]
 
 
-class OrderQueries:
-    """Queries the view on the key owner, or on a standby replica while the owner is unavailable."""
+async def get_order(host: Host, request: web.Request) -> web.StreamResponse:
+    """Answers 200 as soon as the order exists, 404 if it does not exist at the timeout."""
+    order_id, deadline = order_id_of(request), deadline_of(request)
+    read = partial(_order, host, order_id, deadline)
+    stale_read = partial(_stale_order, host, order_id)
+    return await route_to_owner(request, host, ORDERS_VIEW, order_id, deadline, read, stale_read)
 
-    def __init__(self, host: Host) -> None:
-        self._host = host
 
-    async def order(self, request: web.Request) -> web.StreamResponse:
-        """Answers 200 as soon as the order exists, 404 if it does not exist at the timeout."""
-        order_id, deadline = order_id_of(request), deadline_of(request)
-        read = partial(self._order, order_id, deadline)
-        stale_read = partial(self._stale_order, order_id)
-        return await route_to_owner(request, self._host, ORDERS_VIEW, order_id, deadline, read, stale_read)
+async def get_validated_order(host: Host, request: web.Request) -> web.StreamResponse:
+    """Answers 200 once the order is decided. At the timeout: 504 if it is undecided, 404 if unknown."""
+    order_id, deadline = order_id_of(request), deadline_of(request)
+    read = partial(_outcome, host, order_id, deadline)
+    stale_read = partial(_stale_outcome, host, order_id)
+    return await route_to_owner(request, host, ORDERS_VIEW, order_id, deadline, read, stale_read)
 
-    async def validated(self, request: web.Request) -> web.StreamResponse:
-        """Answers 200 once the order is decided. At the timeout: 504 if it is undecided, 404 if unknown."""
-        order_id, deadline = order_id_of(request), deadline_of(request)
-        read = partial(self._validated, order_id, deadline)
-        stale_read = partial(self._stale_outcome, order_id)
-        return await route_to_owner(request, self._host, ORDERS_VIEW, order_id, deadline, read, stale_read)
 
-    async def _order(self, order_id: str, deadline: Deadline) -> web.Response:
-        view = await self._wait_for(order_id, deadline, lambda view: view.order is not None)
-        if view is None or view.order is None:
-            raise _unknown(order_id)
-        return answer(view.order)
+async def _order(host: Host, order_id: str, deadline: Deadline) -> web.Response:
+    view = await _wait_for(host, order_id, deadline, lambda view: view.order is not None)
+    if view is None or view.order is None:
+        raise _unknown(order_id)
+    return answer(view.order)
 
-    async def _validated(self, order_id: str, deadline: Deadline) -> web.Response:
-        view = await self._wait_for(order_id, deadline, lambda view: view.decided)
-        if view is None or view.order is None:
-            raise _unknown(order_id)
-        return answer(view.outcome()) if view.decided else problem_as(_undecided(view.outcome()))
 
-    def _stale_order(self, order_id: str) -> web.Response | None:
-        """Stale read of the order, perhaps in an earlier state. `None` if absent: only the owner can tell."""
-        copy = self._host.read_stale(ORDERS_VIEW, order_id)
-        if copy is None or copy.row.order is None:
-            return None
-        return answer(copy.row.order, headers=served_by_standby(copy))
+async def _outcome(host: Host, order_id: str, deadline: Deadline) -> web.Response:
+    view = await _wait_for(host, order_id, deadline, lambda view: view.decided)
+    if view is None or view.order is None:
+        raise _unknown(order_id)
+    return answer(view.outcome()) if view.decided else problem_as(_undecided(view.outcome()))
 
-    def _stale_outcome(self, order_id: str) -> web.Response | None:
-        """Stale read of the outcome, which is final; `None` if the order is undecided."""
-        copy = self._host.read_stale(ORDERS_VIEW, order_id)
-        if copy is None or not copy.row.decided:
-            return None
-        return answer(copy.row.outcome(), headers=served_by_standby(copy))
 
-    async def _wait_for(
-        self, order_id: str, deadline: Deadline, condition: Callable[[OrderView], bool]
-    ) -> OrderView | None:
-        """Waits until the row satisfies `condition` or the deadline passes; returns the row.
+def _stale_order(host: Host, order_id: str) -> web.Response | None:
+    """Stale read of the order, perhaps in an earlier state. `None` if absent: only the owner can tell."""
+    copy = host.read_stale(ORDERS_VIEW, order_id)
+    if copy is None or copy.row.order is None:
+        return None
+    return answer(copy.row.order, headers=served_by_standby(copy))
 
-        Raises `KeyNotOwned`, also when the partition is revoked meanwhile.
-        """
-        with self._host.watch(ORDERS_VIEW, order_id) as watch:
-            while True:
-                view = self._host.read(ORDERS_VIEW, order_id)
-                if view is not None and condition(view):
-                    return view
-                remaining = deadline.remaining()
-                if not remaining:
-                    return view
-                if self._host.stopping:
-                    raise not_owned("This worker is stopping. Repeat the request.")
-                await watch.wait(remaining)
+
+def _stale_outcome(host: Host, order_id: str) -> web.Response | None:
+    """Stale read of the outcome, which is final; `None` if the order is undecided."""
+    copy = host.read_stale(ORDERS_VIEW, order_id)
+    if copy is None or not copy.row.decided:
+        return None
+    return answer(copy.row.outcome(), headers=served_by_standby(copy))
+
+
+async def _wait_for(
+    host: Host, order_id: str, deadline: Deadline, condition: Callable[[OrderView], bool]
+) -> OrderView | None:
+    """Waits until the row satisfies `condition` or the deadline passes; returns the row.
+
+    Raises `KeyNotOwned`, also when the partition is revoked meanwhile.
+    """
+    with host.watch(ORDERS_VIEW, order_id) as watch:
+        while True:
+            view = host.read(ORDERS_VIEW, order_id)
+            if view is not None and condition(view):
+                return view
+            remaining = deadline.remaining()
+            if not remaining:
+                return view
+            if host.stopping:
+                raise not_owned("This worker is stopping. Repeat the request.")
+            await watch.wait(remaining)
 
 
 def _unknown(order_id: str) -> HttpProblem:

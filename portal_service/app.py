@@ -17,6 +17,5 @@ def build(settings: Settings) -> ServiceDefinition:
             outputs=(),
             tables=(CHECK_INS_VIEW,),
         ),
-        routes=http.routes,
-        openapi=http.openapi,
+        endpoints=http.ENDPOINTS,
     )

@@ -17,8 +17,7 @@ def build(settings: Settings) -> ServiceDefinition:
     outbox = Outbox(database, OUTBOX, settings.produce_timeout_s)
     return ServiceDefinition(
         Service(name="products", inputs=(), outputs=(PRODUCTS,)),
-        routes=http.routes(ProductStore(database, outbox)),
-        openapi=http.openapi,
+        endpoints=http.endpoints(ProductStore(database, outbox)),
         database=database,
         outbox=outbox,
     )

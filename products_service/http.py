@@ -1,9 +1,8 @@
 """`/v1/products`: create, read, change and withdraw products, with optimistic locking by ETag."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 from urllib.parse import quote
 
 from aiohttp import web
@@ -11,10 +10,9 @@ from aiohttp import web
 from products_service import rules
 from products_service.rules import ExpectedVersions, StaleVersion, Withdrawn, differing_fields
 from products_service.store import ProductStore
-from runtime.hosting import Host
+from runtime.hosting import Answer, Endpoint, Host, Parameter, ResponseHeader
 from runtime.http.answers import HttpProblem, answer
-from runtime.http.inputs import code_of, message_of
-from runtime.http.openapi import CODE, body, problems, schemas_of
+from runtime.http.inputs import CODE, code_of, message_of
 from schemas.api import InvalidParam, NewProduct, Product, ProductContent, ProductState
 from schemas.identifiers import is_composed
 
@@ -23,11 +21,21 @@ _TAG = r'(W/)?"[!#-~]*"'
 _IF_MATCH = rf"^ *(\*|{_TAG}( *, *{_TAG})*) *$"
 """Syntax of If-Match (RFC 9110, 13.1.1)."""
 
+_EXPECTED_VERSION = Parameter(
+    "If-Match",
+    "header",
+    {"type": "string", "pattern": _IF_MATCH, "examples": ['"3"']},
+    "ETag of the expected version; 412 if the product has another one",
+)
+_VERSION = ResponseHeader("ETag", "Version of the product")
+_NEW = (ResponseHeader("Location", "URL of the product"), _VERSION)
+_CURRENT = {200: Answer("The current version", Product, (_VERSION,))}
 
-def routes(products: ProductStore) -> Callable[[Host], Iterable[web.RouteDef]]:
-    """Returns the factory of the routes."""
 
-    async def create(request: web.Request) -> web.Response:
+def endpoints(products: ProductStore) -> tuple[Endpoint, ...]:
+    """Returns the endpoints."""
+
+    async def create(_: Host, request: web.Request) -> web.Response:
         new = await message_of(request, NewProduct)
         product, is_new = await products.create(new)
         location = {"Location": f"{PATH}/{quote(new.code, safe='')}"}
@@ -39,16 +47,16 @@ def routes(products: ProductStore) -> Callable[[Host], Iterable[web.RouteDef]]:
             raise HttpProblem(409, detail, headers=location)
         return _answer(product, 201 if is_new else 200, location)
 
-    async def read(request: web.Request) -> web.Response:
+    async def read(_: Host, request: web.Request) -> web.Response:
         code = code_of(request)
         return _answer(_existing(code, await products.get(code)))
 
-    async def change(request: web.Request) -> web.Response:
+    async def change(_: Host, request: web.Request) -> web.Response:
         code, expected = code_of(request), _expected_versions(request)
         content = await message_of(request, ProductContent)
         return await apply(code, partial(rules.change, content=content, expected=expected))
 
-    async def withdraw(request: web.Request) -> web.Response:
+    async def withdraw(_: Host, request: web.Request) -> web.Response:
         code, expected = code_of(request), _expected_versions(request)
         return await apply(code, partial(rules.withdraw, expected=expected))
 
@@ -62,8 +70,56 @@ def routes(products: ProductStore) -> Callable[[Host], Iterable[web.RouteDef]]:
             detail = f"The product {code!r} was withdrawn. To offer it again, repeat with its ETag as If-Match."
             raise HttpProblem(409, detail) from None
 
-    one = f"{PATH}/{{code:[^/]+}}"
-    return lambda _: (web.post(PATH, create), web.get(one, read), web.put(one, change), web.delete(one, withdraw))
+    one = f"{PATH}/{{code}}"
+    return (
+        Endpoint(
+            "POST",
+            PATH,
+            create,
+            name="createProduct",
+            summary="Create a product; idempotent: a repeated request changes nothing",
+            tag="products",
+            body=NewProduct,
+            answers={
+                201: Answer("The product is stored, and published soon", Product, _NEW),
+                200: Answer("The product existed; its current version", Product, _NEW),
+            },
+            problems=(409,),
+        ),
+        Endpoint(
+            "GET",
+            one,
+            read,
+            name="getProduct",
+            summary="Get a product, also a withdrawn one",
+            tag="products",
+            parameters=(CODE,),
+            answers=_CURRENT,
+        ),
+        Endpoint(
+            "PUT",
+            one,
+            change,
+            name="changeProduct",
+            summary="Change a product, or offer a withdrawn one again (requires If-Match)",
+            tag="products",
+            parameters=(CODE, _EXPECTED_VERSION),
+            body=ProductContent,
+            answers=_CURRENT,
+            problems=(409, 412),
+        ),
+        Endpoint(
+            "DELETE",
+            one,
+            withdraw,
+            name="withdrawProduct",
+            summary="Withdraw a product: from then on, orders for it fail",
+            tag="products",
+            parameters=(CODE, _EXPECTED_VERSION),
+            answers=_CURRENT,
+            problems=(412,),
+        ),
+    )
 
 
 def _answer(product: Product, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
@@ -87,60 +143,3 @@ def _expected_versions(request: web.Request) -> ExpectedVersions:
         raise HttpProblem(400, f"{invalid.name} {invalid.reason}.", errors=[invalid])
     # Weak and other ETags match no version.
     return {int(version) for version in re.findall(r'(?<!W/)"(0|[1-9][0-9]{0,18})"', header)}
-
-
-def openapi() -> Mapping[str, Any]:
-    """Returns paths and schemas."""
-    if_match = {
-        "name": "If-Match",
-        "in": "header",
-        "description": "ETag of the expected version; 412 if the product has another one",
-        "schema": {"type": "string", "pattern": _IF_MATCH, "examples": ['"3"']},
-    }
-    etag = {"ETag": {"description": "Version of the product", "schema": {"type": "string"}}}
-    location = {"Location": {"description": "URL of the product", "schema": {"type": "string"}}}
-    now = {"description": "The current version", "headers": etag, **body(Product)}
-    return {
-        "paths": {
-            PATH: {
-                "post": {
-                    "operationId": "createProduct",
-                    "summary": "Create a product; idempotent: a repeated request changes nothing",
-                    "tags": ["products"],
-                    "requestBody": {"required": True, **body(NewProduct)},
-                    "responses": {
-                        "201": {"description": "The product is stored, and published soon", "headers": location | etag}
-                        | body(Product),
-                        "200": {"description": "The product existed; its current version", "headers": location | etag}
-                        | body(Product),
-                        **problems(400, 409, 413, 415, 500, 503),
-                    },
-                }
-            },
-            f"{PATH}/{{code}}": {
-                "get": {
-                    "operationId": "getProduct",
-                    "summary": "Get a product, also a withdrawn one",
-                    "tags": ["products"],
-                    "parameters": [CODE],
-                    "responses": {"200": now, **problems(400, 404, 500, 503)},
-                },
-                "put": {
-                    "operationId": "changeProduct",
-                    "summary": "Change a product, or offer a withdrawn one again (requires If-Match)",
-                    "tags": ["products"],
-                    "parameters": [CODE, if_match],
-                    "requestBody": {"required": True, **body(ProductContent)},
-                    "responses": {"200": now, **problems(400, 404, 409, 412, 413, 415, 500, 503)},
-                },
-                "delete": {
-                    "operationId": "withdrawProduct",
-                    "summary": "Withdraw a product: from then on, orders for it fail",
-                    "tags": ["products"],
-                    "parameters": [CODE, if_match],
-                    "responses": {"200": now, **problems(400, 404, 412, 500, 503)},
-                },
-            },
-        },
-        "components": {"schemas": schemas_of(NewProduct, ProductContent, Product)},
-    }

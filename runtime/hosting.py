@@ -1,8 +1,9 @@
-"""Interfaces between worker and services: `Host` for handlers, `ServiceDefinition` for deployment."""
+"""Interfaces between worker and services: `Host` and `Endpoint` for HTTP, `ServiceDefinition` for deployment."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from aiohttp import web
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
+
+_TEXT: Mapping[str, Any] = {"type": "string"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +95,93 @@ class Host(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Parameter:
+    """An input of a request besides its body.
+
+    Arguments:
+        name: as clients write it.
+        place: `path`, `query` or `header`. Those in a path are required, the others optional.
+        schema: JSON Schema of the value.
+        description: for clients.
+    """
+
+    name: str
+    place: str
+    schema: Mapping[str, Any]
+    description: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseHeader:
+    """A header of an answer, with the JSON Schema of its value."""
+
+    name: str
+    description: str
+    schema: Mapping[str, Any] = field(default_factory=lambda: _TEXT)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer of an endpoint other than a problem: what it says, its body and its headers."""
+
+    description: str
+    body: type[Message] | None = None
+    headers: tuple[ResponseHeader, ...] = ()
+    media_type: str = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An operation of the HTTP API: its route on a worker, and its description in the OpenAPI document.
+
+    The document adds the problems that follow from the other arguments: 400 for parameters or a body, 404 for a
+    parameter in the path, 415 for a body, 502 for a routed request, and those that any request may get.
+
+    Arguments:
+        method: GET, POST, PUT or DELETE.
+        path: names of parameters are in braces, as in `/v1/orders/{id}`.
+        handler: called with the worker and the request; raises `HttpProblem` for a problem.
+        name: operationId, unique in the document; clients generate code from it.
+        summary: one line.
+        tag: group of the operation in the document.
+        answers: by status.
+        problems: further statuses that are answered with a problem.
+        parameters: those in the path, and the others that the handler reads.
+        body: model of the request's body, if it has one.
+        routed: whether the handler routes to the key owner, and so takes the query parameter `timeout`.
+        description: further lines.
+    """
+
+    method: str
+    path: str
+    handler: "Handler"
+    name: str
+    summary: str
+    tag: str
+    answers: Mapping[int, Answer]
+    problems: tuple[int, ...] = ()
+    parameters: tuple[Parameter, ...] = ()
+    body: type[Message] | None = None
+    routed: bool = False
+    description: str | None = None
+
+    def __post_init__(self) -> None:
+        declared = [p.name for p in self.parameters if p.place == "path"]
+        if sorted(declared) != sorted(re.findall(r"{(\w+)}", self.path)):
+            raise ValueError(f"{self.method} {self.path}: declare each parameter of the path, not {declared}")
+
+
+Handler = Callable[[Host, web.Request], Awaitable[web.StreamResponse]]
+"""Answers a request on a worker."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceDefinition:
-    """A service as it is deployed: processors, HTTP routes, database and outbox."""
+    """A service as it is deployed: processors, HTTP endpoints, database and outbox."""
 
     service: Service
-    routes: Callable[[Host], Iterable[web.RouteDef]] | None = None
-    openapi: Callable[[], Mapping[str, Any]] | None = None
-    """The service's part of the OpenAPI document: `paths` and `components`."""
+    endpoints: tuple[Endpoint, ...] = ()
+    """Operations of its HTTP API."""
     lifespan: "Callable[[Host], AbstractAsyncContextManager[None]] | None" = None
     """Resources of side effects and handlers. Entered before the worker joins its group, left after it has stopped."""
     database: "Database | None" = None

@@ -18,6 +18,5 @@ def build(_settings: Settings) -> ServiceDefinition:
             outputs=(PRODUCTS_BY_SHOP,),
             tables=(COUNTED_PRODUCTS.table, TOTALS),
         ),
-        routes=http.routes,
-        openapi=http.openapi,
+        endpoints=http.ENDPOINTS,
     )

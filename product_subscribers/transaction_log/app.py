@@ -22,7 +22,6 @@ def build(settings: Settings) -> ServiceDefinition:
 
     return ServiceDefinition(
         Service(name="product-log", inputs=(Input(PRODUCTS, on_change),), outputs=(), side_effects=(entry,)),
-        routes=http.routes(log),
-        openapi=http.openapi,
+        endpoints=http.endpoints(log),
         database=database,
     )

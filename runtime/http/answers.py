@@ -10,7 +10,8 @@ from schemas.wire import Message
 
 RETRY = {"Retry-After": "1"}
 _JSON = {"Content-Type": "application/json"}
-_PROBLEM = {"Content-Type": "application/problem+json"}
+PROBLEM_JSON = "application/problem+json"
+_PROBLEM = {"Content-Type": PROBLEM_JSON}
 
 
 def answer(message: Message, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -1,4 +1,4 @@
-"""Reads a request's inputs: path parameters, timeout and body."""
+"""Inputs of a request: path parameters, timeout and body, as documented and as read."""
 
 import time
 from typing import TypeVar
@@ -6,6 +6,7 @@ from typing import TypeVar
 from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
 
+from runtime.hosting import Parameter
 from runtime.http.answers import HttpProblem
 from runtime.http.decoding import BodyTooLong, decode_body
 from runtime.http.validation import invalid_request
@@ -20,6 +21,17 @@ _CODE: TypeAdapter[str] = TypeAdapter(Code)
 
 DEFAULT_TIMEOUT_MS = 10_000
 MAX_TIMEOUT_MS = 60_000
+
+ORDER_ID = Parameter(
+    "id", "path", {"$ref": "#/components/schemas/OrderId"}, "Percent-encoded: a slash in the id is %2F"
+)
+CODE = Parameter("code", "path", {"$ref": "#/components/schemas/Code"}, "Percent-encoded: a slash in the code is %2F")
+TIMEOUT = Parameter(
+    "timeout",
+    "query",
+    {"type": "integer", "minimum": 0, "default": DEFAULT_TIMEOUT_MS},
+    f"Milliseconds to wait; 0 does not wait, more than {MAX_TIMEOUT_MS:,} counts as {MAX_TIMEOUT_MS:,}",
+)
 
 
 class Deadline:

@@ -1,4 +1,4 @@
-"""Generates the OpenAPI 3.1 document from each service's part, the operational routes and the message models."""
+"""Generates the OpenAPI 3.1 document from the endpoints of services, the operational ones and the message models."""
 
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
@@ -7,32 +7,13 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
-from runtime.hosting import ServiceDefinition
-from runtime.http.answers import title_of
+from runtime.hosting import Answer, Endpoint, Parameter, ServiceDefinition
+from runtime.http.answers import PROBLEM_JSON, title_of
+from runtime.http.inputs import TIMEOUT
+from runtime.http.operational import OPERATIONAL
 from schemas.api import Problem
 from schemas.identifiers import Code, OrderId
 from schemas.wire import Message
-
-ORDER_ID = {
-    "name": "id",
-    "in": "path",
-    "required": True,
-    "description": "Percent-encoded: a slash in the id is %2F",
-    "schema": {"$ref": "#/components/schemas/OrderId"},
-}
-CODE = {
-    "name": "code",
-    "in": "path",
-    "required": True,
-    "description": "Percent-encoded: a slash in the code is %2F",
-    "schema": {"$ref": "#/components/schemas/Code"},
-}
-TIMEOUT = {
-    "name": "timeout",
-    "in": "query",
-    "description": "Milliseconds to wait; 0 does not wait, more than 60,000 counts as 60,000",
-    "schema": {"type": "integer", "minimum": 0, "default": 10_000},
-}
 
 _COMMON_STATUSES = (401, 413, 417, 500, 503)
 """Any route may answer: 401 invalid worker signature, 413 body too large, 417 unsupported Expect, 500 internal error,
@@ -41,31 +22,30 @@ _COMMON_STATUSES = (401, 413, 417, 500, 503)
 _REF = "#/components/schemas/{model}"
 
 
-def schemas_of(*models: type[Message]) -> dict[str, Any]:
-    """JSON Schemas of the models and of the models that they contain, by name, in their wire format."""
-    _, document = models_json_schema([(m, "serialization") for m in models], by_alias=True, ref_template=_REF)
-    return dict(document["$defs"])
-
-
-def body(model: type[Message], media_type: str = "application/json") -> dict[str, Any]:
-    """The `content` of a request or response."""
-    return {"content": {media_type: {"schema": {"$ref": _REF.format(model=model.__name__)}}}}
-
-
-def problems(*statuses: int) -> dict[str, Any]:
-    """Problem responses by status."""
-    return {str(s): {"description": title_of(s), **body(Problem, "application/problem+json")} for s in statuses}
-
-
 def document(hosted: Iterable[ServiceDefinition]) -> dict[str, Any]:
-    """The document of these services. Raises `ValueError` if two describe the same path or schema differently."""
-    paths: dict[str, Any] = {}
-    _merge(paths, _OPERATIONAL)
-    named = {"OrderId": TypeAdapter(OrderId).json_schema(), "Code": TypeAdapter(Code).json_schema()}
-    schemas: dict[str, Any] = {**named, **schemas_of(Problem)}
-    for part in (h.openapi() for h in hosted if h.openapi is not None):
-        _merge(paths, part.get("paths", {}))
-        _merge(schemas, part.get("components", {}).get("schemas", {}))
+    """The document of these services.
+
+    Raises `ValueError` if two have the same operation, operationId, or name of different schemas.
+    """
+    paths: dict[str, dict[str, Any]] = {}
+    schemas: dict[str, Any] = {
+        "OrderId": TypeAdapter(OrderId).json_schema(),
+        "Code": TypeAdapter(Code).json_schema(),
+        **_schemas(Problem),
+    }
+    names: dict[str, Endpoint] = {}
+    for endpoints in (OPERATIONAL, *(h.endpoints for h in hosted)):
+        for endpoint in endpoints:
+            operations = paths.setdefault(endpoint.path, {})
+            if operations.setdefault(endpoint.method.lower(), described := _operation(endpoint)) is not described:
+                raise ValueError(f"OpenAPI: two services answer {endpoint.method} {endpoint.path}; only one can")
+            if names.setdefault(endpoint.name, endpoint) is not endpoint:
+                other = names[endpoint.name]
+                both = f"{other.method} {other.path} and {endpoint.method} {endpoint.path}"
+                raise ValueError(f"OpenAPI: {both} are both called {endpoint.name}; rename one")
+        for name, schema in _schemas(*_models(endpoints)).items():
+            if schemas.setdefault(name, schema) != schema:
+                raise ValueError(f"OpenAPI: two services describe {name} differently; make them share one description")
     return {
         "openapi": "3.1.0",
         "info": {
@@ -74,41 +54,78 @@ def document(hosted: Iterable[ServiceDefinition]) -> dict[str, Any]:
             "description": "Any worker answers for any order. Names given by clients must be in Unicode form NFC. "
             "Errors are problem details (RFC 9457).",
         },
-        "paths": {path: _with_common_responses(operations) for path, operations in paths.items()},
+        "paths": paths,
         "components": {"schemas": schemas},
     }
 
 
-def _with_common_responses(operations: Mapping[str, Any]) -> dict[str, Any]:
-    """The operations of a path, with the responses that middleware may give on any route."""
+def _models(endpoints: Iterable[Endpoint]) -> Iterable[type[Message]]:
+    """The models of bodies, each once."""
+    bodies = (body for e in endpoints for body in (e.body, *(answer.body for answer in e.answers.values())))
+    return dict.fromkeys(body for body in bodies if body is not None)
+
+
+def _schemas(*models: type[Message]) -> dict[str, Any]:
+    """JSON Schemas of the models and of the models that they contain, by name, in their wire format."""
+    _, described = models_json_schema([(m, "serialization") for m in models], by_alias=True, ref_template=_REF)
+    return dict(described.get("$defs", {}))
+
+
+def _operation(endpoint: Endpoint) -> dict[str, Any]:
+    parameters = [*endpoint.parameters, *([TIMEOUT] if endpoint.routed else ())]
+    body = endpoint.body
     return {
-        method: {**operation, "responses": {**problems(*_COMMON_STATUSES), **operation["responses"]}}
-        for method, operation in operations.items()
+        "operationId": endpoint.name,
+        "summary": endpoint.summary,
+        **({"description": endpoint.description} if endpoint.description else {}),
+        "tags": [endpoint.tag],
+        **({"parameters": [_parameter(p) for p in parameters]} if parameters else {}),
+        **({"requestBody": {"required": True, **_content(body)}} if body is not None else {}),
+        "responses": {
+            **{str(status): _answer(answer) for status, answer in endpoint.answers.items()},
+            **{str(status): _problem(status) for status in sorted(_problems(endpoint) - endpoint.answers.keys())},
+        },
     }
 
 
-def _merge(into: dict[str, Any], part: Mapping[str, Any]) -> None:
-    for name, described in part.items():
-        if into.setdefault(name, described) != described:
-            raise ValueError(f"OpenAPI: two services describe {name} differently; make them share one description")
+def _problems(endpoint: Endpoint) -> set[int]:
+    """The statuses of an endpoint that are answered with a problem."""
+    statuses = {*_COMMON_STATUSES, *endpoint.problems}
+    if endpoint.parameters or endpoint.routed:
+        statuses.add(400)
+    if any(p.place == "path" for p in endpoint.parameters):
+        statuses.add(404)
+    if endpoint.body is not None:
+        statuses |= {400, 415}
+    if endpoint.routed:
+        statuses.add(502)
+    return statuses
 
 
-def _operation(name: str, summary: str, media_type: str, **more: Any) -> dict[str, Any]:
-    described = {"description": summary, "content": {media_type: {}}}
-    responses = {"200": described, **more}
-    return {"get": {"operationId": name, "summary": summary, "tags": ["operation"], "responses": responses}}
+def _problem(status: int) -> dict[str, Any]:
+    return {"description": title_of(status), **_content(Problem, PROBLEM_JSON)}
 
 
-_OPERATIONAL: Mapping[str, Any] = {
-    "/healthz": _operation("getHealth", "Liveness: the process answers", "application/json"),
-    "/readyz": _operation(
-        "getReadiness",
-        "Readiness: whether the worker accepts requests, with its conditions",
-        "application/json",
-        **{"503": {"description": "Not ready: unmet conditions", "content": {"application/json": {}}}},
-    ),
-    "/metrics": _operation("getMetrics", "Metrics in Prometheus format", "text/plain"),
-    "/openapi.json": _operation("getOpenApi", "OpenAPI document", "application/json"),
-    "/asyncapi.json": _operation("getAsyncApi", "AsyncAPI document of this worker's services", "application/json"),
-    "/docs": _operation("getDocs", "Interactive API documentation", "text/html"),
-}
+def _answer(answer: Answer) -> dict[str, Any]:
+    headers = {h.name: {"description": h.description, "schema": h.schema} for h in answer.headers}
+    return {
+        "description": answer.description,
+        **({"headers": headers} if headers else {}),
+        **_content(answer.body, answer.media_type),
+    }
+
+
+def _content(model: type[Message] | None, media_type: str = "application/json") -> dict[str, Any]:
+    """The `content` of a request or response; without a model, of a media type alone."""
+    schema: Mapping[str, Any] = {} if model is None else {"schema": {"$ref": _REF.format(model=model.__name__)}}
+    return {"content": {media_type: schema}}
+
+
+def _parameter(parameter: Parameter) -> dict[str, Any]:
+    return {
+        "name": parameter.name,
+        "in": parameter.place,
+        **({"required": True} if parameter.place == "path" else {}),
+        **({"description": parameter.description} if parameter.description else {}),
+        "schema": parameter.schema,
+    }

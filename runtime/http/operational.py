@@ -1,16 +1,18 @@
-"""Operational routes of every worker: health, readiness, metrics and API documents."""
+"""Operational endpoints of every worker: health, readiness, metrics and API documents."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 from importlib.resources import files
 
 from aiohttp import web
 from prometheus_client import REGISTRY
 from prometheus_client.exposition import choose_encoder
 
-from runtime.hosting import Host, ServiceDefinition
-from runtime.http.asyncapi import document as asyncapi_document
-from runtime.http.openapi import document
+from runtime.hosting import Answer, Endpoint, Handler, Host
+
+API_DOCUMENTS = web.AppKey("OpenAPI and AsyncAPI documents as JSON, by path", Mapping[str, bytes])
+
+_DOCS_PAGE = (files(__package__) / "docs.html").read_bytes()
 
 # The page loads nothing from other origins, so the policy forbids it.
 _DOCS_HEADERS = {
@@ -22,49 +24,61 @@ _DOCS_HEADERS = {
 }
 
 
-def operational_routes(host: Host, hosted: Sequence[ServiceDefinition]) -> Iterable[web.RouteDef]:
-    """The operational routes, and an empty response for the icon that browsers request."""
-    openapi = _json(document(hosted))
-    asyncapi = _json(asyncapi_document(hosted, host.settings))
-    docs = (files(__package__) / "docs.html").read_bytes()
-
-    async def healthz(_: web.Request) -> web.Response:
-        return _answer(b'{"alive":true}')
-
-    async def readyz(_: web.Request) -> web.Response:
-        readiness = host.readiness()
-        return _answer(_json(readiness), 200 if readiness.get("ready") else 503)
-
-    async def metrics(request: web.Request) -> web.Response:
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        return web.Response(body=encode(REGISTRY), headers={"Content-Type": content_type})
-
-    async def openapi_json(_: web.Request) -> web.Response:
-        return _answer(openapi)
-
-    async def asyncapi_json(_: web.Request) -> web.Response:
-        return _answer(asyncapi)
-
-    async def docs_page(_: web.Request) -> web.Response:
-        return web.Response(body=docs, headers=_DOCS_HEADERS)
-
-    async def favicon(_: web.Request) -> web.Response:
-        return web.Response(status=204)
-
-    return (
-        web.get("/healthz", healthz),
-        web.get("/readyz", readyz),
-        web.get("/metrics", metrics),
-        web.get("/openapi.json", openapi_json),
-        web.get("/asyncapi.json", asyncapi_json),
-        web.get("/docs", docs_page),
-        web.get("/favicon.ico", favicon),
-    )
+async def _healthz(_host: Host, _: web.Request) -> web.Response:
+    return _json_response(b'{"alive":true}')
 
 
-def _json(value: object) -> bytes:
-    return json.dumps(value, default=str).encode()
+async def _readyz(host: Host, _: web.Request) -> web.Response:
+    readiness = host.readiness()
+    return _json_response(json.dumps(readiness, default=str).encode(), 200 if readiness.get("ready") else 503)
 
 
-def _answer(body: bytes, status: int = 200) -> web.Response:
+async def _metrics(_: Host, request: web.Request) -> web.Response:
+    encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+    return web.Response(body=encode(REGISTRY), headers={"Content-Type": content_type})
+
+
+async def _api_document(_: Host, request: web.Request) -> web.Response:
+    return _json_response(request.app[API_DOCUMENTS][request.path])
+
+
+async def _docs(_host: Host, _: web.Request) -> web.Response:
+    return web.Response(body=_DOCS_PAGE, headers=_DOCS_HEADERS)
+
+
+async def no_icon(_: web.Request) -> web.Response:
+    """An empty response for the icon that browsers request."""
+    return web.Response(status=204)
+
+
+def _json_response(body: bytes, status: int = 200) -> web.Response:
     return web.Response(body=body, status=status, headers={"Content-Type": "application/json"})
+
+
+def _endpoint(
+    path: str,
+    handler: Handler,
+    name: str,
+    summary: str,
+    media_type: str = "application/json",
+    *,
+    further: Mapping[int, Answer] | None = None,
+) -> Endpoint:
+    answers = {200: Answer(summary, media_type=media_type), **(further or {})}
+    return Endpoint("GET", path, handler, name, summary, "operation", answers)
+
+
+OPERATIONAL = (
+    _endpoint("/healthz", _healthz, "getHealth", "Liveness: the process answers"),
+    _endpoint(
+        "/readyz",
+        _readyz,
+        "getReadiness",
+        "Readiness: whether the worker accepts requests, with its conditions",
+        further={503: Answer("Not ready: unmet conditions")},
+    ),
+    _endpoint("/metrics", _metrics, "getMetrics", "Metrics in Prometheus format", "text/plain"),
+    _endpoint("/openapi.json", _api_document, "getOpenApi", "OpenAPI document"),
+    _endpoint("/asyncapi.json", _api_document, "getAsyncApi", "AsyncAPI document of this worker's services"),
+    _endpoint("/docs", _docs, "getDocs", "Interactive API documentation", "text/html"),
+)

@@ -5,19 +5,21 @@ While the owner is unavailable, a standby may answer from its replica, marked as
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 
 from runtime.errors import KeyNotOwned
-from runtime.hosting import Host, StaleRow
+from runtime.hosting import Handler, Host, ResponseHeader, StaleRow
 from runtime.http.answers import RETRY, HttpProblem
 from runtime.http.forwarding import NOT_OWNED, READ_FROM, SERVED_BY, ask_standby, forward
-from runtime.http.inputs import Deadline
+from runtime.http.inputs import Deadline, deadline_of
 from runtime.http.signatures import FORWARDED_BY
 from runtime.model.service import Table
+from schemas.wire import Message
 
-Answer = Callable[[], Awaitable[web.StreamResponse]]
+M = TypeVar("M", bound=Message)
+OwnerAnswer = Callable[[], Awaitable[web.StreamResponse]]
 StaleRead = Callable[[], web.StreamResponse | None]
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.25
@@ -25,6 +27,20 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.25
 
 _FIRST_STANDBY_PAUSE_S, _LONGEST_STANDBY_PAUSE_S = 0.5, 4.0
 """Seconds between two requests to other standbys: many clients may wait for a row that no replica has yet."""
+
+STALE_READ = (
+    ResponseHeader(
+        SERVED_BY,
+        "`standby`: stale read from a standby replica, because the owner of the order is unavailable",
+        {"type": "string", "enum": ["standby"]},
+    ),
+    ResponseHeader(
+        "Age",
+        "With X-Served-By: maximum staleness of the standby replica, in seconds",
+        {"type": "integer", "minimum": 0},
+    ),
+)
+"""Headers of an answer that may be a stale read."""
 
 
 def not_owned(detail: str) -> HttpProblem:
@@ -43,7 +59,7 @@ async def route_to_owner(
     table: Table[Any],
     key: str,
     deadline: Deadline,
-    answer: Answer,
+    answer: OwnerAnswer,
     stale_read: StaleRead | None = None,
 ) -> web.StreamResponse:
     """Answers on the key owner: calls `answer` if this worker owns `key`, else forwards the request to the owner.
@@ -85,8 +101,30 @@ async def route_to_owner(
     return response
 
 
+def row_query(
+    table: Table[M], key_of: Callable[[web.Request], str], answer: Callable[[str, M | None], web.Response]
+) -> Handler:
+    """The handler of a query of one row: answers from the committed row of the key owner, without waiting for it.
+
+    Arguments:
+        table: the table.
+        key_of: reads the key from a request; raises `HttpProblem`.
+        answer: the response, given the key and its row; raises `HttpProblem`.
+    """
+
+    async def handle(host: Host, request: web.Request) -> web.StreamResponse:
+        key = key_of(request)
+
+        async def read() -> web.Response:
+            return answer(key, host.read(table, key))
+
+        return await route_to_owner(request, host, table, key, deadline_of(request), read)
+
+    return handle
+
+
 async def _attempt(
-    request: web.Request, host: Host, key: str, deadline: Deadline, answer: Answer, standby: "_Standby"
+    request: web.Request, host: Host, key: str, deadline: Deadline, answer: OwnerAnswer, standby: "_Standby"
 ) -> web.StreamResponse | None:
     owner = host.owner(key)
     response: web.StreamResponse | None = None

@@ -1,16 +1,21 @@
-"""A worker's HTTP application: the routes of its services, operational routes, and middleware."""
+"""A worker's HTTP application: the endpoints of its services, operational endpoints, and middleware."""
 
-from collections.abc import Iterable, Sequence
+import json
+import re
+from collections.abc import Sequence
+from functools import partial
 
 from aiohttp import HttpVersion11, web
 
-from runtime.hosting import Host, ServiceDefinition
+from runtime.hosting import Endpoint, Host, ServiceDefinition
 from runtime.http.admission import admission, prepare_admission
 from runtime.http.answers import problem
+from runtime.http.asyncapi import document as asyncapi_document
 from runtime.http.forwarding import forwarding_session
 from runtime.http.inputs import too_large
 from runtime.http.metrics import metrics
-from runtime.http.operational import operational_routes
+from runtime.http.openapi import document
+from runtime.http.operational import API_DOCUMENTS, OPERATIONAL, no_icon
 from runtime.http.problems import problems
 from runtime.http.signatures import signature_check
 
@@ -27,16 +32,23 @@ def application(host: Host, hosted: Sequence[ServiceDefinition]) -> web.Applicat
     )
     prepare_admission(app)
     app.cleanup_ctx.append(forwarding_session)
-    for routes in (h.routes(host) for h in hosted if h.routes is not None):
-        _mount(app, routes)
-    _mount(app, operational_routes(host, hosted))
+    app[API_DOCUMENTS] = {
+        "/openapi.json": json.dumps(document(hosted)).encode(),
+        "/asyncapi.json": json.dumps(asyncapi_document(hosted, host.settings)).encode(),
+    }
+    app.router.add_routes(
+        _route(host, e) for endpoints in (*(h.endpoints for h in hosted), OPERATIONAL) for e in endpoints
+    )
+    app.router.add_get("/favicon.ico", no_icon, expect_handler=_expect)
     return app
 
 
-def _mount(app: web.Application, routes: Iterable[web.RouteDef]) -> None:
-    app.router.add_routes(
-        web.RouteDef(r.method, r.path, r.handler, {**r.kwargs, "expect_handler": _expect}) for r in routes
-    )
+def _route(host: Host, endpoint: Endpoint) -> web.RouteDef:
+    """The route of an endpoint. A parameter in the path is any text without a slash, which is percent-encoded there:
+    aiohttp's own `{name}` would exclude braces."""
+    path = re.sub(r"{(\w+)}", r"{\1:[^/]+}", endpoint.path)
+    add = web.get if endpoint.method == "GET" else partial(web.route, endpoint.method)
+    return add(path, partial(endpoint.handler, host), expect_handler=_expect)
 
 
 async def _expect(request: web.Request) -> web.StreamResponse | None:

@@ -28,8 +28,6 @@ class Unstarted:
 
 def operations(hosted: ServiceDefinition) -> set[str]:
     """The mounted routes of a service, as `GET /v1/orders/{id}`."""
-    if hosted.routes is None:
-        return set()
     routes = application(Unstarted(), [hosted]).router.routes()
     answered = {f"{r.method} {r.resource.canonical}" for r in routes if r.resource and r.method != "HEAD"}
     return answered - OPERATIONAL

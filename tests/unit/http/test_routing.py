@@ -7,12 +7,15 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from orders_service.state import OrderView
-from runtime.hosting import ServiceDefinition
+from orders_service.http import ENDPOINTS
+from orders_service.state import ORDERS_VIEW, OrderView
+from runtime.hosting import Endpoint, Host, ServiceDefinition
 from runtime.http.forwarding import NOT_OWNED
+from runtime.http.inputs import ORDER_ID, deadline_of, order_id_of
+from runtime.http.routing import route_to_owner
 from runtime.http.signatures import FORWARDED_BY, forwarding_headers
 from schemas.messages import Order, OrderState
-from tests.unit.http.fakes import ORDER, SERVICE, Cluster, Running, decided, running, until
+from tests.unit.http.fakes import ORDER, SERVICE, Cluster, Running, answered_by, decided, running, until
 
 PROBLEM = "application/problem+json"
 CREATED = Order(id="a/b é", customer_id=1, product="x", quantity=1, price=1, created_at=datetime.now(UTC))
@@ -82,7 +85,7 @@ async def test_a_request_is_forwarded_unchanged_with_the_remaining_timeout(clust
         status = 409 if request.method == "POST" else 404
         return web.Response(status=status, body=b"{}", headers={"Content-Type": "application/x", "Retry-After": "9"})
 
-    fake = ServiceDefinition(SERVICE, lambda _: [web.route("*", "/{tail:.*}", record)])
+    fake = answered_by(record)
     async with running(cluster, (fake,)), running(cluster) as other:
         body = b' {"id":"a/b",\n"customerId":1,"product":"\\u00e9","quantity":1,"price":1.50}'
         headers = {"Content-Type": "application/x+json", "Idempotency-Key": "k"}
@@ -101,6 +104,40 @@ async def test_a_request_is_forwarded_unchanged_with_the_remaining_timeout(clust
     assert {r.headers[FORWARDED_BY] for r in seen} == {str(other.host.url)}
     assert seen[0].headers["Content-Type"] == "application/x+json"
     assert seen[0].headers["Idempotency-Key"] == "k"
+
+
+async def test_a_delete_is_answered_by_the_owner(cluster: Cluster):
+    asked: list[tuple[str, bytes]] = []
+
+    async def clear(host: Host, request: web.Request) -> web.StreamResponse:
+        async def clear_here() -> web.Response:
+            asked.append((str(host.url), await request.read()))
+            return web.Response(status=204)
+
+        order_id, deadline = order_id_of(request), deadline_of(request)
+        return await route_to_owner(request, host, ORDERS_VIEW, order_id, deadline, clear_here)
+
+    endpoint = Endpoint(
+        "DELETE",
+        "/v1/orders/{id}",
+        clear,
+        name="clear",
+        summary="Clear",
+        tag="orders",
+        answers={},
+        parameters=(ORDER_ID,),
+        routed=True,
+    )
+    hosted = ServiceDefinition(SERVICE, (*ENDPOINTS, endpoint))
+    async with running(cluster, (hosted,)) as owner, running(cluster, (hosted,)) as other:
+        for worker, body in ((owner, b""), (other, b""), (other, b"{}")):
+            async with worker.request("DELETE", PATH, data=body or None) as answer:
+                assert (answer.status, await answer.read()) == (204, b"")
+        assert asked == [(str(owner.host.url), body) for body in (b"", b"", b"{}")]
+        async with other.get("/openapi.json") as answer:
+            described = (await answer.json())["paths"]["/v1/orders/{id}"]["delete"]
+        assert [p["name"] for p in described["parameters"]] == ["id", "timeout"]
+        assert described["responses"].keys() >= {"400", "404", "502", "503"}
 
 
 async def test_a_forwarded_request_is_never_forwarded_again(pair: Pair):
@@ -254,7 +291,7 @@ async def test_a_paused_owner_is_abandoned_once_it_is_replaced(cluster: Cluster)
         await frozen.wait()
         raise AssertionError
 
-    fake = ServiceDefinition(SERVICE, lambda _: [web.route("*", "/{tail:.*}", freeze)])
+    fake = answered_by(freeze)
     async with running(cluster, (fake,)), running(cluster) as other:
         get = asyncio.ensure_future(other.get(PATH + "?timeout=60000"))
         await asked.wait()

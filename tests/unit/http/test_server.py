@@ -13,14 +13,21 @@ from prometheus_client import REGISTRY
 from orders_service.state import OrderView
 from runtime.common.settings import Settings
 from runtime.errors import BrokerUnavailable, KeyNotOwned
-from runtime.hosting import ServiceDefinition
+from runtime.hosting import Answer, Endpoint, ServiceDefinition
+from runtime.http.inputs import ORDER_ID
 from runtime.http.openapi import document
 from runtime.http.server import application
-from schemas.messages import Order
+from schemas import messages
+from schemas.wire import Message
 from tests.unit.http.fakes import HOSTED, ORDER, SERVICE, Cluster, FakeHost, Running, running, until
 
 PROBLEM = "application/problem+json"
 HEAD = b"POST /v1/orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+
+
+def endpoint(method, path, name="other", handler=None, **more):
+    """An endpoint of another service."""
+    return Endpoint(method, path, handler, name, "Summary", "other", {200: Answer("Answer", **more)})
 
 
 @pytest.mark.parametrize(
@@ -118,11 +125,11 @@ async def test_a_small_body_that_decompresses_to_a_large_one_is_answered_413(wor
 
 
 async def test_an_internal_error_gives_the_client_an_id_and_the_log_the_traceback(cluster: Cluster, caplog: Any):
-    async def fail(_: web.Request) -> web.Response:
+    async def fail(_: FakeHost, _request: web.Request) -> web.Response:
         raise RuntimeError("the secret")
 
     async with (
-        running(cluster, (ServiceDefinition(SERVICE, lambda _: [web.get("/fail", fail)]),)) as worker,
+        running(cluster, (ServiceDefinition(SERVICE, (endpoint("GET", "/fail", handler=fail),)),)) as worker,
         worker.get("/fail", headers={"Accept": "text/html"}) as answer,
     ):
         assert (answer.status, answer.content_type) == (500, PROBLEM)
@@ -145,11 +152,11 @@ async def test_an_internal_error_gives_the_client_an_id_and_the_log_the_tracebac
     ],
 )
 async def test_every_exception_of_a_service_is_a_problem(cluster: Cluster, error: Exception, status: int):
-    async def fail(_: web.Request) -> web.Response:
+    async def fail(_: FakeHost, _request: web.Request) -> web.Response:
         raise error
 
     async with (
-        running(cluster, (ServiceDefinition(SERVICE, lambda _: [web.get("/fail", fail)]),)) as worker,
+        running(cluster, (ServiceDefinition(SERVICE, (endpoint("GET", "/fail", handler=fail),)),)) as worker,
         worker.get("/fail") as answer,
     ):
         assert (answer.status, answer.content_type) == (status, PROBLEM)
@@ -226,10 +233,35 @@ def test_every_observed_status_of_a_route_is_documented():
                 assert described is None or status == "499" or status in described["responses"], sample.labels
 
 
-def test_contradicting_openapi_parts_of_services_are_rejected_at_the_start():
-    other = ServiceDefinition(SERVICE, openapi=lambda: {"paths": {"/v1/orders": {"get": {}}}})
-    with pytest.raises(ValueError, match="/v1/orders"):
-        document([HOSTED, other])
+class Order(Message):
+    """Another model under the name of the orders service's."""
+
+    id: str
+
+
+@pytest.mark.parametrize(
+    ("other", "complaint"),
+    [
+        (endpoint("POST", "/v1/orders"), "two services answer POST /v1/orders"),
+        (endpoint("GET", "/healthz"), "two services answer GET /healthz"),
+        (endpoint("GET", "/v1/other", "postOrder"), "POST /v1/orders and GET /v1/other are both called postOrder"),
+        (endpoint("GET", "/v1/other", body=Order), "two services describe Order differently"),
+    ],
+)
+def test_contradicting_endpoints_of_services_are_rejected_at_the_start(other, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        application(FakeHost(Cluster(), Settings()), [HOSTED, ServiceDefinition(SERVICE, (other,))])
+
+
+def test_another_method_of_a_path_may_be_of_another_service():
+    other = ServiceDefinition(SERVICE, (endpoint("DELETE", "/v1/orders", "clear"),))
+    assert document([HOSTED, other])["paths"]["/v1/orders"].keys() == {"post", "delete"}
+
+
+@pytest.mark.parametrize(("path", "parameters"), [("/v1/orders/{id}", ()), ("/v1/orders", (ORDER_ID,))])
+def test_an_endpoint_declares_the_parameters_of_its_path(path, parameters):
+    with pytest.raises(ValueError, match=f"GET {path}: declare each parameter of the path"):
+        Endpoint("GET", path, None, "other", "Summary", "other", {}, parameters=parameters)
 
 
 async def test_the_documentation_loads_nothing_from_other_origins(worker: Running):
@@ -256,7 +288,7 @@ async def test_a_stopping_worker_answers_waiting_clients_and_then_closes(cluster
 
 
 async def test_successful_and_rejected_requests_are_not_logged(worker: Running, caplog: Any):
-    order = Order(id="o", customer_id=1, product="x", quantity=1, price=1, created_at=datetime.now(UTC))
+    order = messages.Order(id="o", customer_id=1, product="x", quantity=1, price=1, created_at=datetime.now(UTC))
     worker.host.cluster.put(OrderView(order=order))
     with caplog.at_level(logging.INFO):
         await worker.get("/v1/orders/o")

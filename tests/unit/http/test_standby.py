@@ -15,7 +15,7 @@ from runtime.hosting import ServiceDefinition, StaleRow
 from runtime.http.forwarding import NOT_OWNED, READ_FROM, SERVED_BY
 from runtime.http.signatures import FORWARDED_BY
 from schemas.messages import Order, OrderState
-from tests.unit.http.fakes import ORDER, SERVICE, Cluster, Running, decided, running, until
+from tests.unit.http.fakes import ORDER, Cluster, Running, answered_by, decided, running, until
 
 CREATED = Order(id="o-1", customer_id=1, product="x", quantity=1, price=1, created_at=datetime.now(UTC))
 PATH = "/v1/orders/o-1"
@@ -31,7 +31,7 @@ def silent(asked: asyncio.Event) -> ServiceDefinition:
         await asyncio.Event().wait()
         raise AssertionError
 
-    return ServiceDefinition(SERVICE, lambda _: [web.route("*", "/{tail:.*}", say_nothing)])
+    return answered_by(say_nothing)
 
 
 @pytest.fixture
