@@ -304,9 +304,9 @@ def test_diagrams_parse(path, number):
 
 
 def test_the_order_s_way_shows_every_hop():
-    way = next(block for block in blocks("docs/explanation/architecture.md", "mermaid") if "orders_service/http.py" in block)
+    way = next(block for block in blocks("docs/explanation/architecture.md", "mermaid") if "http.py" in block)
     for module in (
-        "orders_service/post.py",
+        "orders_service/http.py",
         "runtime/worker/worker.py",
         "runtime/loop/engine.py",
         "runtime/model/commands.py",
