@@ -11,7 +11,8 @@ from checkin_service.store import CheckInStore
 from runtime.hosting import Answer, Endpoint, Host, Parameter, ResponseHeader
 from runtime.http.answers import HttpProblem, answer
 from runtime.http.inputs import message_of
-from schemas.api import Checkin, InvalidParam, NewCheckin
+from runtime.http.validation import invalid_input
+from schemas.api import Checkin, NewCheckin
 
 PATH = "/api/SOA/home/checkin"
 _UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
@@ -81,10 +82,7 @@ def instant(local: datetime, zone: ZoneInfo) -> datetime:
             return moment
     except OverflowError:
         pass
-    invalid = InvalidParam(
-        name="checkinDate", reason=f"must be a time that exists in {zone.key}, or have an offset from UTC"
-    )
-    raise HttpProblem(400, f"{invalid.name} {invalid.reason}.", errors=[invalid])
+    raise invalid_input("checkinDate", f"must be a time that exists in {zone.key}, or have an offset from UTC")
 
 
 def _differs(new: NewCheckin, kept: Checkin, name: str) -> bool:
@@ -95,6 +93,5 @@ def _differs(new: NewCheckin, kept: Checkin, name: str) -> bool:
 def _event_id_of(request: web.Request) -> uuid.UUID:
     text = request.match_info[_EVENT_ID.name]
     if not re.fullmatch(_UUID, text):  # Python also accepts braces, urn:uuid: and missing hyphens
-        invalid = InvalidParam(name=_EVENT_ID.name, reason="must be the UUID from the answer to the check-in")
-        raise HttpProblem(400, f"{invalid.name} {invalid.reason}.", errors=[invalid])
+        raise invalid_input(_EVENT_ID.name, "must be the UUID from the answer to the check-in")
     return uuid.UUID(text)

@@ -8,9 +8,8 @@ from email_service.payment_join import EMAILS_BY_CUSTOMER, PAYMENTS_BY_ORDER, Pa
 from email_service.state import CUSTOMERS, ENQUEUED, JOINS, LEGACY_QUEUES, PAYMENT_ROWS, QUEUE, AddressedEmail
 from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
-from runtime.mail.envelope import domain_of
 from runtime.mail.mailer import SmtpMailer
-from runtime.model.service import Context, Input, Service, SideEffect
+from runtime.model.service import Context, Input, Service
 from schemas import topics
 from schemas.topics import BY_LEVEL, ORDERS, ORDERS_ENRICHED, PAYMENTS
 
@@ -19,14 +18,12 @@ def build(settings: Settings) -> ServiceDefinition:
     """Builds the service definition."""
     mailer, window = SmtpMailer(settings), timedelta(seconds=settings.email_window_s)
 
-    async def send_email(key: str, addressed: AddressedEmail) -> None:
-        await mailer.send(key, compose(addressed, settings.mail_from, settings.currency))
-
-    def domain(addressed: AddressedEmail) -> str:
-        return domain_of(addressed.customer.email)
-
-    # Rows in state stores name the side effect "letter".
-    send = SideEffect("letter", AddressedEmail, send_email, destination=domain, concurrency=SmtpMailer.AT_ONCE)
+    send = mailer.side_effect(
+        "letter",  # its name in the rows of state stores
+        AddressedEmail,
+        lambda addressed: compose(addressed, settings.mail_from, settings.currency),
+        to=lambda addressed: addressed.customer.email,
+    )
     at_least_once = settings.at_least_once
     payment_join = PaymentJoin(
         settings.currency, timedelta(days=settings.email_unpaid_days), at_least_once=at_least_once

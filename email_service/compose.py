@@ -9,8 +9,7 @@ from functools import partial
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from email_service.state import AddressedEmail, Email, EmailKind
-from runtime.errors import SideEffectRejected
-from runtime.mail.message import compose_email, message_id_domain
+from runtime.mail import message
 from schemas.addresses import address
 from schemas.money import format_amount
 
@@ -30,15 +29,15 @@ _SUBJECTS = {
 
 
 def message_id(order_id: str, kind: EmailKind, domain: str) -> str:
-    """Message-ID (RFC 5322, 3.6.4) of an e-mail about an order: the same for every repetition."""
-    return f"<{uuid.uuid5(_NAMESPACE, f'{kind}/{order_id}')}@{domain}>"
+    """Message-ID of an e-mail about an order."""
+    return message.message_id(_NAMESPACE, f"{kind}/{order_id}", domain)
 
 
 def compose(addressed: AddressedEmail, sender: str, currency: str = "EUR") -> EmailMessage:
-    """Composes the e-mail. Raises `SideEffectRejected` without a kind, or for a malformed address."""
+    """Composes the e-mail. Raises `ValueError` without a kind, or for a malformed address."""
     email, customer = addressed.email, addressed.customer
     if email.kind is None:
-        raise SideEffectRejected("the e-mail has no kind")
+        raise ValueError("it has no kind")
     variables = {
         "order": email.order,
         "customer": customer,
@@ -47,20 +46,17 @@ def compose(addressed: AddressedEmail, sender: str, currency: str = "EUR") -> Em
         "payment": email.payment,
         "payments": email.payments or int(email.payment is not None),
     }
-    try:
-        return compose_email(
-            to=address(customer.email),
-            name=f"{customer.first_name} {customer.last_name}",
-            sender=sender,
-            subject=_SUBJECTS[email.kind].format(id=email.order.id),
-            at=_date(email),
-            message_id=message_id(email.order.id, email.kind, message_id_domain(sender)),
-            headers={"X-Order-Id": email.order.id},
-            text=_TEMPLATES.get_template(f"{email.kind}.txt").render(variables),
-            html=_TEMPLATES.get_template(f"{email.kind}.html").render(variables),
-        )
-    except ValueError as error:
-        raise SideEffectRejected(f"cannot address an e-mail to customer {customer.id}: {error}") from None
+    return message.compose_email(
+        to=address(customer.email),
+        name=f"{customer.first_name} {customer.last_name}",
+        sender=sender,
+        subject=_SUBJECTS[email.kind].format(id=email.order.id),
+        at=_date(email),
+        message_id=message_id(email.order.id, email.kind, message.message_id_domain(sender)),
+        headers={"X-Order-Id": email.order.id},
+        text=_TEMPLATES.get_template(f"{email.kind}.txt").render(variables),
+        html=_TEMPLATES.get_template(f"{email.kind}.html").render(variables),
+    )
 
 
 def _paid(email: Email, currency: str) -> str:

@@ -15,7 +15,8 @@ from runtime.hosting import Answer, Endpoint, Host, Parameter, ResponseHeader
 from runtime.http.answers import PROBLEM_JSON, HttpProblem, answer
 from runtime.http.inputs import ORDER_ID, deadline_of, message_of
 from runtime.http.routing import STALE_READ, route_to_owner
-from schemas.api import InvalidParam, NewOrder, OrderOutcome
+from runtime.http.validation import invalid_input
+from schemas.api import NewOrder, OrderOutcome
 from schemas.identifiers import is_composed, new_order_id, order_id_for
 from schemas.messages import Order
 from schemas.topics import ORDERS
@@ -76,8 +77,7 @@ def _id_from_idempotency_key(request: web.Request) -> str | None:
         return None
     if not key or not key.isprintable() or not is_composed(key):
         reason = "must be printable UTF-8 text in Unicode form NFC, a UUID for example"
-        invalid = InvalidParam(name=_IDEMPOTENCY_KEY.name, reason=reason)
-        raise HttpProblem(400, f"The header {invalid.name} {invalid.reason}.", errors=[invalid])
+        raise invalid_input(_IDEMPOTENCY_KEY.name, reason, f"The header {_IDEMPOTENCY_KEY.name} {reason}.")
     return order_id_for(key)
 
 

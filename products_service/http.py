@@ -13,7 +13,8 @@ from products_service.store import ProductStore
 from runtime.hosting import Answer, Endpoint, Host, Parameter, ResponseHeader
 from runtime.http.answers import HttpProblem, answer
 from runtime.http.inputs import CODE, code_of, message_of
-from schemas.api import InvalidParam, NewProduct, Product, ProductContent, ProductState
+from runtime.http.validation import invalid_input
+from schemas.api import NewProduct, Product, ProductContent, ProductState
 from schemas.identifiers import is_composed
 
 PATH = "/v1/products"
@@ -135,11 +136,10 @@ def _existing(code: str, product: Product | None) -> Product:
 
 def _expected_versions(request: web.Request) -> ExpectedVersions:
     """Versions listed in If-Match (RFC 9110, 13.1.1); `None` without the header, or for `*`."""
-    header = request.headers.get("If-Match")
+    header = request.headers.get(_EXPECTED_VERSION.name)
     if header is None or header.strip() == "*":
         return None
     if not re.fullmatch(_IF_MATCH, header):
-        invalid = InvalidParam(name="If-Match", reason='must be the ETag of the product in its quotes, such as "3"')
-        raise HttpProblem(400, f"{invalid.name} {invalid.reason}.", errors=[invalid])
+        raise invalid_input(_EXPECTED_VERSION.name, 'must be the ETag of the product in its quotes, such as "3"')
     # Weak and other ETags match no version.
     return {int(version) for version in re.findall(r'(?<!W/)"(0|[1-9][0-9]{0,18})"', header)}

@@ -12,30 +12,15 @@ from pathlib import Path
 from typing import Any, BinaryIO, Generic, TextIO, TypeVar, cast
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from schemas.numbers import decimal, whole
+from schemas.validation import field_errors
 from schemas.wire import Message
 
 M = TypeVar("M", bound=Message)
 
 MAX_ERRORS_SHOWN = 20
 """Errors of a file that are shown; further ones are only counted."""
-
-_ADVICE = {
-    "missing": "is missing",
-    "string_too_short": "must not be empty",
-    "string_too_long": "must have at most {max_length} characters",
-    "string_unicode": "must be UTF-8",
-    "value_error": "{error}",
-    "decimal_max_places": "must have at most {decimal_places} digits after the point",
-    "decimal_max_digits": "must have at most {max_digits} digits in all",
-    "decimal_whole_digits": "must have at most {whole_digits} digits before the point",
-    "greater_than_equal": "must be at least {ge}",
-    "less_than_equal": "must be at most {le}",
-    "enum": "must be {expected}",
-}
-"""Error texts by pydantic's type of error; other errors keep pydantic's text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +42,6 @@ class InvalidFile(Exception):
         shown = [f"{name}:{error}" for error in errors[:MAX_ERRORS_SHOWN]]
         more = [f"and {len(errors) - MAX_ERRORS_SHOWN} more"] if len(errors) > MAX_ERRORS_SHOWN else []
         super().__init__("\n".join([*shown, *more]))
-
-
-def field_errors(error: ValidationError) -> list[tuple[str, str]]:
-    """Returns the column of each wrong field, and what to do about it."""
-    details = error.errors(include_url=False, include_input=False)
-    return [(str(detail["loc"][0]) if detail["loc"] else "", _advice(detail)) for detail in details]
 
 
 _BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -181,7 +160,7 @@ class CsvSchema(Generic[M]):
             found = self._model.model_validate(given)
         except ValidationError as invalid:
             known = {error.field for error in errors}
-            errors += [CsvError(line, field, reason) for field, reason in field_errors(invalid) if field not in known]
+            errors += [CsvError(line, e.field, e.reason) for e in field_errors(invalid, "row") if e.field not in known]
         if errors:
             yield from errors
             return
@@ -189,8 +168,3 @@ class CsvSchema(Generic[M]):
             yield CsvError(line, self._key, f"occurs in line {before} already: each {self._noun} must occur once")
         else:
             yield found
-
-
-def _advice(detail: ErrorDetails) -> str:
-    advice = _ADVICE.get(detail["type"])
-    return detail["msg"] if advice is None else advice.format_map(detail.get("ctx", {}))

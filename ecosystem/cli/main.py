@@ -21,9 +21,9 @@ from ecosystem.cli.commands.stock import stock
 from ecosystem.cli.commands.tail import tail
 from ecosystem.cli.commands.topics import topics
 from ecosystem.cli.commands.up import up
-from ecosystem.cli.csv_files import field_errors
 from ecosystem.cli.output import CLOSED_PIPE, OutputError, guarded
 from runtime.common.settings import Settings
+from schemas.validation import field_errors
 
 
 class _Main(click.Group):
@@ -39,8 +39,9 @@ class _Main(click.Group):
             except ValidationError as error:
                 if error.title != Settings.__name__:
                     raise
-                for name, reason in field_errors(error):
-                    click.echo(f"Error: the environment variable {name.upper()} {reason}", err=True)
+                for invalid in field_errors(error):
+                    name = invalid.field.partition(".")[0].upper()
+                    click.echo(f"Error: the environment variable {name} {invalid.reason}", err=True)
                 sys.exit(2)
             except UnicodeEncodeError as error:  # an argument that is not UTF-8
                 click.echo(f"Error: {error.object!a} is not UTF-8 text", err=True)

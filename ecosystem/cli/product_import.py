@@ -5,13 +5,14 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
+from functools import partial
 from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
 from ecosystem.cli.csv_files import CsvSchema
 from ecosystem.clients.api import ProductsApi, RequestRejected, Unreachable
-from runtime.common.backoff import Backoff
+from runtime.common.backoff import Backoff, retry
 from schemas.api import NewProduct, ProductState
 from schemas.identifiers import Code, Composed, Name
 from schemas.wire import Message, Money
@@ -61,16 +62,15 @@ async def offer(
     """
     deadline, slots = time.monotonic() + timeout_s, asyncio.Semaphore(_MAX_CONCURRENT)
 
+    def passes(error: Exception) -> bool:
+        unavailable = isinstance(error, Unreachable) or (isinstance(error, RequestRejected) and error.status == 503)
+        return unavailable and time.monotonic() <= deadline
+
     async def offer_with_retries(new: NewProduct) -> OfferOutcome:
-        backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         async with slots:
-            while True:
-                try:
-                    return await _offer(api, new, change=change)
-                except (Unreachable, RequestRejected) as error:
-                    if (isinstance(error, RequestRejected) and error.status != 503) or time.monotonic() > deadline:
-                        raise
-                await backoff.pause()
+            return await retry(
+                partial(_offer, api, new, change=change), Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S), passes=passes
+            )
 
     first = [await offer_with_retries(new) for new in products[:1]]  # alone, until the service is available
     return Counter([*first, *await asyncio.gather(*map(offer_with_retries, products[1:]))])

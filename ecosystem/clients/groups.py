@@ -24,12 +24,8 @@ async def lagging_groups(settings: Settings, groups: Collection[str], topics: Co
     """
     names = KafkaNames(settings.topic_prefix)
     ends = await _last_stable_offsets(settings, topics)
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
-    await admin.start()
-    try:
+    async with clients.admin(settings) as admin:
         return [group for group in groups if await _is_lagging(admin, names.group(group), ends)]
-    finally:
-        await admin.close()
 
 
 async def _last_stable_offsets(settings: Settings, topics: Collection[str]) -> Mapping[TopicPartition, int]:

@@ -8,15 +8,17 @@ from statistics import mode
 from types import TracebackType
 from typing import Self
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka import TopicPartition
 
 from runtime.common.settings import Settings
+from runtime.kafka import clients
 from runtime.kafka.clients import KafkaNames
 from runtime.kafka.topics import public_topics
 from runtime.model.records import Record
 
 _POLL_MS = 500
+_PARTITION_BYTES = 1024 * 1024
+"""Bytes that are prefetched of each partition: a command reads all partitions of many topics."""
 _MAX_RECORDS = 5000
 """Records of one poll. It bounds memory: compressed batches can hold many more."""
 
@@ -31,12 +33,7 @@ class Reader:
         self._settings = settings
 
     async def __aenter__(self) -> Self:
-        self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._settings.kafka_bootstrap_servers,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",  # after records are removed; the default would skip all records
-            isolation_level="read_committed",
-        )
+        self._consumer = clients.standalone_consumer(self._settings, _PARTITION_BYTES, skip_removed=True)
         await self._consumer.start()
         self._partitions = await partitions_of(self._settings, self._topics)
         names = {tp.topic for tp in self._partitions}
@@ -96,12 +93,8 @@ async def partition_count(settings: Settings) -> int:
 async def partitions_of(settings: Settings, topics: Iterable[str]) -> list[TopicPartition]:
     """Returns the partitions, under the broker's names, of those topics (names without prefix) that exist."""
     names = KafkaNames(settings.topic_prefix)
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
-    await admin.start()
-    try:
+    async with clients.admin(settings) as admin:
         existing = set(await admin.list_topics())
         wanted = [name for topic in topics if (name := names.topic(topic)) in existing]
         described = await admin.describe_topics(wanted) if wanted else []
-    finally:
-        await admin.close()
     return [TopicPartition(t["topic"], p["partition"]) for t in described for p in t["partitions"]]

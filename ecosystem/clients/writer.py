@@ -5,10 +5,9 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Self, TypeVar
 
-from aiokafka import AIOKafkaProducer
-
 from runtime.common.partitioning import partition_of
 from runtime.common.settings import Settings
+from runtime.kafka import clients
 from runtime.kafka.topics import ensure_topics, public_topics
 from schemas.topics import Topic
 from schemas.wire import Message
@@ -30,9 +29,7 @@ class Writer:
 
     async def __aenter__(self) -> Self:
         await ensure_topics(self._settings, public_topics())
-        self._producer = AIOKafkaProducer(
-            bootstrap_servers=self._settings.kafka_bootstrap_servers, acks="all", enable_idempotence=True
-        )
+        self._producer = clients.producer(self._settings)
         await self._producer.start()
         return self
 

@@ -4,9 +4,8 @@ from product_subscribers.notifications.emails import ProductNotifier, compose
 from product_subscribers.notifications.state import NOTIFIED, Notice
 from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
-from runtime.mail.envelope import domain_of
 from runtime.mail.mailer import SmtpMailer
-from runtime.model.service import Input, Service, SideEffect
+from runtime.model.service import Input, Service
 from schemas.topics import PRODUCT_ALERTS, PRODUCTS
 
 
@@ -14,13 +13,9 @@ def build(settings: Settings) -> ServiceDefinition:
     """Builds the service definition."""
     mailer = SmtpMailer(settings)
 
-    async def send_email(key: str, notice: Notice) -> None:
-        await mailer.send(key, compose(notice, settings.mail_from))
-
-    def domain(notice: Notice) -> str:
-        return domain_of(notice.to)
-
-    send = SideEffect("notice", Notice, send_email, destination=domain, concurrency=SmtpMailer.AT_ONCE)
+    send = mailer.side_effect(
+        "notice", Notice, lambda notice: compose(notice, settings.mail_from), to=lambda notice: notice.to
+    )
     notifier = ProductNotifier(settings.product_notifications_to, send, settings.currency)
     return ServiceDefinition(
         Service(

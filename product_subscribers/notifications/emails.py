@@ -6,8 +6,7 @@ from datetime import UTC, datetime
 from email.message import EmailMessage
 
 from product_subscribers.notifications.state import NOTIFIED, Notice
-from runtime.errors import SideEffectRejected
-from runtime.mail.message import compose_email, message_id_domain
+from runtime.mail import message
 from runtime.model.service import Context, SideEffect
 from runtime.state.versions import Versioned
 from schemas.addresses import address
@@ -59,8 +58,8 @@ class ProductNotifier:
 
 
 def message_id(event_id: str, to: str, domain: str) -> str:
-    """Message-ID (RFC 5322, 3.6.4) of the e-mail about an event to an address: the same if repeated."""
-    return f"<{uuid.uuid5(_NAMESPACE, f'{event_id}/{to}')}@{domain}>"
+    """Message-ID of the e-mail about an event to an address."""
+    return message.message_id(_NAMESPACE, f"{event_id}/{to}", domain)
 
 
 def _footer(version: int, at: datetime) -> str:
@@ -68,20 +67,17 @@ def _footer(version: int, at: datetime) -> str:
 
 
 def compose(notice: Notice, sender: str) -> EmailMessage:
-    """Composes the e-mail. Raises `SideEffectRejected` for a malformed address or subject."""
-    try:
-        return compose_email(
-            to=address(notice.to),
-            name="",
-            sender=sender,
-            subject=notice.subject,
-            at=_date(notice),
-            message_id=message_id(notice.event_id, notice.to, message_id_domain(sender)),
-            headers={"X-Event-Id": notice.event_id},
-            text=notice.text,
-        )
-    except ValueError as error:
-        raise SideEffectRejected(f"cannot compose an e-mail: {error}") from None
+    """Composes the e-mail. Raises `ValueError` for a malformed address or subject."""
+    return message.compose_email(
+        to=address(notice.to),
+        name="",
+        sender=sender,
+        subject=notice.subject,
+        at=_date(notice),
+        message_id=message_id(notice.event_id, notice.to, message.message_id_domain(sender)),
+        headers={"X-Event-Id": notice.event_id},
+        text=notice.text,
+    )
 
 
 def _date(notice: Notice) -> datetime:

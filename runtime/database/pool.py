@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from runtime.common.backoff import Backoff
+from runtime.common.backoff import Backoff, retry
 from runtime.common.settings import Settings
 from runtime.errors import DatabaseNotConfigured, DatabaseUnavailable
 
@@ -123,18 +123,14 @@ class Database:
         )
 
     async def _connect_and_migrate(self) -> None:
-        backoff = Backoff(self.FIRST_PAUSE_S, self.LONGEST_PAUSE_S)
-        while True:
-            try:
-                await self._migrate()
-            except Exception as error:  # any error is reported and retried, the worker's other services run
-                self.unavailable = repr(error)
-                log.warning("database unavailable service=%s error=%s", self.service, self.unavailable)
-                await backoff.pause()
-            else:
-                self.unavailable = None
-                log.info("database ready service=%s", self.service)
-                return
+        def report(error: Exception) -> None:
+            self.unavailable = repr(error)
+            log.warning("database unavailable service=%s error=%s", self.service, self.unavailable)
+
+        # Any error is retried: the worker's other services run.
+        await retry(self._migrate, Backoff(self.FIRST_PAUSE_S, self.LONGEST_PAUSE_S), report=report)
+        self.unavailable = None
+        log.info("database ready service=%s", self.service)
 
     async def _migrate(self) -> None:
         """Migrates in one transaction, one worker at a time; the next worker finds nothing to do."""

@@ -7,12 +7,14 @@ services resume. `runtime/group/composition.py` computes that.
 import asyncio
 import logging
 from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import CommitFailedError, KafkaError, for_code
 
+from runtime.common.backoff import Backoff, retry
 from runtime.common.settings import Settings
 from runtime.data_loss.losses import LossCause, LossPath, LossReporter
 from runtime.errors import CompositionInUse, NoCommonOffset
@@ -54,16 +56,12 @@ async def migrate_offsets(settings: Settings, topology: Topology, lost: LossRepo
             that no offset exists at which none would process a message twice or never.
         RecordsLost: records are lost and ON_LOST_RECORDS=stop.
     """
-    while True:
-        try:
-            await _migrate(settings, topology, lost)
-        except KafkaError as error:
-            if not error.retriable:
-                raise
-            log.warning("offset migration failed, retried error=%r", error)
-            await asyncio.sleep(_RETRY_S)
-        else:
-            return
+    await retry(
+        partial(_migrate, settings, topology, lost),
+        Backoff(_RETRY_S),
+        passes=lambda error: isinstance(error, KafkaError) and error.retriable,
+        report=lambda error: log.warning("offset migration failed, retried error=%r", error),
+    )
 
 
 async def _migrate(settings: Settings, topology: Topology, lost: LossReporter) -> None:

@@ -9,9 +9,9 @@ from pydantic import TypeAdapter, ValidationError
 from runtime.hosting import Parameter
 from runtime.http.answers import HttpProblem
 from runtime.http.decoding import BodyTooLong, decode_body
-from runtime.http.validation import invalid_request
-from schemas.api import InvalidParam
+from runtime.http.validation import invalid_input, invalid_request
 from schemas.identifiers import Code, OrderId
+from schemas.validation import field_errors
 from schemas.wire import Message
 
 M = TypeVar("M", bound=Message)
@@ -54,9 +54,7 @@ def deadline_of(request: web.Request) -> Deadline:
         return Deadline(DEFAULT_TIMEOUT_MS / 1000)
     if not (text.isascii() and text.isdigit()):
         reason = f"must be a whole number of milliseconds, 0 to {MAX_TIMEOUT_MS}, such as timeout=5000"
-        raise HttpProblem(
-            400, f"The query parameter 'timeout' {reason}.", errors=[InvalidParam(name="timeout", reason=reason)]
-        )
+        raise invalid_input(TIMEOUT.name, reason, f"The query parameter {TIMEOUT.name!r} {reason}.")
     # Checks the length first: Python rejects numbers of thousands of digits.
     milliseconds = MAX_TIMEOUT_MS if len(text) > 9 else min(int(text), MAX_TIMEOUT_MS)
     return Deadline(milliseconds / 1000)
@@ -71,9 +69,8 @@ def _path_parameter(request: web.Request, name: str, valid: TypeAdapter[str], ti
     try:
         return valid.validate_python(request.match_info[name])
     except ValidationError as error:
-        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-        param = InvalidParam(name=name, reason=reason)
-        raise HttpProblem(400, f"{title}: {reason}.", errors=[param]) from None
+        reason = field_errors(error)[0].reason
+        raise invalid_input(name, reason, f"{title}: it {reason}.") from None
 
 
 def code_of(request: web.Request, name: str = "code") -> str:

@@ -31,6 +31,7 @@ from aiokafka.protocol.group import HeartbeatRequest, SyncGroupRequest
 from aiokafka.protocol.offset import OffsetRequest
 
 from runtime.common import failpoints
+from runtime.common.backoff import Backoff, retry
 from runtime.common.clock import elapsed_s
 from runtime.common.deadlines import PRODUCER_STOP_S
 from runtime.errors import MemberFenced
@@ -296,6 +297,12 @@ async def stable_offsets(
     return {tp: None if commit is None else commit.offset for tp, commit in found.items()}
 
 
+class _Unstable(KafkaError):
+    """A transaction that may commit an offset is open."""
+
+    retriable = True
+
+
 async def stable_commits(
     consumer: AIOKafkaConsumer, group: str, partitions: Collection[TopicPartition], poll: float = 0.05
 ) -> dict[TopicPartition, CommittedOffset | None]:
@@ -309,27 +316,20 @@ async def stable_commits(
     for tp in partitions:
         topics[tp.topic].append(tp.partition)
     request = OffsetFetch(group, [(topic, numbers, {}) for topic, numbers in topics.items()], True, {})
-    while True:
-        try:
-            node = await client.coordinator_lookup(CoordinationType.GROUP, group)
-            response = await client.send(node, request, group=ConnectionGroup.COORDINATION)
-        except KafkaError as error:
-            if not error.retriable:
-                raise
-            await asyncio.sleep(poll)
-            continue
+
+    async def ask() -> dict[TopicPartition, CommittedOffset | None]:
+        node = await client.coordinator_lookup(CoordinationType.GROUP, group)
+        response = await client.send(node, request, group=ConnectionGroup.COORDINATION)
         found = {TopicPartition(topic[0], p[0]): (p[1], p[3], p[4]) for topic in response.topics for p in topic[1]}
-        codes = {code for *_, code in found.values()} | {response.error_code}
-        if codes == {0}:
-            return {
-                tp: None if offset < 0 else CommittedOffset(offset, note or "")
-                for tp, (offset, note, _) in found.items()
-            }
-        for code in codes - {0, _UNSTABLE_OFFSET_COMMIT}:
-            error_type = aiokafka.errors.for_code(code)
-            if not error_type.retriable:
-                raise error_type(f"fetching the offsets of group {group}")
-        await asyncio.sleep(poll)
+        codes = ({code for *_, code in found.values()} | {response.error_code}) - {0}
+        errors = [_Unstable if c == _UNSTABLE_OFFSET_COMMIT else aiokafka.errors.for_code(c) for c in codes]
+        for error_type in sorted(errors, key=lambda e: e.retriable):  # one that no retry mends first
+            raise error_type(f"fetching the offsets of group {group}")
+        return {
+            tp: None if offset < 0 else CommittedOffset(offset, note or "") for tp, (offset, note, _) in found.items()
+        }
+
+    return await retry(ask, Backoff(poll), passes=lambda error: isinstance(error, KafkaError) and error.retriable)
 
 
 async def topic_ids(consumer: AIOKafkaConsumer, topics: Collection[str]) -> dict[str, str]:

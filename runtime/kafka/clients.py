@@ -1,4 +1,4 @@
-"""Configuration of every Kafka client, and the physical names of topics and groups."""
+"""Makes every Kafka client, and the physical names of topics and groups. No other module constructs a client."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,6 +8,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka import TopicPartition as Physical
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient
 
 from runtime.common.settings import Settings
 from runtime.kafka import unpacker
@@ -76,11 +77,20 @@ def group_consumer(settings: Settings, group: str, assignor: Any) -> AIOKafkaCon
     )
 
 
-def standalone_consumer(settings: Settings, partition_bytes: int = 4 * 1024 * 1024) -> AIOKafkaConsumer:
-    """A consumer without a group. `partition_bytes` bounds what is prefetched of each partition."""
+def standalone_consumer(
+    settings: Settings, partition_bytes: int = 4 * 1024 * 1024, *, skip_removed: bool = False
+) -> AIOKafkaConsumer:
+    """A consumer without a group.
+
+    Arguments:
+        settings: broker.
+        partition_bytes: bounds what is prefetched of each partition.
+        skip_removed: whether to go on with the oldest record where the broker no longer has a position, instead of
+            raising.
+    """
     return AIOKafkaConsumer(
         group_id=None,
-        auto_offset_reset="none",
+        auto_offset_reset="earliest" if skip_removed else "none",
         max_partition_fetch_bytes=partition_bytes,
         **_consumer_options(settings),
     )
@@ -102,6 +112,11 @@ async def admin(settings: Settings, request_timeout_ms: int = REQUEST_TIMEOUT_MS
         yield client
     finally:
         await client.close()
+
+
+def metadata_client(servers: str) -> AIOKafkaClient:
+    """A client that knows the cluster's brokers once it is bootstrapped."""
+    return AIOKafkaClient(bootstrap_servers=servers)
 
 
 def _producer_options(settings: Settings) -> dict[str, Any]:

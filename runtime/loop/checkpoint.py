@@ -9,6 +9,7 @@ from typing import Protocol
 from aiokafka.errors import KafkaError, KafkaTimeoutError, ProducerClosed, UnknownError
 
 from runtime.common import failpoints
+from runtime.common.backoff import Backoff, retry
 from runtime.common.deadlines import PRODUCER_STOP_S
 from runtime.errors import CommitFenced, CommitInDoubt, MemberFenced
 from runtime.model.records import LastOffsets, Membership, Offsets, Write, Writes
@@ -234,14 +235,12 @@ class AtLeastOnce:
 
     async def _retry_offsets(self, offsets: Offsets) -> None:
         """Commits offsets, and retries passing errors: the next batch may be long in coming."""
-        while True:
-            try:
-                return await self._commit_offsets(offsets)
-            except _BROKER_ERRORS as error:
-                if lasting(error):
-                    raise
-                log.debug("offset commit failed, retrying error=%r", error)
-            await asyncio.sleep(self.RETRY_S)
+        await retry(
+            lambda: self._commit_offsets(offsets),
+            Backoff(self.RETRY_S),
+            passes=lambda error: isinstance(error, _BROKER_ERRORS) and not lasting(error),
+            report=lambda error: log.debug("offset commit failed, retrying error=%r", error),
+        )
 
     async def flush(self) -> None:
         try:

@@ -7,12 +7,14 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
 from runtime.common.partitioning import MisplacedError, check_partition
 from runtime.loop.overlay import BatchOverlay, OutputRecord, ProcessorContext
 from runtime.loop.ownership import bucket_of
 from runtime.loop.timers import DueTimer
 from runtime.model.commands import Command
-from runtime.model.dead_letters import dead_letter, describe
+from runtime.model.dead_letters import dead_letter
 from runtime.model.limits import SizeLimits
 from runtime.model.records import (
     CONSUMED_BY,
@@ -30,6 +32,7 @@ from runtime.model.service import OnKey, Service
 from runtime.model.topology import Topology
 from runtime.state.stores import Store
 from schemas.topics import DEAD_LETTERS, Topic
+from schemas.validation import describe_invalid
 from schemas.wire import Message
 
 log = logging.getLogger(__name__)
@@ -136,8 +139,8 @@ class BatchProcessor:
         """Decodes the message and checks its key. Raises `ValueError` with cause and remedy."""
         try:
             message: Message = topic.model.from_json(value)
-        except ValueError as error:
-            raise ValueError(with_remedy(describe(error), remedy_for_value(value, topic))) from None
+        except ValidationError as error:
+            raise ValueError(with_remedy(describe_invalid(error), remedy_for_value(value, topic))) from None
         key = topic.key(message)
         if record.key != key.encode():
             cause = f"the message's key is not that of its value, which belongs under {key!r}"

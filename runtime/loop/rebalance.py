@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 from runtime.common import failpoints
+from runtime.common.backoff import Backoff, retry
 from runtime.common.clock import elapsed_s
 from runtime.data_loss.losses import RecordsLost
 from runtime.errors import StoreError
@@ -169,23 +170,25 @@ class Rebalance:
 
     async def _retry_until_restored(self, after: float = 0.0) -> None:
         await asyncio.sleep(after)
-        while True:
-            try:
-                await self._restore_all()
-            except asyncio.CancelledError:
-                raise
-            except RecordsLost:  # ends the worker, which has skipped no record
-                return
-            except StoreError as error:  # a retry cannot help
-                log.exception("state store cannot be opened")
-                self._failed(error)
-                return
-            except Exception as error:  # the broker is unavailable: retry until the next rebalance
-                log.warning("restore failed, retrying error=%r", error)
-                self.failures += 1
-                await asyncio.sleep(self.RETRY_S)
-            else:
-                return
+
+        def report(error: Exception) -> None:
+            log.warning("restore failed, retrying error=%r", error)
+            self.failures += 1
+
+        # Any other error means that the broker is unavailable: retried until the next rebalance.
+        lasting = (RecordsLost, StoreError)
+        try:
+            await retry(
+                self._restore_all,
+                Backoff(self.RETRY_S),
+                passes=lambda error: not isinstance(error, lasting),
+                report=report,
+            )
+        except RecordsLost:
+            pass  # it has ended the worker, which has skipped no record
+        except StoreError as error:
+            log.exception("state store cannot be opened")
+            self._failed(error)
 
     async def _restore_all(self) -> None:
         start = elapsed_s()

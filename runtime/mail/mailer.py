@@ -2,22 +2,27 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from email.message import EmailMessage
+from typing import TypeVar
 
 from runtime.common.clock import elapsed_s
 from runtime.common.settings import Settings
 from runtime.errors import Outage, SideEffectError, SideEffectRejected
 from runtime.hosting import Host
 from runtime.mail.connections import SmtpConnection, connect, host_name
-from runtime.mail.envelope import Envelope
+from runtime.mail.envelope import Envelope, domain_of
+from runtime.model.service import SideEffect
+from schemas.wire import Message
+
+M = TypeVar("M", bound=Message)
 
 log = logging.getLogger(__name__)
 
 
 class SmtpMailer:
-    """Sends e-mails through the SMTP server of the settings. `send` executes a side effect."""
+    """Sends e-mails through the SMTP server of the settings. `side_effect` declares the side effect of a service."""
 
     AT_ONCE = 4
     """E-mails in flight. Providers allow a client 5 to 20 connections, for all its workers together."""
@@ -42,6 +47,30 @@ class SmtpMailer:
         self._freed = asyncio.Event()
         self._accepted_at = float("-inf")
         self._name: str | None = None
+
+    def side_effect(
+        self, name: str, model: type[M], compose: Callable[[M], EmailMessage], to: Callable[[M], str]
+    ) -> SideEffect[M]:
+        """A side effect that composes an e-mail of its payload, and sends it.
+
+        Arguments:
+            name: of the side effect.
+            model: of its payload.
+            compose: raises `ValueError` for a payload of which no e-mail can be made, which is rejected for good.
+            to: the recipient's address; e-mails to one domain fail together.
+        """
+
+        async def perform(key: str, payload: M) -> None:
+            try:
+                message = compose(payload)
+            except ValueError as error:
+                raise SideEffectRejected(f"cannot compose the e-mail {key}: {error}", "not composable") from None
+            await self.send(key, message)
+
+        def domain(payload: M) -> str:
+            return domain_of(to(payload))
+
+        return SideEffect(name, model, perform, destination=domain, concurrency=self.AT_ONCE)
 
     async def send(self, key: str, message: EmailMessage) -> None:
         """Returns when the server has accepted the e-mail, which has one sender, one recipient and a Message-ID.

@@ -9,6 +9,7 @@ Relies on the protocol of header objects in `email`: `fold`, `name`, and `addres
 """
 
 import re
+import uuid
 from base64 import b64encode
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -116,6 +117,17 @@ def compose_email(
         if not _is_unambiguous(message, to.addr_spec, from_address.addr_spec):
             raise ValueError(f"no e-mail can be addressed to {to.addr_spec!r}")
     return message
+
+
+def message_id(namespace: uuid.UUID, name: str, domain: str) -> str:
+    """A Message-ID (RFC 5322, 3.6.4): the same for every repetition of an e-mail, by which recipients deduplicate.
+
+    Arguments:
+        namespace: of the service's e-mails.
+        name: identifies the e-mail among them.
+        domain: see `message_id_domain`.
+    """
+    return f"<{uuid.uuid5(namespace, name)}@{domain}>"
 
 
 def message_id_domain(sender: str) -> str:

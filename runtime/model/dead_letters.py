@@ -2,8 +2,6 @@
 
 from datetime import datetime
 
-from pydantic import ValidationError
-
 from runtime.model.records import Header, Record, Write
 from schemas.topics import DEAD_LETTERS
 
@@ -57,13 +55,3 @@ def _reason(record: Record, service: str, error: str, now: datetime) -> tuple[He
     position = record.topic, str(record.partition), str(record.offset)
     values = service, error[:_MAX_ERROR], *position, now.isoformat()
     return tuple((name, text.encode()) for name, text in zip(REASON_HEADERS, values, strict=True))
-
-
-def describe(error: Exception) -> str:
-    """The error, field by field, without values: logs and headers must not contain orders."""
-    if isinstance(error, ValidationError):
-        return "; ".join(
-            f"{'.'.join(str(part) for part in detail['loc']) or 'message'}: {detail['msg']}"
-            for detail in error.errors(include_url=False, include_input=False)
-        )
-    return str(error)

@@ -7,7 +7,7 @@ from typing import Any, Protocol, cast
 
 from pydantic import ValidationError
 
-from runtime.common.backoff import Backoff
+from runtime.common.backoff import Backoff, retry
 from runtime.model.commands import PendingCommand
 from runtime.model.service import Context, PendingSideEffect, Service, SideEffect
 from runtime.side_effects.attempt import Attempt
@@ -79,13 +79,10 @@ def _readable(effect: SideEffect[Any], pending: PendingSideEffect) -> Any:
 async def retry_until_success(name: str, operation: Callable[[], Awaitable[None]]) -> None:
     """Repeats an operation until it succeeds, with growing pauses."""
     backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
-    while True:
-        try:
-            await operation()
-        except Exception as error:  # any error: without the acknowledgement a restart would repeat the side effect
-            log.warning(
-                "side effect not acknowledged, retrying effect=%s pause_s=%.1f error=%r", name, backoff.next_s, error
-            )
-            await backoff.pause()
-        else:
-            return
+
+    def report(error: Exception) -> None:
+        pause_s = backoff.next_s
+        log.warning("side effect not acknowledged, retrying effect=%s pause_s=%.1f error=%r", name, pause_s, error)
+
+    # Any error is retried: without the acknowledgement a restart would repeat the side effect.
+    await retry(operation, backoff, report=report)

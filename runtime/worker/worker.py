@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from aiokafka.errors import KafkaError
 from yarl import URL
 
+from runtime.common.backoff import Backoff, retry
 from runtime.common.deadlines import SharedTimeout
 from runtime.common.partitioning import partition_of
 from runtime.common.settings import OnLostRecords, Settings
@@ -247,15 +248,13 @@ class Worker:
 
     async def _create_topics(self) -> None:
         """Waits for the broker, and creates the topics that are missing."""
-        while True:
-            try:
-                await ensure_topics(self.settings, topics_of(self.topology))
-            except (KafkaError, OSError) as error:
-                servers = self.settings.kafka_bootstrap_servers
-                log.warning("broker not reached, retrying servers=%s error=%r", servers, error)
-                await asyncio.sleep(1)
-            else:
-                return
+        servers = self.settings.kafka_bootstrap_servers
+        await retry(
+            lambda: ensure_topics(self.settings, topics_of(self.topology)),
+            Backoff(1),
+            passes=lambda error: isinstance(error, (KafkaError, OSError)),
+            report=lambda error: log.warning("broker not reached, retrying servers=%s error=%r", servers, error),
+        )
 
     def _fail(self, error: BaseException) -> None:
         self.failure = error

@@ -64,7 +64,7 @@ def test_a_body_survives_a_round_trip():
         ("checkinDate", "2021-02-30 10:13:43", "such as 2021-03-18 10:13:43"),
         ("checkinDate", "٢٠٢١-03-18 10:13:43", "such as 2021-03-18 10:13:43"),
         ("checkinDate", 1616037223, "such as 2021-03-18 10:13:43"),
-        ("internetNo", "", "at least 1"),
+        ("internetNo", "", "must not be empty"),
         ("internetNo", 8850049302, "text in quotes"),
         ("staffCode", "x\x00", "must not contain control"),
         ("jobStatus", "x" * 65, "at most 64"),

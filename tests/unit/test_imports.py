@@ -27,7 +27,6 @@ DOOR = {
     "runtime.database.pool",
     "runtime.errors",
     "runtime.hosting",
-    "runtime.mail.envelope",
     "runtime.mail.mailer",
     "runtime.mail.message",
     "runtime.model.service",
@@ -100,6 +99,22 @@ def test_a_service_uses_the_public_door_and_no_other_service(service):
 def test_schemas_import_nothing_of_the_project():
     tops = {m.split(".")[0] for path in (ROOT / "schemas").rglob("*.py") for m in imports(path)}
     assert not tops & {*SERVICES, "runtime", "ecosystem", "tests", "bench"}
+
+
+KAFKA_CLIENTS = {"AIOKafkaAdminClient", "AIOKafkaClient", "AIOKafkaConsumer", "AIOKafkaProducer", "FencedProducer"}
+
+
+def test_one_module_makes_all_kafka_clients():
+    """So each client has the same time limits, isolation and acknowledgements."""
+    made = {
+        (path.relative_to(ROOT).as_posix(), name)
+        for top in ("runtime", "ecosystem", "schemas", "bench", "examples", *SERVICES)
+        for path in (ROOT / top).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call)
+        for name in {getattr(node.func, "id", None), getattr(node.func, "attr", None)} & KAFKA_CLIENTS
+    }
+    assert made == {("runtime/kafka/clients.py", name) for name in KAFKA_CLIENTS}
 
 
 ECOSYSTEM = (("embedded", "services"), ("clients",), ("audit", "loadgen"), ("cli",))

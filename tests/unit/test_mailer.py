@@ -12,6 +12,7 @@ from runtime.errors import SideEffectError, SideEffectRejected
 from runtime.mail.connections import SmtpConnection
 from runtime.mail.envelope import domain_of
 from runtime.mail.mailer import SmtpMailer
+from schemas.wire import Message
 from tests.smtp_script import CUT, HANG, Script
 
 
@@ -159,3 +160,33 @@ async def test_logs_and_readiness_contain_no_addresses(mailer, script, caplog):
 )
 def test_the_domain_of_an_address(address, domain):
     assert domain_of(address) == domain
+
+
+class Note(Message):
+    to: str
+
+
+def compose(note):
+    if "@" not in note.to:
+        raise ValueError(f"{note.to!r} is no address")
+    return email(note.to)
+
+
+async def test_a_side_effect_composes_and_sends_its_e_mail(mailer, script):
+    effect = mailer.side_effect("note", Note, compose, to=lambda note: note.to)
+    await effect.perform("k", Note(to="franz@Example.org"))
+
+    assert len(script.emails) == 1
+    assert effect.destination(Note(to="franz@Example.org")) == "example.org"
+    assert (effect.name, effect.concurrency) == ("note", SmtpMailer.AT_ONCE)
+
+
+async def test_an_e_mail_that_cannot_be_composed_is_rejected_by_its_key_and_not_logged_with_its_address(mailer, script):
+    effect = mailer.side_effect("note", Note, compose, to=lambda note: note.to)
+    with pytest.raises(
+        SideEffectRejected, match="cannot compose the e-mail o1/shipped: 'nobody' is no address"
+    ) as error:
+        await effect.perform("o1/shipped", Note(to="nobody"))
+
+    assert "nobody" not in error.value.summary
+    assert not script.emails

@@ -10,8 +10,8 @@ from rich.console import Console
 from ecosystem.cli import discovery
 from ecosystem.cli.commands.shared import Real, perform, service_url_option
 from ecosystem.clients.api import CheckinApi
-from runtime.model.dead_letters import describe
 from schemas.api import NewCheckin
+from schemas.validation import describe_invalid
 
 
 @click.command()
@@ -50,7 +50,7 @@ def checkin(
             checkin_date=at or datetime.now(zone).isoformat(" ", "seconds"),
         )
     except ValidationError as error:
-        raise click.UsageError(describe(error)) from error
+        raise click.UsageError(describe_invalid(error)) from error
 
     async def report() -> None:
         async with CheckinApi(url) as api:

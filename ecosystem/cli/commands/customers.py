@@ -7,11 +7,12 @@ from pydantic import ValidationError
 
 from ecosystem.cli import discovery
 from ecosystem.cli.commands.shared import Whole, perform
-from ecosystem.cli.csv_files import InvalidFile, field_errors
+from ecosystem.cli.csv_files import InvalidFile
 from ecosystem.cli.customer_import import SCHEMA, NewCustomer, check_file, read_file
 from ecosystem.clients.writer import Writer
 from schemas.messages import CustomerLevel
 from schemas.topics import CUSTOMERS
+from schemas.validation import describe_invalid
 
 
 @click.group()
@@ -44,7 +45,7 @@ def add(id_: int, first_name: str, last_name: str, email: str, address: str, lev
             id=id_, first_name=first_name, last_name=last_name, email=email, address=address, level=CustomerLevel(level)
         )
     except ValidationError as error:
-        raise click.UsageError("; ".join(f"{field} {reason}" for field, reason in field_errors(error))) from error
+        raise click.UsageError(describe_invalid(error)) from error
 
     async def write() -> None:
         async with Writer(discovery.settings()) as writer:

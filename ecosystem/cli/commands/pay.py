@@ -15,12 +15,12 @@ from ecosystem.cli import discovery
 from ecosystem.cli.commands.shared import AMOUNT, NAME, perform, service_url_option, timeout_option
 from ecosystem.clients.api import FulfilmentApi, RequestRejected
 from ecosystem.clients.writer import Writer
-from runtime.model.dead_letters import describe
 from schemas.api import FulfilmentStatus
 from schemas.identifiers import new_event_id
 from schemas.messages import OrderState, Payment
 from schemas.money import format_amount
 from schemas.topics import PAYMENTS
+from schemas.validation import describe_invalid
 
 _POLL_S = 0.1
 
@@ -73,7 +73,7 @@ def pay(order_id: str, amount: Decimal | None, ccy: str | None, wait: bool, time
     try:
         perform(write_payment(), url, expected=(_AmountUnknown,))
     except ValidationError as error:
-        raise click.UsageError(describe(error)) from error
+        raise click.UsageError(describe_invalid(error)) from error
 
 
 async def _status(api: FulfilmentApi, order_id: str) -> FulfilmentStatus | None:

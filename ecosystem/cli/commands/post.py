@@ -9,8 +9,8 @@ from rich.console import Console
 from ecosystem.cli.commands.order_text import print_order, print_outcome
 from ecosystem.cli.commands.shared import AMOUNT, Whole, perform, timeout_option, url_option
 from ecosystem.clients.api import OrdersApi
-from runtime.model.dead_letters import describe
 from schemas.api import NewOrder
+from schemas.validation import describe_invalid
 
 
 @click.command()
@@ -36,7 +36,7 @@ def post(
     try:
         new = NewOrder(id=order_id, customer_id=customer, product=product, quantity=quantity, price=price)
     except ValidationError as error:
-        raise click.UsageError(describe(error)) from error
+        raise click.UsageError(describe_invalid(error)) from error
 
     async def place() -> None:
         console = Console()

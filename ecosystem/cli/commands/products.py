@@ -13,9 +13,9 @@ from ecosystem.cli.commands.shared import AMOUNT, perform, service_url_option
 from ecosystem.cli.csv_files import InvalidFile, decoded
 from ecosystem.cli.product_import import offer, read_products
 from ecosystem.clients.api import ProductsApi
-from runtime.model.dead_letters import describe
 from schemas.api import NewProduct, Product, ProductContent
 from schemas.money import plain_amount
+from schemas.validation import describe_invalid
 
 _url_option = service_url_option("products")
 
@@ -39,7 +39,7 @@ def add(code: str, name: str, price: Decimal, url: str) -> None:
     try:
         new = NewProduct(code=code, name=name, price=price)
     except ValidationError as error:
-        raise click.UsageError(describe(error)) from error
+        raise click.UsageError(describe_invalid(error)) from error
 
     _show(url, lambda api: api.create(new))
 
@@ -68,7 +68,7 @@ def change(code: str, name: str | None, price: Decimal | None, url: str) -> None
     try:
         _show(url, put)
     except ValidationError as error:
-        raise click.UsageError(describe(error)) from error
+        raise click.UsageError(describe_invalid(error)) from error
 
 
 @products.command()

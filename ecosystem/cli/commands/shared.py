@@ -14,11 +14,11 @@ from aiokafka.errors import KafkaError
 from pydantic import TypeAdapter, ValidationError
 
 from ecosystem.cli import discovery
-from ecosystem.cli.csv_files import field_errors
 from ecosystem.clients.api import RequestRejected, Unreachable
 from runtime.errors import PartitionCountMismatch
 from schemas.identifiers import Composed
 from schemas.numbers import decimal, whole
+from schemas.validation import field_errors
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -68,8 +68,8 @@ class _Name(click.ParamType):
             str(value).encode()  # raises on bytes that are not UTF-8: see `ecosystem/cli/main.py`
             return _COMPOSED.validate_python(value)
         except ValidationError as error:
-            [(_, reason)] = field_errors(error)
-            self.fail(f"{value!r}: {reason}", param, ctx)
+            [invalid] = field_errors(error)
+            self.fail(f"{value!r}: it {invalid.reason}", param, ctx)
 
 
 _COMPOSED: TypeAdapter[str] = TypeAdapter(Annotated[str, Composed])

@@ -177,10 +177,11 @@ def _count_brokers(servers: str) -> int:
 
 async def _brokers(servers: str) -> int:
     """Returns the number of brokers in the cluster's metadata; 0 if no broker answers."""
-    from aiokafka.client import AIOKafkaClient
     from aiokafka.errors import KafkaError as ClientError
 
-    client = AIOKafkaClient(bootstrap_servers=servers)
+    from runtime.kafka.clients import metadata_client
+
+    client = metadata_client(servers)
     try:
         await client.bootstrap()
         return len(client.cluster.brokers())
