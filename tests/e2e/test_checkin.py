@@ -158,7 +158,7 @@ async def _count(deployment: Deployment, count):
         ("POST", PATH, {"json": body("o1", checkinDate="yesterday")}, 400, "checkinDate must be a date and time"),
         ("POST", PATH, {"data": b"{", "headers": {"Content-Type": "application/json"}}, 400, "body must be JSON"),
         ("POST", PATH, {"data": b"a=1", "headers": {"Content-Type": "text/plain"}}, 415, "application/json"),
-        ("GET", f"{PATH}/not-a-uuid", {}, 400, "eventId must be a UUID"),
+        ("GET", f"{PATH}/not-a-uuid", {}, 400, "eventId must be the UUID"),
         ("GET", f"{PATH}/01890a5d-ac96-774b-bcce-b302099a8057", {}, 404, "no check-in"),
     ],
 )

@@ -108,7 +108,7 @@ async def test_of_many_clients_with_one_version_one_changes_the_product(deployme
     ("method", "code", "body", "if_match", "status", "said"),
     [
         ("POST", None, {**MUG, "price": -1}, None, 400, "price must be at least 0"),
-        ("POST", None, {"name": "Mug", "price": 1}, None, 400, "code is required"),
+        ("POST", None, {"name": "Mug", "price": 1}, None, 400, "code is missing: add it"),
         ("PUT", "unknown", {"name": "Mug", "price": 1}, None, 404, "no product 'unknown'"),
         ("PUT", "unknown", {"name": "", "price": 1}, None, 400, "name must not be empty"),
         ("PUT", "unknown", {"name": "Mug", "price": 1}, "3", 400, "If-Match must be the ETag"),
