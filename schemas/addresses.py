@@ -1,6 +1,7 @@
 """Parses e-mail addresses (RFC 5322, 3.4) with the parser of the standard library.
 
-That parser fails on malformed input with errors that depend on the Python release. Here each of them is a `ValueError`.
+That parser fails on malformed input with errors that depend on the Python release. Here each of them is a `ValueError`
+with one text.
 """
 
 from collections.abc import Iterator
@@ -35,5 +36,5 @@ def mailbox(text: str) -> Address:
 def _as_value_error(text: str) -> Iterator[None]:
     try:
         yield
-    except (MessageError, IndexError, AttributeError) as error:
+    except (MessageError, ValueError, IndexError, AttributeError) as error:
         raise ValueError(f"{text!r} is not an e-mail address") from error

@@ -28,7 +28,7 @@ NONE = [
 
 @pytest.mark.parametrize("email", NONE)
 def test_a_malformed_address_is_rejected(email):
-    with pytest.raises(ValueError, match=r"."):
+    with pytest.raises(ValueError, match="is not an e-mail address"):
         address(email)
 
 
@@ -40,7 +40,7 @@ def test_a_valid_address_is_unchanged(email):
 @pytest.mark.parametrize("email", NONE)
 def test_an_email_to_a_malformed_address_is_rejected(email):
     franz = Customer(id=15, first_name="Franz", last_name="Kafka", email=email, address="Praha", level="gold")
-    with pytest.raises(ValueError, match=r"."):
+    with pytest.raises(ValueError, match="is not an e-mail address"):
         compose(
             AddressedEmail(email=Email(kind=EmailKind.SHIPPED, order=order()), customer=franz), "orders@example.com"
         )
