@@ -45,9 +45,9 @@ CHECKIN_DATABASE_VIOLATIONS = [
         (PUBLISHED.format("NULL", "mug-0"), PUBLISHED.format("now()", "mug-0")),
         "mug-0",
         {ViolationKind.CHECKIN_LOST},
-        "waits in the outbox",
+        "still in the outbox",
     ),
-    (check_in_of_no_row, (), "mug-0", {ViolationKind.CHECKIN_UNKNOWN}, "does not have it"),
+    (check_in_of_no_row, (), "mug-0", {ViolationKind.CHECKIN_UNKNOWN}, "is not in the database"),
     (
         None,
         (STATUS.format("CREATED", "dear"), STATUS.format("REJECTED", "dear")),
@@ -60,14 +60,14 @@ CHECKIN_DATABASE_VIOLATIONS = [
         (STATUS.format("REJECTED", "shipped"), STATUS.format("CREATED", "shipped")),
         "shipped",
         {ViolationKind.CHECKIN_STATUS},
-        "which nobody said",
+        "no rejection was published",
     ),
     (
         None,
         (STAFF.format("x", "dear"), STAFF.format("s", "dear")),
         "dear",
         {ViolationKind.CHECKIN_DIFFERS},
-        "otherwise",
+        "with other content",
     ),
 ]
 
@@ -83,6 +83,12 @@ LOGGED = (
 PRODUCT_DATABASE_VIOLATIONS = [
     ("products", change_lost, (), {ViolationKind.CHANGE_LOST}, "marked as published"),
     ("products", None, (VERSION.format(0), VERSION.format(1)), {ViolationKind.CHANGE_UNKNOWN}, "the database has 0"),
-    ("products", None, (PRICE.format(1), PRICE.format(3)), {ViolationKind.CHANGE_DIFFERS}, "otherwise"),
-    ("product_log", None, (LOGGED.format(1), LOGGED.format(3)), {ViolationKind.LOG_DIFFERS}, "otherwise in the log"),
+    ("products", None, (PRICE.format(1), PRICE.format(3)), {ViolationKind.CHANGE_DIFFERS}, "with other content"),
+    (
+        "product_log",
+        None,
+        (LOGGED.format(1), LOGGED.format(3)),
+        {ViolationKind.LOG_DIFFERS},
+        "has other content in the log",
+    ),
 ]

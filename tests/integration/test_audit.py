@@ -350,7 +350,7 @@ async def test_the_audit_waits_for_open_transactions(kafka, day):
         await writer.begin_transaction()
         await writer.send_and_wait(settings.topic_prefix + ORDER_VALIDATIONS.name, b"?", b"?", partition=0)
         with pytest.raises(AuditError, match="order-validations partition 0"):
-            await audit(settings, patience=timedelta(seconds=5))
+            await audit(settings, transaction_wait=timedelta(seconds=5))
         waiting = asyncio.create_task(audit(settings))
         await asyncio.sleep(0.5)
         assert not waiting.done()

@@ -71,7 +71,11 @@ async def test_pay_refuses_a_failed_order_without_an_amount(deployment: Deployme
     code, said = await pay("o2")
     assert (code, "o2 has FAILED: nothing is due" in said) == (1, True)
     code, said = await pay("o2", "--amount", "1", "--ccy", "THB")
-    assert (code, "1.00 THB for o2" in said, "It does not count: orders are in EUR." in said) == (0, True, True), said
+    assert (code, "1.00 THB for o2" in said, "The payment does not count: orders are in EUR." in said) == (
+        0,
+        True,
+        True,
+    ), said
     assert [(p.amount, p.ccy) for p in await deployment.values(PAYMENTS)] == [(1, "THB")]
 
 

@@ -267,7 +267,10 @@ async def test_dead_letters_are_listed_shown_and_redriven_by_commands(letters, m
     assert "18 written back, 2 were before" in result.output
     result = await run("redrive", "orders", "--all")
     assert result.exit_code == 1
-    assert f"orders.dead-letters 0@{cut.offset} cannot be written back: it was cut: of 3000003 bytes" in result.output
+    assert (
+        f"orders.dead-letters 0@{cut.offset} cannot be written back: it was truncated: of 3000003 bytes"
+        in result.output
+    )
     assert len(await written(letters)) == 20
 
 
