@@ -5,6 +5,7 @@ from zoneinfo import ZoneInfo
 from checkin_service import http
 from checkin_service.compensation import build_compensation
 from checkin_service.models import OUTBOX
+from checkin_service.settings import CheckinSettings
 from checkin_service.store import CheckInStore
 from runtime.common.settings import Settings
 from runtime.database.outbox import Outbox
@@ -16,7 +17,8 @@ from schemas.topics import CHECKIN_REJECTIONS, HOME_CHECKINS
 
 def build(settings: Settings) -> ServiceDefinition:
     """Builds the service definition with its database."""
-    database = Database("checkin", settings.checkin_database_url, "checkin_service:migrations", settings)
+    own = settings.of(CheckinSettings)
+    database = Database("checkin", own.checkin_database_url, "checkin_service:migrations", settings)
     outbox = Outbox(database, OUTBOX, settings.produce_timeout_s)
     check_ins = CheckInStore(database, outbox)
     reject, on_rejected = build_compensation(check_ins)
@@ -27,8 +29,8 @@ def build(settings: Settings) -> ServiceDefinition:
             outputs=(HOME_CHECKINS,),
             side_effects=(reject,),
         ),
-        endpoints=http.endpoints(check_ins, ZoneInfo(settings.checkin_time_zone)),
+        endpoints=http.endpoints(check_ins, ZoneInfo(own.checkin_time_zone)),
         database=database,
         outbox=outbox,
-        port=settings.checkin_port,
+        port=own.checkin_port,
     )

@@ -1,75 +1,102 @@
-"""Registry of all services. Names, core, ports, databases and topics derive from it."""
+"""All services that installed packages declare. Names, core, ports, databases and topics derive from them."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib import import_module
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from runtime.common.settings import Settings
+from pydantic import ValidationError
+
+from ecosystem.entry_points import ServiceError, find
+from runtime.common.settings import ServiceSettings, Settings
 from runtime.hosting import ServiceDefinition
 from runtime.model.topology import Topology
-from schemas.topics import CATALOGUE
+from schemas.topics import CATALOGUE, ORDER_VALIDATIONS, ORDERS
+
+log = logging.getLogger(__name__)
+
+FOUND = find()
+NAMES = tuple(FOUND)
+CORE: tuple[str, ...]
+"""Services that bring an order to VALIDATED or FAILED. Found when first read, as that imports all services."""
+
+_DATABASE_URL = "_database_url"
+_PORT = "_port"
 
 
-@dataclass(frozen=True, slots=True)
-class RegisteredService:
-    """A service as the commands know it, without importing its module.
+class InvalidSettings(Exception):
+    """Environment variables have wrong values.
 
     Arguments:
-        module: its `build(settings)` returns the `ServiceDefinition`. Imported only when the service is to run.
-        core: whether an order needs the service to reach VALIDATED or FAILED.
-        port: default HTTP port of a worker that runs this service alone; `None`: that of `HTTP_PORT`.
-        database_url: environment variable with the URL of its database; `None`: it has none.
+        errors: by settings class.
     """
 
-    module: str
-    core: bool = False
-    port: int | None = None
-    database_url: str | None = None
+    def __init__(self, errors: Sequence[ValidationError]) -> None:
+        super().__init__("\n".join(map(str, errors)))
+        self.errors = errors
 
 
-REGISTRY: Mapping[str, RegisteredService] = {
-    "orders": RegisteredService("orders_service.app", core=True),
-    "fraud": RegisteredService("validators.fraud.app", core=True),
-    "inventory": RegisteredService("validators.inventory.app", core=True),
-    "details": RegisteredService("validators.details.app", core=True),
-    "fulfilment": RegisteredService("fulfilment_service.app"),
-    "email": RegisteredService("email_service.app"),
-    "checkin": RegisteredService("checkin_service.app", port=3000, database_url="CHECKIN_DATABASE_URL"),
-    "portal": RegisteredService("portal_service.app"),
-    "products": RegisteredService("products_service.app", database_url="PRODUCTS_DATABASE_URL"),
-    "product-monitoring": RegisteredService("product_subscribers.monitoring.app"),
-    "product-log": RegisteredService(
-        "product_subscribers.transaction_log.app", database_url="PRODUCT_LOG_DATABASE_URL"
-    ),
-    "product-security": RegisteredService("product_subscribers.security.app"),
-    "product-notifications": RegisteredService("product_subscribers.notifications.app"),
-}
+def _settings() -> Iterator[tuple[str, tuple[type[ServiceSettings], ...]]]:
+    for name, service in FOUND.items():
+        try:
+            yield name, service.settings()
+        except ServiceError:
+            continue  # raised again once the service is to run
 
-NAMES = tuple(REGISTRY)
-CORE = tuple(name for name, service in REGISTRY.items() if service.core)
+
+# Imported at once, so that `Settings` knows the keywords of all services.
+SETTINGS: Mapping[str, tuple[type[ServiceSettings], ...]] = dict(_settings())
+"""Settings classes by service. A service that cannot be imported has none."""
+
 DATABASES: Mapping[str, str] = {
-    name.replace("-", "_"): service.database_url for name, service in REGISTRY.items() if service.database_url
+    field.removesuffix(_DATABASE_URL): field.upper()
+    for kinds in SETTINGS.values()
+    for kind in kinds
+    for field in kind.model_fields
+    if field.endswith(_DATABASE_URL)
 }
 """Environment variable of each database's URL, by the name of the database."""
 
 
 def port(names: Sequence[str]) -> int | None:
     """Returns the default port of a worker that runs exactly these services; `None`: that of `HTTP_PORT`."""
-    return REGISTRY[names[0]].port if len(names) == 1 else None
+    if len(names) != 1:
+        return None
+    field = names[0].replace("-", "_") + _PORT
+    ports = [kind.model_fields[field].default for kind in SETTINGS.get(names[0], ()) if field in kind.model_fields]
+    return ports[0] if ports else None
+
+
+def require_valid_settings(names: Iterable[str]) -> None:
+    """Raises `InvalidSettings` with all wrong variables of the runtime and of these services."""
+    kinds: list[type[ServiceSettings]] = [Settings, *(kind for name in names for kind in SETTINGS.get(name, ()))]
+    errors = []
+    for kind in kinds:
+        try:
+            kind()
+        except ValidationError as error:
+            errors.append(error)
+    if errors:
+        raise InvalidSettings(errors)
 
 
 def build(names: Sequence[str], settings: Settings) -> list[ServiceDefinition]:
-    """Builds the named services, each once. Raises `KeyError` for an unknown name."""
-    result: list[ServiceDefinition] = []
-    for name in dict.fromkeys(names):
-        definition: ServiceDefinition = import_module(REGISTRY[name].module).build(settings)
-        result.append(definition)
+    """Builds the named services, each once. Raises `KeyError` for an unknown name, `ServiceError` for a broken one."""
+    return [FOUND[name].build(settings) for name in dict.fromkeys(names)]
+
+
+def build_all(settings: Settings) -> list[ServiceDefinition]:
+    """Builds all services. Skips, and logs, those that cannot be imported."""
+    result = []
+    for service in FOUND.values():
+        try:
+            result.append(service.build(settings))
+        except ServiceError as error:
+            log.warning("service skipped name=%s reason=%s", service.name, error)
     return result
 
 
 def topology(settings: Settings) -> Topology:
     """Returns the topology of all services together."""
-    return Topology(tuple(definition.service for definition in build(NAMES, settings)))
+    return Topology(tuple(definition.service for definition in build_all(settings)))
 
 
 def consumed_topics(settings: Settings) -> list[str]:
@@ -80,3 +107,16 @@ def consumed_topics(settings: Settings) -> list[str]:
 def changelogs(settings: Settings) -> list[str]:
     """Returns the changelogs of all services: a changelog that lost records has dead letters that report it."""
     return [table.changelog for table in topology(settings).tables.values()]
+
+
+def _core() -> tuple[str, ...]:
+    """Returns the services that decide orders, or give verdicts on them."""
+    services = [definition.service for definition in build_all(Settings())]
+    return tuple(service.name for service in services if {ORDERS, ORDER_VALIDATIONS} & set(service.outputs))
+
+
+def __getattr__(name: str) -> tuple[str, ...]:
+    if name != "CORE":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    core = globals()[name] = _core()
+    return core

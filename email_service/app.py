@@ -5,6 +5,7 @@ from datetime import timedelta
 from email_service.compose import compose
 from email_service.customer_join import CustomerJoin
 from email_service.payment_join import EMAILS_BY_CUSTOMER, PAYMENTS_BY_ORDER, PaymentJoin, repartition_payment
+from email_service.settings import EmailSettings
 from email_service.state import CUSTOMERS, ENQUEUED, JOINS, LEGACY_QUEUES, PAYMENT_ROWS, QUEUE, AddressedEmail
 from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
@@ -16,18 +17,17 @@ from schemas.topics import BY_LEVEL, ORDERS, ORDERS_ENRICHED, PAYMENTS
 
 def build(settings: Settings) -> ServiceDefinition:
     """Builds the service definition."""
-    mailer, window = SmtpMailer(settings), timedelta(seconds=settings.email_window_s)
+    own = settings.of(EmailSettings)
+    mailer, window = SmtpMailer(settings), timedelta(seconds=own.email_window_s)
 
     send = mailer.side_effect(
         "letter",  # its name in the rows of state stores
         AddressedEmail,
-        lambda addressed: compose(addressed, settings.mail_from, settings.currency),
+        lambda addressed: compose(addressed, settings.mail_from, own.currency),
         to=lambda addressed: addressed.customer.email,
     )
     at_least_once = settings.at_least_once
-    payment_join = PaymentJoin(
-        settings.currency, timedelta(days=settings.email_unpaid_days), at_least_once=at_least_once
-    )
+    payment_join = PaymentJoin(own.currency, timedelta(days=own.email_unpaid_days), at_least_once=at_least_once)
     customer_join = CustomerJoin(window, send, at_least_once=at_least_once)
 
     def on_timer(timer: str, ctx: Context) -> None:

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from fulfilment_service import http
 from fulfilment_service.gate import PAYMENTS_BY_ORDER, FulfilmentGate, repartition_payment
+from fulfilment_service.settings import FulfilmentSettings
 from fulfilment_service.state import CHECK_INS, PAYMENTS_COUNTED, PROGRESS, SEEN_CHECK_INS
 from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
@@ -14,11 +15,12 @@ from schemas.topics import CHECKIN_REJECTIONS, FULFILMENTS, HOME_CHECKINS, ORDER
 
 def build(settings: Settings) -> ServiceDefinition:
     """Builds the service definition. Raises `ValueError` for an unknown prerequisite."""
-    needs = tuple(dict.fromkeys(Need(need) for need in settings.fulfilment_needs))
+    own = settings.of(FulfilmentSettings)
+    needs = tuple(dict.fromkeys(Need(need) for need in own.fulfilment_needs))
     gate = FulfilmentGate(
         needs,
-        timedelta(seconds=settings.checkin_patience_s),
-        settings.currency,
+        timedelta(seconds=own.checkin_patience_s),
+        own.currency,
         at_least_once=settings.at_least_once,
     )
     return ServiceDefinition(
@@ -34,5 +36,5 @@ def build(settings: Settings) -> ServiceDefinition:
             tables=(PROGRESS, PAYMENTS_COUNTED, CHECK_INS.table, *SEEN_CHECK_INS.tables),
             on_timer=gate.on_timer,
         ),
-        endpoints=http.endpoints(needs, settings.currency),
+        endpoints=http.endpoints(needs, own.currency),
     )

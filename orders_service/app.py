@@ -1,9 +1,10 @@
-"""Orders service: its inputs, outputs, table and endpoints."""
+"""Orders service: consumes orders and verdicts, decides each order, answers HTTP."""
 
 from datetime import timedelta
 
 from orders_service import http
 from orders_service.aggregate import OrderAggregator
+from orders_service.settings import OrdersSettings
 from orders_service.state import ORDERS_VIEW
 from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
@@ -14,9 +15,10 @@ from schemas.topics import FULFILMENTS, ORDER_VALIDATIONS, ORDERS
 
 def build(settings: Settings) -> ServiceDefinition:
     """Builds the service definition. Raises `ValueError` for an unknown required check."""
+    own = settings.of(OrdersSettings)
     aggregator = OrderAggregator(
-        required=tuple(dict.fromkeys(CheckType(check) for check in settings.required_checks)),
-        deadline=timedelta(seconds=settings.validation_deadline_s),
+        required=tuple(dict.fromkeys(CheckType(check) for check in own.required_checks)),
+        deadline=timedelta(seconds=own.validation_deadline_s),
         at_least_once=settings.at_least_once,
     )
     return ServiceDefinition(

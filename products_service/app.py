@@ -2,6 +2,7 @@
 
 from products_service import http
 from products_service.models import OUTBOX
+from products_service.settings import ProductsSettings
 from products_service.store import ProductStore
 from runtime.common.settings import Settings
 from runtime.database.outbox import Outbox
@@ -13,7 +14,8 @@ from schemas.topics import PRODUCTS
 
 def build(settings: Settings) -> ServiceDefinition:
     """Builds the service definition with its database."""
-    database = Database("products", settings.products_database_url, "products_service:migrations", settings)
+    own = settings.of(ProductsSettings)
+    database = Database("products", own.products_database_url, "products_service:migrations", settings)
     outbox = Outbox(database, OUTBOX, settings.produce_timeout_s)
     return ServiceDefinition(
         Service(name="products", inputs=(), outputs=(PRODUCTS,)),

@@ -6,7 +6,7 @@ On the wire amounts are plain numbers (`schemas/wire.py`).
 from decimal import Decimal
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 # Decimal places of currencies that do not have two (ISO 4217, list one, column "minor unit"). Not from CLDR (Babel),
 # which has the digits in use instead: none for the IQD, which has three.
@@ -52,3 +52,13 @@ def currency(code: str) -> str:
     if not (len(code) == 3 and code.isascii() and code.isalpha() and code.isupper()):
         raise ValueError(f"{code!r} is not a currency code: it must be three capital letters of ISO 4217, such as EUR")
     return code
+
+
+OrderCurrency = Annotated[
+    str,
+    AfterValidator(currency),
+    Field(description="ISO 4217 code of the currency of all orders; payments in others do not count"),
+]
+"""The setting `CURRENCY`. Every service that reads amounts declares it with `DEFAULT_CURRENCY`."""
+
+DEFAULT_CURRENCY = "EUR"

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from pydantic import SecretStr
 
+from checkin_service.settings import CheckinSettings
 from ecosystem.audit.facts import Fact
 from ecosystem.audit.judging import lost, notices, orders, products, stock
 from ecosystem.audit.judging.totals import ExpectedTotals
@@ -18,6 +19,14 @@ from ecosystem.audit.reading.fact_store import FactStore
 from ecosystem.audit.reading.topics import TopicReader
 from ecosystem.audit.report import AuditError, Report, Rules, Violation, ViolationKind
 from ecosystem.audit.sources import CORE, SERVICES, TOPICS, Source
+from ecosystem.settings import CommandSettings
+from email_service.settings import EmailSettings
+from fulfilment_service.settings import FulfilmentSettings
+from orders_service.settings import OrdersSettings
+from product_subscribers.notifications.settings import ProductNotificationsSettings
+from product_subscribers.security.settings import ProductSecuritySettings
+from product_subscribers.transaction_log.settings import ProductLogSettings
+from products_service.settings import ProductsSettings
 from runtime.common.settings import Guarantee, Settings
 from schemas.messages import CheckType, Need
 
@@ -68,14 +77,17 @@ async def audit(
         aiokafka.errors.KafkaError: the broker does not answer.
     """
     guarantee = guarantee or settings.processing_guarantee
+    of_orders, of_fulfilment = settings.of(OrdersSettings), settings.of(FulfilmentSettings)
+    of_emails, of_products = settings.of(EmailSettings), settings.of(ProductSecuritySettings)
+    currency = settings.of(CommandSettings).currency
     try:
-        required = frozenset(CheckType(check) for check in settings.required_checks)
-        needs = tuple(Need(need) for need in settings.fulfilment_needs)
+        required = frozenset(CheckType(check) for check in of_orders.required_checks)
+        needs = tuple(Need(need) for need in of_fulfilment.fulfilment_needs)
     except ValueError as error:
         known = f"the checks are {', '.join(CheckType)}, the needs are {', '.join(Need)}"
         raise AuditError(f"REQUIRED_CHECKS or FULFILMENT_NEEDS: {error}; {known}") from error
     now_ms = int(datetime.now(UTC).timestamp() * 1000)
-    report = Report(max_kept, settings.currency)
+    report = Report(max_kept, currency)
     databases = _databases(settings)
     with FactStore(folder) as facts:
         progress("reading databases", 0, 1)
@@ -90,19 +102,19 @@ async def audit(
                 await _read_mail(mail, now_ms, facts, report)
             rules = Rules(
                 required=required,
-                deadline=timedelta(seconds=settings.validation_deadline_s),
+                deadline=timedelta(seconds=of_orders.validation_deadline_s),
                 grace=grace,
                 exactly_once=guarantee is Guarantee.EXACTLY_ONCE,
                 now_ms=now_ms,
                 needs=needs,
-                patience=timedelta(seconds=settings.checkin_patience_s),
-                window=timedelta(seconds=settings.email_window_s),
-                currency=settings.currency,
-                unpaid=timedelta(days=settings.email_unpaid_days),
-                price_drop=Decimal(str(settings.product_price_drop_limit)),
-                changes=settings.product_changes_limit,
-                changes_window=timedelta(seconds=settings.product_changes_window_s),
-                notified=settings.product_notifications_to,
+                patience=timedelta(seconds=of_fulfilment.checkin_patience_s),
+                window=timedelta(seconds=of_emails.email_window_s),
+                currency=currency,
+                unpaid=timedelta(days=of_emails.email_unpaid_days),
+                price_drop=Decimal(str(of_products.product_price_drop_limit)),
+                changes=of_products.product_changes_limit,
+                changes_window=timedelta(seconds=of_products.product_changes_window_s),
+                notified=settings.of(ProductNotificationsSettings).product_notifications_to,
                 partial=not topics.is_complete(Source.ORDERS),
                 from_ms={source: topics.read_from_ms(source) for source in topics.sources},
                 seen=frozenset(topics.sources)
@@ -146,18 +158,23 @@ def _databases(settings: Settings) -> list[_DatabaseRead]:
 
     found = (
         _DatabaseRead(
-            url(settings.checkin_database_url),
+            url(settings.of(CheckinSettings).checkin_database_url),
             database.CHECK_INS,
             Source.CHECK_IN_ROWS_BEFORE,
             Source.CHECK_IN_ROWS_AFTER,
         ),
         _DatabaseRead(
-            url(settings.products_database_url),
+            url(settings.of(ProductsSettings).products_database_url),
             database.PRODUCTS,
             Source.PRODUCT_ROWS_BEFORE,
             Source.PRODUCT_ROWS_AFTER,
         ),
-        _DatabaseRead(url(settings.product_log_database_url), database.PRODUCT_LOG, None, Source.PRODUCT_LOG),
+        _DatabaseRead(
+            url(settings.of(ProductLogSettings).product_log_database_url),
+            database.PRODUCT_LOG,
+            None,
+            Source.PRODUCT_LOG,
+        ),
     )
     return [read for read in found if read.url]
 

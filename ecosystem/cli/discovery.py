@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ecosystem import services
+from ecosystem.settings import CommandSettings
 from runtime.common.settings import Settings
 
 _PORT = 8080
@@ -72,9 +73,9 @@ def settings(bootstrap: str | None = None) -> Settings:
 def currency() -> str:
     """Returns the currency of orders: `CURRENCY` from the environment, else that of `orders up`."""
     if "CURRENCY" in os.environ:
-        return Settings().currency
+        return CommandSettings().currency
     info = find()
-    return info.currency if info else Settings().currency
+    return info.currency if info else CommandSettings().currency
 
 
 def urls(service: str) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """The `orders` command."""
 
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import click
 from pydantic import ValidationError
@@ -17,12 +18,15 @@ from ecosystem.cli.commands.pay import pay
 from ecosystem.cli.commands.post import post
 from ecosystem.cli.commands.products import products
 from ecosystem.cli.commands.run import run
+from ecosystem.cli.commands.settings import settings
 from ecosystem.cli.commands.stock import stock
 from ecosystem.cli.commands.tail import tail
 from ecosystem.cli.commands.topics import topics
 from ecosystem.cli.commands.up import up
 from ecosystem.cli.output import CLOSED_PIPE, OutputError, guarded
-from runtime.common.settings import Settings
+from ecosystem.entry_points import ServiceError
+from ecosystem.services import InvalidSettings
+from runtime.common.settings import settings_classes
 from schemas.validation import field_errors
 
 
@@ -37,11 +41,13 @@ class _Main(click.Group):
                 finally:
                     sys.stdout.flush()
             except ValidationError as error:
-                if error.title != Settings.__name__:
+                if error.title not in {kind.__name__ for kind in settings_classes()}:
                     raise
-                for invalid in field_errors(error):
-                    name = invalid.field.partition(".")[0].upper()
-                    click.echo(f"Error: the environment variable {name} {invalid.reason}", err=True)
+                _exit_for_settings([error])
+            except InvalidSettings as error:
+                _exit_for_settings(error.errors)
+            except ServiceError as error:
+                click.echo(f"Error: {error}", err=True)
                 sys.exit(2)
             except UnicodeEncodeError as error:  # an argument that is not UTF-8
                 click.echo(f"Error: {error.object!a} is not UTF-8 text", err=True)
@@ -54,6 +60,13 @@ class _Main(click.Group):
                 if output.failure is not None:
                     click.echo(f"Error: cannot write to standard output: {output.failure.strerror}", err=True)
                     sys.exit(1)
+
+
+def _exit_for_settings(errors: Sequence[ValidationError]) -> NoReturn:
+    wrong = [(invalid.field.partition(".")[0], invalid.reason) for error in errors for invalid in field_errors(error)]
+    for name, reason in dict.fromkeys(wrong):  # several services may read the same variable
+        click.echo(f"Error: the environment variable {name.upper()} {reason}", err=True)
+    sys.exit(2)
 
 
 @click.group(cls=_Main, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -86,6 +99,7 @@ _COMMANDS = (
     tail,
     topics,
     asyncapi,
+    settings,
     audit,
     dead_letters,
 )

@@ -163,7 +163,7 @@ def _names_the_product(order: Order) -> Callable[[Verdict], bool]:
     """Returns a check that a verdict on an order of an unknown product says that the product is unknown."""
 
     def fits(verdict: Verdict) -> bool:
-        if verdict.check_type is CheckType.FRAUD_CHECK:
+        if verdict.check_type not in {CheckType.INVENTORY_CHECK, CheckType.ORDER_DETAILS_CHECK}:
             return True
         if verdict.validation_result is ValidationResult.PASS:
             return verdict.check_type is not CheckType.INVENTORY_CHECK  # details passes it with UNKNOWN_PRODUCTS=pass

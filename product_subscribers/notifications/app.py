@@ -1,6 +1,7 @@
 """Notifications: consumes products and alerts, sends e-mails to the configured addresses."""
 
 from product_subscribers.notifications.emails import ProductNotifier, compose
+from product_subscribers.notifications.settings import ProductNotificationsSettings
 from product_subscribers.notifications.state import NOTIFIED, Notice
 from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
@@ -11,12 +12,12 @@ from schemas.topics import PRODUCT_ALERTS, PRODUCTS
 
 def build(settings: Settings) -> ServiceDefinition:
     """Builds the service definition."""
-    mailer = SmtpMailer(settings)
+    own, mailer = settings.of(ProductNotificationsSettings), SmtpMailer(settings)
 
     send = mailer.side_effect(
         "notice", Notice, lambda notice: compose(notice, settings.mail_from), to=lambda notice: notice.to
     )
-    notifier = ProductNotifier(settings.product_notifications_to, send, settings.currency)
+    notifier = ProductNotifier(own.product_notifications_to, send, own.currency)
     return ServiceDefinition(
         Service(
             name="product-notifications",

@@ -4,6 +4,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 from product_subscribers.security.rule import AlertRule
+from product_subscribers.security.settings import ProductSecuritySettings
 from product_subscribers.security.state import HISTORIES
 from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
@@ -13,11 +14,12 @@ from schemas.topics import PRODUCT_ALERTS, PRODUCTS
 
 def build(settings: Settings) -> ServiceDefinition:
     """Builds the service definition."""
+    own = settings.of(ProductSecuritySettings)
     rule = AlertRule(
-        Decimal(str(settings.product_price_drop_limit)),
-        settings.product_changes_limit,
-        timedelta(seconds=settings.product_changes_window_s),
-        settings.currency,
+        Decimal(str(own.product_price_drop_limit)),
+        own.product_changes_limit,
+        timedelta(seconds=own.product_changes_window_s),
+        own.currency,
         at_least_once=settings.at_least_once,
     )
     return ServiceDefinition(

@@ -1,6 +1,7 @@
 """Transaction log: consumes products, appends each change to its database by a side effect."""
 
 from product_subscribers.transaction_log import http
+from product_subscribers.transaction_log.settings import ProductLogSettings
 from product_subscribers.transaction_log.store import ProductLogStore
 from runtime.common.settings import Settings
 from runtime.database.pool import Database
@@ -12,8 +13,9 @@ from schemas.topics import PRODUCTS
 
 def build(settings: Settings) -> ServiceDefinition:
     """Builds the service definition with its database."""
+    own = settings.of(ProductLogSettings)
     migrations = "product_subscribers.transaction_log:migrations"
-    database = Database("product-log", settings.product_log_database_url, migrations, settings)
+    database = Database("product-log", own.product_log_database_url, migrations, settings)
     log = ProductLogStore(database)
     entry = SideEffect("entry", ProductEvent, log.append)
 

@@ -18,7 +18,7 @@ from tests.chaos.fleet import Fleet
 from tests.chaos.load import Load
 from tests.workers import Deployment
 
-EACH = (("orders",), ("fraud",), ("inventory",), ("details",))
+EACH = tuple((name,) for name in CORE)
 
 
 @dataclass(frozen=True, slots=True)

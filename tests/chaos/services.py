@@ -12,9 +12,11 @@ from typing import Any
 import asyncpg
 from pydantic import SecretStr
 
+from checkin_service.settings import CheckinSettings
 from ecosystem import audit as auditing
 from ecosystem.audit import ViolationKind
 from ecosystem.services import NAMES
+from products_service.settings import ProductsSettings
 from runtime.common.settings import Guarantee, Settings
 from schemas.messages import OrderState
 from schemas.topics import ORDERS
@@ -167,9 +169,13 @@ class _Judge:
             found.stuck.append(f"{self._report.open} still open: {+self._report.counts}")
         orders = {order.id for order in await self._deployment.values(ORDERS)}
         found.lost += self._errands.acknowledged.keys() - orders
-        check_ins = await _rows(settings.checkin_database_url, "SELECT event_id::text, status FROM check_ins")
+        check_ins = await _rows(
+            settings.of(CheckinSettings).checkin_database_url, "SELECT event_id::text, status FROM check_ins"
+        )
         found.lost += [f"check-in {id_}" for id_ in self._errands.checked_in.keys() - check_ins.keys()]
-        versions = await _rows(settings.products_database_url, "SELECT code, version FROM products")
+        versions = await _rows(
+            settings.of(ProductsSettings).products_database_url, "SELECT code, version FROM products"
+        )
         for code, version in self._errands.versions.items():
             kept = versions.get(code, 0)
             if kept != version:

@@ -13,21 +13,20 @@ from typing import Any, NamedTuple
 import aiohttp
 
 from ecosystem.embedded.ports import free_ports
-from ecosystem.services import NAMES
-from runtime.common.settings import Settings
+from ecosystem.services import DATABASES, NAMES
+from runtime.common.settings import settings_classes
 from tests.workers import Deployment, Remote
 
 ROOT = Path(__file__).parents[2]
 _CONFIG = Path(__file__).parent / "schemathesis.toml"
 _START_S = 240.0
 """Seconds for two processes with all services and their migrations on a busy machine."""
-_OURS = {name.upper() for name in Settings.model_fields}
+_OURS = {name.upper() for kind in settings_classes() for name in kind.model_fields}
 
 
 def databases(postgres: Any) -> dict[str, str]:
     """Environment variables with an empty database for each setting."""
-    wanted = [name for name in Settings.model_fields if name.endswith("_database_url")]
-    return {name.upper(): postgres.database(f"t_{secrets.token_hex(4)}") for name in wanted}
+    return {variable: postgres.database(f"t_{secrets.token_hex(4)}") for variable in DATABASES.values()}
 
 
 @asynccontextmanager

@@ -22,8 +22,9 @@ from tests.recording import Decisions
 from tests.workers import Deployment, until
 
 COMPOSED = "+".join(sorted(CORE))
-EACH_ORDER = 4 + 3 + 3 + 4
-"""CREATED for four services, three of its copies by another key, three verdicts, VALIDATED for four."""
+VALIDATORS = len(CORE) - 1
+EACH_ORDER = len(CORE) + VALIDATORS + VALIDATORS + len(CORE)
+"""CREATED for each service, its copies by another key, verdicts, VALIDATED for each service."""
 
 
 def orders(*numbers: int) -> list[Order]:

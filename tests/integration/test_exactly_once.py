@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from ecosystem.services import CORE
 from runtime.kafka.aiokafka_internals import FencedProducer
 from runtime.model.records import CONSUMED_BY
 from schemas.messages import Order, OrderState
@@ -13,7 +14,7 @@ from tests.workers import PATIENCE_S, Deployment, until
 
 PRODUCTS = 7
 """Each has a stock level, which the inventory service processes once."""
-MESSAGES_PER_ORDER = 4 + 3 + 3 + 4
+MESSAGES_PER_ORDER = 2 * len(CORE) + 2 * (len(CORE) - 1)
 """CREATED in four services, three repartition records, three verdicts, VALIDATED in four services."""
 
 

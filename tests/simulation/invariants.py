@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from decimal import Decimal
 
+from orders_service.settings import OrdersSettings
 from orders_service.state import ORDERS_VIEW
 from runtime.model.service import RejectedSideEffect
 from schemas.messages import (
@@ -190,13 +191,14 @@ def verdicts_agree(outcome):
     for (order_id, check), verdicts in sorted(outcome.verdicts.items()):
         if len({v.validation_result for v in verdicts}) > 1:
             yield f"{check} said {', '.join(v.validation_result for v in verdicts)} of {order_id}"
+    required = outcome.world.settings.of(OrdersSettings).required_checks
     for order_id, announced in outcome.decided():
         view = outcome.views.get(order_id)
-        passed = [c for c in CheckType if _said(outcome, order_id, c) is ValidationResult.PASS]
-        if announced[0][0].state is OrderState.VALIDATED and len(passed) < len(CheckType):
+        passed = [c for c in required if _said(outcome, order_id, c) is ValidationResult.PASS]
+        if announced[0][0].state is OrderState.VALIDATED and len(passed) < len(required):
             yield f"{order_id} is VALIDATED, only {', '.join(passed) or 'nobody'} passed it"
         late = view is not None and any(LATE in reason for reason in view.reasons)
-        if announced[0][0].state is OrderState.FAILED and len(passed) == len(CheckType) and not late:
+        if announced[0][0].state is OrderState.FAILED and len(passed) == len(required) and not late:
             yield f"{order_id} is FAILED, all have passed it"
 
 

@@ -7,12 +7,8 @@ from functools import lru_cache
 
 from prometheus_client import CollectorRegistry
 
-import fulfilment_service.app
-import orders_service.app
-import validators.details.app
-import validators.fraud.app
-import validators.inventory.app
-from runtime.common.settings import Guarantee, Settings, UnknownProducts
+from ecosystem.services import build
+from runtime.common.settings import Guarantee, Settings
 from runtime.data_loss.losses import LossReporter
 from runtime.loop.checkpoint import AtLeastOnce, ExactlyOnce
 from runtime.loop.engine import Engine, EngineSettings, Ports
@@ -30,14 +26,6 @@ from tests.simulation.member import SimulatedMember
 from tests.simulation.producer import SimulatedProducer, SimulatedTransactionalProducer
 from tests.simulation.requests import SimulatedRequests
 
-APPS = {
-    "orders": orders_service.app,
-    "fraud": validators.fraud.app,
-    "inventory": validators.inventory.app,
-    "details": validators.details.app,
-    "fulfilment": fulfilment_service.app,
-    "courier": courier,
-}
 METRICS = LoopMetrics(CollectorRegistry())
 
 
@@ -52,14 +40,15 @@ def settings_of(exactly_once, deadline_s, batch_limit):
         validation_deadline_s=deadline_s,
         checkin_patience_s=5.0,
         batch_limit=batch_limit,
-        unknown_products=UnknownProducts.PASS,
+        unknown_products="pass",
     )
 
 
 @lru_cache
 def topology_of(services, exactly_once, deadline_s):
     settings = settings_of(exactly_once, deadline_s, 500)
-    return Topology(tuple(APPS[name].build(settings).service for name in services))
+    found = [courier.build(settings) if name == "courier" else build([name], settings)[0] for name in services]
+    return Topology(tuple(definition.service for definition in found))
 
 
 class SimulatedWorker:

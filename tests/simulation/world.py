@@ -8,6 +8,7 @@ from random import Random
 
 from aiokafka.errors import KafkaError
 
+from fulfilment_service.settings import FulfilmentSettings
 from orders_service.place import place
 from orders_service.state import ORDERS_VIEW
 from runtime.common.partitioning import partition_of
@@ -53,6 +54,7 @@ class World:
         self.broker = Broker(self.loop, random, self.trace)
         self.broker.marker_delay = schedule.slow_markers
         self.settings = settings_of(schedule.exactly_once, schedule.deadline_s, schedule.batch_limit)
+        self._patience_s = self.settings.of(FulfilmentSettings).checkin_patience_s
         self.topologies = [
             topology_of(services, schedule.exactly_once, schedule.deadline_s) for services in schedule.groups
         ]
@@ -136,7 +138,7 @@ class World:
     def _woken_soon(self, worker):
         """Whether a timer is due soon: that of a check-in that waits for its order."""
         due = worker.live.loop.partitions.timers.next()
-        return due is not None and due < self._now() + timedelta(seconds=2 * self.settings.checkin_patience_s)
+        return due is not None and due < self._now() + timedelta(seconds=2 * self._patience_s)
 
     def _open(self):
         states = {}

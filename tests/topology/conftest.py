@@ -1,13 +1,11 @@
 """The core services in memory, in every deployment."""
 
 from collections.abc import Callable
+from importlib import import_module
 
 import pytest
 
-import orders_service.app
-import validators.details.app
-import validators.fraud.app
-import validators.inventory.app
+from ecosystem.services import CORE, FOUND
 from orders_service.state import ORDERS_VIEW
 from runtime.common.settings import Settings
 from runtime.testing import TopologyTestDriver
@@ -17,12 +15,7 @@ from schemas.topics import ORDER_VALIDATIONS, ORDERS, WAREHOUSE_INVENTORY
 from tests.samples import order
 from validators.inventory.state import STOCK
 
-CORE_APPS = {
-    "orders": orders_service.app,
-    "fraud": validators.fraud.app,
-    "inventory": validators.inventory.app,
-    "details": validators.details.app,
-}
+CORE_APPS = {name: import_module(FOUND[name].module) for name in CORE}
 
 
 class Shop:

@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from email_service.compose import compose
 from email_service.state import AddressedEmail, Email, EmailKind
+from product_subscribers.notifications.settings import ProductNotificationsSettings
 from runtime.common.settings import Settings
 from schemas.addresses import address
 from schemas.messages import Customer
@@ -49,7 +50,7 @@ def test_an_email_to_a_malformed_address_is_rejected(email):
 @pytest.mark.parametrize("email", NONE)
 def test_malformed_notification_addresses_in_settings_are_rejected(email):
     with pytest.raises(ValidationError, match=r"product_notifications_to\n.* is no address such as shop@example.org"):
-        Settings(product_notifications_to=(email,))
+        ProductNotificationsSettings(product_notifications_to=(email,))
 
 
 @pytest.mark.parametrize("email", ["", "franz", "franz@", "a@b, c@d", "(", "a@(", "a@["])

@@ -10,9 +10,9 @@ from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
 from checkin_service.http import instant
+from checkin_service.settings import CheckinSettings
 from ecosystem import services
 from ecosystem.cli.main import main
-from runtime.common.settings import Settings
 from runtime.http.answers import HttpProblem
 from runtime.http.validation import invalid_request
 from schemas.api import NewCheckin
@@ -135,7 +135,7 @@ def test_a_skipped_time_without_offset_is_rejected(local, zone):
 @pytest.mark.parametrize("zone", ["", "Asia", "Nowhere/Land", "../etc/passwd"])
 def test_an_unknown_time_zone_is_rejected(zone):
     with pytest.raises(ValidationError, match="no time zone"):
-        Settings(checkin_time_zone=zone)
+        CheckinSettings(checkin_time_zone=zone)
 
 
 def test_the_check_in_service_alone_has_a_port_of_its_own():

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from runtime.common.settings import Settings
+from ecosystem.settings import CommandSettings
 from schemas.messages import Payment
 from schemas.money import format_amount, plain_amount
 
@@ -45,7 +45,7 @@ def test_no_amount_is_rounded(amount, currency):
 @pytest.mark.parametrize("code", ["", "eur", "EURO", "EU", "€€€", "E1R", "ÉUR", " EUR"])
 def test_a_malformed_currency_setting_is_rejected(code):
     with pytest.raises(ValidationError, match=r"currency\n.*must be three capital letters of ISO 4217, such as EUR"):
-        Settings(currency=code)
+        CommandSettings(currency=code)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from ecosystem.cli import customer_import, product_import
 from ecosystem.cli.commands.shared import Real, Whole
 from ecosystem.cli.csv_files import InvalidFile, decoded
 from ecosystem.cli.main import main
-from runtime.common.settings import Settings
+from runtime.common.settings import settings_classes
 from schemas.numbers import decimal, whole
 from tests.unit.test_help import COMMANDS
 
@@ -154,12 +154,17 @@ def test_settings_are_plain_digits(text, monkeypatch):
     assert "Error: the environment variable PARTITIONS must be a whole number" in result.output
 
 
-@pytest.mark.parametrize("name", [n for n, f in Settings.model_fields.items() if f.annotation in {int, float}])
-def test_every_setting_that_is_a_number_is_plain_digits(name, monkeypatch):
+NUMBERS = [
+    (kind, n) for kind in settings_classes() for n, f in kind.model_fields.items() if f.annotation in {int, float}
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), NUMBERS)
+def test_every_setting_that_is_a_number_is_plain_digits(kind, name, monkeypatch):
     for text in ("1_0", "+1", " 1 ", "1e1", "\N{ARABIC-INDIC DIGIT THREE}", "inf", "07"):
         monkeypatch.setenv(name.upper(), text)
         with pytest.raises(ValueError, match="must be a"):
-            Settings()
+            kind()
 
 
 def rows(form, text):

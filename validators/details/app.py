@@ -5,17 +5,19 @@ from runtime.hosting import ServiceDefinition
 from runtime.model.service import Input, Service
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, PRODUCTS
 from validators.details.rule import ORDERS_BY_PRODUCT, DetailsCheck, check_fields, on_timer
+from validators.details.settings import DetailsSettings
 from validators.details.state import OFFERS, VERDICTS
 
 
 def build(settings: Settings) -> ServiceDefinition:
     """Builds the service definition."""
+    own = settings.of(DetailsSettings)
     return ServiceDefinition(
         Service(
             name="details",
             inputs=(
                 Input(ORDERS, check_fields),
-                Input(ORDERS_BY_PRODUCT, DetailsCheck(settings.unknown_products).on_order),
+                Input(ORDERS_BY_PRODUCT, DetailsCheck(own.unknown_products).on_order),
                 Input(PRODUCTS, OFFERS.on_product),
             ),
             outputs=(ORDERS_BY_PRODUCT, ORDER_VALIDATIONS),

@@ -1,9 +1,9 @@
 """Details check: all fields must be valid, and the product must exist and be on offer. Pure."""
 
-from runtime.common.settings import UnknownProducts
 from runtime.model.service import Context
 from schemas.messages import CheckType, Order, OrderState
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, repartition
+from validators.details.settings import UnknownProducts
 from validators.details.state import OFFERS, VERDICTS, VerdictRow
 from validators.offers import Offer
 from validators.verdict import verdict

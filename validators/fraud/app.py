@@ -8,13 +8,15 @@ from runtime.hosting import ServiceDefinition
 from runtime.model.service import Input, Service
 from schemas.topics import ORDER_VALIDATIONS, ORDERS
 from validators.fraud.rule import ORDERS_BY_CUSTOMER, FraudCheck, repartition_order
+from validators.fraud.settings import FraudSettings
 from validators.fraud.state import CUSTOMERS, VERDICTS
 
 
 def build(settings: Settings) -> ServiceDefinition:
     """Builds the service definition."""
-    gap, limit = timedelta(seconds=settings.fraud_session_gap_s), Decimal(str(settings.fraud_limit))
-    check = FraudCheck(gap, limit, settings.currency)
+    own = settings.of(FraudSettings)
+    gap, limit = timedelta(seconds=own.fraud_session_gap_s), Decimal(str(own.fraud_limit))
+    check = FraudCheck(gap, limit, own.currency)
     return ServiceDefinition(
         Service(
             name="fraud",

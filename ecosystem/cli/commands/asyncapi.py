@@ -21,4 +21,4 @@ def asyncapi() -> None:
     from runtime.http.asyncapi import document
 
     settings = Settings()
-    click.echo(json.dumps(document(services.build(services.NAMES, settings), settings, catalogue=True), indent=2))
+    click.echo(json.dumps(document(services.build_all(settings), settings, catalogue=True), indent=2))

@@ -7,7 +7,7 @@ import click
 from pydantic import ValidationError
 from rich.console import Console
 
-from ecosystem.cli import discovery
+from checkin_service.settings import CheckinSettings
 from ecosystem.cli.commands.shared import Real, perform, service_url_option
 from ecosystem.clients.api import CheckinApi
 from schemas.api import NewCheckin
@@ -38,7 +38,7 @@ def checkin(
     orders checkin my-order
     orders checkin my-order --staff T-1000 --at "2021-03-18 10:13:43"
     """
-    zone = ZoneInfo(discovery.settings().checkin_time_zone)
+    zone = ZoneInfo(CheckinSettings().checkin_time_zone)
     try:
         new = NewCheckin(
             internet_no=internet,

@@ -11,12 +11,14 @@ from zoneinfo import ZoneInfo
 
 import click
 
+from checkin_service.settings import CheckinSettings
 from ecosystem.cli import discovery
 from ecosystem.cli.commands.shared import Real, Whole, perform, service_url_option
 from ecosystem.clients.api import Api, CheckinApi, FulfilmentApi, OrdersApi, PortalApi, ProductsApi, Unreachable
 from ecosystem.clients.writer import Writer
 from ecosystem.loadgen.clients import CheckInClients, Clients
 from ecosystem.loadgen.driver import Driver
+from fulfilment_service.settings import FulfilmentSettings
 
 A = TypeVar("A", bound=Api)
 
@@ -107,8 +109,8 @@ def generate(
                 check_ins = CheckInClients(
                     await client(CheckinApi, checkin_url, "checkin", "--no-checkins"),
                     await client(PortalApi, portal_url, "portal", "--no-checkins"),
-                    ZoneInfo(settings.checkin_time_zone),
-                    settings.checkin_patience_s,
+                    ZoneInfo(settings.of(CheckinSettings).checkin_time_zone),
+                    settings.of(FulfilmentSettings).checkin_patience_s,
                 )
             if payments:
                 writer = await stack.enter_async_context(Writer(settings))

@@ -1,7 +1,6 @@
 """`orders run`: run one worker."""
 
 import sys
-import textwrap
 
 import click
 
@@ -9,11 +8,19 @@ from ecosystem import services
 from ecosystem.cli import discovery
 from ecosystem.cli.commands.shared import Whole
 
-_LIST = textwrap.fill(", ".join(services.NAMES), 76, subsequent_indent="    ", break_on_hyphens=False)
+
+class _Run(click.Command):
+    """Command whose help lists the services that are installed."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_options(ctx, formatter)
+        with formatter.section("Services"):
+            formatter.write_dl([(service.name, service.summary()) for service in services.FOUND.values()])
 
 
 @click.command(
-    help=f"""Run one worker with these services, until SIGTERM or Ctrl-C.
+    cls=_Run,
+    help="""Run one worker with these services, until SIGTERM or Ctrl-C.
 
     Services of one worker share its connections and process each other's messages without a broker round trip. Which
     services share a worker decides its consumer group. A service may run in one group at a time: stop its workers
@@ -23,10 +30,8 @@ _LIST = textwrap.fill(", ".join(services.NAMES), 76, subsequent_indent="    ", b
     orders run orders fraud inventory details      the core in one process
     orders run fraud --port 8081                   one service alone
 
-    \b
-    Services:
-    {_LIST}
-    """
+    Further services come from packages that declare them (docs/how-to/add-a-service.md).
+    """,
 )
 @click.argument("names", metavar="SERVICE...", nargs=-1, required=True, type=click.Choice(services.NAMES))
 @click.option(
@@ -38,6 +43,7 @@ def run(names: tuple[str, ...], port: int | None) -> None:
     """Runs a worker in this process."""
     from runtime.worker import process  # imports Faust, which takes a second: not for `--help`
 
+    services.require_valid_settings(names)
     settings = discovery.settings()
     if port is None and "http_port" not in settings.model_fields_set:
         port = services.port(names)

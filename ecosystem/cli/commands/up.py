@@ -8,6 +8,7 @@ from types import FrameType
 import click
 from rich.console import Console
 
+from ecosystem import services
 from ecosystem.cli import discovery
 from ecosystem.cli.commands.shared import Real, Whole, perform
 from ecosystem.cli.up.system import LocalSystem, StartFailed, UpOptions
@@ -57,6 +58,7 @@ def up(apart: bool, workers: int, port: int, fresh: bool, sample: bool, rate: fl
         )
     if rate and not sample:
         raise click.UsageError("--rate needs the sample stock: leave out --no-sample")
+    services.require_valid_settings(services.NAMES)
     for number in _STOP_SIGNALS:
         signal.signal(number, _interrupt)
     console = Console(highlight=False)

@@ -3,8 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ecosystem.services import CORE
-
 
 @dataclass(frozen=True, slots=True)
 class PlannedWorker:
@@ -20,7 +18,7 @@ class PlannedWorker:
 
 
 def plan_workers(
-    apart: bool, replicas: int, ports: Callable[[int], Sequence[int]], services: Sequence[str] = CORE
+    apart: bool, replicas: int, ports: Callable[[int], Sequence[int]], services: Sequence[str]
 ) -> list[PlannedWorker]:
     """Plans `replicas` workers of each composition.
 

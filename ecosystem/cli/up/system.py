@@ -13,6 +13,7 @@ from typing import Any, NoReturn, Self
 
 from rich.console import Console
 
+from checkin_service.settings import CheckinSettings
 from ecosystem.cli import discovery
 from ecosystem.cli.discovery import LocalSystemInfo
 from ecosystem.cli.product_import import offer
@@ -32,6 +33,7 @@ from ecosystem.embedded.ports import reserved_ports
 from ecosystem.embedded.postgres import PORT, Postgres
 from ecosystem.loadgen import sample
 from ecosystem.services import DATABASES, NAMES
+from ecosystem.settings import CommandSettings
 from runtime.common.settings import Settings
 from schemas.topics import CUSTOMERS, PRODUCTS, WAREHOUSE_INVENTORY
 
@@ -125,7 +127,8 @@ class LocalSystem:
             self._databases = {url: f"{database}?sslmode=disable" for url, database in own.items()}
         servers = self._settings.kafka_bootstrap_servers
         urls = {service: self._urls(service) for service in NAMES}
-        stack.enter_context(discovery.published(LocalSystemInfo(os.getpid(), servers, urls, self._settings.currency)))
+        currency = CommandSettings().currency
+        stack.enter_context(discovery.published(LocalSystemInfo(os.getpid(), servers, urls, currency)))
         stack.callback(self._stop_children)
         for worker in self._workers:
             self._start_worker(worker)
@@ -218,7 +221,7 @@ class LocalSystem:
 
     def _checkin_url(self) -> str:
         """Returns the URL at `CHECKIN_PORT` if one of these workers listens there."""
-        port = self._settings.checkin_port
+        port = CheckinSettings().checkin_port
         own = port and advertised_url(f"http://127.0.0.1:{port}") in self._urls("checkin")
         return f"http://localhost:{port}" if own else self._url("checkin")
 
