@@ -185,10 +185,12 @@ def install(machine, project, **environment):
     return [line.split()[0] for line in machine.log.read_text().splitlines()] if machine.log.exists() else []
 
 
-def test_what_is_installed_is_not_installed_again_until_the_lock_changes(machine, project):
+def test_what_is_installed_is_not_installed_again_until_the_lock_or_the_project_changes(machine, project):
     assert install(machine, project) == ["made", "pip", "pip"]
     assert install(machine, project) == []
     (project / "requirements-dev.lock").write_text("# changed")
+    assert install(machine, project) == ["pip", "pip"]
+    (project / "pyproject.toml").write_text("# with a new entry point")
     assert install(machine, project) == ["pip", "pip"]
 
 
