@@ -3,8 +3,8 @@
 from zoneinfo import ZoneInfo
 
 from checkin_service import http
-from checkin_service.compensation import build_compensation
 from checkin_service.models import OUTBOX
+from checkin_service.processors import build_compensation
 from checkin_service.settings import CheckinSettings
 from checkin_service.store import CheckInStore
 from runtime.common.settings import Settings

@@ -2,15 +2,15 @@
 
 from datetime import timedelta
 
-from email_service.compose import compose
 from email_service.customer_join import CustomerJoin
+from email_service.emails import compose
 from email_service.payment_join import EMAILS_BY_CUSTOMER, PAYMENTS_BY_ORDER, PaymentJoin, repartition_payment
 from email_service.settings import EmailSettings
 from email_service.state import CUSTOMERS, ENQUEUED, JOINS, LEGACY_QUEUES, PAYMENT_ROWS, QUEUE, AddressedEmail
 from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
 from runtime.mail.mailer import SmtpMailer
-from runtime.model.service import Context, Input, Service
+from runtime.model.service import Expiring, Input, Service
 from schemas import topics
 from schemas.topics import BY_LEVEL, ORDERS, ORDERS_ENRICHED, PAYMENTS
 
@@ -26,16 +26,8 @@ def build(settings: Settings) -> ServiceDefinition:
         lambda addressed: compose(addressed, settings.mail_from, own.currency),
         to=lambda addressed: addressed.customer.email,
     )
-    at_least_once = settings.at_least_once
-    payment_join = PaymentJoin(own.currency, timedelta(days=own.email_unpaid_days), at_least_once=at_least_once)
-    customer_join = CustomerJoin(window, send, at_least_once=at_least_once)
-
-    def on_timer(timer: str, ctx: Context) -> None:
-        if not customer_join.on_timer(timer, ctx):
-            payment_join.expire(timer, ctx)
-            if at_least_once:
-                ENQUEUED.expire(timer, ctx)
-
+    payment_join = PaymentJoin(own.currency, timedelta(days=own.email_unpaid_days))
+    customer_join = CustomerJoin(window, send)
     return ServiceDefinition(
         Service(
             name="email",
@@ -47,16 +39,14 @@ def build(settings: Settings) -> ServiceDefinition:
                 Input(topics.CUSTOMERS, customer_join.on_customer, on_tombstone=customer_join.on_customer_gone),
             ),
             outputs=(PAYMENTS_BY_ORDER, EMAILS_BY_CUSTOMER, ORDERS_ENRICHED, *BY_LEVEL.values()),
-            tables=(
-                *JOINS.tables,
-                *PAYMENT_ROWS.tables,
-                CUSTOMERS,
-                QUEUE.table,
-                LEGACY_QUEUES,
-                *(ENQUEUED.tables if at_least_once else ()),
-            ),
-            on_timer=on_timer,
+            tables=(CUSTOMERS, QUEUE.table, LEGACY_QUEUES),
             side_effects=(send,),
+            timers=customer_join.timers,
+            ttl_tables=(
+                Expiring(JOINS, payment_join.on_join_expired),
+                Expiring(PAYMENT_ROWS, payment_join.on_payment_expired),
+                Expiring(ENQUEUED),
+            ),
         ),
         lifespan=mailer.lifespan,
     )

@@ -38,14 +38,11 @@ class PaymentJoin:
     Arguments:
         currency: currency of orders.
         unpaid_ttl: how long an order not paid in full, or payments without an order, are kept.
-        at_least_once: whether an e-mail is issued again when the message that caused it is read again: a crash may have
-            separated the e-mail from the row that records it.
     """
 
-    def __init__(self, currency: str, unpaid_ttl: timedelta, *, at_least_once: bool = False) -> None:
+    def __init__(self, currency: str, unpaid_ttl: timedelta) -> None:
         self.currency = currency
         self.unpaid_ttl = unpaid_ttl
-        self.at_least_once = at_least_once
 
     def on_order(self, order: Order, ctx: Context) -> None:
         """Issues the e-mail about a decided or shipped order. A repeated state issues nothing."""
@@ -56,9 +53,8 @@ class PaymentJoin:
             join = self._send_email(EmailKind.FAILED, order, join.model_copy(update={"failed": True}), ctx)
         elif order.state is OrderState.SHIPPED:
             join = self._send_email(EmailKind.SHIPPED, order, join, ctx)
-        elif join.validated_at is None or self.at_least_once:
-            if join.validated_at is None:
-                join = join.model_copy(update={"order": order, "validated_at": ctx.time})
+        elif join.validated_at is None:
+            join = join.model_copy(update={"order": order, "validated_at": ctx.time})
             ctx.send(EMAILS_BY_CUSTOMER, Email(kind=None, order=order))
             join = self._confirm_if_paid(join, ctx)
         ctx.put(JOINS.rows, order.id, join)
@@ -71,29 +67,27 @@ class PaymentJoin:
             join = self._add_payment(payment, row, join, ctx)
             if EmailKind.VALIDATED not in join.issued:
                 join = self._confirm_if_paid(join, ctx)
-        else:
-            if row is None:
-                PAYMENT_ROWS.add(ctx, key, PaymentRow(order_id=payment.order_id, **_row_fields(join, payment)))
-            elif row.differs(payment):
-                ctx.count(PAYMENT_DIFFERS)
-            if self.at_least_once and join.payment is not None and payment.id == join.payment.id:
-                join = self._confirm_if_paid(join, ctx)
+        elif row is None:
+            PAYMENT_ROWS.add(ctx, key, PaymentRow(order_id=payment.order_id, **_row_fields(join, payment)))
+        elif row.differs(payment):
+            ctx.count(PAYMENT_DIFFERS)
         ctx.put(JOINS.rows, payment.order_id, join)
 
-    def expire(self, hour: str, ctx: Context) -> None:
-        """Deletes the joins of an expired hour and their payments. Open joins are kept for `unpaid_ttl`."""
-        for order_id, row in JOINS.expire(hour, ctx):
-            join = self._migrated(row, ctx)
-            if not join.open and row.open:  # a row of an earlier version, confirmed by its migration
-                JOINS.add(ctx, order_id, join.model_copy(update={"before": None}))
-            elif join.open and ctx.now - (join.since or ctx.now - TTL) < self.unpaid_ttl:
-                since = join.since or ctx.now - TTL
-                JOINS.add(ctx, order_id, join.model_copy(update={"before": None, "since": since}))
-            elif join.open:
-                ctx.count(PAYMENT_FORGOTTEN if join.order is None else UNPAID_FORGOTTEN)
-        for key, paid in PAYMENT_ROWS.expire(hour, ctx):
-            if JOINS.get(ctx, paid.order_id) is not None:  # or a repeated payment would count twice
-                PAYMENT_ROWS.add(ctx, key, paid.model_copy(update={"before": None}))
+    def on_join_expired(self, order_id: str, row: Join, ctx: Context) -> None:
+        """Keeps an open join for `unpaid_ttl`."""
+        join = self._migrated(row, ctx)
+        if not join.open and row.open:  # a row of an earlier version, confirmed by its migration
+            JOINS.add(ctx, order_id, join.model_copy(update={"before": None}))
+        elif join.open and ctx.now - (join.since or ctx.now - TTL) < self.unpaid_ttl:
+            since = join.since or ctx.now - TTL
+            JOINS.add(ctx, order_id, join.model_copy(update={"before": None, "since": since}))
+        elif join.open:
+            ctx.count(PAYMENT_FORGOTTEN if join.order is None else UNPAID_FORGOTTEN)
+
+    def on_payment_expired(self, key: str, row: PaymentRow, ctx: Context) -> None:
+        """Keeps the payment of a join that is kept: a repeated payment would count twice."""
+        if JOINS.get(ctx, row.order_id) is not None:
+            PAYMENT_ROWS.add(ctx, key, row.model_copy(update={"before": None}))
 
     def _join(self, order_id: str, ctx: Context) -> Join:
         join = JOINS.get(ctx, order_id)
@@ -108,12 +102,12 @@ class PaymentJoin:
         return self._confirm_if_paid(join, ctx) if join.open else join
 
     def _add_payment(self, payment: Payment, row: PaymentRow | None, join: Join, ctx: Context) -> Join:
-        paid = join.paid.plus(payment, self.currency, at_least_once=self.at_least_once)
+        paid = join.paid.plus(payment, self.currency)
         row_fields = paid.row(payment).model_dump()
         key = payment_key(payment.order_id, payment.id)
         if row is None:
             PAYMENT_ROWS.add(ctx, key, PaymentRow(order_id=payment.order_id, **row_fields))
-        else:  # the row became durable and the totals did not
+        else:  # a row of an earlier version that became durable without the totals
             ctx.put(PAYMENT_ROWS.rows, key, row.model_copy(update=row_fields))
         changes: dict[str, object] = {"paid": paid}
         if payment.ccy != self.currency:
@@ -129,14 +123,14 @@ class PaymentJoin:
         return self._send_email(EmailKind.VALIDATED, order, join, ctx)
 
     def _send_email(self, kind: EmailKind, order: Order, join: Join, ctx: Context) -> Join:
-        if kind in join.issued and not self.at_least_once:
+        if kind in join.issued:
             return join
         email = Email(kind=kind, order=order, at=_date(ctx))
         if kind is EmailKind.VALIDATED:
             paid: dict[str, object] = {"paid": join.paid.sum(self.currency), "payments": join.paid.counted}
             email = email.model_copy(update={"payment": join.payment, **paid})
         ctx.send(EMAILS_BY_CUSTOMER, email)
-        return join if kind in join.issued else join.model_copy(update={"issued": (*join.issued, kind)})
+        return join.model_copy(update={"issued": (*join.issued, kind)})
 
 
 def _row_fields(join: Join, payment: Payment) -> dict[str, object]:

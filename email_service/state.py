@@ -98,4 +98,4 @@ QUEUE = Queue("email-queue", QueuedEmail)
 LEGACY_QUEUES = Table("email-waiting", LegacyQueue)
 """Only read: a queue is moved to `QUEUE` when its customer, or another e-mail to them, arrives."""
 ENQUEUED = Deduplication("email-sent")
-"""At least once only: e-mails enqueued as side effects, by order and kind."""
+"""E-mails enqueued as side effects, by order and kind."""

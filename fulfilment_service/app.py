@@ -3,12 +3,12 @@
 from datetime import timedelta
 
 from fulfilment_service import http
-from fulfilment_service.gate import PAYMENTS_BY_ORDER, FulfilmentGate, repartition_payment
+from fulfilment_service.processors import PAYMENTS_BY_ORDER, FulfilmentGate, repartition_payment
 from fulfilment_service.settings import FulfilmentSettings
 from fulfilment_service.state import CHECK_INS, PAYMENTS_COUNTED, PROGRESS, SEEN_CHECK_INS
 from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
-from runtime.model.service import Input, Service
+from runtime.model.service import Expiring, Input, Service
 from schemas.messages import Need
 from schemas.topics import CHECKIN_REJECTIONS, FULFILMENTS, HOME_CHECKINS, ORDERS, PAYMENTS
 
@@ -21,7 +21,6 @@ def build(settings: Settings) -> ServiceDefinition:
         needs,
         timedelta(seconds=own.checkin_patience_s),
         own.currency,
-        at_least_once=settings.at_least_once,
     )
     return ServiceDefinition(
         Service(
@@ -33,8 +32,9 @@ def build(settings: Settings) -> ServiceDefinition:
                 Input(HOME_CHECKINS, gate.on_check_in),
             ),
             outputs=(PAYMENTS_BY_ORDER, FULFILMENTS, CHECKIN_REJECTIONS),
-            tables=(PROGRESS, PAYMENTS_COUNTED, CHECK_INS.table, *SEEN_CHECK_INS.tables),
-            on_timer=gate.on_timer,
+            tables=(PROGRESS, PAYMENTS_COUNTED, CHECK_INS.table),
+            timers=gate.timers,
+            ttl_tables=(Expiring(SEEN_CHECK_INS),),
         ),
         endpoints=http.endpoints(needs, own.currency),
     )

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from fulfilment_service.gate import missing
+from fulfilment_service.processors import missing
 from fulfilment_service.state import PROGRESS, Progress
 from runtime.hosting import Answer, Endpoint
 from runtime.http.answers import HttpProblem, answer

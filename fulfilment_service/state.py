@@ -36,7 +36,7 @@ class Progress(Message):
 
 
 class WaitingCheckin(Message):
-    """A queued check-in. With a `reason` it was rejected, and the rejection may have to be repeated."""
+    """A queued check-in. Only in rows of earlier versions it may have been rejected for a `reason`."""
 
     event_id: str
     reason: str | None = None

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from orders_service import http
-from orders_service.aggregate import OrderAggregator
+from orders_service.processors import OrderAggregator
 from orders_service.settings import OrdersSettings
 from orders_service.state import ORDERS_VIEW
 from runtime.common.settings import Settings
@@ -19,7 +19,6 @@ def build(settings: Settings) -> ServiceDefinition:
     aggregator = OrderAggregator(
         required=tuple(dict.fromkeys(CheckType(check) for check in own.required_checks)),
         deadline=timedelta(seconds=own.validation_deadline_s),
-        at_least_once=settings.at_least_once,
     )
     return ServiceDefinition(
         Service(
@@ -31,7 +30,7 @@ def build(settings: Settings) -> ServiceDefinition:
             ),
             outputs=(ORDERS,),
             tables=(ORDERS_VIEW,),
-            on_timer=aggregator.on_timer,
+            timers=(aggregator.timer,),
         ),
         endpoints=http.ENDPOINTS,
     )

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from orders_service.place import place
+from orders_service.commands import place
 from orders_service.queries import UndecidedOrder, get_order, get_validated_order
 from orders_service.state import ORDERS_VIEW
 from runtime.errors import KeyNotOwned
@@ -49,7 +49,7 @@ async def post_order(host: Host, request: web.Request) -> web.StreamResponse:
 
 
 async def _place(host: Host, order: Order) -> web.Response:
-    command = partial(place, order, at_least_once=host.settings.at_least_once)
+    command = partial(place, order)
     existing = await host.submit(ORDERS_VIEW, order.id, command)
     return _created(order) if existing is None else _existing(order, existing)
 

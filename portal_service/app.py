@@ -1,7 +1,7 @@
 """Portal: consumes check-ins and rejections, keeps a read model, answers HTTP."""
 
 from portal_service import http
-from portal_service.view import CHECK_INS_VIEW, on_check_in, on_rejected
+from portal_service.processors import CHECK_INS_VIEW, on_check_in, on_rejected
 from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
 from runtime.model.service import Input, Service

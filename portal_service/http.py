@@ -5,7 +5,7 @@ from functools import partial
 
 from aiohttp import web
 
-from portal_service.view import CHECK_INS_VIEW
+from portal_service.processors import CHECK_INS_VIEW
 from runtime.hosting import Answer, Endpoint
 from runtime.http.answers import HttpProblem, answer
 from runtime.http.inputs import ORDER_ID, order_id_of

@@ -7,9 +7,9 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from products_service import rules
-from products_service.rules import ExpectedVersions, StaleVersion, Withdrawn, differing_fields
+from products_service import transitions
 from products_service.store import ProductStore
+from products_service.transitions import ExpectedVersions, StaleVersion, Withdrawn, differing_fields
 from runtime.hosting import Answer, Endpoint, Host, Parameter, ResponseHeader
 from runtime.http.answers import HttpProblem, answer
 from runtime.http.inputs import CODE, code_of, message_of
@@ -55,11 +55,11 @@ def endpoints(products: ProductStore) -> tuple[Endpoint, ...]:
     async def change(_: Host, request: web.Request) -> web.Response:
         code, expected = code_of(request), _expected_versions(request)
         content = await message_of(request, ProductContent)
-        return await apply(code, partial(rules.change, content=content, expected=expected))
+        return await apply(code, partial(transitions.change, content=content, expected=expected))
 
     async def withdraw(_: Host, request: web.Request) -> web.Response:
         code, expected = code_of(request), _expected_versions(request)
-        return await apply(code, partial(rules.withdraw, expected=expected))
+        return await apply(code, partial(transitions.withdraw, expected=expected))
 
     async def apply(code: str, transition: Callable[[Product], Product | None]) -> web.Response:
         try:

@@ -19,9 +19,6 @@ CURRENCIES_SHOWN = 20
 Payments in further currencies are only counted, to bound the size of the row.
 """
 
-RECENT = 50
-"""Maximum payments of one order in one batch that survive a partial commit (at least once)."""
-
 
 class CountedPayment(Message):
     """Row of a payment that is included in its order's totals: its number, from 1, and its content."""
@@ -39,8 +36,8 @@ class PaymentTotals(Message):
     """Totals of the payments for an order. Bounded in size, however many payments there are.
 
     `sums` maps currencies to exact sums. `counted` and `ignored` are the numbers of payments in the currency of orders
-    and in others. `recent` holds hashes of the latest payment ids; it is used at least once, where totals and rows of
-    payments may not become durable together.
+    and in others. `recent` is read only: earlier versions, at least once, kept hashes of the latest payment ids there,
+    because totals and rows of payments could not become durable together.
     """
 
     sums: dict[str, Decimal] = Field(default_factory=dict)
@@ -63,16 +60,13 @@ class PaymentTotals(Message):
     def includes(self, payment_id: str, row: CountedPayment | None) -> bool:
         """Whether a payment is included in the totals, given its row.
 
-        The row alone does not prove it for the latest payments: it may be durable while the totals are not.
+        In totals of earlier versions the row alone does not prove it for the `recent` payments.
         """
         total = self.counted + self.ignored
         return _hash(payment_id) in self.recent or (row is not None and row.number <= total - len(self.recent))
 
-    def plus(self, payment: Payment, currency: str, *, at_least_once: bool = False) -> "PaymentTotals":
-        """Returns the totals with one more payment.
-
-        `at_least_once`: the totals and the row of the payment may not become durable together.
-        """
+    def plus(self, payment: Payment, currency: str) -> "PaymentTotals":
+        """Returns the totals with one more payment."""
         counts = payment.ccy == currency
         sums = self.sums
         if counts or payment.ccy in sums or len(sums) < CURRENCIES_SHOWN:
@@ -81,7 +75,6 @@ class PaymentTotals(Message):
             sums=sums,
             counted=self.counted + counts,
             ignored=self.ignored + (not counts),
-            recent=(*self.recent, _hash(payment.id))[-RECENT:] if at_least_once else (),
         )
 
     def row(self, payment: Payment) -> CountedPayment:

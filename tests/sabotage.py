@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ecosystem.cli.main import main
-from orders_service.aggregate import OrderAggregator
+from orders_service.processors import OrderAggregator
 from runtime.kafka.aiokafka_internals import FencedProducer
 from runtime.kafka.group_consumer import KafkaGroupConsumer
 from runtime.loop.checkpoint import ExactlyOnce

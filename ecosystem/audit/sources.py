@@ -7,7 +7,7 @@ from typing import Any, Self
 from ecosystem.audit.database_rows import CheckinRow, ProductRow
 from fulfilment_service.state import PROGRESS
 from orders_service.state import ORDERS_VIEW
-from portal_service.view import CHECK_INS_VIEW
+from portal_service.processors import CHECK_INS_VIEW
 from product_subscribers.monitoring.state import COUNTED_PRODUCTS, TOTALS
 from product_subscribers.notifications.state import NOTIFIED
 from product_subscribers.security.state import HISTORIES

@@ -1,7 +1,7 @@
 """Monitoring: consumes products, aggregates totals, answers HTTP."""
 
 from product_subscribers.monitoring import http
-from product_subscribers.monitoring.counts import PRODUCTS_BY_SHOP, on_change, repartition_event
+from product_subscribers.monitoring.processors import PRODUCTS_BY_SHOP, on_change, repartition_event
 from product_subscribers.monitoring.state import COUNTED_PRODUCTS, TOTALS
 from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition

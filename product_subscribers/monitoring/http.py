@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from product_subscribers.monitoring.counts import ALL
+from product_subscribers.monitoring.processors import ALL
 from product_subscribers.monitoring.state import TOTALS
 from runtime.hosting import Answer, Endpoint
 from runtime.http.answers import answer

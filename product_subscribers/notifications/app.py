@@ -1,6 +1,6 @@
 """Notifications: consumes products and alerts, sends e-mails to the configured addresses."""
 
-from product_subscribers.notifications.emails import ProductNotifier, compose
+from product_subscribers.notifications.processors import ProductNotifier, compose
 from product_subscribers.notifications.settings import ProductNotificationsSettings
 from product_subscribers.notifications.state import NOTIFIED, Notice
 from runtime.common.settings import Settings

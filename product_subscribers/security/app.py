@@ -3,7 +3,7 @@
 from datetime import timedelta
 from decimal import Decimal
 
-from product_subscribers.security.rule import AlertRule
+from product_subscribers.security.processors import AlertRule
 from product_subscribers.security.settings import ProductSecuritySettings
 from product_subscribers.security.state import HISTORIES
 from runtime.common.settings import Settings
@@ -20,7 +20,6 @@ def build(settings: Settings) -> ServiceDefinition:
         own.product_changes_limit,
         timedelta(seconds=own.product_changes_window_s),
         own.currency,
-        at_least_once=settings.at_least_once,
     )
     return ServiceDefinition(
         Service(

@@ -3,7 +3,6 @@
 from datetime import datetime
 
 from runtime.state.versions import Versioned, VersionedTable
-from schemas.messages import ProductAlert
 from schemas.wire import Money
 
 
@@ -11,13 +10,11 @@ class ProductHistory(Versioned):
     """Last change of a product.
 
     `price` is the price since, `recent` the times of the recent changes, `too_many` whether they exceeded the limit.
-    `alerts` are the latest alerts, kept at least once to be sent again.
     """
 
     price: Money
     recent: tuple[datetime, ...] = ()
     too_many: bool = False
-    alerts: tuple[ProductAlert, ...] = ()
 
 
 HISTORIES = VersionedTable("product-security-watched", ProductHistory)

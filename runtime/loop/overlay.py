@@ -4,12 +4,22 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from heapq import merge
+from itertools import islice, takewhile
 from typing import Any, NamedTuple, TypeVar, cast
 
 from runtime.common.partitioning import partition_of
 from runtime.model import dead_letters
 from runtime.model.records import NO_OFFSET, Record, TopicPartition, Write, Writes
-from runtime.model.service import PendingSideEffect, RejectedSideEffect, ScheduledTimer, Service, SideEffect, Table
+from runtime.model.service import (
+    PendingSideEffect,
+    RejectedSideEffect,
+    ScheduledTimer,
+    Service,
+    SideEffect,
+    Table,
+    Timer,
+)
 from runtime.model.topology import Topology
 from runtime.state.stores import Store
 from schemas.topics import Topic
@@ -65,8 +75,30 @@ class ProcessorContext:
     def count(self, event: str) -> None:
         self.events.append(event)
 
-    def schedule(self, key: str, at: datetime | None) -> None:
-        self.writes[self._service.timers.name, key] = None if at is None else ScheduledTimer(at=at)
+    def schedule(self, timer: Timer, key: str, at: datetime | None) -> None:
+        self._check_declared(timer)
+        self.set_timer(timer.row_key(key), at)
+
+    def set_timer(self, row_key: str, at: datetime | None) -> None:
+        """Sets or cancels a timer by the key of its row."""
+        self.writes[self._service.timer_table.name, row_key] = None if at is None else ScheduledTimer(at=at)
+
+    def scheduled(self, timer: Timer, after: str = "", limit: int = 100) -> list[str]:
+        self._check_declared(timer)
+        rows, prefix = self._service.timer_table.name, timer.row_key("")
+        changed: dict[str, Message | None] = dict(self._batch.changes.get((rows, self._partition), {}))
+        changed |= {key: value for (table, key), value in self.writes.items() if table == rows}
+        first = prefix + after
+        added = sorted(k for k, v in changed.items() if v is not None and k.startswith(prefix) and k >= first)
+        stored = self._batch.store(rows, self._partition).keys(first.encode())
+        kept = (key for raw in stored if (key := raw.decode()) not in changed)
+        within = takewhile(lambda key: key.startswith(prefix), merge(added, kept, key=str.encode))
+        own = (timer.key(key) for key in within if self._service.timer_of(key) is timer)
+        return list(islice((key for key in own if key > after), limit))
+
+    def _check_declared(self, timer: Timer) -> None:
+        if timer not in self._service.all_timers:
+            raise ValueError(f"service {self._service.name!r} must list timer {timer.name!r} among its timers")
 
     def enqueue(self, effect: SideEffect[M], key: str, payload: M) -> None:
         if effect not in self._service.side_effects:

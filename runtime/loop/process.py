@@ -191,16 +191,16 @@ class BatchProcessor:
 
     def _run_timer(self, batch: BatchOverlay, due: DueTimer, fuses: Fuses) -> None:
         service = due.service
-        row = batch.read(service.timers, due.partition, due.key)
-        if row is None or row.at != due.at or service.on_timer is None:
+        row = batch.read(service.timer_table, due.partition, due.key)
+        if row is None or row.at != due.at:
             return  # cancelled or rescheduled in this batch
         batch.processed += 1
         ctx = ProcessorContext(batch, service, due.partition, batch.now)
-        ctx.schedule(due.key, None)
+        ctx.set_timer(due.key, None)
         error = self._attempt(ctx, service, "timer", partial(service.on_timer, due.key, ctx))
         if error is not None:
             ctx = ProcessorContext(batch, service, due.partition, batch.now)
-            ctx.schedule(due.key, batch.now + TIMER_RETRY)
+            ctx.set_timer(due.key, batch.now + TIMER_RETRY)
             ctx.keep()
         work: list[WorkItem] = []
         self._send(batch, ctx.sent, work, 1, fuses, batch.now)

@@ -37,7 +37,7 @@ class Timers:
     """
 
     def __init__(self, topology: Topology) -> None:
-        self._services = {s.timers.name: s for s in topology.services if s.on_timer}
+        self._services = {s.timer_table.name: s for s in topology.services if s.all_timers}
         self._timers: dict[_Key, datetime] = {}
         self._heap: list[tuple[datetime, _Key]] = []
         self._on_hold: set[int] = set()

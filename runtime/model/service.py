@@ -7,12 +7,11 @@ A service counts what is in stock, and sets a timer that forgets it:
 >>> from schemas.messages import StockLevel
 >>> from schemas.topics import WAREHOUSE_INVENTORY
 >>> LEVELS = Table("counter-levels", StockLevel)
+>>> FORGET = Timer("forget", lambda product, ctx: ctx.delete(LEVELS, product))
 >>> def on_level(level: StockLevel, ctx: Context) -> None:
 ...     ctx.put(LEVELS, level.product, level)
-...     ctx.schedule(level.product, ctx.now + timedelta(hours=1))
->>> def on_timer(product: str, ctx: Context) -> None:
-...     ctx.delete(LEVELS, product)
->>> counter = Service("counter", (Input(WAREHOUSE_INVENTORY, on_level),), (), (LEVELS,), on_timer)
+...     ctx.schedule(FORGET, level.product, ctx.now + timedelta(hours=1))
+>>> counter = Service("counter", (Input(WAREHOUSE_INVENTORY, on_level),), (), (LEVELS,), timers=(FORGET,))
 >>> driver = TopologyTestDriver(counter)
 >>> driver.send(WAREHOUSE_INVENTORY, StockLevel(product="mug", count=3))
 >>> driver.row(LEVELS, "mug")
@@ -22,13 +21,31 @@ StockLevel(product='mug', count=3)
 True
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
+from runtime.model.context import Context, PendingSideEffect, RejectedSideEffect, ScheduledTimer, Table
+from runtime.model.timers import EXPIRY, Expiring, OnKey, Timer
 from schemas.topics import FORTNIGHT, Topic
 from schemas.wire import Message
+
+__all__ = [
+    "EFFECTS_CHANGELOG",
+    "TIMERS_CHANGELOG",
+    "Context",
+    "Expiring",
+    "Input",
+    "OnKey",
+    "PendingSideEffect",
+    "Processor",
+    "RejectedSideEffect",
+    "ScheduledTimer",
+    "Service",
+    "SideEffect",
+    "Table",
+    "Timer",
+]
 
 M = TypeVar("M", bound=Message)
 
@@ -39,109 +56,7 @@ EFFECTS_CHANGELOG = "-effects-changelog"
 """Suffix of the changelogs of all tables of side effects."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Table(Generic[M]):
-    """Key-value state of a service, partitioned like its inputs, backed by a compacted changelog.
-
-    Arguments:
-        name: unique in the ecosystem; begins with the name of the service.
-        model: model of the rows.
-
-    >>> from schemas.messages import StockLevel
-    >>> Table("inventory-stock", StockLevel).changelog
-    'inventory-stock-changelog'
-    """
-
-    name: str
-    model: type[M]
-
-    @property
-    def changelog(self) -> str:
-        return f"{self.name}-changelog"
-
-
-class ScheduledTimer(Message):
-    """Row of the timer table of a service: when the timer of a key is due."""
-
-    at: datetime
-
-
-class PendingSideEffect(Message):
-    """Row of the side effect table of a service: the side effect of a key that is not acknowledged yet."""
-
-    effect: str
-    payload: bytes
-    since: datetime | None = None
-    """When the side effect was enqueued, UTC. Rows of earlier versions do not have it."""
-
-
-class RejectedSideEffect(Message):
-    """A side effect that was rejected permanently: the payload of its dead letter. Redriven, it is enqueued again."""
-
-    key: str
-    effect: str
-    payload: bytes
-
-
-class Context(Protocol):
-    """What a processor reads and writes besides its message: state, output records, timers, side effects.
-
-    Reads see earlier changes of the same batch. All changes take effect together when the batch is committed; if the
-    processor raises, none of them does.
-
-    A processor is a function of a message and a context, hence tested without a broker:
-
-    >>> from runtime.testing import TopologyTestDriver
-    >>> from schemas.messages import StockLevel
-    >>> from schemas.topics import WAREHOUSE_INVENTORY
-    >>> LEVELS = Table("doubler-levels", StockLevel)
-    >>> def double(level: StockLevel, ctx: Context) -> None:
-    ...     before = ctx.get(LEVELS, level.product)
-    ...     ctx.put(LEVELS, level.product, level.model_copy(update={"count": before.count * 2}) if before else level)
-    >>> driver = TopologyTestDriver(Service("doubler", (Input(WAREHOUSE_INVENTORY, double),), (), (LEVELS,)))
-    >>> driver.send(WAREHOUSE_INVENTORY, StockLevel(product="mug", count=3), StockLevel(product="mug", count=0))
-    >>> driver.row(LEVELS, "mug").count
-    6
-    """
-
-    @property
-    def time(self) -> datetime:
-        """Event time of the message, UTC: when it was written to its topic, or polled, if it is fused.
-
-        A repartitioned message keeps the event time of its source.
-        """
-
-    @property
-    def now(self) -> datetime:
-        """When the batch was polled, UTC. The only clock that a processor may read."""
-
-    def get(self, table: Table[M], key: str) -> M | None: ...
-
-    def put(self, table: Table[M], key: str, value: M) -> None: ...
-
-    def delete(self, table: Table[M], key: str) -> None: ...
-
-    def send(self, topic: Topic[M], value: M) -> None:
-        """Produces `value` to `topic`, under the key that the topic derives from it."""
-
-    def count(self, event: str) -> None:
-        """Counts an event, once it is committed, in `faust_orders_service_events_total` by service and event."""
-
-    def schedule(self, key: str, at: datetime | None) -> None:
-        """Sets the timer of `key`: `on_timer` of the service is called for it at `at` or soon after.
-
-        A key has one timer. A later call replaces it, `None` cancels it.
-        """
-
-    def enqueue(self, effect: "SideEffect[M]", key: str, payload: M) -> None:
-        """Enqueues a side effect: performed after the commit, at least once.
-
-        A key has one side effect at a time. A later call replaces one that is not performed yet.
-        """
-
-
 Processor = Callable[[M, Context], None]
-OnKey = Callable[[str, Context], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -195,8 +110,9 @@ class Service:
         inputs: topics and their processors.
         outputs: topics that processors may send to.
         tables: state.
-        on_timer: called with the key of a due timer.
         side_effects: what processors may enqueue.
+        timers: kinds of timers that processors may set.
+        ttl_tables: state whose rows expire.
 
     >>> from schemas.topics import ORDERS
     >>> service = Service("printer", inputs=(Input(ORDERS, lambda order, ctx: None),), outputs=())
@@ -211,14 +127,15 @@ class Service:
     inputs: tuple[Input[Any], ...]
     outputs: tuple[Topic[Any], ...]
     tables: tuple[Table[Any], ...] = ()
-    on_timer: OnKey | None = None
     side_effects: tuple[SideEffect[Any], ...] = ()
-    timers: Table[ScheduledTimer] = field(init=False)
+    timers: tuple[Timer, ...] = ()
+    ttl_tables: tuple[Expiring, ...] = ()
+    timer_table: Table[ScheduledTimer] = field(init=False)
     pending: Table[PendingSideEffect] = field(init=False)
     redrive_topic: Topic[RejectedSideEffect] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "timers", Table(f"{self.name}-timers", ScheduledTimer))
+        object.__setattr__(self, "timer_table", Table(f"{self.name}-timers", ScheduledTimer))
         object.__setattr__(self, "pending", Table(f"{self.name}-effects", PendingSideEffect))
         # Written by `orders dead-letters redrive` alone.
         redrive_topic = Topic(
@@ -227,16 +144,45 @@ class Service:
         object.__setattr__(self, "redrive_topic", redrive_topic)
         if self.side_effects:
             object.__setattr__(self, "inputs", (*self.inputs, Input(redrive_topic, self._redrive)))
-        for table in self.tables:
+        expiring = tuple(t for ttl in self.ttl_tables for t in ttl.table.tables)
+        for table in (*self.tables, *expiring):
             if not table.name.startswith(f"{self.name}-"):
                 raise ValueError(f"table {table.name!r} of service {self.name!r} must be named '{self.name}-…'")
+            if table.expiring and table not in expiring:
+                raise ValueError(f"table {table.name!r} of service {self.name!r} expires: declare it in ttl_tables")
+        _check_timers(self)
 
     @property
     def all_tables(self) -> tuple[Table[Any], ...]:
         """Its tables, and those of its timers and side effects if it has any."""
-        timers = (self.timers,) if self.on_timer else ()
+        expiring = [table for ttl in self.ttl_tables for table in ttl.table.tables]
+        timers = (self.timer_table,) if self.all_timers else ()
         pending = (self.pending,) if self.side_effects else ()
-        return (*self.tables, *timers, *pending)
+        return (*self.tables, *expiring, *timers, *pending)
+
+    @property
+    def all_timers(self) -> tuple[Timer, ...]:
+        """Its kinds of timers, and that of its TTL tables if it has any."""
+        return (*self.timers, EXPIRY) if self.ttl_tables else self.timers
+
+    def timer_of(self, row_key: str) -> Timer | None:
+        """The kind of a timer, by the key of its row."""
+        return max(
+            (timer for timer in self.all_timers if row_key.startswith(timer.row_key(""))),
+            key=lambda timer: len(timer.row_key("")),
+            default=None,
+        )
+
+    def on_timer(self, row_key: str, ctx: Context) -> None:
+        """Processes a due timer. Raises `LookupError` for a kind that the service does not have."""
+        timer = self.timer_of(row_key)
+        if timer is None:
+            raise LookupError(f"service {self.name!r} has no timer with rows such as {row_key!r}")
+        if timer is EXPIRY:
+            for ttl in self.ttl_tables:
+                ttl.expire(row_key, ctx)
+        else:
+            timer.on_due(timer.key(row_key), ctx)
 
     @property
     def topics(self) -> tuple[Topic[Any], ...]:
@@ -248,3 +194,11 @@ class Service:
         if effect is None:
             raise ValueError(f"service {self.name!r} has no side effect {rejected.effect!r}")
         ctx.enqueue(effect, rejected.key, effect.model.from_json(rejected.payload))
+
+
+def _check_timers(service: Service) -> None:
+    """Raises `ValueError` if two kinds of timers have one name, or the rows of one may be taken for the other's."""
+    timers: Iterable[Timer] = service.all_timers
+    for what, values in (("name", [t.name for t in timers]), ("prefix", [t.row_key("") for t in timers])):
+        if twice := {value for value in values if values.count(value) > 1}:
+            raise ValueError(f"service {service.name!r} has two timers with the {what} {min(twice)!r}")

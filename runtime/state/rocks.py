@@ -123,6 +123,10 @@ class RocksStore:
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         yield from self._db.items()
 
+    def keys(self, first: bytes) -> Iterator[bytes]:
+        """The keys from `first` on, in order."""
+        yield from self._db.keys(from_key=first)
+
     def apply(self, rows: Rows, offset: int) -> None:
         """Writes rows and offset in one write batch."""
         batch = WriteBatch(raw_mode=True)

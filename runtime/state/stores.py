@@ -25,6 +25,9 @@ class Store(Protocol):
 
     def items(self) -> Iterator[tuple[bytes, bytes]]: ...
 
+    def keys(self, first: bytes) -> Iterator[bytes]:
+        """The keys from `first` on, in order."""
+
     def apply(self, rows: Rows, offset: int) -> None:
         """Writes rows and offset atomically: a crash leaves both or neither."""
 
@@ -71,6 +74,9 @@ class MemoryStore:
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         return iter(sorted(self.rows.items()))
+
+    def keys(self, first: bytes) -> Iterator[bytes]:
+        return iter(sorted(key for key in self.rows if key >= first))
 
     def apply(self, rows: Rows, offset: int) -> None:
         for key, value in rows.items():

@@ -7,7 +7,8 @@ the row before it, and an hour has one row and one timer. Expiry follows the cha
 from datetime import timedelta
 from typing import Generic, TypeVar
 
-from runtime.model.service import Context, Table
+from runtime.model.context import Context, Table
+from runtime.model.timers import EXPIRY
 from schemas.wire import Message
 
 TTL = timedelta(days=7)
@@ -37,9 +38,9 @@ R = TypeVar("R", bound=ExpiringRow)
 class TtlTable(Generic[R]):
     """A table whose rows expire `TTL` after they were added, up to an hour later.
 
-    The service lists both `tables`, and calls `expire` from its `on_timer`.
+    The service declares it among its `ttl_tables`, and the runtime calls `expire`.
 
-    >>> from runtime.model.service import Input, Service
+    >>> from runtime.model.service import Expiring, Input, Service
     >>> from runtime.testing import TopologyTestDriver
     >>> from schemas.messages import StockLevel
     >>> from schemas.topics import WAREHOUSE_INVENTORY
@@ -50,7 +51,7 @@ class TtlTable(Generic[R]):
     ...     if SEEN.get(ctx, level.product) is None:
     ...         SEEN.add(ctx, level.product, SeenLevel(count=level.count))
     >>> inputs = (Input(WAREHOUSE_INVENTORY, on_level),)
-    >>> recorder = Service("recorder", inputs, (), SEEN.tables, lambda hour, ctx: SEEN.expire(hour, ctx))
+    >>> recorder = Service("recorder", inputs, (), ttl_tables=(Expiring(SEEN),))
     >>> driver = TopologyTestDriver(recorder)
     >>> driver.send(WAREHOUSE_INVENTORY, StockLevel(product="mug", count=3))
     >>> driver.row(SEEN.rows, "mug").count
@@ -61,8 +62,8 @@ class TtlTable(Generic[R]):
     """
 
     def __init__(self, name: str, model: type[R]) -> None:
-        self.rows = Table(name, model)
-        self.hours = Table(f"{name}-hours", ChainHead)
+        self.rows = Table(name, model, expiring=True)
+        self.hours = Table(f"{name}-hours", ChainHead, expiring=True)
 
     @property
     def tables(self) -> tuple[Table[R], Table[ChainHead]]:
@@ -76,7 +77,7 @@ class TtlTable(Generic[R]):
         hour = str(int(ctx.now.timestamp() // _HOUR))
         head = ctx.get(self.hours, hour)
         if head is None:
-            ctx.schedule(hour, ctx.now + TTL + timedelta(hours=1))
+            ctx.schedule(EXPIRY, hour, ctx.now + TTL + timedelta(hours=1))
         else:
             row = row.model_copy(update={"before": head.last})
         ctx.put(self.rows, key, row)
@@ -99,30 +100,19 @@ class TtlTable(Generic[R]):
             ctx.delete(self.hours, hour)
         else:
             ctx.put(self.hours, hour, ChainHead(last=key))
-            ctx.schedule(hour, ctx.now)
+            ctx.schedule(EXPIRY, hour, ctx.now)
         return expired
 
 
-class Deduplication:
-    """Deduplicates messages by an id: messages of an outbox may be written more than once.
-
-    The service lists `tables`, and calls `expire` from its `on_timer`.
-    """
+class Deduplication(TtlTable[ExpiringRow]):
+    """Deduplicates messages by an id: messages of an outbox may be written more than once."""
 
     def __init__(self, name: str) -> None:
-        self._seen = TtlTable(name, ExpiringRow)
-
-    @property
-    def tables(self) -> tuple[Table[ExpiringRow], Table[ChainHead]]:
-        return self._seen.tables
+        super().__init__(name, ExpiringRow)
 
     def is_new(self, ctx: Context, event_id: str) -> bool:
         """Whether `event_id` occurs for the first time within `TTL`, in the partition of the context. Records it."""
-        if self._seen.get(ctx, event_id) is not None:
+        if self.get(ctx, event_id) is not None:
             return False
-        self._seen.add(ctx, event_id, ExpiringRow())
+        self.add(ctx, event_id, ExpiringRow())
         return True
-
-    def expire(self, hour: str, ctx: Context) -> None:
-        """Deletes the ids of an expired hour."""
-        self._seen.expire(hour, ctx)

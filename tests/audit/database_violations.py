@@ -2,7 +2,7 @@
 
 from ecosystem.audit import ViolationKind
 from ecosystem.audit.sources import SUBSCRIBERS, Source
-from product_subscribers.monitoring.counts import ALL
+from product_subscribers.monitoring.processors import ALL
 from tests.audit import topics
 from tests.audit.other_violations import notices_of
 from tests.audit.topics import copy

@@ -5,7 +5,7 @@ from datetime import timedelta
 from ecosystem.audit.sources import SUBSCRIBERS
 from ecosystem.services import CORE, NAMES
 from fulfilment_service.state import PROGRESS
-from portal_service.view import CHECK_INS_VIEW
+from portal_service.processors import CHECK_INS_VIEW
 from runtime.model.service import PendingSideEffect, Table
 from schemas.messages import Customer, Payment
 from schemas.topics import CUSTOMERS, ORDERS_ENRICHED, PAYMENTS

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 from ecosystem.audit import ViolationKind
 from ecosystem.audit.sources import TOPICS, Source
-from product_subscribers.monitoring.counts import ALL
+from product_subscribers.monitoring.processors import ALL
 from schemas.api import CheckinState
 from schemas.messages import CheckinRejected, OrderEnriched
 from schemas.payments import PaymentTotals

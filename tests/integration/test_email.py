@@ -11,7 +11,7 @@ from aiosmtpd.smtp import SMTP, AuthResult
 
 from ecosystem.clients.dead_letters.redrive import redrive
 from ecosystem.embedded.ports import free_ports
-from email_service.compose import message_id
+from email_service.emails import message_id
 from email_service.state import EmailKind
 from runtime.mail.mailer import SmtpMailer
 from schemas.messages import Customer, CustomerLevel, Order, OrderState, Payment

@@ -5,9 +5,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from unittest.mock import patch
 
-import fulfilment_service.app
-from fulfilment_service.gate import FulfilmentGate
-from orders_service.place import place
 from runtime.errors import CommitInDoubt
 from runtime.loop.checkpoint import AtLeastOnce, ExactlyOnce, _in_time
 from runtime.loop.engine import Engine
@@ -22,11 +19,10 @@ from runtime.side_effects.attempt import _CURRENT, Attempt
 from runtime.side_effects.dispatcher import SideEffects
 from runtime.state.restore import Restorer
 from runtime.state.ttl_table import TtlTable
-from tests.simulation import world
 from tests.simulation.group import Group
 from tests.simulation.producer import SimulatedProducer
-from tests.simulation.worker import SimulatedWorker, topology_of
-from validators.inventory import rule as inventory
+from tests.simulation.worker import SimulatedWorker
+from validators.inventory import processors as inventory
 from validators.inventory.state import RESERVATIONS, STOCK, Stock
 
 
@@ -302,31 +298,6 @@ def failed_side_effect_keeps_slot():
         self.done = True
 
     with patch.object(Attempt, "_run", stay):
-        yield
-
-
-@planted(exactly_once=False)
-def fulfilment_not_republished():
-    """At least once: an order known as fulfilled is not published again, although the record may have been lost."""
-
-    class Once(FulfilmentGate):
-        def __init__(self, needs, patience, currency, *, at_least_once):
-            super().__init__(needs, patience, currency)
-
-    topology_of.cache_clear()
-    with patch.object(fulfilment_service.app, "FulfilmentGate", Once):
-        yield
-    topology_of.cache_clear()
-
-
-@planted(exactly_once=False)
-def order_not_republished():
-    """At least once: a known order is not published again, although the record may have been lost."""
-
-    def once(order, ctx, *, at_least_once):
-        return place(order, ctx)
-
-    with patch.object(world, "place", once):
         yield
 
 

@@ -30,7 +30,7 @@ from tests.simulation.broker import Broker
 from tests.simulation.courier import DEAD_UNTIL_S
 from tests.simulation.courier import build as courier
 from tests.simulation.world import REPLAYED
-from validators.fraud.rule import session_value
+from validators.fraud.processors import session_value
 from validators.fraud.state import CUSTOMERS
 from validators.inventory.state import RESERVATIONS, STOCK
 

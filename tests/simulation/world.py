@@ -9,7 +9,7 @@ from random import Random
 from aiokafka.errors import KafkaError
 
 from fulfilment_service.settings import FulfilmentSettings
-from orders_service.place import place
+from orders_service.commands import place
 from orders_service.state import ORDERS_VIEW
 from runtime.common.partitioning import partition_of
 from runtime.errors import BrokerUnavailable, KeyNotOwned
@@ -387,11 +387,11 @@ class World:
             await asyncio.sleep(0.3)
 
     def _ask(self, worker, order, reply):
-        """A POST arrives at a worker, which answers as `orders_service.post` does: with its current order."""
+        """A POST arrives at a worker, which answers as `orders_service.http` does: with its current order."""
         if not worker.running or worker.live is None:
             return
         process, engine = worker.process, worker.live
-        decide = partial(place, order, at_least_once=not self.schedule.exactly_once)
+        decide = partial(place, order)
 
         async def handle():
             answer = None

@@ -20,7 +20,7 @@ from ecosystem.audit.reading.fact_store import FactStore
 from ecosystem.audit.report import Report, Rules, ViolationKind
 from ecosystem.audit.run import judge
 from ecosystem.audit.sources import TOPICS, Source
-from orders_service.place import place
+from orders_service.commands import place
 from orders_service.state import ORDERS_VIEW
 from runtime import testing
 from runtime.common.partitioning import partition_of

@@ -5,7 +5,7 @@ import pytest
 import checkin_service.app
 import fulfilment_service.app
 import portal_service.app
-from portal_service.view import CHECK_INS_VIEW, MAX_SHOWN
+from portal_service.processors import CHECK_INS_VIEW, MAX_SHOWN
 from runtime.common.settings import Settings
 from runtime.testing import TopologyTestDriver
 from schemas.messages import CheckinRejected
@@ -56,14 +56,12 @@ def test_the_portal_shows_the_last_check_ins_of_each_order(topology):
     assert shown(topology, "o2") == [("other", "CREATED", None, "cs_eng_ftth")]
 
 
-@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
-def test_a_check_in_repeated_by_the_outbox_is_rejected_once(guarantee):
-    """At least once, the rejection is repeated: the first one may have been lost."""
+def test_a_check_in_repeated_by_the_outbox_is_rejected_once():
     apps = [*CORE_APPS.values(), fulfilment_service.app]
-    services = [app.build(Settings(processing_guarantee=guarantee)).service for app in apps]
+    services = [app.build(Settings()).service for app in apps]
     shop = Shop(TopologyTestDriver(*services))
     shop.post(shop.order("o1", product="NONE"))
     shop.topology.send(HOME_CHECKINS, checked_in(), checked_in(), checked_in("c2"))
 
     answered = [r.event_id for r in shop.topology.values(CHECKIN_REJECTIONS)]
-    assert answered == (["c1", "c2"] if guarantee == "exactly_once" else ["c1", "c1", "c2"])
+    assert answered == ["c1", "c2"]

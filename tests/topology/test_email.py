@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from email_service.app import build
-from email_service.compose import compose
+from email_service.emails import compose
 from email_service.state import (
     JOINS,
     LEGACY_QUEUES,
@@ -288,10 +288,9 @@ def test_an_implausible_timestamp_does_not_date_an_email(service, milliseconds):
 # Many e-mails to one customer, and rows of earlier versions
 
 
-@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
 @pytest.mark.parametrize("comes", ["in time", "too late", "deleted during delivery"])
-def test_a_queued_email_costs_the_same_however_many_wait_for_the_customer(monkeypatch, guarantee, comes):
-    service, many = EmailService(processing_guarantee=guarantee), 3000
+def test_a_queued_email_costs_the_same_however_many_wait_for_the_customer(monkeypatch, comes):
+    service, many = EmailService(), 3000
     batches = record_row_sizes(service.topology, monkeypatch)
     for n in range(many):
         failed = order(f"o{n:04}", customer_id=15, state=OrderState.FAILED, created_at=service.topology.now)
@@ -311,8 +310,7 @@ def test_a_queued_email_costs_the_same_however_many_wait_for_the_customer(monkey
 
     sent = {"in time": many, "too late": 0, "deleted during delivery": SLICE}[comes]
     assert len(service.pending) == sent
-    if guarantee == "exactly_once":  # at least once, delivered e-mails stay queued and are not counted
-        assert service.counted == ({"unknown customer": many - sent} if sent < many else {})
+    assert service.counted == ({"unknown customer": many - sent} if sent < many else {})
     assert max(map(len, batches)) <= 6 * SLICE + 10
     service.topology.advance(timedelta(seconds=61))
     assert service.rows(QUEUE.table.name) == 0
@@ -333,10 +331,9 @@ def test_emails_that_arrive_during_the_delivery_of_a_queue_are_delivered_after_i
     assert service.rows(QUEUE.table.name) == 0
 
 
-@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
 @pytest.mark.parametrize("comes", [True, False])
-def test_emails_queued_by_an_earlier_version_are_delivered(guarantee, comes):
-    service = EmailService(processing_guarantee=guarantee)
+def test_emails_queued_by_an_earlier_version_are_delivered(comes):
+    service = EmailService()
     topology = service.topology
     partition, until = partition_of(b"15", topology.partitions), topology.now + timedelta(seconds=60)
     email = Email(kind=EmailKind.SHIPPED, order=service.order(OrderState.SHIPPED))

@@ -4,7 +4,9 @@ import doctest
 
 import pytest
 
+import runtime.model.context
 import runtime.model.service
+import runtime.model.timers
 import runtime.model.topology
 import runtime.state.ttl_table
 import runtime.testing
@@ -19,7 +21,9 @@ def test_the_minimal_service_greets_each_validated_order_once():
 @pytest.mark.parametrize(
     ("module", "names"),
     [
-        (runtime.model.service, {"", "Table", "Context", "Service"}),
+        (runtime.model.context, {"Table", "Context"}),
+        (runtime.model.timers, {"Timer"}),
+        (runtime.model.service, {"", "Service"}),
         (runtime.model.topology, {"Topology"}),
         (runtime.state.ttl_table, {"TtlTable"}),
         (runtime.testing, {"TopologyTestDriver"}),

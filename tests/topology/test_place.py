@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from orders_service.place import place
+from orders_service.commands import place
 from orders_service.state import ORDERS_VIEW
 from schemas.messages import OrderState
 from schemas.topics import ORDERS
@@ -29,19 +29,6 @@ def test_placing_an_order_again_returns_its_current_state_and_writes_nothing(sho
 
     assert placed(shop, order).state is OrderState.VALIDATED
     assert len(shop.topology.records(ORDERS.name)) == written
-
-
-def test_at_least_once_placing_an_order_again_writes_it_again(open_shop):
-    shop = open_shop(processing_guarantee="at_least_once")
-    shop.stock(JUMPERS=10)
-    order = shop.order("o1", product="JUMPERS", quantity=3)
-    placed(shop, order)
-
-    assert placed(shop, order, at_least_once=True).state is OrderState.VALIDATED
-    again = shop.history("o1")[2:]
-    assert again[0] == "CREATED"
-    assert set(again[1:]) == {"VALIDATED"}
-    assert shop.reserved("JUMPERS") == 3
 
 
 def test_another_order_under_the_same_id_reserves_nothing(shop):

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from email_service.compose import compose
+from email_service.emails import compose
 from email_service.state import AddressedEmail, Email, EmailKind
 from product_subscribers.notifications.settings import ProductNotificationsSettings
 from runtime.common.settings import Settings

@@ -4,7 +4,7 @@ import pytest
 
 from schemas.messages import Order
 from tests.samples import order
-from validators.details.rule import failure_reason
+from validators.details.processors import failure_reason
 
 
 @pytest.mark.parametrize(

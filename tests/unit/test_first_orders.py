@@ -8,7 +8,7 @@ import pytest
 
 from ecosystem.cli.up import first_orders
 from ecosystem.embedded.mail_server import MailSink
-from email_service.compose import compose
+from email_service.emails import compose
 from email_service.state import AddressedEmail, Email, EmailKind
 from schemas.messages import Customer, Order, OrderState, Payment
 

@@ -11,7 +11,7 @@ from runtime.testing import TopologyTestDriver
 from schemas.topics import ORDER_VALIDATIONS, ORDERS
 from tests.samples import NOON, order
 from validators.fraud.app import build
-from validators.fraud.rule import SESSIONS_KEPT, session_value
+from validators.fraud.processors import SESSIONS_KEPT, session_value
 from validators.fraud.sessions import add_to_session
 from validators.fraud.state import CUSTOMERS, VERDICTS
 

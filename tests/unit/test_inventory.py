@@ -11,7 +11,7 @@ from schemas.messages import OrderState, StockLevel
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, WAREHOUSE_INVENTORY
 from tests.samples import order
 from validators.inventory.app import build
-from validators.inventory.rule import failure_reason
+from validators.inventory.processors import failure_reason
 from validators.inventory.state import RESERVATIONS, STOCK, Stock
 
 

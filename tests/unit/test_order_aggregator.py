@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orders_service.aggregate import ORPHANS_KEPT
 from orders_service.app import build
+from orders_service.processors import ORPHANS_KEPT
 from orders_service.state import ORDERS_VIEW, OrderView
 from runtime.common.settings import Settings
 from runtime.testing import TopologyTestDriver
@@ -137,34 +137,6 @@ def test_a_replay_does_not_send_the_outcome_again(orders):
     say(orders, *map(verdict, CHECKS))
     assert states(orders) == ["CREATED", "VALIDATED", "CREATED", "VALIDATED", "FAILED"]
     assert view(orders).order.state is OrderState.VALIDATED
-
-
-def test_at_least_once_a_replay_of_the_decisive_verdict_sends_the_outcome_again():
-    topology = aggregator(processing_guarantee="at_least_once")
-    topology.send(ORDERS, order())
-    say(topology, *map(verdict, CHECKS))
-    say(topology, *map(verdict, CHECKS))
-    assert states(topology) == ["CREATED", "VALIDATED", "VALIDATED"]
-
-
-def test_at_least_once_a_replay_of_the_order_sends_the_outcome_again():
-    topology = aggregator(processing_guarantee="at_least_once")
-    say(topology, *map(verdict, CHECKS))
-    topology.send(ORDERS, order(), order())
-    assert sorted(states(topology)) == ["CREATED", "CREATED", "VALIDATED", "VALIDATED"]
-
-
-def test_at_least_once_a_repeated_deadline_sends_the_outcome_again():
-    topology = aggregator(processing_guarantee="at_least_once")
-    topology.send(ORDERS, order())
-    worker = topology.workers[0]
-    timers = worker.stores.open(worker.topology.services[0].timers.name, 0)
-    used_up = dict(timers.items())
-    topology.advance(DEADLINE)
-    timers.apply(used_up, 1)  # a crash: the timer was not yet known to be used up, all else was
-    worker.timers.apply(worker.topology.services[0].timers.name, 0, used_up)
-    topology.run()
-    assert states(topology) == ["CREATED", "FAILED", "FAILED"]
 
 
 @pytest.mark.parametrize("state", ["VALIDATED", "FAILED", "SHIPPED"])

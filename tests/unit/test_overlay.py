@@ -1,14 +1,17 @@
 import pytest
 
 from runtime.loop.overlay import BatchOverlay, ProcessorContext
-from runtime.model.service import Service, Table
+from runtime.model.service import ScheduledTimer, Service, Table, Timer
 from runtime.model.topology import Topology
 from runtime.state.stores import MemoryStores
+from runtime.state.ttl_table import ExpiringRow, TtlTable
 from schemas.messages import Order
 from tests.samples import NOON, order
 
 TABLE = Table("keeper-seen", Order)
-KEEPER = Service("keeper", (), (), (TABLE,), on_timer=lambda key, ctx: None)
+DUE = Timer("due", lambda key, ctx: None)
+LATER, BARE = Timer("later", print), Timer("bare", print, prefix="")
+KEEPER = Service("keeper", (), (), (TABLE,), timers=(DUE, LATER, BARE))
 
 
 @pytest.fixture
@@ -66,11 +69,11 @@ def test_a_row_that_changes_often_in_a_batch_is_written_once(batch, context):
 def test_a_row_created_and_deleted_in_one_batch_is_not_written(batch, context):
     one = context()
     one.put(TABLE, "o1", order())
-    one.schedule("o1", NOON)
+    one.schedule(DUE, "o1", NOON)
     one.keep()
     two = context()
     two.delete(TABLE, "o1")
-    two.schedule("o1", None)
+    two.schedule(DUE, "o1", None)
     two.keep()
     assert batch.rows() == {}
 
@@ -93,3 +96,44 @@ def test_a_worker_runs_each_service_once_and_at_least_one():
         Topology((KEEPER, KEEPER))
     with pytest.raises(ValueError, match="at least one"):
         Topology(())
+
+
+def test_the_keys_of_a_kind_of_timer_are_listed_in_order_from_store_batch_and_processor(stores, batch, context):
+    rows = {DUE.row_key(key): NOON for key in ("a", "c", "e")} | {LATER.row_key("b"): NOON, "order": NOON}
+    stored = {key.encode(): ScheduledTimer(at=at).to_json() for key, at in rows.items()}
+    stores.open("keeper-timers", 0).apply(stored, 0)
+    before = context()
+    before.schedule(DUE, "b", NOON)
+    before.schedule(DUE, "c", None)
+    before.keep()
+    one = context()
+    one.schedule(DUE, "d", NOON)
+    one.schedule(DUE, "e", None)
+    assert one.scheduled(DUE) == ["a", "b", "d"]
+    assert one.scheduled(DUE, after="a") == ["b", "d"]
+    assert one.scheduled(DUE, after="a", limit=1) == ["b"]
+    assert one.scheduled(LATER) == ["b"]
+    assert one.scheduled(BARE) == ["order"]
+    assert context(1).scheduled(DUE) == []
+
+
+def test_a_timer_that_its_service_does_not_list_cannot_be_set(context):
+    with pytest.raises(ValueError, match="must list timer 'other' among its timers"):
+        context().schedule(Timer("other", print), "o1", NOON)
+
+
+@pytest.mark.parametrize(
+    ("timers", "error"),
+    [
+        ((DUE, Timer("due", print, prefix="x/")), "two timers with the name 'due'"),
+        ((BARE, Timer("bare too", print, prefix="")), "two timers with the prefix ''"),
+    ],
+)
+def test_two_kinds_of_timers_that_could_be_confused_are_refused(timers, error):
+    with pytest.raises(ValueError, match=error):
+        Service("keeper", (), (), timers=timers)
+
+
+def test_a_ttl_table_that_is_not_declared_is_refused():
+    with pytest.raises(ValueError, match="expires: declare it in ttl_tables"):
+        Service("keeper", (), (), tables=TtlTable("keeper-seen", ExpiringRow).tables)

@@ -6,7 +6,7 @@ import pytest
 
 from runtime.loop.process import MAX_DEPTH, TIMER_RETRY
 from runtime.model.records import CONSUMED_BY, MADE_AT, Write
-from runtime.model.service import Input, Service, Table
+from runtime.model.service import Input, Service, Table, Timer
 from runtime.testing import TopologyTestDriver
 from schemas.messages import Order, StockLevel
 from schemas.topics import ORDERS, ORDERS_ENRICHED, WAREHOUSE_INVENTORY, repartition
@@ -20,8 +20,9 @@ def keep(seen, ctx):
     ctx.put(SEEN, seen.id, seen)
 
 
-def keeper(processor=keep, *, topic=ORDERS, outputs=(), on_timer=None, on_tombstone=None):
-    return Service("keeper", (Input(topic, processor, on_tombstone),), outputs, (SEEN,), on_timer)
+def keeper(processor=keep, *, topic=ORDERS, outputs=(), timer=None, on_tombstone=None):
+    timers = (timer,) if timer else ()
+    return Service("keeper", (Input(topic, processor, on_tombstone),), outputs, (SEEN,), timers=timers)
 
 
 def bystander():
@@ -86,14 +87,16 @@ def test_a_message_with_an_impossible_time_is_dead_lettered():
 
 
 def test_a_processor_that_raises_leaves_only_a_dead_letter_and_others_run():
+    timer = Timer("due", pytest.fail)
+
     def half(seen, ctx):
         ctx.put(SEEN, seen.id, seen)
-        ctx.schedule(seen.id, ctx.now)
+        ctx.schedule(timer, seen.id, ctx.now)
         ctx.send(ORDERS, seen.model_copy(update={"product": "sent"}))
         raise RuntimeError("halfway")
 
     other, others_table = bystander()
-    topology = TopologyTestDriver(keeper(half, outputs=(ORDERS,), on_timer=pytest.fail), other)
+    topology = TopologyTestDriver(keeper(half, outputs=(ORDERS,), timer=timer), other)
     topology.send(ORDERS, order())
     assert topology.row(SEEN, "o1") is None
     assert topology.values(ORDERS) == [order()]
@@ -233,11 +236,9 @@ def test_a_tombstone_without_a_readable_key_is_dead_lettered(key):
 
 def test_a_timer_fires_once_at_its_time():
     fired = []
+    timer = Timer("due", lambda key, ctx: fired.append((key, ctx.now)))
     topology = TopologyTestDriver(
-        keeper(
-            lambda o, ctx: ctx.schedule(o.id, ctx.now + timedelta(seconds=5)),
-            on_timer=lambda key, ctx: fired.append((key, ctx.now)),
-        )
+        keeper(lambda o, ctx: ctx.schedule(timer, o.id, ctx.now + timedelta(seconds=5)), timer=timer)
     )
     topology.send(ORDERS, order())
     at = topology.now + timedelta(seconds=5)
@@ -249,11 +250,12 @@ def test_a_timer_fires_once_at_its_time():
 
 def test_a_timer_can_be_rescheduled_and_cancelled():
     fired = []
+    timer = Timer("due", lambda key, ctx: fired.append((key, ctx.now)))
 
     def schedule(seen, ctx):
-        ctx.schedule(seen.id, ctx.now + timedelta(seconds=seen.quantity) if seen.quantity else None)
+        ctx.schedule(timer, seen.id, ctx.now + timedelta(seconds=seen.quantity) if seen.quantity else None)
 
-    topology = TopologyTestDriver(keeper(schedule, on_timer=lambda key, ctx: fired.append((key, ctx.now))))
+    topology = TopologyTestDriver(keeper(schedule, timer=timer))
     start = topology.now
     topology.send(ORDERS, order("later", quantity=1), order("sooner", quantity=9), order("never", quantity=1))
     topology.send(ORDERS, order("later", quantity=9), order("sooner", quantity=1), order("never", quantity=0))
@@ -267,9 +269,11 @@ def test_a_timer_rescheduled_in_the_batch_in_which_it_is_due_waits_for_its_new_t
     def on_timer(key, ctx):
         fired.append((key, ctx.now))
         if key == "a":
-            ctx.schedule("b", ctx.now + timedelta(seconds=5))
+            ctx.schedule(timer, "b", ctx.now + timedelta(seconds=5))
 
-    topology = TopologyTestDriver(keeper(lambda o, ctx: ctx.schedule(o.id, ctx.now), on_timer=on_timer), partitions=1)
+    timer = Timer("due", on_timer)
+    service = keeper(lambda o, ctx: ctx.schedule(timer, o.id, ctx.now), timer=timer)
+    topology = TopologyTestDriver(service, partitions=1)
     start = topology.now
     for key in (b"a", b"b"):
         topology.write(Write("orders", 0, key, order(key.decode()).to_json()))
@@ -290,9 +294,10 @@ def test_a_timer_whose_processor_fails_leaves_nothing_and_fires_again():
 
     def schedule(seen, ctx):
         if seen.id == "o1":
-            ctx.schedule("o1", ctx.now)
+            ctx.schedule(timer, "o1", ctx.now)
 
-    topology = TopologyTestDriver(keeper(schedule, outputs=(ORDERS,), on_timer=on_timer))
+    timer = Timer("due", on_timer)
+    topology = TopologyTestDriver(keeper(schedule, outputs=(ORDERS,), timer=timer))
     topology.send(ORDERS, order())
     assert topology.row(SEEN, "o1") is None
     topology.advance(timedelta(hours=1))

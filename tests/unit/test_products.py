@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from ecosystem.cli.csv_files import InvalidFile
 from ecosystem.cli.product_import import read_products
-from products_service.rules import StaleVersion, Withdrawn, change, withdraw
+from products_service.transitions import StaleVersion, Withdrawn, change, withdraw
 from runtime.http.validation import invalid_request
 from schemas.api import NewProduct, Product, ProductContent, ProductState
 

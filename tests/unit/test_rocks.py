@@ -119,3 +119,11 @@ def test_a_store_that_is_open_elsewhere_raises_an_error_with_its_path(stores, tm
 
     with pytest.raises(StoreError, match="t/0"):
         RocksStore(tmp_path / "t" / "0", memory_mb=1)
+
+
+def test_keys_are_listed_in_order_from_a_key_on(tmp_path):
+    store = RocksStore(tmp_path / "store", 4)
+    store.apply(dict.fromkeys([b"c", b"a", b"b"], b"x"), 0)
+    assert list(store.keys(b"")) == [b"a", b"b", b"c"]
+    assert list(store.keys(b"aa")) == [b"b", b"c"]
+    store.close()

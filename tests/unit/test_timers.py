@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from runtime.loop.ownership import Ownership
 from runtime.loop.timers import Timers
 from runtime.model.records import Membership, TopicPartition
-from runtime.model.service import ScheduledTimer, Service
+from runtime.model.service import ScheduledTimer, Service, Timer
 from runtime.model.topology import Topology
 from runtime.state.stores import MemoryStore
 from tests.samples import NOON
 
 SECOND = timedelta(seconds=1)
-SERVICE = Service("keeper", (), (), on_timer=lambda key, ctx: None)
+SERVICE = Service("keeper", (), (), timers=(Timer("due", lambda key, ctx: None),))
 
 
 def new_timers():

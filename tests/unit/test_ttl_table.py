@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from runtime.model.service import Input, Service
+from runtime.model.service import Expiring, Input, Service
 from runtime.state.ttl_table import MAX_EXPIRED, TTL, Deduplication, ExpiringRow, TtlTable
 from runtime.testing import TopologyTestDriver
 from schemas.topics import ORDERS
@@ -19,10 +19,8 @@ def topology():
         if SEEN.get(ctx, seen.id) is None:
             SEEN.add(ctx, seen.id, ExpiringRow())
 
-    def on_timer(hour, ctx):
-        assert len(SEEN.expire(hour, ctx)) <= MAX_EXPIRED
-
-    return TopologyTestDriver(Service("keeper", (Input(ORDERS, see),), (), SEEN.tables, on_timer), partitions=1)
+    service = Service("keeper", (Input(ORDERS, see),), (), ttl_tables=(Expiring(SEEN),))
+    return TopologyTestDriver(service, partitions=1)
 
 
 def rows(topology):
@@ -62,9 +60,8 @@ def test_an_expired_row_can_be_added_again(topology):
 def test_deduplication_knows_an_id_for_its_ttl():
     seen, first = Deduplication("keeper-events"), []
     on_order = lambda order, ctx: first.append((order.id, seen.is_new(ctx, order.id)))  # noqa: E731
-    topology = TopologyTestDriver(
-        Service("keeper", (Input(ORDERS, on_order),), (), seen.tables, seen.expire), partitions=1
-    )
+    service = Service("keeper", (Input(ORDERS, on_order),), (), ttl_tables=(Expiring(seen),))
+    topology = TopologyTestDriver(service, partitions=1)
     topology.send(ORDERS, order("o1"), order("o2"), order("o1"))
     topology.advance(TTL - timedelta(seconds=1))
     topology.send(ORDERS, order("o1"))

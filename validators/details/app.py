@@ -2,9 +2,9 @@
 
 from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
-from runtime.model.service import Input, Service
+from runtime.model.service import Expiring, Input, Service
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, PRODUCTS
-from validators.details.rule import ORDERS_BY_PRODUCT, DetailsCheck, check_fields, on_timer
+from validators.details.processors import ORDERS_BY_PRODUCT, DetailsCheck, check_fields
 from validators.details.settings import DetailsSettings
 from validators.details.state import OFFERS, VERDICTS
 
@@ -21,7 +21,7 @@ def build(settings: Settings) -> ServiceDefinition:
                 Input(PRODUCTS, OFFERS.on_product),
             ),
             outputs=(ORDERS_BY_PRODUCT, ORDER_VALIDATIONS),
-            tables=(OFFERS.table, *VERDICTS.tables),
-            on_timer=on_timer,
+            tables=(OFFERS.table,),
+            ttl_tables=(Expiring(VERDICTS),),
         )
     )

@@ -5,9 +5,9 @@ from decimal import Decimal
 
 from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
-from runtime.model.service import Input, Service
+from runtime.model.service import Expiring, Input, Service
 from schemas.topics import ORDER_VALIDATIONS, ORDERS
-from validators.fraud.rule import ORDERS_BY_CUSTOMER, FraudCheck, repartition_order
+from validators.fraud.processors import ORDERS_BY_CUSTOMER, FraudCheck, delete_inactive_customer, repartition_order
 from validators.fraud.settings import FraudSettings
 from validators.fraud.state import CUSTOMERS, VERDICTS
 
@@ -22,7 +22,7 @@ def build(settings: Settings) -> ServiceDefinition:
             name="fraud",
             inputs=(Input(ORDERS, repartition_order), Input(ORDERS_BY_CUSTOMER, check.on_order)),
             outputs=(ORDERS_BY_CUSTOMER, ORDER_VALIDATIONS),
-            tables=(CUSTOMERS, *VERDICTS.tables),
-            on_timer=check.on_timer,
+            tables=(CUSTOMERS,),
+            ttl_tables=(Expiring(VERDICTS, delete_inactive_customer),),
         )
     )

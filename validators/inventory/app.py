@@ -2,9 +2,9 @@
 
 from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
-from runtime.model.service import Input, Service
+from runtime.model.service import Expiring, Input, Service
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, PRODUCTS, WAREHOUSE_INVENTORY
-from validators.inventory import rule
+from validators.inventory import processors
 from validators.inventory.state import OFFERS, RESERVATIONS, STOCK
 
 
@@ -14,13 +14,13 @@ def build(_settings: Settings) -> ServiceDefinition:
         Service(
             name="inventory",
             inputs=(
-                Input(ORDERS, rule.repartition_order),
-                Input(rule.ORDERS_BY_PRODUCT, rule.on_order),
-                Input(WAREHOUSE_INVENTORY, rule.on_stock, on_tombstone=rule.on_stock_withdrawn),
+                Input(ORDERS, processors.repartition_order),
+                Input(processors.ORDERS_BY_PRODUCT, processors.on_order),
+                Input(WAREHOUSE_INVENTORY, processors.on_stock, on_tombstone=processors.on_stock_withdrawn),
                 Input(PRODUCTS, OFFERS.on_product),
             ),
-            outputs=(rule.ORDERS_BY_PRODUCT, ORDER_VALIDATIONS),
-            tables=(STOCK, OFFERS.table, *RESERVATIONS.tables),
-            on_timer=rule.on_timer,
+            outputs=(processors.ORDERS_BY_PRODUCT, ORDER_VALIDATIONS),
+            tables=(STOCK, OFFERS.table),
+            ttl_tables=(Expiring(RESERVATIONS),),
         )
     )

@@ -9,7 +9,7 @@ from ecosystem.audit.facts import Fact
 from ecosystem.audit.judging.history import Observed, OrderHistory, facts_of
 from ecosystem.audit.report import SKEW_MS, Rules, Violation, ViolationKind
 from ecosystem.audit.sources import Source
-from portal_service.view import MAX_SHOWN
+from portal_service.processors import MAX_SHOWN
 from schemas.api import CheckinState
 from schemas.messages import CheckinRejected, HomeCheckin, OrderState
 

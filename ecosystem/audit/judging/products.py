@@ -11,7 +11,7 @@ from ecosystem.audit.judging.history import Observed, facts_of
 from ecosystem.audit.judging.totals import ExpectedTotals
 from ecosystem.audit.report import Rules, Violation, ViolationKind
 from ecosystem.audit.sources import MODELS, SUBSCRIBERS, Source
-from product_subscribers.security.rule import AlertRule
+from product_subscribers.security.processors import AlertRule
 from schemas.api import ProductState
 from schemas.messages import ProductAlert, ProductAlertKind, ProductEvent, ProductEventKind
 

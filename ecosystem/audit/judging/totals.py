@@ -7,7 +7,7 @@ from ecosystem.audit.facts import Fact
 from ecosystem.audit.judging.history import Observed
 from ecosystem.audit.report import Rules, Violation, ViolationKind
 from ecosystem.audit.sources import MODELS, Source
-from product_subscribers.monitoring.counts import ALL
+from product_subscribers.monitoring.processors import ALL
 from schemas.api import ProductTotals
 from schemas.messages import ProductEvent, ProductEventKind
 

@@ -14,7 +14,7 @@ from runtime.state.ttl_table import TTL
 from schemas.messages import CheckType, OrderState, OrderValidation, ValidationResult
 
 _MISSING = re.compile(r"(\w+): no verdict within ([\d.e+]+) s")
-"""Reason of an order that failed at its deadline (`orders_service/aggregate.py`)."""
+"""Reason of an order that failed at its deadline (`orders_service/processors.py`)."""
 
 
 class _CountedVerdicts(NamedTuple):

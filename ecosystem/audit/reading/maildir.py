@@ -10,9 +10,9 @@ from pathlib import Path
 from ecosystem.audit.facts import Fact
 from ecosystem.audit.report import AuditError
 from ecosystem.audit.sources import Source
-from email_service.compose import message_id
+from email_service.emails import message_id
 from email_service.state import EmailKind
-from product_subscribers.notifications import emails as notices
+from product_subscribers.notifications import processors as notices
 
 _FOLDERS = ("new", "cur")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from ecosystem.clients.api import OrdersApi, RequestRejected, Unreachable
-from email_service.compose import message_id
+from email_service.emails import message_id
 from email_service.state import EmailKind
 from schemas.messages import Order, OrderState
 

@@ -64,10 +64,5 @@ class DetailsCheck:
         return f"there is no product {order.product!r}" if self.unknown is UnknownProducts.FAIL else None
 
 
-def on_timer(hour: str, ctx: Context) -> None:
-    """Deletes the verdicts of an expired hour."""
-    VERDICTS.expire(hour, ctx)
-
-
 def _send_verdict(order: Order, failure: str | None, ctx: Context) -> None:
     ctx.send(ORDER_VALIDATIONS, verdict(order.id, CheckType.ORDER_DETAILS_CHECK, failure))

@@ -64,9 +64,9 @@ class FraudCheck:
         ctx.put(CUSTOMERS, key, Customer(sessions=tuple(sessions[-SESSIONS_KEPT:]), last_order=order.id))
         return VERDICTS.add(ctx, order.id, VerdictRow(customer=key, refusal=failure))
 
-    def on_timer(self, hour: str, ctx: Context) -> None:
-        """Deletes the verdicts of an expired hour, and customers without a later order."""
-        for order_id, past in VERDICTS.expire(hour, ctx):
-            customer = ctx.get(CUSTOMERS, past.customer)
-            if customer is not None and customer.last_order == order_id:
-                ctx.delete(CUSTOMERS, past.customer)
+
+def delete_inactive_customer(order_id: str, past: VerdictRow, ctx: Context) -> None:
+    """Deletes the customer of an expired verdict unless they have a later order."""
+    customer = ctx.get(CUSTOMERS, past.customer)
+    if customer is not None and customer.last_order == order_id:
+        ctx.delete(CUSTOMERS, past.customer)

@@ -6,7 +6,7 @@ Of conflicting messages the first in the log wins. A decision is final.
 from datetime import timedelta
 
 from orders_service.state import ORDERS_VIEW, OrderView
-from runtime.model.service import Context
+from runtime.model.service import Context, Timer
 from schemas.api import Verdict
 from schemas.messages import CheckType, Fulfilled, Order, OrderState, OrderValidation, ValidationResult
 from schemas.topics import ORDERS
@@ -28,28 +28,25 @@ class OrderAggregator:
         required: checks that decide. Verdicts of other checks are recorded; they neither delay nor fail an order.
         deadline: time for all required verdicts, from when the order is first read. Not from its creation: it may have
             waited in the log during an outage.
-        at_least_once: whether an outcome is sent again when the message that decided it is read again: a crash may have
-            prevented the first one. Exactly once, that would only produce duplicates.
     """
 
-    def __init__(self, required: tuple[CheckType, ...], deadline: timedelta, *, at_least_once: bool = False) -> None:
+    def __init__(self, required: tuple[CheckType, ...], deadline: timedelta) -> None:
         self.required = required
         self.deadline = deadline
-        self.at_least_once = at_least_once
+        self.timer = Timer("deadline", self.on_deadline, prefix="")
+        """By order id: fails an order without verdicts, or deletes verdicts without an order."""
 
     def on_order(self, order: Order, ctx: Context) -> None:
         """Processes an order: posted, decided by this service, shipped, or a replay of one of these."""
         view = ctx.get(ORDERS_VIEW, order.id) or _UNKNOWN
         known = view.order
         if known is None and not order.state.decided:
-            ctx.schedule(order.id, ctx.now + self.deadline)
+            ctx.schedule(self.timer, order.id, ctx.now + self.deadline)
             self._decide_if_complete(view.model_copy(update={"order": order}), order, ctx)
         elif known is None or _follows(order, known):
             # The decision was read from the log, so it has been sent already.
-            ctx.schedule(order.id, None)
+            ctx.schedule(self.timer, order.id, None)
             ctx.put(ORDERS_VIEW, order.id, view.model_copy(update={"order": order}))
-        elif not order.state.decided and order.same_content(known):
-            self._resend_outcome(view, ctx)  # the order may have arrived after its verdicts and completed them
 
     def on_verdict(self, verdict: OrderValidation, ctx: Context) -> None:
         """Processes a verdict. The first verdict of each check counts, while the order is undecided."""
@@ -64,7 +61,7 @@ class OrderAggregator:
         )
         view = view.model_copy(update={"verdicts": (*view.verdicts, recorded)})
         if view.order is None:
-            ctx.schedule(verdict.order_id, ctx.now + ORPHANS_KEPT)
+            ctx.schedule(self.timer, verdict.order_id, ctx.now + ORPHANS_KEPT)
             ctx.put(ORDERS_VIEW, verdict.order_id, view)
         else:
             self._decide_if_complete(view, view.order, ctx)
@@ -78,16 +75,11 @@ class OrderAggregator:
             shipped = view.order.model_copy(update={"state": OrderState.SHIPPED})
             ctx.put(ORDERS_VIEW, shipped.id, view.model_copy(update={"order": shipped}))
             ctx.send(ORDERS, shipped)
-        elif self.at_least_once and view.order.state is OrderState.SHIPPED:
-            ctx.send(ORDERS, view.order)
 
-    def on_timer(self, order_id: str, ctx: Context) -> None:
+    def on_deadline(self, order_id: str, ctx: Context) -> None:
         """Fails an order at its deadline, or deletes verdicts whose order never arrived."""
         view = ctx.get(ORDERS_VIEW, order_id)
-        if view is None:
-            return
-        if view.decided:
-            self._resend_outcome(view, ctx)  # the timer fired again after a crash
+        if view is None or view.decided:
             return
         if view.order is None:
             ctx.delete(ORDERS_VIEW, order_id)
@@ -100,18 +92,6 @@ class OrderAggregator:
     def _count_late(self, view: OrderView, verdict: OrderValidation, ctx: Context) -> None:
         ctx.put(ORDERS_VIEW, verdict.order_id, view.model_copy(update={"late": view.late + 1}))
         ctx.count("late verdict")
-        decisive = bool(view.verdicts) and view.verdicts[-1].check_type == verdict.check_type
-        if decisive:
-            self._resend_outcome(view, ctx)
-
-    def _resend_outcome(self, view: OrderView, ctx: Context) -> None:
-        """At least once: sends the outcome of the order again, and the state before it."""
-        order = view.order
-        if not self.at_least_once or order is None or not order.state.decided:
-            return
-        if order.state is OrderState.SHIPPED:
-            ctx.send(ORDERS, order.model_copy(update={"state": OrderState.VALIDATED}))
-        ctx.send(ORDERS, order)
 
     def _decide_if_complete(self, view: OrderView, order: Order, ctx: Context) -> None:
         """Decides the order if its verdicts suffice."""
@@ -127,7 +107,7 @@ class OrderAggregator:
     def _decide(self, view: OrderView, order: Order, state: OrderState, reasons: list[str], ctx: Context) -> None:
         decided = order.model_copy(update={"state": state, "reasons": tuple(reasons) or None})
         ctx.count(state.lower())
-        ctx.schedule(order.id, None)
+        ctx.schedule(self.timer, order.id, None)
         ctx.put(ORDERS_VIEW, order.id, view.model_copy(update={"order": decided, "reasons": tuple(reasons)}))
         ctx.send(ORDERS, decided)
 

@@ -14,10 +14,6 @@ from schemas.topics import PRODUCT_ALERTS
 _NAMESPACE = uuid.UUID("0d0c2c43-9a53-5b0d-8c7e-6f1b8f3c9a21")
 
 
-ALERTS_KEPT = 50
-"""Alerts kept per product (at least once). Further ones in one batch may be lost in a crash."""
-
-
 class AlertRule:
     """Checks each change of a product, in event time.
 
@@ -26,25 +22,18 @@ class AlertRule:
         changes: number of changes of a product allowed within `window`.
         window: length of the sliding window.
         currency: currency of prices.
-        at_least_once: whether the alerts of a repeated change are sent again: a crash may have prevented the first
-            ones.
     """
 
-    def __init__(
-        self, drop: Decimal, changes: int, window: timedelta, currency: str = "EUR", *, at_least_once: bool = False
-    ) -> None:
+    def __init__(self, drop: Decimal, changes: int, window: timedelta, currency: str = "EUR") -> None:
         self.drop = drop
         self.changes = changes
         self.window = window
         self.currency = currency
-        self.at_least_once = at_least_once
 
     def on_change(self, event: ProductEvent, ctx: Context) -> None:
         """Compares a change with the history of its product, and sends alerts."""
         before = HISTORIES.get(ctx, event.code)
         if HISTORIES.gap_before(ctx, event.code, event.version) is None:
-            if self.at_least_once and before is not None:
-                _send([alert for alert in before.alerts if alert.version == event.version], ctx)
             return
         recent = self.recent_changes(before.recent if before else (), event.at)
         too_many = len(recent) > self.changes
@@ -56,12 +45,11 @@ class AlertRule:
         if too_many and not (before is not None and before.too_many):
             reason = f"more than {self.changes} changes within {self.window.total_seconds():g} s"
             alerts.append(_alert(ProductAlertKind.MANY_CHANGES, reason, event))
-        kept = (*(before.alerts if before else ()), *alerts)[-ALERTS_KEPT:] if self.at_least_once else ()
-        row = ProductHistory(
-            version=event.version, price=event.price, recent=tuple(recent), too_many=too_many, alerts=kept
-        )
+        row = ProductHistory(version=event.version, price=event.price, recent=tuple(recent), too_many=too_many)
         HISTORIES.put(ctx, event.code, row)
-        _send(alerts, ctx)
+        for alert in alerts:
+            ctx.count(alert.kind.lower().replace("_", " "))
+            ctx.send(PRODUCT_ALERTS, alert)
 
     def is_price_drop(self, before: Decimal, after: Decimal) -> bool:
         """Whether a price drops by more than the allowed share."""
@@ -86,9 +74,3 @@ def _alert(kind: ProductAlertKind, reason: str, event: ProductEvent) -> ProductA
         reason=reason,
         at=event.at,
     )
-
-
-def _send(alerts: Sequence[ProductAlert], ctx: Context) -> None:
-    for alert in alerts:
-        ctx.count(alert.kind.lower().replace("_", " "))
-        ctx.send(PRODUCT_ALERTS, alert)

@@ -71,11 +71,6 @@ def on_stock_withdrawn(product: str, ctx: Context) -> None:
         _put_or_delete(product, Stock(reserved=stock.reserved), ctx)
 
 
-def on_timer(hour: str, ctx: Context) -> None:
-    """Deletes expired reservations that hold no stock."""
-    RESERVATIONS.expire(hour, ctx)
-
-
 def _reserve(order: Order, ctx: Context) -> str | None:
     if ctx.now - order.created_at > TTL:
         # It may have failed, and its row expired. Nothing would release a reservation made now.
