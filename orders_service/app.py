@@ -5,19 +5,18 @@ from datetime import timedelta
 from orders_service import http
 from orders_service.processors import OrderAggregator
 from orders_service.settings import OrdersSettings
-from orders_service.state import ORDERS_VIEW
+from orders_service.state import CHECKS, ORDERS_VIEW
 from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
 from runtime.model.service import Input, Service
-from schemas.messages import CheckType
-from schemas.topics import FULFILMENTS, ORDER_VALIDATIONS, ORDERS
+from schemas.topics import CANCELLATIONS, FULFILMENTS, ORDER_VALIDATIONS, ORDERS, REQUIRED_CHECKS
 
 
 def build(settings: Settings) -> ServiceDefinition:
-    """Builds the service definition. Raises `ValueError` for an unknown required check."""
+    """Builds the service definition."""
     own = settings.of(OrdersSettings)
     aggregator = OrderAggregator(
-        required=tuple(dict.fromkeys(CheckType(check) for check in own.required_checks)),
+        required=tuple(dict.fromkeys(own.required_checks)),
         deadline=timedelta(seconds=own.validation_deadline_s),
     )
     return ServiceDefinition(
@@ -27,10 +26,12 @@ def build(settings: Settings) -> ServiceDefinition:
                 Input(ORDERS, aggregator.on_order),
                 Input(ORDER_VALIDATIONS, aggregator.on_verdict),
                 Input(FULFILMENTS, aggregator.on_fulfilled),
+                Input(CANCELLATIONS, aggregator.on_cancellation),
+                Input(REQUIRED_CHECKS, aggregator.on_required_checks),
             ),
             outputs=(ORDERS,),
-            tables=(ORDERS_VIEW,),
-            timers=(aggregator.timer,),
+            tables=(ORDERS_VIEW, CHECKS),
+            timers=aggregator.timers,
         ),
-        endpoints=http.ENDPOINTS,
+        endpoints=http.endpoints(aggregator),
     )

@@ -8,18 +8,22 @@ from urllib.parse import quote
 from aiohttp import web
 
 from orders_service.commands import place
-from orders_service.queries import UndecidedOrder, get_order, get_validated_order
+from orders_service.processors import OrderAggregator
+from orders_service.queries import UndecidedOrder, get_order, get_validated_order, unknown_order, wait_for_order
 from orders_service.state import ORDERS_VIEW
 from runtime.errors import KeyNotOwned
 from runtime.hosting import Answer, Endpoint, Host, Parameter, ResponseHeader
 from runtime.http.answers import PROBLEM_JSON, HttpProblem, answer
-from runtime.http.inputs import ORDER_ID, deadline_of, message_of
+from runtime.http.inputs import ORDER_ID, Deadline, deadline_of, message_of, order_id_of
 from runtime.http.routing import STALE_READ, route_to_owner
 from runtime.http.validation import invalid_input
 from schemas.api import NewOrder, OrderOutcome
 from schemas.identifiers import is_composed, new_order_id, order_id_for
-from schemas.messages import Order
+from schemas.messages import Order, OrderState
 from schemas.topics import ORDERS
+
+CANCELLED_BY_CLIENT = "cancelled by the client"
+"""Reason of an order that was cancelled over HTTP."""
 
 FRESH_IDS = 64
 """Ids generated at most to find one whose partition this worker owns.
@@ -64,6 +68,33 @@ async def _place_new(host: Host, order: Order) -> web.Response:
     except KeyNotOwned:
         await host.produce(ORDERS, order)  # may repeat a write that took effect: equal orders are one order
         return _created(order)
+
+
+class CancelEndpoint:
+    """Handles `DELETE /v1/orders/{id}`.
+
+    Arguments:
+        aggregator: decides whether the order can be cancelled.
+    """
+
+    def __init__(self, aggregator: OrderAggregator) -> None:
+        self._aggregator = aggregator
+
+    async def delete_order(self, host: Host, request: web.Request) -> web.StreamResponse:
+        """Answers 200 with the cancelled order, 409 if it has failed or been shipped, 404 if it does not exist."""
+        order_id, deadline = order_id_of(request), deadline_of(request)
+        cancel = partial(self._cancel, host, order_id, deadline)
+        return await route_to_owner(request, host, ORDERS_VIEW, order_id, deadline, cancel)
+
+    async def _cancel(self, host: Host, order_id: str, deadline: Deadline) -> web.Response:
+        await wait_for_order(host, order_id, deadline)
+        command = partial(self._aggregator.cancel, order_id, CANCELLED_BY_CLIENT)
+        order = await host.submit(ORDERS_VIEW, order_id, command)
+        if order is None:
+            raise unknown_order(order_id)
+        if order.state is not OrderState.CANCELLED:
+            raise HttpProblem(409, f"The order {order_id!r} is {order.state}: it cannot be cancelled any more.")
+        return answer(order)
 
 
 def _fresh_id(host: Host) -> str:
@@ -113,7 +144,25 @@ def _location(order: Order) -> Mapping[str, str]:
     return {"Location": f"/v1/orders/{quote(order.id, safe='')}"}
 
 
-ENDPOINTS = (
+def endpoints(aggregator: OrderAggregator) -> tuple[Endpoint, ...]:
+    """Declares the endpoints of the service."""
+    cancel = Endpoint(
+        "DELETE",
+        "/v1/orders/{id}",
+        CancelEndpoint(aggregator).delete_order,
+        name="cancelOrder",
+        summary="Cancel an order that is not shipped",
+        description="Idempotent. Waits until the order exists. What was paid is announced on `refunds`.",
+        tag="orders",
+        parameters=(ORDER_ID,),
+        routed=True,
+        answers={200: Answer("The cancelled order", Order)},
+        problems=(409,),
+    )
+    return (*_ENDPOINTS, cancel)
+
+
+_ENDPOINTS = (
     Endpoint(
         "POST",
         "/v1/orders",
@@ -152,7 +201,7 @@ ENDPOINTS = (
         parameters=(ORDER_ID,),
         routed=True,
         answers={
-            200: Answer("VALIDATED, FAILED or SHIPPED, with the verdicts", OrderOutcome, STALE_READ),
+            200: Answer("VALIDATED, FAILED, SHIPPED or CANCELLED, with the verdicts", OrderOutcome, STALE_READ),
             504: Answer(
                 "Not decided at the timeout: state and verdicts so far", UndecidedOrder, media_type=PROBLEM_JSON
             ),

@@ -1,14 +1,25 @@
-"""Aggregator: decides each order from its verdicts.
+"""Aggregator: decides each order from its verdicts, and cancels it. Pure.
 
-Of conflicting messages the first in the log wins. A decision is final.
+Of conflicting messages the first in the log wins. A decision is final, but a validated order can be cancelled until it
+is shipped. Only the aggregator changes the state of an order, so whatever races to it ends in one outcome.
 """
 
 from datetime import timedelta
 
-from orders_service.state import ORDERS_VIEW, OrderView
+from orders_service.state import CHECKS, ORDERS_VIEW, REQUIRED, OrderView
 from runtime.model.service import Context, Timer
+from runtime.state.queues import SLICE
 from schemas.api import Verdict
-from schemas.messages import CheckType, Fulfilled, Order, OrderState, OrderValidation, ValidationResult
+from schemas.messages import (
+    Cancellation,
+    CheckType,
+    Fulfilled,
+    Order,
+    OrderState,
+    OrderValidation,
+    RequiredChecks,
+    ValidationResult,
+)
 from schemas.topics import ORDERS
 
 ORPHANS_KEPT = timedelta(days=1)
@@ -18,14 +29,18 @@ Long, because after an outage verdicts may be read long before their orders.
 """
 
 _UNKNOWN = OrderView()
-_DECIDED_HERE = frozenset({OrderState.VALIDATED, OrderState.FAILED})
+_NEXT_STATES = {
+    OrderState.CREATED: {OrderState.VALIDATED, OrderState.FAILED, OrderState.CANCELLED},
+    OrderState.VALIDATED: {OrderState.SHIPPED, OrderState.CANCELLED},
+}
 
 
 class OrderAggregator:
     """Aggregates the verdicts on an order into VALIDATED or FAILED.
 
     Arguments:
-        required: checks that decide. Verdicts of other checks are recorded; they neither delay nor fail an order.
+        required: checks that decide, in partitions without a record in `required-checks`. Verdicts of other checks are
+            recorded; they neither delay nor fail an order.
         deadline: time for all required verdicts, from when the order is first read. Not from its creation: it may have
             waited in the log during an outage.
     """
@@ -33,26 +48,30 @@ class OrderAggregator:
     def __init__(self, required: tuple[CheckType, ...], deadline: timedelta) -> None:
         self.required = required
         self.deadline = deadline
-        self.timer = Timer("deadline", self.on_deadline, prefix="")
-        """By order id: fails an order without verdicts, or deletes verdicts without an order."""
+        self._deadline = Timer("deadline", self._on_deadline, prefix="")
+        self._recheck = Timer("recheck", self._on_recheck)
+        self.timers = (self._deadline, self._recheck)
 
     def on_order(self, order: Order, ctx: Context) -> None:
-        """Processes an order: posted, decided by this service, shipped, or a replay of one of these."""
+        """Processes an order: posted, decided by this service, shipped, cancelled, or a replay of one of these."""
         view = ctx.get(ORDERS_VIEW, order.id) or _UNKNOWN
         known = view.order
         if known is None and not order.state.decided:
-            ctx.schedule(self.timer, order.id, ctx.now + self.deadline)
-            self._decide_if_complete(view.model_copy(update={"order": order}), order, ctx)
+            ctx.schedule(self._deadline, order.id, ctx.now + self.deadline)
+            now = self._in_force(ctx)
+            required = self.required if now is None else now
+            self._decide_if_complete(view.model_copy(update={"order": order, "required": required}), order, ctx)
         elif known is None or _follows(order, known):
             # The decision was read from the log, so it has been sent already.
-            ctx.schedule(self.timer, order.id, None)
+            ctx.schedule(self._deadline, order.id, None)
             ctx.put(ORDERS_VIEW, order.id, view.model_copy(update={"order": order}))
 
     def on_verdict(self, verdict: OrderValidation, ctx: Context) -> None:
         """Processes a verdict. The first verdict of each check counts, while the order is undecided."""
         view = ctx.get(ORDERS_VIEW, verdict.order_id) or _UNKNOWN
         if view.decided or view.has(verdict.check_type):
-            self._count_late(view, verdict, ctx)
+            ctx.put(ORDERS_VIEW, verdict.order_id, view.model_copy(update={"late": view.late + 1}))
+            ctx.count("late verdict")
             return
         recorded = Verdict(
             check_type=verdict.check_type,
@@ -61,64 +80,100 @@ class OrderAggregator:
         )
         view = view.model_copy(update={"verdicts": (*view.verdicts, recorded)})
         if view.order is None:
-            ctx.schedule(self.timer, verdict.order_id, ctx.now + ORPHANS_KEPT)
+            ctx.schedule(self._deadline, verdict.order_id, ctx.now + ORPHANS_KEPT)
             ctx.put(ORDERS_VIEW, verdict.order_id, view)
         else:
             self._decide_if_complete(view, view.order, ctx)
 
     def on_fulfilled(self, fulfilled: Fulfilled, ctx: Context) -> None:
-        """Ships a validated order whose prerequisites are met."""
+        """Ships a validated order whose prerequisites are met. A cancelled order stays cancelled."""
         view = ctx.get(ORDERS_VIEW, fulfilled.order_id)
-        if view is None or view.order is None:
-            return
-        if view.order.state is OrderState.VALIDATED:
-            shipped = view.order.model_copy(update={"state": OrderState.SHIPPED})
-            ctx.put(ORDERS_VIEW, shipped.id, view.model_copy(update={"order": shipped}))
-            ctx.send(ORDERS, shipped)
+        if view is not None and view.order is not None and view.order.state is OrderState.VALIDATED:
+            self._move(view, view.order, OrderState.SHIPPED, view.reasons, ctx)
 
-    def on_deadline(self, order_id: str, ctx: Context) -> None:
+    def on_cancellation(self, cancellation: Cancellation, ctx: Context) -> None:
+        """Cancels an order on behalf of another service."""
+        self.cancel(cancellation.order_id, cancellation.reason, ctx)
+
+    def cancel(self, order_id: str, reason: str, ctx: Context) -> Order | None:
+        """Cancels an order that has neither failed nor been shipped. Returns its state; `None` if it is unknown."""
+        view = ctx.get(ORDERS_VIEW, order_id)
+        if view is None or view.order is None:
+            return None
+        if not view.order.state.cancellable:
+            return view.order
+        return self._move(view, view.order, OrderState.CANCELLED, (reason,), ctx)
+
+    def on_required_checks(self, required: RequiredChecks, ctx: Context) -> None:
+        """Stores the required checks. Orders that wait for a check that was removed are decided without it."""
+        ctx.put(CHECKS, REQUIRED, required)
+        for change in {max(s.since, ctx.now) for s in required.sets}:
+            ctx.schedule(self._recheck, f"{change.isoformat()}/", change)
+
+    def _on_recheck(self, change_and_order: str, ctx: Context) -> None:
+        """Decides a slice of the undecided orders anew, those behind an id, and schedules the next slice."""
+        change, _, after = change_and_order.partition("/")
+        order_ids = ctx.scheduled(self._deadline, after, SLICE)
+        for order_id in order_ids:
+            view = ctx.get(ORDERS_VIEW, order_id)
+            if view is not None and view.order is not None and not view.decided:
+                self._decide_if_complete(view, view.order, ctx)
+        if len(order_ids) == SLICE:
+            ctx.schedule(self._recheck, f"{change}/{order_ids[-1]}", ctx.now)
+
+    def _on_deadline(self, order_id: str, ctx: Context) -> None:
         """Fails an order at its deadline, or deletes verdicts whose order never arrived."""
         view = ctx.get(ORDERS_VIEW, order_id)
         if view is None or view.decided:
             return
-        if view.order is None:
+        order = view.order
+        if order is None:
             ctx.delete(ORDERS_VIEW, order_id)
             return
         seconds = self.deadline.total_seconds()
         ctx.count("deadline missed")
-        missing = [f"{check}: no verdict within {seconds:g} s" for check in self.required if not view.has(check)]
-        self._decide(view, view.order, OrderState.FAILED, missing, ctx)
+        required = self._required(view, ctx)
+        missing = tuple(f"{check}: no verdict within {seconds:g} s" for check in view.missing(required))
+        view = view.model_copy(update={"required": required})
+        self._move(view, order, OrderState.FAILED, missing, ctx)
 
-    def _count_late(self, view: OrderView, verdict: OrderValidation, ctx: Context) -> None:
-        ctx.put(ORDERS_VIEW, verdict.order_id, view.model_copy(update={"late": view.late + 1}))
-        ctx.count("late verdict")
+    def _in_force(self, ctx: Context) -> tuple[CheckType, ...] | None:
+        """The required checks now, by the topic. `None` if the topic says nothing."""
+        row = ctx.get(CHECKS, REQUIRED)
+        return row.at(ctx.now) if row is not None else None
+
+    def _required(self, view: OrderView, ctx: Context) -> tuple[CheckType, ...]:
+        """The checks that decide an order: those in force when it was first seen, without those removed since."""
+        first = self.required if view.required is None else view.required
+        now = self._in_force(ctx)
+        return first if now is None else tuple(check for check in first if check in now)
 
     def _decide_if_complete(self, view: OrderView, order: Order, ctx: Context) -> None:
         """Decides the order if its verdicts suffice."""
-        binding = [v for v in view.verdicts if v.check_type in self.required]
+        required = self._required(view, ctx)
+        view = view.model_copy(update={"required": required})
+        binding = [v for v in view.verdicts if v.check_type in required]
         failures = [v for v in binding if v.validation_result is not ValidationResult.PASS]
         if failures:
-            self._decide(view, order, OrderState.FAILED, [_reason(v) for v in failures], ctx)
-        elif len(binding) == len(self.required):
-            self._decide(view, order, OrderState.VALIDATED, [], ctx)
+            self._move(view, order, OrderState.FAILED, tuple(_reason(v) for v in failures), ctx)
+        elif len(binding) == len(required):
+            self._move(view, order, OrderState.VALIDATED, (), ctx)
         else:
             ctx.put(ORDERS_VIEW, order.id, view)
 
-    def _decide(self, view: OrderView, order: Order, state: OrderState, reasons: list[str], ctx: Context) -> None:
-        decided = order.model_copy(update={"state": state, "reasons": tuple(reasons) or None})
-        ctx.count(state.lower())
-        ctx.schedule(self.timer, order.id, None)
-        ctx.put(ORDERS_VIEW, order.id, view.model_copy(update={"order": decided, "reasons": tuple(reasons)}))
-        ctx.send(ORDERS, decided)
+    def _move(self, view: OrderView, order: Order, to: OrderState, reasons: tuple[str, ...], ctx: Context) -> Order:
+        """Moves an order to another state, and publishes it."""
+        moved = order.model_copy(update={"state": to, "reasons": reasons or None})
+        ctx.count(to.lower())
+        ctx.schedule(self._deadline, order.id, None)
+        ctx.put(ORDERS_VIEW, order.id, view.model_copy(update={"order": moved, "reasons": reasons}))
+        ctx.send(ORDERS, moved)
+        return moved
 
 
 def _follows(order: Order, known: Order) -> bool:
     """Whether a state read from `orders` is a valid transition from the known one, for the same content."""
-    if known.state is OrderState.CREATED:
-        allowed = order.state in _DECIDED_HERE
-    else:
-        allowed = known.state is OrderState.VALIDATED and order.state is OrderState.SHIPPED
-    return allowed and order.same_content(known)
+    return order.state in _NEXT_STATES.get(known.state, ()) and order.same_content(known)
 
 
 def _reason(verdict: Verdict) -> str:

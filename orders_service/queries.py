@@ -12,7 +12,7 @@ from runtime.http.inputs import Deadline, deadline_of, order_id_of
 from runtime.http.routing import not_owned, route_to_owner, served_by_standby
 from schemas.api import OrderOutcome, Problem, Verdict
 from schemas.identifiers import is_composed
-from schemas.messages import OrderState
+from schemas.messages import CheckType, Order, OrderState
 
 
 class UndecidedOrder(Problem):
@@ -20,6 +20,8 @@ class UndecidedOrder(Problem):
 
     state: OrderState
     verdicts: tuple[Verdict, ...]
+    required: tuple[CheckType, ...] = ()
+    missing: tuple[CheckType, ...] = ()
 
 
 async def get_order(host: Host, request: web.Request) -> web.StreamResponse:
@@ -38,17 +40,22 @@ async def get_validated_order(host: Host, request: web.Request) -> web.StreamRes
     return await route_to_owner(request, host, ORDERS_VIEW, order_id, deadline, read, stale_read)
 
 
-async def _order(host: Host, order_id: str, deadline: Deadline) -> web.Response:
+async def wait_for_order(host: Host, order_id: str, deadline: Deadline) -> Order:
+    """Waits until the order exists. Raises the 404 of an unknown order at the deadline."""
     view = await _wait_for(host, order_id, deadline, lambda view: view.order is not None)
     if view is None or view.order is None:
-        raise _unknown(order_id)
-    return answer(view.order)
+        raise unknown_order(order_id)
+    return view.order
+
+
+async def _order(host: Host, order_id: str, deadline: Deadline) -> web.Response:
+    return answer(await wait_for_order(host, order_id, deadline))
 
 
 async def _outcome(host: Host, order_id: str, deadline: Deadline) -> web.Response:
     view = await _wait_for(host, order_id, deadline, lambda view: view.decided)
     if view is None or view.order is None:
-        raise _unknown(order_id)
+        raise unknown_order(order_id)
     return answer(view.outcome()) if view.decided else problem_as(_undecided(view.outcome()))
 
 
@@ -88,7 +95,8 @@ async def _wait_for(
             await watch.wait(remaining)
 
 
-def _unknown(order_id: str) -> HttpProblem:
+def unknown_order(order_id: str) -> HttpProblem:
+    """Returns the 404 of an order that does not exist."""
     form = "" if is_composed(order_id) else " The id is not in Unicode form NFC, in which orders are posted."
     return HttpProblem(404, f"There is no order {order_id!r} (yet). A larger timeout waits for it.{form}")
 
@@ -100,4 +108,6 @@ def _undecided(outcome: OrderOutcome) -> UndecidedOrder:
         detail=f"The order {outcome.id!r} is not decided yet. Repeat the request, or give it a larger timeout.",
         state=outcome.state,
         verdicts=outcome.verdicts,
+        required=outcome.required,
+        missing=outcome.missing,
     )

@@ -3,14 +3,15 @@
 from pydantic import Field
 
 from runtime.common.settings import CommaSeparated, ServiceSettings
+from schemas.messages import BuiltInCheck, CheckType
 
 
 class OrdersSettings(ServiceSettings):
     """Required checks, and the deadline of their verdicts."""
 
-    required_checks: CommaSeparated[str] = Field(
-        default=("FRAUD_CHECK", "INVENTORY_CHECK", "ORDER_DETAILS_CHECK"),
-        description="Checks an order must pass, comma separated",
+    required_checks: CommaSeparated[CheckType] = Field(
+        default=tuple(check.value for check in BuiltInCheck),
+        description="Checks an order must pass, comma separated, until `orders checks` sets others",
     )
     validation_deadline_s: float = Field(
         default=60.0, gt=0, description="Seconds after which missing verdicts fail an order"

@@ -64,6 +64,8 @@ class OrderOutcome(Message):
     order: Order
     verdicts: tuple[Verdict, ...] = ()
     reasons: tuple[str, ...] = ()
+    required: tuple[CheckType, ...] = Field(default=(), description="Checks that decide the order")
+    missing: tuple[CheckType, ...] = Field(default=(), description="Required checks without a verdict")
     late: int = Field(default=0, description="Verdicts that arrived after the order was decided, or repeated a check")
 
 

@@ -1,13 +1,16 @@
 """Messages on the topics: camelCase on the wire, field names of Confluent's microservices example."""
 
+from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from typing import Annotated
 
 from pydantic import AwareDatetime, Field
+from typing_extensions import TypeAliasType
 
 from schemas.identifiers import Code, OrderId
 from schemas.money import CurrencyCode
-from schemas.wire import Int64, Message, Money, Quantity, Timestamp
+from schemas.wire import Int64, Message, Money, Quantity, Timestamp, Total
 
 
 class OrderState(StrEnum):
@@ -15,14 +18,26 @@ class OrderState(StrEnum):
     VALIDATED = "VALIDATED"
     FAILED = "FAILED"
     SHIPPED = "SHIPPED"
+    CANCELLED = "CANCELLED"
 
     @property
     def decided(self) -> bool:
-        """Whether the order is VALIDATED, FAILED or SHIPPED. A decided order never returns to CREATED."""
+        """Whether the order is not CREATED any more. A decided order never returns to CREATED."""
         return self is not OrderState.CREATED
 
+    @property
+    def cancellable(self) -> bool:
+        """Whether the order can still be cancelled: it has neither failed nor been shipped."""
+        return self in {OrderState.CREATED, OrderState.VALIDATED}
 
-class CheckType(StrEnum):
+
+CheckType = TypeAliasType("CheckType", Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,63}$")])
+"""Name of a check. An open set: consumers record checks that they do not know."""
+
+
+class BuiltInCheck(StrEnum):
+    """The checks of the validators in this repository."""
+
     FRAUD_CHECK = "FRAUD_CHECK"
     INVENTORY_CHECK = "INVENTORY_CHECK"
     ORDER_DETAILS_CHECK = "ORDER_DETAILS_CHECK"
@@ -35,7 +50,7 @@ class ValidationResult(StrEnum):
 
 
 class Order(Message):
-    """Topic `orders`, keyed by id: an order in its current state. A FAILED order carries the reasons."""
+    """Topic `orders`, keyed by id: an order in its current state. A FAILED or CANCELLED order carries the reasons."""
 
     id: OrderId
     customer_id: Int64
@@ -69,6 +84,44 @@ class OrderValidation(Message):
     check_type: CheckType
     validation_result: ValidationResult
     reason: str | None = Field(default=None, max_length=4096)
+
+
+class CheckSet(Message):
+    """The checks that orders first seen from `since` on must pass."""
+
+    since: AwareDatetime
+    checks: tuple[CheckType, ...]
+
+
+class RequiredChecks(Message):
+    """Topic `required-checks`, one record in each partition: sets of checks, by the time from which they apply."""
+
+    name: str = "required-checks"
+    sets: tuple[CheckSet, ...] = Field(max_length=100)
+
+    def at(self, time: datetime) -> tuple[CheckType, ...] | None:
+        """The set that applies at a time; `None` before the first one."""
+        started = [s for s in self.sets if s.since <= time]
+        return max(started, key=lambda s: s.since).checks if started else None
+
+
+class Cancellation(Message):
+    """Topic `cancellations`, keyed by order: asks to cancel an order. It has no effect once the order is shipped."""
+
+    order_id: OrderId
+    reason: str = Field(max_length=4096)
+
+
+class Refund(Message):
+    """Topic `refunds`, keyed by order: money to return for a cancelled order.
+
+    `refund_id` identifies repetitions: a payment id, or the order id for what was paid before the order was cancelled.
+    """
+
+    refund_id: str
+    order_id: OrderId
+    ccy: CurrencyCode = Field(min_length=3, max_length=3)
+    amount: Total
 
 
 class StockLevel(Message):

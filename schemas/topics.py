@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
 from schemas.messages import (
+    Cancellation,
     CheckinRejected,
     Customer,
     CustomerLevel,
@@ -17,6 +18,8 @@ from schemas.messages import (
     Payment,
     ProductAlert,
     ProductEvent,
+    Refund,
+    RequiredChecks,
     StockLevel,
 )
 from schemas.wire import Message
@@ -94,6 +97,9 @@ def repartition(service: str, source: Topic[M], by: str, key: Callable[[M], str]
 
 ORDERS = Topic("orders", Order, lambda o: o.id, "orders", FOR_EVER)
 ORDER_VALIDATIONS = Topic("order-validations", OrderValidation, lambda v: v.order_id, "validators", WEEK)
+REQUIRED_CHECKS = Topic("required-checks", RequiredChecks, lambda r: r.name, "operator", COMPACTED, pinned=True)
+CANCELLATIONS = Topic("cancellations", Cancellation, lambda c: c.order_id, "fulfilment", WEEK)
+REFUNDS = Topic("refunds", Refund, lambda r: r.order_id, "fulfilment", WEEK)
 WAREHOUSE_INVENTORY = Topic("warehouse-inventory", StockLevel, lambda s: s.product, "warehouse", COMPACTED)
 PAYMENTS = Topic("payments", Payment, lambda p: p.id, "payments", WEEK)
 CUSTOMERS = Topic("customers", Customer, lambda c: str(c.id), "crm", COMPACTED)
@@ -108,6 +114,9 @@ BY_LEVEL = {level: Topic(level.value, OrderEnriched, lambda o: o.id, "email", WE
 CATALOGUE: tuple[Topic[Any], ...] = (
     ORDERS,
     ORDER_VALIDATIONS,
+    REQUIRED_CHECKS,
+    CANCELLATIONS,
+    REFUNDS,
     WAREHOUSE_INVENTORY,
     PAYMENTS,
     CUSTOMERS,

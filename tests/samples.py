@@ -3,11 +3,11 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from schemas.messages import CheckType, HomeCheckin, Order, OrderValidation, ValidationResult
+from schemas.messages import BuiltInCheck, CheckType, HomeCheckin, Order, OrderValidation, ValidationResult
 
 NOON = datetime(2020, 1, 1, 12, tzinfo=UTC)
 
-FRAUD, INVENTORY, DETAILS = CheckType.FRAUD_CHECK, CheckType.INVENTORY_CHECK, CheckType.ORDER_DETAILS_CHECK
+FRAUD, INVENTORY, DETAILS = BuiltInCheck.FRAUD_CHECK, BuiltInCheck.INVENTORY_CHECK, BuiltInCheck.ORDER_DETAILS_CHECK
 
 
 def order(id: str = "o1", **content: Any) -> Order:  # noqa: A002

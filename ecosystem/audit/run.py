@@ -28,7 +28,7 @@ from product_subscribers.security.settings import ProductSecuritySettings
 from product_subscribers.transaction_log.settings import ProductLogSettings
 from products_service.settings import ProductsSettings
 from runtime.common.settings import Guarantee, Settings
-from schemas.messages import CheckType, Need
+from schemas.messages import BuiltInCheck, Need
 
 GRACE = timedelta(seconds=30)
 """Default grace: longer than a session timeout and a rebalance, by which a crash delays results."""
@@ -81,10 +81,10 @@ async def audit(
     of_emails, of_products = settings.of(EmailSettings), settings.of(ProductSecuritySettings)
     currency = settings.of(CommandSettings).currency
     try:
-        required = frozenset(CheckType(check) for check in of_orders.required_checks)
+        required = frozenset(check for check in of_orders.required_checks)
         needs = tuple(Need(need) for need in of_fulfilment.fulfilment_needs)
     except ValueError as error:
-        known = f"the checks are {', '.join(CheckType)}, the needs are {', '.join(Need)}"
+        known = f"the checks are {', '.join(BuiltInCheck)}, the needs are {', '.join(Need)}"
         raise AuditError(f"REQUIRED_CHECKS or FULFILMENT_NEEDS: {error}; {known}") from error
     now_ms = int(datetime.now(UTC).timestamp() * 1000)
     report = Report(max_kept, currency)

@@ -11,6 +11,7 @@ from rich.text import Text
 from runtime.common.partitioning import partition_of
 from runtime.model.records import Record
 from schemas.messages import (
+    Cancellation,
     CheckinRejected,
     Customer,
     Fulfilled,
@@ -21,6 +22,8 @@ from schemas.messages import (
     Payment,
     ProductAlert,
     ProductEvent,
+    Refund,
+    RequiredChecks,
     StockLevel,
 )
 from schemas.money import format_amount
@@ -42,6 +45,9 @@ _FORMATS: dict[type, Callable[[Any], str]] = {
     HomeCheckin: lambda c: f"{c.event_type} {c.event_id}: {c.staff_code} at line {c.internet_no}, {c.job_status}",
     CheckinRejected: lambda c: f"REJECTED check-in {c.event_id}{_reasons(c.reason)}",
     Fulfilled: lambda _: "FULFILLED",
+    Cancellation: lambda c: f"CANCELLATION {c.reason}",
+    Refund: lambda r: f"REFUND {r.amount} {r.ccy}",
+    RequiredChecks: lambda r: "; ".join(f"from {s.since:%Y-%m-%d %H:%M:%S}Z: {', '.join(s.checks)}" for s in r.sets),
     ProductAlert: lambda a: f"{a.kind} in version {a.version} ({a.reason})",
 }
 _MODELS = {topic.name: topic.model for topic in CATALOGUE}

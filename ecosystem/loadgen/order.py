@@ -15,7 +15,7 @@ from ecosystem.loadgen.script import CheckInAt, Script
 from ecosystem.loadgen.tally import Tally
 from schemas.api import Checkin, CheckinState, FulfilmentStatus, OrderOutcome, PortalCheckins, Verdict
 from schemas.identifiers import new_order_id
-from schemas.messages import CheckType, Need, Order, OrderState, ValidationResult
+from schemas.messages import BuiltInCheck, Need, Order, OrderState, ValidationResult
 from schemas.topics import PAYMENTS
 
 
@@ -163,10 +163,10 @@ def _names_the_product(order: Order) -> Callable[[Verdict], bool]:
     """Returns a check that a verdict on an order of an unknown product says that the product is unknown."""
 
     def fits(verdict: Verdict) -> bool:
-        if verdict.check_type not in {CheckType.INVENTORY_CHECK, CheckType.ORDER_DETAILS_CHECK}:
+        if verdict.check_type not in {BuiltInCheck.INVENTORY_CHECK, BuiltInCheck.ORDER_DETAILS_CHECK}:
             return True
         if verdict.validation_result is ValidationResult.PASS:
-            return verdict.check_type is not CheckType.INVENTORY_CHECK  # details passes it with UNKNOWN_PRODUCTS=pass
+            return verdict.check_type != BuiltInCheck.INVENTORY_CHECK  # details passes it with UNKNOWN_PRODUCTS=pass
         return repr(order.product) in (verdict.reason or "")
 
     return fits

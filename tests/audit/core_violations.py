@@ -4,11 +4,11 @@ from datetime import UTC, datetime, timedelta
 
 from ecosystem.audit import ViolationKind
 from ecosystem.audit.sources import Source
-from schemas.messages import CheckType, OrderState, ValidationResult
+from schemas.messages import BuiltInCheck, OrderState, ValidationResult
 from tests.audit import topics
 from tests.audit.topics import final_of, post_of
 
-FRAUD = CheckType.FRAUD_CHECK
+FRAUD = BuiltInCheck.FRAUD_CHECK
 
 
 def stuck(logs):
@@ -59,10 +59,10 @@ def content_differs(logs):
 
 def check_missing(logs):
     for verdict in logs.of(Source.VERDICTS, "grinder"):
-        if verdict.message.check_type is FRAUD:
+        if verdict.message.check_type == FRAUD:
             logs.drop(verdict)
     [row] = logs.of(Source.VIEW, "grinder")[-1:]
-    logs.change(row, verdicts=tuple(v for v in row.message.verdicts if v.check_type is not FRAUD))
+    logs.change(row, verdicts=tuple(v for v in row.message.verdicts if v.check_type != FRAUD))
 
 
 def validated_against(result):
@@ -75,16 +75,16 @@ def failed_without_reason(logs):
 
 def failed_too_early(logs):
     """The reason names the deadline, which had not passed."""
-    [verdict] = [v for v in logs.of(Source.VERDICTS, "dear") if v.message.check_type is FRAUD]
+    [verdict] = [v for v in logs.of(Source.VERDICTS, "dear") if v.message.check_type == FRAUD]
     logs.drop(verdict)
     [row] = logs.of(Source.VIEW, "dear")[-1:]
-    heard = tuple(v for v in row.message.verdicts if v.check_type is not FRAUD)
-    missing = [check for check in CheckType if check not in {v.check_type for v in heard}]
+    heard = tuple(v for v in row.message.verdicts if v.check_type != FRAUD)
+    missing = [check for check in BuiltInCheck if check not in {v.check_type for v in heard}]
     logs.change(row, verdicts=heard, reasons=tuple(f"{check}: no verdict within 60 s" for check in missing))
 
 
 def contradiction(logs):
-    [verdict] = [v for v in logs.of(Source.VERDICTS, "grinder") if v.message.check_type is FRAUD]
+    [verdict] = [v for v in logs.of(Source.VERDICTS, "grinder") if v.message.check_type == FRAUD]
     logs.add(verdict.with_fields(validation_result=ValidationResult.FAIL))
 
 
@@ -103,7 +103,7 @@ def not_in_the_view(logs):
 
 
 def verdict_only_in_the_view(logs):
-    logs.drop(*[v for v in logs.of(Source.VERDICTS, "grinder") if v.message.check_type is FRAUD])
+    logs.drop(*[v for v in logs.of(Source.VERDICTS, "grinder") if v.message.check_type == FRAUD])
 
 
 def shipped_holds(logs):
@@ -176,11 +176,11 @@ def unreadable(logs):
 
 def judge_anew(logs, id_, result):
     """Changes the verdict of the fraud check, in its topic and in the view."""
-    [verdict] = [v for v in logs.of(Source.VERDICTS, id_) if v.message.check_type is FRAUD]
+    [verdict] = [v for v in logs.of(Source.VERDICTS, id_) if v.message.check_type == FRAUD]
     logs.change(verdict, validation_result=result, reason=None)
     [row] = logs.of(Source.VIEW, id_)[-1:]
     heard = [
-        v.model_copy(update={"validation_result": result, "reason": None}) if v.check_type is FRAUD else v
+        v.model_copy(update={"validation_result": result, "reason": None}) if v.check_type == FRAUD else v
         for v in row.message.verdicts
     ]
     logs.change(row, verdicts=tuple(heard))

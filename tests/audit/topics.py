@@ -19,7 +19,7 @@ from ecosystem.audit.sources import CORE, MODELS, TOPICS, Source
 from runtime.common.partitioning import partition_of
 from runtime.common.settings import Settings
 from runtime.kafka.topics import ensure_topics
-from schemas.messages import CheckType
+from schemas.messages import BuiltInCheck
 from tests.workers import Deployment
 
 PARTITIONS = 4
@@ -113,7 +113,7 @@ async def audit_in_memory(logs: "Logs", **rules: Any) -> Report:
             key, about = split_key(source, r.key, r.value)
             facts.add(key, Fact(source, r.partition, offset, r.time_ms, False, r.value, about))
         defaults = {
-            "required": frozenset(CheckType),
+            "required": frozenset(BuiltInCheck),
             "deadline": timedelta(seconds=60),
             "grace": timedelta(0),
             "exactly_once": True,

@@ -12,13 +12,13 @@ from ecosystem.audit import audit
 from ecosystem.clients.dead_letters.redrive import redrive
 from ecosystem.services import CORE
 from runtime.common.partitioning import partition_of
-from schemas.messages import CheckType, Order, OrderValidation, StockLevel, ValidationResult
+from schemas.messages import BuiltInCheck, Order, OrderValidation, StockLevel, ValidationResult
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, WAREHOUSE_INVENTORY
 from tests.workers import Deployment, until
 
 ORDER = Order(id="o1", customer_id=1, product="JUMPERS", quantity=1, price=1).to_json()
 VERDICT = OrderValidation(
-    order_id="o1", check_type=CheckType.FRAUD_CHECK, validation_result=ValidationResult.PASS
+    order_id="o1", check_type=BuiltInCheck.FRAUD_CHECK, validation_result=ValidationResult.PASS
 ).to_json()
 STOCK = StockLevel(product="JUMPERS", count=1).to_json()
 

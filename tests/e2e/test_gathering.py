@@ -4,12 +4,12 @@ import pytest
 
 from orders_service.state import ORDERS_VIEW
 from runtime.errors import KeyNotOwned
-from schemas.messages import CheckType, OrderValidation, ValidationResult
+from schemas.messages import BuiltInCheck, OrderValidation, ValidationResult
 from schemas.topics import ORDER_VALIDATIONS, ORDERS
 from tests.workers import Deployment, until
 
 ORDER = {"customerId": 1, "product": "JUMPERS", "quantity": 1, "price": 1}
-FRAUD, INVENTORY, DETAILS = CheckType.FRAUD_CHECK, CheckType.INVENTORY_CHECK, CheckType.ORDER_DETAILS_CHECK
+FRAUD, INVENTORY, DETAILS = BuiltInCheck.FRAUD_CHECK, BuiltInCheck.INVENTORY_CHECK, BuiltInCheck.ORDER_DETAILS_CHECK
 PASS, FAIL = ValidationResult.PASS, ValidationResult.FAIL
 
 
@@ -77,7 +77,7 @@ async def test_an_order_without_all_verdicts_by_the_deadline_fails_for_good(depl
     assert "FRAUD_CHECK: no verdict within 2 s" in outcome["reasons"]
 
     # The fraud check's for certain; on a slow machine also others that were missing.
-    late = len(CheckType) - len(outcome["verdicts"])
+    late = len(BuiltInCheck) - len(outcome["verdicts"])
     await deployment.start("fraud", name="fraud")
     await until(lambda: (row := view(worker, "late")) and row.late == late, "late verdicts counted")
 

@@ -8,7 +8,7 @@ import sys
 from ecosystem.audit.sources import Source
 from orders_service.state import OrderView
 from schemas.api import Verdict
-from schemas.messages import CheckType, Order, OrderState, OrderValidation, StockLevel, ValidationResult
+from schemas.messages import BuiltInCheck, Order, OrderState, OrderValidation, StockLevel, ValidationResult
 from tests.audit import topics
 from validators.inventory.state import Reservation, Stock
 
@@ -30,7 +30,7 @@ def history(orders):
     for n in range(PRODUCTS):
         yield topics.stored(Source.WAREHOUSE, f"P{n}", StockLevel(product=f"P{n}", count=10**6), NOW_MS)
     passed = ValidationResult.PASS
-    verdicts = tuple(Verdict(check_type=check, validation_result=passed) for check in CheckType)
+    verdicts = tuple(Verdict(check_type=check, validation_result=passed) for check in BuiltInCheck)
     reserved = dict.fromkeys(range(PRODUCTS), 0)
     for n in range(orders):
         id_, product = f"order-{n * 7919 % orders:08}", f"P{n % PRODUCTS}"
@@ -40,7 +40,7 @@ def history(orders):
         reserved[n % PRODUCTS] += 1
         stock = Stock(count=10**6, reserved=reserved[n % PRODUCTS])
         yield topics.stored(Source.ORDERS, id_, order, at)
-        for check in CheckType:
+        for check in BuiltInCheck:
             said = OrderValidation(order_id=id_, check_type=check, validation_result=passed)
             yield topics.stored(Source.VERDICTS, id_, said, at)
         yield topics.stored(Source.ORDERS, id_, decided, at)

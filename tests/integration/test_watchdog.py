@@ -13,7 +13,7 @@ import pytest
 from ecosystem.embedded.kafka import Cluster
 from ecosystem.embedded.ports import free_ports
 from ecosystem.services import CORE
-from schemas.messages import CheckType, Order, OrderValidation, ValidationResult
+from schemas.messages import BuiltInCheck, Order, OrderValidation, ValidationResult
 from schemas.topics import ORDER_VALIDATIONS, ORDERS
 from tests.workers import PATIENCE_S, Deployment, Remote, until
 
@@ -107,7 +107,7 @@ def order(id_):
 
 def verdicts(id_):
     passed = ValidationResult.PASS
-    return [OrderValidation(order_id=id_, check_type=check, validation_result=passed) for check in CheckType]
+    return [OrderValidation(order_id=id_, check_type=check, validation_result=passed) for check in BuiltInCheck]
 
 
 async def test_a_partition_never_fetched_makes_the_worker_unready_then_ends_it(deployment: Deployment, environment):

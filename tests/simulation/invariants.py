@@ -7,8 +7,8 @@ from orders_service.settings import OrdersSettings
 from orders_service.state import ORDERS_VIEW
 from runtime.model.service import RejectedSideEffect
 from schemas.messages import (
+    BuiltInCheck,
     CheckinRejected,
-    CheckType,
     Fulfilled,
     HomeCheckin,
     Order,
@@ -233,7 +233,7 @@ def stock_adds_up(outcome):
         reservation = outcome.reservations.get(order_id)
         if order.state is OrderState.FAILED and reservation is not None and reservation.held:
             yield f"{order_id} is FAILED and holds {reservation.held} of {reservation.product}"
-    if CheckType.INVENTORY_CHECK not in outcome.world.schedule.checks:
+    if BuiltInCheck.INVENTORY_CHECK not in outcome.world.schedule.checks:
         return
     for product, stock in sorted(outcome.stock.items()):
         if not stock.reserved == held[product] == sold[product]:
@@ -247,7 +247,7 @@ def stock_adds_up(outcome):
 
 def customers_add_up(outcome):
     """Every order counts once into its customer's session."""
-    if CheckType.FRAUD_CHECK not in outcome.world.schedule.checks:
+    if BuiltInCheck.FRAUD_CHECK not in outcome.world.schedule.checks:
         return
     expected = defaultdict(Decimal)
     for order_id in outcome.created:

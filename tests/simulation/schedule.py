@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from ecosystem.services import CORE
-from schemas.messages import CheckType
+from schemas.messages import BuiltInCheck
 
 DEPLOYMENTS = (
     (CORE,),
@@ -16,9 +16,9 @@ DEPLOYMENTS = (
     tuple((name,) for name in CORE),
 )
 CHECKS = {
-    "fraud": CheckType.FRAUD_CHECK,
-    "inventory": CheckType.INVENTORY_CHECK,
-    "details": CheckType.ORDER_DETAILS_CHECK,
+    "fraud": BuiltInCheck.FRAUD_CHECK,
+    "inventory": BuiltInCheck.INVENTORY_CHECK,
+    "details": BuiltInCheck.ORDER_DETAILS_CHECK,
 }
 REQUESTS = {
     True: (

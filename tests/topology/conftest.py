@@ -45,7 +45,7 @@ class Shop:
     def verdicts_of(self, check: CheckType) -> dict[str, str]:
         """Verdicts of a check, by order."""
         verdicts = self.topology.values(ORDER_VALIDATIONS)
-        return {v.order_id: str(v.validation_result) for v in verdicts if v.check_type is check}
+        return {v.order_id: str(v.validation_result) for v in verdicts if v.check_type == check}
 
     def reserved(self, product: str) -> int:
         return self.topology.row(STOCK, product).reserved

@@ -28,7 +28,7 @@ from runtime.common.settings import Settings
 from runtime.model.records import Write
 from runtime.state.stores import MemoryStore, MemoryStores
 from runtime.testing import TopologyTestDriver
-from schemas.messages import CheckType, Customer, Payment, ProductEvent, ProductEventKind
+from schemas.messages import BuiltInCheck, Customer, Payment, ProductEvent, ProductEventKind
 from schemas.topics import CUSTOMERS, HOME_CHECKINS, ORDERS, PAYMENTS, WAREHOUSE_INVENTORY
 from schemas.topics import PRODUCTS as CATALOGUE
 from tests.samples import checked_in, order
@@ -106,7 +106,7 @@ class World:
         if "email" in self.without:
             seen -= {Source.EMAILS}
         rules = Rules(
-            required=frozenset(CheckType),
+            required=frozenset(BuiltInCheck),
             deadline=timedelta(seconds=60),
             grace=timedelta(0),
             exactly_once=True,

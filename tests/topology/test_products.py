@@ -99,5 +99,5 @@ def test_a_replayed_order_gets_its_first_verdicts(shop, before):
 
 def test_an_order_with_invalid_fields_fails_for_them_whatever_the_product(shop):
     shop.post(shop.order("o1", product="LEFTOVERS", quantity=0), shop.order("o2", product=" "))
-    found = {v.order_id: v.reason for v in shop.topology.values(ORDER_VALIDATIONS) if v.check_type is DETAILS}
+    found = {v.order_id: v.reason for v in shop.topology.values(ORDER_VALIDATIONS) if v.check_type == DETAILS}
     assert found == {"o1": "quantity must be above 0, is 0", "o2": "product is missing"}

@@ -17,8 +17,8 @@ from orders_service.state import OrderView
 from runtime.model.service import PendingSideEffect, ScheduledTimer
 from schemas.api import CheckinState, PortalCheckin, PortalCheckins, Verdict
 from schemas.messages import (
+    BuiltInCheck,
     CheckinRejected,
-    CheckType,
     Customer,
     Fulfilled,
     Need,
@@ -34,7 +34,7 @@ from validators.inventory.state import Reservation, Stock
 
 NOW_MS = 1_000_000_000
 RULES = Rules(
-    required=frozenset(CheckType),
+    required=frozenset(BuiltInCheck),
     deadline=timedelta(seconds=60),
     grace=timedelta(seconds=30),
     exactly_once=True,

@@ -10,7 +10,7 @@ from ecosystem.audit.facts import Fact
 from ecosystem.audit.judging import notices
 from ecosystem.audit.report import Rules, ViolationKind
 from ecosystem.audit.sources import TOPICS, Source
-from schemas.messages import CheckType
+from schemas.messages import BuiltInCheck
 
 NOW_MS = 1_000_000_000
 TO = "shop@example.org"
@@ -18,7 +18,7 @@ ASKED, DONE, REFUSED = (Source.NOTICES, b"{}"), (Source.NOTICES, None), (Source.
 MAIL = (Source.NOTICES_DELIVERED, None)
 TOLD = (Source.NOTIFIABLE_EVENTS, b"{}")
 RULES = Rules(
-    required=frozenset(CheckType),
+    required=frozenset(BuiltInCheck),
     deadline=timedelta(seconds=60),
     grace=timedelta(seconds=30),
     exactly_once=True,

@@ -16,12 +16,12 @@ from product_subscribers.monitoring.state import CountedProduct
 from product_subscribers.security.state import ProductHistory
 from runtime.state.versions import Versioned
 from schemas.api import ProductState
-from schemas.messages import CheckType, ProductAlert, ProductAlertKind, ProductEvent, ProductEventKind
+from schemas.messages import BuiltInCheck, ProductAlert, ProductAlertKind, ProductEvent, ProductEventKind
 from validators.offers import Offer
 
 NOW_MS = 1_000_000_000
 RULES = Rules(
-    required=frozenset(CheckType),
+    required=frozenset(BuiltInCheck),
     deadline=timedelta(seconds=60),
     grace=timedelta(seconds=30),
     exactly_once=True,

@@ -12,10 +12,10 @@ from ecosystem.audit.judging.totals import ExpectedTotals
 from ecosystem.audit.report import Rules, ViolationKind
 from ecosystem.audit.sources import TOPICS, Source
 from schemas.api import ProductTotals
-from schemas.messages import CheckType, ProductEvent
+from schemas.messages import BuiltInCheck, ProductEvent
 
 RULES = Rules(
-    required=frozenset(CheckType),
+    required=frozenset(BuiltInCheck),
     deadline=timedelta(seconds=60),
     grace=timedelta(0),
     exactly_once=True,

@@ -28,7 +28,7 @@ from schemas.api import (
     ProductState,
     Verdict,
 )
-from schemas.messages import CheckType, Need, Order, OrderState, ValidationResult
+from schemas.messages import BuiltInCheck, Need, Order, OrderState, ValidationResult
 
 # The plan
 
@@ -141,7 +141,7 @@ class Orders:
             id=order.id,
             state=state,
             order=order,
-            verdicts=[Verdict(check_type=CheckType.INVENTORY_CHECK, validation_result=result, reason=reason)],
+            verdicts=[Verdict(check_type=BuiltInCheck.INVENTORY_CHECK, validation_result=result, reason=reason)],
             reasons=[reason] if reason and self.shop.lie != "gives no reason" else [],
         )
         return order

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from schemas.messages import (
+    Cancellation,
     CheckinRejected,
     Customer,
     Fulfilled,
@@ -20,6 +21,8 @@ from schemas.messages import (
     Payment,
     ProductAlert,
     ProductEvent,
+    Refund,
+    RequiredChecks,
     StockLevel,
 )
 from schemas.topics import CATALOGUE
@@ -27,6 +30,9 @@ from tests.samples import order
 
 GOLDEN = Path(__file__).parent / "golden"
 MODELS = {
+    "cancellation": Cancellation,
+    "refund": Refund,
+    "required_checks": RequiredChecks,
     "checkin_rejected": CheckinRejected,
     "fulfilled": Fulfilled,
     "home_checkin": HomeCheckin,

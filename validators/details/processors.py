@@ -1,7 +1,7 @@
 """Details check: all fields must be valid, and the product must exist and be on offer. Pure."""
 
 from runtime.model.service import Context
-from schemas.messages import CheckType, Order, OrderState
+from schemas.messages import BuiltInCheck, Order, OrderState
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, repartition
 from validators.details.settings import UnknownProducts
 from validators.details.state import OFFERS, VERDICTS, VerdictRow
@@ -65,4 +65,4 @@ class DetailsCheck:
 
 
 def _send_verdict(order: Order, failure: str | None, ctx: Context) -> None:
-    ctx.send(ORDER_VALIDATIONS, verdict(order.id, CheckType.ORDER_DETAILS_CHECK, failure))
+    ctx.send(ORDER_VALIDATIONS, verdict(order.id, BuiltInCheck.ORDER_DETAILS_CHECK, failure))

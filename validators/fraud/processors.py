@@ -8,7 +8,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 from runtime.model.service import Context
-from schemas.messages import CheckType, Order, OrderState
+from schemas.messages import BuiltInCheck, Order, OrderState
 from schemas.money import plain_amount
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, repartition
 from validators.fraud.sessions import add_to_session
@@ -49,7 +49,7 @@ class FraudCheck:
     def on_order(self, order: Order, ctx: Context) -> None:
         """Gives the verdict on an order. A replayed order gets its first verdict."""
         past = VERDICTS.get(ctx, order.id) or self._judge(order, ctx)
-        ctx.send(ORDER_VALIDATIONS, verdict(order.id, CheckType.FRAUD_CHECK, past.refusal))
+        ctx.send(ORDER_VALIDATIONS, verdict(order.id, BuiltInCheck.FRAUD_CHECK, past.refusal))
 
     def _judge(self, order: Order, ctx: Context) -> VerdictRow:
         key = str(order.customer_id)

@@ -6,7 +6,7 @@ The reservation is released when the order fails, and leaves the stock when the 
 from runtime.model.service import Context
 from runtime.state.ttl_table import TTL
 from schemas.identifiers import is_composed
-from schemas.messages import CheckType, Order, OrderState, StockLevel
+from schemas.messages import BuiltInCheck, Order, OrderState, StockLevel
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, repartition
 from validators.inventory.state import OFFERS, RESERVATIONS, STOCK, Reservation, Stock
 from validators.offers import Offer
@@ -53,7 +53,7 @@ def on_order(order: Order, ctx: Context) -> None:
         _ship(reservation, order, ctx)
         return
     failure = reservation.refusal if reservation is not None else _reserve(order, ctx)
-    ctx.send(ORDER_VALIDATIONS, verdict(order.id, CheckType.INVENTORY_CHECK, failure))
+    ctx.send(ORDER_VALIDATIONS, verdict(order.id, BuiltInCheck.INVENTORY_CHECK, failure))
 
 
 def on_stock(level: StockLevel, ctx: Context) -> None:

@@ -4,13 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from orders_service.http import ENDPOINTS
+from orders_service.http import endpoints
+from orders_service.processors import OrderAggregator
 from orders_service.state import ORDERS_VIEW, OrderView
 from runtime.common.settings import Settings
 from runtime.errors import BrokerUnavailable, KeyNotOwned
@@ -23,6 +25,7 @@ from schemas.messages import Order, OrderState
 from schemas.topics import Topic
 
 SERVICE = Service("orders", inputs=(), outputs=())
+ENDPOINTS = endpoints(OrderAggregator((), timedelta(minutes=1)))
 HOSTED = ServiceDefinition(SERVICE, ENDPOINTS)
 ORDER = {"customerId": 7, "product": "book", "quantity": 2, "price": 9.99}
 

@@ -6,12 +6,12 @@ import pytest
 
 from orders_service.state import OrderView
 from schemas.api import OrderOutcome, Verdict
-from schemas.messages import CheckType, Order, OrderState, ValidationResult
+from schemas.messages import BuiltInCheck, Order, OrderState, ValidationResult
 from tests.unit.http.fakes import Running, decided, until
 
 PROBLEM = "application/problem+json"
 CREATED = Order(id="o-1", customer_id=1, product="x", quantity=1, price=1, created_at=datetime.now(UTC))
-PASSED = Verdict(check_type=CheckType.FRAUD_CHECK, validation_result=ValidationResult.PASS)
+PASSED = Verdict(check_type=BuiltInCheck.FRAUD_CHECK, validation_result=ValidationResult.PASS)
 
 
 async def test_an_existing_order_is_answered_at_once(worker: Running):

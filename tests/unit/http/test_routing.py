@@ -7,7 +7,6 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from orders_service.http import ENDPOINTS
 from orders_service.state import ORDERS_VIEW, OrderView
 from runtime.hosting import Endpoint, Host, ServiceDefinition
 from runtime.http.forwarding import NOT_OWNED
@@ -15,7 +14,7 @@ from runtime.http.inputs import ORDER_ID, deadline_of, order_id_of
 from runtime.http.routing import route_to_owner
 from runtime.http.signatures import FORWARDED_BY, forwarding_headers
 from schemas.messages import Order, OrderState
-from tests.unit.http.fakes import ORDER, SERVICE, Cluster, Running, answered_by, decided, running, until
+from tests.unit.http.fakes import ENDPOINTS, ORDER, SERVICE, Cluster, Running, answered_by, decided, running, until
 
 PROBLEM = "application/problem+json"
 CREATED = Order(id="a/b é", customer_id=1, product="x", quantity=1, price=1, created_at=datetime.now(UTC))
@@ -128,7 +127,7 @@ async def test_a_delete_is_answered_by_the_owner(cluster: Cluster):
         parameters=(ORDER_ID,),
         routed=True,
     )
-    hosted = ServiceDefinition(SERVICE, (*ENDPOINTS, endpoint))
+    hosted = ServiceDefinition(SERVICE, (*(e for e in ENDPOINTS if e.method != "DELETE"), endpoint))
     async with running(cluster, (hosted,)) as owner, running(cluster, (hosted,)) as other:
         for worker, body in ((owner, b""), (other, b""), (other, b"{}")):
             async with worker.request("DELETE", PATH, data=body or None) as answer:

@@ -39,7 +39,7 @@ def endpoint(method, path, name="other", handler=None, **more):
         ("GET", "/v1/orders/a/validated/", 404),
         ("GET", "/nothing?x=<script>", 404),
         ("GET", "/%FF%00", 404),
-        ("DELETE", "/v1/orders/a", 405),
+        ("PATCH", "/v1/orders/a", 405),
         ("GET", "/v1/orders", 405),
         ("POST", "/healthz", 405),
         ("PROPFIND", "/docs", 405),
