@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ecosystem.services import FOUND
+
 ROOT = Path(__file__).parents[2]
 LAYERS = (
     ("errors",),
@@ -36,16 +38,8 @@ DOOR = {
 }
 """What a service may import of the runtime, besides `runtime.http`."""
 
-SERVICES = (
-    "checkin_service",
-    "email_service",
-    "fulfilment_service",
-    "orders_service",
-    "portal_service",
-    "product_subscribers",
-    "products_service",
-    "validators",
-)
+SERVICES = sorted({point.module.split(".")[0] for service in FOUND.values() for point in service.entry_points})
+"""Top-level packages with services."""
 
 
 def imports(path):

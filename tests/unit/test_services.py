@@ -35,6 +35,48 @@ def test_core_databases_and_settings_derive_from_the_services():
     assert SETTINGS["portal"] == ()
 
 
+VOCABULARY = {
+    "__init__.py",
+    "app.py",
+    "commands.py",
+    "effects.py",
+    "http.py",
+    "migrations",
+    "models.py",
+    "processors.py",
+    "settings.py",
+    "state.py",
+    "store.py",
+}
+"""Names of modules that mean the same in every service: see docs/how-to/add-a-service.md."""
+HELPERS = {
+    "email": {"customer_join.py", "emails.py", "payment_join.py"},
+    "fraud": {"sessions.py"},
+    "orders": {"queries.py"},
+    "products": {"transitions.py"},
+}
+"""Further modules, named after a term of the service's domain."""
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_modules_have_the_same_names_in_every_service(name):
+    modules = {path.name for path in FOLDERS[name].iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert modules - VOCABULARY == HELPERS.get(name, set())
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_every_service_is_built_by_its_app(name):
+    assert DECLARED[name].endswith(".app:build")
+    tree = ast.parse((FOLDERS[name] / "app.py").read_text("utf-8"))
+    functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name[0] != "_"]
+    assert functions == ["build"]
+
+
+def test_the_guide_explains_the_names_of_modules():
+    guide = (ROOT / "docs/how-to/add-a-service.md").read_text("utf-8")
+    assert [name for name in sorted(VOCABULARY - {"__init__.py"}) if f"`{name.removesuffix('.py')}" not in guide] == []
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_service_leaves_timers_topics_and_retries_to_the_runtime(path):
     found = set()
