@@ -8,7 +8,7 @@ import cramjam
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.consumer import fetcher
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from runtime.kafka import clients, decompression
@@ -345,6 +345,7 @@ def test_an_empty_response_has_no_records():
     harm=st.lists(st.tuples(st.integers(0, 400), st.integers(1, 255)), min_size=1, max_size=4),
     right=st.booleans(),
 )
+@example(codec=CODECS["gzip"], harm=[(6, 0x7F), (44, 0xFF)], right=True)
 def test_every_offset_is_read_or_reported_whatever_is_damaged_and_the_next_batch_is_read(codec, harm, right):
     headers = [("trace", b"7"), ("null", None)]
     sound = batch(3, [(b"k%d" % n, b"v" * n, headers) for n in range(5)], codec)
@@ -356,7 +357,8 @@ def test_every_offset_is_read_or_reported_whatever_is_damaged_and_the_next_batch
 
     found = partition.read()
 
-    told = {o for r in found for o in range(r.offset, (r.last_offset or r.offset) + 1)}
+    # A damaged batch may claim two billion offsets: a set of all of them would exhaust the memory.
+    told = {o for o in range(11) if any(r.offset <= o <= (r.last_offset or r.offset) for r in found)}
     assert {0, 1, 2} <= told
     if not right and bytes(raw) != bytes(sound):
         # A checksum is wrong: every offset is reported, and none of the content is used.
