@@ -88,6 +88,10 @@ class CommitInDoubt(WorkerError):
     """Whether the batch was committed is unknown in this worker. A restore reads the committed offsets, which tell."""
 
 
+class RedoRejected(WorkerError):
+    """The broker rejects for good what a redo record says. The cause and its remedy are in the text of the broker."""
+
+
 class WorkerStalled(WorkerError):
     """A partition or a component made no progress for `WATCHDOG_S` although there is work. Restart the worker."""
 

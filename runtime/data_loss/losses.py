@@ -12,7 +12,7 @@ from enum import StrEnum
 from runtime.errors import WorkerError
 from runtime.metrics.loop import METRICS, LoopMetrics
 from runtime.model.dead_letters import LOST_UNTIL
-from runtime.model.records import Record, TopicPartition
+from runtime.model.records import Offsets, Record, TopicPartition
 
 log = logging.getLogger(__name__)
 
@@ -189,6 +189,10 @@ class LossReporter:
         """Forgets losses that are in no batch yet: a restore checks all positions again."""
         self._unprocessed.clear()
         self.uncommitted.clear()
+
+    def without_loss(self, positions: Offsets) -> Offsets:
+        """The positions that may be committed before a batch dead-letters the losses of their inputs."""
+        return {tp: offset for tp, offset in positions.items() if tp not in self._unprocessed}
 
     def pop(self, owned: Collection[TopicPartition]) -> list[Loss]:
         """The losses of owned inputs that are in no batch yet, each once. If a batch fails, the restore reports them

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
@@ -28,6 +29,17 @@ _CHANGELOG = {
 }
 
 
+_REDO_LOG = {
+    "cleanup.policy": "compact",
+    # A restore reads little although every batch writes here: only the last redo record of a partition counts.
+    "segment.ms": str(10 * 60 * 1000),
+    "segment.bytes": str(16 * 1024 * 1024),
+    "min.cleanable.dirty.ratio": "0.01",
+    # A piece must fit, whatever the default of the broker is.
+    "max.message.bytes": str(1024 * 1024),
+}
+
+
 def public_topics() -> dict[str, dict[str, str]]:
     """The public topics, each with its topic for dead letters."""
     return _with_dead_letters(topics.CATALOGUE)
@@ -36,6 +48,7 @@ def public_topics() -> dict[str, dict[str, str]]:
 def topics_of(topology: Topology) -> dict[str, dict[str, str]]:
     """All topics that a worker with this topology reads or writes."""
     changelogs = {table.changelog: dict(_CHANGELOG) for table in topology.tables.values()}
+    changelogs |= {table.changelog: dict(_REDO_LOG) for table in topology.redo_tables.values()}
     return {**_with_dead_letters(topology.topics), **changelogs}
 
 
@@ -45,6 +58,22 @@ def _with_dead_letters(wanted: Iterable[Topic]) -> dict[str, dict[str, str]]:  #
         result[topic.name] = topic.retention.config()
         result[topic.dead_letters] = topics.FORTNIGHT.config()
     return result
+
+
+async def with_redo_tables(settings: Settings, topology: Topology) -> Topology:
+    """The topology with the redo tables that it needs at least once, or that an earlier worker has created.
+
+    A worker that is exactly once redoes what one that was at least once left behind.
+    """
+    names = [service.name for service in topology.services]
+    everywhere = replace(topology, redo=names)
+    if settings.at_least_once:
+        return everywhere
+    names_of = KafkaNames(settings.topic_prefix)
+    async with clients.admin(settings, request_timeout_ms=30_000) as admin:
+        existing = set(await admin.list_topics())
+    found = [s for s, table in everywhere.redo_tables.items() if names_of.topic(table.changelog) in existing]
+    return replace(topology, redo=found)
 
 
 async def ensure_topics(settings: Settings, wanted: TopicConfigs) -> None:

@@ -13,16 +13,11 @@ from runtime.common.backoff import Backoff, retry
 from runtime.common.deadlines import PRODUCER_STOP_S
 from runtime.errors import CommitFenced, CommitInDoubt, MemberFenced
 from runtime.model.records import LastOffsets, Membership, Offsets, Write, Writes
-from runtime.model.service import EFFECTS_CHANGELOG, TIMERS_CHANGELOG
 
 log = logging.getLogger(__name__)
 
 # aiokafka raises AssertionError when a producer is in the wrong state for a call.
 _BROKER_ERRORS = (KafkaError, TimeoutError, OSError, AssertionError)
-
-_SCHEDULES = (TIMERS_CHANGELOG, EFFECTS_CHANGELOG)
-"""Changelogs of timers and side effects."""
-
 
 # Not retriable for aiokafka, though they only mean that the broker was not reached, or failed for a moment.
 _PASSING = (KafkaTimeoutError, ProducerClosed, UnknownError)
@@ -39,12 +34,12 @@ def lasting(error: BaseException | None) -> bool:
 class Checkpoint(Protocol):
     """Makes batches durable. After a failure nothing is left open: the next commit may follow at once.
 
-    A checkpoint that is not `fenced` may also commit for a worker that has lost its partitions, among the records of
-    the new owner.
+    A checkpoint that is not `transactional` needs redo records: a crash leaves a part of a batch. It may also commit
+    for a worker that has lost its partitions, among the records of the new owner.
     """
 
     @property
-    def fenced(self) -> bool: ...
+    def transactional(self) -> bool: ...
 
     async def start(self) -> None: ...
 
@@ -54,8 +49,11 @@ class Checkpoint(Protocol):
         Raises `CommitFenced` or `CommitInDoubt`.
         """
 
-    async def flush(self) -> None:
-        """Waits for the offset commit of the last batch, before partitions are revoked."""
+    async def flush(self) -> LastOffsets:
+        """Waits until all of the last batch is finished, before partitions are revoked.
+
+        Returns the last offset of each partition that was written to since the commit.
+        """
 
     async def stop(self) -> None: ...
 
@@ -99,7 +97,7 @@ class ExactlyOnce:
     """
 
     PRODUCERS = 3
-    fenced = True
+    transactional = True
 
     def __init__(self, new_producer: Callable[[int], TransactionalProducer], timeout_s: float) -> None:
         self._new_producer = new_producer
@@ -132,8 +130,8 @@ class ExactlyOnce:
                 await self._abandon(turn)
         return ends
 
-    async def flush(self) -> None:
-        pass
+    async def flush(self) -> LastOffsets:
+        return {}
 
     async def stop(self) -> None:
         producers, self._producers = self._producers, {}
@@ -165,13 +163,13 @@ class ExactlyOnce:
 
 
 class AtLeastOnce:
-    """Commits a batch in steps, each once the one before is durable.
+    """Commits a batch in two round trips: its redo records, then rows and output records.
 
-    1. new timers and side effects: a reprocessed batch finds the state and would not schedule them again
-    2. state
-    3. output records
-    4. removal of used and cancelled timers and side effects: a crash before 3 would lose their output
-    5. offsets, for which only the next batch waits: after a crash the batch is reprocessed
+    1. Redo records: all rows and sent records, by service and partition. From here on a crash loses nothing: the next
+       restore redoes a redo record that is left over (`runtime.loop.redo`).
+    2. Rows and output records, in any order.
+    3. Tombstones of the redo records, then offsets. Only the next batch waits for them: for the tombstones before it
+       writes anything, so that a redo record is always that of the last batch.
 
     For brokers without transactions, or for a few milliseconds less per batch. A worker that was paused past its
     session may produce output records again that the new owner has produced.
@@ -184,7 +182,7 @@ class AtLeastOnce:
     """
 
     RETRY_S = 0.5
-    fenced = False
+    transactional = False
 
     def __init__(
         self,
@@ -197,6 +195,7 @@ class AtLeastOnce:
         self._new_producer = new_producer
         self._commit_offsets = commit_offsets
         self._timeout_s = timeout_s
+        self._cleared: asyncio.Future[LastOffsets] | None = None
         self._offsets: asyncio.Future[None] | None = None
         self._producer: Producer | None = None
 
@@ -204,34 +203,38 @@ class AtLeastOnce:
         await self._usable_producer()
 
     async def commit(self, writes: Writes, membership: Membership) -> LastOffsets:
-        schedules = [w for w in writes.changelog if w.topic.endswith(_SCHEDULES)]
-        scheduled, cancelled = [w for w in schedules if w.value is not None], [w for w in schedules if w.value is None]
-        state = [w for w in writes.changelog if not w.topic.endswith(_SCHEDULES)]
         committed = False
         try:
             async with _in_time(self._timeout_s):
-                ends = dict(await self._send(scheduled))
-                failpoints.reach("commit.scheduled")
-                ends |= await self._send(state)
-                failpoints.reach("commit.state")
-                ends |= await self._send(writes.outputs)
-                failpoints.reach("commit.outputs")
-                ends |= await self._send(cancelled)
-                failpoints.reach("commit.timers")
+                ends = dict(await self._redo_records_cleared())
+                ends |= await self._send(writes.redo)
+                failpoints.reach("commit.redo")
+                ends |= await self._send(writes.changelog, writes.outputs)
+                failpoints.reach("commit.written")
                 await self._offsets_committed()
-                self._offsets = asyncio.ensure_future(self._retry_offsets(writes.offsets))
+                self._cleared = asyncio.ensure_future(self._send(writes.cleared))
+                self._offsets = asyncio.ensure_future(self._finish(self._cleared, writes.offsets))
             committed = True
         finally:
             if not committed:
                 await self.stop()
         return ends
 
-    async def _send(self, writes: Sequence[Write]) -> LastOffsets:
+    async def _send(self, *groups: Sequence[Write]) -> LastOffsets:
         """Sends the writes. Raises `MemberFenced` after a pause past the session: the broker does not fence."""
+        if not any(groups):
+            return {}
         producer = await self._usable_producer()
         if not self._is_member():
             raise MemberFenced("the group has not confirmed for a session that this worker is its member")
-        return await producer.send(writes)
+        return await producer.send(*groups)
+
+    async def _finish(self, cleared: asyncio.Future[LastOffsets], offsets: Offsets) -> None:
+        """Commits offsets once the redo records are cleared."""
+        await asyncio.shield(cleared)
+        failpoints.reach("commit.cleared")
+        if offsets:
+            await self._retry_offsets(offsets)
 
     async def _retry_offsets(self, offsets: Offsets) -> None:
         """Commits offsets, and retries passing errors: the next batch may be long in coming."""
@@ -242,12 +245,20 @@ class AtLeastOnce:
             report=lambda error: log.debug("offset commit failed, retrying error=%r", error),
         )
 
-    async def flush(self) -> None:
+    async def flush(self) -> LastOffsets:
+        ends: LastOffsets = {}
         try:
             async with asyncio.timeout(PRODUCER_STOP_S):
+                ends = await self._redo_records_cleared()
                 await self._offsets_committed()
         except (MemberFenced, *_BROKER_ERRORS) as error:
-            log.warning("offset commit failed, the last batch will be reprocessed error=%r", error)
+            log.warning("offset commit failed, the last batch will be processed again error=%r", error)
+        return ends
+
+    async def _redo_records_cleared(self) -> LastOffsets:
+        """Waits until the redo records of the batch before are cleared, and raises the error."""
+        cleared, self._cleared = self._cleared, None
+        return {} if cleared is None else await cleared
 
     async def _offsets_committed(self) -> None:
         """Waits for the offset commit of the batch before, and raises its error."""
@@ -264,6 +275,9 @@ class AtLeastOnce:
 
     async def stop(self) -> None:
         await self.flush()
+        cleared, self._cleared = self._cleared, None
+        if cleared is not None:
+            cleared.cancel()
         producer, self._producer = self._producer, None
         if producer is not None:
             await producer.end()

@@ -17,6 +17,7 @@ from runtime.loop.ownership import Ownership
 from runtime.loop.partitions import Partitions
 from runtime.loop.poller import GroupConsumer, Poller
 from runtime.loop.rebalance import Rebalance, Standbys
+from runtime.loop.redo import RedoLog
 from runtime.loop.timers import Timers
 from runtime.metrics.loop import LoopMetrics
 from runtime.model.commands import CommandQueue, PendingCommand
@@ -129,6 +130,8 @@ class Engine:
             restore=self._restore,
             losses=ports.losses,
         )
+        losses = LossReporter() if ports.losses is None else ports.losses
+        redo = RedoLog(partitions, ports.checkpoint, limits=self._limits, losses=losses, clock=ports.clock)
         self.loop = Loop(
             partitions,
             ports.checkpoint,
@@ -136,9 +139,17 @@ class Engine:
             abandoned=self._abandoned,
             metrics=metrics,
             limits=self._limits,
+            redo=redo,
         )
         self.rebalance = Rebalance(
-            partitions, ports.restorer, self.poller, metrics=metrics, failed=failed, standbys=ports.standbys
+            partitions,
+            ports.restorer,
+            self.poller,
+            metrics=metrics,
+            failed=failed,
+            standbys=ports.standbys,
+            redo=redo,
+            fenced=ports.consumer.rejoin,
         )
 
     async def revoked(self, side_effects_s: float = float("inf")) -> None:

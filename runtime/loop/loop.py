@@ -12,6 +12,7 @@ from runtime.loop.checkpoint import Checkpoint
 from runtime.loop.overlay import BatchOverlay
 from runtime.loop.partitions import Partitions, Rows
 from runtime.loop.process import BatchProcessor
+from runtime.loop.redo import RedoLog
 from runtime.metrics.loop import LoopMetrics
 from runtime.model.limits import SizeLimits
 from runtime.model.records import LastOffsets, PolledBatch
@@ -29,6 +30,7 @@ class Loop:
         abandoned: called with the error when a batch was abandoned. It must have the partitions restored.
         metrics: counts batches.
         limits: how large a message each topic accepts.
+        redo: writes redo records, if the checkpoint is not transactional.
     """
 
     MAX_TIMERS = 1000
@@ -43,10 +45,14 @@ class Loop:
         abandoned: Callable[[CommitFenced | CommitInDoubt], None],
         metrics: LoopMetrics,
         limits: SizeLimits | None = None,
+        redo: RedoLog | None = None,
     ) -> None:
         self.partitions = partitions
         self._ownership = partitions.ownership
-        self._processor = BatchProcessor(partitions.topology, partitions.count, partitions.ownership.store, limits)
+        self._redo = redo if redo is not None and redo.needed else None
+        self._processor = BatchProcessor(
+            partitions.topology, partitions.count, partitions.ownership.store, limits, redo=self._redo is not None
+        )
         self._checkpoint = checkpoint
         self._clock = clock
         self._abandoned = abandoned
@@ -70,6 +76,8 @@ class Loop:
             rows = batch.rows()
             processed = perf_counter()
             writes = batch.writes(rows)
+            if self._redo is not None:
+                self._redo.add(writes, batch, rows)
             if writes.empty:
                 return True
             failpoints.reach("batch.processed")
@@ -78,7 +86,9 @@ class Loop:
             except (CommitFenced, CommitInDoubt) as error:
                 self._abandon(error, len(polled.records), epoch)
                 return False
-            if epoch == self._ownership.epoch and self._overtaken(rows, ends):
+            if epoch == self._ownership.epoch and self.partitions.overtaken(
+                rows, ends, self._ownership.stores, transactional=self._checkpoint.transactional
+            ):
                 why = "its changelogs and stores differ: another worker wrote to them, or they were created anew"
                 self._abandon(CommitInDoubt(why), len(polled.records), epoch)
                 return False
@@ -103,30 +113,19 @@ class Loop:
     async def idle(self) -> None:
         """Waits until the current batch and the offset commit of the last one are finished."""
         async with self.turn:
-            await self._checkpoint.flush()
+            ends = await self._checkpoint.flush()
+            if self._redo is not None:
+                self._redo.mark_read(ends, every=1)
 
     def _process(self, polled: PolledBatch) -> BatchOverlay:
         now = self._clock()
         due = self.partitions.timers.due(now, self.MAX_TIMERS)
         return self._processor.process(polled, due, now, self._ownership.fuses)
 
-    def _overtaken(self, rows: Rows, ends: LastOffsets) -> bool:
-        """Whether a changelog has rows of another writer before or among the batch's, or lacks rows.
-
-        The store of such a changelog has to be restored: applying the batch would skip the rows of the other writer,
-        or hide that the changelog was deleted and created anew. With a fenced checkpoint there is no other writer, but
-        transaction markers take up offsets.
-        """
-        for (table, partition), changed in rows.items():
-            offset = self._ownership.store(table, partition).offset
-            known = -1 if offset is None else offset
-            end, expected = ends[self.partitions.changelog(table, partition)], known + len(changed)
-            if end < expected or (end > expected and not self._checkpoint.fenced):
-                return True
-        return False
-
     def _apply(self, batch: BatchOverlay, rows: Rows, ends: LastOffsets) -> None:
         self.partitions.apply(rows, ends)
+        if self._redo is not None:
+            self._redo.mark_read(ends)
         self._ownership.sent(batch.through_kafka, ends)
         if caught_up := self._ownership.advance(batch.offsets):
             self.partitions.release(caught_up)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 from runtime.common.partitioning import partition_of
 from runtime.model import dead_letters
 from runtime.model.records import NO_OFFSET, Record, TopicPartition, Write, Writes
+from runtime.model.redo import Unit
 from runtime.model.service import (
     PendingSideEffect,
     RejectedSideEffect,
@@ -119,10 +120,18 @@ class ProcessorContext:
         """Adds the changes of the processor to the batch, once it has returned."""
         for (table, key), value in self.writes.items():
             self._batch.changes.setdefault((table, self._partition), {})[key] = value
-        self._batch.outputs += self.dead_lettered
+        for letter in self.dead_lettered:
+            self._batch.outputs.append(letter)
+            self.keep_sent(letter)
         self._batch.dead_letters += len(self.dead_lettered)
         for event in self.events:
             self._batch.events[self._service.name, event] += 1
+
+    def keep_sent(self, write: Write) -> None:
+        """Adds a sent record to the redo record of its unit, if the batch has redo records."""
+        if self._batch.sent is not None:
+            unit = Unit(self._service.name, self._partition)
+            self._batch.sent.append((unit, write))
 
 
 @dataclass(slots=True)
@@ -143,6 +152,8 @@ class BatchOverlay:
     """By partition: key buckets of output records to consumed topics that are not fused."""
     events: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Counted events by service and name."""
+    sent: list[tuple[Unit, Write]] | None = None
+    """All records that the processors sent, fused ones included, with their unit; `None` without redo records."""
     _cache: dict[TablePartition, dict[str, Message | None]] = field(default_factory=dict)
 
     def read(self, table: Table[M], partition: int, key: str) -> M | None:

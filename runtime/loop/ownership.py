@@ -78,6 +78,11 @@ class Ownership:
         except KeyError:
             raise PartitionNotOwned(f"{table}[{partition}]") from None
 
+    @property
+    def stores(self) -> Mapping[tuple[str, int], Store]:
+        """The stores of all owned tables and partitions."""
+        return self._stores
+
     def owns(self, partition: int) -> bool:
         """Whether the topic partitions and stores of this number are owned."""
         return partition in self._numbers

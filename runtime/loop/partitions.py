@@ -63,6 +63,29 @@ class Partitions:
             self.timers.load(table, partition, store)
             self.side_effects.load(table, partition, store)
 
+    def overtaken(
+        self, rows: Rows, ends: LastOffsets, stores: Mapping[TablePartition, Store], *, transactional: bool
+    ) -> bool:
+        """Whether a changelog has rows of another writer before or among these, or lacks rows.
+
+        The store of such a changelog has to be restored: applying the rows would skip those of the other writer, or
+        hide that the changelog was deleted and created anew. With a transactional checkpoint there is no other writer,
+        but transaction markers take up offsets.
+
+        Arguments:
+            rows: changed rows.
+            ends: last written offset of each changelog partition.
+            stores: the stores of the rows, without these.
+            transactional: whether the checkpoint is transactional.
+        """
+        for (table, partition), changed in rows.items():
+            offset = stores[table, partition].offset
+            known = -1 if offset is None else offset
+            end, expected = ends[self.changelog(table, partition)], known + len(changed)
+            if end < expected or (end > expected and not transactional):
+                return True
+        return False
+
     def apply(self, rows: Rows, ends: LastOffsets) -> None:
         """Applies the rows of a committed batch to stores, timers and side effects.
 

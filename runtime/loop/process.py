@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from runtime.common.partitioning import MisplacedError, check_partition
-from runtime.loop.overlay import BatchOverlay, OutputRecord, ProcessorContext
+from runtime.loop.overlay import BatchOverlay, ProcessorContext
 from runtime.loop.ownership import bucket_of
 from runtime.loop.timers import DueTimer
 from runtime.model.commands import Command
@@ -27,6 +27,7 @@ from runtime.model.records import (
     TopicPartition,
     Write,
 )
+from runtime.model.redo import Unit
 from runtime.model.remedies import remedy_for_key, remedy_for_value, with_remedy
 from runtime.model.service import OnKey, Service
 from runtime.model.topology import Topology
@@ -67,15 +68,23 @@ class BatchProcessor:
         partitions: partitions of every topic.
         store: returns the store of a table and partition that is owned.
         limits: how large a message each topic accepts. A processor that sends a larger one fails on its input.
+        redo: whether to keep what each unit sent, for redo records.
     """
 
     def __init__(
-        self, topology: Topology, partitions: int, store: Callable[[str, int], Store], limits: SizeLimits | None = None
+        self,
+        topology: Topology,
+        partitions: int,
+        store: Callable[[str, int], Store],
+        limits: SizeLimits | None = None,
+        *,
+        redo: bool = False,
     ) -> None:
         self.topology = topology
         self.partitions = partitions
         self.store = store
         self._limits = SizeLimits() if limits is None else limits
+        self._redo = redo
         self._consumed_by: tuple[Header, ...] = ((CONSUMED_BY, topology.group.encode()),)
         self._reported: set[str] = set()
         """Topics with a logged misplaced record: one log line each, as a foreign producer may write many."""
@@ -95,7 +104,8 @@ class BatchProcessor:
             now: when the batch was polled, UTC.
             fuses: whether a message may be processed in this batch, without a broker round trip.
         """
-        batch = BatchOverlay(self.topology, self.partitions, now, self.store, offsets=polled.positions)
+        sent: list[tuple[Unit, Write]] | None = [] if self._redo else None
+        batch = BatchOverlay(self.topology, self.partitions, now, self.store, offsets=polled.positions, sent=sent)
         for timer in due:
             self._run_timer(batch, timer, fuses)
         for record in polled.records:
@@ -171,7 +181,7 @@ class BatchProcessor:
                 ctx = ProcessorContext(batch, service, item.partition, item.time)
                 error = self._attempt(ctx, service, item.topic, partial(processor, item.subject, ctx))
                 if error is None:
-                    self._send(batch, ctx.sent, work, item.depth + 1, fuses, item.time)
+                    self._send(batch, ctx, work, item.depth + 1, fuses, item.time)
                 else:
                     self._reject(batch, item.record or self._as_record(item), service.name, error)
 
@@ -186,7 +196,7 @@ class BatchProcessor:
             return
         ctx.keep()
         work: list[WorkItem] = []
-        self._send(batch, ctx.sent, work, 1, fuses, batch.now)
+        self._send(batch, ctx, work, 1, fuses, batch.now)
         self._run(batch, work, fuses)
 
     def _run_timer(self, batch: BatchOverlay, due: DueTimer, fuses: Fuses) -> None:
@@ -203,13 +213,13 @@ class BatchProcessor:
             ctx.set_timer(due.key, batch.now + TIMER_RETRY)
             ctx.keep()
         work: list[WorkItem] = []
-        self._send(batch, ctx.sent, work, 1, fuses, batch.now)
+        self._send(batch, ctx, work, 1, fuses, batch.now)
         self._run(batch, work, fuses)
 
     def _send(
         self,
         batch: BatchOverlay,
-        sent: list[OutputRecord],
+        ctx: ProcessorContext,
         work: list[WorkItem],
         depth: int,
         fuses: Fuses,
@@ -219,7 +229,7 @@ class BatchProcessor:
 
         A repartitioned record keeps `time`, the event time of its source; other records get the time of the batch.
         """
-        for topic, partition, key, value in sent:
+        for topic, partition, key, value in ctx.sent:
             processors = self.topology.processors.get(topic.name, ())
             fused = False
             if processors:
@@ -232,9 +242,14 @@ class BatchProcessor:
                     work.append(WorkItem(topic.name, partition, event_time, value, processors, depth, None))
                 else:
                     batch.through_kafka.setdefault(tp, set()).add(bucket)
+            if fused and topic.internal and batch.sent is None:
+                continue
+            raw_key, raw, headers = key.encode(), value.to_json(), _headers(topic, time)
+            if batch.sent is not None:
+                ctx.keep_sent(Write(topic.name, partition, raw_key, raw, headers))
             if not (fused and topic.internal):
-                headers = self._consumed_by if fused else _headers(topic, time)
-                batch.outputs.append(Write(topic.name, partition, key.encode(), value.to_json(), headers))
+                headers = self._consumed_by if fused else headers
+                batch.outputs.append(Write(topic.name, partition, raw_key, raw, headers))
 
     def _reject(self, batch: BatchOverlay, record: Record, services: str, error: str) -> None:
         batch.dead_letters += 1

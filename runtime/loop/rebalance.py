@@ -10,9 +10,10 @@ from runtime.common import failpoints
 from runtime.common.backoff import Backoff, retry
 from runtime.common.clock import elapsed_s
 from runtime.data_loss.losses import RecordsLost
-from runtime.errors import StoreError
+from runtime.errors import CommitFenced, RedoRejected, StoreError
 from runtime.loop.loop import Loop
 from runtime.loop.partitions import Partitions
+from runtime.loop.redo import RedoLog
 from runtime.metrics.loop import LoopMetrics
 from runtime.model.records import Membership, TopicPartition
 from runtime.state.restore import Restorer
@@ -53,6 +54,8 @@ class Rebalance:
         metrics: counts restored records.
         failed: called with an error that ends the worker.
         standbys: keeps standby replicas of partitions that other workers own.
+        redo: redoes what redo records say that a crash left.
+        fenced: called when redoing was fenced: the worker must rejoin its group.
     """
 
     RETRY_S = 0.5
@@ -70,8 +73,12 @@ class Rebalance:
         metrics: LoopMetrics,
         failed: Callable[[BaseException], None],
         standbys: Standbys | None = None,
+        redo: RedoLog | None = None,
+        fenced: Callable[[], None] = lambda: None,
     ) -> None:
         self._partitions = partitions
+        self._redo = redo
+        self._fenced = fenced
         self._ownership = partitions.ownership
         self._restorer = restorer
         self._poller = poller
@@ -176,7 +183,7 @@ class Rebalance:
             self.failures += 1
 
         # Any other error means that the broker is unavailable: retried until the next rebalance.
-        lasting = (RecordsLost, StoreError)
+        lasting = (RecordsLost, StoreError, RedoRejected, CommitFenced)
         try:
             await retry(
                 self._restore_all,
@@ -186,6 +193,11 @@ class Rebalance:
             )
         except RecordsLost:
             pass  # it has ended the worker, which has skipped no record
+        except CommitFenced as error:
+            log.warning("redoing was fenced, rejoining the group error=%s", error)
+            self._fenced()
+        except RedoRejected as error:
+            self._failed(error)
         except StoreError as error:
             log.exception("state store cannot be opened")
             self._failed(error)
@@ -212,6 +224,9 @@ class Rebalance:
             failpoints.reach("rebalance.opened")
             restored = await self._restore(stores)
             failpoints.reach("rebalance.restored")
+            if self._redo is not None:
+                await self._redo.redo(stores, self._membership, positions)
+            failpoints.reach("rebalance.redone")
             backlog = await self._restorer.ends(self._assigned)
             failpoints.reach("rebalance.backlog")
             self._partitions.own(self._membership, positions, backlog, stores)

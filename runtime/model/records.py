@@ -105,11 +105,21 @@ LastOffsets = Mapping[TopicPartition, int]
 
 @dataclass(slots=True)
 class Writes:
-    """What the commit of a batch makes durable, all or nothing."""
+    """What the commit of a batch makes durable, all or nothing.
+
+    Arguments:
+        changelog: changed rows.
+        outputs: output records and dead letters.
+        offsets: the new positions.
+        redo: at least once: the redo records of the batch.
+        cleared: at least once: tombstones of these redo records.
+    """
 
     changelog: list[Write] = field(default_factory=list)
     outputs: list[Write] = field(default_factory=list)
     offsets: Offsets = field(default_factory=dict)
+    redo: list[Write] = field(default_factory=list)
+    cleared: list[Write] = field(default_factory=list)
 
     @property
     def empty(self) -> bool:

@@ -1,15 +1,24 @@
 """The topology of a worker: its services, with the topics, processors and tables of all of them."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
+from runtime.model.redo import RedoPiece
 from runtime.model.service import OnKey, Processor, Service, Table
 from schemas.topics import Topic
+
+REDO = "-redo"
+"""Suffix of the redo table of each service."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Topology:
     """The services of one worker. The composition of services names the consumer group.
+
+    Arguments:
+        services: the services.
+        redo: names of services that have a redo table. Those without state have none in any case.
 
     >>> from runtime.model.service import Input, Service
     >>> from schemas.topics import ORDERS
@@ -21,6 +30,7 @@ class Topology:
     """
 
     services: tuple[Service, ...]
+    redo: Collection[str] = ()
     group: str = field(init=False)
     consumed: dict[str, Topic[Any]] = field(init=False)
     processors: dict[str, tuple[tuple[Service, Processor[Any]], ...]] = field(init=False)
@@ -28,6 +38,7 @@ class Topology:
     tables: dict[str, Table[Any]] = field(init=False)
     holders: dict[str, Service] = field(init=False)
     written: dict[str, Topic[Any]] = field(init=False)
+    redo_tables: dict[str, Table[RedoPiece]] = field(init=False)
 
     def __post_init__(self) -> None:
         names = [s.name for s in self.services]
@@ -47,8 +58,20 @@ class Topology:
         set_(self, "consumed", {t.name: t for s in self.services for t in s.topics})
         set_(self, "processors", {name: tuple(p) for name, p in processors.items()})
         set_(self, "tombstones", {name: tuple(t) for name, t in tombstones.items()})
-        set_(self, "tables", {t.name: t for s in self.services for t in s.all_tables})
-        set_(self, "holders", {t.name: s for s in self.services for t in s.all_tables})
+        holders = {t: s for s in self.services for t in s.all_tables}
+        redo_tables = {
+            s.name: Table(f"{s.name}{REDO}", RedoPiece) for s in self.services if s.name in self.redo and s.all_tables
+        }
+        for service in self.services:
+            if any(t.name == f"{service.name}{REDO}" for t in service.all_tables):
+                raise ValueError(
+                    f"table '{service.name}{REDO}' is the runtime's: name the table of the service otherwise"
+                )
+            if service.name in redo_tables:
+                holders[redo_tables[service.name]] = service
+        set_(self, "redo_tables", redo_tables)
+        set_(self, "tables", {t.name: t for t in holders})
+        set_(self, "holders", {t.name: s for t, s in holders.items()})
         set_(self, "written", {t.name: t for s in self.services for t in s.outputs})
 
     @property

@@ -21,7 +21,7 @@ from runtime.hosting import ServiceDefinition, StaleRow
 from runtime.http.server import application
 from runtime.kafka.clients import KafkaNames
 from runtime.kafka.publisher import KafkaPublisher
-from runtime.kafka.topics import ensure_topics, topics_of
+from runtime.kafka.topics import ensure_topics, topics_of, with_redo_tables
 from runtime.loop.ownership import Ownership
 from runtime.metrics.loop import METRICS, LoopMetrics
 from runtime.metrics.side_effects import status_by_service
@@ -85,7 +85,7 @@ class Worker:
 
     async def start(self) -> None:
         """Starts all parts, HTTP first, and joins the group. `readiness` shows when partitions are restored."""
-        settings, topology, stop = self.settings, self.topology, self._stop
+        settings, stop = self.settings, self._stop
         identity = WorkerIdentity(settings.state_dir)
         stop.call(identity.release)
         stores = RocksStores(settings.state_dir / "tables", settings.state_memory_mb)
@@ -99,6 +99,7 @@ class Worker:
         for lifespan in [h.lifespan for h in self._hosted if h.lifespan is not None]:
             await opened.enter_async_context(lifespan(self))
         await self._create_topics()
+        topology = self.topology
         losses = LossReporter(
             self.metrics,
             stop=settings.on_lost_records is OnLostRecords.STOP,
@@ -247,10 +248,15 @@ class Worker:
         await asyncio.gather(self._http.drain(), *side_effects)
 
     async def _create_topics(self) -> None:
-        """Waits for the broker, and creates the topics that are missing."""
+        """Waits for the broker, finds the redo tables, and creates the topics that are missing."""
+
+        async def create() -> None:
+            self.topology = await with_redo_tables(self.settings, self.topology)
+            await ensure_topics(self.settings, topics_of(self.topology))
+
         servers = self.settings.kafka_bootstrap_servers
         await retry(
-            lambda: ensure_topics(self.settings, topics_of(self.topology)),
+            create,
             Backoff(1),
             passes=lambda error: isinstance(error, (KafkaError, OSError)),
             report=lambda error: log.warning("broker not reached, retrying servers=%s error=%r", servers, error),

@@ -46,9 +46,9 @@ def settings_of(exactly_once, deadline_s, batch_limit):
 
 @lru_cache
 def topology_of(services, exactly_once, deadline_s):
-    settings = settings_of(exactly_once, deadline_s, 500)
+    settings = settings_of(True, deadline_s, 500)  # services do not know the guarantee
     found = [courier.build(settings) if name == "courier" else build([name], settings)[0] for name in services]
-    return Topology(tuple(definition.service for definition in found))
+    return Topology(tuple(definition.service for definition in found), redo=() if exactly_once else services)
 
 
 class SimulatedWorker:
@@ -164,7 +164,7 @@ class SimulatedWorker:
             Ports(
                 consumer=member,
                 checkpoint=checkpoint,
-                restorer=self.logs(requests, lost, [table.changelog for table in topology.tables.values()]),
+                restorer=self.logs(requests, lost, [t.changelog for s in topology.services for t in s.all_tables]),
                 stores=self.stores,
                 clock=self._clock,
                 standbys=standbys,

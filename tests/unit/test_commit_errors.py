@@ -194,6 +194,8 @@ class Client:
 class Failing:
     """A checkpoint whose commits all fail with one error."""
 
+    transactional = True
+
     def __init__(self, error):
         self.error = error
 

@@ -41,7 +41,7 @@ KEEPER = Service(
 class Worker:
     """A loop on a broker in memory, with a backlog of messages."""
 
-    fenced = True
+    transactional = True
 
     def __init__(self, *backlog):
         self.logs = defaultdict(list)

@@ -33,7 +33,7 @@ class FakePoller:
 class Broker:
     """Changelogs, offsets and a checkpoint. `outcomes`: of the next commits, `committed`, `lost` or an exception."""
 
-    fenced = True
+    transactional = True
 
     def __init__(self):
         self.offsets = {TP: 0}
@@ -257,15 +257,15 @@ async def test_stores_of_standbys_stay_open(broker, monkeypatch):
     await worker.rebalance.stop()
 
 
-@pytest.mark.parametrize("fenced", [True, False])
-async def test_at_least_once_rows_of_another_worker_are_not_skipped(broker, worker, fenced):
-    broker.fenced = fenced
+@pytest.mark.parametrize("transactional", [True, False])
+async def test_at_least_once_rows_of_another_worker_are_not_skipped(broker, worker, transactional):
+    broker.transactional = transactional
     other = Write(LEVELS.changelog, 0, b"cup", StockLevel(product="cup", count=3).to_json())
     broker.changelog.append(other)  # by a paused worker, after the partitions moved here
     await worker.step(0, 7)
 
-    assert worker.ownership.running is fenced, "with fencing there is no other writer"
-    if not fenced:
+    assert worker.ownership.running is transactional, "with transactions there is no other writer"
+    if not transactional:
         await worker.running()
         store = worker.ownership.store(LEVELS.name, 0)
         assert store.get(b"cup") == other.value

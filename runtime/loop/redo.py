@@ -1,0 +1,201 @@
+"""Redo records of a worker: written ahead of each batch, and redone by the next restore if a crash left them."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from secrets import token_hex
+
+from runtime.data_loss.losses import LossReporter
+from runtime.errors import CommitInDoubt, MessageTooLarge, RedoRejected
+from runtime.loop.checkpoint import Checkpoint, lasting
+from runtime.loop.overlay import BatchOverlay, TablePartition
+from runtime.loop.partitions import Partitions, Rows
+from runtime.model.dead_letters import dead_letter
+from runtime.model.limits import SizeLimits
+from runtime.model.records import NO_OFFSET, LastOffsets, Membership, Offsets, Record, Write, Writes
+from runtime.model.redo import OWNER, RedoRecord, Sent, Unit, left_over
+from runtime.state.stores import Store
+from schemas.topics import DEAD_LETTERS
+
+Stores = Mapping[TablePartition, Store]
+"""Restored stores by table and partition."""
+
+log = logging.getLogger(__name__)
+
+
+class RedoLog:
+    """Adds redo records to batches, and redoes those that a crash left.
+
+    The stores of redo tables contain what restores and standby replicas read from the changelogs, and the token of the
+    last restore. A worker does not put redo records of its own batches there: an applied batch needs no redo.
+
+    Arguments:
+        partitions: the owned partitions.
+        checkpoint: makes batches durable. A transactional one needs no redo records, and redoes those of another.
+        limits: how large a message each topic accepts.
+        losses: the lost records that the restore found.
+        clock: the time, UTC.
+    """
+
+    MARK_EVERY = 200
+    """Records of a redo table after which its store is marked as read up to them: bounds the restore after a crash."""
+
+    MOST_REJECTED = 5
+    """Rejections in a row that no retry can mend. Then the worker ends, as after batches (`runtime.loop.engine`)."""
+
+    def __init__(
+        self,
+        partitions: Partitions,
+        checkpoint: Checkpoint,
+        *,
+        limits: SizeLimits,
+        losses: LossReporter,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._partitions = partitions
+        self._topology = partitions.topology
+        self._checkpoint = checkpoint
+        self._limits = limits
+        self._losses = losses
+        self._clock = clock
+        self._tables = {service: table.name for service, table in self._topology.redo_tables.items()}
+        self._by_changelog = {table.changelog: table.name for table in self._topology.redo_tables.values()}
+        self._token = ""
+        self._batches = 0
+        self._revision = limits.revision
+        self._rejected = 0
+
+    @property
+    def needed(self) -> bool:
+        """Whether batches need redo records."""
+        return bool(self._tables) and not self._checkpoint.transactional
+
+    def add(self, writes: Writes, batch: BatchOverlay, rows: Rows) -> None:
+        """Adds the redo records of a batch to its writes, and their tombstones."""
+        self._batches += 1
+        name = f"{self._token}-{self._batches}"
+        for unit, record in self._records(rows, batch.sent or ()).items():
+            if record.needed:
+                pieces = record.pieces(self._token, name)
+                writes.redo += self._changelog(self._tables[unit.service], unit.partition, pieces)
+                writes.cleared += self._changelog(self._tables[unit.service], unit.partition, dict.fromkeys(pieces))
+
+    def mark_read(self, ends: LastOffsets, *, every: int = MARK_EVERY) -> None:
+        """Marks the stores of redo tables as read up to these last offsets, if they are `every` records behind."""
+        for tp, end in ends.items():
+            table = self._by_changelog.get(tp.topic)
+            if table is not None and self._partitions.ownership.owns(tp.partition):
+                store = self._partitions.ownership.store(table, tp.partition)
+                if end - (store.offset or 0) >= every:
+                    store.mark_complete(end)
+
+    async def redo(self, stores: Stores, membership: Membership, positions: Offsets) -> None:
+        """Redoes and clears the redo records in restored stores, and takes over the redo tables.
+
+        From then on redo records with the token of an earlier restore do not count: their batches are processed again.
+
+        Arguments:
+            stores: the restored stores by table and partition.
+            membership: the membership that the partitions were assigned to.
+            positions: the next offset to read of each partition.
+
+        Raises `CommitFenced`, `CommitInDoubt` or `RedoRejected`.
+        """
+        if not self._tables:
+            return
+        token = "" if self._checkpoint.transactional else token_hex(8)
+        rows: dict[TablePartition, Mapping[bytes, bytes | None]] = {}
+        cleared: dict[TablePartition, Mapping[bytes, bytes | None]] = {}
+        outputs: list[tuple[str, int, Write]] = []
+        redone: list[str] = []
+        services = {table: service for service, table in self._tables.items()}
+        for table, partition in [key for key in stores if key[0] in services]:
+            unit = Unit(services[table], partition)
+            known = dict(stores[table, partition].items())
+            if token or known:
+                owner = {OWNER: token.encode() or None}
+                cleared[table, partition] = {**dict.fromkeys(known), **owner}
+            found = left_over(known.items())
+            if found is not None:
+                batch, record = found
+                redone.append(f"{unit.service}[{unit.partition}]")
+                rows |= self._accepted_rows(unit, record)
+                outputs += [(batch, sent.position, self._accepted(unit, sent.write)) for sent in record.sent]
+        if redone:
+            log.warning("redo records are left over, redoing units=%s", ",".join(redone))
+            in_order = [write for *_, write in sorted(outputs, key=lambda output: output[:2])]
+            await self._commit(stores, rows, in_order, membership, positions)
+        if cleared:
+            await self._commit(stores, cleared, [], membership, positions)
+        self._token = token
+
+    async def _commit(
+        self, stores: Stores, rows: Rows, outputs: list[Write], membership: Membership, positions: Offsets
+    ) -> None:
+        """Commits rows and outputs, and applies the rows to their stores."""
+        writes = Writes(outputs=outputs)
+        for (table, partition), changed in rows.items():
+            writes.changelog += self._changelog(table, partition, changed)
+        if self._checkpoint.transactional:  # the offsets are committed already: they fence the transaction
+            writes.offsets = self._losses.without_loss(positions)
+        try:
+            ends = await self._checkpoint.commit(writes, membership)
+        except CommitInDoubt as error:
+            self._count_rejection(error)
+            raise
+        self._rejected = 0
+        if self._partitions.overtaken(rows, ends, stores, transactional=self._checkpoint.transactional):
+            raise CommitInDoubt("another worker wrote to a changelog during its restore")
+        for (table, partition), changed in rows.items():
+            stores[table, partition].apply(changed, ends[self._partitions.changelog(table, partition)])
+
+    def _count_rejection(self, error: CommitInDoubt) -> None:
+        """Raises `RedoRejected` if the broker rejects redone records again and again, although no limit is new."""
+        learned, self._revision = self._revision != self._limits.revision, self._limits.revision
+        self._rejected = self._rejected + 1 if lasting(error.__cause__) and not learned else 0
+        if self._rejected >= self.MOST_REJECTED:
+            raise RedoRejected(f"{error}") from error
+
+    def _records(self, rows: Rows, sent: Sequence[tuple[Unit, Write]]) -> dict[Unit, RedoRecord]:
+        records: dict[Unit, RedoRecord] = {}
+        for (table, partition), changed in rows.items():
+            unit = Unit(self._topology.holders[table].name, partition)
+            records.setdefault(unit, RedoRecord()).rows[table] = changed
+        for position, (unit, write) in enumerate(sent):
+            if unit in records:  # otherwise its input is processed again from scratch
+                records[unit].sent.append(Sent(position, write))
+        return records
+
+    def _changelog(self, table: str, partition: int, rows: Mapping[bytes, bytes | None]) -> list[Write]:
+        topic = self._topology.tables[table].changelog
+        return [Write(topic, partition, key, value) for key, value in rows.items()]
+
+    def _accepted_rows(self, unit: Unit, record: RedoRecord) -> dict[TablePartition, dict[bytes, bytes | None]]:
+        """The rows of a redo record that can be written. Others are logged: their input will be dead-lettered."""
+        result: dict[TablePartition, dict[bytes, bytes | None]] = {}
+        for table, changed in record.rows.items():
+            if table not in self._topology.tables:
+                log.error("table of a redo record is gone table=%s partition=%d", table, unit.partition)
+                continue
+            accepted = result[table, unit.partition] = dict(changed)
+            for write in self._changelog(table, unit.partition, changed):
+                try:
+                    self._limits.check(write.topic, write.size)
+                except MessageTooLarge:
+                    log.exception("row of a redo record is too large table=%s partition=%d", table, unit.partition)
+                    del accepted[write.key or b""]
+        return {key: changed for key, changed in result.items() if changed}
+
+    def _accepted(self, unit: Unit, write: Write) -> Write:
+        """The record, or its dead letter if it is known to be larger than its topic accepts."""
+        try:
+            self._limits.check(write.topic, write.size)
+        except MessageTooLarge as error:
+            if write.topic.endswith(DEAD_LETTERS):
+                return write
+            now = self._clock()
+            ms = int(now.timestamp() * 1000)
+            record = Record(write.topic, write.partition, NO_OFFSET, ms, write.key, write.value, write.headers)
+            most = self._limits.max_bytes(write.topic + DEAD_LETTERS)
+            return dead_letter(record, unit.service, f"{type(error).__name__}: {error}", now, most)
+        return write

@@ -1,0 +1,147 @@
+"""Redo records: what a batch changes and sends, written ahead of it, so that a restore can redo a half-written batch.
+
+At least once, rows and output records of a batch become durable one by one. So a redo record is written first, for
+each unit: a service and a partition. It is a set of pieces in the service's redo table; a set that lacks a piece counts
+as not written. Pure.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from runtime.model.records import Write
+from schemas.wire import Message
+
+PIECE_BYTES = 500_000
+"""Bytes of a redo record in a piece at most: brokers accept messages of a megabyte, and producers send batches of
+half a mebibyte."""
+
+OWNER = b"owner"
+"""Key of the token of the last restore. Pieces under another token are of a worker that owns the partition no more."""
+
+
+class Unit(NamedTuple):
+    """A service in a partition: what a redo record covers."""
+
+    service: str
+    partition: int
+
+
+class RedoPiece(Message):
+    """The first line of a piece. What follows is a part of the redo record."""
+
+    batch: str
+    piece: int
+    pieces: int
+
+
+class Sent(NamedTuple):
+    """A record that a unit sent. Its position among all that its batch sent keeps the order of a redone batch."""
+
+    position: int
+    write: Write
+
+
+@dataclass(slots=True)
+class RedoRecord:
+    """All rows that a batch changes in a unit, and all records that it sends from there, fused ones included.
+
+    Arguments:
+        rows: changed rows by table; `None` deletes.
+        sent: the sent records. A fused one lacks the header `consumed-by`: its receiver may have to process it anew.
+    """
+
+    rows: dict[str, Mapping[bytes, bytes | None]] = field(default_factory=dict)
+    sent: list[Sent] = field(default_factory=list)
+
+    @property
+    def needed(self) -> bool:
+        """Whether the batch can be half-written.
+
+        Without rows it can be processed again from scratch. A single row without records is written or not.
+        """
+        count = sum(len(changed) for changed in self.rows.values())
+        return count > 1 or (count == 1 and bool(self.sent))
+
+    def pieces(self, token: str, batch: str) -> dict[bytes, bytes]:
+        """The rows of the redo table: pieces by key.
+
+        Arguments:
+            token: of the restore since which the worker owns the partition.
+            batch: name of the batch, the same in all units.
+        """
+        raw = self.to_bytes()
+        parts = [raw[at : at + PIECE_BYTES] for at in range(0, len(raw), PIECE_BYTES)]
+        return {
+            piece_key(token, n): RedoPiece(batch=batch, piece=n, pieces=len(parts)).to_json() + b"\n" + part
+            for n, part in enumerate(parts)
+        }
+
+    def to_bytes(self) -> bytes:
+        """A line of JSON with names and lengths, and the bytes that they are of."""
+        blobs: list[bytes] = []
+
+        def size(blob: bytes | None) -> int | None:
+            if blob is None:
+                return None
+            blobs.append(blob)
+            return len(blob)
+
+        rows = {t: [(size(key), size(value)) for key, value in changed.items()] for t, changed in self.rows.items()}
+        sent = [
+            (at, w.topic, w.partition, size(w.key), size(w.value), [(name, size(text)) for name, text in w.headers])
+            for at, w in self.sent
+        ]
+        return b"\n".join((json.dumps({"rows": rows, "sent": sent}).encode(), b"".join(blobs)))
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> "RedoRecord":
+        line, blobs = raw.split(b"\n", 1)
+        described, at = json.loads(line), 0
+
+        def take(size: int | None) -> bytes | None:
+            nonlocal at
+            if size is None:
+                return None
+            at += size
+            return blobs[at - size : at]
+
+        changes: dict[str, Mapping[bytes, bytes | None]] = {
+            table: {take(key) or b"": take(value) for key, value in rows} for table, rows in described["rows"].items()
+        }
+        sent = [Sent(sent[0], _write(sent, take)) for sent in described["sent"]]
+        return cls(changes, sent)
+
+
+def _write(described: Sequence[Any], take: Callable[[int | None], bytes | None]) -> Write:
+    _, topic, partition, key, value, headers = described
+    return Write(topic, partition, take(key), take(value), tuple((name, take(text)) for name, text in headers))
+
+
+def piece_key(token: str, number: int) -> bytes:
+    """The key of a piece."""
+    return f"{token}-{number}".encode()
+
+
+def left_over(rows: Iterable[tuple[bytes, bytes]]) -> tuple[str, RedoRecord] | None:
+    """The complete redo record in a redo table, with the name of its batch; `None` if the last owner left none.
+
+    Arguments:
+        rows: the rows of the table.
+    """
+    known = dict(rows)
+    token = known.get(OWNER, b"").decode()
+    parts: list[bytes] = []
+    first: RedoPiece | None = None
+    while first is None or len(parts) < first.pieces:
+        value = known.get(piece_key(token, len(parts)))
+        if value is None:
+            return None
+        head, part = value.split(b"\n", 1)
+        piece = RedoPiece.from_json(head)
+        first = first or piece
+        if piece.batch != first.batch:
+            return None
+        parts.append(part)
+    return first.batch, RedoRecord.from_bytes(b"".join(parts))
