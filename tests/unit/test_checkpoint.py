@@ -1,4 +1,4 @@
-"""At least once: the order of writes, so that a crash at any point loses nothing."""
+"""At least once: redo records, then rows and outputs, then offsets, so that a crash at any point loses nothing."""
 
 import asyncio
 
@@ -17,6 +17,8 @@ class Producer:
 
     def __init__(self, fails_at: int | None = None) -> None:
         self.sent: list[str] = []
+        self.trips: list[list[str]] = []
+        """What was sent together."""
         self.fails_at = fails_at
         self.ended = False
 
@@ -30,22 +32,28 @@ class Producer:
         written = [w for group in groups for w in group]
         if written and len(self.sent) == self.fails_at:
             raise KafkaError
-        self.sent += [f"{w.topic}{'' if w.value else ' deleted'}" for w in written]
+        self.trips.append([f"{w.topic}{'' if w.value else ' deleted'}" for w in written])
+        self.sent += self.trips[-1]
         return {TopicPartition(w.topic, w.partition): 0 for w in written}
 
 
 def batch() -> Writes:
-    changelog = [
-        Write("s-rows-changelog", 0, b"k", None),
-        Write("s-timers-changelog", 0, b"k", None),
-        Write("s-effects-changelog", 0, b"k", None),
-        Write("s-effects-changelog", 0, b"l", b"{}"),
-        Write("s-timers-changelog", 0, b"l", b"{}"),
-    ]
-    return Writes(changelog, [Write("out", 0, b"k", b"{}")], {TopicPartition("in", 0): 7})
+    changelog = [Write("s-rows-changelog", 0, b"k", None), Write("s-timers-changelog", 0, b"l", b"{}")]
+    redo = [Write("s-redo-changelog", 0, b"r-0", b"{}")]
+    cleared = [Write("s-redo-changelog", 0, b"r-0", None)]
+    return Writes(changelog, [Write("out", 0, b"k", b"{}")], {TopicPartition("in", 0): 7}, redo, cleared)
 
 
-async def test_timers_and_side_effects_are_written_before_their_state_and_removed_after_outputs():
+REDO, *WRITTEN, CLEARED = SENT = [
+    "s-redo-changelog",
+    "s-rows-changelog deleted",
+    "s-timers-changelog",
+    "out",
+    "s-redo-changelog deleted",
+]
+
+
+async def test_redo_records_are_written_before_anything_else_and_cleared_before_offsets():
     producer, offsets = Producer(), []
 
     async def commit(positions):
@@ -55,18 +63,34 @@ async def test_timers_and_side_effects_are_written_before_their_state_and_remove
     await checkpoint.commit(batch(), ME)
     await checkpoint.flush()
 
-    assert producer.sent == [
-        "s-effects-changelog",
-        "s-timers-changelog",
-        "s-rows-changelog deleted",
-        "out",
-        "s-timers-changelog deleted",
-        "s-effects-changelog deleted",
-    ]
-    assert offsets == [({TopicPartition("in", 0): 7}, producer.sent)]
+    assert producer.sent == SENT
+    assert producer.trips == [[REDO], WRITTEN, [CLEARED]]
+    assert offsets == [({TopicPartition("in", 0): 7}, SENT)]
 
 
-@pytest.mark.parametrize("fails_at", [0, 2, 3, 4])
+async def test_a_batch_writes_nothing_before_the_redo_records_of_the_last_one_are_cleared():
+    producer, gate = Producer(), asyncio.Event()
+    send = producer.send
+
+    async def slowly(*groups):
+        if groups[0][0].value is None and groups[0][0].topic.startswith("s-redo"):
+            await gate.wait()
+        return await send(*groups)
+
+    producer.send = slowly
+    checkpoint = AtLeastOnce(lambda: producer, lambda _: asyncio.sleep(0), 5)
+    await checkpoint.commit(batch(), ME)
+    second = asyncio.create_task(checkpoint.commit(batch(), ME))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert producer.trips == [[REDO], WRITTEN]
+    gate.set()
+    await second
+
+    assert producer.trips[:5] == [[REDO], WRITTEN, [CLEARED], [REDO], WRITTEN]
+
+
+@pytest.mark.parametrize("fails_at", [0, 1])
 async def test_offsets_are_not_committed_past_failed_writes(fails_at):
     producers, offsets = [Producer(fails_at), Producer()], []
 
@@ -84,8 +108,23 @@ async def test_offsets_are_not_committed_past_failed_writes(fails_at):
     assert len(offsets) == 1
 
 
+async def test_redo_records_that_cannot_be_cleared_fail_the_next_batch_before_it_writes():
+    producers, offsets = [Producer(fails_at=4), Producer()], []
+
+    async def commit(positions):
+        offsets.append(positions)
+
+    checkpoint = AtLeastOnce(iter(producers).__next__, commit, 5)
+    await checkpoint.commit(batch(), ME)
+    with pytest.raises(CommitInDoubt):
+        await checkpoint.commit(batch(), ME)
+
+    assert producers[0].sent == [REDO, *WRITTEN]
+    assert offsets == []
+
+
 async def test_a_worker_that_was_paused_past_its_session_sends_nothing():
-    producer, member = Producer(), [True, True, False]
+    producer, member = Producer(), [True, False]
     offsets = []
 
     async def commit(positions):
@@ -95,7 +134,7 @@ async def test_a_worker_that_was_paused_past_its_session_sends_nothing():
     with pytest.raises(CommitFenced):
         await checkpoint.commit(batch(), ME)
 
-    assert producer.sent == ["s-effects-changelog", "s-timers-changelog", "s-rows-changelog deleted"]
+    assert producer.sent == [REDO]
     assert offsets == []
 
 
