@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 from runtime.common.partitioning import partition_of
 from runtime.model import dead_letters
 from runtime.model.records import NO_OFFSET, Record, TopicPartition, Write, Writes
-from runtime.model.redo import Unit
+from runtime.model.redo import Call, Sent, Unit
 from runtime.model.service import (
     PendingSideEffect,
     RejectedSideEffect,
@@ -42,10 +42,26 @@ class OutputRecord(NamedTuple):
 class ProcessorContext:
     """The context of one call of one processor. Implements `runtime.model.service.Context`."""
 
-    __slots__ = ("_batch", "_partition", "_service", "dead_lettered", "events", "now", "sent", "time", "writes")
+    __slots__ = (
+        "_batch",
+        "_cause",
+        "_partition",
+        "_service",
+        "call",
+        "dead_lettered",
+        "events",
+        "now",
+        "sent",
+        "time",
+        "writes",
+    )
 
-    def __init__(self, batch: "BatchOverlay", service: Service, partition: int, time: datetime) -> None:
+    def __init__(
+        self, batch: "BatchOverlay", service: Service, partition: int, time: datetime, cause: Call | None = None
+    ) -> None:
         self._batch = batch
+        self._cause = cause
+        self.call: Call | None = None
         self._service = service
         self._partition = partition
         self.time = time
@@ -120,18 +136,15 @@ class ProcessorContext:
         """Adds the changes of the processor to the batch, once it has returned."""
         for (table, key), value in self.writes.items():
             self._batch.changes.setdefault((table, self._partition), {})[key] = value
-        for letter in self.dead_lettered:
-            self._batch.outputs.append(letter)
-            self.keep_sent(letter)
+        if self._batch.calls is not None:
+            self.call = Call(Unit(self._service.name, self._partition), self._cause)
+            self._batch.calls.append(self.call)
+            for letter in self.dead_lettered:
+                self._batch.keep_sent(self.call, letter)
+        self._batch.outputs += self.dead_lettered
         self._batch.dead_letters += len(self.dead_lettered)
         for event in self.events:
             self._batch.events[self._service.name, event] += 1
-
-    def keep_sent(self, write: Write) -> None:
-        """Adds a sent record to the redo record of its unit, if the batch has redo records."""
-        if self._batch.sent is not None:
-            unit = Unit(self._service.name, self._partition)
-            self._batch.sent.append((unit, write))
 
 
 @dataclass(slots=True)
@@ -152,8 +165,9 @@ class BatchOverlay:
     """By partition: key buckets of output records to consumed topics that are not fused."""
     events: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Counted events by service and name."""
-    sent: list[tuple[Unit, Write]] | None = None
-    """All records that the processors sent, fused ones included, with their unit; `None` without redo records."""
+    calls: list[Call] | None = None
+    """The calls that the batch keeps, for redo records; `None` if it needs none."""
+    _sent: int = 0
     _cache: dict[TablePartition, dict[str, Message | None]] = field(default_factory=dict)
 
     def read(self, table: Table[M], partition: int, key: str) -> M | None:
@@ -166,6 +180,11 @@ class BatchOverlay:
             raw = self.store(table.name, partition).get(key.encode())
             cache[key] = None if raw is None else table.model.from_json(raw)
         return cast("M | None", cache[key])
+
+    def keep_sent(self, call: Call, write: Write) -> None:
+        """Adds a sent record to its call."""
+        call.sent.append(Sent(self._sent, write))
+        self._sent += 1
 
     def rows(self) -> dict[TablePartition, dict[bytes, bytes | None]]:
         """Serialized changes by table and partition, without rows created and deleted in the same batch."""

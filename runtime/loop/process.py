@@ -27,7 +27,7 @@ from runtime.model.records import (
     TopicPartition,
     Write,
 )
-from runtime.model.redo import Unit
+from runtime.model.redo import Call
 from runtime.model.remedies import remedy_for_key, remedy_for_value, with_remedy
 from runtime.model.service import OnKey, Service
 from runtime.model.topology import Topology
@@ -58,6 +58,7 @@ class WorkItem(NamedTuple):
     processors: tuple[tuple[Service, Callable[[Any, ProcessorContext], None]], ...]
     depth: int
     record: Record | None  # None: a fused message, which was not read from Kafka
+    cause: Call | None = None
 
 
 class BatchProcessor:
@@ -68,7 +69,7 @@ class BatchProcessor:
         partitions: partitions of every topic.
         store: returns the store of a table and partition that is owned.
         limits: how large a message each topic accepts. A processor that sends a larger one fails on its input.
-        redo: whether to keep what each unit sent, for redo records.
+        redo: whether to keep what each call sent, for redo records.
     """
 
     def __init__(
@@ -104,8 +105,8 @@ class BatchProcessor:
             now: when the batch was polled, UTC.
             fuses: whether a message may be processed in this batch, without a broker round trip.
         """
-        sent: list[tuple[Unit, Write]] | None = [] if self._redo else None
-        batch = BatchOverlay(self.topology, self.partitions, now, self.store, offsets=polled.positions, sent=sent)
+        calls: list[Call] | None = [] if self._redo else None
+        batch = BatchOverlay(self.topology, self.partitions, now, self.store, offsets=polled.positions, calls=calls)
         for timer in due:
             self._run_timer(batch, timer, fuses)
         for record in polled.records:
@@ -178,7 +179,7 @@ class BatchProcessor:
         for item in work:  # grows during the iteration
             batch.processed += 1
             for service, processor in item.processors:
-                ctx = ProcessorContext(batch, service, item.partition, item.time)
+                ctx = ProcessorContext(batch, service, item.partition, item.time, item.cause)
                 error = self._attempt(ctx, service, item.topic, partial(processor, item.subject, ctx))
                 if error is None:
                     self._send(batch, ctx, work, item.depth + 1, fuses, item.time)
@@ -239,14 +240,14 @@ class BatchProcessor:
                 if fused:
                     batch.fused += 1
                     event_time = time if topic.internal else batch.now
-                    work.append(WorkItem(topic.name, partition, event_time, value, processors, depth, None))
+                    work.append(WorkItem(topic.name, partition, event_time, value, processors, depth, None, ctx.call))
                 else:
                     batch.through_kafka.setdefault(tp, set()).add(bucket)
-            if fused and topic.internal and batch.sent is None:
+            if fused and topic.internal and ctx.call is None:
                 continue
             raw_key, raw, headers = key.encode(), value.to_json(), _headers(topic, time)
-            if batch.sent is not None:
-                ctx.keep_sent(Write(topic.name, partition, raw_key, raw, headers))
+            if ctx.call is not None:
+                batch.keep_sent(ctx.call, Write(topic.name, partition, raw_key, raw, headers))
             if not (fused and topic.internal):
                 headers = self._consumed_by if fused else headers
                 batch.outputs.append(Write(topic.name, partition, raw_key, raw, headers))

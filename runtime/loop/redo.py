@@ -1,7 +1,7 @@
 """Redo records of a worker: written ahead of each batch, and redone by the next restore if a crash left them."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from secrets import token_hex
 
@@ -13,7 +13,7 @@ from runtime.loop.partitions import Partitions, Rows
 from runtime.model.dead_letters import dead_letter
 from runtime.model.limits import SizeLimits
 from runtime.model.records import NO_OFFSET, LastOffsets, Membership, Offsets, Record, Write, Writes
-from runtime.model.redo import OWNER, RedoRecord, Sent, Unit, left_over
+from runtime.model.redo import OWNER, RedoRecord, Unit, left_over, records
 from runtime.state.stores import Store
 from schemas.topics import DEAD_LETTERS
 
@@ -74,11 +74,13 @@ class RedoLog:
         """Adds the redo records of a batch to its writes, and their tombstones."""
         self._batches += 1
         name = f"{self._token}-{self._batches}"
-        for unit, record in self._records(rows, batch.sent or ()).items():
-            if record.needed:
-                pieces = record.pieces(self._token, name)
-                writes.redo += self._changelog(self._tables[unit.service], unit.partition, pieces)
-                writes.cleared += self._changelog(self._tables[unit.service], unit.partition, dict.fromkeys(pieces))
+        by_unit: dict[Unit, dict[str, Mapping[bytes, bytes | None]]] = {}
+        for (table, partition), changed in rows.items():
+            by_unit.setdefault(Unit(self._topology.holders[table].name, partition), {})[table] = changed
+        for unit, record in records(by_unit, batch.calls or ()).items():
+            pieces = record.pieces(self._token, name)
+            writes.redo += self._changelog(self._tables[unit.service], unit.partition, pieces)
+            writes.cleared += self._changelog(self._tables[unit.service], unit.partition, dict.fromkeys(pieces))
 
     def mark_read(self, ends: LastOffsets, *, every: int = MARK_EVERY) -> None:
         """Marks the stores of redo tables as read up to these last offsets, if they are `every` records behind."""
@@ -106,7 +108,7 @@ class RedoLog:
         token = "" if self._checkpoint.transactional else token_hex(8)
         rows: dict[TablePartition, Mapping[bytes, bytes | None]] = {}
         cleared: dict[TablePartition, Mapping[bytes, bytes | None]] = {}
-        outputs: list[tuple[str, int, Write]] = []
+        outputs: dict[tuple[str, int], Write] = {}
         redone: list[str] = []
         services = {table: service for service, table in self._tables.items()}
         for table, partition in [key for key in stores if key[0] in services]:
@@ -120,11 +122,10 @@ class RedoLog:
                 batch, record = found
                 redone.append(f"{unit.service}[{unit.partition}]")
                 rows |= self._accepted_rows(unit, record)
-                outputs += [(batch, sent.position, self._accepted(unit, sent.write)) for sent in record.sent]
+                outputs |= {(batch, sent.position): self._accepted(unit, sent.write) for sent in record.sent}
         if redone:
             log.warning("redo records are left over, redoing units=%s", ",".join(redone))
-            in_order = [write for *_, write in sorted(outputs, key=lambda output: output[:2])]
-            await self._commit(stores, rows, in_order, membership, positions)
+            await self._commit(stores, rows, [write for _, write in sorted(outputs.items())], membership, positions)
         if cleared:
             await self._commit(stores, cleared, [], membership, positions)
         self._token = token
@@ -155,16 +156,6 @@ class RedoLog:
         self._rejected = self._rejected + 1 if lasting(error.__cause__) and not learned else 0
         if self._rejected >= self.MOST_REJECTED:
             raise RedoRejected(f"{error}") from error
-
-    def _records(self, rows: Rows, sent: Sequence[tuple[Unit, Write]]) -> dict[Unit, RedoRecord]:
-        records: dict[Unit, RedoRecord] = {}
-        for (table, partition), changed in rows.items():
-            unit = Unit(self._topology.holders[table].name, partition)
-            records.setdefault(unit, RedoRecord()).rows[table] = changed
-        for position, (unit, write) in enumerate(sent):
-            if unit in records:  # otherwise its input is processed again from scratch
-                records[unit].sent.append(Sent(position, write))
-        return records
 
     def _changelog(self, table: str, partition: int, rows: Mapping[bytes, bytes | None]) -> list[Write]:
         topic = self._topology.tables[table].changelog

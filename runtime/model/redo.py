@@ -43,23 +43,42 @@ class Sent(NamedTuple):
     write: Write
 
 
+@dataclass(slots=True, eq=False)
+class Call:
+    """A call of a processor in a batch.
+
+    Arguments:
+        unit: where it changed rows.
+        cause: the call whose message was fused to it; `None` for the first one.
+        sent: what it sent, fused records included.
+    """
+
+    unit: Unit
+    cause: "Call | None" = None
+    sent: list[Sent] = field(default_factory=list)
+
+
 @dataclass(slots=True)
 class RedoRecord:
-    """All rows that a batch changes in a unit, and all records that it sends from there, fused ones included.
+    """All rows that a batch changes in a unit, and all records that it sends there, fused ones included.
+
+    And all records that the causes of its calls sent in other units: their redo records may get lost while this one is
+    durable. Their inputs are then processed again, perhaps after consequences of these records, and are not sure to
+    send them again.
 
     Arguments:
         rows: changed rows by table; `None` deletes.
         sent: the sent records. A fused one lacks the header `consumed-by`: its receiver may have to process it anew.
     """
 
-    rows: dict[str, Mapping[bytes, bytes | None]] = field(default_factory=dict)
+    rows: Mapping[str, Mapping[bytes, bytes | None]] = field(default_factory=dict)
     sent: list[Sent] = field(default_factory=list)
 
     @property
     def needed(self) -> bool:
         """Whether the batch can be half-written.
 
-        Without rows it can be processed again from scratch. A single row without records is written or not.
+        Without rows its input is processed again from scratch. A single row without records is written or not.
         """
         count = sum(len(changed) for changed in self.rows.values())
         return count > 1 or (count == 1 and bool(self.sent))
@@ -112,6 +131,27 @@ class RedoRecord:
         }
         sent = [Sent(sent[0], _write(sent, take)) for sent in described["sent"]]
         return cls(changes, sent)
+
+
+def records(
+    rows: Mapping[Unit, Mapping[str, Mapping[bytes, bytes | None]]], calls: Iterable[Call]
+) -> dict[Unit, RedoRecord]:
+    """The redo records of a batch that are needed.
+
+    Arguments:
+        rows: changed rows by unit and table.
+        calls: all calls of the batch.
+    """
+    found = {unit: RedoRecord(changed) for unit, changed in rows.items()}
+    seen: set[tuple[Unit, Call]] = set()
+    for call in calls:
+        record = found.get(call.unit)
+        link: Call | None = call
+        while record is not None and link is not None and (call.unit, link) not in seen:
+            seen.add((call.unit, link))
+            record.sent += link.sent
+            link = link.cause
+    return {unit: record for unit, record in found.items() if record.needed}
 
 
 def _write(described: Sequence[Any], take: Callable[[int | None], bytes | None]) -> Write:

@@ -6,14 +6,16 @@ from dataclasses import dataclass, replace
 from unittest.mock import patch
 
 from runtime.errors import CommitInDoubt
+from runtime.loop import redo
 from runtime.loop.checkpoint import AtLeastOnce, ExactlyOnce, _in_time
 from runtime.loop.engine import Engine
 from runtime.loop.loop import Loop
 from runtime.loop.overlay import BatchOverlay
 from runtime.loop.poller import Poller
 from runtime.loop.rebalance import Rebalance
+from runtime.loop.redo import RedoLog
 from runtime.loop.timers import Timers
-from runtime.model.service import TIMERS_CHANGELOG
+from runtime.model.records import CONSUMED_BY
 from runtime.side_effects.acknowledgement import retry_until_success
 from runtime.side_effects.attempt import _CURRENT, Attempt
 from runtime.side_effects.dispatcher import SideEffects
@@ -231,21 +233,39 @@ def offsets_before_outputs():
         yield
 
 
-@planted(exactly_once=False, near=140)
-def timers_after_state():
-    """At least once in the wrong order: timers after their state. A crash in between loses a deadline."""
+@planted(exactly_once=False)
+def rows_before_redo_records():
+    """At least once in the wrong order: rows before redo records. A crash in between loses output records."""
 
-    class WishesLast(AtLeastOnce):
+    class RowsFirst(AtLeastOnce):
         async def commit(self, writes, membership):
-            state = [w for w in writes.changelog if not w.topic.endswith(TIMERS_CHANGELOG)]
-            if len(state) == len(writes.changelog):
-                return await super().commit(writes, membership)
             async with _in_time(self._timeout_s):
-                ends = await (await self._usable_producer()).send(state)
-            rest = [w for w in writes.changelog if w.topic.endswith(TIMERS_CHANGELOG)]
-            return ends | await super().commit(replace(writes, changelog=rest), membership)
+                ends = await (await self._usable_producer()).send(writes.changelog)
+            return ends | await super().commit(replace(writes, changelog=[]), membership)
 
-    with patch.object(SimulatedWorker, "at_least_once", WishesLast):
+    with patch.object(SimulatedWorker, "at_least_once", RowsFirst):
+        yield
+
+
+@planted(exactly_once=False)
+def redo_records_not_redone():
+    """At least once: a restore clears the redo records that a crash left, and does not redo them."""
+    with patch.object(redo, "left_over", lambda rows: None):
+        yield
+
+
+@planted(exactly_once=False)
+def fused_records_not_redone():
+    """At least once: redo records lack fused messages, which their receiver may not have processed."""
+    add = RedoLog.add
+
+    def add_outputs_alone(self, writes, batch, rows):
+        through_kafka = {write for write in batch.outputs if CONSUMED_BY not in dict(write.headers)}
+        for call in batch.calls:
+            call.sent = [sent for sent in call.sent if sent.write in through_kafka]
+        add(self, writes, batch, rows)
+
+    with patch.object(RedoLog, "add", add_outputs_alone):
         yield
 
 

@@ -408,15 +408,19 @@ GENTLY = (
     announced,
     decided_at_all,
     finished,
+    one_order_an_id,
     announced_alike,
+    verdicts_agree,
+    within_the_deadline,
+    stock_adds_up,
+    customers_add_up,
     state_is_the_changelogs,
     shipped_when_due,
     effects_done,
 )
 """The invariants of at-least-once, as long as no zombie writes.
 
-Verdicts may differ, and stock and sessions may not add up: a crash may leave one table with a batch and another
-without it, and the repeated batch finds half of its own writes.
+Messages may be repeated. All rows of a service in a partition change together, so stock and sessions add up.
 """
 
 

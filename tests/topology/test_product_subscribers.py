@@ -21,7 +21,6 @@ from runtime.common.settings import Settings
 from runtime.testing import TopologyTestDriver
 from schemas.messages import ProductAlertKind, ProductEvent, ProductEventKind
 from schemas.topics import PRODUCT_ALERTS, PRODUCTS
-from tests.topology.test_at_least_once import Interrupted
 
 APPS = {
     "monitoring": product_subscribers.monitoring.app,
@@ -193,33 +192,6 @@ def test_alerts_equal_those_computed_from_the_whole_history_despite_repetitions(
     assert sorted(alerts(topology)) == sorted(expected)
     for code in history:
         assert len(topology.row(HISTORIES.table, code).recent) <= limit + 1
-
-
-@pytest.mark.skip(reason="the runtime does not repeat outputs yet")
-@pytest.mark.parametrize("after", ["timers and effects", "one table", "state", "output"])
-def test_at_least_once_a_crash_in_any_batch_loses_no_alert_and_no_email(after):
-    def run(**crash):
-        topology = subscribers(
-            *("security", "notifications", "log"),
-            kind=Interrupted,
-            how={"apart": True, **crash},
-            processing_guarantee="at_least_once",
-            product_notifications_to=BOTH,
-            product_changes_limit=2,
-        )
-        shop = Shop(topology)
-        shop.change(price=100)
-        topology.send(PRODUCTS, *(shop.change(price=price, send=False) for price in (1, 100, 2, 100)))
-        topology.run()
-        effects = [e for w in topology.workers for s in w.topology.services for e in s.side_effects]
-        return set(alerts(topology)) | {key for e in effects for key in topology.pending(e)}, topology
-
-    expected, undisturbed = run()
-    assert len(expected) == 3 + 5 + (3 + 5) * 2
-    for number in range(undisturbed.batches):
-        for which in range(8 if after == "one table" else 1):
-            found, _ = run(crash_in=number, after=after, which=which)
-            assert found >= expected, (number, which)
 
 
 def test_without_addresses_no_email_is_enqueued():
