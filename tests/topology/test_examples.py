@@ -10,6 +10,7 @@ import runtime.model.timers
 import runtime.model.topology
 import runtime.state.ttl_table
 import runtime.testing
+import validators.validator
 from examples import minimal_service
 
 
@@ -27,6 +28,7 @@ def test_the_minimal_service_greets_each_validated_order_once():
         (runtime.model.topology, {"Topology"}),
         (runtime.state.ttl_table, {"TtlTable"}),
         (runtime.testing, {"TopologyTestDriver"}),
+        (validators.validator, {"validator"}),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

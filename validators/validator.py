@@ -1,0 +1,150 @@
+"""Declares a validator: a service that gives the verdict of one check on each order."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from runtime.hosting import ServiceDefinition
+from runtime.model.service import Context, Expiring, Input, Service, Table
+from runtime.state.ttl_table import ExpiringRow, TtlTable
+from schemas.messages import CheckType, Order, OrderState, OrderValidation, ValidationResult
+from schemas.topics import ORDER_VALIDATIONS, ORDERS, Topic, repartition
+
+
+class VerdictRow(ExpiringRow):
+    """Past verdict on an order: PASS, or FAIL for the reason `refusal`."""
+
+    refusal: str | None = None
+
+
+Judge = Callable[[Order, Context], "str | VerdictRow | None"]
+
+
+def validator(
+    name: str,
+    check: CheckType,
+    *,
+    judge: Judge,
+    by: tuple[str, Callable[[Order], str]] | None = None,
+    precheck: Callable[[Order], str | None] | None = None,
+    on_change: Callable[[Order, Context], None] | None = None,
+    verdicts: TtlTable[Any] | None = None,
+    on_expired: Callable[[str, Any, Context], None] | None = None,
+    inputs: tuple[Input[Any], ...] = (),
+    tables: tuple[Table[Any], ...] = (),
+) -> ServiceDefinition:
+    """Returns the definition of a validator.
+
+    `judge` is called once per new order. An order that is replayed within the TTL of `verdicts` gets its first verdict.
+
+    Arguments:
+        name: name of the service; its tables begin with it.
+        check: name of the check, such as `CREDIT_CHECK`.
+        judge: the rule: returns the reason why the order fails, or `None` if it passes. May read and write `tables`.
+            If the rows of `verdicts` have fields of their own, it returns the row.
+        by: name and function of a key, if the rows that `judge` uses are kept under another key than the order id:
+            orders are repartitioned by it.
+        precheck: a rule on the order alone, before repartitioning. Its verdicts are not stored.
+        on_change: called with each order that has failed, was shipped or cancelled, in the partition of `judge`. The
+            change of an order may arrive before the order, and repeatedly.
+        verdicts: past verdicts by order id, with rows of `VerdictRow` or a subclass. Default: table `<name>-judged`.
+        on_expired: called with order id and row of each past verdict that expires.
+        inputs: further topics with their processors.
+        tables: state besides past verdicts.
+
+    Raises `ValueError` for a check or a table that is not named as it must be.
+
+    At most two orders a customer:
+
+    >>> from runtime.testing import TopologyTestDriver
+    >>> from schemas.wire import Message
+    >>> class Customer(Message):
+    ...     orders: int = 0
+    >>> CUSTOMERS = Table("quota-customers", Customer)
+    >>> def judge(order: Order, ctx: Context) -> str | None:
+    ...     key = str(order.customer_id)
+    ...     customer = ctx.get(CUSTOMERS, key) or Customer()
+    ...     if customer.orders == 2:
+    ...         return "the customer has two orders"
+    ...     ctx.put(CUSTOMERS, key, Customer(orders=customer.orders + 1))
+    ...     return None
+    >>> quota = validator(
+    ...     "quota", "QUOTA_CHECK", judge=judge, by=("customer", lambda o: str(o.customer_id)), tables=(CUSTOMERS,)
+    ... )
+
+    The second order is replayed, and gets its first verdict again:
+
+    >>> driver = TopologyTestDriver(quota.service, partitions=1)
+    >>> content = {"customer_id": 7, "product": "mug", "quantity": 1, "price": 12, "created_at": driver.now}
+    >>> driver.send(ORDERS, *[Order(id=order_id, **content) for order_id in ("o-1", "o-2", "o-2", "o-3")])
+    >>> for verdict in driver.values(ORDER_VALIDATIONS):
+    ...     print(verdict.order_id, verdict.check_type, verdict.validation_result, verdict.reason)
+    o-1 QUOTA_CHECK PASS None
+    o-2 QUOTA_CHECK PASS None
+    o-2 QUOTA_CHECK PASS None
+    o-3 QUOTA_CHECK FAIL the customer has two orders
+    """
+    try:
+        TypeAdapter(CheckType).validate_python(check)
+    except ValidationError:
+        raise ValueError(
+            f"check {check!r} of validator {name!r} must begin with A to Z and have up to 64 of A to Z, 0 to 9 and _"
+        ) from None
+    verdicts = verdicts or TtlTable(f"{name}-judged", VerdictRow)
+    repartitioned = repartition(name, ORDERS, *by) if by else None
+    processors = _Processors(check, judge, precheck, on_change, verdicts, repartitioned)
+    keyed = (Input(repartitioned, processors.on_repartitioned),) if repartitioned else ()
+    return ServiceDefinition(
+        Service(
+            name,
+            inputs=(Input(ORDERS, processors.on_order), *keyed, *inputs),
+            outputs=(*((repartitioned,) if repartitioned else ()), ORDER_VALIDATIONS),
+            tables=tables,
+            ttl_tables=(Expiring(verdicts, on_expired),),
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Processors:
+    check: CheckType
+    judge: Judge
+    precheck: Callable[[Order], str | None] | None
+    on_change: Callable[[Order, Context], None] | None
+    verdicts: TtlTable[Any]
+    repartitioned: Topic[Order] | None
+
+    def on_order(self, order: Order, ctx: Context) -> None:
+        """Prechecks a new order. Repartitions it if it passes, and changes that the validator processes."""
+        if order.state is OrderState.CREATED:
+            failure = self.precheck(order) if self.precheck else None
+            if failure is not None:
+                self._send_verdict(order, failure, ctx)
+                return
+        elif order.state is OrderState.VALIDATED or self.on_change is None:
+            return
+        if self.repartitioned is not None:
+            ctx.send(self.repartitioned, order)
+        else:
+            self.on_repartitioned(order, ctx)
+
+    def on_repartitioned(self, order: Order, ctx: Context) -> None:
+        """Gives the verdict on a new order, or processes the change of an order."""
+        if order.state is OrderState.CREATED:
+            past = self.verdicts.get(ctx, order.id) or self._add_verdict(order, ctx)
+            self._send_verdict(order, past.refusal, ctx)
+        elif self.on_change is not None:
+            self.on_change(order, ctx)
+
+    def _add_verdict(self, order: Order, ctx: Context) -> VerdictRow:
+        judged = self.judge(order, ctx)
+        row = judged if isinstance(judged, VerdictRow) else self.verdicts.rows.model(refusal=judged)
+        added: VerdictRow = self.verdicts.add(ctx, order.id, row)
+        return added
+
+    def _send_verdict(self, order: Order, failure: str | None, ctx: Context) -> None:
+        result = ValidationResult.PASS if failure is None else ValidationResult.FAIL
+        verdict = OrderValidation(order_id=order.id, check_type=self.check, validation_result=result, reason=failure)
+        ctx.send(ORDER_VALIDATIONS, verdict)
