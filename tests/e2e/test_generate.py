@@ -116,5 +116,5 @@ async def test_a_wrong_service_url_is_reported(deployment: Deployment):
     assert code != 0
     assert (
         f"The worker at {str(worker.url).rstrip('/')} has no fulfilment service, only details. "
-        "Name another with --fulfilment-url, or leave it out: --no-payments --no-checkins"
+        "Name another worker with --fulfilment-url, or leave the service out: --no-payments --no-checkins"
     ) in said
