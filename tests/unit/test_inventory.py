@@ -51,7 +51,7 @@ def test_an_order_passes_if_enough_unreserved_stock_exists(stock, quantity, reas
 
 
 EVENT = st.one_of(
-    st.tuples(st.sampled_from(["CREATED", "FAILED"]), st.integers(0, 5)),
+    st.tuples(st.sampled_from(["CREATED", "FAILED", "CANCELLED"]), st.integers(0, 5)),
     st.tuples(st.sampled_from(["STOCK"]), st.sampled_from([0, 3, 5, 8])),
 )
 
@@ -68,7 +68,7 @@ def test_reserved_equals_the_sum_of_reservations_and_never_rises_above_stock_in_
             announce(topology, "p1", n)
         else:
             topology.send(ORDERS, orders[n].model_copy(update={"state": OrderState(kind)}))
-            if kind == "FAILED":
+            if kind != "CREATED":
                 failed.add(f"o{n}")
         for product, reserved in before.items():
             stock = topology.row(STOCK, product) or Stock()
@@ -138,3 +138,32 @@ def test_an_order_replayed_after_its_reservation_expired_reserves_nothing(invent
     inventory.send(ORDERS, order(created_at=made))
     assert verdicts(inventory) == [("o1", "PASS"), ("o1", "FAIL")]
     assert inventory.row(STOCK, "JUMPERS") == Stock(count=2, reserved=0)
+
+
+@pytest.mark.parametrize(
+    ("states", "count", "reserved", "results"),
+    [
+        (["CREATED", "CANCELLED"], 5, 0, ["PASS"]),
+        (["CREATED", "VALIDATED", "CANCELLED"], 5, 0, ["PASS"]),
+        (["CREATED", "CANCELLED", "CANCELLED"], 5, 0, ["PASS"]),
+        (["CREATED", "FAILED", "CANCELLED"], 5, 0, ["PASS"]),
+        (["CREATED", "CANCELLED", "FAILED"], 5, 0, ["PASS"]),
+        (["CREATED", "CANCELLED", "CREATED"], 5, 0, ["PASS", "PASS"]),
+        (["CREATED", "SHIPPED", "CANCELLED"], 3, 0, ["PASS"]),
+        (["CREATED", "CANCELLED", "SHIPPED"], 5, 0, ["PASS"]),
+        (["CANCELLED", "CREATED"], 5, 0, ["FAIL"]),
+        (["CANCELLED", "CANCELLED", "CREATED", "CREATED"], 5, 0, ["FAIL", "FAIL"]),
+        (["CANCELLED", "CREATED", "CANCELLED"], 5, 0, ["FAIL"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
+)
+def test_a_cancelled_order_releases_its_stock_once(inventory, states, count, reserved, results):
+    announce(inventory, "JUMPERS", 5)
+    inventory.send(ORDERS, *[order(quantity=2, state=state) for state in states])
+    assert inventory.row(STOCK, "JUMPERS") == Stock(count=count, reserved=reserved)
+    assert [result for _, result in verdicts(inventory)] == results
+
+
+def test_an_order_cancelled_before_it_arrived_says_so(inventory):
+    inventory.send(ORDERS, order(state="CANCELLED"), order())
+    assert [v.reason for v in inventory.values(ORDER_VALIDATIONS)] == ["the order was cancelled already"]

@@ -1,14 +1,12 @@
-"""Details check: all fields must be valid, and the product must exist and be on offer. Pure."""
+"""Details check: all fields must be valid, the product on offer, and the price that of the product. Pure."""
+
+from datetime import timedelta
 
 from runtime.model.service import Context
-from schemas.messages import BuiltInCheck, Order, OrderState
-from schemas.topics import ORDER_VALIDATIONS, ORDERS, repartition
-from validators.details.settings import UnknownProducts
-from validators.details.state import OFFERS, VERDICTS, VerdictRow
-from validators.offers import Offer
-from validators.verdict import verdict
-
-ORDERS_BY_PRODUCT = repartition("details", ORDERS, "product", lambda o: o.product)
+from schemas.messages import Order
+from schemas.money import format_amount
+from validators.details.settings import DetailsSettings, OrderPrices, UnknownProducts
+from validators.details.state import OFFERS, PricedOffer
 
 
 def failure_reason(order: Order) -> str | None:
@@ -25,44 +23,26 @@ def failure_reason(order: Order) -> str | None:
     return "; ".join(errors) or None
 
 
-def check_fields(order: Order, ctx: Context) -> None:
-    """Fails a new order with invalid fields, and repartitions any other new order by product."""
-    if order.state is not OrderState.CREATED:
-        return
-    failure = failure_reason(order)
-    if failure is None:
-        ctx.send(ORDERS_BY_PRODUCT, order)
-    else:
-        _send_verdict(order, failure, ctx)
-
-
 class DetailsCheck:
-    """Checks orders against their products.
+    """Checks orders against their products."""
 
-    Arguments:
-        unknown: verdict on a product that was never announced.
-    """
+    def __init__(self, settings: DetailsSettings) -> None:
+        self._settings = settings
+        self._grace = timedelta(seconds=settings.price_grace_s)
 
-    def __init__(self, unknown: UnknownProducts) -> None:
-        self.unknown = unknown
+    def judge(self, order: Order, ctx: Context) -> str | None:
+        """Why the product cannot be ordered, or not at this price; `None` if it can."""
+        offer = OFFERS.get(ctx, order.product)
+        if offer is None:
+            fails = self._settings.unknown_products is UnknownProducts.FAIL
+            return f"there is no product {order.product!r}" if fails else None
+        if offer.withdrawn:
+            return f"product {order.product!r} was withdrawn"
+        return self._price_failure(order, offer) if self._settings.order_prices is OrderPrices.CATALOGUE else None
 
-    def on_order(self, order: Order, ctx: Context) -> None:
-        """Gives the verdict on an order.
-
-        A replayed order gets its first verdict: the product may have changed since.
-        """
-        past = VERDICTS.get(ctx, order.id)
-        if past is None:
-            failure = self.failure_reason(order, OFFERS.get(ctx, order.product))
-            past = VERDICTS.add(ctx, order.id, VerdictRow(refusal=failure))
-        _send_verdict(order, past.refusal, ctx)
-
-    def failure_reason(self, order: Order, offer: Offer | None) -> str | None:
-        """Why the product cannot be ordered; `None` if it can."""
-        if offer is not None:
-            return f"product {order.product!r} was withdrawn" if offer.withdrawn else None
-        return f"there is no product {order.product!r}" if self.unknown is UnknownProducts.FAIL else None
-
-
-def _send_verdict(order: Order, failure: str | None, ctx: Context) -> None:
-    ctx.send(ORDER_VALIDATIONS, verdict(order.id, BuiltInCheck.ORDER_DETAILS_CHECK, failure))
+    def _price_failure(self, order: Order, offer: PricedOffer) -> str | None:
+        right, *others = offer.prices_at(order.created_at, self._grace)
+        if right is None or None in others or order.price in {right, *others}:
+            return None
+        price, expected = (format_amount(amount, self._settings.currency) for amount in (order.price, right))
+        return f"price is {price}, the price of {order.product!r} is {expected}"

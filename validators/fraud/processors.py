@@ -8,14 +8,10 @@ from datetime import timedelta
 from decimal import Decimal
 
 from runtime.model.service import Context
-from schemas.messages import BuiltInCheck, Order, OrderState
+from schemas.messages import Order
 from schemas.money import plain_amount
-from schemas.topics import ORDER_VALIDATIONS, ORDERS, repartition
 from validators.fraud.sessions import add_to_session
-from validators.fraud.state import CUSTOMERS, VERDICTS, Customer, VerdictRow
-from validators.verdict import verdict
-
-ORDERS_BY_CUSTOMER = repartition("fraud", ORDERS, "customer", lambda o: str(o.customer_id))
+from validators.fraud.state import CUSTOMERS, Customer, VerdictRow
 
 SESSIONS_KEPT = 24
 """Sessions kept per customer. With a gap of an hour, an order up to a day late finds its session."""
@@ -24,12 +20,6 @@ SESSIONS_KEPT = 24
 def session_value(order: Order) -> Decimal:
     """Value an order adds to its session. Never negative, or a negative order would lower the total."""
     return max(order.quantity, 0) * max(order.price, Decimal(0))
-
-
-def repartition_order(order: Order, ctx: Context) -> None:
-    """Repartitions a new order by customer, where the customer's sessions are."""
-    if order.state is OrderState.CREATED:
-        ctx.send(ORDERS_BY_CUSTOMER, order)
 
 
 class FraudCheck:
@@ -46,12 +36,8 @@ class FraudCheck:
         self.limit = limit
         self.currency = currency
 
-    def on_order(self, order: Order, ctx: Context) -> None:
-        """Gives the verdict on an order. A replayed order gets its first verdict."""
-        past = VERDICTS.get(ctx, order.id) or self._judge(order, ctx)
-        ctx.send(ORDER_VALIDATIONS, verdict(order.id, BuiltInCheck.FRAUD_CHECK, past.refusal))
-
-    def _judge(self, order: Order, ctx: Context) -> VerdictRow:
+    def judge(self, order: Order, ctx: Context) -> VerdictRow:
+        """Adds an order to its session, and returns the verdict."""
         key = str(order.customer_id)
         customer = ctx.get(CUSTOMERS, key)
         session, sessions = add_to_session(
@@ -62,7 +48,7 @@ class FraudCheck:
             total, limit = (plain_amount(amount, self.currency) for amount in (session.total, self.limit))
             failure = f"the customer's orders of this session come to {total}, the limit is {limit}"
         ctx.put(CUSTOMERS, key, Customer(sessions=tuple(sessions[-SESSIONS_KEPT:]), last_order=order.id))
-        return VERDICTS.add(ctx, order.id, VerdictRow(customer=key, refusal=failure))
+        return VerdictRow(customer=key, refusal=failure)
 
 
 def delete_inactive_customer(order_id: str, past: VerdictRow, ctx: Context) -> None:

@@ -1,8 +1,9 @@
 """State of the fraud validator: sessions per customer, and past verdicts with a TTL."""
 
 from runtime.model.service import Table
-from runtime.state.ttl_table import ExpiringRow, TtlTable
+from runtime.state.ttl_table import TtlTable
 from schemas.wire import Message
+from validators import validator
 from validators.fraud.sessions import Session
 
 
@@ -13,11 +14,10 @@ class Customer(Message):
     last_order: str
 
 
-class VerdictRow(ExpiringRow):
-    """Past verdict on an order: PASS, or FAIL for the reason `refusal`."""
+class VerdictRow(validator.VerdictRow):
+    """Past verdict on an order of a customer."""
 
     customer: str
-    refusal: str | None = None
 
 
 CUSTOMERS = Table("fraud-customers", Customer)

@@ -1,20 +1,17 @@
 """Inventory check: an order passes if enough unreserved stock exists, and reserves it. Pure.
 
-The reservation is released when the order fails, and leaves the stock when the order is shipped.
+The reservation is released when the order fails or is cancelled, and leaves the stock when the order is shipped.
 """
 
 from runtime.model.service import Context
 from runtime.state.ttl_table import TTL
 from schemas.identifiers import is_composed
-from schemas.messages import BuiltInCheck, Order, OrderState, StockLevel
-from schemas.topics import ORDER_VALIDATIONS, ORDERS, repartition
+from schemas.messages import Order, OrderState, StockLevel
 from validators.inventory.state import OFFERS, RESERVATIONS, STOCK, Reservation, Stock
 from validators.offers import Offer
-from validators.verdict import verdict
-
-ORDERS_BY_PRODUCT = repartition("inventory", ORDERS, "product", lambda o: o.product)
 
 _EMPTY = Stock()
+_CHANGED = {OrderState.FAILED: "has failed", OrderState.CANCELLED: "was cancelled"}
 
 
 def failure_reason(stock: Stock, order: Order, offer: Offer | None = None) -> str | None:
@@ -34,26 +31,30 @@ def failure_reason(stock: Stock, order: Order, offer: Offer | None = None) -> st
     return None
 
 
-def repartition_order(order: Order, ctx: Context) -> None:
-    """Repartitions an order by product, when it is new (reserve), failed (release) or shipped."""
-    if order.state is not OrderState.VALIDATED:
-        ctx.send(ORDERS_BY_PRODUCT, order)
+def reserve(order: Order, ctx: Context) -> Reservation:
+    """Reserves stock for a new order, and returns the verdict."""
+    stock = ctx.get(STOCK, order.product) or _EMPTY
+    failure = failure_reason(stock, order, OFFERS.get(ctx, order.product))
+    if ctx.now - order.created_at > TTL:
+        # It may have failed, and its row expired. Nothing would release a reservation made now.
+        failure = f"the order is from {order.created_at:%Y-%m-%d}, more than {TTL.days} days old"
+    if failure is not None:
+        return Reservation(product=order.product, refusal=failure)
+    ctx.count("reserved")
+    ctx.put(STOCK, order.product, Stock(count=stock.count, reserved=stock.reserved + order.quantity))
+    return Reservation(product=order.product, held=order.quantity)
 
 
-def on_order(order: Order, ctx: Context) -> None:
-    """Reserves stock for a new order, releases it after a failure, removes it after shipment.
+def on_change(order: Order, ctx: Context) -> None:
+    """Removes the pieces of a shipped order from the stock; releases those of a failed or cancelled one.
 
-    A replayed order gets its first verdict. The failure of an order may arrive before the order.
+    The change may arrive before the order.
     """
     reservation = RESERVATIONS.get(ctx, order.id)
-    if order.state is OrderState.FAILED:
-        _release(reservation, order, ctx)
-        return
     if order.state is OrderState.SHIPPED:
         _ship(reservation, order, ctx)
-        return
-    failure = reservation.refusal if reservation is not None else _reserve(order, ctx)
-    ctx.send(ORDER_VALIDATIONS, verdict(order.id, BuiltInCheck.INVENTORY_CHECK, failure))
+    else:
+        _release(reservation, order, ctx)
 
 
 def on_stock(level: StockLevel, ctx: Context) -> None:
@@ -71,24 +72,10 @@ def on_stock_withdrawn(product: str, ctx: Context) -> None:
         _put_or_delete(product, Stock(reserved=stock.reserved), ctx)
 
 
-def _reserve(order: Order, ctx: Context) -> str | None:
-    if ctx.now - order.created_at > TTL:
-        # It may have failed, and its row expired. Nothing would release a reservation made now.
-        return f"the order is from {order.created_at:%Y-%m-%d}, more than {TTL.days} days old"
-    stock = ctx.get(STOCK, order.product) or _EMPTY
-    failure = failure_reason(stock, order, OFFERS.get(ctx, order.product))
-    if failure is None:
-        ctx.count("reserved")
-        ctx.put(STOCK, order.product, Stock(count=stock.count, reserved=stock.reserved + order.quantity))
-        ctx.put(RESERVATIONS.rows, order.id, Reservation(product=order.product, held=order.quantity))
-    else:
-        RESERVATIONS.add(ctx, order.id, Reservation(product=order.product, refusal=failure))
-    return failure
-
-
 def _release(reservation: Reservation | None, order: Order, ctx: Context) -> None:
     if reservation is None:
-        RESERVATIONS.add(ctx, order.id, Reservation(product=order.product, refusal="the order has failed already"))
+        refusal = f"the order {_CHANGED[order.state]} already"
+        RESERVATIONS.add(ctx, order.id, Reservation(product=order.product, refusal=refusal))
     elif reservation.held:
         ctx.count("released")
         stock = ctx.get(STOCK, reservation.product) or _EMPTY

@@ -1,9 +1,10 @@
 """State of the inventory validator: stock and offer per product, reservation per order."""
 
-from runtime.model.service import Table
-from runtime.state.ttl_table import ExpiringRow, TtlTable
+from runtime.model.service import Context, Table
+from runtime.state.ttl_table import TtlTable
 from schemas.wire import Message
-from validators.offers import Offers
+from validators.offers import Offer, Offers
+from validators.validator import VerdictRow
 
 
 class Stock(Message):
@@ -16,7 +17,7 @@ class Stock(Message):
     reserved: int = 0
 
 
-class Reservation(ExpiringRow):
+class Reservation(VerdictRow):
     """Past verdict on an order (PASS, or FAIL for the reason `refusal`) and the pieces it holds now.
 
     A row that holds pieces stays until they are released; the stock bounds their number. A row that holds none expires:
@@ -25,9 +26,19 @@ class Reservation(ExpiringRow):
 
     product: str
     held: int = 0
-    refusal: str | None = None
+
+
+class Reservations(TtlTable[Reservation]):
+    """Table of reservations by order."""
+
+    def add(self, ctx: Context, key: str, row: Reservation) -> Reservation:
+        """Adds a row; it expires unless it holds pieces."""
+        if not row.held:
+            return super().add(ctx, key, row)
+        ctx.put(self.rows, key, row)
+        return row
 
 
 STOCK = Table("inventory-stock", Stock)
-OFFERS = Offers("inventory")
-RESERVATIONS = TtlTable("inventory-reservations", Reservation)
+OFFERS = Offers("inventory", Offer)
+RESERVATIONS = Reservations("inventory-reservations", Reservation)
