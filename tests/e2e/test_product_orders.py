@@ -11,8 +11,14 @@ MUG = {"code": "mug", "name": "Mug", "price": 12}
 
 @pytest.fixture
 async def shop(deployment: Deployment, apart, database_url):
-    """The core and the product service. Orders for unknown products fail."""
-    settings = {"unknown_products": "fail", "products_database_url": database_url, "standby_replicas": 0}
+    """The core and the product service. Orders for unknown products and at other prices fail."""
+    settings = {
+        "unknown_products": "fail",
+        "order_prices": "catalogue",
+        "price_grace_s": 0,
+        "products_database_url": database_url,
+        "standby_replicas": 0,
+    }
     front, *_ = await deployment.start_core(apart=apart, **settings)
     products = await deployment.start("products", name="products", **settings)
     await until(lambda: products.readiness()["databases"] == {"products": "open"}, "database")
@@ -30,11 +36,11 @@ async def _known(deployment: Deployment, table, code, version):
     return row is not None and row.version == version
 
 
-async def test_an_order_fails_when_its_product_is_not_on_offer(deployment: Deployment, shop):
+async def test_an_order_fails_when_its_product_is_not_on_offer_at_its_price(deployment: Deployment, shop):
     front, products = shop
 
-    async def order(product):
-        status, order = await deployment.post(front, customerId=1, product=product, quantity=1, price=12)
+    async def order(product, price=12):
+        status, order = await deployment.post(front, customerId=1, product=product, quantity=1, price=price)
         assert status == 201, order
         outcome = await deployment.outcome(front, order["id"])
         return outcome["state"], outcome.get("reasons", [])
@@ -58,3 +64,12 @@ async def test_an_order_fails_when_its_product_is_not_on_offer(deployment: Deplo
     assert back.status == 200
     await announced(deployment, "mug", 3)
     assert await order("mug") == ("VALIDATED", [])
+
+    dearer = await deployment.ask(
+        products, "PUT", "/v1/products/mug", json={**MUG, "price": 15}, headers={"If-Match": '"3"'}
+    )
+    assert dearer.status == 200
+    await announced(deployment, "mug", 4)
+    failure = "ORDER_DETAILS_CHECK: price is 12.00 EUR, the price of 'mug' is 15.00 EUR"
+    assert await order("mug") == ("FAILED", [failure])
+    assert await order("mug", price=15) == ("VALIDATED", [])

@@ -101,8 +101,8 @@ def test_a_row_of_an_earlier_version_has_no_price_until_the_next_change():
     assert row.prices_at(NOON, SECOND) == (None,)
     row = PricedOffer.after(product(5, 12, CHANGED), row)
     assert row.prices_at(CHANGED - SECOND, SECOND) == (None,)
-    assert row.prices_at(CHANGED + SECOND, SECOND) == (12, None)
-    assert row.prices_at(CHANGED + 2 * SECOND, SECOND) == (12,)
+    assert row.prices_at(CHANGED + SECOND, SECOND) == (Decimal(12), None)
+    assert row.prices_at(CHANGED + 2 * SECOND, SECOND) == (Decimal(12),)
 
 
 def test_with_an_unknown_price_an_order_passes():
