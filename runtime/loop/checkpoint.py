@@ -207,10 +207,12 @@ class AtLeastOnce:
         try:
             async with _in_time(self._timeout_s):
                 ends = dict(await self._redo_records_cleared())
-                ends |= await self._send(writes.redo)
-                failpoints.reach("commit.redo")
+                if writes.redo:
+                    ends |= await self._send(writes.redo)
+                    failpoints.reach("commit.redo")
                 ends |= await self._send(writes.changelog, writes.outputs)
-                failpoints.reach("commit.written")
+                if writes.redo:
+                    failpoints.reach("commit.written")
                 await self._offsets_committed()
                 self._cleared = asyncio.ensure_future(self._send(writes.cleared))
                 self._offsets = asyncio.ensure_future(self._finish(self._cleared, writes.offsets))
@@ -231,8 +233,8 @@ class AtLeastOnce:
 
     async def _finish(self, cleared: asyncio.Future[LastOffsets], offsets: Offsets) -> None:
         """Commits offsets once the redo records are cleared."""
-        await asyncio.shield(cleared)
-        failpoints.reach("commit.cleared")
+        if await asyncio.shield(cleared):
+            failpoints.reach("commit.cleared")
         if offsets:
             await self._retry_offsets(offsets)
 

@@ -12,7 +12,7 @@ from runtime.loop.overlay import BatchOverlay, TablePartition
 from runtime.loop.partitions import Partitions, Rows
 from runtime.model.dead_letters import dead_letter
 from runtime.model.limits import SizeLimits
-from runtime.model.records import NO_OFFSET, LastOffsets, Membership, Offsets, Record, Write, Writes
+from runtime.model.records import NO_OFFSET, LastOffsets, Membership, Offsets, Record, TopicPartition, Write, Writes
 from runtime.model.redo import OWNER, RedoRecord, Unit, left_over, records
 from runtime.state.stores import Store
 from schemas.topics import DEAD_LETTERS
@@ -60,6 +60,8 @@ class RedoLog:
         self._clock = clock
         self._tables = {service: table.name for service, table in self._topology.redo_tables.items()}
         self._by_changelog = {table.changelog: table.name for table in self._topology.redo_tables.values()}
+        self._ends: dict[TopicPartition, int] = {}
+        """Last offset of each partition of a redo table that this worker has written since its restore."""
         self._token = ""
         self._batches = 0
         self._revision = limits.revision
@@ -83,11 +85,16 @@ class RedoLog:
             writes.cleared += self._changelog(self._tables[unit.service], unit.partition, dict.fromkeys(pieces))
 
     def mark_read(self, ends: LastOffsets, *, every: int = MARK_EVERY) -> None:
-        """Marks the stores of redo tables as read up to these last offsets, if they are `every` records behind."""
-        for tp, end in ends.items():
-            table = self._by_changelog.get(tp.topic)
-            if table is not None and self._partitions.ownership.owns(tp.partition):
-                store = self._partitions.ownership.store(table, tp.partition)
+        """Marks the stores of redo tables as read up to the last offsets, if they are `every` records behind.
+
+        Arguments:
+            ends: last offset of each partition written to since the last call.
+            every: the number of records.
+        """
+        self._ends.update({tp: end for tp, end in ends.items() if tp.topic in self._by_changelog})
+        for tp, end in self._ends.items():
+            if self._partitions.ownership.owns(tp.partition):
+                store = self._partitions.ownership.store(self._by_changelog[tp.topic], tp.partition)
                 if end - (store.offset or 0) >= every:
                     store.mark_complete(end)
 
@@ -103,6 +110,7 @@ class RedoLog:
 
         Raises `CommitFenced`, `CommitInDoubt` or `RedoRejected`.
         """
+        self._ends.clear()
         if not self._tables:
             return
         token = "" if self._checkpoint.transactional else token_hex(8)

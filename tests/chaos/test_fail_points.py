@@ -25,7 +25,7 @@ PATIENCE_S = 20.0
 """Seconds after which a rebalance is forced, if its fail point was not reached by itself."""
 
 REBALANCE = [point for point in POINTS if point.startswith("rebalance.")]
-AT_LEAST_ONCE = ["commit.scheduled", "commit.state", "commit.outputs", "commit.timers"]
+AT_LEAST_ONCE = ["commit.redo", "commit.written", "commit.cleared"]
 COMMIT = [p for p in POINTS if p.startswith(("batch.", "commit.", "apply.")) and p not in AT_LEAST_ONCE]
 
 Life = dict[str, str]

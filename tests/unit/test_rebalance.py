@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from prometheus_client import CollectorRegistry
 
-from runtime.errors import CommitFenced, CommitInDoubt
+from runtime.errors import CommitFenced, CommitInDoubt, RedoRejected
 from runtime.loop.loop import Loop
 from runtime.loop.ownership import Ownership
 from runtime.loop.rebalance import Rebalance
@@ -214,6 +214,38 @@ async def test_a_failed_restore_is_retried(broker, worker, monkeypatch):
 
     assert failures == []
     assert worker.ownership.membership.generation == 2
+
+
+class FakeRedo:
+    """A redo log that fails."""
+
+    def __init__(self, error):
+        self.error = error
+
+    async def redo(self, stores, membership, positions):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "calls"), [(CommitFenced("ILLEGAL_GENERATION"), ["rejoin"]), (RedoRejected("too large"), ["failed"])]
+)
+async def test_a_worker_whose_redoing_is_fenced_rejoins_and_one_whose_redoing_is_rejected_ends(broker, error, calls):
+    found = []
+    worker = Worker(broker)
+    worker.rebalance = Rebalance(
+        worker.loop.partitions,
+        broker,
+        worker.poller,
+        metrics=LoopMetrics(CollectorRegistry()),
+        failed=lambda _: found.append("failed"),
+        redo=FakeRedo(error),
+        fenced=lambda: found.append("rejoin"),
+    )
+    await worker.rebalance.restore_and_resume([TP], Membership(1, "me"))
+    await asyncio.wait({worker.rebalance._task}, timeout=60)
+
+    assert found == calls
+    assert not worker.ownership.running
 
 
 class FakeStandbys:
