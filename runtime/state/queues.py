@@ -29,8 +29,8 @@ class QueueRow(Message, Generic[M]):
 class Queue(Generic[M]):
     """Queues by key in one table, which its service lists.
 
-    An item whose id waits already is not added again. Where two workers write at once (a zombie, at least once), a number
-    may be without an item, and an item may occur twice.
+    An item whose id waits already is not added again. Where two workers write at once (a zombie, at least once), a
+    number may be without an item, and an item may occur twice.
     """
 
     def __init__(self, name: str, model: type[M]) -> None:
