@@ -41,7 +41,7 @@ def validator(
 
     Arguments:
         name: name of the service; its tables begin with it.
-        check: name of the check, such as `CREDIT_CHECK`.
+        check: name of the check, such as `QUOTA_CHECK`.
         judge: the rule: returns the reason why the order fails, or `None` if it passes. May read and write `tables`.
             If the rows of `verdicts` have fields of their own, it returns the row.
         by: name and function of a key, if the rows that `judge` uses are kept under another key than the order id:

@@ -14,6 +14,7 @@ from ecosystem.cli.commands.customers import customers
 from ecosystem.cli.commands.dead_letters import dead_letters
 from ecosystem.cli.commands.generate import generate
 from ecosystem.cli.commands.get import get
+from ecosystem.cli.commands.new_validator import new_validator
 from ecosystem.cli.commands.pay import pay
 from ecosystem.cli.commands.post import post
 from ecosystem.cli.commands.products import products
@@ -100,6 +101,7 @@ _COMMANDS = (
     topics,
     asyncapi,
     settings,
+    new_validator,
     audit,
     dead_letters,
 )

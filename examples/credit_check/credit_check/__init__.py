@@ -1,0 +1,1 @@
+"""Validator CREDIT_CHECK."""
