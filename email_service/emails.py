@@ -25,6 +25,7 @@ _SUBJECTS = {
     EmailKind.VALIDATED: "Your order {id} is confirmed",
     EmailKind.FAILED: "Your order {id} could not be accepted",
     EmailKind.SHIPPED: "Your order {id} is on its way",
+    EmailKind.CANCELLED: "Your order {id} is cancelled",
 }
 
 
@@ -44,6 +45,7 @@ def compose(addressed: AddressedEmail, sender: str, currency: str = "EUR") -> Em
         "money": partial(format_amount, currency=currency),
         "paid": _paid(email, currency),
         "payment": email.payment,
+        "refund": email.paid is not None and email.paid > 0,
         "payments": email.payments or int(email.payment is not None),
     }
     return message.compose_email(

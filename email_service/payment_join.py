@@ -51,6 +51,8 @@ class PaymentJoin:
         join = self._join(order.id, ctx)
         if order.state is OrderState.FAILED:
             join = self._send_email(EmailKind.FAILED, order, join.model_copy(update={"failed": True}), ctx)
+        elif order.state is OrderState.CANCELLED:
+            join = self._send_email(EmailKind.CANCELLED, order, join.model_copy(update={"cancelled": True}), ctx)
         elif order.state is OrderState.SHIPPED:
             join = self._send_email(EmailKind.SHIPPED, order, join, ctx)
         elif join.validated_at is None:
@@ -118,7 +120,9 @@ class PaymentJoin:
 
     def _confirm_if_paid(self, join: Join, ctx: Context) -> Join:
         order = join.order
-        if order is None or join.validated_at is None or not join.paid.covers(order.value, self.currency):
+        if order is None or join.validated_at is None or join.cancelled:
+            return join
+        if not join.paid.covers(order.value, self.currency):
             return join
         return self._send_email(EmailKind.VALIDATED, order, join, ctx)
 
@@ -126,7 +130,7 @@ class PaymentJoin:
         if kind in join.issued:
             return join
         email = Email(kind=kind, order=order, at=_date(ctx))
-        if kind is EmailKind.VALIDATED:
+        if kind in {EmailKind.VALIDATED, EmailKind.CANCELLED}:
             paid: dict[str, object] = {"paid": join.paid.sum(self.currency), "payments": join.paid.counted}
             email = email.model_copy(update={"payment": join.payment, **paid})
         ctx.send(EMAILS_BY_CUSTOMER, email)

@@ -23,6 +23,7 @@ class EmailKind(StrEnum):
     VALIDATED = "validated"
     FAILED = "failed"
     SHIPPED = "shipped"
+    CANCELLED = "cancelled"
 
 
 class Email(Message):
@@ -60,6 +61,7 @@ class Join(ExpiringRow):
     payment: Payment | None = None
     paid: PaymentTotals = Field(default_factory=PaymentTotals)
     failed: bool = False
+    cancelled: bool = False
     since: datetime | None = None
     issued: tuple[EmailKind, ...] = Field(default=(), alias="told")
 
@@ -67,7 +69,8 @@ class Join(ExpiringRow):
     def open(self) -> bool:
         """Whether the order may still be confirmed."""
         known = self.validated_at is not None or self.payment is not None
-        return known and not self.failed and not {EmailKind.VALIDATED, EmailKind.FAILED} & {*self.issued}
+        ended = self.failed or self.cancelled or {EmailKind.VALIDATED, EmailKind.FAILED} & {*self.issued}
+        return known and not ended
 
 
 class PaymentRow(ExpiringRow, CountedPayment):

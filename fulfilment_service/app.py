@@ -10,7 +10,7 @@ from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
 from runtime.model.service import Expiring, Input, Service
 from schemas.messages import Need
-from schemas.topics import CHECKIN_REJECTIONS, FULFILMENTS, HOME_CHECKINS, ORDERS, PAYMENTS
+from schemas.topics import CANCELLATIONS, CHECKIN_REJECTIONS, FULFILMENTS, HOME_CHECKINS, ORDERS, PAYMENTS, REFUNDS
 
 
 def build(settings: Settings) -> ServiceDefinition:
@@ -21,6 +21,7 @@ def build(settings: Settings) -> ServiceDefinition:
         needs,
         timedelta(seconds=own.checkin_patience_s),
         own.currency,
+        timedelta(seconds=own.payment_deadline_s),
     )
     return ServiceDefinition(
         Service(
@@ -31,7 +32,7 @@ def build(settings: Settings) -> ServiceDefinition:
                 Input(PAYMENTS_BY_ORDER, gate.on_payment),
                 Input(HOME_CHECKINS, gate.on_check_in),
             ),
-            outputs=(PAYMENTS_BY_ORDER, FULFILMENTS, CHECKIN_REJECTIONS),
+            outputs=(PAYMENTS_BY_ORDER, FULFILMENTS, CHECKIN_REJECTIONS, CANCELLATIONS, REFUNDS),
             tables=(PROGRESS, PAYMENTS_COUNTED, CHECK_INS.table),
             timers=gate.timers,
             ttl_tables=(Expiring(SEEN_CHECK_INS),),

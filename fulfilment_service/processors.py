@@ -1,13 +1,25 @@
 """Prerequisite gate: joins the events of an order, in any order of arrival. Pure."""
 
+from collections.abc import Collection, Mapping
 from datetime import timedelta
+from decimal import Decimal
 
 from fulfilment_service.state import CHECK_INS, PAYMENTS_COUNTED, PROGRESS, SEEN_CHECK_INS, Progress, WaitingCheckin
 from runtime.model.service import Context, Timer
 from runtime.state.queues import SLICE
-from schemas.messages import CheckinRejected, Fulfilled, HomeCheckin, Need, Order, OrderState, Payment
+from schemas.messages import (
+    Cancellation,
+    CheckinRejected,
+    Fulfilled,
+    HomeCheckin,
+    Need,
+    Order,
+    OrderState,
+    Payment,
+    Refund,
+)
 from schemas.payments import payment_key
-from schemas.topics import CHECKIN_REJECTIONS, FULFILMENTS, PAYMENTS, repartition
+from schemas.topics import CANCELLATIONS, CHECKIN_REJECTIONS, FULFILMENTS, PAYMENTS, REFUNDS, repartition
 
 PAYMENTS_BY_ORDER = repartition("fulfilment", PAYMENTS, "order", lambda p: p.order_id)
 
@@ -17,8 +29,18 @@ PAYMENT_DIFFERS = "payment differs"
 """Counted event: a payment repeated under its id with other content. The first one counts."""
 
 _EMPTY = Progress()
-_ORDER_FAILED, _ORDER_UNKNOWN = "the order has failed", "there is no such order"
+_REJECTIONS = {
+    OrderState.FAILED: "the order has failed",
+    OrderState.CANCELLED: "the order was cancelled",
+    None: "there is no such order",
+}
+"""Why a check-in is rejected, by the state of its order."""
 _ACCEPTED = frozenset({OrderState.VALIDATED, OrderState.SHIPPED})
+_NEXT_STATES: Mapping[OrderState | None, Collection[OrderState]] = {
+    None: frozenset(OrderState),
+    OrderState.CREATED: frozenset(OrderState) - {OrderState.CREATED},
+    OrderState.VALIDATED: frozenset({OrderState.SHIPPED, OrderState.CANCELLED}),
+}
 
 
 def repartition_payment(payment: Payment, ctx: Context) -> None:
@@ -43,31 +65,36 @@ class FulfilmentGate:
         needs: prerequisites, each once.
         patience: time a check-in waits for its order to become known.
         currency: currency of orders.
+        payment_deadline: time for the payment of a validated order, which is cancelled otherwise; zero: for ever.
     """
 
-    def __init__(self, needs: tuple[Need, ...], patience: timedelta, currency: str) -> None:
+    def __init__(
+        self, needs: tuple[Need, ...], patience: timedelta, currency: str, payment_deadline: timedelta = timedelta()
+    ) -> None:
         self.needs = needs
         self.patience = patience
         self.currency = currency
+        self.payment_deadline = payment_deadline
+        self._unpaid = Timer("unpaid", self._on_unpaid)
         self._deadline = Timer("patience", self._on_patience_over, prefix="order/")
         self._next_slice = Timer("next slice", self._on_next_slice, prefix="answer/")
         purge = Timer("purge", _purge_resolved, prefix="rejected/")
-        self.timers = (self._deadline, self._next_slice, purge)
+        self.timers = (self._deadline, self._next_slice, purge, self._unpaid)
 
     def on_order(self, order: Order, ctx: Context) -> None:
         """Processes a state of an order, and resolves the check-ins that waited for it."""
         progress = self._progress(order.id, ctx)
-        known = progress.state
-        if known is not None and (known.decided or not order.state.decided) and order.state is not OrderState.SHIPPED:
+        if order.state not in _NEXT_STATES.get(progress.state, ()):
             return  # a repeated or outdated state
         progress = progress.model_copy(update={"state": order.state, "value": order.value})
         ctx.schedule(self._deadline, order.id, None)
         if order.state in _ACCEPTED and _has_waiting_check_in(order.id, ctx):
             progress = progress.model_copy(update={"checked_in": True})
-        if order.state is OrderState.SHIPPED:
-            ctx.put(PROGRESS, order.id, progress)  # follows from the fulfilment sent here
-        else:
-            self._ship_if_ready(order.id, progress, ctx)
+        if order.state is OrderState.VALIDATED and self.payment_deadline and not self._paid(progress):
+            ctx.schedule(self._unpaid, order.id, ctx.now + self.payment_deadline)
+        elif order.state is OrderState.CANCELLED:
+            self._cancel(order.id, progress, ctx)
+        self._ship_if_ready(order.id, progress, ctx)
         self._resolve_check_ins(order.id, 0, ctx)
 
     def on_payment(self, payment: Payment, ctx: Context) -> None:
@@ -82,7 +109,12 @@ class FulfilmentGate:
             ctx.count(OTHER_CURRENCY)
         received = progress.received.plus(payment, self.currency)
         ctx.put(PAYMENTS_COUNTED, key, received.row(payment))
-        self._ship_if_ready(payment.order_id, progress.model_copy(update={"received": received}), ctx)
+        progress = progress.model_copy(update={"received": received})
+        if self._paid(progress):
+            ctx.schedule(self._unpaid, payment.order_id, None)
+        if progress.state is OrderState.CANCELLED and payment.amount > 0:  # a negative one carries out a refund
+            _refund(payment.order_id, payment.id, payment.ccy, payment.amount, ctx)
+        self._ship_if_ready(payment.order_id, progress, ctx)
 
     def on_check_in(self, check_in: HomeCheckin, ctx: Context) -> None:
         """Accepts a check-in of a validated order, rejects one of a failed order, and queues any other.
@@ -95,8 +127,8 @@ class FulfilmentGate:
         progress = self._progress(order_id, ctx)
         if progress.state in _ACCEPTED:
             self._ship_if_ready(order_id, progress.model_copy(update={"checked_in": True}), ctx)
-        elif progress.state is OrderState.FAILED:
-            _send_rejection(order_id, check_in.event_id, _ORDER_FAILED, ctx)
+        elif progress.state in {OrderState.FAILED, OrderState.CANCELLED}:
+            _send_rejection(order_id, check_in.event_id, _REJECTIONS[progress.state], ctx)
         elif CHECK_INS.append(ctx, order_id, check_in.event_id, WaitingCheckin(event_id=check_in.event_id)):
             if progress.state is None and not progress.waiting:
                 ctx.schedule(self._deadline, order_id, ctx.now + self.patience)
@@ -106,6 +138,24 @@ class FulfilmentGate:
         """Rejects the check-ins of an order that did not become known in time."""
         if self._progress(order_id, ctx).state is None:
             self._resolve_check_ins(order_id, 0, ctx)
+
+    def _on_unpaid(self, order_id: str, ctx: Context) -> None:
+        """Asks to cancel an order that was not paid in time."""
+        progress = self._progress(order_id, ctx)
+        if progress.state is OrderState.VALIDATED and not self._paid(progress):
+            ctx.count("unpaid order cancelled")
+            reason = f"not paid within {self.payment_deadline.total_seconds():g} s"
+            ctx.send(CANCELLATIONS, Cancellation(order_id=order_id, reason=reason))
+
+    def _paid(self, progress: Progress) -> bool:
+        return progress.value is not None and progress.sum(self.currency) >= progress.value
+
+    def _cancel(self, order_id: str, progress: Progress, ctx: Context) -> None:
+        """Refunds what was paid for a cancelled order, in each currency."""
+        ctx.schedule(self._unpaid, order_id, None)
+        for ccy, amount in progress.received.sums.items():
+            if amount > 0:
+                _refund(order_id, order_id if ccy == self.currency else f"{order_id}/{ccy}", ccy, amount, ctx)
 
     def _on_next_slice(self, number_and_order: str, ctx: Context) -> None:
         number, _, order_id = number_and_order.partition("/")
@@ -172,8 +222,7 @@ def _resolve_check_in(order_id: str, number: int, state: OrderState | None, ctx:
     if waiting.reason is not None:  # rejected by an earlier version
         return False
     if state not in _ACCEPTED:
-        reason = _ORDER_FAILED if state is OrderState.FAILED else _ORDER_UNKNOWN
-        _send_rejection(order_id, waiting.event_id, reason, ctx)
+        _send_rejection(order_id, waiting.event_id, _REJECTIONS.get(state, _REJECTIONS[None]), ctx)
     return True
 
 
@@ -201,6 +250,10 @@ def _put_or_delete(order_id: str, progress: Progress, ctx: Context) -> None:
         ctx.delete(PROGRESS, order_id)
     else:
         ctx.put(PROGRESS, order_id, progress)
+
+
+def _refund(order_id: str, refund_id: str, ccy: str, amount: Decimal, ctx: Context) -> None:
+    ctx.send(REFUNDS, Refund(refund_id=refund_id, order_id=order_id, ccy=ccy, amount=amount))
 
 
 def _send_rejection(order_id: str, event_id: str, reason: str, ctx: Context) -> None:

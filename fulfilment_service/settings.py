@@ -15,3 +15,6 @@ class FulfilmentSettings(ServiceSettings):
         description="Prerequisites of shipping an order, comma separated",
     )
     checkin_patience_s: float = Field(default=60.0, gt=0, description="Seconds that a check-in waits for its order")
+    payment_deadline_s: float = Field(
+        default=0.0, ge=0, description="Seconds after which a validated order that is not paid is cancelled; 0: never"
+    )

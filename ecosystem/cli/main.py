@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from ecosystem.cli.commands.asyncapi import asyncapi
 from ecosystem.cli.commands.audit import audit
+from ecosystem.cli.commands.cancel import cancel
 from ecosystem.cli.commands.checkin import checkin
 from ecosystem.cli.commands.customers import customers
 from ecosystem.cli.commands.dead_letters import dead_letters
@@ -91,6 +92,7 @@ _COMMANDS = (
     run,
     post,
     get,
+    cancel,
     pay,
     checkin,
     stock,

@@ -75,7 +75,8 @@ class Api:
         body: bytes | None = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> bytes:
-        query = f"?timeout={timeout_ms}" if method == "GET" else ""
+        waits = method == "GET" or (method == "DELETE" and path.startswith("/v1/orders/"))
+        query = f"?timeout={timeout_ms}" if waits else ""
         total = aiohttp.ClientTimeout(total=timeout_ms / 1000 + _GRACE_S)
         headers = {"Content-Type": "application/json"} if body is not None else {}
         headers |= extra_headers or {}
@@ -106,6 +107,14 @@ class OrdersApi(Api):
     async def get(self, order_id: str, timeout_ms: int) -> Order:
         """Returns the order as soon as it exists. Raises `RequestRejected` with 404 if it does not in time."""
         return Order.from_json(await self._call("GET", f"/v1/orders/{quote(order_id, safe='')}", timeout_ms))
+
+    async def cancel(self, order_id: str, timeout_ms: int) -> Order:
+        """Cancels an order and returns it.
+
+        Raises `RequestRejected` with 409 if it has failed or been shipped, with 404 if it does not exist in time.
+        """
+        path = f"/v1/orders/{quote(order_id, safe='')}"
+        return Order.from_json(await self._call("DELETE", path, timeout_ms))
 
     async def validated(self, order_id: str, timeout_ms: int) -> OrderOutcome:
         """Returns the outcome of the order. Raises `RequestRejected` with 504 if it is not decided in time."""

@@ -52,7 +52,7 @@ _FORMATS: dict[type, Callable[[Any], str]] = {
 }
 _MODELS = {topic.name: topic.model for topic in CATALOGUE}
 _COLOURS = ("cyan", "green", "yellow", "blue", "magenta", "bright_cyan", "bright_green", "bright_yellow")
-_BAD, _GOOD = ("FAILED", "REJECTED", "FAIL", "ERROR"), ("VALIDATED", "SHIPPED", "FULFILLED", "PASS")
+_BAD, _GOOD = ("FAILED", "CANCELLED", "REJECTED", "FAIL", "ERROR"), ("VALIDATED", "SHIPPED", "FULFILLED", "PASS")
 _SIGNALS = dict.fromkeys(_BAD, "red") | dict.fromkeys(_GOOD, "green")
 
 

@@ -43,6 +43,8 @@ _READY_S = 300.0
 _POLL_S = 0.2
 _LOAD = "sample"
 """Name of the child process that generates load."""
+_PAYMENT_DEADLINE_S = "1800"
+"""Seconds after which an order that is not paid is cancelled, unless the environment says otherwise."""
 _SAMPLE_READERS = frozenset({"inventory", "details", "email"})
 """Services that must have read the sample data before an order for it is placed."""
 _SAMPLE_TOPICS = (PRODUCTS.name, WAREHOUSE_INVENTORY.name, CUSTOMERS.name)
@@ -162,6 +164,7 @@ class LocalSystem:
             "HTTP_PORT": str(worker.port),
             "STATE_DIR": str(self._data / "state" / worker.name),
         }
+        env |= {"PAYMENT_DEADLINE_S": os.environ.get("PAYMENT_DEADLINE_S", _PAYMENT_DEADLINE_S)}
         env |= self._databases
         if self._mail:
             env |= {"SMTP_HOST": "127.0.0.1", "SMTP_PORT": str(self._mail.port)}
