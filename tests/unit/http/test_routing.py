@@ -111,7 +111,7 @@ async def test_a_delete_is_answered_by_the_owner(cluster: Cluster):
     async def clear(host: Host, request: web.Request) -> web.StreamResponse:
         async def clear_here() -> web.Response:
             asked.append((str(host.url), await request.read()))
-            return web.Response(status=204)
+            return web.Response(status=200)
 
         order_id, deadline = order_id_of(request), deadline_of(request)
         return await route_to_owner(request, host, ORDERS_VIEW, order_id, deadline, clear_here)
@@ -131,7 +131,7 @@ async def test_a_delete_is_answered_by_the_owner(cluster: Cluster):
     async with running(cluster, (hosted,)) as owner, running(cluster, (hosted,)) as other:
         for worker, body in ((owner, b""), (other, b""), (other, b"{}")):
             async with worker.request("DELETE", PATH, data=body or None) as answer:
-                assert (answer.status, await answer.read()) == (204, b"")
+                assert (answer.status, await answer.read()) == (200, b"")
         assert asked == [(str(owner.host.url), body) for body in (b"", b"", b"{}")]
         async with other.get("/openapi.json") as answer:
             described = (await answer.json())["paths"]["/v1/orders/{id}"]["delete"]
