@@ -130,9 +130,12 @@ class OrderAggregator:
         if order is None:
             ctx.delete(ORDERS_VIEW, order_id)
             return
+        required = self._required(view, ctx)
+        if not view.missing(required):  # a check was removed just now
+            self._decide_if_complete(view, order, ctx)
+            return
         seconds = self.deadline.total_seconds()
         ctx.count("deadline missed")
-        required = self._required(view, ctx)
         missing = tuple(f"{check}: no verdict within {seconds:g} s" for check in view.missing(required))
         view = view.model_copy(update={"required": required})
         self._move(view, order, OrderState.FAILED, missing, ctx)

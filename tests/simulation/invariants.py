@@ -27,6 +27,13 @@ from schemas.topics import (
     PAYMENTS,
 )
 from tests.simulation.broker import Broker
+from tests.simulation.cancelling_invariants import (
+    answers_hold,
+    cancelled_once,
+    cancelled_or_shipped,
+    checks_everywhere,
+    released,
+)
 from tests.simulation.courier import DEAD_UNTIL_S
 from tests.simulation.courier import build as courier
 from tests.simulation.world import REPLAYED
@@ -51,6 +58,7 @@ class Outcome:
         self.orders = {}
         self.terminal = defaultdict(list)
         self.shipped = Counter()
+        self.cancelled = defaultdict(list)
         self.verdicts = defaultdict(list)
         for log in world.broker.topic(ORDERS.name):
             for entry in log.committed():
@@ -64,8 +72,13 @@ class Outcome:
                     continue
                 elif order.state is OrderState.SHIPPED:
                     self.shipped[order.id] += 1
+                elif order.state is OrderState.CANCELLED:
+                    self.cancelled[order.id].append((order, entry.timestamp_ms))
                 else:
                     self.terminal[order.id].append((order, entry.timestamp_ms))
+        for order_id, announced in self.cancelled.items():
+            if not self.terminal[order_id]:
+                self.terminal[order_id] = announced
         for log in world.broker.topic(ORDER_VALIDATIONS.name):
             for entry in log.committed():
                 verdict = OrderValidation.from_json(entry.value)
@@ -181,7 +194,7 @@ def announced_alike(outcome):
             view is not None
             and view.order is not None
             and view.order.state not in states
-            and not (view.order.state is OrderState.SHIPPED and OrderState.VALIDATED in states)
+            and not (view.order.state in (OrderState.SHIPPED, OrderState.CANCELLED) and OrderState.VALIDATED in states)
         ):
             yield f"{order_id} was announced {states[0]}, its view says {view.order.state}"
 
@@ -191,9 +204,10 @@ def verdicts_agree(outcome):
     for (order_id, check), verdicts in sorted(outcome.verdicts.items()):
         if len({v.validation_result for v in verdicts}) > 1:
             yield f"{check} said {', '.join(v.validation_result for v in verdicts)} of {order_id}"
-    required = outcome.world.settings.of(OrdersSettings).required_checks
+    initial = outcome.world.settings.of(OrdersSettings).required_checks
     for order_id, announced in outcome.decided():
         view = outcome.views.get(order_id)
+        required = initial if view is None or view.required is None else view.required
         passed = [c for c in required if _said(outcome, order_id, c) is ValidationResult.PASS]
         if announced[0][0].state is OrderState.VALIDATED and len(passed) < len(required):
             yield f"{order_id} is VALIDATED, only {', '.join(passed) or 'nobody'} passed it"
@@ -228,7 +242,9 @@ def stock_adds_up(outcome):
         held[reservation.product] += reservation.held
     for order_id, announced in outcome.decided():
         order = announced[0][0]
-        if order.state is OrderState.VALIDATED and not outcome.shipped[order_id]:
+        if order.state is OrderState.VALIDATED and not outcome.shipped[order_id] and not outcome.cancelled[order_id]:
+            if _said(outcome, order_id, BuiltInCheck.INVENTORY_CHECK) is not ValidationResult.PASS:
+                continue  # the check was not required
             sold[order.product] += order.quantity
         reservation = outcome.reservations.get(order_id)
         if order.state is OrderState.FAILED and reservation is not None and reservation.held:
@@ -316,12 +332,16 @@ def shipped_when_due(outcome):
     for order_id, state in sorted(states.items()):
         counted = [c for c in check_ins if c.order_no == order_id and not rejected[c.event_id]]
         due = state is OrderState.VALIDATED and paid[order_id] >= outcome.orders[order_id].value and bool(counted)
+        if outcome.cancelled[order_id]:
+            continue
         for what, count in (("fulfilled", told[order_id]), ("shipped", outcome.shipped[order_id])):
             if not int(due) <= count <= most * due:
                 yield f"{order_id}: {state}, {paid[order_id]} paid, {len(counted)} check-ins, {what} {count} times"
     for check_in in sorted(check_ins, key=lambda c: c.event_id):
         count, state = rejected[check_in.event_id], states.get(check_in.order_no)
-        if count > most or (not count and state is not OrderState.VALIDATED):
+        if count > most or (
+            not count and state is not OrderState.VALIDATED and not outcome.cancelled[check_in.order_no]
+        ):
             yield f"check-in {check_in.event_id} of {state or 'no order'} was rejected {count} times"
 
 
@@ -337,7 +357,10 @@ def effects_done(outcome):
         if external.refuses(order_id):
             if not letters[order_id]:
                 yield f"that {order_id} was refused is told nowhere"
-        elif not any(done[order_id, state] for state in (*(o.state for o, _ in announced), OrderState.SHIPPED)):
+        elif not any(
+            done[order_id, state]
+            for state in (*(o.state for o, _ in announced), OrderState.SHIPPED, OrderState.CANCELLED)
+        ):
             yield f"{order_id} never reached the external system"
     for key in sorted(letters.keys() | {key for key, _ in done}):
         if key not in outcome.terminal or (letters[key] and not external.refuses(key)):
@@ -387,6 +410,11 @@ EXACTLY_ONCE = (
     finished,
     one_order_an_id,
     announced_once,
+    cancelled_once,
+    cancelled_or_shipped,
+    answers_hold,
+    released,
+    checks_everywhere,
     announced_alike,
     verdicts_agree,
     within_the_deadline,
@@ -406,6 +434,10 @@ AT_LEAST_ONCE = (nothing_set_aside,)
 GENTLY = (
     at_rest,
     announced,
+    cancelled_or_shipped,
+    answers_hold,
+    released,
+    checks_everywhere,
     decided_at_all,
     finished,
     one_order_an_id,

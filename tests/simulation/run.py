@@ -14,6 +14,7 @@ from collections import Counter
 from contextlib import nullcontext
 from functools import partial
 
+from tests.simulation import cancelling_bugs  # noqa: F401  registers its bugs
 from tests.simulation.bugs import PLANTED
 from tests.simulation.invariants import violations
 from tests.simulation.schedule import draw

@@ -74,6 +74,7 @@ class Event:
             "remove": f"all but {self.quantity} of {self.name}",
             "stock": f"{self.quantity} of {self.product}",
             "pay": f"order o{self.number}, {self.name}: {self.price}",
+            "require": f"{self.name}, {self.seconds:.1f} s between partitions",
             "check in": f"order o{self.number}, {self.name}",
         }.get(self.what, f"order o{self.number}" if self.number else "")
         return f"{self.at:7.3f} {self.what} {extra}".rstrip()
@@ -144,6 +145,9 @@ def draw(seed, *, exactly_once):
     events += _retention(Random(f"{seed} {exactly_once} retention"))
     if any("fulfilment" in group for group in groups):
         events += _fulfilment(Random(f"{seed} {exactly_once} fulfilment"), events)
+    from tests.simulation.cancelling import changes  # it makes events of this module
+
+    events += changes(Random(f"{seed} {exactly_once} changes"), events)
     return Schedule(
         seed=seed,
         exactly_once=exactly_once,

@@ -18,6 +18,7 @@ from schemas.messages import HomeCheckin, Order, Payment, StockLevel
 from schemas.topics import HOME_CHECKINS, ORDERS, PAYMENTS, WAREHOUSE_INVENTORY
 from tests.simulation import courier
 from tests.simulation.broker import Broker
+from tests.simulation.cancelling import Changes
 from tests.simulation.clock import Process, SimulatedLoop
 from tests.simulation.network import Network, Trap
 from tests.simulation.producer import Broken, SimulatedProducer
@@ -36,7 +37,7 @@ SETTLE_S = 60.0
 MOST_STEPS = 400_000
 
 
-class World:
+class World(Changes):
     """A run of a schedule.
 
     Arguments:
@@ -85,6 +86,7 @@ class World:
         self._asking = 0
         """Clients that still wait for an answer."""
         self._warehouse = asyncio.Lock()
+        self.prepare()
 
     def run(self):
         """Runs to the end. Returns itself, for the invariants."""
@@ -386,12 +388,12 @@ class World:
                         return
             await asyncio.sleep(0.3)
 
-    def _ask(self, worker, order, reply):
-        """A POST arrives at a worker, which answers as `orders_service.http` does: with its current order."""
+    def _ask(self, worker, order, reply, decide=None):
+        """A POST or DELETE arrives at a worker, which answers as `orders_service.http` does: with its current order."""
         if not worker.running or worker.live is None:
             return
         process, engine = worker.process, worker.live
-        decide = partial(place, order)
+        decide = decide or partial(place, order)
 
         async def handle():
             answer = None

@@ -1,0 +1,67 @@
+"""The invariants of cancelled orders and of the required checks. Each yields one sentence per violation."""
+
+from orders_service.settings import OrdersSettings
+from orders_service.state import CHECKS
+from schemas.messages import OrderState
+from tests.simulation.cancelling import LATE_S
+
+
+def cancelled_or_shipped(outcome):
+    """A cancelled order is never shipped, and never announced in another state afterwards."""
+    for order_id, announced in sorted(outcome.cancelled.items()):
+        if outcome.shipped[order_id]:
+            yield f"{order_id} is cancelled and shipped"
+        if any(order.state is OrderState.FAILED for order, _ in outcome.terminal[order_id]):
+            yield f"{order_id} is cancelled and failed"
+        if len({(order.state, order.reasons) for order, _ in announced}) > 1:
+            yield f"{order_id} is cancelled for {len(announced)} different reasons"
+        if (view := outcome.views.get(order_id)) is None or view.order.state is not OrderState.CANCELLED:
+            yield f"{order_id} was announced CANCELLED, its view says {view and view.order.state}"
+
+
+def cancelled_once(outcome):
+    for order_id, announced in sorted(outcome.cancelled.items()):
+        if len(announced) > 1:
+            yield f"{order_id} was announced CANCELLED {len(announced)} times"
+
+
+def answers_hold(outcome):
+    """A DELETE answered 200 means CANCELLED for ever, one answered 409 never."""
+    for order_id in sorted(outcome.world.cancelled):
+        if not outcome.cancelled[order_id]:
+            yield f"DELETE of {order_id} was answered 200, it was never announced CANCELLED"
+    for order_id, state in sorted(outcome.world.conflicts):
+        view = outcome.views.get(order_id)
+        if outcome.cancelled[order_id] or view is None or view.order is None or view.order.state is not state:
+            yield f"DELETE of {order_id} was answered 409 for {state}, which it is not"
+
+
+def released(outcome):
+    """A cancelled order holds no stock. The sums are those of `stock_adds_up`."""
+    for order_id in sorted(outcome.cancelled):
+        reservation = outcome.reservations.get(order_id)
+        if reservation is not None and reservation.held:
+            yield f"{order_id} is cancelled and holds {reservation.held} of {reservation.product}"
+
+
+def checks_everywhere(outcome):
+    """Every partition has the last required checks, and orders are judged by sets that were in force."""
+    world = outcome.world
+    if not world.required or not world.settled:
+        return
+    for partition in range(world.settings.partitions):
+        rows = [CHECKS.model.from_json(value) for value in outcome.rows(CHECKS.changelog)[partition].values()]
+        if rows != [world.required[-1]]:
+            yield f"partition {partition} does not have the last required checks"
+    last = frozenset(world.required[-1].sets[-1].checks)
+    written = [frozenset(s.checks) for s in world.required[-1].sets]
+    initial = frozenset(world.settings.of(OrdersSettings).required_checks)
+    for order_id, view in sorted(outcome.views.items()):
+        required = None if view.required is None else frozenset(view.required)
+        if required is None or view.order is None:
+            continue
+        if not any(required <= checks for checks in (initial, *written)):
+            yield f"{order_id} was judged by {', '.join(sorted(required))}, which was never in force"
+        late = outcome.created.get(order_id, [0])[0] >= world.broker.START_MS + 1000 * LATE_S
+        if late and world.last_fault < LATE_S - 5 and required != last:
+            yield f"{order_id} was posted under {', '.join(sorted(last))}, judged by {', '.join(sorted(required))}"
