@@ -2,6 +2,7 @@
 
 import asyncio
 from functools import partial
+from typing import Any
 
 from orders_service.state import ORDERS_VIEW
 from runtime.model.records import Write
@@ -42,7 +43,20 @@ def _rules(random):
 
 
 class Changes:
-    """The part of a world that cancels orders and changes the required checks."""
+    """The part of a world that cancels orders and changes the required checks. The world has the other attributes."""
+
+    loop: Any
+    clients_process: Any
+    orders: Any
+    settings: Any
+    workers: Any
+    network: Any
+    trace: Any
+    _until_answered: Any
+    _write: Any
+    _send: Any
+    _now: Any
+    _ask: Any
 
     def prepare(self):
         self.cancelled = set()

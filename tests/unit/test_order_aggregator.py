@@ -9,8 +9,8 @@ from orders_service.processors import ORPHANS_KEPT
 from orders_service.state import ORDERS_VIEW, OrderView
 from runtime.common.settings import Settings
 from runtime.testing import TopologyTestDriver
-from schemas.messages import Order, OrderState
-from schemas.topics import ORDER_VALIDATIONS, ORDERS
+from schemas.messages import CheckSet, Order, OrderState, RequiredChecks
+from schemas.topics import ORDER_VALIDATIONS, ORDERS, REQUIRED_CHECKS
 from tests.samples import DETAILS, FRAUD, INVENTORY, order, verdict
 
 CHECKS = (FRAUD, INVENTORY, DETAILS)
@@ -220,3 +220,18 @@ def test_an_order_is_decided_exactly_once_in_any_order_of_events(steps):
     announced = 0 if posted[0].state is OrderState.SHIPPED else 1
     assert len(topology.values(ORDERS)) == len(posted) + announced
     assert len(topology.workers[0].timers) == 0
+
+
+def test_a_check_that_is_removed_at_the_deadline_does_not_fail_the_order(orders):
+    sets = (
+        CheckSet(since=orders.now, checks=CHECKS),
+        CheckSet(since=orders.now + DEADLINE, checks=(FRAUD, DETAILS)),
+    )
+    orders.send(REQUIRED_CHECKS, RequiredChecks(sets=sets))
+    orders.send(ORDERS, order())
+    say(orders, verdict(FRAUD), verdict(DETAILS))
+
+    orders.advance(DEADLINE)
+
+    assert states(orders) == ["CREATED", "VALIDATED"]
+    assert view(orders).required == (FRAUD, DETAILS)
