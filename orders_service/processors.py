@@ -107,7 +107,7 @@ class OrderAggregator:
     def on_required_checks(self, required: RequiredChecks, ctx: Context) -> None:
         """Stores the required checks. Orders that wait for a check that was removed are decided without it."""
         ctx.put(CHECKS, REQUIRED, required)
-        for change in {max(s.since, ctx.now) for s in required.sets}:
+        for change in sorted({max(s.since, ctx.now) for s in required.sets}):
             ctx.schedule(self._recheck, f"{change.isoformat()}/", change)
 
     def _on_recheck(self, change_and_order: str, ctx: Context) -> None:
