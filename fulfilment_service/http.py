@@ -9,35 +9,38 @@ from runtime.http.answers import HttpProblem, answer
 from runtime.http.inputs import ORDER_ID, order_id_of
 from runtime.http.routing import row_query
 from schemas.api import FulfilmentStatus
-from schemas.messages import Need
+from schemas.messages import Need, OrderState
+
+
+def status(order_id: str, progress: Progress, needs: tuple[Need, ...], currency: str) -> FulfilmentStatus:
+    """Returns what is shown of an order. A cancelled order is not fulfilled, even if its fulfilment was sent before."""
+    return FulfilmentStatus(
+        order_id=order_id,
+        fulfilled=progress.fulfilled and progress.state is not OrderState.CANCELLED,
+        needed=needs,
+        missing=missing(progress, needs, currency),
+        state=progress.state,
+        value=progress.value,
+        currency=currency,
+        paid=progress.sum(currency),
+        other_currencies=progress.received.others(currency),
+        ignored_payments=progress.received.ignored,
+    )
 
 
 def endpoints(needs: tuple[Need, ...], currency: str) -> tuple[Endpoint, ...]:
     """Returns the endpoint, for a gate with these prerequisites and this currency."""
 
-    def status(order_id: str, progress: Progress | None) -> web.Response:
+    def answer_status(order_id: str, progress: Progress | None) -> web.Response:
         if progress is None:
             raise HttpProblem(404, f"No event of an order {order_id!r} has arrived (yet).")
-        return answer(
-            FulfilmentStatus(
-                order_id=order_id,
-                fulfilled=progress.fulfilled,
-                needed=needs,
-                missing=missing(progress, needs, currency),
-                state=progress.state,
-                value=progress.value,
-                currency=currency,
-                paid=progress.sum(currency),
-                other_currencies=progress.received.others(currency),
-                ignored_payments=progress.received.ignored,
-            )
-        )
+        return answer(status(order_id, progress, needs, currency))
 
     return (
         Endpoint(
             "GET",
             "/v1/orders/{id}/fulfilment",
-            row_query(PROGRESS, order_id_of, status),
+            row_query(PROGRESS, order_id_of, answer_status),
             name="getFulfilment",
             summary="Get the progress of an order and its missing prerequisites",
             tag="fulfilment",

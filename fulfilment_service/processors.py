@@ -28,6 +28,9 @@ OTHER_CURRENCY = "payment in another currency"
 PAYMENT_DIFFERS = "payment differs"
 """Counted event: a payment repeated under its id with other content. The first one counts."""
 
+UNPAID = "unpaid order cancelled"
+"""Counted event: a validated order that was not paid in time. It is asked to be cancelled."""
+
 _EMPTY = Progress()
 _REJECTIONS = {
     OrderState.FAILED: "the order has failed",
@@ -117,7 +120,7 @@ class FulfilmentGate:
         self._ship_if_ready(payment.order_id, progress, ctx)
 
     def on_check_in(self, check_in: HomeCheckin, ctx: Context) -> None:
-        """Accepts a check-in of a validated order, rejects one of a failed order, and queues any other.
+        """Accepts a check-in of a validated order, rejects one of a failed or cancelled order, and queues any other.
 
         An outbox may deliver a check-in more than once; it counts once.
         """
@@ -142,8 +145,9 @@ class FulfilmentGate:
     def _on_unpaid(self, order_id: str, ctx: Context) -> None:
         """Asks to cancel an order that was not paid in time."""
         progress = self._progress(order_id, ctx)
-        if progress.state is OrderState.VALIDATED and not self._paid(progress):
-            ctx.count("unpaid order cancelled")
+        undecided = progress.state is OrderState.VALIDATED and not progress.fulfilled  # fulfilled: it is being shipped
+        if undecided and not self._paid(progress):
+            ctx.count(UNPAID)
             reason = f"not paid within {self.payment_deadline.total_seconds():g} s"
             ctx.send(CANCELLATIONS, Cancellation(order_id=order_id, reason=reason))
 

@@ -8,7 +8,7 @@ from schemas.api import OrderOutcome
 from schemas.messages import Order, OrderState, ValidationResult
 from schemas.money import format_amount
 
-_STATES = {OrderState.CREATED: "cyan", OrderState.FAILED: "red"}
+_STATES = {OrderState.CREATED: "cyan", OrderState.FAILED: "red", OrderState.CANCELLED: "red"}
 _RESULTS = {ValidationResult.PASS: "green", ValidationResult.FAIL: "red", ValidationResult.ERROR: "yellow"}
 
 

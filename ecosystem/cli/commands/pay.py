@@ -29,6 +29,10 @@ class _AmountUnknown(Exception):
     """The amount due is unknown: no order, or a failed one, or another currency."""
 
 
+_ENDED = {OrderState.FAILED: "has FAILED", OrderState.CANCELLED: "was CANCELLED"}
+"""States of an order for which nothing is due."""
+
+
 @click.command()
 @click.argument("order_id", metavar="ORDER_ID", type=NAME)
 @click.option("--amount", type=AMOUNT, help="Amount of the payment  [default: what is missing of the order's value]")
@@ -88,8 +92,9 @@ async def _status(api: FulfilmentApi, order_id: str) -> FulfilmentStatus | None:
 def _due(order_id: str, status: FulfilmentStatus | None, ccy: str | None) -> Decimal:
     if status is None or status.value is None:
         raise _AmountUnknown(f"There is no order {order_id!r} (yet). To pay nevertheless, name an --amount.")
-    if status.state is OrderState.FAILED:
-        raise _AmountUnknown(f"{order_id} has FAILED: nothing is due. To pay nevertheless, name an --amount.")
+    if status.state in _ENDED:
+        ended = _ENDED[status.state]
+        raise _AmountUnknown(f"{order_id} {ended}: nothing is due. To pay nevertheless, name an --amount.")
     if ccy is not None and ccy.upper() != status.currency:
         missing = format_amount(status.value - status.paid, status.currency)
         raise _AmountUnknown(
@@ -128,5 +133,7 @@ def _result(status: FulfilmentStatus | None, payment: Payment) -> str:
 
 
 def _missing(status: FulfilmentStatus) -> str:
+    if status.state is OrderState.CANCELLED:
+        return "The order is CANCELLED: the payment is to be refunded."
     missing = ", ".join(status.missing)
     return f"Missing before it is shipped: {missing}" if missing else "Nothing is missing: it is shipped."
