@@ -35,6 +35,7 @@ class ViolationKind(StrEnum):
     RESERVED_NEVER_POSTED = "reserved-never-posted"
     FAILED_HOLDS = "failed-holds-stock"
     SHIPPED_HOLDS = "shipped-holds-stock"
+    CANCELLED_HOLDS = "cancelled-holds-stock"
     VALIDATED_HOLDS_NOTHING = "validated-holds-nothing"
     RESERVED_TWICE = "reserved-twice"
     RELEASED_TWICE = "released-twice"

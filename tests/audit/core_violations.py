@@ -33,6 +33,10 @@ def shipped_though_failed(logs):
     logs.add(final_of(logs, "dear").with_fields(state=OrderState.SHIPPED))
 
 
+def shipped_though_cancelled(logs):
+    logs.add(final_of(logs, "regret").with_fields(state=OrderState.SHIPPED))
+
+
 def view_changed_back(logs):
     [row] = logs.of(Source.VIEW, "grinder")[-1:]
     logs.add(row.with_fields(order=post_of(logs, "grinder").message), row)
@@ -109,6 +113,11 @@ def verdict_only_in_the_view(logs):
 def shipped_holds(logs):
     """The reservation and the stock are not reduced."""
     logs.drop(logs.of(Source.RESERVATIONS, "shipped")[-1], logs.of(Source.STOCK, "TAMPER")[-1])
+
+
+def cancelled_holds(logs):
+    """The reservation is not released, nor the stock."""
+    logs.drop(logs.of(Source.RESERVATIONS, "regret")[-1], logs.of(Source.STOCK, "VASE")[-1])
 
 
 def not_announced(logs):
@@ -192,6 +201,7 @@ CORE_VIOLATIONS = [
     (never_seen, "lost", {ViolationKind.STUCK}),
     (two_finals, "grinder", {ViolationKind.TWO_FINALS}),
     (shipped_though_failed, "dear", {ViolationKind.CHANGED_BACK}),
+    (shipped_though_cancelled, "regret", {ViolationKind.TWO_FINALS}),
     (view_changed_back, "grinder", {ViolationKind.CHANGED_BACK}),
     (announced_twice, "grinder", {ViolationKind.PUBLISHED_TWICE}),
     (never_posted, "ghost", {ViolationKind.NEVER_POSTED}),
@@ -212,6 +222,7 @@ CORE_VIOLATIONS = [
     (reserved_never_posted, "ghost", {ViolationKind.RESERVED_NEVER_POSTED}),
     (failed_holds, "dear", {ViolationKind.FAILED_HOLDS}),
     (shipped_holds, "shipped", {ViolationKind.SHIPPED_HOLDS}),
+    (cancelled_holds, "regret", {ViolationKind.CANCELLED_HOLDS}),
     (validated_holds_nothing, "grinder", {ViolationKind.VALIDATED_HOLDS_NOTHING}),
     (taken_twice, "dear", {ViolationKind.RESERVED_TWICE}),
     (taken_twice_in_a_row, "grinder", {ViolationKind.RESERVED_TWICE}),

@@ -21,7 +21,7 @@ CHECKIN_PATH = "/api/SOA/home/checkin"
 
 
 async def sell(deployment: Deployment, worker, others, mail, settings):
-    await deployment.stock(MUG=10, KETTLE=1000, GRINDER=9, SCALES=5, TAMPER=5)
+    await deployment.stock(MUG=10, KETTLE=1000, GRINDER=9, SCALES=5, TAMPER=5, VASE=4)
     await deployment.send(CUSTOMERS, customer("shipped", "gold"), customer("paid", "amber"), customer("dear", "silver"))
     for n in range(6):
         await order(deployment, worker, f"mug-{n}", product="MUG", quantity=2)  # the last one fails: no stock is left
@@ -29,6 +29,8 @@ async def sell(deployment: Deployment, worker, others, mail, settings):
     await order(deployment, worker, "scales", product="SCALES", quantity=5)
     await deployment.stock(SCALES=1)  # below the reserved quantity, which a warehouse may report
     await order(deployment, worker, "dear", product="KETTLE", quantity=50, price=60)
+    await order(deployment, worker, "regret", product="VASE", quantity=2)
+    assert (await deployment.repeated(worker, "DELETE", "/v1/orders/regret")).status == 200
     await deployment.stop(fraud(deployment))
     await order(deployment, worker, "none", product="KETTLE", quantity=0)
     await deployment.start("fraud", name="fraud", **settings)  # its verdict comes after the deadline
@@ -120,7 +122,9 @@ async def everything_is_done(deployment: Deployment, worker, mail):
         and len(await deployment.values(ORDERS_ENRICHED)) == 2
         and len(list((mail / "new").iterdir())) == 4
         and (await deployment.rows(PROGRESS))["shipped"].state == "SHIPPED"
+        and (await deployment.rows(PROGRESS))["regret"].state == "CANCELLED"
         and (await deployment.rows(STOCK))["TAMPER"].count == 3
+        and (await deployment.rows(STOCK))["VASE"].reserved == 0
     )
 
 

@@ -111,12 +111,13 @@ async def test_the_records_of_a_working_day_have_no_violation(kafka, day, databa
 
     assert report.violations == []
     wanted = {
-        "orders": 13,
-        "VALIDATED": 9,
+        "orders": 14,
+        "VALIDATED": 10,
+        "CANCELLED": 1,
         "FAILED": 3,
         "SHIPPED": 1,
         "open": 1,
-        "products": 5,
+        "products": 6,
         "reserved": 10 + 1 + 5 + 1 + 1,
         "check-ins": 4,
         "check-ins stored": 4,
@@ -338,7 +339,7 @@ async def test_orders_from_before_since_are_not_judged(kafka, day):
     report = await audit(settings, since=datetime.fromtimestamp(from_ms / 1000, UTC))
 
     assert [(v.kind, v.subject) for v in report.violations] == [(ViolationKind.FAILED_WITHOUT_REASON, "dear")]
-    assert report.counts["orders"] == 5
+    assert report.counts["orders"] == 6
     assert report.counts["posted before"] > 0
 
 
@@ -441,7 +442,7 @@ async def test_the_command_reports_violations_as_text_and_json(kafka, day, monke
 
     result = await run(prefix=sound.topic_prefix)
     assert result.exit_code == 0
-    assert "13  orders posted" in result.output
+    assert "14  orders posted" in result.output
     assert "No violation." in result.output
 
     result = await run(prefix=violated.topic_prefix)
@@ -453,7 +454,7 @@ async def test_the_command_reports_violations_as_text_and_json(kafka, day, monke
     assert result.exit_code == 1
     found = json.loads(result.stdout)
     assert found["ok"] is False
-    assert found["counts"]["orders"] == 13
+    assert found["counts"]["orders"] == 14
     [violation] = found["violations"]
     assert violation["order"] == "grinder"
     assert [r["topic"] for r in violation["records"]] == ["orders", "orders"]

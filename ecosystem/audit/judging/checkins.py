@@ -1,4 +1,4 @@
-"""Promise: every check-in is stored and published, and rejected once if its order fails or does not exist."""
+"""Promise: every check-in is stored and published, and rejected once unless its order is valid."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -72,7 +72,7 @@ def _rejections(
         if due_ms is None:
             continue
         if rules.overdue(due_ms):
-            state = OrderState.FAILED if order.posts else "unknown"
+            state = order.finals[-1].message.state if order.finals else "unknown"
             text = f"check-in {id_} of an order that is {state} was not rejected"
             yield Violation(ViolationKind.NOT_REJECTED, order.id, text, _evidence(order))
         else:
@@ -81,19 +81,28 @@ def _rejections(
 
 def _wrong_rejection(order: OrderHistory, rejection: Observed[CheckinRejected], rules: Rules) -> str | None:
     """Says why a rejection is wrong; `None` if it is right, or unknown."""
-    if OrderState.FAILED in order.states or order.posted is None:
+    if {OrderState.FAILED, OrderState.CANCELLED} & order.states or order.posted is None:
         return None
     # The order may have come at the end of the time that its check-in waited for it.
     known_ms = order.posted.fact.time_ms + max(rules.grace / timedelta(milliseconds=1), SKEW_MS)
-    return "although its order existed and did not fail" if rejection.fact.time_ms > known_ms else None
+    return (
+        "although its order existed, and neither failed nor was cancelled"
+        if rejection.fact.time_ms > known_ms
+        else None
+    )
 
 
 def _rejection_due_ms(order: OrderHistory, check_in: Fact, rules: Rules) -> int | None:
     """Returns when a rejection was due; `None` if none was, or it is unknown."""
     if not rules.complete(Source.REJECTIONS, check_in.time_ms, check_in.partition):
         return None
-    if order.states == {OrderState.FAILED}:
+    if order.states in ({OrderState.FAILED}, {OrderState.CANCELLED}):
         return max(check_in.time_ms, order.finals[0].fact.time_ms)
+    cancelled = order.first_in(OrderState.CANCELLED)
+    if cancelled is not None and order.is_consistent:
+        # Fulfilment may have read the check-in first, and accepted it: the topics have no common order.
+        read_ms = cancelled.fact.time_ms + max(rules.grace / timedelta(milliseconds=1), SKEW_MS)
+        return check_in.time_ms if check_in.time_ms > read_ms else None
     if order.posted is None and not order.finals and not rules.partial:
         return check_in.time_ms + int(rules.patience / timedelta(milliseconds=1))
     return None

@@ -27,6 +27,7 @@ _STATE_OF = {
     EmailKind.VALIDATED: OrderState.VALIDATED,
     EmailKind.FAILED: OrderState.FAILED,
     EmailKind.SHIPPED: OrderState.SHIPPED,
+    EmailKind.CANCELLED: OrderState.CANCELLED,
 }
 
 
@@ -201,8 +202,8 @@ def _due_ms(
     order: OrderHistory, kind: EmailKind, decided: Observed[Order] | None, customer: _CustomerHistory, rules: Rules
 ) -> int | None:
     """Returns when an e-mail was due; `None` if it was not, or it is unknown."""
-    if decided is None:
-        return None
+    if decided is None or (kind is EmailKind.VALIDATED and OrderState.CANCELLED in order.states):
+        return None  # a cancelled order may have been paid too late to be confirmed
     due_ms = decided.fact.time_ms
     if kind is EmailKind.VALIDATED:
         payments = payments_of(order, rules)

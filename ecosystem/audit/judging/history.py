@@ -94,14 +94,16 @@ class OrderHistory:
 
     @property
     def is_consistent(self) -> bool:
-        """Whether it has one final state, or VALIDATED and then SHIPPED."""
+        """Whether it has one final state, or VALIDATED and then SHIPPED or CANCELLED."""
         return self.states in _CONSISTENT
 
 
 _CONSISTENT = (
     {OrderState.VALIDATED},
     {OrderState.FAILED},
+    {OrderState.CANCELLED},
     {OrderState.VALIDATED, OrderState.SHIPPED},
+    {OrderState.VALIDATED, OrderState.CANCELLED},
 )
 
 

@@ -1,4 +1,4 @@
-"""Promise: the stock of an order is reserved once, and released once if the order fails or is shipped."""
+"""Promise: the stock of an order is reserved once, and released once if the order fails, ships or is cancelled."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -100,7 +100,11 @@ def _matches_order(order: OrderHistory) -> Iterator[Violation]:
             return
 
 
-_MUST_RELEASE = {OrderState.FAILED: ViolationKind.FAILED_HOLDS, OrderState.SHIPPED: ViolationKind.SHIPPED_HOLDS}
+_MUST_RELEASE = {
+    OrderState.FAILED: ViolationKind.FAILED_HOLDS,
+    OrderState.SHIPPED: ViolationKind.SHIPPED_HOLDS,
+    OrderState.CANCELLED: ViolationKind.CANCELLED_HOLDS,
+}
 
 
 def _final_state(order: OrderHistory, rules: Rules, counts: Counter[str]) -> Iterator[Violation]:

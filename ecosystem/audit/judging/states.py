@@ -31,6 +31,22 @@ def judge(order: OrderHistory, rules: Rules, counts: Counter[str]) -> Iterator[V
         yield from _open(order, rules, counts)
 
 
+_SEQUENCES = (
+    [OrderState.VALIDATED],
+    [OrderState.FAILED],
+    [OrderState.CANCELLED],
+    [OrderState.VALIDATED, OrderState.SHIPPED],
+    [OrderState.VALIDATED, OrderState.CANCELLED],
+)
+
+_EXCLUSIVE = (
+    (OrderState.VALIDATED, OrderState.FAILED),
+    (OrderState.CANCELLED, OrderState.FAILED),
+    (OrderState.CANCELLED, OrderState.SHIPPED),
+)
+"""Pairs of final states of which an order has at most one."""
+
+
 def _content(order: OrderHistory) -> Iterator[Violation]:
     posted = order.posts[0].message
     differing = [seen for seen in order.finals if not seen.message.same_content(posted)]
@@ -40,14 +56,14 @@ def _content(order: OrderHistory) -> Iterator[Violation]:
 
 
 def _sequence(order: OrderHistory, rules: Rules) -> Iterator[Violation]:
-    """The states, without repetitions, must be one, or VALIDATED and then SHIPPED."""
+    """The states, without repetitions, must be one, or VALIDATED and then SHIPPED or CANCELLED."""
     sequence = list(dict.fromkeys(seen.message.state for seen in order.finals))
     if sequence == [OrderState.SHIPPED] and order.posted is None and rules.partial:
         return
-    if sequence in ([OrderState.VALIDATED], [OrderState.FAILED], [OrderState.VALIDATED, OrderState.SHIPPED]):
+    if sequence in _SEQUENCES:
         return
     text = " and then ".join(sequence)
-    if OrderState.VALIDATED in sequence and OrderState.FAILED in sequence:
+    if any({*pair} <= {*sequence} for pair in _EXCLUSIVE):
         yield Violation(ViolationKind.TWO_FINALS, order.id, text, facts_of(order.finals))
     else:
         text = text if len(sequence) > 1 else f"{text}, but never VALIDATED"

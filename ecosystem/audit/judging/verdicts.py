@@ -35,7 +35,7 @@ def judge(order: OrderHistory, rules: Rules, counts: Counter[str]) -> Iterator[V
         return
     if OrderState.VALIDATED in order.states:
         yield from _validated(order, counted, rules, counts)
-    else:
+    elif OrderState.FAILED in order.states:
         yield from _failed(order, counted, rules, counts)
 
 

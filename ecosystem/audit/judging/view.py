@@ -11,6 +11,8 @@ from ecosystem.audit.sources import Source
 from orders_service.state import OrderView
 from schemas.messages import Order, OrderState
 
+_AFTER_VALIDATED = frozenset({OrderState.SHIPPED, OrderState.CANCELLED})
+
 
 def judge(order: OrderHistory, rules: Rules, counts: Counter[str]) -> Iterator[Violation]:
     """Compares the row of the view, and its earlier versions, with the published states."""
@@ -41,8 +43,8 @@ def _changes(order: OrderHistory) -> Iterator[Violation]:
         if was is None or was.order is None or not was.decided:
             continue
         to = "nothing" if now is None or now.order is None else now.order.state
-        shipped = was.order.state is OrderState.VALIDATED and to is OrderState.SHIPPED
-        if to != was.order.state and not shipped:
+        ended = was.order.state is OrderState.VALIDATED and to in _AFTER_VALIDATED
+        if to != was.order.state and not ended:
             text = f"the view went from {was.order.state} to {to}"
             yield Violation(ViolationKind.CHANGED_BACK, order.id, text, facts_of([before, after]))
 
@@ -53,7 +55,7 @@ def _difference(order: OrderHistory, posted: Order, view: OrderView | None, rule
         return f"{last.message.state}, and the view does not have it"
     if not view.order.same_content(posted):
         return "the view has other content than posted"
-    behind = view.order.state is OrderState.VALIDATED and OrderState.SHIPPED in order.states
+    behind = view.order.state is OrderState.VALIDATED and bool(_AFTER_VALIDATED & order.states)
     if view.order.state not in order.states or (behind and rules.overdue(last.fact.time_ms)):
         return f"{last.message.state}, and the view text {view.order.state}"
     return None
