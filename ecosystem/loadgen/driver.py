@@ -26,6 +26,7 @@ class Driver:
         random: source of all random choices.
         on_mismatch: called with the text of every mismatch.
         ghosts: whether to check in also for orders that do not exist.
+        cancelled: share of orders that the client cancels.
         timeout_s: time limit of each request and each awaited state, in seconds; see `RetryPolicy`.
     """
 
@@ -36,6 +37,7 @@ class Driver:
         on_mismatch: Callable[[str], None],
         *,
         ghosts: bool,
+        cancelled: float = 0.0,
         timeout_s: float = 60.0,
     ) -> None:
         self.tally = Tally()
@@ -44,6 +46,7 @@ class Driver:
         self._random_products = Random(random.random())  # separate: the orders of a seed must not depend on time
         self._on_mismatch = on_mismatch
         self._ghosts = ghosts
+        self._cancelled = cancelled
         self._timeout_s = timeout_s
 
     async def run(self, rate: float, count: int | None, stop: asyncio.Event) -> None:
@@ -68,7 +71,8 @@ class Driver:
                 except Stopped:
                     break
                 await slots.acquire()
-                number, plan = self.tally.posted, script(self.tally.posted, self._random, self._clients.currency)
+                number = self.tally.posted
+                plan = script(number, self._random, self._clients.currency, self._cancelled)
                 self.tally.posted += 1
                 scenario = OrderScenario(number, plan, self._clients, retries, self.tally)
                 name = str(plan.order.id)

@@ -10,8 +10,8 @@ from functools import partial
 from ecosystem.clients.api import FulfilmentApi, OrdersApi
 from ecosystem.loadgen import sample
 from ecosystem.loadgen.clients import CheckInClients, Clients
-from ecosystem.loadgen.retries import Mismatch, RetryPolicy
-from ecosystem.loadgen.script import CheckInAt, Script
+from ecosystem.loadgen.retries import Mismatch, RetryPolicy, rejected_with
+from ecosystem.loadgen.script import CancelAt, CheckInAt, Script
 from ecosystem.loadgen.tally import Tally
 from schemas.api import Checkin, CheckinState, FulfilmentStatus, OrderOutcome, PortalCheckins, Verdict
 from schemas.identifiers import new_order_id
@@ -44,13 +44,22 @@ class OrderScenario:
             tasks.create_task(self._pay(before=False))
             when = self._script.check_in if self._clients.check_ins else None
             early = tasks.create_task(self._check_in()) if when is CheckInAt.POSTED else None
+            cancelled = self._script.cancel is CancelAt.POSTED and await self._cancel()
             outcome = await self._read_back(wanted, self._reader_api)
-            state = OrderState.FAILED if outcome.state is OrderState.FAILED else OrderState.VALIDATED
-            self._tally.add_decided(state, time.monotonic() - began)
+            decided_s = time.monotonic() - began
+            if self._script.cancel is CancelAt.DECIDED:
+                cancelled = await self._cancel()
+                if cancelled and not outcome.state.cancellable:
+                    raise Mismatch(f"cancelled, but it was {outcome.state} before: {outcome!r}")
+            state = OrderState.CANCELLED if cancelled else _first_outcome(outcome)
+            self._tally.add_decided(state, decided_s)
             check_in = await early if early else None
-            if check_in is None and when is not None and when.applies_to(state):
+            if not cancelled and check_in is None and when is not None and when.applies_to(state):
                 check_in = await self._check_in()
-        await self._wait_for_results(state, wanted, check_in)
+        if cancelled:
+            await self._wait_for_cancellation(when)
+        else:
+            await self._wait_for_results(state, wanted, check_in)
 
     async def check_in_for_ghost(self) -> None:
         """Checks in for an order that does not exist, and waits for the rejection."""
@@ -71,6 +80,21 @@ class OrderScenario:
                     await self._retries.pause(began + part.after_s - time.monotonic())
                 payment = sample.payment(self._id, amount, number, self._script.currency)
                 await self._retries.request("payment", partial(writer.write, PAYMENTS, [payment]))
+
+    async def _cancel(self) -> bool:
+        """Cancels the order. Returns whether it is cancelled; it is not if it has failed or been shipped before."""
+        try:
+            order = await self._retries.request("DELETE", lambda: self._reader_api.cancel(self._id, 10_000))
+        except Mismatch as mismatch:
+            if not rejected_with(mismatch, 409):
+                raise
+            order = await self._retries.request("GET", lambda: self._reader_api.get(self._id, 0))
+            if order.state.cancellable or order.state is OrderState.CANCELLED:
+                raise Mismatch(f"DELETE answered 409, and GET {order.state}") from mismatch
+            return False
+        if order.state is not OrderState.CANCELLED:
+            raise Mismatch(f"DELETE answered 200 with {order!r}")
+        return True
 
     async def _check_in(self, order_no: str | None = None) -> Checkin:
         clients = self._clients.check_ins
@@ -103,6 +127,25 @@ class OrderScenario:
             await self._wait_for_fulfilment(self._clients.fulfilment, paid, {n for n, true in happened.items() if true})
         if check_in is not None and clients is not None:
             await _wait_until_shown(check_in, clients, self._retries, CheckinState.CREATED)
+
+    async def _wait_for_cancellation(self, when: CheckInAt | None) -> None:
+        """Waits until everybody knows that the order is cancelled; a check-in after that must be rejected."""
+
+        def complete(status: FulfilmentStatus) -> bool:
+            if status.state is OrderState.SHIPPED:
+                raise Mismatch(f"GET fulfilment: SHIPPED, but the order was cancelled: {status!r}")
+            return (status.state, status.paid, status.fulfilled) == (OrderState.CANCELLED, paid, False)
+
+        fulfilment, check_ins = self._clients.fulfilment, self._clients.check_ins
+        paid = sum(self._script.amounts, Decimal()) if self._clients.writer else Decimal()
+        if fulfilment is not None:
+            await self._retries.poll("GET fulfilment", lambda: fulfilment.status(self._id, 0), complete)
+            if check_ins is not None and when in {CheckInAt.DECIDED, CheckInAt.VALIDATED}:
+                await _wait_until_rejected(await self._check_in(), check_ins, self._retries)
+                self._tally.rejected += 1
+        await self._retries.poll(
+            "GET", lambda: self._reader_api.get(self._id, 0), lambda order: order.state is OrderState.CANCELLED
+        )
 
     async def _wait_for_fulfilment(self, api: FulfilmentApi, paid: Decimal, happened: set[Need]) -> None:
         def complete(status: FulfilmentStatus) -> bool:
@@ -145,16 +188,24 @@ def _require_same(found: Order, wanted: Order, what: str) -> None:
         raise Mismatch(f"{what} {found!r}, posted was {wanted!r}")
 
 
+def _first_outcome(outcome: OrderOutcome) -> OrderState:
+    """FAILED or VALIDATED. Raises `Mismatch` for an order that is cancelled, though nobody did so."""
+    if outcome.state is OrderState.CANCELLED:
+        raise Mismatch(f"CANCELLED, but nobody cancelled it: {outcome!r}")
+    return OrderState.FAILED if outcome.state is OrderState.FAILED else OrderState.VALIDATED
+
+
 def _require_consistent(outcome: OrderOutcome) -> None:
     passed = [v.check_type for v in outcome.verdicts if v.validation_result is ValidationResult.PASS]
-    if outcome.state is not OrderState.FAILED and len(passed) < len(outcome.verdicts):
+    unhindered = outcome.state in {OrderState.VALIDATED, OrderState.SHIPPED}
+    if unhindered and len(passed) < len(outcome.verdicts):
         raise Mismatch(f"VALIDATED against a verdict: {outcome.verdicts!r}")
-    if outcome.state is not OrderState.FAILED and sample.must_fail(outcome.order):
+    if unhindered and sample.must_fail(outcome.order):
         raise Mismatch(f"VALIDATED, but it must fail: {outcome.order!r}")
     if sample.is_unknown(outcome.order) and not all(map(_names_the_product(outcome.order), outcome.verdicts)):
         raise Mismatch(f"the product does not exist, and not every verdict says so: {outcome.verdicts!r}")
-    if outcome.state is OrderState.FAILED and not outcome.reasons:
-        raise Mismatch("FAILED without a reason")
+    if outcome.state in {OrderState.FAILED, OrderState.CANCELLED} and not outcome.reasons:
+        raise Mismatch(f"{outcome.state} without a reason")
     if not outcome.state.decided:
         raise Mismatch(f"not decided, though GET validated answered 200: {outcome.state}")
 

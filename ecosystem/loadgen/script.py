@@ -26,6 +26,15 @@ class CheckInAt(Enum):
         return self is not CheckInAt.VALIDATED or state is not OrderState.FAILED
 
 
+class CancelAt(Enum):
+    """When the client cancels an order."""
+
+    POSTED = auto()
+    """Right after it is posted, in a race with its verdicts and payments."""
+    DECIDED = auto()
+    """After it is decided; a failed or shipped order must not be cancelled."""
+
+
 @dataclass(frozen=True, slots=True)
 class Instalment:
     """A payment of a share of the order's value, `after_s` seconds after it is posted; before it, if negative.
@@ -46,6 +55,7 @@ class Script:
     check_in: CheckInAt | None = None
     ghost: bool = False
     currency: str = "EUR"
+    cancel: CancelAt | None = None
 
     @property
     def amounts(self) -> tuple[Decimal, ...]:
@@ -59,14 +69,15 @@ class Script:
 _PAID_AT_ONCE = (Instalment(Decimal(1), 0),)
 
 
-def script(number: int, random: Random, currency: str = "EUR") -> Script:
-    """Returns the script of order `number`, counted from 0.
+def script(number: int, random: Random, currency: str = "EUR", cancelled: float = 0.0) -> Script:
+    """Returns the script of order `number`, counted from 0. `cancelled` is the share of orders that are cancelled.
 
     The first order is shipped, the second fails and its check-in is rejected, the third has a ghost, so that all cases
     occur soon. The other scripts are random.
     """
     order, instalments, check_in = sample.order(random), _instalments(random), _check_in(random)
     ghost = random.randrange(50) == 0
+    cancel = _cancel(random, cancelled) if cancelled else None  # without: the scripts of a seed stay as they were
     match number:
         case 0:
             return Script(sample.make_valid(order), _PAID_AT_ONCE, CheckInAt.VALIDATED, currency=currency)
@@ -74,7 +85,7 @@ def script(number: int, random: Random, currency: str = "EUR") -> Script:
             return Script(sample.make_invalid(order), _PAID_AT_ONCE, CheckInAt.DECIDED, currency=currency)
         case 2:
             return Script(order, _PAID_AT_ONCE, check_in, True, currency)
-    return Script(order, instalments, check_in, ghost, currency)
+    return Script(order, instalments, check_in, ghost, currency, cancel)
 
 
 def _instalments(random: Random) -> tuple[Instalment, ...]:
@@ -102,3 +113,7 @@ def _check_in(random: Random) -> CheckInAt | None:
         case 3 | 4:
             return CheckInAt.DECIDED
     return CheckInAt.VALIDATED
+
+
+def _cancel(random: Random, share: float) -> CancelAt | None:
+    return random.choice(list(CancelAt)) if random.random() < share else None

@@ -14,7 +14,7 @@ from ecosystem.loadgen import products, sample
 from ecosystem.loadgen.clients import CheckInClients, Clients
 from ecosystem.loadgen.driver import Driver
 from ecosystem.loadgen.retries import Mismatch, RetryPolicy
-from ecosystem.loadgen.script import CheckInAt, script
+from ecosystem.loadgen.script import CancelAt, CheckInAt, script
 from ecosystem.loadgen.tally import Tally
 from schemas.api import (
     Checkin,
@@ -120,7 +120,10 @@ class Shop:
         )
 
     def rejected(self, check_in):
-        return self.state(check_in.order_no) is OrderState.FAILED and self.lie != "rejects nothing"
+        ended = {OrderState.FAILED, OrderState.CANCELLED}
+        if self.lie == "accepts check-ins of what was cancelled":
+            ended.discard(OrderState.CANCELLED)
+        return self.state(check_in.order_no) in ended and self.lie != "rejects nothing"
 
 
 class Orders:
@@ -155,6 +158,18 @@ class Orders:
             return order.model_copy(update={"customer_id": -1})
         fulfilled = self.shop.status(id_).fulfilled
         return order.model_copy(update={"state": OrderState.SHIPPED if fulfilled else self.shop.state(id_)})
+
+    async def cancel(self, id_, timeout_ms):
+        outcome = self.shop.order(id_)
+        shipped = self.shop.status(id_).fulfilled
+        if (shipped or outcome.state is OrderState.FAILED) and self.shop.lie != "cancels what is over":
+            raise RequestRejected(Problem(title="Conflict", status=409))
+        if self.shop.lie == "refuses to cancel":
+            raise RequestRejected(Problem(title="Conflict", status=409))
+        if self.shop.lie != "forgets what was cancelled":
+            cancelled = {"state": OrderState.CANCELLED, "reasons": ("cancelled by the client",)}
+            self.shop.outcomes[id_] = outcome.model_copy(update=cancelled)
+        return outcome.order.model_copy(update={"state": OrderState.CANCELLED})
 
     async def validated(self, id_, timeout_ms):
         return self.shop.order(id_)
@@ -216,7 +231,7 @@ class Payments:
 
 @pytest.fixture
 def drive(monkeypatch):
-    async def run(shop, count=40, seed=5, stop=None, timeout_s=30.0, **without):
+    async def run(shop, count=40, seed=5, stop=None, timeout_s=30.0, cancelled=0.0, **without):
         clients = {
             "orders": [Orders(shop)],
             "writer": Payments(shop),
@@ -224,7 +239,14 @@ def drive(monkeypatch):
             "fulfilment": Fulfilment(shop),
         }
         complaints = []
-        driver = Driver(Clients(**clients | without), Random(seed), complaints.append, ghosts=True, timeout_s=timeout_s)
+        driver = Driver(
+            Clients(**clients | without),
+            Random(seed),
+            complaints.append,
+            ghosts=True,
+            cancelled=cancelled,
+            timeout_s=timeout_s,
+        )
         await driver.run(10_000, count, stop or asyncio.Event())
         assert complaints == driver.tally.mismatches
         return driver.tally
@@ -263,6 +285,40 @@ async def test_a_shop_that_lies_is_found_out(drive, lie, said):
     assert tally.mismatches != []
     assert {said} == {said for mismatch in tally.mismatches if said in mismatch}
     assert all(said in mismatch for mismatch in tally.mismatches)
+
+
+async def test_a_share_of_the_orders_is_cancelled(drive):
+    shop = Shop()
+    tally = await drive(shop, count=60, cancelled=0.5)
+    assert (tally.mismatches, tally.unfinished) == ([], 0)
+    cancelled = [o for o in shop.outcomes.values() if o.state is OrderState.CANCELLED]
+    assert tally.states["CANCELLED"] == len(cancelled) > 10
+    assert tally.states["SHIPPED"] > 5
+    assert f"{len(cancelled)} CANCELLED" in str(tally)
+
+
+def test_without_cancelling_the_scripts_of_a_seed_stay_as_they_were():
+    def plan(**share):
+        random = Random(1)
+        return [(s.instalments, s.check_in, s.ghost, s.cancel) for s in (script(n, random, **share) for n in range(99))]
+
+    assert plan() == plan(cancelled=0.0)
+    assert {cancel for *_, cancel in plan()} == {None}
+    assert {cancel for *_, cancel in plan(cancelled=0.5)} == {None, *CancelAt}
+
+
+@pytest.mark.parametrize(
+    ("lie", "said"),
+    [
+        ("forgets what was cancelled", "GET fulfilment: "),
+        ("refuses to cancel", "DELETE answered 409, and GET VALIDATED"),
+        ("cancels what is over", "cancelled, but it was FAILED before"),
+        ("accepts check-ins of what was cancelled", "GET check-in: not within"),
+    ],
+)
+async def test_a_shop_that_lies_about_cancelling_is_found_out(drive, lie, said):
+    tally = await drive(Shop(lie), timeout_s=0.6, cancelled=0.5)
+    assert [m for m in tally.mismatches if said in m]
 
 
 async def test_what_is_left_out_is_neither_done_nor_missed(drive):

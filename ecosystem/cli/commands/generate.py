@@ -40,6 +40,15 @@ A = TypeVar("A", bound=Api)
     default=True,
     help="Change prices, and withdraw a product and offer it again, now and then  [default: products]",
 )
+@click.option(
+    "--cancel",
+    "cancelled",
+    type=Real(0, 1),
+    default=0.0,
+    show_default=True,
+    metavar="SHARE",
+    help="Share of the orders to cancel, some before they are decided",
+)
 @click.option("--every", type=Real(1), default=10.0, show_default=True, metavar="S", help="Seconds between two reports")
 @click.option(
     "--url",
@@ -63,6 +72,7 @@ def generate(
     checkins: bool,
     ghosts: bool | None,
     products: bool,
+    cancelled: float,
     every: float,
     urls: tuple[str, ...],
     fulfilment_url: str,
@@ -76,7 +86,8 @@ def generate(
     in two parts, before they are posted, or never. Most get a check-in, also some that failed. The command waits for
     each result: the outcome, SHIPPED if nothing is missing, otherwise what is missing, and the rejection of check-ins
     for failed orders. Meanwhile prices change, and a product is withdrawn, ordered until its orders fail, and offered
-    again; those orders are not in the --count.
+    again; those orders are not in the --count. With --cancel, a share of the orders is cancelled: each must become
+    CANCELLED, and stay so, unless it has failed or been shipped before.
 
     Orders are posted to the workers in turn, and each is read from the next worker.
 
@@ -84,6 +95,7 @@ def generate(
 
     \b
     orders generate --rate 50 --count 1000
+    orders generate --cancel 0.02
     orders generate --no-payments --no-checkins --no-products      only the core
     orders generate --url http://127.0.0.1:8080 --url http://127.0.0.1:8081
     """
@@ -121,6 +133,7 @@ def generate(
                 Random(seed),
                 lambda text: click.echo(f"MISMATCH {text}", err=True),
                 ghosts=count is None if ghosts is None else ghosts,
+                cancelled=cancelled,
             )
             reporter = asyncio.create_task(_report(driver, every))
             try:
