@@ -90,6 +90,16 @@ def test_a_validated_order_is_cancelled_once(shop):
     assert shop.refunds == {}
 
 
+def test_a_repeated_cancelled_refunds_and_tells_nothing_again(shop):
+    shop.place()
+    shop.pay(4)
+    shop.cancel()
+    shop.topology.send(ORDERS, *shop.topology.values(ORDERS))
+    assert [(r.refund_id, r.amount) for r in shop.topology.values(REFUNDS)] == [("o1", Decimal(4))]
+    assert shop.emails == ["cancelled"]
+    assert shop.topology.row(STOCK, "JUMPERS").reserved == 0
+
+
 def test_a_fulfilment_that_arrives_after_the_cancellation_ships_nothing(shop):
     shop.place()
     shop.cancel()
