@@ -11,7 +11,7 @@ from ecosystem.cli import validator_skeleton
 @click.command("new-validator")
 @click.argument("name")
 def new_validator(name: str) -> None:
-    """Write the package of a new validator NAME into the current directory.
+    """Write the package of a validator into this directory.
 
     It has a rule, a setting, the declaration and a test, all of which work at once. Change the rule and install it
     beside this package (docs/tutorial/add-a-validator.md).
