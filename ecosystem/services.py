@@ -94,6 +94,11 @@ def build_all(settings: Settings) -> list[ServiceDefinition]:
     return result
 
 
+def checks(settings: Settings) -> dict[str, str]:
+    """Returns the checks of all validators, each with the name of its service."""
+    return {d.check: d.service.name for d in build_all(settings) if d.check is not None}
+
+
 def topology(settings: Settings) -> Topology:
     """Returns the topology of all services together."""
     return Topology(tuple(definition.service for definition in build_all(settings)))

@@ -106,6 +106,10 @@ class OrderAggregator:
 
     def on_required_checks(self, required: RequiredChecks, ctx: Context) -> None:
         """Stores the required checks. Orders that wait for a check that was removed are decided without it."""
+        known = ctx.get(CHECKS, REQUIRED)
+        if known is not None and required.version < known.version:
+            ctx.count("outdated required checks")  # written back, from a dead letter for example
+            return
         ctx.put(CHECKS, REQUIRED, required)
         for change in sorted({max(s.since, ctx.now) for s in required.sets}):
             ctx.schedule(self._recheck, f"{change.isoformat()}/", change)

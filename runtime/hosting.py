@@ -190,3 +190,5 @@ class ServiceDefinition:
     """Outbox in this database, relayed to Kafka by the worker."""
     port: int = 0
     """A port on which the worker listens besides its own, if it is free; 0 for none."""
+    check: str | None = None
+    """The check of a validator."""

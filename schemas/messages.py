@@ -86,6 +86,10 @@ class OrderValidation(Message):
     reason: str | None = Field(default=None, max_length=4096)
 
 
+MAX_CHECK_SETS = 100
+"""Sets in a record of `required-checks`: it must stay far below the megabyte that brokers accept."""
+
+
 class CheckSet(Message):
     """The checks that orders first seen from `since` on must pass."""
 
@@ -94,10 +98,14 @@ class CheckSet(Message):
 
 
 class RequiredChecks(Message):
-    """Topic `required-checks`, one record in each partition: sets of checks, by the time from which they apply."""
+    """Topic `required-checks`, one record in each partition: sets of checks, by the time from which they apply.
+
+    `version` counts the changes, from 1. A record of a lower version than one that was read before has no effect.
+    """
 
     name: str = "required-checks"
-    sets: tuple[CheckSet, ...] = Field(max_length=100)
+    version: int = Field(default=0, strict=True, ge=0)
+    sets: tuple[CheckSet, ...] = Field(max_length=MAX_CHECK_SETS)
 
     def at(self, time: datetime) -> tuple[CheckType, ...] | None:
         """The set that applies at a time; `None` before the first one."""

@@ -103,7 +103,8 @@ def validator(
             outputs=(*((repartitioned,) if repartitioned else ()), ORDER_VALIDATIONS),
             tables=tables,
             ttl_tables=(Expiring(verdicts, on_expired),),
-        )
+        ),
+        check=check,
     )
 
 

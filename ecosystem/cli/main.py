@@ -11,6 +11,7 @@ from ecosystem.cli.commands.asyncapi import asyncapi
 from ecosystem.cli.commands.audit import audit
 from ecosystem.cli.commands.cancel import cancel
 from ecosystem.cli.commands.checkin import checkin
+from ecosystem.cli.commands.checks import checks
 from ecosystem.cli.commands.customers import customers
 from ecosystem.cli.commands.dead_letters import dead_letters
 from ecosystem.cli.commands.generate import generate
@@ -95,6 +96,7 @@ _COMMANDS = (
     cancel,
     pay,
     checkin,
+    checks,
     stock,
     products,
     customers,

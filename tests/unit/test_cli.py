@@ -24,7 +24,13 @@ def orders(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("command", sorted(main.commands))
 def test_every_command_has_help_and_an_example(orders, command):
-    first = {"stock": ["set"], "dead-letters": ["redrive"], "customers": ["add"], "products": ["import"]}
+    first = {
+        "stock": ["set"],
+        "checks": ["add"],
+        "dead-letters": ["redrive"],
+        "customers": ["add"],
+        "products": ["import"],
+    }
     result = orders(command, *first.get(command, []), "--help")
     assert result.exit_code == 0
     assert command == "topics" or f"\n  orders {command}" in result.output
@@ -57,6 +63,10 @@ named = ("--first-name", "Franz", "--last-name", "Kafka", "--address", "Praha")
         (["up", "--rate", "1", "--no-sample"], "--rate needs the sample stock"),
         (["audit", "--since", "yesterday"], "'yesterday' is not a time such as 2026-07-01"),
         (["audit", "--guarantee", "hopefully"], "'hopefully' is not one of 'exactly_once', 'at_least_once'"),
+        (["checks", "add", "credit"], "'credit' is not a check such as CREDIT_CHECK"),
+        (["checks", "add", "CREDIT_CHECK", "--from", "soon"], "'soon' is neither 'now' nor a time"),
+        (["checks", "add", "CREDIT_CHECK", "--from", "2099-01-01T00:00:00"], "has no time zone: append Z"),
+        (["checks", "remove", "CREDIT_CHECK", "--from", "2020-01-01T00:00:00Z"], "is not in the future"),
         (["dead-letters", "list", "order"], "no such topic: order. There are: orders, "),
         (["dead-letters", "show", "orders", "17"], "'17' is not a position such as 2@17"),
         (["dead-letters", "redrive", "orders"], "name dead letters by PARTITION@OFFSET"),
