@@ -46,7 +46,9 @@ class Orders:
         self.topology.send(ORDER_VALIDATIONS, *[verdict(check, result, order_id=order_id) for check in checks])
 
     def view(self, order_id) -> OrderView:
-        return self.topology.row(ORDERS_VIEW, order_id)
+        row = self.topology.row(ORDERS_VIEW, order_id)
+        assert row is not None
+        return row
 
     def state(self, order_id):
         return str(self.view(order_id).order.state)

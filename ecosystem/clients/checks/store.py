@@ -6,9 +6,10 @@ the other, and no partition has a record that the others lack.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from aiokafka import AIOKafkaProducer
 from aiokafka.errors import ProducerFenced
 
 from ecosystem.clients.checks.plan import newest
@@ -84,11 +85,8 @@ async def change(settings: Settings, next_record: Callable[[StoredChecks], Requi
         record = next_record(before)
         if record is None:
             return before
-        name = settings.topic_prefix + REQUIRED_CHECKS.name
-        key, value = REQUIRED_CHECKS.key(record).encode(), record.to_json()
         await producer.begin_transaction()
-        acks = [await producer.send(name, value, key=key, partition=partition) for partition in before.partitions]
-        await asyncio.gather(*acks)
+        await _send(producer, settings, record, before.partitions)
         await producer.commit_transaction()
     except ProducerFenced as error:
         raise ChecksError(
@@ -99,6 +97,21 @@ async def change(settings: Settings, next_record: Callable[[StoredChecks], Requi
         await aiokafka_internals.stop_producer(producer)
     await _visible(settings, record)
     return before
+
+
+async def _send(
+    producer: AIOKafkaProducer, settings: Settings, record: RequiredChecks, partitions: Iterable[int]
+) -> None:
+    name = settings.topic_prefix + REQUIRED_CHECKS.name
+    key, value = REQUIRED_CHECKS.key(record).encode(), record.to_json()
+    acks: list[asyncio.Future[object]] = []
+    try:
+        for partition in partitions:
+            acks.append(await producer.send(name, value, key=key, partition=partition))  # noqa: PERF401  kept if one fails
+    finally:
+        await asyncio.gather(*acks, return_exceptions=True)  # asyncio complains of failures that nobody retrieved
+    for ack in acks:
+        ack.result()
 
 
 async def _visible(settings: Settings, written: RequiredChecks) -> None:
