@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ecosystem.audit.facts import Fact
 from ecosystem.audit.sources import TOPICS, Source
-from schemas.messages import CheckType, Need
+from schemas.messages import CheckSet, CheckType, Need
 
 
 class AuditError(Exception):
@@ -28,6 +28,7 @@ class ViolationKind(StrEnum):
     CONTENT_DIFFERS = "content-differs"
     VALIDATED_WITHOUT = "validated-without-passes"
     FAILED_WITHOUT_REASON = "failed-without-reason"
+    CHECKS_DIFFER = "required-checks-differ"
     CONTRADICTION = "contradictory-verdicts"
     VIEW_DIFFERS = "view-differs"
     NOT_PUBLISHED = "decided-not-published"
@@ -163,7 +164,8 @@ class Rules:
     """Settings by which facts are judged.
 
     Arguments:
-        required: checks that an order must pass.
+        required: checks that an order must pass whose row does not tell, and before the first of `sets`.
+        sets: sets of required checks, by their start.
         deadline: time after which missing verdicts fail an order, if its timer is unknown.
         grace: delay after which a missing result is a violation. Until then it counts as open.
         exactly_once: whether a repeated output record is a violation, or only counted.
@@ -196,6 +198,7 @@ class Rules:
     changes: int = 10
     changes_window: timedelta = timedelta(seconds=60)
     notified: Sequence[str] = ()
+    sets: Sequence[CheckSet] = ()
     partial: bool = False
     from_ms: Mapping[Source, Mapping[int, int]] = field(default_factory=dict)
     seen: frozenset[Source] = frozenset()

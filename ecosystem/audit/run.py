@@ -14,7 +14,7 @@ from checkin_service.settings import CheckinSettings
 from ecosystem.audit.facts import Fact
 from ecosystem.audit.judging import lost, notices, orders, products, stock
 from ecosystem.audit.judging.totals import ExpectedTotals
-from ecosystem.audit.reading import database, maildir
+from ecosystem.audit.reading import check_sets, database, maildir
 from ecosystem.audit.reading.fact_store import FactStore
 from ecosystem.audit.reading.topics import TopicReader
 from ecosystem.audit.report import AuditError, Report, Rules, Violation, ViolationKind
@@ -102,6 +102,7 @@ async def audit(
                 await _read_mail(mail, now_ms, facts, report)
             rules = Rules(
                 required=required,
+                sets=await check_sets.read(settings),
                 deadline=timedelta(seconds=of_orders.validation_deadline_s),
                 grace=grace,
                 exactly_once=guarantee is Guarantee.EXACTLY_ONCE,

@@ -87,6 +87,12 @@ def failed_too_early(logs):
     logs.change(row, verdicts=heard, reasons=tuple(f"{check}: no verdict within 60 s" for check in missing))
 
 
+def judged_by_other_checks(logs):
+    """The row names fewer checks than were ever required."""
+    [row] = logs.of(Source.VIEW, "grinder")[-1:]
+    logs.change(row, required=(BuiltInCheck.INVENTORY_CHECK,))
+
+
 def contradiction(logs):
     [verdict] = [v for v in logs.of(Source.VERDICTS, "grinder") if v.message.check_type == FRAUD]
     logs.add(verdict.with_fields(validation_result=ValidationResult.FAIL))
@@ -212,6 +218,7 @@ CORE_VIOLATIONS = [
     (validated_against(ValidationResult.ERROR), "grinder", {ViolationKind.VALIDATED_WITHOUT}),
     (failed_without_reason, "dear", {ViolationKind.FAILED_WITHOUT_REASON}),
     (failed_too_early, "dear", {ViolationKind.FAILED_WITHOUT_REASON}),
+    (judged_by_other_checks, "grinder", {ViolationKind.CHECKS_DIFFER}),
     (contradiction, "grinder", {ViolationKind.CONTRADICTION}),
     (view_of_another_content, "grinder", {ViolationKind.VIEW_DIFFERS}),
     (view_of_another_state, "grinder", {ViolationKind.VIEW_DIFFERS}),

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from ecosystem.audit.facts import Fact
-from ecosystem.audit.judging import checkins, emails, reservations, shipments, states, verdicts, view
+from ecosystem.audit.judging import checkins, emails, required, reservations, shipments, states, verdicts, view
 from ecosystem.audit.judging.emails import CustomerLookup
 from ecosystem.audit.judging.history import OrderHistory, build_history
 from ecosystem.audit.judging.reservations import StockChangeCallback
@@ -27,6 +27,7 @@ def judge(
         yield Violation(ViolationKind.UNREADABLE_ROW, order_id, text, order.unreadable_rows)
     yield from states.judge(order, rules, counts)
     yield from verdicts.judge(order, rules, counts)
+    yield from required.judge(order, rules)
     yield from view.judge(order, rules, counts)
     yield from reservations.judge(order, rules, counts, on_stock_change)
     yield from shipments.judge(order, rules, counts)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 from ecosystem.audit.facts import Fact
 from ecosystem.audit.judging.history import Observed, OrderHistory, facts_of
+from ecosystem.audit.judging.required import required_of
 from ecosystem.audit.report import Rules, Violation, ViolationKind
 from ecosystem.audit.sources import Source
 from schemas.messages import BuiltInCheck, OrderState
@@ -117,5 +118,9 @@ def _final_state(order: OrderHistory, rules: Rules, counts: Counter[str]) -> Ite
             yield Violation(kind, order.id, f"{final.message.state}, and still holds {held} pieces", records)
         else:
             counts["to be released"] += 1
-    if order.states == {OrderState.VALIDATED} and not held and BuiltInCheck.INVENTORY_CHECK in rules.required:
+    if (
+        order.states == {OrderState.VALIDATED}
+        and not held
+        and BuiltInCheck.INVENTORY_CHECK in required_of(order, rules)
+    ):
         yield Violation(ViolationKind.VALIDATED_HOLDS_NOTHING, order.id, "VALIDATED, and holds no pieces", records)

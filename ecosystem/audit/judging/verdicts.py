@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ecosystem.audit.facts import Fact
 from ecosystem.audit.judging.history import Observed, OrderHistory, facts_of
+from ecosystem.audit.judging.required import required_of
 from ecosystem.audit.report import SKEW_MS, Rules, Violation, ViolationKind
 from ecosystem.audit.sources import Source
 from runtime.state.ttl_table import TTL
@@ -47,7 +48,7 @@ def verdicts_complete(order: OrderHistory, rules: Rules) -> bool:
 
 def _contradictions(order: OrderHistory) -> Iterator[Violation]:
     for check in dict.fromkeys(seen.message.check_type for seen in order.verdicts):
-        records = [seen for seen in order.verdicts if seen.message.check_type is check]
+        records = [seen for seen in order.verdicts if seen.message.check_type == check]
         if any(_contradict(records[0], seen) for seen in records[1:]):
             text = f"{check} gave " + " and then ".join(seen.message.validation_result for seen in records)
             yield Violation(ViolationKind.CONTRADICTION, order.id, text, facts_of(records))
@@ -70,9 +71,9 @@ def _counted(order: OrderHistory, rules: Rules) -> _CountedVerdicts:
 def _validated(
     order: OrderHistory, counted: _CountedVerdicts, rules: Rules, counts: Counter[str]
 ) -> Iterator[Violation]:
-    missing = sorted(rules.required - counted.results.keys())
-    results = counted.results
-    against = sorted(c for c in rules.required & results.keys() if results[c] is not ValidationResult.PASS)
+    required, results = required_of(order, rules), counted.results
+    missing = sorted(required - results.keys())
+    against = sorted(c for c in required & results.keys() if results[c] is not ValidationResult.PASS)
     if against or (missing and counted.complete):
         faults = [f"{check} gave {counted.results[check]}" for check in against] + [
             f"{check} gave no verdict" for check in missing
@@ -84,9 +85,10 @@ def _validated(
 
 
 def _failed(order: OrderHistory, counted: _CountedVerdicts, rules: Rules, counts: Counter[str]) -> Iterator[Violation]:
-    if any(counted.results[c] is not ValidationResult.PASS for c in rules.required & counted.results.keys()):
+    required, results = required_of(order, rules), counted.results
+    if any(results[c] is not ValidationResult.PASS for c in required & results.keys()):
         return
-    missing = rules.required - counted.results.keys()
+    missing = required - results.keys()
     if not counted.complete:
         counts["unchecked verdicts"] += 1
     elif not missing:
