@@ -63,7 +63,7 @@ named = ("--first-name", "Franz", "--last-name", "Kafka", "--address", "Praha")
         (["up", "--rate", "1", "--no-sample"], "--rate needs the sample stock"),
         (["audit", "--since", "yesterday"], "'yesterday' is not a time such as 2026-07-01"),
         (["audit", "--guarantee", "hopefully"], "'hopefully' is not one of 'exactly_once', 'at_least_once'"),
-        (["checks", "add", "credit"], "'credit' is not a check such as CREDIT_CHECK"),
+        (["checks", "add", "credit"], "'credit' is not a check such as BULK_CHECK"),
         (["checks", "add", "CREDIT_CHECK", "--from", "soon"], "'soon' is neither 'now' nor a time"),
         (["checks", "add", "CREDIT_CHECK", "--from", "2099-01-01T00:00:00"], "has no time zone: append Z"),
         (["checks", "remove", "CREDIT_CHECK", "--from", "2020-01-01T00:00:00Z"], "is not in the future"),

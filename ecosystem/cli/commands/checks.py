@@ -27,7 +27,7 @@ class _Check(click.ParamType):
         try:
             return _CHECK.validate_python(value)
         except ValidationError:
-            self.fail(f"{value!r} is not a check such as CREDIT_CHECK: up to 64 of A-Z, 0-9 and _", param, ctx)
+            self.fail(f"{value!r} is not a check such as BULK_CHECK: up to 64 of A-Z, 0-9 and _", param, ctx)
 
 
 class _Start(click.ParamType):
@@ -67,7 +67,9 @@ def checks() -> None:
 @click.option("--repair", is_flag=True, help="Write the newest record to all partitions, if they differ")
 @bootstrap_option
 def list_(repair: bool, bootstrap: str | None) -> None:
-    """Show the set in force, earlier and coming sets, and whether all partitions agree.
+    """Show all sets, and which one is in force.
+
+    Tells whether all partitions agree.
 
     \b
     orders checks list
@@ -90,14 +92,14 @@ def list_(repair: bool, bootstrap: str | None) -> None:
 @_from_option
 @bootstrap_option
 def add(check: str, start: datetime | None, bootstrap: str | None) -> None:
-    """Require CHECK of orders that are placed from now on, or from TIME on.
+    """Require CHECK of new orders.
 
-    Orders that were placed before are decided without it. Start its validator first: an order without a verdict fails
+    Orders that were placed before TIME are decided without it. Start its validator first: an order without a verdict fails
     after VALIDATION_DEADLINE_S.
 
     \b
-    orders checks add CREDIT_CHECK
-    orders checks add CREDIT_CHECK --from 2027-01-01T00:00:00Z
+    orders checks add BULK_CHECK
+    orders checks add BULK_CHECK --from 2027-01-01T00:00:00Z
     """
     settings = discovery.settings(bootstrap)
     if check not in services.checks(settings):
@@ -115,12 +117,12 @@ def add(check: str, start: datetime | None, bootstrap: str | None) -> None:
 @_from_option
 @bootstrap_option
 def remove(check: str, start: datetime | None, bootstrap: str | None) -> None:
-    """Require CHECK no longer. Orders that wait for its verdict are decided without it.
+    """Require CHECK no longer.
 
-    Stop its validator afterwards.
+    Orders that wait for its verdict are decided without it. Stop its validator afterwards.
 
     \b
-    orders checks remove CREDIT_CHECK
+    orders checks remove BULK_CHECK
     """
 
     def require_known(record: RequiredChecks) -> None:
