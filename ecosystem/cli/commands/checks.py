@@ -94,8 +94,8 @@ def list_(repair: bool, bootstrap: str | None) -> None:
 def add(check: str, start: datetime | None, bootstrap: str | None) -> None:
     """Require CHECK of new orders.
 
-    Orders that were placed before TIME are decided without it. Start its validator first: an order without a verdict fails
-    after VALIDATION_DEADLINE_S.
+    Orders that were placed before TIME are decided without it. Start its validator first: an order without a verdict
+    fails after VALIDATION_DEADLINE_S.
 
     \b
     orders checks add BULK_CHECK
