@@ -115,7 +115,7 @@ class Loop:
         async with self.turn:
             ends = await self._checkpoint.flush()
             if self._redo is not None:
-                self._redo.mark_read(ends, every=1)
+                self._redo.mark_cleared(ends)
 
     def _process(self, polled: PolledBatch) -> BatchOverlay:
         now = self._clock()

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from secrets import token_hex
+from hashlib import blake2b
 
 from runtime.data_loss.losses import LossReporter
 from runtime.errors import CommitInDoubt, MessageTooLarge, RedoRejected
@@ -27,7 +27,7 @@ class RedoLog:
     """Adds redo records to batches, and redoes those that a crash left.
 
     The stores of redo tables contain what restores and standby replicas read from the changelogs, and the token of the
-    last restore. A worker does not put redo records of its own batches there: an applied batch needs no redo.
+    last restore. A worker puts no redo records of its own batches there: they are cleared with the next batch.
 
     Arguments:
         partitions: the owned partitions.
@@ -61,8 +61,11 @@ class RedoLog:
         self._tables = {service: table.name for service, table in self._topology.redo_tables.items()}
         self._by_changelog = {table.changelog: table.name for table in self._topology.redo_tables.values()}
         self._ends: dict[TopicPartition, int] = {}
-        """Last offset of each partition of a redo table that this worker has written since its restore."""
+        """By partition of a redo table: last offset up to which it is cleared, as far as this worker has written it."""
+        self._uncleared: dict[TopicPartition, int] = {}
+        """Pieces of the present batch."""
         self._token = ""
+        self._restores = 0
         self._batches = 0
         self._revision = limits.revision
         self._rejected = 0
@@ -75,23 +78,38 @@ class RedoLog:
     def add(self, writes: Writes, batch: BatchOverlay, rows: Rows) -> None:
         """Adds the redo records of a batch to its writes, and their tombstones."""
         self._batches += 1
+        self._uncleared = {}
         name = f"{self._token}-{self._batches}"
         by_unit: dict[Unit, dict[str, Mapping[bytes, bytes | None]]] = {}
         for (table, partition), changed in rows.items():
             by_unit.setdefault(Unit(self._topology.holders[table].name, partition), {})[table] = changed
         for unit, record in records(by_unit, batch.calls or ()).items():
-            pieces = record.pieces(self._token, name)
-            writes.redo += self._changelog(self._tables[unit.service], unit.partition, pieces)
-            writes.cleared += self._changelog(self._tables[unit.service], unit.partition, dict.fromkeys(pieces))
+            pieces, table = record.pieces(self._token, name), self._tables[unit.service]
+            self._uncleared[self._partitions.changelog(table, unit.partition)] = len(pieces)
+            writes.redo += self._changelog(table, unit.partition, pieces)
+            writes.cleared += self._changelog(table, unit.partition, dict.fromkeys(pieces))
 
-    def mark_read(self, ends: LastOffsets, *, every: int = MARK_EVERY) -> None:
-        """Marks the stores of redo tables as read up to the last offsets, if they are `every` records behind.
+    def mark_read(self, ends: LastOffsets) -> None:
+        """Marks stores of redo tables that are `MARK_EVERY` records behind as read, up to the present redo records.
 
         Arguments:
-            ends: last offset of each partition written to since the last call.
-            every: the number of records.
+            ends: last offset of each partition that the commit of the present batch has written to.
         """
-        self._ends.update({tp: end for tp, end in ends.items() if tp.topic in self._by_changelog})
+        self._mark(ends, self.MARK_EVERY)
+
+    def mark_cleared(self, ends: LastOffsets) -> None:
+        """Marks all stores of redo tables as read, once the redo records of the last batch are cleared.
+
+        Arguments:
+            ends: last offset of each partition that the clearing has written to.
+        """
+        self._uncleared = {}
+        self._mark(ends, 1)
+
+    def _mark(self, ends: LastOffsets, every: int) -> None:
+        for tp, end in ends.items():
+            if tp.topic in self._by_changelog:
+                self._ends[tp] = end - self._uncleared.get(tp, 0)
         for tp, end in self._ends.items():
             if self._partitions.ownership.owns(tp.partition):
                 store = self._partitions.ownership.store(self._by_changelog[tp.topic], tp.partition)
@@ -113,7 +131,7 @@ class RedoLog:
         self._ends.clear()
         if not self._tables:
             return
-        token = "" if self._checkpoint.transactional else token_hex(8)
+        token = "" if self._checkpoint.transactional else self._new_token(membership)
         rows: dict[TablePartition, Mapping[bytes, bytes | None]] = {}
         cleared: dict[TablePartition, Mapping[bytes, bytes | None]] = {}
         outputs: dict[tuple[str, int], Write] = {}
@@ -157,6 +175,11 @@ class RedoLog:
             raise CommitInDoubt("another worker wrote to a changelog during its restore")
         for (table, partition), changed in rows.items():
             stores[table, partition].apply(changed, ends[self._partitions.changelog(table, partition)])
+
+    def _new_token(self, membership: Membership) -> str:
+        """A token that no other restore has: the coordinator makes member ids, and this member counts its restores."""
+        self._restores += 1
+        return blake2b(repr((*membership, self._restores)).encode(), digest_size=8).hexdigest()
 
     def _count_rejection(self, error: CommitInDoubt) -> None:
         """Raises `RedoRejected` if the broker rejects redone records again and again, although no limit is new."""

@@ -101,6 +101,7 @@ class Log:
         self.outputs = []
         self.offsets = []
         self.errors = []
+        self.restores = 0
 
     async def commit(self, writes, membership):
         if self.errors:
@@ -144,7 +145,8 @@ class Worker:
         )
 
     async def restore(self):
-        await self.redo.redo(self.stores, ME, {TP: 5})
+        self.log.restores += 1
+        await self.redo.redo(self.stores, Membership(self.log.restores, "me"), {TP: 5})
         self.ownership.acquire(ME, {TP: 5}, {}, self.stores)
         return self
 
@@ -283,7 +285,25 @@ async def test_the_store_of_a_redo_table_is_marked_as_read_now_and_then_and_when
     restored = store.offset
     worker.redo.mark_read({tp: restored + 10})
     assert store.offset == restored
-    worker.redo.mark_read({}, every=1)
+    worker.redo.mark_cleared({})
     assert store.offset == restored + 10
     worker.redo.mark_read({tp: restored + 10 + RedoLog.MARK_EVERY})
     assert store.offset == restored + 10 + RedoLog.MARK_EVERY
+
+
+async def test_redo_records_that_are_not_cleared_are_not_marked_as_read():
+    worker = await Worker(Log()).restore()
+    store, tp = worker.stores[REDO, 0], TopicPartition(f"{REDO}-changelog", 0)
+    pieces = len((await worker.crash()).redo)
+    worker.redo.mark_read({tp: 1000})
+    assert store.offset == 1000 - pieces
+    worker.redo.mark_cleared({tp: 1000 + pieces})
+    assert store.offset == 1000 + pieces
+
+
+async def test_each_restore_of_a_member_has_a_token_of_its_own():
+    worker, tokens = Worker(Log()), set()
+    for _ in range(3):
+        await worker.redo.redo(worker.stores, ME, {TP: 5})
+        tokens.add(worker.rows(REDO)[OWNER])
+    assert len(tokens) == 3
