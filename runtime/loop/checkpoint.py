@@ -259,8 +259,12 @@ class AtLeastOnce:
 
     async def _redo_records_cleared(self) -> LastOffsets:
         """Waits until the redo records of the batch before are cleared, and raises the error."""
-        cleared, self._cleared = self._cleared, None
-        return {} if cleared is None else await cleared
+        if self._cleared is None:
+            return {}
+        # Shielded from the time limit: `_finish` waits as well, and would be cancelled along with it.
+        ends = await asyncio.shield(self._cleared)
+        self._cleared = None
+        return ends
 
     async def _offsets_committed(self) -> None:
         """Waits for the offset commit of the batch before, and raises its error."""
@@ -277,9 +281,10 @@ class AtLeastOnce:
 
     async def stop(self) -> None:
         await self.flush()
-        cleared, self._cleared = self._cleared, None
-        if cleared is not None:
-            cleared.cancel()
+        unfinished = [task for task in (self._offsets, self._cleared) if task is not None]
+        self._offsets = self._cleared = None
+        for task in unfinished:
+            task.cancel()
         producer, self._producer = self._producer, None
         if producer is not None:
             await producer.end()

@@ -6,6 +6,7 @@ import pytest
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, RequestTimedOutError
 
 from runtime.errors import CommitFenced, CommitInDoubt
+from runtime.loop import checkpoint as checkpoints
 from runtime.loop.checkpoint import AtLeastOnce
 from runtime.model.records import Membership, TopicPartition, Write, Writes
 
@@ -121,6 +122,32 @@ async def test_redo_records_that_cannot_be_cleared_fail_the_next_batch_before_it
 
     assert producers[0].sent == [REDO, *WRITTEN]
     assert offsets == []
+
+
+async def test_clearing_that_takes_too_long_fails_the_next_batch_and_no_later_one(monkeypatch):
+    monkeypatch.setattr(checkpoints, "PRODUCER_STOP_S", 0.05)
+    producers, offsets = [Producer(), Producer()], []
+    send = producers[0].send
+
+    async def hang(*groups):
+        if groups[0][0].value is None and groups[0][0].topic.startswith("s-redo"):
+            await asyncio.Event().wait()
+        return await send(*groups)
+
+    async def commit(positions):
+        offsets.append(positions)
+
+    producers[0].send = hang
+    checkpoint = AtLeastOnce(iter(producers).__next__, commit, 0.05)
+    await checkpoint.commit(batch(), ME)
+    with pytest.raises(CommitInDoubt):
+        await checkpoint.commit(batch(), ME)
+    assert producers[0].ended
+    assert offsets == []
+
+    await checkpoint.commit(batch(), ME)
+    await checkpoint.flush()
+    assert len(offsets) == 1
 
 
 async def test_a_worker_that_was_paused_past_its_session_sends_nothing():
