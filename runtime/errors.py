@@ -29,8 +29,6 @@ Invalid bytes and arguments raise a `ValueError` where they are read (`runtime.k
 `runtime.http.answers.HttpProblem`, which is a response, not an error of the worker.
 """
 
-from collections.abc import Collection
-
 
 class WorkerError(Exception):
     """Base of the errors of a worker."""
@@ -107,22 +105,8 @@ class StateDirInUse(WorkerError):
     """Another worker runs on this state directory. Each worker needs a `STATE_DIR` of its own."""
 
 
-class NoCommonOffset(WorkerError):
-    """No single offset of a partition is right for all services of a group: `first` has to catch up alone.
-
-    Arguments:
-        offset: the offset in question.
-        behind: names of the services that still have to process it.
-        first: the composition that has to run alone until it has caught up.
-    """
-
-    def __init__(self, offset: int, behind: Collection[str], first: str) -> None:
-        super().__init__(f"offset {offset} is still to be processed by {', '.join(sorted(behind))}")
-        self.first = first
-
-
 class CompositionInUse(WorkerError):
-    """Services of this worker run in another composition, or stopped there where this one cannot continue."""
+    """Services of this worker run in a group that it cannot join."""
 
 
 class PartitionCountMismatch(WorkerError):

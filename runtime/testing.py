@@ -9,7 +9,8 @@ from runtime.common.partitioning import partition_of
 from runtime.loop.process import BatchProcessor
 from runtime.loop.timers import DueTimer, Timers
 from runtime.model.commands import Command
-from runtime.model.records import CONSUMED_BY, Header, Membership, PolledBatch, Record, TopicPartition, Write
+from runtime.model.progress import Marks
+from runtime.model.records import Header, Membership, PolledBatch, Record, TopicPartition, Write
 from runtime.model.service import Context, PendingSideEffect, Service, SideEffect, Table
 from runtime.model.topology import Topology
 from runtime.state.stores import MemoryStores
@@ -63,6 +64,7 @@ class TopologyTestDriver:
     def __init__(self, *services: Service, partitions: int = 4, apart: bool = False, fuse: bool = True) -> None:
         self.partitions = partitions
         self.now = _START
+        self._marks = Marks()
         self.topics: dict[TopicPartition, list[Record]] = {}
         groups = [[s] for s in services] if apart else [list(services)]
         self.workers = [InMemoryWorker(group, partitions, fuse=fuse) for group in groups]
@@ -163,7 +165,8 @@ class TopologyTestDriver:
         for tp, log in self.topics.items():
             position = worker.positions.get(tp, 0)
             if tp.topic in worker.topology.consumed and position < len(log):
-                consumed_by = (CONSUMED_BY, worker.topology.group.encode())
-                records += [r for r in log[position:] if consumed_by not in r.headers]
+                readers = worker.topology.readers[tp.topic]
+                waiting = [r._replace(processed_by=self._marks.services(r.headers) & readers) for r in log[position:]]
+                records += [r for r in waiting if r.processed_by != readers]
                 positions[tp] = len(log)
         return PolledBatch(records, positions, Membership(1, "in-memory"))

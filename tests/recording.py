@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from runtime.hosting import ServiceDefinition
-from runtime.model.service import Input
 
 
 class Decisions(Counter[tuple[str, str, str]]):
@@ -16,7 +15,7 @@ class Decisions(Counter[tuple[str, str, str]]):
         """The service with counted processors."""
         service = hosted.service
         inputs = tuple(
-            Input(i.topic, self._counted(service.name, i.topic, i.processor), i.on_tombstone) for i in service.inputs
+            dataclasses.replace(i, processor=self._counted(service.name, i.topic, i.processor)) for i in service.inputs
         )
         return dataclasses.replace(hosted, service=dataclasses.replace(service, inputs=inputs))
 

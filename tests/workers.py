@@ -162,14 +162,17 @@ class Deployment:
         ready: bool = True,
         wrap: Callable[[ServiceDefinition], ServiceDefinition] = lambda hosted: hosted,
         restored: Callable[[int], None] | None = None,
+        more: Sequence[ServiceDefinition] = (),
         **changes: Any,
     ) -> Worker:
         """Starts a worker with these services, by default the core, and waits until it is ready.
 
-        `wrap` may replace its services; `restored` is called with the number of records of each restore.
+        `wrap` may replace its services; `restored` is called with the number of records of each restore. `more` are
+        further services; a worker without names runs the core, unless it has those.
         """
         settings = self.settings(name, **changes)
-        worker = Worker([wrap(hosted) for hosted in build(services or CORE, settings)], settings)
+        names = services or (() if more else CORE)
+        worker = Worker([wrap(hosted) for hosted in (*build(names, settings), *more)], settings)
         if restored is not None:
             worker.metrics = Restores(restored)
         self._stack.push_async_callback(self.stop, worker)

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from runtime.hosting import ServiceDefinition
-from runtime.model.service import Context, Expiring, Input, Service, Table
+from runtime.model.service import Context, Expiring, Input, Service, Start, Table
 from runtime.state.ttl_table import ExpiringRow, TtlTable
 from schemas.messages import CheckType, Order, OrderState, OrderValidation, ValidationResult
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, Topic, repartition
@@ -34,6 +34,7 @@ def validator(
     on_expired: Callable[[str, Any, Context], None] | None = None,
     inputs: tuple[Input[Any], ...] = (),
     tables: tuple[Table[Any], ...] = (),
+    start: Start = Start.NOW,
 ) -> ServiceDefinition:
     """Returns the definition of a validator.
 
@@ -53,6 +54,7 @@ def validator(
         on_expired: called with order id and row of each past verdict that expires.
         inputs: further topics with their processors.
         tables: state besides past verdicts.
+        start: which orders a validator judges that is added to a running system: those from now on, or all.
 
     Raises `ValueError` for a check or a table that is not named as it must be.
 
@@ -99,7 +101,7 @@ def validator(
     return ServiceDefinition(
         Service(
             name,
-            inputs=(Input(ORDERS, processors.on_order), *keyed, *inputs),
+            inputs=(Input(ORDERS, processors.on_order, start=start), *keyed, *inputs),
             outputs=(*((repartitioned,) if repartitioned else ()), ORDER_VALIDATIONS),
             tables=tables,
             ttl_tables=(Expiring(verdicts, on_expired),),

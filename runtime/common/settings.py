@@ -88,6 +88,11 @@ class Settings(ServiceSettings):
         default=Guarantee.EXACTLY_ONCE, description="`exactly_once` or `at_least_once`"
     )
 
+    catch_up: CommaSeparated[str] = Field(
+        default=(),
+        description="Services that process the history of topics that they have never read, comma separated",
+    )
+
     http_host: str = Field(default="127.0.0.1", description="Address to listen on")
     http_port: int = Field(default=8080, ge=0, le=65535, description="Port to listen on; 0 picks a free one")
     advertised_url: str | None = Field(

@@ -29,6 +29,8 @@ class Metadata(  # type: ignore[call-arg]
     accepted: bool = False
     refused: str = ""
     """Why the leader assigns nothing to the member; empty if it does not refuse it."""
+    services: str = ""
+    """The services of the member, joined by `+`: those of a composition, or more of them."""
 
 
 class _CappedCluster:
@@ -49,7 +51,8 @@ class _CappedCluster:
 class Assignor(PartitionAssignor):
     """Assigns partitions in Faust's protocol.
 
-    Faust's own placement is used while members consume different topics, as in an upgrade.
+    Members may consume different topics: each gets those of its own among the topics of a partition number. Faust's own
+    placement is used while a topic does not have all its partitions yet.
 
     Partitions that an operator adds to a topic are consumed, too: the owner of partition p also gets
     p + `topic_partitions`, p + 2 * `topic_partitions` and so on. No key belongs there, so state and owners stay.
@@ -57,6 +60,9 @@ class Assignor(PartitionAssignor):
 
     topic_partitions: int | None = None
     """Partitions that the topics were created with; `None` if all present partitions count."""
+
+    services: str = ""
+    """The services of this worker, for the other members."""
 
     def __init__(self, app: Any, replicas: int = 0) -> None:
         super().__init__(app, replicas)
@@ -90,6 +96,7 @@ class Assignor(PartitionAssignor):
             since=self._since,
             network=self.network,
             accepted=self.refused == "",
+            services=self.services,
         )
 
     def on_assignment(self, assignment: Any) -> None:
@@ -101,11 +108,11 @@ class Assignor(PartitionAssignor):
         return cast("Metadata", Metadata.loads(metadata.user_data))
 
     def _perform_assignment(self, cluster: Any, member_metadata: Mapping[str, Any]) -> Any:
-        subscriptions = {frozenset(m.subscription) for m in member_metadata.values()}
-        topics = sorted(next(iter(subscriptions)))
+        subscriptions = {member: sorted(metadata.subscription) for member, metadata in member_metadata.items()}
+        topics = sorted({topic for subscribed in subscriptions.values() for topic in subscribed})
         counts = {topic: len(cluster.partitions_for_topic(topic) or ()) for topic in topics}
         partitions = min(counts.values()) if self.topic_partitions is None else self.topic_partitions
-        if len(subscriptions) > 1 or min(counts.values()) < partitions:
+        if min(counts.values()) < partitions:
             return super()._perform_assignment(_CappedCluster(cluster, partitions), member_metadata)
         clients = {member: self._get_client_metadata(metadata) for member, metadata in member_metadata.items()}
         self._update_member_urls(clients)
@@ -122,9 +129,9 @@ class Assignor(PartitionAssignor):
                 member: ClientAssignment(
                     actives={
                         topic: [p for p in range(counts[topic]) if p % partitions in placement.owned]
-                        for topic in topics
+                        for topic in subscriptions[member]
                     },
-                    standbys={topic: sorted(placement.standby) for topic in topics},
+                    standbys={topic: sorted(placement.standby) for topic in subscriptions[member]},
                 )
                 for member, placement in with_refused.items()
             },

@@ -1,15 +1,33 @@
-"""Computes the offsets at which a new composition of services resumes. Pure.
+"""Finds the group that a worker joins, and how far its services got in other groups. Pure.
 
-A consumer group is named after its composition, so a new composition is a new group, which Kafka would start at the
-beginning. Its services have processed messages in other groups before; their committed offsets, and the header
-`consumed-by`, show how far. `runtime/group/offset_migration.py` commits the result.
+A consumer group is named after its composition. Its services may have processed messages in other groups before, and
+other services may have joined it since. `runtime/group/offset_migration.py` asks the broker.
 """
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from runtime.errors import NoCommonOffset
-from runtime.model.records import TopicPartition
+from runtime.errors import CompositionInUse
+from runtime.model.log_ids import CommittedOffset, LogIds, OffsetMetadata
+from runtime.model.progress import NOTHING_MORE, services_of
+from runtime.model.records import Offsets, TopicPartition
+
+
+@dataclass(frozen=True, slots=True)
+class RunningGroup:
+    """A group with members.
+
+    Arguments:
+        name: without the deployment's prefix.
+        members: number of its members.
+        services: those of its members.
+        reports: whether each member reports its services. Members of earlier versions do not.
+    """
+
+    name: str
+    members: int
+    services: frozenset[str]
+    reports: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,87 +35,85 @@ class CommittedGroup:
     """A consumer group and its committed offsets."""
 
     name: str
-    committed: Mapping[TopicPartition, int]
+    committed: Mapping[TopicPartition, CommittedOffset]
 
-    @property
-    def services(self) -> frozenset[str]:
-        return services_of(self.name)
-
-
-def services_of(group: str) -> frozenset[str]:
-    """The services of a composition, from the name of its group."""
-    return frozenset(group.split("+"))
-
-
-def processed_until(service: str, tp: TopicPartition, groups: Iterable[CommittedGroup]) -> int:
-    """The offset before which the service has processed everything, in whichever group."""
-    return max((g.committed.get(tp, 0) for g in groups if service in g.services), default=0)
-
-
-def lowest_position(services: Iterable[str], tp: TopicPartition, groups: Collection[CommittedGroup]) -> int | None:
-    """The position of the service that is furthest behind; `None` if none of them has committed an offset."""
-    started = {s for s in services for g in groups if s in g.services and tp in g.committed}
-    return min((processed_until(s, tp, groups) for s in started), default=None)
-
-
-def superseded(other: CommittedGroup, own: CommittedGroup, readers: Mapping[TopicPartition, Collection[str]]) -> bool:
-    """Whether `own` has run after `other`, so that its offsets include those of `other`.
-
-    True if `own` is ahead in a partition and behind in none: a migration never starts behind the other group.
-
-    Arguments:
-        other: a group that shares services with `own`.
-        own: the group that is about to start.
-        readers: the services of `own` that read each partition.
-    """
-    shared = [tp for tp, services in readers.items() if not other.services.isdisjoint(services)]
-    lead = [own.committed.get(tp, -1) - other.committed.get(tp, -1) for tp in shared]
-    return min(lead, default=0) >= 0 and max(lead, default=0) > 0
-
-
-class ResumePoint:
-    """Finds the one offset at which all services of a group can resume in a partition.
-
-    Before this offset every service has processed everything, from it on none has processed anything, except messages
-    with `consumed-by` of the group itself, which it skips. A service has processed what is before its own position, and
-    what has `consumed-by` of a group that it was in: that header is written in the transaction of the processing.
-
-    Arguments:
-        group: the group that resumes.
-        positions: next offset to process of each of its services that read the partition.
-        end: log end offset.
-    """
-
-    def __init__(self, group: str, positions: Mapping[str, int], end: int) -> None:
-        self._group = group
-        self._positions = positions
-        self._first_unprocessed: int | None = None
-        self.end = end
-
-    @property
-    def start(self) -> int:
-        """The first offset to observe."""
-        return min(self._positions.values())
-
-    @property
-    def offset(self) -> int:
-        """The offset to resume at, once all messages from `start` to `end` were observed."""
-        return self.end if self._first_unprocessed is None else self._first_unprocessed
-
-    def observe(self, offset: int, consumed_by: str | None) -> None:
-        """Adds the next message. Raises `NoCommonOffset`.
+    def positions(self, services: Iterable[str], tp: TopicPartition, ids: LogIds) -> dict[str, int]:
+        """The offset before which each service has processed everything; services that never read are left out.
 
         Arguments:
-            offset: of the message.
-            consumed_by: the group that has processed it already, from its header.
+            services: names of services.
+            tp: the partition.
+            ids: log ids: an offset of another log of the same name says nothing.
         """
-        if consumed_by == self._group or offset >= self.end:
-            return
-        processed = services_of(consumed_by) if consumed_by is not None else frozenset()
-        behind = {s for s, position in self._positions.items() if offset >= position and s not in processed}
-        if behind and self._first_unprocessed is None:
-            self._first_unprocessed = offset
-        if behind and len(behind) < len(self._positions):
-            raise NoCommonOffset(offset, behind, "+".join(sorted(behind)))
-        if not behind and self._first_unprocessed is not None and consumed_by is not None:
-            raise NoCommonOffset(self._first_unprocessed, self._positions.keys(), consumed_by)
+        commit = self.committed.get(tp)
+        if commit is None:
+            return {}
+        metadata = OffsetMetadata.parse(commit.metadata)
+        if metadata is not None and metadata.recreated(tp.topic, ids):
+            return {}
+        progress = NOTHING_MORE if metadata is None else metadata.progress
+        found = {s: progress.position(s, self.name, commit.offset) for s in services}
+        return {s: position for s, position in found.items() if position is not None}
+
+
+def group_to_join(services: Collection[str], running: Iterable[RunningGroup], prefix: str = "") -> str:
+    """Returns the group of a worker: that of its composition, or one that runs already with fewer services.
+
+    Raises `CompositionInUse` if its services run in a group that it cannot join.
+
+    Arguments:
+        services: names of the services of the worker.
+        running: groups of the deployment that have members.
+        prefix: of the deployment, for messages.
+    """
+    own = "+".join(sorted(services))
+    related = {group.name: group for group in running if not group.services.isdisjoint(services)}
+    if own in related or not related:
+        return own
+    (name, group), *others = sorted(related.items())
+    if not others and services_of(name) < set(services):
+        if group.reports:
+            return name
+        raise CompositionInUse(
+            f"{_shared(group, services)} runs already, in group {prefix}{name} with {group.members} member(s), some of "
+            "an earlier version: update them before you add a service, or stop them first"
+        )
+    raise CompositionInUse(
+        "; ".join(
+            f"{_shared(group, services)} runs already, in group {prefix}{name} with {group.members} member(s)"
+            for name, group in sorted(related.items())
+        )
+        + ": stop its workers first (a killed one leaves the group after its SESSION_TIMEOUT_S)"
+    )
+
+
+def positions_elsewhere(
+    own: CommittedGroup,
+    others: Collection[CommittedGroup],
+    readers: Mapping[TopicPartition, Collection[str]],
+    ends: Offsets,
+    ids: LogIds,
+) -> dict[TopicPartition, dict[str, int]]:
+    """The furthest position of each service in other groups, where it is further than in its own group.
+
+    Arguments:
+        own: the group of the worker.
+        others: other groups that share a service with it.
+        readers: the services of the worker that read each partition.
+        ends: log end offsets.
+        ids: log ids of the topics.
+    """
+    result: dict[TopicPartition, dict[str, int]] = {}
+    for tp, services in readers.items():
+        here = own.positions(services, tp, ids)
+        for group in others:
+            for service, position in group.positions(services, tp, ids).items():
+                further = position > max(here.get(service, -1), result.get(tp, {}).get(service, -1))
+                # Beyond the end: the log was truncated. The own group has noticed, if it has read the log since.
+                if further and (position <= ends[tp] or service not in here):
+                    result.setdefault(tp, {})[service] = position
+    return result
+
+
+def _shared(group: RunningGroup, services: Collection[str]) -> str:
+    return ", ".join(sorted(group.services.intersection(services)))

@@ -12,7 +12,7 @@ from pydantic.json_schema import models_json_schema
 from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
 from runtime.kafka.topics import public_topics, topics_of
-from runtime.model.records import CONSUMED_BY, EVENT_ID, MADE_AT
+from runtime.model.records import ALSO_CONSUMED_BY, CONSUMED_BY, EVENT_ID, MADE_AT
 from runtime.model.topology import Topology
 from schemas.topics import CATALOGUE, Topic
 
@@ -22,7 +22,8 @@ _TEXT = {"type": "string"}
 _NUMBER = {"type": "string", "pattern": "^-?[0-9]+$"}
 
 _CONSUMED_BY = {
-    CONSUMED_BY: _TEXT | {"description": "Consumer group that processed the message in the batch that produced it"}
+    CONSUMED_BY: _TEXT | {"description": "Consumer group that processed the message in the batch that produced it"},
+    ALSO_CONSUMED_BY: _TEXT | {"description": "Services that joined this group and processed the message as well"},
 }
 _EVENT_TIME = {MADE_AT: _NUMBER | {"description": "Event time: when the source message was written, ms since 1970"}}
 _EVENT_ID = {

@@ -257,16 +257,18 @@ def membership(consumer: AIOKafkaConsumer) -> Membership:
 
 def subscribed_topics(metadata: bytes) -> list[str]:
     """The topics that a group member reads, from its metadata in a DescribeGroups response."""
-    topics: list[str] = ConsumerProtocolMemberMetadata.decode(metadata).subscription
-    return topics
+    return member_metadata(metadata)[0]
 
 
-def names_instance(metadata: bytes) -> bool:
-    """Whether a group member's metadata name its process; workers that do not know sums of payments name none."""
+def member_metadata(metadata: bytes) -> tuple[list[str], dict[str, Any]]:
+    """The topics that a group member reads, and what a worker reports about itself; nothing for other members."""
+    decoded = ConsumerProtocolMemberMetadata.decode(metadata)
+    topics: list[str] = decoded.subscription
     try:
-        return bool(json.loads(ConsumerProtocolMemberMetadata.decode(metadata).user_data).get("instance"))
-    except (ValueError, AttributeError):
-        return False
+        info = json.loads(decoded.user_data)
+    except (ValueError, TypeError):
+        info = None
+    return topics, info if isinstance(info, dict) else {}
 
 
 def rejoin(consumer: AIOKafkaConsumer) -> None:

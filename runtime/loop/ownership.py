@@ -1,7 +1,7 @@
 """The partitions that a worker owns now, with their positions and state stores."""
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from runtime.errors import PartitionNotOwned
 from runtime.model.records import Membership, TopicPartition
@@ -33,6 +33,10 @@ class Ownership:
         self.partitions: frozenset[TopicPartition] = frozenset()
         self._numbers: frozenset[int] = frozenset()
         self.positions: dict[TopicPartition, int] = {}
+        self.ahead: dict[TopicPartition, Mapping[str, int]] = {}
+        """Positions of the services that have processed more of a partition than is read: they skip what is before."""
+        self.starts: set[TopicPartition] = set()
+        """Partitions with a position of a service that is not committed yet. Nothing is polled before it is."""
         self._stores: dict[tuple[str, int], Store] = {}
         self._backlog: dict[TopicPartition, int] = {}
         self._in_flight: dict[TopicPartition, dict[int, int]] = {}
@@ -52,6 +56,8 @@ class Ownership:
         positions: Mapping[TopicPartition, int],
         backlog: Mapping[TopicPartition, int],
         stores: Mapping[tuple[str, int], Store],
+        ahead: Mapping[TopicPartition, Mapping[str, int]] | None = None,
+        starts: Collection[TopicPartition] = (),
     ) -> None:
         """Owns the partitions in `positions` from now on.
 
@@ -60,6 +66,8 @@ class Ownership:
             positions: the next offset to read of each partition.
             backlog: the log end offset of each partition at the restore.
             stores: restored stores by table and partition.
+            ahead: positions of the services that have processed more of a partition than is read.
+            starts: partitions with a position of a service that is not committed yet.
         """
         self.epoch += 1
         self.running = True
@@ -67,6 +75,8 @@ class Ownership:
         self.partitions = frozenset(positions)
         self._numbers = frozenset(tp.partition for tp in positions)
         self.positions = dict(positions)
+        self.ahead = dict(ahead or {})
+        self.starts = set(starts)
         self._backlog = {tp: end for tp, end in backlog.items() if end > positions[tp]}
         self._in_flight = {}
         self._stores = dict(stores)
@@ -120,6 +130,11 @@ class Ownership:
     def advance(self, positions: Mapping[TopicPartition, int]) -> set[int]:
         """Moves to the positions of a committed batch. Returns the partitions whose backlog it ends."""
         self.positions.update(positions)
+        if self.starts:
+            self.starts.difference_update(positions)
+        for tp in self.ahead.keys() & positions.keys():
+            if positions[tp] >= max(self.ahead[tp].values()):
+                del self.ahead[tp]
         for tp in self._in_flight.keys() & positions.keys():
             unread = {bucket: end for bucket, end in self._in_flight[tp].items() if end > positions[tp]}
             if unread:

@@ -53,9 +53,11 @@ class Partitions:
         positions: Offsets,
         backlog: Offsets,
         stores: Mapping[TablePartition, Store],
+        ahead: Mapping[TopicPartition, Mapping[str, int]] | None = None,
+        starts: Collection[TopicPartition] = (),
     ) -> None:
         """Owns restored partitions. Their timers and side effects are on hold while there is a backlog."""
-        self.ownership.acquire(membership, positions, backlog, stores)
+        self.ownership.acquire(membership, positions, backlog, stores, ahead, starts)
         self.timers.clear()
         self.timers.hold(self.ownership.behind)
         self.side_effects.hold(self.ownership.behind)

@@ -12,9 +12,13 @@ from runtime.data_loss.losses import Loss, LossReporter
 from runtime.errors import PositionOutOfRange
 from runtime.loop.partitions import Partitions
 from runtime.model.commands import CommandQueue
-from runtime.model.records import CONSUMED_BY, Header, Offsets, PolledBatch, Record, TopicPartition
+from runtime.model.progress import Marks, marks_of
+from runtime.model.records import Header, Offsets, PolledBatch, Record, TopicPartition
 
 log = logging.getLogger(__name__)
+
+_NOBODY: frozenset[str] = frozenset()
+"""The services that have processed a record which no service has processed yet."""
 
 
 class FetchedMessage(Protocol):
@@ -75,7 +79,7 @@ class Poller:
     Arguments:
         consumer: the group consumer.
         commands: commands from HTTP handlers.
-        partitions: the owned partitions. Records that its group has processed already (`consumed-by`) are skipped.
+        partitions: the owned partitions. Services skip the records that they have processed already.
         session_timeout_s: seconds without an answer of the broker after which another worker may own the partitions.
         clock: the time, UTC.
         restore: called once ownership is lost because the broker did not answer for a session, or no longer has the
@@ -108,7 +112,13 @@ class Poller:
     ) -> None:
         self._consumer = consumer
         self._commands = commands
-        self._consumed_by = (CONSUMED_BY, partitions.topology.group.encode())
+        topology = partitions.topology
+        self._readers = topology.readers
+        self._own_marks = {
+            topic: marks_of(topology.group, topology.joined_readers(topic)) for topic in topology.consumed
+        }
+        """By topic: the headers of a record that all services here have processed."""
+        self._marks = Marks()
         self._ownership = partitions.ownership
         self._timers = partitions.timers
         self._session_timeout_s = session_timeout_s
@@ -181,6 +191,9 @@ class Poller:
         self._detect_silence()
         if not ownership.running:
             return None
+        if ownership.starts:
+            self.read_from(ownership.positions)  # drops the fetched records: they are fetched again
+            return self._batch_of_starts()
         records = [record for tp, messages in fetched.items() for record in self._records(tp, messages)]
         positions = {
             tp: position
@@ -211,6 +224,12 @@ class Poller:
             epoch=ownership.epoch,
         )
 
+    def _batch_of_starts(self) -> PolledBatch:
+        """Returns a batch that commits where services start: after a crash they start at the same positions."""
+        ownership = self._ownership
+        positions = {tp: ownership.positions[tp] for tp in ownership.starts}
+        return PolledBatch([], positions, ownership.membership, epoch=ownership.epoch)
+
     async def _fetch(self, timeout_s: float) -> Mapping[TopicPartition, Sequence[FetchedMessage]]:
         """Returns the records fetched within `timeout_s`; none as soon as a command arrives.
 
@@ -240,10 +259,23 @@ class Poller:
             await asyncio.wait({fetching})
 
     def _records(self, tp: TopicPartition, messages: Iterable[FetchedMessage]) -> Iterator[Record]:
-        """The records of one partition, without those that this group has processed already."""
+        """The records of one partition, without those that all its services have processed already."""
+        topic, partition = tp
+        readers, marks, ahead = self._readers[topic], self._own_marks[topic], self._ownership.ahead.get(tp)
+        mark, also = marks[0], marks[-1]
         for m in messages:
-            if not (m.headers and self._consumed_by in m.headers):
-                yield Record(tp.topic, tp.partition, m.offset, m.timestamp, m.key, m.value, m.headers, m.unreadable)
+            processed_by = _NOBODY
+            if headers := m.headers:
+                if mark in headers and also in headers:
+                    continue
+                processed_by = self._marks.services(headers)
+            if ahead is not None:
+                processed_by = processed_by.union(s for s, position in ahead.items() if m.offset < position)
+            if processed_by:
+                processed_by &= readers
+                if processed_by == readers:
+                    continue
+            yield Record(topic, partition, m.offset, m.timestamp, m.key, m.value, headers, m.unreadable, processed_by)
 
     def _detect_silence(self) -> None:
         """Loses ownership after a session without an answer of the broker.

@@ -16,8 +16,8 @@ from runtime.loop.timers import DueTimer
 from runtime.model.commands import Command
 from runtime.model.dead_letters import dead_letter
 from runtime.model.limits import SizeLimits
+from runtime.model.progress import marks_of
 from runtime.model.records import (
-    CONSUMED_BY,
     MADE_AT,
     NO_OFFSET,
     NO_TIMESTAMP,
@@ -86,7 +86,7 @@ class BatchProcessor:
         self.store = store
         self._limits = SizeLimits() if limits is None else limits
         self._redo = redo
-        self._consumed_by: tuple[Header, ...] = ((CONSUMED_BY, topology.group.encode()),)
+        self._marks = {topic: marks_of(topology.group, topology.joined_readers(topic)) for topic in topology.consumed}
         self._reported: set[str] = set()
         """Topics with a logged misplaced record: one log line each, as a foreign producer may write many."""
 
@@ -136,6 +136,8 @@ class BatchProcessor:
             elif record.partition >= self.partitions:
                 raise ValueError(f"partition {record.partition} has no state: write to 0 to {self.partitions - 1}")  # noqa: TRY301
         except (ValueError, OverflowError) as error:
+            if record.processed_by:
+                return None  # the services that have processed it have dead-lettered it
             services = ",".join(s.name for s, _ in self.topology.processors[record.topic])
             self._reject(batch, record, services, str(error))
             if isinstance(error, MisplacedError) and record.topic not in self._reported:
@@ -143,6 +145,8 @@ class BatchProcessor:
                 where = record.topic, record.partition, record.offset
                 log.warning("record misplaced topic=%s partition=%d offset=%d error=%s", *where, error)
             return None
+        if record.processed_by:
+            processors = tuple((s, p) for s, p in processors if s.name not in record.processed_by)
         return WorkItem(record.topic, record.partition, time, subject, processors, 0, record)
 
     @staticmethod
@@ -249,7 +253,7 @@ class BatchProcessor:
             if ctx.call is not None:
                 batch.keep_sent(ctx.call, Write(topic.name, partition, raw_key, raw, headers))
             if not (fused and topic.internal):
-                headers = self._consumed_by if fused else headers
+                headers = self._marks[topic.name] if fused else headers
                 batch.outputs.append(Write(topic.name, partition, raw_key, raw, headers))
 
     def _reject(self, batch: BatchOverlay, record: Record, services: str, error: str) -> None:
@@ -275,7 +279,7 @@ class BatchProcessor:
         if not self._limits:
             return
         for topic, partition, key, value in ctx.sent:
-            write = Write(topic.name, partition, key.encode(), value.to_json(), self._consumed_by)
+            write = Write(topic.name, partition, key.encode(), value.to_json(), self._marks.get(topic.name, ()))
             self._limits.check(topic.name, write.size)
         for (table, key), row in ctx.writes.items():
             if row is not None:

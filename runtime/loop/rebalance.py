@@ -229,7 +229,8 @@ class Rebalance:
             failpoints.reach("rebalance.redone")
             backlog = await self._restorer.ends(self._assigned)
             failpoints.reach("rebalance.backlog")
-            self._partitions.own(self._membership, positions, backlog, stores)
+            ahead, starts = self._restorer.ahead, self._restorer.starts
+            self._partitions.own(self._membership, positions, backlog, stores, ahead, starts)
             failpoints.reach("rebalance.owned")
             self._poller.read_from(positions)
         else:

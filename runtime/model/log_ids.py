@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from zlib import crc32
 
+from runtime.model.progress import NOTHING_MORE, ServiceProgress
 from runtime.model.records import TopicPartition
 
 LogIds = Mapping[str, str]
@@ -39,33 +40,38 @@ class OffsetMetadata(NamedTuple):
         restore: number of the restore that produced it, counted per partition: an idle input keeps older metadata.
         log_id: log id of the input.
         hashes: of topic name and log id, for all inputs and changelogs of the group.
+        progress: how far each service has processed the input.
     """
 
     restore: int
     log_id: str
     hashes: frozenset[tuple[bytes, bytes]] = frozenset()
+    progress: ServiceProgress = NOTHING_MORE
 
     @classmethod
-    def of(cls, restore: int, topic: str, ids: LogIds) -> "OffsetMetadata":
+    def of(cls, restore: int, topic: str, ids: LogIds, progress: ServiceProgress = NOTHING_MORE) -> "OffsetMetadata":
         """The metadata of an input; `ids` are the log ids of all inputs and changelogs of the group."""
-        return cls(restore, ids[topic], frozenset((_hash(name), _hash(id_)) for name, id_ in ids.items()))
+        hashes = frozenset((_hash(name), _hash(id_)) for name, id_ in ids.items())
+        return cls(restore, ids.get(topic, ""), hashes, progress)
 
     @classmethod
     def parse(cls, text: str) -> "OffsetMetadata | None":
         """Parses committed metadata; `None` for other metadata, or none."""
         try:
-            format_, restore, log_id, packed = text.split(" ")
+            format_, restore, log_id, packed, *more = text.split(" ")
             raw = base64.urlsafe_b64decode(packed)
-            if format_ != _FORMAT or len(raw) % (2 * _HASH_BYTES):
+            if format_ != _FORMAT or len(raw) % (2 * _HASH_BYTES) or len(more) > 1:
                 return None
             pairs = (raw[at : at + 2 * _HASH_BYTES] for at in range(0, len(raw), 2 * _HASH_BYTES))
-            return cls(int(restore), log_id, frozenset((pair[:_HASH_BYTES], pair[_HASH_BYTES:]) for pair in pairs))
+            hashes = frozenset((pair[:_HASH_BYTES], pair[_HASH_BYTES:]) for pair in pairs)
+            return cls(int(restore), log_id, hashes, ServiceProgress.parse(*more) if more else NOTHING_MORE)
         except ValueError:
             return None
 
     def __str__(self) -> str:
         packed = base64.urlsafe_b64encode(b"".join(name + id_ for name, id_ in sorted(self.hashes))).decode()
-        return f"{_FORMAT} {self.restore} {self.log_id} {packed}"
+        more = f" {self.progress}" if any(self.progress) else ""
+        return f"{_FORMAT} {self.restore} {self.log_id} {packed}{more}"
 
     def recreated(self, topic: str, ids: LogIds) -> bool:
         """Whether the input `topic` was recreated since this was committed."""

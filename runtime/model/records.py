@@ -12,8 +12,10 @@ Header = tuple[str, bytes | None]
 """Name and value. Clients may write null values, empty names, and a name twice."""
 
 CONSUMED_BY = "consumed-by"
-"""Header of a fused message. Value: the consumer group that has processed it already and skips it."""
+"""Header of a fused message. Value: the consumer group whose services have processed it already and skip it."""
 
+ALSO_CONSUMED_BY = "also-consumed-by"
+"""Header beside `consumed-by`: further services that skip the message, which joined the group later."""
 
 MADE_AT = "made-at"
 """Header of a repartitioned message: event time of its source, in milliseconds since 1970."""
@@ -36,7 +38,12 @@ class TopicPartition(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A polled message. `unreadable`: why it, or the messages from its offset on, cannot be decoded."""
+    """A polled message.
+
+    Arguments:
+        unreadable: why it, or the messages from its offset on, cannot be decoded.
+        processed_by: services that have processed it already, and skip it.
+    """
 
     topic: str
     partition: int
@@ -46,6 +53,7 @@ class Record(NamedTuple):
     value: bytes | None
     headers: Sequence[Header] = ()
     unreadable: str | None = None
+    processed_by: frozenset[str] = frozenset()
 
 
 class Write(NamedTuple):
@@ -81,7 +89,7 @@ class PolledBatch:
     Arguments:
         records: by topic and partition, in order within a partition.
         positions: the next offset to read of each partition. They are also past control records and past messages
-            that this worker's group has processed already (`consumed-by`).
+            that all services of the worker have processed already (`consumed-by`).
         membership: the membership of the worker in its group.
         commands: commands of HTTP handlers.
         epoch: the ownership epoch in which the batch was polled.

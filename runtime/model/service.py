@@ -23,6 +23,7 @@ True
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Generic, TypeVar
 
 from runtime.model.context import Context, PendingSideEffect, RejectedSideEffect, ScheduledTimer, Table
@@ -43,6 +44,7 @@ __all__ = [
     "ScheduledTimer",
     "Service",
     "SideEffect",
+    "Start",
     "Table",
     "Timer",
 ]
@@ -86,6 +88,15 @@ class SideEffect(Generic[M]):
     concurrency: int = 16
 
 
+class Start(Enum):
+    """Where a service starts in a topic that it has never read."""
+
+    BEGINNING = "beginning"
+    """At the first record that the topic still has."""
+    NOW = "now"
+    """Where the other services of its group are; at the end of the topic if it has none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Input(Generic[M]):
     """A topic that a service consumes, and the processor of its messages.
@@ -94,11 +105,13 @@ class Input(Generic[M]):
         topic: the topic.
         processor: called with each message and a `Context`.
         on_tombstone: called with the key of a message without value. Without it a tombstone is dead-lettered.
+        start: where a service starts that has never read the topic. `CATCH_UP` overrides `Start.NOW`.
     """
 
     topic: Topic[M]
     processor: Processor[M]
     on_tombstone: OnKey | None = None
+    start: Start = Start.BEGINNING
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,8 +4,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
+from runtime.model.progress import services_of
 from runtime.model.redo import RedoPiece
-from runtime.model.service import OnKey, Processor, Service, Table
+from runtime.model.service import OnKey, Processor, Service, Start, Table
 from schemas.topics import Topic
 
 REDO = "-redo"
@@ -19,6 +20,7 @@ class Topology:
     Arguments:
         services: the services.
         redo: names of services that have a redo table. Those without state have none in any case.
+        group: the consumer group, if the worker joins one that runs already with fewer services.
 
     >>> from runtime.model.service import Input, Service
     >>> from schemas.topics import ORDERS
@@ -27,11 +29,15 @@ class Topology:
     'a+b'
     >>> list(topology.consumed), list(topology.written)
     (['orders'], ['orders'])
+    >>> Topology(topology.services, group="a").joined
+    frozenset({'b'})
     """
 
     services: tuple[Service, ...]
     redo: Collection[str] = ()
-    group: str = field(init=False)
+    group: str = ""
+    joined: frozenset[str] = field(init=False)
+    readers: dict[str, frozenset[str]] = field(init=False)
     consumed: dict[str, Topic[Any]] = field(init=False)
     processors: dict[str, tuple[tuple[Service, Processor[Any]], ...]] = field(init=False)
     tombstones: dict[str, tuple[tuple[Service, OnKey], ...]] = field(init=False)
@@ -54,7 +60,10 @@ class Topology:
                 if i.on_tombstone is not None:
                     tombstones.setdefault(i.topic.name, []).append((service, i.on_tombstone))
         set_ = object.__setattr__
-        set_(self, "group", "+".join(sorted(names)))
+        group = self.group or "+".join(sorted(names))
+        set_(self, "group", group)
+        set_(self, "joined", frozenset(names) - services_of(group))
+        set_(self, "readers", {topic: frozenset(s.name for s, _ in p) for topic, p in processors.items()})
         set_(self, "consumed", {t.name: t for s in self.services for t in s.topics})
         set_(self, "processors", {name: tuple(p) for name, p in processors.items()})
         set_(self, "tombstones", {name: tuple(t) for name, t in tombstones.items()})
@@ -73,6 +82,19 @@ class Topology:
         set_(self, "tables", {t.name: t for t in holders})
         set_(self, "holders", {t.name: s for t, s in holders.items()})
         set_(self, "written", {t.name: t for s in self.services for t in s.outputs})
+
+    def in_group(self, group: str) -> "Topology":
+        """These services as a member of another group."""
+        return Topology(self.services, self.redo, group)
+
+    def joined_readers(self, topic: str) -> frozenset[str]:
+        """The services that read the topic and that the group's name does not contain."""
+        return self.joined & self.readers.get(topic, frozenset())
+
+    def start(self, service: str, topic: str) -> Start:
+        """Where a service starts in a topic that it has never read: from now on if any of its inputs says so."""
+        starts = {i.start for s in self.services if s.name == service for i in s.inputs if i.topic.name == topic}
+        return Start.NOW if Start.NOW in starts else Start.BEGINNING
 
     @property
     def topics(self) -> tuple[Topic[Any], ...]:

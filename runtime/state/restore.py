@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Protocol
 
 from runtime.common.clock import elapsed_s
@@ -11,7 +12,9 @@ from runtime.data_loss import positions
 from runtime.data_loss.losses import LossCause, LossPath, LossReporter
 from runtime.data_loss.positions import Position
 from runtime.model.log_ids import CommittedOffset, LogIds, OffsetMetadata, logs_differ, of_last_restore
+from runtime.model.progress import NOTHING_MORE, ServiceProgress
 from runtime.model.records import Offsets, TopicPartition
+from runtime.state.resume import Inputs, committed_positions, resume_point
 from runtime.state.stores import Store
 
 log = logging.getLogger(__name__)
@@ -81,6 +84,7 @@ class Restorer:
         changelogs: changelogs of the tables that are restored along with the inputs.
         metadata: metadata to commit with the offset of each partition. Set here at each restore.
         partitions: partitions of the changelogs; an input may have more.
+        inputs: the services that read the inputs.
     """
 
     POLL_S = 0.05
@@ -92,6 +96,7 @@ class Restorer:
         changelogs: Collection[str] = (),
         metadata: dict[TopicPartition, str] | None = None,
         partitions: int | None = None,
+        inputs: Inputs | None = None,
     ) -> None:
         self._broker = broker
         self._metadata = {} if metadata is None else metadata
@@ -99,11 +104,16 @@ class Restorer:
         self._lost = LossReporter() if lost is None else lost
         self._changelogs = changelogs
         self._partitions = partitions
+        self._inputs = Inputs() if inputs is None else inputs
+        self.ahead: dict[TopicPartition, Mapping[str, int]] = {}
+        """Of the partitions found last: positions of the services that are ahead of the offset."""
+        self.starts: frozenset[TopicPartition] = frozenset()
+        """Of the partitions found last: those with a position of a service that its group has not committed yet."""
 
     async def committed(self, partitions: Collection[TopicPartition]) -> Offsets:
-        """The next offset to read of each partition: the committed one, or the log start.
+        """The next offset to read of each partition: that of the service that is furthest behind, or the log start.
 
-        Records between the two are reported as lost. Raises `RecordsLost`.
+        Records between the two are reported as lost. Sets `ahead` and `starts`. Raises `RecordsLost`.
         """
         commits = await self._broker.stable_commits(partitions)
         offsets = {tp: None if commit is None else commit.offset for tp, commit in commits.items()}
@@ -114,52 +124,73 @@ class Restorer:
             if commit and (metadata := OffsetMetadata.parse(commit.metadata))
         }
         starts = await self._broker.log_starts(partitions)
-        needed = {tp: offset for tp, offset in offsets.items() if offset is not None}
+        progress = {tp: committed[tp].progress if tp in committed else NOTHING_MORE for tp in partitions}
+        known = {tp: self._known(tp, offsets[tp], progress[tp]) for tp in partitions}
+        needed = {tp: max(found.values()) for tp, found in known.items() if found}
         ends = await confirmed_ends(self._broker, needed, await self._broker.log_ends(partitions, committed=False))
-        with_state = await self._partitions_with_state(offsets)
-        self._compare_logs(partitions, committed, ids)
+        with_state = await self._services_with_state(known)
+        last = of_last_restore(committed)
+        self._find_recreated(last, ids)
         self._lost.reset()
+        self.ahead, self.starts = {}, frozenset()
+        self._metadata.clear()
         result: dict[TopicPartition, int] = {}
         for tp in partitions:
             if tp in committed:
                 recreated = committed[tp].recreated(tp.topic, ids)
             else:  # with a topic, the broker deletes its committed offsets
                 recreated = offsets[tp] is None and tp in self._recreated
-            at = positions.input_position(
-                offsets[tp], starts[tp], ends[tp], recreated=recreated, has_state=tp.partition in with_state
+            inputs, offset = self._inputs, offsets[tp]
+            at = resume_point(
+                committed_positions(inputs.readers(tp.topic), inputs.group, offset, progress[tp]),
+                {} if recreated else inputs.elsewhere.get(tp, {}),
+                partial(inputs.starts_now, topic=tp.topic),
+                starts[tp],
+                ends[tp],
+                recreated=recreated,
+                with_state=with_state.get(tp.partition, ()),
             )
-            _report(self._lost, tp, at, LossPath.INPUT)
-            if offsets[tp] is None:
+            _report(self._lost, tp, Position(at.offset, at.lost), LossPath.INPUT)
+            if at.ahead:
+                self.ahead[tp] = at.ahead
+            if at.is_new:
+                self.starts |= {tp}
+            elif offset is None or not known[tp]:
                 self._lost.uncommitted.add(tp)
+            now = inputs.progress(tp.topic, at.ahead, progress[tp], None if recreated else offset)
+            if tp.topic in ids or any(now):
+                restore = max((metadata.restore for metadata in last.get(tp.partition, ())), default=0) + 1
+                self._metadata[tp] = str(OffsetMetadata.of(restore, tp.topic, ids, now))
             result[tp] = at.offset
         return result
 
-    def _compare_logs(
-        self, partitions: Collection[TopicPartition], committed: Mapping[TopicPartition, OffsetMetadata], ids: LogIds
-    ) -> None:
-        """Finds the topics that were recreated, and the metadata to commit from now on."""
-        last = of_last_restore(committed)
+    def _known(self, tp: TopicPartition, offset: int | None, progress: ServiceProgress) -> dict[str, int]:
+        """The positions of services in a partition, from their group and from others."""
+        found = committed_positions(self._inputs.readers(tp.topic), self._inputs.group, offset, progress)
+        elsewhere = self._inputs.elsewhere.get(tp, {})
+        return {s: max(at or 0, elsewhere.get(s, 0)) for s, at in found.items() if at is not None or s in elsewhere}
+
+    def _find_recreated(self, last: Mapping[int, Sequence[OffsetMetadata]], ids: LogIds) -> None:
+        """Finds the topics that were recreated since the group last committed."""
         self._recreated = {
             TopicPartition(topic, partition)
             for partition, found in last.items()
             for topic in set.intersection(*(metadata.recreated_topics(ids) for metadata in found))
         }
-        self._metadata.clear()
-        for tp in partitions:
-            if tp.topic in ids:
-                restore = max((metadata.restore for metadata in last.get(tp.partition, ())), default=0) + 1
-                self._metadata[tp] = str(OffsetMetadata.of(restore, tp.topic, ids))
 
-    async def _partitions_with_state(self, offsets: Mapping[TopicPartition, int | None]) -> set[int]:
-        """Partitions with state but without any committed offset: their offsets expired, or were deleted."""
-        uncommitted = {tp.partition for tp in offsets} - {tp.partition for tp, at in offsets.items() if at is not None}
+    async def _services_with_state(self, known: Mapping[TopicPartition, Mapping[str, int]]) -> dict[int, set[str]]:
+        """The services with state in partitions without any committed offset: these expired, or were deleted."""
+        uncommitted = {tp.partition for tp in known} - {tp.partition for tp, found in known.items() if found}
         if self._partitions is not None:
             uncommitted = {p for p in uncommitted if p < self._partitions}
         changelogs = [TopicPartition(changelog, p) for changelog in self._changelogs for p in sorted(uncommitted)]
         if not changelogs:
-            return set()
+            return {}
         ends = await self._broker.log_ends(changelogs, committed=False)
-        found = {tp.partition for tp, end in ends.items() if end}
+        found: dict[int, set[str]] = {}
+        for tp, end in ends.items():
+            if end:
+                found.setdefault(tp.partition, set()).add(self._inputs.holder(tp.topic))
         if found:
             log.warning("committed offsets are gone, reading inputs from the start partitions=%s", sorted(found))
         return found

@@ -27,6 +27,7 @@ from runtime.model.records import TopicPartition
 from runtime.model.topology import Topology
 from runtime.model.watch import Watches
 from runtime.state.restore import Restorer
+from runtime.state.resume import Inputs
 from runtime.state.rocks import RocksStores
 from runtime.worker.stop_steps import StopSteps
 
@@ -45,6 +46,7 @@ class Shared:
     """The parts of a worker that exist before it joins its group.
 
     Arguments:
+        inputs: how far the services of `topology` got.
         name: instance name of the worker; transactional ids contain it.
         network: identity of this host, for the other members of the group.
         url: base URL of the worker.
@@ -54,6 +56,7 @@ class Shared:
 
     settings: Settings
     topology: Topology
+    inputs: Inputs
     ownership: Ownership
     watches: Watches
     limits: SizeLimits
@@ -103,7 +106,7 @@ async def prepare(shared: Shared, stop: StopSteps) -> Member:
     metadata: dict[TopicPartition, str] = {}
     # Redo tables have rows before any offset is committed, and are of no consequence once they are cleared.
     changelogs = [table.changelog for service in topology.services for table in service.all_tables]
-    restorer = Restorer(reader, shared.losses, changelogs, metadata, settings.partitions)
+    restorer = Restorer(reader, shared.losses, changelogs, metadata, settings.partitions, shared.inputs)
     # Waits for the leaders of new topics: a client that meets one too early answers only after a back-off.
     await restorer.ends([TopicPartition(topic, p) for topic in topics_of(topology) for p in range(settings.partitions)])
     consumer = KafkaGroupConsumer(settings, topology, metadata)
@@ -139,6 +142,7 @@ async def prepare(shared: Shared, stop: StopSteps) -> Member:
     app.assignor.topic_partitions = settings.partitions
     app.assignor.report_stores(topology.consumed, shared.on_disk)
     app.assignor.network = shared.network
+    app.assignor.services = "+".join(sorted(service.name for service in topology.services))
     stop.call(shared.ownership.lose)  # if leaving the group times out: no batch is applied after this step
     watchdog = Watchdog(
         engine, shared.ownership, consumer.queued, reader, shared.metrics, settings.stall_after_s, shared.failed

@@ -15,7 +15,7 @@ from runtime.common.partitioning import partition_of
 from runtime.common.settings import OnLostRecords, Settings
 from runtime.data_loss.losses import LossReporter
 from runtime.errors import BrokerUnavailable, KeyNotOwned, PartitionNotOwned
-from runtime.group.offset_migration import migrate_offsets
+from runtime.group.offset_migration import find_group
 from runtime.group.reachability import network_identity
 from runtime.hosting import ServiceDefinition, StaleRow
 from runtime.http.server import application
@@ -29,6 +29,7 @@ from runtime.model.limits import SizeLimits
 from runtime.model.service import Context, Table
 from runtime.model.topology import Topology
 from runtime.model.watch import Watch, Watches
+from runtime.state.resume import Inputs
 from runtime.state.rocks import RocksStores
 from runtime.worker.http_side import HttpSide, serve
 from runtime.worker.identity import WorkerIdentity
@@ -106,8 +107,11 @@ class Worker:
             failed=self._fail,
             persist=LossDeadLetters(settings, topology, self._publisher.publish_all).keep,
         )
+        inputs = Inputs(topology)
         if topology.consumed:
-            await migrate_offsets(settings, topology, losses)
+            group = await find_group(settings, topology)
+            topology = self.topology = topology.in_group(group.name)
+            inputs = Inputs(topology, group.elsewhere, settings.catch_up)
         await self._publisher.start()
         stop.add(self._publisher.stop)
         self._broker_reached = True
@@ -119,6 +123,7 @@ class Worker:
             shared = Shared(
                 settings=settings,
                 topology=topology,
+                inputs=inputs,
                 ownership=self._ownership,
                 watches=self._watches,
                 limits=SizeLimits(),
@@ -217,13 +222,15 @@ class Worker:
         member = self._member
         stalled = member.watchdog.report() if member is not None else []
         refused = member.app.refused if member is not None else ""
-        running = self._ownership.running or not self.topology.consumed
+        owned = self._ownership.running and not self._ownership.starts
+        running = owned or not self.topology.consumed
         return {
             "ready": self._open and running and not self.stopping and not stalled and not refused,
             "services": [s.name for s in self.topology.services],
             "url": str(self._http.url) if self._http is not None else "",
             "refused": refused,
             "partitions": sorted({tp.partition for tp in self._ownership.partitions}),
+            "backlog": sorted(self._ownership.behind),
             "takeover": dict(member.engine.rebalance.progress) if member is not None else {},
             "standby": member.standbys.lag if member is not None else {},
             "stalled": stalled,

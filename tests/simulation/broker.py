@@ -8,6 +8,7 @@ from runtime.model.records import TopicPartition
 from tests.simulation.group import Group
 from tests.simulation.log import PartitionLog
 from tests.simulation.network import Pending
+from tests.simulation.newcomer import Starts
 from tests.simulation.transactions import TransactionCoordinator
 
 
@@ -26,6 +27,7 @@ class Broker:
         self._leaders = {}
         self._placement = random.randrange(1000)
         self.groups = {}
+        self.newcomer_starts = Starts(self)
         self.transactions = TransactionCoordinator(self)
         self.marker_delay = 1.0
         """Factor by which transaction markers are delayed."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from unittest.mock import patch
 
 from runtime.errors import CommitInDoubt
-from runtime.loop import redo
+from runtime.loop import process, redo
 from runtime.loop.checkpoint import AtLeastOnce, ExactlyOnce, _in_time
 from runtime.loop.engine import Engine
 from runtime.loop.loop import Loop
@@ -15,11 +15,13 @@ from runtime.loop.poller import Poller
 from runtime.loop.rebalance import Rebalance
 from runtime.loop.redo import RedoLog
 from runtime.loop.timers import Timers
+from runtime.model.progress import marks_of
 from runtime.model.records import CONSUMED_BY
 from runtime.side_effects.acknowledgement import retry_until_success
 from runtime.side_effects.attempt import _CURRENT, Attempt
 from runtime.side_effects.dispatcher import SideEffects
 from runtime.state.restore import Restorer
+from runtime.state.resume import Inputs
 from runtime.state.ttl_table import TtlTable
 from tests.simulation.group import Group
 from tests.simulation.producer import SimulatedProducer
@@ -176,6 +178,39 @@ def applied_before_committed():
         return batch
 
     with patch.object(Loop, "_process", process_and_apply):
+        yield
+
+
+@planted()
+def services_ahead_read_again():
+    """A restore ignores that services are ahead of one that joined: they process records again."""
+    committed = Restorer.committed
+
+    async def ignored(self, partitions):
+        found = await committed(self, partitions)
+        self.ahead = {}
+        return found
+
+    with patch.object(Restorer, "committed", ignored):
+        yield
+
+
+@planted()
+def joined_service_not_in_the_marks():
+    """Fused messages are marked without the service that has joined: it processes them again."""
+    with patch.object(process, "marks_of", lambda group, joined: marks_of(group, ())):
+        yield
+
+
+@planted()
+def position_of_an_absent_service_lost():
+    """A worker commits offsets without the positions of services that it does not run."""
+    progress = Inputs.progress
+
+    def here_only(self, *arguments):
+        return progress(self, *arguments)._replace(elsewhere={})
+
+    with patch.object(Inputs, "progress", here_only):
         yield
 
 

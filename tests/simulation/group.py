@@ -6,6 +6,7 @@ As in Apache Kafka's classic protocol: members join, the leader sends the assign
 from aiokafka.errors import IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError
 
 from runtime.errors import MemberFenced
+from runtime.model.log_ids import OffsetMetadata
 from tests.simulation.network import Pending
 
 EMPTY, PREPARING, COMPLETING, STABLE = "empty", "preparing", "completing", "stable"
@@ -124,18 +125,27 @@ class Group:
         """OffsetFetch. With `stable`, raises `UnstableOffsets` while an open transaction holds one of the offsets."""
         if stable and any(tp in held for held in self.pending.values() for tp in partitions):
             raise UnstableOffsets
-        return {tp: self.offset(tp) for tp in partitions}
+        return {tp: self._offsets[tp][1] if tp in self._offsets else None for tp in partitions}
 
     def offset(self, tp):
         """The committed offset of a partition, or `None`."""
-        return self._offsets[tp][1] if tp in self._offsets else None
+        return self._offsets[tp][1].offset if tp in self._offsets else None
+
+    def read(self, tp):
+        """The offset before which all services that ever read the partition have processed everything."""
+        if tp not in self._offsets:
+            return 0
+        committed = self._offsets[tp][1]
+        metadata = OffsetMetadata.parse(committed.metadata)
+        return min([committed.offset, *(metadata.progress.elsewhere.values() if metadata else ())])
 
     def _recorded(self, offsets):
         self._records += 1
-        return {tp: (self._records, offset) for tp, offset in offsets.items()}
+        return {tp: (self._records, committed) for tp, committed in offsets.items()}
 
     def _keep(self, recorded):
         """The offset written last wins, in whatever order the transactions end."""
+        self._broker.newcomer_starts.observe(self.name, {tp: committed for tp, (_, committed) in recorded.items()})
         for tp, record in recorded.items():
             if tp not in self._offsets or self._offsets[tp] < record:
                 self._offsets[tp] = record

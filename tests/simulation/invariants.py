@@ -26,6 +26,7 @@ from schemas.topics import (
     ORDERS,
     PAYMENTS,
 )
+from tests.simulation import newcomer
 from tests.simulation.broker import Broker
 from tests.simulation.cancelling_invariants import (
     answers_hold,
@@ -382,7 +383,7 @@ def effects_done_once(outcome):
 
     Exception: the broker rejected the acknowledgement, and the partition moved before it could be repeated.
     """
-    happened = {event.what for event in outcome.world.schedule.events}
+    happened = {what for event in outcome.world.schedule.events for what in (event.what, event.phase)}
     if happened & HARD:
         return
     by = outcome.world.external.by
@@ -405,6 +406,38 @@ def effects_of_others_on_time(outcome):
             continue
         if external.first.get(order_id, DEAD_UNTIL_S) >= DEAD_UNTIL_S:
             yield f"{order_id} was decided at {min(asked_s):.1f} s, and not told before {DEAD_UNTIL_S:g} s"
+
+
+def newcomer_processes_each_record_once(outcome):
+    """A service that joined has processed each record from where it started on, once."""
+    for topic, key, expected, counted in _of_newcomer(outcome):
+        if counted != expected:
+            yield f"the newcomer has counted {counted} records of {key} in {topic}, not {expected}"
+
+
+def newcomer_processes_each_record(outcome):
+    """A service that joined has processed each record from where it started on, at least once."""
+    for topic, key, expected, counted in _of_newcomer(outcome):
+        if counted < expected or (counted and not expected):
+            yield f"the newcomer has counted {counted} records of {key} in {topic}, not {expected}"
+
+
+def _of_newcomer(outcome):
+    """Yields topic, key, number of records from the start on, and number of records that the newcomer has counted."""
+    world = outcome.world
+    if not world.settled or any(
+        worker.topology.joined != {newcomer.NAME} for worker in world.workers if worker.number in world.schedule.joining
+    ):
+        return
+    for topic, table in newcomer.COUNTS.items():
+        expected, counted = Counter(), outcome.table(table)
+        source = ORDERS if topic == newcomer.BY_PRODUCT.name else newcomer.TOPICS[topic]
+        for log in world.broker.topic(source.name):
+            start = world.broker.newcomer_starts.get((source.name, log.partition), log.end)
+            values = [source.model.from_json(e.value) for e in log.committed() if e.offset >= start]
+            expected.update(newcomer.TOPICS[topic].key(value) for value in values)
+        for key in sorted(expected.keys() | counted.keys()):
+            yield topic, key, expected[key], counted[key].records if key in counted else 0
 
 
 def nothing_set_aside(outcome):
@@ -437,6 +470,7 @@ EXACTLY_ONCE = (
     effects_done_once,
     effects_of_others_on_time,
     nothing_set_aside,
+    newcomer_processes_each_record_once,
 )
 AT_LEAST_ONCE = (nothing_set_aside,)
 """The weakest set: a zombie may overwrite the state of its successor, so that an order stays open."""
@@ -458,6 +492,7 @@ GENTLY = (
     state_is_the_changelogs,
     shipped_when_due,
     effects_done,
+    newcomer_processes_each_record,
 )
 """The invariants of at-least-once, as long as no zombie writes.
 

@@ -11,10 +11,16 @@ from aiokafka.errors import (
 )
 
 from runtime.errors import MemberFenced, PositionOutOfRange
+from runtime.model.log_ids import CommittedOffset
 from runtime.model.records import Membership, TopicPartition
 from tests.simulation.network import Channel
 
 BACKOFF_S = 0.05
+
+
+def with_metadata(offsets, metadata):
+    """What a commit of these offsets sends."""
+    return {tp: CommittedOffset(offset, metadata.get(tp, "")) for tp, offset in offsets.items()}
 
 
 class Message:
@@ -37,9 +43,10 @@ class SimulatedMember:
     Arguments:
         engine: its `revoked` is called before the member joins, its `assigned` with the new partitions.
         topics: the subscription. Each topic has `partitions` partitions.
+        metadata: the metadata to commit with the offset of each partition.
     """
 
-    def __init__(self, process, network, broker, settings, group, topics):
+    def __init__(self, process, network, broker, settings, group, topics, metadata):
         self._process = process
         self._network = network
         self._broker = broker
@@ -47,6 +54,7 @@ class SimulatedMember:
         self._settings = settings
         self._group = broker.group(group)
         self._topics = topics
+        self._metadata = metadata
         self._coordinator = Channel(process, "member:coordinator")
         self._nodes = [Channel(process, f"member:{node}") for node in range(broker.NODES)]
         self._engine = None
@@ -138,7 +146,7 @@ class SimulatedMember:
         self._rejoin.set()
 
     async def commit(self, offsets):
-        offsets = dict(offsets)
+        offsets = with_metadata(offsets, self._metadata)
         while True:
             if self._assigned is None or any(tp not in self._assigned for tp in offsets):
                 raise MemberFenced("not assigned")

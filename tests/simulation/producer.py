@@ -5,6 +5,7 @@ import asyncio
 from aiokafka.errors import ConcurrentTransactions, KafkaError, ProducerClosed, UnknownError
 
 from runtime.model.records import TopicPartition
+from tests.simulation.member import with_metadata
 from tests.simulation.network import Channel
 
 BACKOFF_S = 0.02
@@ -99,11 +100,12 @@ class SimulatedProducer:
 class SimulatedTransactionalProducer(SimulatedProducer):
     """Implements `runtime.loop.checkpoint.TransactionalProducer`."""
 
-    def __init__(self, process, network, broker, group, transactional_id, timeout_s):
+    def __init__(self, process, network, broker, group, transactional_id, timeout_s, metadata):
         super().__init__(process, network, broker)
         self._group = group
         self._transactional_id = transactional_id
         self._timeout_s = timeout_s
+        self._metadata = metadata
         self._added = set()
         self._open = False
 
@@ -121,7 +123,7 @@ class SimulatedTransactionalProducer(SimulatedProducer):
         self._added = set()
 
     async def send_offsets(self, offsets, membership):
-        offsets, coordinator = dict(offsets), self._broker.transactions
+        offsets, coordinator = with_metadata(offsets, self._metadata), self._broker.transactions
         mine = self._transactional_id, self._producer, self._epoch
         await self._ask(self._coordinator, "AddOffsetsToTxn", lambda: coordinator.add(*mine, group=self._group))
         await self._ask(

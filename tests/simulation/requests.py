@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 
 from aiokafka.errors import KafkaError
 
-from runtime.model.log_ids import CommittedOffset
 from tests.simulation.group import UnstableOffsets
 from tests.simulation.network import Channel
 
@@ -28,7 +27,7 @@ class SimulatedRequests:
         while True:
             offsets = await self._ask(self._coordinator, "OffsetFetch", lambda: self._fetch_offsets(partitions))
             if offsets is not None:
-                return {tp: None if offset is None else CommittedOffset(offset) for tp, offset in offsets.items()}
+                return offsets
             await asyncio.sleep(POLL_S)
 
     async def log_ids(self, topics):

@@ -63,6 +63,8 @@ class Event:
             "crash": f"worker {self.worker} for {self.seconds:.1f} s{self._where}",
             "wipe": f"worker {self.worker} for {self.seconds:.1f} s, its disk lost{self._where}",
             "pause": f"worker {self.worker} for {self.seconds:.1f} s{self._where}",
+            "join": f"worker {self.worker} with one more, {self.phase or 'stop'} for {self.seconds:.1f} s {self.name}",
+            "part": f"worker {self.worker} without it, {self.phase or 'stop'} for {self.seconds:.1f} s",
             "stop": f"worker {self.worker} for {self.seconds:.1f} s",
             "delay": f"a request of worker {self.worker} by {self.seconds:.1f} s{self._where}",
             "error": f"to worker {self.worker}{self._where}",
@@ -120,6 +122,11 @@ class Schedule:
         running = {name for group in self.groups for name in group}
         return tuple(check for name, check in CHECKS.items() if name in running)
 
+    @property
+    def joining(self):
+        """Numbers of the workers that get one more service."""
+        return {event.worker for event in self.events if event.what == "join"}
+
     def without(self, start, count):
         return replace(self, events=self.events[:start] + self.events[start + count :])
 
@@ -143,6 +150,7 @@ def draw(seed, *, exactly_once):
     groups = _joined(Random(f"{seed} {exactly_once} others"), groups)
     events = [*_trade(random, exactly_once), *_faults(random, len(workers), exactly_once, gentle)]
     events += _retention(Random(f"{seed} {exactly_once} retention"))
+    events += _newcomer(Random(f"{seed} {exactly_once} newcomer"), workers)
     if any("fulfilment" in group for group in groups):
         events += _fulfilment(Random(f"{seed} {exactly_once} fulfilment"), events)
     from tests.simulation.cancelling import changes  # it makes events of this module
@@ -169,6 +177,25 @@ def _joined(random, groups):
             chosen = random.randrange(len(groups))
             groups = tuple(group + (name,) * (n == chosen) for n, group in enumerate(groups))
     return groups
+
+
+def _newcomer(random, workers):
+    """A rolling restart of one group with one more service. Some workers are restarted without it, and with it again.
+
+    It starts from now on, or catches up.
+    """
+    if random.random() < 0.7:
+        return
+    group, _ = random.choice(workers)
+    members = [n for n, (its, _) in enumerate(workers) if its == group]
+    name, at = random.choice(("", "", "catch up")), random.uniform(1, 7)
+    for worker in members:
+        seconds, phase = random.choice((0.2, 1.0, 3.0)), random.choice(("", "", "crash"))
+        yield Event(at, "join", worker, seconds, phase=phase, name=name)
+        if random.random() < 0.3:
+            yield Event(at + random.uniform(0.5, 2), "part", worker, seconds, phase=phase)
+            yield Event(at + random.uniform(2.5, 4), "join", worker, seconds, phase=phase, name=name)
+        at += random.uniform(0.2, 2.5)
 
 
 def _retention(random):

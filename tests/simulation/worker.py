@@ -18,8 +18,9 @@ from runtime.metrics.loop import LoopMetrics
 from runtime.model.topology import Topology
 from runtime.model.watch import Watches
 from runtime.state.restore import Restorer
+from runtime.state.resume import Inputs
 from runtime.state.stores import MemoryStores
-from tests.simulation import courier
+from tests.simulation import courier, newcomer
 from tests.simulation.broker import Broker
 from tests.simulation.clock import Process
 from tests.simulation.member import SimulatedMember
@@ -27,6 +28,7 @@ from tests.simulation.producer import SimulatedProducer, SimulatedTransactionalP
 from tests.simulation.requests import SimulatedRequests
 
 METRICS = LoopMetrics(CollectorRegistry())
+TEST_SERVICES = {"courier": courier.build, newcomer.NAME: newcomer.build}
 
 
 @lru_cache
@@ -47,7 +49,9 @@ def settings_of(exactly_once, deadline_s, batch_limit):
 @lru_cache
 def topology_of(services, exactly_once, deadline_s):
     settings = settings_of(True, deadline_s, 500)  # services do not know the guarantee
-    found = [courier.build(settings) if name == "courier" else build([name], settings)[0] for name in services]
+    found = [
+        TEST_SERVICES[name](settings) if name in TEST_SERVICES else build([name], settings)[0] for name in services
+    ]
     return Topology(tuple(definition.service for definition in found), redo=() if exactly_once else services)
 
 
@@ -69,11 +73,13 @@ class SimulatedWorker:
         self.network = network
         self.broker = broker
         self.number = number
-        self.topology = topology
+        self.topology = self.next_topology = topology
         self.settings = settings
         self.trace = trace
         self.ended = ended
         self.standbys = standbys
+        self.catch_up = ()
+        """Services that start at the beginning of their inputs."""
         self.stores = MemoryStores()
         self.disks = self.starts = 0
         self.away = 1.0
@@ -92,6 +98,7 @@ class SimulatedWorker:
         if self.running:
             return
         self.starts += 1
+        self.topology = self.next_topology
         self.live = None
         self.process = Process(self.loop, f"worker {self.number}.{self.starts}")
         self.processes.append(self.process)
@@ -113,7 +120,7 @@ class SimulatedWorker:
     def _clock(self):
         return datetime.fromtimestamp(Broker.START_MS / 1000, UTC) + timedelta(seconds=self.loop.now)
 
-    def _new_checkpoint(self, process, member):
+    def _new_checkpoint(self, process, member, metadata):
         settings, group = self.settings, self.topology.group
         if settings.processing_guarantee is Guarantee.AT_LEAST_ONCE:
             return self.at_least_once(
@@ -124,7 +131,7 @@ class SimulatedWorker:
         name = f"{group}-{self.number}-{self.disks}"
         return self.exactly_once(
             lambda turn: SimulatedTransactionalProducer(
-                process, self.network, self.broker, group, f"{name}-{turn}", settings.transaction_timeout_s
+                process, self.network, self.broker, group, f"{name}-{turn}", settings.transaction_timeout_s, metadata
             ),
             settings.transaction_timeout_s,
         )
@@ -139,8 +146,11 @@ class SimulatedWorker:
 
         settings, topology = self.settings, self.topology
         requests = SimulatedRequests(process, self.network, self.broker, topology.group, settings.batch_limit)
-        member = SimulatedMember(process, self.network, self.broker, settings, topology.group, list(topology.consumed))
-        checkpoint = self._new_checkpoint(process, member)
+        metadata = {}
+        member = SimulatedMember(
+            process, self.network, self.broker, settings, topology.group, list(topology.consumed), metadata
+        )
+        checkpoint = self._new_checkpoint(process, member, metadata)
         try:
             await checkpoint.start()
         except Exception as error:  # like a process that cannot start: it ends and is restarted
@@ -164,7 +174,13 @@ class SimulatedWorker:
             Ports(
                 consumer=member,
                 checkpoint=checkpoint,
-                restorer=self.logs(requests, lost, [t.changelog for s in topology.services for t in s.all_tables]),
+                restorer=self.logs(
+                    requests,
+                    lost,
+                    [t.changelog for s in topology.services for t in s.all_tables],
+                    metadata,
+                    inputs=Inputs(topology, catch_up=self.catch_up),
+                ),
                 stores=self.stores,
                 clock=self._clock,
                 standbys=standbys,

@@ -16,7 +16,7 @@ from runtime.errors import BrokerUnavailable, KeyNotOwned
 from runtime.model.records import Write
 from schemas.messages import HomeCheckin, Order, Payment, StockLevel
 from schemas.topics import HOME_CHECKINS, ORDERS, PAYMENTS, WAREHOUSE_INVENTORY
-from tests.simulation import courier
+from tests.simulation import courier, newcomer
 from tests.simulation.broker import Broker
 from tests.simulation.cancelling import Changes
 from tests.simulation.clock import Process, SimulatedLoop
@@ -132,10 +132,8 @@ class World(Changes):
                     return False
                 if log.read(self.broker.group(worker.topology.group).offset(tp) or 0, 1)[0]:
                     return False
-        owned = [(w.topology.group, tp) for w in self.workers for tp in w.ownership.partitions]
-        return (
-            len(owned) == sum(len(p.consumed) for p in self.topologies) * self.settings.partitions and not self._open()
-        )
+        owned = [(w.topology.group, p) for w in self.workers for p in {tp.partition for tp in w.ownership.partitions}]
+        return len(owned) == len(self.topologies) * self.settings.partitions and not self._open()
 
     def _woken_soon(self, worker):
         """Whether a timer is due soon: that of a check-in that waits for its order."""
@@ -239,6 +237,32 @@ class World(Changes):
     def _pause(self, event):
         self._at(event, lambda request: self._sleep(event, request))
 
+    def _join(self, event):
+        """A worker is restarted with one more service, in the group that it was in; or crashes and returns with it."""
+        worker = self.workers[event.worker]
+        composition = self.schedule.groups[self.schedule.workers[event.worker][0]]
+        topology = topology_of((*composition, newcomer.NAME), self.schedule.exactly_once, self.schedule.deadline_s)
+        self._change(event, topology.in_group("+".join(sorted(composition))))
+        worker.catch_up = (newcomer.NAME,) if event.name == "catch up" else ()
+        self.broker.newcomer_starts.catches_up = event.name == "catch up"
+
+    def _part(self, event):
+        """A worker is restarted without the service that has joined."""
+        self._change(event, self.topologies[self.schedule.workers[event.worker][0]])
+
+    def _change(self, event, topology):
+        self._fault(event, event.seconds)
+        worker = self.workers[event.worker]
+        worker.next_topology = topology
+        if not worker.running:
+            return
+        if event.phase == "crash":
+            worker.crash()
+            self._later(event.seconds, worker.start)
+        else:
+            worker.stop()
+            worker.away = event.seconds
+
     def _stop(self, event):
         self._fault(event, event.seconds)
         worker = self.workers[event.worker]
@@ -295,9 +319,10 @@ class World(Changes):
     def _expire(self, event):
         """Retention removes records that every group has processed: some, or all."""
         self._fault(event)
-        for tp in [tp for tp in self.broker.logs if any(tp.topic in topology.consumed for topology in self.topologies)]:
-            readers = {topology.group for topology in self.topologies if tp.topic in topology.consumed}
-            read = min(self.broker.group(group).offset(tp) or 0 for group in readers)
+        topologies = {*self.topologies, *(worker.next_topology for worker in self.workers)}
+        for tp in [tp for tp in self.broker.logs if any(tp.topic in topology.consumed for topology in topologies)]:
+            readers = {topology.group for topology in topologies if tp.topic in topology.consumed}
+            read = min(self.broker.group(group).read(tp) for group in readers)
             self.broker.log(tp).expire(read - event.quantity)
 
     def _remove(self, event):

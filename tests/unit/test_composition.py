@@ -1,23 +1,23 @@
-"""A new composition resumes where each message is processed by each service exactly once."""
-
-from collections import Counter
+"""A worker finds its group, and its services resume where each message is processed by each of them exactly once."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from runtime.errors import NoCommonOffset
-from runtime.group.composition import (
-    CommittedGroup,
-    ResumePoint,
-    lowest_position,
-    processed_until,
-    services_of,
-    superseded,
-)
+from runtime.errors import CompositionInUse
+from runtime.group.composition import CommittedGroup, RunningGroup, group_to_join, positions_elsewhere
+from runtime.model.log_ids import CommittedOffset, OffsetMetadata
+from runtime.model.progress import ServiceProgress, marks_of, services_of
 from runtime.model.records import TopicPartition
 
 TP, OTHER = TopicPartition("orders", 0), TopicPartition("order-validations", 0)
+IDS = {"orders": "here/O1"}
+
+
+def committed(offset, progress="", ids=IDS):
+    return CommittedOffset(offset, str(OffsetMetadata.of(1, "orders", ids, ServiceProgress.parse(progress))))
+
+
+def running(name, services=None, members=1, *, reports=True):
+    return RunningGroup(name, members, services_of(services or name), reports)
 
 
 def test_a_group_is_named_after_its_services():
@@ -25,204 +25,81 @@ def test_a_group_is_named_after_its_services():
     assert services_of("staging-details+fraud") == {"staging-details", "fraud"}
 
 
+@pytest.mark.parametrize(
+    ("services", "groups", "expected"),
+    [
+        pytest.param("a b", [], "a+b", id="nobody runs"),
+        pytest.param("a b", [running("a+b")], "a+b", id="its own group runs"),
+        pytest.param("b a", [running("c")], "a+b", id="only others run"),
+        pytest.param("a b c", [running("a+b")], "a+b", id="joins"),
+        pytest.param("a b c", [running("a+b", "a+b+c")], "a+b", id="joins after another did"),
+        pytest.param("a b", [running("a+b", "a+b+c")], "a+b", id="returns to the services of before"),
+        pytest.param("a b d", [running("a+b", "a+b+c")], "a+b", id="another service instead of one that joined"),
+        pytest.param("a b c", [running("a+b"), running("d")], "a+b", id="joins beside others"),
+        pytest.param("a", [running("a+b")], "a runs already, in group a.b", id="a part of a composition"),
+        pytest.param("c", [running("a+b", "a+b+c")], "c runs already, in group a.b", id="it has joined elsewhere"),
+        pytest.param("a c", [running("a+b")], "a runs already, in group a.b", id="overlapping"),
+        pytest.param("a b", [running("a"), running("b")], "a runs already, in group a .*; b runs", id="two groups"),
+        pytest.param("a b c", [running("a+b", members=2, reports=False)], "2 member.* earlier version", id="earlier"),
+    ],
+)
+def test_which_group_a_worker_joins(services, groups, expected):
+    if " " in expected:
+        with pytest.raises(CompositionInUse, match=expected):
+            group_to_join(services.split(), groups)
+    else:
+        assert group_to_join(services.split(), groups) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "positions"),
+    [
+        ("", {"a": 7, "b": 7}),
+        ("c", {"a": 7, "b": 7, "c": 7}),
+        ("a>9,c", {"a": 9, "b": 7, "c": 7}),
+        ("a>6", {"a": 7, "b": 7}),  # passed since
+        ("c>9", {"a": 7, "b": 7, "c": 9}),
+        ("c=3", {"a": 7, "b": 7, "c": 3}),
+        ("c=9", {"a": 7, "b": 7, "c": 9}),
+    ],
+)
+def test_positions_of_services_in_the_metadata_of_an_offset(text, positions):
+    progress = ServiceProgress.parse(text)
+    assert str(progress) == text
+    found = {s: progress.position(s, "a+b", 7) for s in "abcd"}
+    assert {s: position for s, position in found.items() if position is not None} == positions
+    assert progress.services("a+b") == positions.keys()
+
+
+@pytest.mark.parametrize("text", ["a>", "a>x", "a b", "a,,b", ">5", "a=-1", "a=9" + "9" * 20])
+def test_progress_that_cannot_be_parsed(text):
+    with pytest.raises(ValueError, match="no progress"):
+        ServiceProgress.parse(text)
+
+
+def test_marks_name_the_services_that_joined():
+    assert marks_of("a+b", ()) == (("consumed-by", b"a+b"),)
+    assert marks_of("a+b", {"d", "c"}) == (("consumed-by", b"a+b"), ("also-consumed-by", b"c+d"))
+
+
 def test_a_service_is_where_the_furthest_of_its_groups_is():
     groups = [
-        CommittedGroup("a+b", {TP: 7}),
-        CommittedGroup("a", {TP: 9, OTHER: 3}),
-        CommittedGroup("c", {TP: 20}),
-        CommittedGroup("ab", {TP: 30}),
+        CommittedGroup("a+b", {TP: committed(7, "e>8,f=3")}),
+        CommittedGroup("a", {TP: CommittedOffset(9, "")}),
+        CommittedGroup("c", {TP: committed(20), OTHER: committed(1)}),
+        CommittedGroup("ab", {TP: committed(30)}),
+        CommittedGroup("d", {TP: committed(50, ids={"orders": "here/O0"})}),  # of a log that was made anew
+        CommittedGroup("f", {TP: CommittedOffset(2, "somebody's")}),
     ]
-    assert [processed_until(s, TP, groups) for s in "abcd"] == [9, 7, 20, 0]
-    assert processed_until("b", OTHER, groups) == 0
+    own = CommittedGroup("a+b+c+d+e+f", {TP: committed(8)})
+    readers = {TP: set("abcdef"), OTHER: {"a", "c"}}
+    elsewhere = positions_elsewhere(own, groups, readers, {TP: 60, OTHER: 5}, IDS)
+    assert elsewhere == {TP: {"a": 9, "c": 20}, OTHER: {"c": 1}}
+    elsewhere = positions_elsewhere(CommittedGroup(own.name, {}), groups, readers, {TP: 60, OTHER: 5}, IDS)
+    assert elsewhere == {TP: {"a": 9, "b": 7, "c": 20, "e": 8, "f": 3}, OTHER: {"c": 1}}
 
 
-def test_who_has_never_begun_is_not_behind():
-    groups = [
-        CommittedGroup("a+b", {TP: 7}),
-        CommittedGroup("a", {TP: 9}),
-        CommittedGroup("d", {TP: 0}),
-        CommittedGroup("e", {OTHER: 5}),
-    ]
-    assert lowest_position("abe", TP, groups) == 7
-    assert lowest_position("ae", TP, groups) == 9
-    assert lowest_position("ad", TP, groups) == 0, "it has committed that it begins at the beginning"
-    assert lowest_position("e", TP, groups) is None
-
-
-@pytest.mark.parametrize(
-    ("own", "other", "expected"),
-    [
-        ({TP: 5}, {TP: 4}, True),
-        ({TP: 5}, {TP: 5}, False),  # timers may have fired since
-        ({TP: 5}, {TP: 6}, False),
-        ({TP: 5, OTHER: 5}, {TP: 5, OTHER: 4}, True),
-        ({TP: 6, OTHER: 5}, {TP: 5, OTHER: 6}, False),
-        ({TP: 6}, {TP: 5, OTHER: 1}, False),
-        ({TP: 5, OTHER: 1}, {TP: 5}, True),
-        ({}, {TP: 1}, False),
-        ({}, {}, False),
-    ],
-)
-def test_a_group_that_is_ahead_somewhere_and_behind_nowhere_has_taken_over_already(own, other, expected):
-    readers = {TP: {"a", "b"}, OTHER: {"a"}}
-    assert superseded(CommittedGroup("a", other), CommittedGroup("a+b", own), readers) is expected
-
-
-def test_only_what_both_decide_is_compared():
-    readers = {TP: {"a", "b"}, OTHER: {"a"}}
-    assert superseded(CommittedGroup("b", {TP: 5}), CommittedGroup("a+b", {TP: 5, OTHER: 9}), readers) is False
-
-
-def resume_offset(group, positions, *tail, end=10):
-    """Where the group resumes; `tail` has each message's offset, alone or with its `consumed-by`."""
-    found = ResumePoint(group, positions, end)
-    for message in tail:
-        found.observe(*(message if isinstance(message, tuple) else (message, None)))
-    return found.offset
-
-
-@pytest.mark.parametrize(
-    ("group", "positions", "tail", "expected"),
-    [
-        pytest.param("a", {"a": 10}, [], 10, id="drained"),
-        pytest.param("a", {"a": 8}, [], 10, id="only markers behind it"),
-        pytest.param("a", {"a": 5}, [7], 7, id="a backlog"),
-        pytest.param(
-            "a", {"a": 5}, [(5, "a+b"), (6, "a+b")], 10, id="processed by the old group before it was stopped"
-        ),
-        pytest.param("a", {"a": 5}, [(5, "a+b"), 7], 7, id="then posted"),
-        pytest.param(
-            "a", {"a": 5}, [(5, "b"), (6, "a+b"), 7], NoCommonOffset, id="marked by others, hence unprocessed"
-        ),
-        pytest.param("a", {"a": 5}, [(5, "b"), 7], 5, id="marked by others only"),
-        pytest.param("a", {"a": 5}, [5, (6, "a+b")], NoCommonOffset, id="stopped between"),
-        pytest.param("a", {"a": 5}, [5, (6, "a"), 7], 5, id="its own marks are passed over"),
-        pytest.param("a", {"a": 5}, [5, (11, "a+b")], 5, id="what came later is not looked at"),
-        pytest.param("a+b", {"a": 10, "b": 10}, [], 10, id="merged, drained"),
-        pytest.param("a+b", {"a": 7, "b": 9}, [], 10, id="merged, markers between"),
-        pytest.param("a+b", {"a": 7, "b": 9}, [9], 9, id="merged, markers between, then a backlog"),
-        pytest.param("a+b", {"a": 7, "b": 9}, [8], NoCommonOffset, id="merged, one is behind"),
-        pytest.param("a+b", {"a": 7, "b": 9}, [(8, "a")], 10, id="merged, one is not behind what it marked"),
-        pytest.param(
-            "a+b", {"a": 9, "b": 9}, [(9, "a")], NoCommonOffset, id="merged, one has to process what the other marked"
-        ),
-        pytest.param("a+b", {"a": 0, "b": 9}, [0], NoCommonOffset, id="one never ran"),
-    ],
-)
-def test_where_a_group_resumes(group, positions, tail, expected):
-    if expected is NoCommonOffset:
-        with pytest.raises(NoCommonOffset):
-            resume_offset(group, positions, *tail)
-    else:
-        assert resume_offset(group, positions, *tail) == expected
-
-
-@pytest.mark.parametrize(
-    ("positions", "tail", "first"),
-    [
-        ({"a": 7, "b": 9, "c": 7}, [8], "a+c"),
-        ({"a": 5, "b": 5, "c": 5}, [5, (6, "a+b+c+d")], "a+b+c+d"),
-    ],
-)
-def test_a_group_that_cannot_resume_is_told_which_one_has_to_run_first(positions, tail, first):
-    with pytest.raises(NoCommonOffset, match=r"offset [58] is still to be processed by a") as error:
-        resume_offset("a+b+c", positions, *tail)
-    assert error.value.first == first
-
-
-SERVICES = "abc"
-COMPOSITIONS = ["a", "b", "c", "a+b", "a+c", "b+c", "a+b+c"]
-
-
-class Log:
-    """One partition, processed by one composition after another: each reads, marks, commits, and stops anywhere."""
-
-    def __init__(self):
-        self.marks = []  # of each offset: the group that marked it, None, or "marker"
-        self.committed = {}
-        self.processed = Counter()
-
-    def groups(self, *names):
-        return [
-            CommittedGroup(n, {TP: self.committed[n]} if n in self.committed else {}) for n in names or self.committed
-        ]
-
-    def start(self, name):
-        """Migrates offsets as a worker does. Raises `NoCommonOffset`."""
-        (own,) = self.groups(name)
-        readers = {TP: services_of(name)}
-        others = [g for g in self.groups() if g.name != name and g.services & own.services]
-        others = [g for g in others if not superseded(g, own, readers)]
-        if others:
-            positions = {s: processed_until(s, TP, [own, *others]) for s in services_of(name)}
-            found = ResumePoint(name, positions, len(self.marks))
-            for offset in range(found.start, len(self.marks)):
-                if self.marks[offset] != "marker":
-                    found.observe(offset, self.marks[offset])
-            before = own.committed.get(TP, 0)
-            assert found.offset >= before
-            if found.offset > before:
-                self.committed[name] = found.offset
-
-    def mark(self, name, count):
-        """Processes messages that it produces when a timer fires, in the same batch: no offset moves."""
-        for _ in range(count if name in self.committed else 0):  # who never read anything has no timers
-            self.processed.update((s, len(self.marks)) for s in services_of(name))
-            self.marks.append(name)
-        self.marks.append("marker")
-
-    def read(self, name, limit):
-        """Processes up to `limit` waiting messages; all of them if it is negative."""
-        while limit and self.committed.get(name, 0) < len(self.marks):
-            offset = self.committed.get(name, 0)
-            self.committed[name] = offset + 1
-            if self.marks[offset] not in {name, "marker"}:
-                self.processed.update((s, offset) for s in services_of(name))
-                limit -= 1
-
-    def drain(self, name):
-        """Starts it, after the compositions that have to run first."""
-        for _ in range(2 * len(COMPOSITIONS)):
-            first = name
-            for _ in COMPOSITIONS:
-                try:
-                    self.start(first)
-                    break
-                except NoCommonOffset as error:
-                    first = error.first
-            else:
-                break
-            self.read(first, -1)
-            if first == name:
-                return
-        pytest.fail(f"{name} never gets to start")
-
-
-@given(
-    st.lists(
-        st.tuples(
-            st.sampled_from(COMPOSITIONS),
-            st.lists(st.tuples(st.sampled_from(["post", "read", "mark"]), st.integers(0, 3)), max_size=5),
-        ),
-        max_size=12,
-    ),
-    st.permutations(["a", "b", "c", "a+b+c"]),
-)
-def test_in_any_order_of_compositions_each_service_processes_each_message_once(runs, last):
-    log = Log()
-    for name, steps in runs:
-        try:
-            log.start(name)
-        except NoCommonOffset:
-            continue
-        for step, count in steps:
-            if step == "post":
-                log.marks += [None] * count
-            elif step == "read":
-                log.read(name, count)
-            else:
-                log.mark(name, count)
-    for name in last:
-        log.drain(name)
-    messages = [offset for offset, mark in enumerate(log.marks) if mark != "marker"]
-    assert log.processed == Counter((s, offset) for s in SERVICES for offset in messages)
+def test_offsets_beyond_the_end_count_only_until_the_own_group_has_read_the_log():
+    others = [CommittedGroup("a", {TP: committed(50)})]
+    for own, expected in (({}, {TP: {"a": 50}}), ({TP: committed(3)}, {})):
+        assert positions_elsewhere(CommittedGroup("a+b", own), others, {TP: {"a"}}, {TP: 10}, IDS) == expected

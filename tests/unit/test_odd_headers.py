@@ -7,9 +7,9 @@ import pytest
 
 from ecosystem.clients.dead_letters.dead_letter import DeadLetter, NotADeadLetter
 from ecosystem.clients.readable import content, line, moment
-from runtime.group.offset_migration import _consumed_by
 from runtime.loop.process import _time
 from runtime.model.dead_letters import LOST_UNTIL, dead_letter
+from runtime.model.progress import Marks
 from runtime.model.records import CONSUMED_BY, EVENT_ID, MADE_AT, NO_TIMESTAMP, Record, Write
 from runtime.model.service import Input, Service, Table
 from runtime.testing import TopologyTestDriver
@@ -114,7 +114,7 @@ def test_a_dead_letter_with_null_headers_is_foreign():
         DeadLetter.of(Record("orders.dead-letters", 0, 5, 0, None, None, ((LOST_UNTIL, b"6"),), "damaged"))
 
 
-def test_a_null_consumed_by_names_no_group():
-    assert _consumed_by([("a", b"b"), (CONSUMED_BY, None)]) == ""
-    assert _consumed_by([("a", None)]) is None
+def test_a_null_consumed_by_names_no_service():
+    assert Marks().services([("a", b"b"), (CONSUMED_BY, None)]) == {""}
+    assert Marks().services([("a", None)]) == frozenset()
     assert content(Record("orders", 0, 5, 0, b"k", None, ODD)) == "(deleted)"

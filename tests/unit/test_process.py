@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from runtime.loop.process import MAX_DEPTH, TIMER_RETRY
-from runtime.model.records import CONSUMED_BY, MADE_AT, Write
+from runtime.model.records import ALSO_CONSUMED_BY, CONSUMED_BY, MADE_AT, Write
 from runtime.model.service import Input, Service, Table, Timer
 from runtime.testing import TopologyTestDriver
 from schemas.messages import Order, StockLevel
@@ -151,10 +151,36 @@ def test_a_message_to_an_own_input_is_processed_once_fused_or_not_and_sees_earli
     assert list(validated.headers) == ([(CONSUMED_BY, b"keeper")] if fuse else [])
 
 
-def test_consumed_by_another_group_does_not_skip_a_message():
+@pytest.mark.parametrize(
+    ("headers", "skipped"),
+    [
+        ([(CONSUMED_BY, b"others")], False),
+        ([(CONSUMED_BY, b"keeper")], True),
+        ([(CONSUMED_BY, b"keeper+others")], True),
+        ([(CONSUMED_BY, b"others"), (ALSO_CONSUMED_BY, b"keeper")], True),
+        ([(CONSUMED_BY, b"others"), (ALSO_CONSUMED_BY, b"more")], False),
+        ([(CONSUMED_BY, None)], False),
+    ],
+)
+def test_a_service_skips_the_messages_that_it_has_processed_in_whichever_group(headers, skipped):
     topology = TopologyTestDriver(relay([]))
-    topology.send_raw(ORDERS, b"o1", order().to_json(), (CONSUMED_BY, b"keeper+others"))
-    assert topology.row(SEEN, "o1") is not None
+    topology.send_raw(ORDERS, b"o1", order().to_json(), *headers)
+    assert (topology.row(SEEN, "o1") is None) is skipped
+
+
+def test_of_two_services_the_one_that_has_not_processed_a_message_does():
+    other, others_table = bystander()
+    topology = TopologyTestDriver(relay([]), other)
+    topology.send_raw(ORDERS, b"o1", order().to_json(), (CONSUMED_BY, b"keeper"))
+    assert topology.row(SEEN, "o1") is None
+    assert topology.row(others_table, "o1") == order()
+
+
+def test_an_invalid_message_that_another_service_has_processed_is_not_dead_lettered_again():
+    other, _ = bystander()
+    topology = TopologyTestDriver(relay([]), other)
+    topology.send_raw(ORDERS, b"o1", b"no order", (CONSUMED_BY, b"keeper"))
+    assert dead_letters(topology) == []
 
 
 @pytest.mark.parametrize("fuse", [True, False])

@@ -2,7 +2,7 @@
 
 from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
-from runtime.model.service import Input
+from runtime.model.service import Input, Start
 from schemas.messages import BuiltInCheck
 from schemas.topics import PRODUCTS
 from validators.details.processors import DetailsCheck, failure_reason
@@ -21,4 +21,5 @@ def build(settings: Settings) -> ServiceDefinition:
         by=("product", lambda o: o.product),
         inputs=(Input(PRODUCTS, OFFERS.on_product),),
         tables=(OFFERS.table,),
+        start=Start.BEGINNING,
     )

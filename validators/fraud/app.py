@@ -5,6 +5,7 @@ from decimal import Decimal
 
 from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
+from runtime.model.service import Start
 from schemas.messages import BuiltInCheck
 from validators.fraud.processors import FraudCheck, delete_inactive_customer
 from validators.fraud.settings import FraudSettings
@@ -24,4 +25,5 @@ def build(settings: Settings) -> ServiceDefinition:
         verdicts=VERDICTS,
         on_expired=delete_inactive_customer,
         tables=(CUSTOMERS,),
+        start=Start.BEGINNING,
     )

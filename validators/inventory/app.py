@@ -2,7 +2,7 @@
 
 from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
-from runtime.model.service import Input
+from runtime.model.service import Input, Start
 from schemas.messages import BuiltInCheck
 from schemas.topics import PRODUCTS, WAREHOUSE_INVENTORY
 from validators.inventory import processors
@@ -24,4 +24,5 @@ def build(_settings: Settings) -> ServiceDefinition:
             Input(PRODUCTS, OFFERS.on_product),
         ),
         tables=(STOCK, OFFERS.table),
+        start=Start.BEGINNING,
     )

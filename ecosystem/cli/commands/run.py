@@ -23,8 +23,9 @@ class _Run(click.Command):
     help="""Run one worker with these services, until SIGTERM or Ctrl-C.
 
     Services of one worker share its connections and process each other's messages without a broker round trip. Which
-    services share a worker decides its consumer group. A service may run in one group at a time: stop its workers
-    before you start it in another group, where it resumes.
+    services share a worker decides its consumer group. A worker with one more service joins the group that runs.
+    Otherwise a service runs in one group at a time: stop its workers before you start it in another group, where it
+    resumes.
 
     \b
     orders run orders fraud inventory details      the core in one process
@@ -39,7 +40,13 @@ class _Run(click.Command):
     type=Whole(0, 65_535),
     help="HTTP port; 0: any free port  [default: HTTP_PORT, 8080; 3000 for checkin alone]",
 )
-def run(names: tuple[str, ...], port: int | None) -> None:
+@click.option(
+    "--catch-up",
+    multiple=True,
+    metavar="SERVICE",
+    help="Start this service at the beginning of topics that it has never read, not from now on  [default: CATCH_UP]",
+)
+def run(names: tuple[str, ...], port: int | None, catch_up: tuple[str, ...]) -> None:
     """Runs a worker in this process."""
     from runtime.worker import process  # imports Faust, which takes a second: not for `--help`
 
@@ -49,4 +56,8 @@ def run(names: tuple[str, ...], port: int | None) -> None:
         port = services.port(names)
     if port is not None:
         settings = settings.model_copy(update={"http_port": port})
+    if unknown := set(catch_up) - set(names):
+        raise click.UsageError(f"--catch-up names {', '.join(sorted(unknown))}, which this worker does not run")
+    if catch_up:
+        settings = settings.model_copy(update={"catch_up": catch_up})
     sys.exit(process.run(services.build(names, settings), settings))
