@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime
+from typing import ClassVar
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -34,6 +35,8 @@ class Broker:
     """Changelogs, offsets and a checkpoint. `outcomes`: of the next commits, `committed`, `lost` or an exception."""
 
     transactional = True
+    ahead: ClassVar[dict[TopicPartition, dict[str, int]]] = {}
+    starts: frozenset[TopicPartition] = frozenset()
 
     def __init__(self):
         self.offsets = {TP: 0}
