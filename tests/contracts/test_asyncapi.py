@@ -45,7 +45,8 @@ def layout(request):
 async def workers(layout, deployment: Deployment, postgres):
     """The worker of each service."""
     urls = {name.lower(): url for name, url in databases(postgres).items()}
-    await deployment.start_core(**LAYOUTS[layout], only=NAMES, checkin_patience_s=1.0, standby_replicas=0, **urls)
+    short = {"checkin_patience_s": 1.0, "payment_deadline_s": 1.0}
+    await deployment.start_core(**LAYOUTS[layout], only=NAMES, **short, standby_replicas=0, **urls)
     found = {name: worker for worker in deployment.workers for name in worker.readiness()["services"]}
     await until(lambda: all(_reached(w) for w in deployment.workers), "databases")
     return found
@@ -92,7 +93,9 @@ async def test_every_record_matches_the_asyncapi_document(deployment: Deployment
 
 
 async def everything_happens(deployment: Deployment, workers):
-    """Ships an order, rejects a check-in, lowers a price too far, writes a tombstone and an undecodable record.
+    """Ships an order, cancels a paid one and unpaid ones, rejects a check-in, lowers a price too far.
+
+    Writes a tombstone and an undecodable record, too.
 
     Repartitioned records come from every partition.
     """
@@ -109,7 +112,7 @@ async def everything_happens(deployment: Deployment, workers):
     await deployment.send_raw(ORDERS.name, b"nonsense", NONSENSE)
     orders = one_in_each("sound-")
     parts = [Payment(id=id_, order_id=orders[0], ccy="EUR", amount=3.75) for id_ in one_in_each("p-")]
-    await deployment.send(PAYMENTS, *parts)
+    await deployment.send(PAYMENTS, *parts, Payment(id="p", order_id=orders[1], ccy="EUR", amount=15.0))
     for id_ in orders:
         order = {"id": id_, "customerId": 15, "product": "JUMPERS", "quantity": 3, "price": 5}
         assert (await deployment.post(workers["orders"], **order))[0] == 201
@@ -127,6 +130,7 @@ async def everything_happens(deployment: Deployment, workers):
         return (await deployment.get(workers["orders"], orders[0]))[1]["state"] == "SHIPPED"
 
     await until(shipped, "shipped")
+    assert (await deployment.ask(workers["orders"], "DELETE", f"/v1/orders/{orders[1]}")).status == 200
 
 
 def faults_of(record, names, components):

@@ -50,7 +50,7 @@ UNREADABLE = {
         VERDICT.replace(b'"validationResult"', b'"result"'),
         "validationResult is missing",
     ),
-    "verdict of an unknown check": (ORDER_VALIDATIONS, b"o1", VERDICT.replace(b"FRAUD", b"MOOD"), "checkType"),
+    "verdict of a check without a name": (ORDER_VALIDATIONS, b"o1", VERDICT.replace(b"FRAUD_CHECK", b"?"), "checkType"),
     "verdict under another key": (ORDER_VALIDATIONS, b"o2", VERDICT, "key"),
     "verdict without key": (ORDER_VALIDATIONS, None, VERDICT, "key"),
     "verdict with a reason of a megabyte": (

@@ -16,6 +16,12 @@ ARGUMENTS = {
     ("get",): ["o1"],
     ("pay",): ["o1", "--amount", "1"],
     ("checkin",): ["o1"],
+    ("cancel",): ["o1"],
+    ("checks", "add"): ["BULK_CHECK"],
+    ("checks", "list"): [],
+    ("checks", "remove"): ["BULK_CHECK"],
+    ("new-validator",): ["{product}"],
+    ("settings",): [],
     ("generate",): ["--count", "1", "--rate", "100", "--no-products"],
     ("stock", "set"): ["mug", "1"],
     ("products", "add"): ["{product}", "Mug", "12"],
@@ -70,7 +76,7 @@ def started(ecosystem):
         product = f"made-for-{files['stdout']}"  # one that was withdrawn cannot be added again
         given = [argument.format(product=product, **names) for argument in arguments]
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "ecosystem.cli", *path, *given, env=env, **files
+            sys.executable, "-m", "ecosystem.cli", *path, *given, env=env, cwd=names["folder"], **files
         )
 
     return start
