@@ -12,18 +12,18 @@ from tests.workers import PATIENCE_S, Deployment, until
 
 CUSTOMER = ["--first-name", "F", "--last-name", "K", "--email", "f@example.org", "--address", "Praha"]
 ARGUMENTS = {
+    ("stock", "set"): ["mug", "9"],
     ("post",): ["--id", "o1"],
     ("get",): ["o1"],
     ("pay",): ["o1", "--amount", "1"],
     ("checkin",): ["o1"],
     ("cancel",): ["o1"],
-    ("checks", "add"): ["BULK_CHECK"],
+    ("checks", "add"): ["FRAUD_CHECK"],
     ("checks", "list"): [],
-    ("checks", "remove"): ["BULK_CHECK"],
+    ("checks", "remove"): ["FRAUD_CHECK"],
     ("new-validator",): ["{product}"],
     ("settings",): [],
     ("generate",): ["--count", "1", "--rate", "100", "--no-products"],
-    ("stock", "set"): ["mug", "1"],
     ("products", "add"): ["{product}", "Mug", "12"],
     ("products", "change"): ["{product}", "--price", "13"],
     ("products", "show"): ["{product}"],

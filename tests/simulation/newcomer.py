@@ -46,6 +46,7 @@ class Starts(dict):
         super().__init__()
         self._broker = broker
         self.catches_up = False
+        self._positions = {}
 
     def observe(self, group, offsets):
         """Reads committed offsets with their metadata."""
@@ -54,7 +55,14 @@ class Starts(dict):
             position = metadata and metadata.progress.position(NAME, group, committed.offset)
             if position is None:
                 continue
+            self._positions[tp] = max(position, self._positions.get(tp, 0))
             if tp.topic == ORDERS.name and not self.catches_up:
                 self[tp] = min(position, self.get(tp, position))  # transactions may end in another order
             else:
                 self.setdefault(tp, self._broker.log(tp).start)
+
+    def read(self, tp, read):
+        """How far all services got, of which the others got up to `read`."""
+        if tp.topic not in TOPICS or (tp.topic == ORDERS.name and not self.catches_up):
+            return read
+        return min(read, self._positions.get(tp, 0))

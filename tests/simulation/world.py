@@ -317,12 +317,14 @@ class World(Changes):
                 log.compact()
 
     def _expire(self, event):
-        """Retention removes records that every group has processed: some, or all."""
+        """Retention removes records that every group, and a service that joined, has processed: some, or all."""
         self._fault(event)
         topologies = {*self.topologies, *(worker.next_topology for worker in self.workers)}
         for tp in [tp for tp in self.broker.logs if any(tp.topic in topology.consumed for topology in topologies)]:
             readers = {topology.group for topology in topologies if tp.topic in topology.consumed}
             read = min(self.broker.group(group).read(tp) for group in readers)
+            if any(newcomer.NAME in topology.joined for topology in topologies):
+                read = self.broker.newcomer_starts.read(tp, read)
             self.broker.log(tp).expire(read - event.quantity)
 
     def _remove(self, event):
