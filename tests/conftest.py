@@ -22,6 +22,8 @@ SLOW_FILES = (
     "integration/test_lost_records.py",
     "integration/test_unreadable.py",
     "chaos/test_faults.py",
+    "integration/test_joining.py",
+    "integration/test_tutorial.py",
     "integration/test_audit.py",
     "chaos/test_stopping.py",
     "chaos/test_fail_points.py",

@@ -25,6 +25,7 @@ def test_help_is_not_cut(path, columns):
     assert result.exit_code == 0
     lines = result.output.splitlines()
     assert [line for line in lines if len(line) > columns] == []
+    assert "<=None" not in result.output
     if not isinstance(COMMANDS[path], click.Group):
         return
     listed = lines[lines.index("Commands:") + 1 :]

@@ -34,6 +34,9 @@ class Whole(click.IntRange):
             self.fail(f"{value!r}: {error}", param, ctx)
         return super().convert(number, param, ctx)
 
+    def _describe_range(self) -> str:
+        return super()._describe_range() if (self.min, self.max) != (None, None) else ""
+
 
 class Real(click.FloatRange):
     """A number in plain digits, with or without a fraction, within `min` and `max` if given."""
@@ -44,6 +47,9 @@ class Real(click.FloatRange):
         except ValueError as error:
             self.fail(f"{value!r}: {error}", param, ctx)
         return super().convert(number, param, ctx)
+
+    def _describe_range(self) -> str:
+        return super()._describe_range() if (self.min, self.max) != (None, None) else ""
 
 
 class _Amount(click.ParamType):
