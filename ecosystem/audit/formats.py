@@ -35,6 +35,9 @@ _COUNTS = {
     "reserved": "pieces reserved",
     "moving products": "products that changed while the end offsets were looked up",
     "to be shipped": "to be shipped: all prerequisites were met just now",
+    "to be refunded": "to be refunded: cancelled or paid just now",
+    "refunds": "refunds announced",
+    "refunds published again": "refunds announced again, which count once",
     "fulfilled again": "fulfilments published again",
     "check-ins": "check-ins",
     "check-ins stored": "check-ins in the database",
@@ -72,6 +75,7 @@ _COUNTS = {
 _UNCHECKED = {
     "unchecked verdicts": "orders, against their verdicts, which no longer exist",
     "unchecked emails": "e-mails that were due: whether they were enqueued is no longer kept",
+    "unchecked refunds": "refunds, against payments, which no longer exist",
     "unchecked products": "products, at every moment: only the end of their history exists, where the sums are right",
 }
 _ALWAYS_SHOWN = ("orders", "VALIDATED", "FAILED", "open", "verdicts", "late verdicts", "products", "reserved")

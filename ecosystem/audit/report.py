@@ -48,6 +48,9 @@ class ViolationKind(StrEnum):
     COUNT_DIFFERS = "stock-count-differs"
     FULFILLED_TWICE = "fulfilled-twice"
     SHIPPED_WITHOUT = "shipped-without-needs"
+    REFUND_MISSING = "refund-missing"
+    REFUND_TWICE = "refund-twice"
+    REFUND_WRONG = "refund-wrong"
     NOT_FULFILLED = "not-fulfilled"
     NOT_SHIPPED = "not-shipped"
     PROGRESS_DIFFERS = "fulfilment-differs"
@@ -144,6 +147,7 @@ OPEN_COUNTS = (
     "moving",
     "moving products",
     "to be shipped",
+    "to be refunded",
     "to be published",
     "to be rejected",
     "emails due",

@@ -105,6 +105,7 @@ class Source(IntEnum):
     """E-mails about products, enqueued as side effects; tombstones of acknowledged ones."""
     NOTICES_REJECTED = 39, FactGroup.EVENT
     NOTICES_DELIVERED = 40, FactGroup.EVENT
+    REFUNDS = 41, FactGroup.ORDER
 
 
 _PUBLIC: Mapping[Source, Topic[Any]] = {
@@ -114,6 +115,7 @@ _PUBLIC: Mapping[Source, Topic[Any]] = {
     Source.CHECK_INS: topics.HOME_CHECKINS,
     Source.REJECTIONS: topics.CHECKIN_REJECTIONS,
     Source.FULFILMENTS: topics.FULFILMENTS,
+    Source.REFUNDS: topics.REFUNDS,
     Source.ENRICHED: topics.ORDERS_ENRICHED,
     Source.PLATINUM: topics.BY_LEVEL[CustomerLevel.PLATINUM],
     Source.GOLD: topics.BY_LEVEL[CustomerLevel.GOLD],

@@ -6,11 +6,40 @@ from ecosystem.audit import ViolationKind
 from ecosystem.audit.sources import TOPICS, Source
 from product_subscribers.monitoring.processors import ALL
 from schemas.api import CheckinState
-from schemas.messages import CheckinRejected, OrderEnriched
+from schemas.messages import CheckinRejected, OrderEnriched, Payment, Refund
 from schemas.payments import PaymentTotals
 from tests.audit import topics
 from tests.audit.day import customer_of
 from tests.audit.topics import copy, post_of
+
+
+def paid_and_refunded(logs, *refunds):
+    """As if the cancelled order had been paid 5 EUR, and these amounts refunded."""
+    paid = Payment(id="late", order_id="regret", ccy="EUR", amount=Decimal(5))
+    row = logs.of(Source.PROGRESS, "regret")[-1]
+    logs.add(topics.stored(Source.PAYMENTS, "late", paid, row.time_ms))
+    logs.change(row, received=PaymentTotals().plus(paid, "EUR"))
+    for amount in refunds:
+        refund = Refund(refund_id="regret", order_id="regret", ccy="EUR", amount=Decimal(amount))
+        logs.add(topics.stored(Source.REFUNDS, "regret", refund, row.time_ms))
+
+
+def never_refunded(logs):
+    paid_and_refunded(logs)
+
+
+def refunded_twice(logs):
+    paid_and_refunded(logs, 5, 5)
+
+
+def refunded_too_much(logs):
+    paid_and_refunded(logs, 6)
+
+
+def refunded_though_not_cancelled(logs):
+    [payment] = logs.of(Source.PAYMENTS, "p2")
+    refund = Refund(refund_id="paid", order_id="paid", ccy="EUR", amount=Decimal(5))
+    logs.add(topics.stored(Source.REFUNDS, "paid", refund, payment.time_ms))
 
 
 def stock_not_reduced(logs):
@@ -247,6 +276,10 @@ OTHER_VIOLATIONS = [
     (never_shipped, "shipped", {ViolationKind.NOT_SHIPPED}),
     (payment_not_in_the_row, "shipped", {ViolationKind.PROGRESS_DIFFERS}),
     (no_row_of_a_payment, "paid", {ViolationKind.PROGRESS_DIFFERS}),
+    (never_refunded, "regret", {ViolationKind.REFUND_MISSING}),
+    (refunded_twice, "regret", {ViolationKind.REFUND_TWICE}),
+    (refunded_too_much, "regret", {ViolationKind.REFUND_WRONG}),
+    (refunded_though_not_cancelled, "paid", {ViolationKind.REFUND_WRONG}),
     (announced_otherwise, "mug-0", {ViolationKind.CHECKIN_DIFFERS}),
     (not_rejected("dear"), "dear", {ViolationKind.NOT_REJECTED}),
     (not_rejected("nowhere"), "nowhere", {ViolationKind.NOT_REJECTED}),

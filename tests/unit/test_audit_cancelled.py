@@ -9,7 +9,7 @@ from ecosystem.audit.sources import TOPICS, Source
 from fulfilment_service.state import Progress
 from runtime.model.service import PendingSideEffect
 from schemas.api import CheckinState, PortalCheckin, PortalCheckins
-from schemas.messages import CheckinRejected, Fulfilled, OrderState, Payment
+from schemas.messages import CheckinRejected, Fulfilled, OrderState, Payment, Refund
 from schemas.payments import PaymentTotals
 from tests.samples import FRAUD, checked_in
 from tests.unit.test_audit import PASSES, RULES, Log, validated
@@ -89,7 +89,52 @@ def test_a_fulfilment_that_came_after_the_cancellation_ships_nothing():
     log = cancelled().add(Source.PAYMENTS, payment, 150).add(Source.CHECK_INS, checked_in(), 150)
     log.add(Source.PORTAL, PortalCheckins(order_no="o1", check_ins=(PortalCheckin(event_id="c1", status="CREATED"),)))
     log.add(Source.FULFILMENTS, Fulfilled(order_id="o1"), 150)
+    log.add(Source.REFUNDS, Refund(refund_id="o1", order_id="o1", ccy="EUR", amount=5), 100)
     assert with_row(log, received=paid, checked_in=True, fulfilled=True).judge(ALL)[0] == []
+
+
+@pytest.mark.parametrize(
+    ("payments", "refunds", "kinds"),
+    [
+        ([], [], []),
+        ([5], [5], []),
+        ([5, 2], [5, 2], []),
+        ([5, 2], [7], []),
+        ([5, 2], [5], [ViolationKind.REFUND_MISSING]),
+        ([5], [], [ViolationKind.REFUND_MISSING]),
+        ([5], [6], [ViolationKind.REFUND_WRONG]),
+        ([], [1], [ViolationKind.REFUND_WRONG]),
+        ([5, -5], [5], []),  # the second one carries the refund out
+        ([5, -5], [], []),  # or gave the money back before the order was cancelled
+        ([5, -2], [2], [ViolationKind.REFUND_MISSING]),
+        ([-5], [], []),
+    ],
+)
+def test_refunds_are_what_was_paid(payments, refunds, kinds):
+    log, received = cancelled(), PaymentTotals()
+    for number, amount in enumerate(payments):
+        payment = Payment(id=f"p{number}", order_id="o1", ccy="EUR", amount=amount)
+        received = received.plus(payment, "EUR")
+        log.add(Source.PAYMENTS, payment, 150)
+    for number, amount in enumerate(refunds):
+        log.add(Source.REFUNDS, Refund(refund_id=f"r{number}", order_id="o1", ccy="EUR", amount=amount), 90)
+    assert with_row(log, received=received).judge(ALL)[0] == kinds
+
+
+@pytest.mark.parametrize(("exactly_once", "kinds"), [(True, [ViolationKind.REFUND_TWICE]), (False, [])])
+def test_a_refund_is_announced_once(exactly_once, kinds):
+    paid = Payment(id="p1", order_id="o1", ccy="EUR", amount=5)
+    log = with_row(cancelled().add(Source.PAYMENTS, paid, 150), received=PaymentTotals().plus(paid, "EUR"))
+    for _ in range(2):
+        log.add(Source.REFUNDS, Refund(refund_id="o1", order_id="o1", ccy="EUR", amount=5), 90)
+    assert log.judge(replace(ALL, exactly_once=exactly_once))[0] == kinds
+
+
+def test_a_refund_is_due_within_the_grace():
+    paid = Payment(id="p1", order_id="o1", ccy="EUR", amount=5)
+    log = with_row(cancelled().add(Source.PAYMENTS, paid, 1), received=PaymentTotals().plus(paid, "EUR"))
+    found, counts, _ = log.judge(ALL)
+    assert (found, counts["to be refunded"]) == ([], 1)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from ecosystem.audit.facts import Fact
-from ecosystem.audit.judging import checkins, emails, required, reservations, shipments, states, verdicts, view
+from ecosystem.audit.judging import checkins, emails, refunds, required, reservations, shipments, states, verdicts, view
 from ecosystem.audit.judging.emails import CustomerLookup
 from ecosystem.audit.judging.history import OrderHistory, build_history
 from ecosystem.audit.judging.reservations import StockChangeCallback
@@ -31,6 +31,7 @@ def judge(
     yield from view.judge(order, rules, counts)
     yield from reservations.judge(order, rules, counts, on_stock_change)
     yield from shipments.judge(order, rules, counts)
+    yield from refunds.judge(order, rules, counts)
     yield from checkins.judge(order, rules, counts)
     yield from emails.judge(order, rules, counts, customers)
 
