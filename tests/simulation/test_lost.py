@@ -14,6 +14,7 @@ from runtime.model.dead_letters import LOST_UNTIL
 from runtime.model.records import CONSUMED_BY
 from runtime.state.restore import Restorer
 from schemas.topics import DEAD_LETTERS
+from tests.simulation import newcomer
 from tests.simulation.schedule import LAST_FAULT_S, Event, draw
 from tests.simulation.world import World
 
@@ -76,18 +77,20 @@ def _of_log(world, topology, log, seen):
         if entry.offset < committed and entry.offset not in seen and not marked and not told_lost:
             yield f"{where}: {entry.offset} was passed over"
     if world.schedule.exactly_once:
-        for (_, end), (first, _) in itertools.pairwise(ranges):
+        by_group = sorted(told(world, topology, log, joined=()))  # what a joined service lost may overlap
+        for (_, end), (first, _) in itertools.pairwise(by_group):
             if first < end:
                 yield f"{where}: {first} is told to be lost twice"
 
 
-def told(world, topology, log):
-    """The ranges of a log that a group has reported lost."""
+def told(world, topology, log, joined=(newcomer.NAME,)):
+    """The ranges of a log that a group has reported lost, also together with services that joined it."""
     readers = {service.name for service in topology.services}
     for letters in world.broker.topic(log.topic + DEAD_LETTERS):
         for entry in letters.committed() if letters.partition == log.partition else ():
             headers = dict(entry.headers)
-            if LOST_UNTIL in headers and readers >= set(headers["service"].decode().split(",")):
+            tellers = set(headers.get("service", b"").decode().split(",")).difference(joined)
+            if LOST_UNTIL in headers and tellers and tellers <= readers:
                 yield int(headers["offset"]), int(headers[LOST_UNTIL])
 
 
