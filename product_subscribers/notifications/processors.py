@@ -37,7 +37,7 @@ class ProductNotifier:
     def on_change(self, event: ProductEvent, ctx: Context) -> None:
         """Notifies of a change. A repeated or outdated one is ignored."""
         if NOTIFIED.gap_before(ctx, event.code, event.version) is None:
-            return  # loses nothing: at least once, side effects become durable before this row
+            return  # nothing is lost: its side effects are durable no later than this row
         NOTIFIED.put(ctx, event.code, Versioned(version=event.version))
         subject = f"Product {event.code}: {event.kind.lower()}"
         text = (

@@ -90,5 +90,11 @@ def test_a_service_leaves_timers_topics_and_retries_to_the_runtime(path):
     assert not found
 
 
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_service_mentions_no_processing_guarantee(path):
+    text = " ".join(path.read_text("utf-8").replace("_", " ").replace("-", " ").lower().split())
+    assert [word for word in ("at least once", "exactly once", "transactional", "guarantee") if word in text] == []
+
+
 def test_every_service_is_checked():
     assert len(MODULES) > 30
