@@ -1,12 +1,12 @@
 """Promise: every check-in is stored and published, and rejected once unless its order is valid."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
 from ecosystem.audit.database_rows import CheckinRow
 from ecosystem.audit.facts import Fact
-from ecosystem.audit.judging.history import Observed, OrderHistory, facts_of
+from ecosystem.audit.judging.history import Observed, OrderHistory, by_id, facts_of
 from ecosystem.audit.report import SKEW_MS, Rules, Violation, ViolationKind
 from ecosystem.audit.sources import Source
 from portal_service.processors import MAX_SHOWN
@@ -21,12 +21,8 @@ def judge(order: OrderHistory, rules: Rules, counts: Counter[str]) -> Iterator[V
     """Judges check-ins by rejections, the database and the portal."""
     if Source.CHECK_INS not in rules.seen:
         return
-    published: dict[str, list[Observed[HomeCheckin]]] = defaultdict(list)
-    for check_in in order.of(Source.CHECK_INS):
-        published[check_in.message.event_id].append(check_in)
-    rejected: dict[str, list[Observed[CheckinRejected]]] = defaultdict(list)
-    for rejection in order.of(Source.REJECTIONS):
-        rejected[rejection.message.event_id].append(rejection)
+    published: _CheckIns = by_id(order.of(Source.CHECK_INS), lambda check_in: check_in.event_id)
+    rejected: _Rejections = by_id(order.of(Source.REJECTIONS), lambda rejection: rejection.event_id)
     counts["check-ins"] += len(published)
     counts["check-ins rejected"] += len(rejected)
     yield from _repeats(order, published, rejected, rules, counts)

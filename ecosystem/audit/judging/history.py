@@ -1,7 +1,7 @@
 """The facts about one order, parsed and sorted by source."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -125,6 +125,14 @@ def build_history(order_id: str, facts: Iterable[Fact]) -> OrderHistory:
 def facts_of(*lists: Sequence[Observed[Any]]) -> list[Fact]:
     """Returns the records of observed messages."""
     return [observed.fact for one in lists for observed in one]
+
+
+def by_id(seen: Iterable[Observed[M]], id_of: Callable[[M], str]) -> dict[str, list[Observed[M]]]:
+    """Groups observed messages by their ids. The first one of an id is the one that counts."""
+    result: dict[str, list[Observed[M]]] = {}
+    for observed in seen:
+        result.setdefault(id_of(observed.message), []).append(observed)
+    return result
 
 
 def _parse(order_id: str, fact: Fact) -> Message | None:

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from ecosystem.audit.judging.history import Observed, OrderHistory
+from ecosystem.audit.judging.history import Observed, OrderHistory, by_id
 from ecosystem.audit.report import SKEW_MS, Rules
 from ecosystem.audit.sources import Source
 from schemas.messages import Payment
@@ -26,12 +26,22 @@ class Payments(NamedTuple):
 
 
 def payments_of(order: OrderHistory, rules: Rules) -> Payments:
-    """Sums the payments of an order. Of one id, the first payment counts."""
-    first: dict[str, Observed[Payment]] = {seen.message.id: seen for seen in reversed(order.of(Source.PAYMENTS))}
+    """Sums the distinct payments of an order."""
     paid, last_ms, steady = PaymentTotals(), 0, True
-    for seen in reversed(first.values()):
+    for seen in distinct_payments(order):
         paid = paid.plus(seen.message, rules.currency)
         if seen.message.ccy == rules.currency:
             last_ms = max(last_ms, seen.fact.time_ms)
             steady &= seen.message.amount >= 0
-    return Payments(paid, last_ms, steady, rules.complete(Source.PAYMENTS, SKEW_MS))
+    return Payments(paid, last_ms, steady, all_kept(rules))
+
+
+def distinct_payments(order: OrderHistory) -> list[Observed[Payment]]:
+    """Returns the first payment of each id: a later one of the same id does not count."""
+    payments: list[Observed[Payment]] = order.of(Source.PAYMENTS)
+    return [seen[0] for seen in by_id(payments, lambda payment: payment.id).values()]
+
+
+def all_kept(rules: Rules) -> bool:
+    """Whether all payments are still on the topic."""
+    return rules.complete(Source.PAYMENTS, SKEW_MS)

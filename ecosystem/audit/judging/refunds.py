@@ -1,17 +1,20 @@
-"""Promise: what was paid for a cancelled order is announced for refund, once, and nothing else is."""
+"""Promise: the payments for a cancelled order, and no others, are announced for refund, each once."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import NamedTuple
 
 from ecosystem.audit.facts import Fact
-from ecosystem.audit.judging.history import Observed, OrderHistory, facts_of
-from ecosystem.audit.report import SKEW_MS, Rules, Violation, ViolationKind
+from ecosystem.audit.judging.history import Observed, OrderHistory, by_id, facts_of
+from ecosystem.audit.judging.payments import all_kept, distinct_payments
+from ecosystem.audit.report import Rules, Violation, ViolationKind
 from ecosystem.audit.sources import Source
 from schemas.messages import OrderState, Payment, Refund
 from schemas.money import format_amount
 from schemas.payments import CURRENCIES_SHOWN
+
+_Refunds = Mapping[str, list[Observed[Refund]]]
 
 _ZERO = Decimal()
 
@@ -31,25 +34,21 @@ def judge(order: OrderHistory, rules: Rules, counts: Counter[str]) -> Iterator[V
     """Judges refunds by payments and states."""
     if not {Source.REFUNDS, Source.PROGRESS} <= rules.seen:
         return
-    by_id: dict[str, list[Observed[Refund]]] = defaultdict(list)
-    for refund in order.of(Source.REFUNDS):
-        by_id[refund.message.refund_id].append(refund)
-    counts["refunds"] += len(by_id)
-    yield from _repeats(order, by_id, rules, counts)
+    announced: _Refunds = by_id(order.of(Source.REFUNDS), lambda refund: refund.refund_id)
+    counts["refunds"] += len(announced)
+    yield from _repeats(order, announced, rules, counts)
     if order.moving or order.posted is None:
         return
     cancelled = order.first_in(OrderState.CANCELLED)
     if cancelled is None:
-        if by_id:
+        if announced:
             yield Violation(ViolationKind.REFUND_WRONG, order.id, "refunded, but never CANCELLED", _evidence(order))
     elif order.is_consistent:
-        yield from _amounts(order, cancelled.fact, [refunds[0] for refunds in by_id.values()], rules, counts)
+        yield from _amounts(order, cancelled.fact, [refunds[0] for refunds in announced.values()], rules, counts)
 
 
-def _repeats(
-    order: OrderHistory, by_id: dict[str, list[Observed[Refund]]], rules: Rules, counts: Counter[str]
-) -> Iterator[Violation]:
-    for id_, refunds in by_id.items():
+def _repeats(order: OrderHistory, announced: _Refunds, rules: Rules, counts: Counter[str]) -> Iterator[Violation]:
+    for id_, refunds in announced.items():
         counts["refunds published again"] += len(refunds) - 1
         if any(seen.message != refunds[0].message for seen in refunds):
             text = f"refund {id_} was published with different contents"
@@ -62,15 +61,15 @@ def _repeats(
 def _amounts(
     order: OrderHistory, cancelled: Fact, refunds: list[Observed[Refund]], rules: Rules, counts: Counter[str]
 ) -> Iterator[Violation]:
-    first: dict[str, Observed[Payment]] = {seen.message.id: seen for seen in reversed(order.of(Source.PAYMENTS))}
-    bounds = _bounds([seen.message for seen in first.values()])
+    payments = distinct_payments(order)
+    bounds = _bounds([seen.message for seen in payments])
     refunded: dict[str, Decimal] = defaultdict(Decimal)
     for seen in refunds:
         refunded[seen.message.ccy] += seen.message.amount
-    if not rules.complete(Source.PAYMENTS, SKEW_MS):
+    if not all_kept(rules):
         counts["unchecked refunds"] += len(bounds)
         return
-    due_ms = max([cancelled.time_ms, *(seen.fact.time_ms for seen in first.values())])
+    due_ms = max([cancelled.time_ms, *(seen.fact.time_ms for seen in payments)])
     complete = rules.complete(Source.REFUNDS, cancelled.time_ms, cancelled.partition)
     for ccy in sorted(bounds.keys() | refunded.keys()):
         least, most = bounds.get(ccy, _Bounds(_ZERO, _ZERO))
