@@ -75,14 +75,11 @@ def group_to_join(services: Collection[str], running: Iterable[RunningGroup], pr
         if group.reports:
             return name
         raise CompositionInUse(
-            f"{_shared(group, services)} runs already, in group {prefix}{name} with {group.members} member(s), some of "
-            "an earlier version: update them before you add a service, or stop them first"
+            f"{_running(group, services, prefix)}, some of an earlier version: update them before you add a service, "
+            "or stop them first"
         )
     raise CompositionInUse(
-        "; ".join(
-            f"{_shared(group, services)} runs already, in group {prefix}{name} with {group.members} member(s)"
-            for name, group in sorted(related.items())
-        )
+        "; ".join(_running(group, services, prefix) for _, group in sorted(related.items()))
         + ": stop its workers first (a killed one leaves the group after its SESSION_TIMEOUT_S)"
     )
 
@@ -115,5 +112,6 @@ def positions_elsewhere(
     return result
 
 
-def _shared(group: RunningGroup, services: Collection[str]) -> str:
-    return ", ".join(sorted(group.services.intersection(services)))
+def _running(group: RunningGroup, services: Collection[str], prefix: str) -> str:
+    shared = ", ".join(sorted(group.services.intersection(services)))
+    return f"{shared} runs already, in group {prefix}{group.name} with {group.members} member(s)"

@@ -42,8 +42,8 @@ class Inputs:
         """The service whose table has this changelog."""
         if self.topology is None:
             return _ANY
-        holders = {table.changelog: self.topology.holders[name].name for name, table in self.topology.tables.items()}
-        return holders[changelog]
+        table = next(table for table in self.topology.tables.values() if table.changelog == changelog)
+        return self.topology.holders[table.name].name
 
     def starts_now(self, service: str, topic: str) -> bool:
         """Whether a service that has never read the topic starts from now on."""
@@ -75,7 +75,7 @@ class ResumePoint(NamedTuple):
 
     Arguments:
         offset: the position of the service that is furthest behind.
-        ahead: positions of the services that are ahead of it. They skip what is before.
+        ahead: positions of services above `offset`: each skips the records below its position.
         lost: the range of records that is skipped, as the broker no longer has it.
         is_new: whether a service starts here, or was in another group: its position is not committed yet.
     """
