@@ -34,7 +34,7 @@ class Ownership:
         self._numbers: frozenset[int] = frozenset()
         self.positions: dict[TopicPartition, int] = {}
         self.ahead: dict[TopicPartition, Mapping[str, int]] = {}
-        """Positions of the services that have processed more of a partition than is read: they skip what is before."""
+        """Positions of services above the one that a partition is read from: each skips the records below its own."""
         self.starts: set[TopicPartition] = set()
         """Partitions with a position of a service that is not committed yet. Nothing is polled before it is."""
         self._stores: dict[tuple[str, int], Store] = {}

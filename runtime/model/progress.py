@@ -1,7 +1,7 @@
 """How far each service of a consumer group has processed a partition. Pure.
 
-A group commits one offset for each partition. Its services may have processed more or less than what is before this
-offset: a service that joined the group late starts elsewhere. `ServiceProgress` names them, in the offset's metadata.
+A group commits one offset for each partition. The position of a service may be above or below this offset: a service
+that joined the group late starts elsewhere. `ServiceProgress` names such services, in the offset's metadata.
 
 >>> progress = ServiceProgress.parse("credit,orders>90")
 >>> [progress.position(service, "fraud+orders", 70) for service in ("credit", "fraud", "orders", "email")]
@@ -25,7 +25,7 @@ def services_of(group: str) -> frozenset[str]:
 class ServiceProgress(NamedTuple):
     """What the metadata of a committed offset say about services.
 
-    The services in the group's name have processed what is before the offset, and so have those that joined the group.
+    The services in the group's name have processed all records below the offset, and so have those in `joined`.
 
     Arguments:
         joined: services of the worker that committed which the group's name does not contain.
