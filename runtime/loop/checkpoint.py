@@ -208,8 +208,11 @@ class AtLeastOnce:
             async with _in_time(self._timeout_s):
                 ends = dict(await self._redo_records_cleared())
                 if writes.redo:
-                    ends |= await self._send(writes.redo)
+                    redo_ends = await self._send(writes.redo)
                     failpoints.reach("commit.redo")
+                    if any(redo_ends[tp] != end for tp, end in writes.redo_ends.items()):
+                        raise CommitInDoubt("another worker wrote to a redo table, its redo records may not count")
+                    ends |= redo_ends
                 ends |= await self._send(writes.changelog, writes.outputs)
                 if writes.redo:
                     failpoints.reach("commit.written")

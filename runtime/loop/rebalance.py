@@ -114,6 +114,8 @@ class Rebalance:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(until - elapsed_s()):
                 await loop.idle()
+                if self._redo is not None:
+                    await self._redo.settle()
         self._ownership.lose()
         self._partitions.side_effects.unload()
         self._mark_standbys()

@@ -1,7 +1,8 @@
 """Redo records of a worker: written ahead of each batch, and redone by the next restore if a crash left them."""
 
+import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from hashlib import blake2b
 
@@ -64,6 +65,10 @@ class RedoLog:
         """By partition of a redo table: last offset up to which it is cleared, as far as this worker has written it."""
         self._uncleared: dict[TopicPartition, int] = {}
         """Pieces of the present batch."""
+        self._written: dict[TopicPartition, int] = {}
+        """By partition of a redo table: its last offset once all batches so far are cleared, without other writers."""
+        self._writing: asyncio.Future[LastOffsets] | None = None
+        """The last commit of `redo`, which may still be under way."""
         self._token = ""
         self._restores = 0
         self._batches = 0
@@ -85,7 +90,10 @@ class RedoLog:
             by_unit.setdefault(Unit(self._topology.holders[table].name, partition), {})[table] = changed
         for unit, record in records(by_unit, batch.calls or ()).items():
             pieces, table = record.pieces(self._token, name), self._tables[unit.service]
-            self._uncleared[self._partitions.changelog(table, unit.partition)] = len(pieces)
+            tp = self._partitions.changelog(table, unit.partition)
+            self._uncleared[tp] = len(pieces)
+            writes.redo_ends[tp] = self._written[tp] + len(pieces)
+            self._written[tp] += 2 * len(pieces)
             writes.redo += self._changelog(table, unit.partition, pieces)
             writes.cleared += self._changelog(table, unit.partition, dict.fromkeys(pieces))
 
@@ -128,7 +136,9 @@ class RedoLog:
 
         Raises `CommitFenced`, `CommitInDoubt` or `RedoRejected`.
         """
+        await self.settle()
         self._ends.clear()
+        self._written.clear()
         if not self._tables:
             return
         token = "" if self._checkpoint.transactional else self._new_token(membership)
@@ -156,6 +166,21 @@ class RedoLog:
             await self._commit(stores, cleared, [], membership, positions)
         self._token = token
 
+    async def settle(self) -> None:
+        """Waits until nothing that `redo` writes is under way.
+
+        A cancelled `redo` may have sent its token already. If it arrived after that of the next owner, the redo records
+        of the next owner would not count.
+        """
+        if self._writing is not None:
+            await asyncio.wait((self._writing,))
+
+    async def _finished(self, commit: Awaitable[LastOffsets]) -> LastOffsets:
+        """Commits, also if the caller is cancelled meanwhile: `settle` waits for it."""
+        self._writing = asyncio.ensure_future(commit)
+        self._writing.add_done_callback(lambda done: done.cancelled() or done.exception())  # or asyncio reports it
+        return await asyncio.shield(self._writing)
+
     async def _commit(
         self, stores: Stores, rows: Rows, outputs: list[Write], membership: Membership, positions: Offsets
     ) -> None:
@@ -166,7 +191,7 @@ class RedoLog:
         if self._checkpoint.transactional:  # the offsets are committed already: they fence the transaction
             writes.offsets = self._losses.without_loss(positions)
         try:
-            ends = await self._checkpoint.commit(writes, membership)
+            ends = await self._finished(self._checkpoint.commit(writes, membership))
         except CommitInDoubt as error:
             self._count_rejection(error)
             raise
@@ -174,7 +199,10 @@ class RedoLog:
         if self._partitions.overtaken(rows, ends, stores, transactional=self._checkpoint.transactional):
             raise CommitInDoubt("another worker wrote to a changelog during its restore")
         for (table, partition), changed in rows.items():
-            stores[table, partition].apply(changed, ends[self._partitions.changelog(table, partition)])
+            tp = self._partitions.changelog(table, partition)
+            stores[table, partition].apply(changed, ends[tp])
+            if tp.topic in self._by_changelog:
+                self._written[tp] = ends[tp]
 
     def _new_token(self, membership: Membership) -> str:
         """A token that no other restore has: the coordinator makes member ids, and this member counts its restores."""

@@ -121,6 +121,7 @@ class Writes:
         offsets: the new positions.
         redo: at least once: the redo records of the batch.
         cleared: at least once: tombstones of these redo records.
+        redo_ends: last offset of each partition of `redo` after them, if no other worker has written there.
     """
 
     changelog: list[Write] = field(default_factory=list)
@@ -128,6 +129,7 @@ class Writes:
     offsets: Offsets = field(default_factory=dict)
     redo: list[Write] = field(default_factory=list)
     cleared: list[Write] = field(default_factory=list)
+    redo_ends: dict[TopicPartition, int] = field(default_factory=dict)
 
     @property
     def empty(self) -> bool:

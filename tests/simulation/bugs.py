@@ -289,6 +289,17 @@ def redo_records_not_redone():
         yield
 
 
+@planted(exactly_once=False, near=1200)
+def token_in_flight_at_a_revocation():
+    """At least once: a worker rejoins its group although its token may arrive after that of the next owner."""
+
+    async def not_waited_for(self):
+        pass
+
+    with patch.object(RedoLog, "settle", not_waited_for):
+        yield
+
+
 @planted(exactly_once=False)
 def fused_records_not_redone():
     """At least once: redo records lack fused messages, which their receiver may not have processed."""

@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 from unittest.mock import patch
 
+from fulfilment_service import processors as fulfilment
 from orders_service.processors import OrderAggregator
 from orders_service.state import ORDERS_VIEW
 from schemas.messages import OrderState
@@ -43,6 +44,19 @@ def cancelled_order_shipped():
             self._move(view, view.order, OrderState.SHIPPED, view.reasons, ctx)
 
     with _rebuilt(OrderAggregator, "on_fulfilled", ship):
+        yield
+
+
+@planted()
+def payment_after_cancelling_not_refunded():
+    """Only what was paid before an order was cancelled is refunded, not what is paid afterwards."""
+    refund = fulfilment._refund
+
+    def refund_earlier_alone(order_id, refund_id, ccy, amount, ctx):
+        if refund_id == order_id:
+            refund(order_id, refund_id, ccy, amount, ctx)
+
+    with patch.object(fulfilment, "_refund", refund_earlier_alone):
         yield
 
 

@@ -1,8 +1,11 @@
 """The invariants of cancelled orders and of the required checks. Each yields one sentence per violation."""
 
+from collections import Counter
+
 from orders_service.settings import OrdersSettings
 from orders_service.state import CHECKS
-from schemas.messages import OrderState
+from schemas.messages import OrderState, Payment, Refund
+from schemas.topics import PAYMENTS, REFUNDS
 from tests.simulation.cancelling import LATE_S
 
 
@@ -42,6 +45,27 @@ def released(outcome):
         reservation = outcome.reservations.get(order_id)
         if reservation is not None and reservation.held:
             yield f"{order_id} is cancelled and holds {reservation.held} of {reservation.product}"
+
+
+def refunded(outcome):
+    """What was paid for a cancelled order, and nothing else, is announced for refund."""
+    if not outcome.runs("fulfilment"):
+        return
+    paid, back = Counter(), Counter()
+    for payment in {p.id: p for p in outcome.messages(PAYMENTS.name, Payment)}.values():
+        paid[payment.order_id] += payment.amount
+    for refund in {r.refund_id: r for r in outcome.messages(REFUNDS.name, Refund)}.values():
+        back[refund.order_id] += refund.amount
+    for order_id in sorted(paid.keys() | back.keys()):
+        due = paid[order_id] if outcome.cancelled[order_id] else 0
+        if back[order_id] != due:
+            yield f"{order_id}: {back[order_id]} announced for refund, {due} due"
+
+
+def refunded_once(outcome):
+    for refund_id, count in sorted(Counter(r.refund_id for r in outcome.messages(REFUNDS.name, Refund)).items()):
+        if count > 1:
+            yield f"refund {refund_id} was announced {count} times"
 
 
 def checks_everywhere(outcome):

@@ -33,6 +33,8 @@ from tests.simulation.cancelling_invariants import (
     cancelled_once,
     cancelled_or_shipped,
     checks_everywhere,
+    refunded,
+    refunded_once,
     released,
 )
 from tests.simulation.courier import DEAD_UNTIL_S
@@ -454,9 +456,11 @@ EXACTLY_ONCE = (
     one_order_an_id,
     announced_once,
     cancelled_once,
+    refunded_once,
     cancelled_or_shipped,
     answers_hold,
     released,
+    refunded,
     checks_everywhere,
     announced_alike,
     verdicts_agree,
@@ -481,6 +485,7 @@ GENTLY = (
     cancelled_or_shipped,
     answers_hold,
     released,
+    refunded,
     checks_everywhere,
     decided_at_all,
     finished,

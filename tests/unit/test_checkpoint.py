@@ -1,6 +1,7 @@
 """At least once: redo records, then rows and outputs, then offsets, so that a crash at any point loses nothing."""
 
 import asyncio
+import contextlib
 
 import pytest
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, RequestTimedOutError
@@ -67,6 +68,18 @@ async def test_redo_records_are_written_before_anything_else_and_cleared_before_
     assert producer.sent == SENT
     assert producer.trips == [[REDO], WRITTEN, [CLEARED]]
     assert offsets == [({TopicPartition("in", 0): 7}, SENT)]
+
+
+@pytest.mark.parametrize(("expected", "trips"), [(0, [[REDO], WRITTEN, [CLEARED]]), (1, [[REDO]])])
+async def test_after_records_of_another_worker_in_a_redo_table_a_batch_writes_no_rows(expected, trips):
+    producer, written = Producer(), batch()
+    written.redo_ends = {TopicPartition(REDO, 0): expected}
+    checkpoint = AtLeastOnce(lambda: producer, lambda _: asyncio.sleep(0), 5)
+    with pytest.raises(CommitInDoubt, match="another worker") if expected else contextlib.nullcontext():
+        await checkpoint.commit(written, ME)
+    await checkpoint.flush()
+
+    assert producer.trips == trips
 
 
 async def test_a_batch_writes_nothing_before_the_redo_records_of_the_last_one_are_cleared():

@@ -229,6 +229,41 @@ class FakeRedo:
         raise self.error
 
 
+class SlowRedo:
+    """A redo log whose token is on its way until `arrived`."""
+
+    def __init__(self):
+        self.begun, self.arrived = asyncio.Event(), asyncio.Event()
+
+    async def redo(self, stores, membership, positions):
+        self.begun.set()
+        await self.settle()
+
+    async def settle(self):
+        await self.arrived.wait()
+
+
+async def test_partitions_are_revoked_once_the_token_of_a_cancelled_restore_has_arrived(broker):
+    worker, redo = Worker(broker), SlowRedo()
+    worker.rebalance = Rebalance(
+        worker.loop.partitions,
+        broker,
+        worker.poller,
+        metrics=LoopMetrics(CollectorRegistry()),
+        failed=pytest.fail,
+        redo=redo,
+    )
+    await worker.rebalance.restore_and_resume([TP], Membership(1, "me"))
+    await redo.begun.wait()
+    revoked = asyncio.create_task(worker.rebalance.revoke(worker.loop, 60))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not revoked.done()
+    redo.arrived.set()
+    await revoked
+    assert not worker.ownership.running
+
+
 @pytest.mark.parametrize(
     ("error", "calls"), [(CommitFenced("ILLEGAL_GENERATION"), ["rejoin"]), (RedoRejected("too large"), ["failed"])]
 )

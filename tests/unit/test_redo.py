@@ -1,5 +1,6 @@
 """Redo records: their contents and pieces, and what a restore redoes, rejects and clears."""
 
+import asyncio
 from datetime import UTC, datetime
 
 import pytest
@@ -307,3 +308,43 @@ async def test_each_restore_of_a_member_has_a_token_of_its_own():
         await worker.redo.redo(worker.stores, ME, {TP: 5})
         tokens.add(worker.rows(REDO)[OWNER])
     assert len(tokens) == 3
+
+
+async def test_redo_records_end_where_expected_until_another_worker_writes_there():
+    log, tp = Log(), TopicPartition(f"{REDO}-changelog", 0)
+    worker = await Worker(log).restore()
+    for _ in range(2):
+        written = await worker.crash()
+        assert written.redo_ends == {tp: len(log.changelogs[tp]) - 1}
+        await log.commit(Writes(cleared=written.cleared), ME)
+    await Worker(log).restore()
+    written = await worker.crash()
+    assert written.redo_ends != {tp: len(log.changelogs[tp]) - 1}
+
+
+async def test_what_a_cancelled_restore_has_sent_is_awaited_before_the_next_one_and_by_settle():
+    log, gate = Log(), asyncio.Event()
+    worker = Worker(log)
+    commit = log.commit
+
+    async def slowly(writes, membership):
+        await gate.wait()
+        return await commit(writes, membership)
+
+    log.commit = slowly
+    await worker.redo.settle()
+    cancelled = asyncio.create_task(worker.restore())
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    await asyncio.wait({cancelled})
+    settled, again = asyncio.create_task(worker.redo.settle()), asyncio.create_task(worker.restore())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert cancelled.cancelled()
+    assert not settled.done()
+    assert log.changelogs == {}
+    gate.set()
+    await settled
+    assert len(log.changelogs[f"{REDO}-changelog", 0]) == 1
+    with pytest.raises(CommitInDoubt, match="during its restore"):
+        await again
