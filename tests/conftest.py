@@ -19,6 +19,7 @@ hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_c
 hypothesis.settings.load_profile("untimed")
 
 SLOW_FILES = (
+    "integration/test_flink.py",
     "integration/test_lost_records.py",
     "integration/test_unreadable.py",
     "chaos/test_faults.py",

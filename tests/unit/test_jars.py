@@ -9,7 +9,8 @@ from rich.console import Console
 
 from ecosystem.embedded.kafka import install
 from ecosystem.embedded.kafka.errors import KafkaError
-from ecosystem.embedded.kafka.install import cache_dir, ensure_jars, jar_name
+from ecosystem.embedded.kafka.install import cache_dir, ensure_jars
+from ecosystem.embedded.maven import jar_name
 
 CONTENT = b"a jar"
 COORDINATE = "org.example:lib:1.0"

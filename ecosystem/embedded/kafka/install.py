@@ -4,7 +4,6 @@ Every start compares the SHA-256 of each jar with the pinned one (0.1 s), so a t
 itself. jgo downloads the jars; each is moved into place by a rename, so two processes may fetch at the same time.
 """
 
-import hashlib
 import os
 import tempfile
 from collections.abc import Sequence
@@ -17,8 +16,8 @@ from rich.progress import track
 from ecosystem.embedded.kafka.errors import KafkaError
 from ecosystem.embedded.kafka.jars import JARS, VERSION
 from ecosystem.embedded.locks import exclusive_lock
+from ecosystem.embedded.maven import JarUnavailable, fetch_jar, jar_name, missing_jars
 
-_TIMEOUT_S = 30
 _MAX_CONCURRENT = 8
 
 
@@ -49,12 +48,6 @@ def _writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK | os.X_OK)
 
 
-def jar_name(coordinate: str) -> str:
-    """Returns the file name of a Maven coordinate `group:artifact:version`."""
-    _, artifact, version = coordinate.split(":")
-    return f"{artifact}-{version}.jar"
-
-
 def ensure_jars(console: Console, fallback: Path) -> list[Path]:
     """Returns the class path of a broker; fetches missing jars into the cache directory, or into `fallback`.
 
@@ -76,15 +69,7 @@ def ensure_jars(console: Console, fallback: Path) -> list[Path]:
 
 
 def _missing(home: Path) -> list[str]:
-    return [c for c, digest in JARS.items() if _sha256(home / jar_name(c)) != digest]
-
-
-def _sha256(path: Path) -> str | None:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
+    return missing_jars(home, JARS)
 
 
 def _fetch(coordinates: Sequence[str], home: Path, console: Console) -> None:
@@ -106,17 +91,11 @@ def _fetch(coordinates: Sequence[str], home: Path, console: Console) -> None:
 
 
 def _fetch_one(coordinate: str, staging: Path, home: Path) -> None:
-    from jgo.maven import MavenContext  # slow to import, and rarely needed
-
-    context = MavenContext(repo_cache=staging, timeout=_TIMEOUT_S)
     try:
-        fetched = Path(context.create_dependency(coordinate).artifact.resolve())
-    except Exception as error:  # jgo passes on any exception of its HTTP library
+        fetch_jar(coordinate, JARS[coordinate], staging, home)
+    except JarUnavailable as error:
         raise KafkaError(
-            f"Could not fetch {coordinate} from Maven Central: {error}\n"
+            f"{error}\n"
             "The first start needs network access. Otherwise set KAFKA_BOOTSTRAP_SERVERS to a running Kafka, or copy "
             f"{home} from another machine."
         ) from error
-    if (found := _sha256(fetched)) != JARS[coordinate]:
-        raise KafkaError(f"{coordinate} has the wrong SHA-256: {found}, expected {JARS[coordinate]}")
-    fetched.replace(home / jar_name(coordinate))
