@@ -32,6 +32,7 @@ SLOW_FILES = (
     "integration/test_watchdog.py",
     "integration/test_composition.py",
     "integration/test_up.py",
+    "integration/test_example.py",
     "integration/test_standby.py",
     "integration/test_kafka.py",
     "chaos/test_services.py",
