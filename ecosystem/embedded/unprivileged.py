@@ -51,8 +51,8 @@ def identity(program: Path, folder: Path) -> ProcessIdentity:
     user = "as root" if os.geteuid() == 0 else f"as user {os.geteuid()}, who has no entry in the user database"
     raise UnprivilegedStartError(
         f"PostgreSQL does not run {user}, and {program} cannot be started as another user here "
-        f"({'; '.join(causes)}). Start it as an ordinary user, or set CHECKIN_DATABASE_URL, PRODUCTS_DATABASE_URL and "
-        "PRODUCT_LOG_DATABASE_URL to a running PostgreSQL."
+        f"({'; '.join(causes)}). Start it as an ordinary user, or set CHECKIN_DATABASE_URL, PRODUCTS_DATABASE_URL, "
+        "PRODUCT_LOG_DATABASE_URL and HISTORY_DATABASE_URL to a running PostgreSQL."
     )
 
 

@@ -33,6 +33,8 @@ POINTS = {
     "outbox.read": "messages are read from the outbox, none is sent",
     "outbox.sent": "they are acknowledged by Kafka, not marked in the database",
     "outbox.marked": "they are marked, and that is committed",
+    "sink.written": "a sink has written the rows of a batch and its offsets, the transaction is open",
+    "sink.committed": "the transaction of a sink is committed, the sink does not know its new offsets yet",
     "rebalance.revoking": "partitions are being revoked, a batch may be in progress",
     "rebalance.revoked": "partitions are no longer owned, the group does not know",
     "rebalance.assigned": "partitions are assigned, nothing is restored",

@@ -60,8 +60,10 @@ def transactional_producer(settings: Settings, transactional_id: str) -> FencedP
     )
 
 
-def group_consumer(settings: Settings, group: str, assignor: Any) -> AIOKafkaConsumer:
-    """The consumer of a worker, as a member of its group."""
+def group_consumer(
+    settings: Settings, group: str, assignor: Any, partition_bytes: int = 1024 * 1024
+) -> AIOKafkaConsumer:
+    """The consumer of a worker, as a member of its group. It prefetches up to `partition_bytes` of each partition."""
     return AIOKafkaConsumer(
         group_id=group,
         partition_assignment_strategy=[assignor],
@@ -73,6 +75,7 @@ def group_consumer(settings: Settings, group: str, assignor: Any) -> AIOKafkaCon
         max_poll_interval_ms=3_600_000,
         rebalance_timeout_ms=int(settings.session_timeout_s * 1000),
         max_poll_records=settings.batch_limit,
+        max_partition_fetch_bytes=partition_bytes,
         **_consumer_options(settings),
     )
 

@@ -35,6 +35,7 @@ from runtime.worker.http_side import HttpSide, serve
 from runtime.worker.identity import WorkerIdentity
 from runtime.worker.loss_dead_letters import LossDeadLetters
 from runtime.worker.member import Member, Shared, prepare
+from runtime.worker.sinks import Sinks
 from runtime.worker.stop_steps import CLOSE_S, StopSteps
 from schemas.topics import Topic
 from schemas.wire import Message
@@ -77,6 +78,7 @@ class Worker:
         self._broker_reached = False
         self._http: HttpSide | None = None
         self._member: Member | None = None
+        self._sinks = Sinks(hosted)
         self._stop = StopSteps()
 
     @property
@@ -138,6 +140,7 @@ class Worker:
             )
             self._member = await prepare(shared, stop)
             await self._member.join(stop, self._fail)
+        await self._sinks.start(settings, self._publisher, self.metrics, stop, self._fail)
         self._open = True
         stop.add(self._drain, self.DRAIN_S + CLOSE_S)  # runs first: requests in flight need all other parts
         log.info("worker started group=%s url=%s", KafkaNames(settings.topic_prefix).group(topology.group), self.url)
@@ -236,6 +239,7 @@ class Worker:
             "stalled": stalled,
             # Not part of `ready`: other services of the worker still work, and all workers would be unready at once.
             "side_effects": status_by_service(member.engine.side_effects) if member is not None else {},
+            "sinks": self._sinks.status(),
             "databases": {database.service: database.unavailable or "open" for database in self._databases},
         }
 

@@ -21,6 +21,7 @@ MIGRATIONS = {
     "checkin": "checkin_service:migrations",
     "products": "products_service:migrations",
     "product-log": "product_subscribers.transaction_log:migrations",
+    "history": "history_service:migrations",
 }
 
 

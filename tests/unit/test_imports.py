@@ -15,7 +15,7 @@ LAYERS = (
     ("metrics",),
     ("data_loss", "kafka", "database"),
     ("state",),
-    ("hosting", "side_effects"),
+    ("hosting", "side_effects", "sink"),
     ("group", "loop"),
     ("faust_adapter", "health", "http", "mail", "testing"),
     ("worker",),
@@ -23,6 +23,7 @@ LAYERS = (
 """Packages and modules of the runtime. Each imports itself and the layers above its own in this list."""
 
 DOOR = {
+    "runtime.common.clock",
     "runtime.common.settings",
     "runtime.database.migrations",
     "runtime.database.outbox",
@@ -32,6 +33,8 @@ DOOR = {
     "runtime.mail.mailer",
     "runtime.mail.message",
     "runtime.model.service",
+    "runtime.model.sink",
+    "runtime.sink.tables",
     "runtime.state.queues",
     "runtime.state.ttl_table",
     "runtime.state.versions",

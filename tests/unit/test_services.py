@@ -30,7 +30,9 @@ def test_the_installed_services_are_those_that_the_project_declares():
 
 def test_core_databases_and_settings_derive_from_the_services():
     assert set(CORE) == {"orders", "fraud", "inventory", "details"}
-    assert {name: f"{name.upper()}_DATABASE_URL" for name in ("checkin", "product_log", "products")} == DATABASES
+    assert {
+        name: f"{name.upper()}_DATABASE_URL" for name in ("checkin", "history", "product_log", "products")
+    } == DATABASES
     assert [kind.__name__ for kind in SETTINGS["fraud"]] == ["FraudSettings"]
     assert SETTINGS["portal"] == ()
 
@@ -52,6 +54,7 @@ VOCABULARY = {
 HELPERS = {
     "email": {"customer_join.py", "emails.py", "payment_join.py"},
     "fraud": {"sessions.py"},
+    "history": {"maintenance.py", "partitions.py", "projection.py", "stages.py"},
     "orders": {"queries.py"},
     "products": {"transitions.py"},
 }

@@ -1,0 +1,33 @@
+"""History service: stores every record of every public topic, and the stages of every order, in its database."""
+
+from functools import partial
+
+from history_service import projection, store
+from history_service.maintenance import Maintenance
+from history_service.settings import HistorySettings
+from history_service.stages import TOPIC_STAGES
+from runtime.common.clock import utc_now
+from runtime.common.settings import Settings
+from runtime.database.pool import Database
+from runtime.hosting import Job, ServiceDefinition
+from runtime.model.service import Service
+from runtime.model.sink import Sink
+
+
+def build(settings: Settings) -> ServiceDefinition:
+    """Builds the service definition with its database."""
+    own = settings.of(HistorySettings)
+    database = Database("history", own.history_database_url, "history_service:migrations", settings)
+    maintenance = Maintenance(database, own.history_retention_months, utc_now)
+    return ServiceDefinition(
+        Service(name="history", inputs=(), outputs=()),
+        database=database,
+        sink=Sink(
+            topics=tuple(TOPIC_STAGES),
+            prepare=partial(projection.project, clock=utc_now),
+            prepare_raw=partial(projection.project_raw, clock=utc_now),
+            write=store.write,
+            before=maintenance.make_partitions,
+        ),
+        jobs=(Job("history maintenance", Maintenance.EVERY_S, maintenance.run),),
+    )

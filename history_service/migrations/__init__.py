@@ -1,0 +1,1 @@
+"""Alembic's folder: how a database of the history service comes to its models."""
