@@ -173,6 +173,7 @@ METRIC_MODULES = (
     "runtime.http.metrics",
     "runtime.metrics.loop",
     "runtime.metrics.side_effects",
+    "runtime.metrics.sink",
 )
 OF_PYTHON = ("python_gc_", "python_info", "process_")
 
