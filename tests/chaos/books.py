@@ -75,13 +75,14 @@ class Books:
             wrong=list(load.wrong),
         )
         if self._guarantee is Guarantee.EXACTLY_ONCE:
-            found.doubled = [f"{id_} ({_states(all_)})" for id_, all_ in self._finals.items() if len(all_) != 1]
+            found.doubled = [f"{id_} ({_states(all_)})" for id_, all_ in self._finals.items() if not _once(all_)]
             found.wrong += await _until_none(self._stock)
             found.wrong += [
                 f"{id_}: shown as {', '.join(states)}, is {_states(self._finals.get(id_, []))}"
                 for id_, states in load.told.items()
-                if states != {order.state for order in self._finals.get(id_, [])}
+                if not states <= {order.state for order in self._finals.get(id_, [])}
             ]
+            found.wrong += load.wrong_cancels({id_: [o.state for o in all_] for id_, all_ in self._finals.items()})
         found.wrong += await _until_none(self._audit)
         return found
 
@@ -121,7 +122,7 @@ class Books:
     async def _stock(self) -> list[str]:
         wanted: Counter[str] = Counter()
         for orders in self._finals.values():
-            if orders[0].state is OrderState.VALIDATED:
+            if orders[-1].state is OrderState.VALIDATED:
                 wanted[orders[0].product] += orders[0].quantity
         found = []
         for product, row in (await self._deployment.rows(STOCK)).items():
@@ -130,6 +131,12 @@ class Books:
             if row.reserved > (row.count or 0):
                 found.append(f"{product}: {row.reserved} reserved of {row.count}")
         return found
+
+
+def _once(announced: list[Order]) -> bool:
+    """Whether an order was decided once, or cancelled once, be it after it was validated."""
+    validated, cancelled = OrderState.VALIDATED, OrderState.CANCELLED
+    return len(announced) == 1 or [order.state for order in announced] == [validated, cancelled]
 
 
 def _states(orders: list[Order]) -> str:

@@ -1,16 +1,16 @@
-"""Clients that post orders at a steady rate, read some, and record the answers."""
+"""Clients that post orders at a steady rate, read some, cancel some, and record the answers."""
 
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
 
 from schemas.identifiers import new_order_id
-from schemas.messages import StockLevel
+from schemas.messages import OrderState, StockLevel
 from schemas.topics import WAREHOUSE_INVENTORY
 from tests.chaos.fleet import Fleet, Process
 from tests.workers import until
@@ -40,6 +40,8 @@ class Load:
         """Answers to reads of acknowledged orders: counts by status, and whether a standby answered."""
         self.told: dict[str, set[str]] = {}
         """Final states that reads have returned, by order."""
+        self.cancels: dict[str, int] = {}
+        """Answers to requests to cancel: 200 or 409, by order."""
         self.wrong: list[str] = []
         """Answers that no client may get."""
 
@@ -71,7 +73,7 @@ class Load:
                 "price": self._rng.choice((1, 5, 900)),
             }
             gates = self._rng.sample(self._fleet.gates, min(2, len(self._fleet.gates)))
-            client = asyncio.create_task(self._client(order, gates, self._rng.random() < 0.3))
+            client = asyncio.create_task(self._orders(order, gates))
             clients.add(client)
             client.add_done_callback(clients.discard)
             client.add_done_callback(self._ended)
@@ -86,6 +88,13 @@ class Load:
         """Waits until `count` more orders are acknowledged."""
         wanted = len(self.acknowledged) + count
         await until(lambda: len(self.acknowledged) >= wanted, f"{count} more orders acknowledged")
+
+    async def _orders(self, order: dict[str, Any], gates: Sequence[Process]) -> None:
+        asks, cancels, after_s = self._rng.random() < 0.3, self._rng.random() < 0.15, self._rng.uniform(0, 4)
+        await self._client(order, gates, asks)
+        if cancels and order["id"] in self.acknowledged:
+            await asyncio.sleep(after_s)
+            await self._cancel(order["id"], gates[-1])
 
     async def _client(self, order: dict[str, Any], gates: Sequence[Process], asks: bool) -> None:
         self.sent += 1
@@ -129,3 +138,22 @@ class Load:
                     self.wrong.append(f"{id_}: GET answered 500: {(await response.text())[:300]}")
         except (aiohttp.ClientError, TimeoutError) as error:
             self.answers[type(error).__name__] += 1
+
+    async def _cancel(self, id_: str, gate: Process) -> None:
+        try:
+            async with self._http.delete(f"{gate.url}/v1/orders/{id_}", timeout=_PATIENCE) as response:
+                if response.status in {200, 409}:
+                    self.cancels[id_] = response.status
+                elif response.status not in {503, 504}:
+                    self.wrong.append(f"{id_}: DELETE answered {response.status}: {(await response.text())[:300]}")
+        except (aiohttp.ClientError, TimeoutError):
+            pass  # cancelled or not
+
+    def wrong_cancels(self, states: Mapping[str, Collection[OrderState]]) -> list[str]:
+        """Requests to cancel that were answered otherwise than the orders' announced `states` say."""
+        said = {200: "cancelled", 409: "not to be cancelled"}
+        return [
+            f"{id_}: said to be {said[status]}, is {', '.join(states.get(id_, ()))}"
+            for id_, status in self.cancels.items()
+            if (status == 200) != (OrderState.CANCELLED in states.get(id_, ()))
+        ]

@@ -167,8 +167,12 @@ class _Judge:
         found = Violations(wrong=self._found())
         if self._report.open:
             found.stuck.append(f"{self._report.open} still open: {+self._report.counts}")
-        orders = {order.id for order in await self._deployment.values(ORDERS)}
-        found.lost += self._errands.acknowledged.keys() - orders
+        states: dict[str, list[OrderState]] = {}
+        for order in await self._deployment.values(ORDERS):
+            states.setdefault(order.id, []).append(order.state)
+        found.lost += self._errands.acknowledged.keys() - states.keys()
+        if self._guarantee is Guarantee.EXACTLY_ONCE:
+            found.wrong += self._errands.wrong_cancels(states)
         check_ins = await _rows(
             settings.of(CheckinSettings).checkin_database_url, "SELECT event_id::text, status FROM check_ins"
         )
