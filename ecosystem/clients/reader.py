@@ -34,8 +34,12 @@ class Reader:
 
     async def __aenter__(self) -> Self:
         self._consumer = clients.standalone_consumer(self._settings, _PARTITION_BYTES, skip_removed=True)
-        await self._consumer.start()
-        self._partitions = await partitions_of(self._settings, self._topics)
+        try:
+            await self._consumer.start()
+            self._partitions = await partitions_of(self._settings, self._topics)
+        except BaseException:  # cancelled, perhaps
+            await self._consumer.stop()
+            raise
         names = {tp.topic for tp in self._partitions}
         self.found = [topic for topic in self._topics if self._names.topic(topic) in names]
         return self

@@ -1,6 +1,7 @@
 """Writes messages of the catalogue to Kafka, in place of external systems."""
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Self, TypeVar
@@ -16,6 +17,8 @@ M = TypeVar("M", bound=Message)
 
 _MAX_IN_FLIGHT = 1000
 """Messages sent before their acknowledgements are awaited."""
+_CLOSE_S = 2.0
+"""Seconds to close the producer: `write` has waited for all it sent, unless it was cancelled or failed."""
 
 
 class Writer:
@@ -30,13 +33,19 @@ class Writer:
     async def __aenter__(self) -> Self:
         await ensure_topics(self._settings, public_topics())
         self._producer = clients.producer(self._settings)
-        await self._producer.start()
+        try:
+            await self._producer.start()
+        except BaseException:  # cancelled, perhaps
+            await self._producer.stop()
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._producer.stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                await self._producer.stop()
 
     async def write(self, topic: Topic[M], values: Iterable[M]) -> None:
         """Writes messages. Returns when every in-sync replica has all of them."""

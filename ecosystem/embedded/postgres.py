@@ -99,10 +99,7 @@ class Postgres:
         """Closes all connections and stops the server; kills it after ten seconds."""
         if self._process is not None and self.pid is not None:
             self._process.send_signal(signal.SIGINT)  # "fast" shutdown: SIGTERM would wait for every client
-            try:
-                self._process.wait(_GRACE_S)
-            except subprocess.TimeoutExpired:
-                processes.kill(self._process)
+            processes.wait_or_kill(self._process, _GRACE_S)
         self._resources.close()
 
     def kill(self) -> None:

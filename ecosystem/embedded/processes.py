@@ -56,15 +56,24 @@ def _die_with(parent: int) -> Callable[[], None] | None:
     return before_exec
 
 
-def stop(process: subprocess.Popen[bytes], grace_s: float) -> int:
-    """Sends SIGTERM, and SIGKILL to the group after `grace_s`. Returns the exit code, negative for a signal."""
+def stop(process: subprocess.Popen[bytes], grace_s: float) -> None:
+    """Sends SIGTERM, and SIGKILL to the group after `grace_s`."""
     if process.poll() is None:
         process.terminate()
-        try:
-            return process.wait(grace_s)
-        except subprocess.TimeoutExpired:
-            return kill(process)
-    return process.returncode
+        wait_or_kill(process, grace_s)
+
+
+def wait_or_kill(process: subprocess.Popen[bytes], grace_s: float) -> bool:
+    """Waits for a process that is ending; sends SIGKILL to its group after `grace_s`. Returns whether it had to.
+
+    The exit code does not tell: a Python process that SIGTERM reaches before it handles signals, or after, dies of it.
+    """
+    try:
+        process.wait(grace_s)
+    except subprocess.TimeoutExpired:
+        kill(process)
+        return True
+    return False
 
 
 def kill(process: subprocess.Popen[bytes]) -> int:

@@ -28,6 +28,7 @@ class Driver:
         ghosts: whether to check in also for orders that do not exist.
         cancelled: share of orders that the client cancels.
         timeout_s: time limit of each request and each awaited state, in seconds; see `RetryPolicy`.
+        tally: counts the results; by default a new one.
     """
 
     def __init__(
@@ -39,8 +40,9 @@ class Driver:
         ghosts: bool,
         cancelled: float = 0.0,
         timeout_s: float = 60.0,
+        tally: Tally | None = None,
     ) -> None:
-        self.tally = Tally()
+        self.tally = tally or Tally()
         self._clients = clients
         self._random = random
         self._random_products = Random(random.random())  # separate: the orders of a seed must not depend on time
@@ -52,7 +54,8 @@ class Driver:
     async def run(self, rate: float, count: int | None, stop: asyncio.Event) -> None:
         """Posts `rate` orders per second, `count` in all or until `stop`.
 
-        Returns when all results have been read back; after `stop`, when the open requests are answered.
+        Returns when all results have been read back; after `stop`, when the open requests are answered. When it is
+        cancelled, these are left unfinished.
         """
         orders_done = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
@@ -95,7 +98,14 @@ class Driver:
                 return
 
     async def _record(self, name: str, scenario: Awaitable[None]) -> None:
-        """Runs a scenario, and records its mismatch, or that it was stopped."""
+        """Runs a scenario, and records its mismatch, or that it was stopped or cancelled."""
+        try:
+            await self._record_mismatch(name, scenario)
+        except asyncio.CancelledError:
+            self.tally.unfinished += 1
+            raise
+
+    async def _record_mismatch(self, name: str, scenario: Awaitable[None]) -> None:
         try:
             await scenario
         except* Mismatch as group:

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from ecosystem.embedded.ports import free_ports, is_open
+from tests.servers import SilentServer
 
 HTTP_PORTS = range(10_000, 19_000)
 """First ports, below those that tests choose for themselves."""
@@ -221,6 +222,24 @@ def test_a_dead_worker_stops_everything_with_a_message(tmp_path):
     assert "worker-1 ended unexpectedly, with code -9" in said
     assert running.process.returncode == 1
     assert not alive(children)
+
+
+def test_ctrl_c_stops_everything_while_kafka_does_not_answer(tmp_path):
+    with SilentServer() as kafka:
+        where = {"KAFKA_BOOTSTRAP_SERVERS": kafka.address}
+        command = [sys.executable, "-m", "ecosystem.cli", "up", "--port", str(random.choice(HTTP_PORTS))]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        with subprocess.Popen(command, env=environment(tmp_path) | where, text=True, **pipes) as process:
+            running = Up(process)
+            connections = [kafka.wait_for_request() for _ in ("the sample's", "the worker's")]
+            children = children_of(running)
+            process.send_signal(signal.SIGINT)
+            said = running.end()
+    assert said.endswith("Stopped.\n"), said
+    assert "did not stop" not in said
+    assert process.returncode == 0
+    assert not alive(children)
+    del connections
 
 
 def test_two_ecosystems_started_at_once_do_not_collide(tmp_path):

@@ -1,7 +1,6 @@
 """`orders generate`: generate sample orders with payments and check-ins, and check every answer."""
 
 import asyncio
-import signal
 import sys
 from contextlib import AsyncExitStack
 from functools import partial
@@ -14,10 +13,12 @@ import click
 from checkin_service.settings import CheckinSettings
 from ecosystem.cli import discovery
 from ecosystem.cli.commands.shared import Real, Whole, perform, service_url_option
+from ecosystem.cli.stopping import GRACE_S, StopRequest, run_until_signal
 from ecosystem.clients.api import Api, CheckinApi, FulfilmentApi, OrdersApi, PortalApi, ProductsApi, Unreachable
 from ecosystem.clients.writer import Writer
 from ecosystem.loadgen.clients import CheckInClients, Clients
 from ecosystem.loadgen.driver import Driver
+from ecosystem.loadgen.tally import Tally
 from fulfilment_service.settings import FulfilmentSettings
 
 A = TypeVar("A", bound=Api)
@@ -100,10 +101,9 @@ def generate(
     orders generate --url http://127.0.0.1:8080 --url http://127.0.0.1:8081
     """
 
-    async def drive() -> Driver:
-        stop = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    tally = Tally()
+
+    async def drive(stop: StopRequest) -> None:
         settings = discovery.settings()
         async with AsyncExitStack() as stack:
 
@@ -134,17 +134,18 @@ def generate(
                 lambda text: click.echo(f"MISMATCH {text}", err=True),
                 ghosts=count is None if ghosts is None else ghosts,
                 cancelled=cancelled,
+                tally=tally,
             )
-            reporter = asyncio.create_task(_report(driver, every))
+            reporter = asyncio.create_task(_report(tally, every))
+            stop.grace_s = GRACE_S
             try:
-                await driver.run(rate, count, stop)
+                await driver.run(rate, count, stop.received)
             finally:
                 reporter.cancel()
-        return driver
 
-    driver = perform(drive())
-    click.echo(str(driver.tally))
-    sys.exit(1 if driver.tally.mismatches else 0)
+    perform(run_until_signal(drive))
+    click.echo(str(tally))
+    sys.exit(1 if tally.mismatches else 0)
 
 
 async def _require_service(api: Api, service: str, without: str) -> None:
@@ -160,7 +161,7 @@ async def _require_service(api: Api, service: str, without: str) -> None:
         )
 
 
-async def _report(driver: Driver, every: float) -> None:
+async def _report(tally: Tally, every: float) -> None:
     while True:
         await asyncio.sleep(every)
-        click.echo(str(driver.tally))
+        click.echo(str(tally))

@@ -1,13 +1,11 @@
 """`orders tail`: print messages as they arrive."""
 
-import asyncio
-import signal
-
 import click
 from rich.console import Console
 
 from ecosystem.cli import discovery
 from ecosystem.cli.commands.shared import perform
+from ecosystem.cli.stopping import StopRequest, run_until_signal
 from ecosystem.clients.readable import line
 from ecosystem.clients.reader import Reader, partition_count
 from runtime.kafka.topics import public_topics
@@ -33,10 +31,7 @@ def tail(topics: tuple[str, ...], from_beginning: bool, follow: bool) -> None:
     """
     known = public_topics()
 
-    async def show() -> None:
-        stop = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async def show(stop: StopRequest) -> None:
         console, settings, currency = Console(highlight=False), discovery.settings(), discovery.currency()
         async with Reader(settings, topics or tuple(known)) as reader:
             if unknown := [topic for topic in topics if topic not in known and topic not in reader.found]:
@@ -44,7 +39,7 @@ def tail(topics: tuple[str, ...], from_beginning: bool, follow: bool) -> None:
             if not reader.found:
                 raise click.ClickException("none of these topics exists yet: the first worker that starts creates them")
             partitions = await partition_count(settings)
-            async for record in reader.records(from_beginning or not follow, follow, stop):
+            async for record in reader.records(from_beginning or not follow, follow, stop.received):
                 console.print(line(record, partitions, currency), soft_wrap=True)
 
-    perform(show())
+    perform(run_until_signal(show))

@@ -55,11 +55,11 @@ class Children:
         """Stops the named children, or all: SIGTERM to each, SIGKILL after `GRACE_S`. Ignores unknown names."""
         chosen = {n: self._processes.pop(n) for n in list(self._processes) if not names or n in names}
         ending = {name: process for name, process in chosen.items() if process.poll() is None}
-        for process in ending.values():
+        for process in ending.values():  # once: a second SIGTERM would interrupt a process that is ending
             process.terminate()
         deadline = time.monotonic() + GRACE_S
         for name, process in ending.items():
-            if processes.stop(process, max(0.0, deadline - time.monotonic())) < 0:
+            if processes.wait_or_kill(process, max(0.0, deadline - time.monotonic())):
                 self._console.print(f"{name} did not stop within {GRACE_S:.0f} s and was killed", style="red")
         if not self._processes:
             for reader in self._readers:

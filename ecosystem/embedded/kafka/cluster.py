@@ -97,7 +97,7 @@ class Cluster:
             node.terminate()
         deadline = time.monotonic() + _GRACE_S
         for node in self.nodes.values():
-            node.stop(max(0.0, deadline - time.monotonic()))
+            node.wait_or_kill(max(0.0, deadline - time.monotonic()))
         self._resources.close()
 
     def kill(self, node: int) -> None:

@@ -97,15 +97,15 @@ class Node:
                 raise KafkaError(f"Kafka did not open port {self.port} in time. {self.log_tail()}")
             time.sleep(_POLL_S)
 
-    def stop(self, grace_s: float) -> None:
-        """Sends SIGTERM, and SIGKILL after `grace_s` seconds."""
-        if self._process:
-            processes.stop(self._process, grace_s)
-
     def terminate(self) -> None:
         """Sends SIGTERM, without waiting."""
         if self._process and self.running:
             self._process.terminate()
+
+    def wait_or_kill(self, grace_s: float) -> None:
+        """Waits until it has ended; sends SIGKILL after `grace_s` seconds."""
+        if self._process:
+            processes.wait_or_kill(self._process, grace_s)
 
     def kill(self) -> None:
         """Sends SIGKILL, like a crash."""
