@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.common.settings import Settings
+from runtime.state.sessions import add_to_session
 from runtime.state.ttl_table import TTL
 from runtime.testing import TopologyTestDriver
 from schemas.topics import ORDER_VALIDATIONS, ORDERS
 from tests.samples import NOON, order
 from validators.fraud.app import build
 from validators.fraud.processors import SESSIONS_KEPT, session_value
-from validators.fraud.sessions import add_to_session
 from validators.fraud.state import CUSTOMERS, VERDICTS
 
 GAP = timedelta(hours=1)

@@ -36,6 +36,7 @@ DOOR = {
     "runtime.model.sink",
     "runtime.sink.tables",
     "runtime.state.queues",
+    "runtime.state.sessions",
     "runtime.state.ttl_table",
     "runtime.state.versions",
 }

@@ -53,7 +53,6 @@ VOCABULARY = {
 """Names of modules that mean the same in every service: see docs/how-to/add-a-service.md."""
 HELPERS = {
     "email": {"customer_join.py", "emails.py", "payment_join.py"},
-    "fraud": {"sessions.py"},
     "history": {"maintenance.py", "partitions.py", "projection.py", "stages.py"},
     "orders": {"queries.py"},
     "products": {"transitions.py"},

@@ -8,9 +8,9 @@ from datetime import timedelta
 from decimal import Decimal
 
 from runtime.model.service import Context
+from runtime.state.sessions import add_to_session
 from schemas.messages import Order
 from schemas.money import plain_amount
-from validators.fraud.sessions import add_to_session
 from validators.fraud.state import CUSTOMERS, Customer, VerdictRow
 
 SESSIONS_KEPT = 24
