@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import import_module
 from typing import Any
 
 import asyncpg
@@ -39,7 +40,7 @@ class Database:
     Arguments:
         service: name of the service.
         url: `postgresql://user:password@host:port/database`, with libpq's parameters (`sslmode` and others).
-        migrations: Alembic's folder as `package:folder`.
+        migrations: Alembic's folder as `package:folder`, with `versions` that lead to `MODELS` in `package.models`.
         settings: number of connections, and time limit of a transaction.
     """
 
@@ -145,10 +146,13 @@ class Database:
 
 
 def alembic_config(migrations: str, connection: Connection) -> Config:
-    """Alembic's configuration for migrations on a given connection (`runtime/database/migrations.py`)."""
+    """Alembic's configuration for the migrations of a service, on a given connection."""
     config = Config()
-    config.set_main_option("script_location", migrations)
+    config.set_main_option("script_location", "runtime.database:migrations")
+    config.set_main_option("version_locations", f"{migrations}/versions")
+    config.set_main_option("path_separator", "newline")
     config.attributes["connection"] = connection
+    config.attributes["models"] = import_module(f"{migrations.partition(':')[0]}.models").MODELS
     return config
 
 

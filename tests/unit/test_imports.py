@@ -25,7 +25,7 @@ LAYERS = (
 DOOR = {
     "runtime.common.clock",
     "runtime.common.settings",
-    "runtime.database.migrations",
+    "runtime.database.migrations.steps",
     "runtime.database.outbox",
     "runtime.database.pool",
     "runtime.errors",

@@ -2,12 +2,11 @@
 
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects import postgresql
+
+from runtime.database.migrations.steps import create_outbox
 
 revision = "0001"
 down_revision = None
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:
@@ -29,22 +28,7 @@ def upgrade() -> None:
             "order_no", "internet_no", "staff_code", "job_status", "checkin_date", name="check_ins_of_one_moment"
         ),
     )
-    op.create_table(
-        "outbox",
-        sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
-        sa.Column("event_id", sa.Uuid, nullable=False, unique=True),
-        sa.Column("shard", sa.SmallInteger, nullable=False),
-        sa.Column("topic", sa.Text, nullable=False),
-        sa.Column("key", sa.Text, nullable=False),
-        sa.Column("payload", sa.LargeBinary, nullable=False),
-        sa.Column("headers", postgresql.JSONB, nullable=False),
-        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.clock_timestamp()),
-        sa.Column("published_at", sa.DateTime(timezone=True)),
-    )
-    op.create_index("outbox_waiting", "outbox", ["shard", "id"], postgresql_where=sa.text("published_at IS NULL"))
-    op.create_index(
-        "outbox_published", "outbox", ["published_at"], postgresql_where=sa.text("published_at IS NOT NULL")
-    )
+    create_outbox()
 
 
 def downgrade() -> None:

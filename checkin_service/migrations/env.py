@@ -1,6 +1,0 @@
-"""Alembic environment."""
-
-from checkin_service.models import MODELS
-from runtime.database import migrations
-
-migrations.run(MODELS)

@@ -1,0 +1,1 @@
+"""Alembic's folder of all services: its environment, and steps that migrations share."""
