@@ -1,7 +1,5 @@
 """HTTP API of check-ins: `POST /api/SOA/home/checkin`, and `GET` of one check-in."""
 
-import re
-import uuid
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
@@ -9,13 +7,12 @@ from aiohttp import web
 
 from checkin_service.store import CheckInStore
 from runtime.hosting import Answer, Endpoint, Host, Parameter, ResponseHeader
-from runtime.http.answers import HttpProblem, answer
-from runtime.http.inputs import message_of
+from runtime.http.answers import HttpProblem, answer, existing
+from runtime.http.inputs import message_of, uuid_of
 from runtime.http.validation import invalid_input
 from schemas.api import Checkin, NewCheckin
 
 PATH = "/api/SOA/home/checkin"
-_UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _EVENT_ID = Parameter("eventId", "path", {"type": "string", "format": "uuid"})
 _LOCATION = (ResponseHeader("Location", "URL of the check-in"),)
 
@@ -34,11 +31,8 @@ def endpoints(check_ins: CheckInStore, zone: ZoneInfo) -> tuple[Endpoint, ...]:
         return answer(checkin, 201 if is_new else 200, location)
 
     async def status(_: Host, request: web.Request) -> web.Response:
-        event_id = _event_id_of(request)
-        checkin = await check_ins.get(event_id)
-        if checkin is None:
-            raise HttpProblem(404, f"There is no check-in {str(event_id)!r}.")
-        return answer(checkin)
+        event_id = uuid_of(request, _EVENT_ID, "must be the UUID from the answer to the check-in")
+        return answer(existing(await check_ins.get(event_id), f"There is no check-in {str(event_id)!r}."))
 
     return (
         Endpoint(
@@ -88,10 +82,3 @@ def instant(local: datetime, zone: ZoneInfo) -> datetime:
 def _differs(new: NewCheckin, kept: Checkin, name: str) -> bool:
     field = {"checkinLatitude": "checkin_latitude", "checkinLongitude": "checkin_longitude"}[name]
     return bool(getattr(new, field) != getattr(kept, field))
-
-
-def _event_id_of(request: web.Request) -> uuid.UUID:
-    text = request.match_info[_EVENT_ID.name]
-    if not re.fullmatch(_UUID, text):  # Python also accepts braces, urn:uuid: and missing hyphens
-        raise invalid_input(_EVENT_ID.name, "must be the UUID from the answer to the check-in")
-    return uuid.UUID(text)

@@ -5,9 +5,9 @@ from aiohttp import web
 from fulfilment_service.processors import missing
 from fulfilment_service.state import PROGRESS, Progress
 from runtime.hosting import Answer, Endpoint
-from runtime.http.answers import HttpProblem, answer
-from runtime.http.inputs import ORDER_ID, order_id_of
-from runtime.http.routing import row_query
+from runtime.http.answers import answer, existing
+from runtime.http.inputs import ORDER_ID
+from runtime.http.queries import row_query
 from schemas.api import FulfilmentStatus
 from schemas.messages import Need, OrderState
 
@@ -31,21 +31,19 @@ def status(order_id: str, progress: Progress, needs: tuple[Need, ...], currency:
 def endpoints(needs: tuple[Need, ...], currency: str) -> tuple[Endpoint, ...]:
     """Returns the endpoint, for a gate with these prerequisites and this currency."""
 
-    def answer_status(order_id: str, progress: Progress | None) -> web.Response:
-        if progress is None:
-            raise HttpProblem(404, f"No event of an order {order_id!r} has arrived (yet).")
+    def answer_status(order_id: str, found: Progress | None) -> web.Response:
+        progress = existing(found, f"No event of an order {order_id!r} has arrived (yet).")
         return answer(status(order_id, progress, needs, currency))
 
     return (
-        Endpoint(
-            "GET",
+        row_query(
             "/v1/orders/{id}/fulfilment",
-            row_query(PROGRESS, order_id_of, answer_status),
+            PROGRESS,
+            ORDER_ID,
+            answer_status,
             name="getFulfilment",
             summary="Get the progress of an order and its missing prerequisites",
             tag="fulfilment",
-            parameters=(ORDER_ID,),
-            routed=True,
             answers={200: Answer("The current progress", FulfilmentStatus)},
         ),
     )

@@ -9,15 +9,16 @@ from aiohttp import web
 
 from orders_service.commands import place
 from orders_service.processors import OrderAggregator
-from orders_service.queries import UndecidedOrder, get_order, get_validated_order, unknown_order, wait_for_order
+from orders_service.queries import QUERIES, unknown_order
 from orders_service.state import ORDERS_VIEW
 from runtime.errors import KeyNotOwned
 from runtime.hosting import Answer, Endpoint, Host, Parameter, ResponseHeader
-from runtime.http.answers import PROBLEM_JSON, HttpProblem, answer
-from runtime.http.inputs import ORDER_ID, Deadline, deadline_of, message_of, order_id_of
-from runtime.http.routing import STALE_READ, route_to_owner
+from runtime.http.answers import HttpProblem, answer
+from runtime.http.inputs import ORDER_ID, Deadline, deadline_of, message_of
+from runtime.http.queries import wait_for_row
+from runtime.http.routing import route_to_owner
 from runtime.http.validation import invalid_input
-from schemas.api import NewOrder, OrderOutcome
+from schemas.api import NewOrder
 from schemas.identifiers import is_composed, new_order_id, order_id_for
 from schemas.messages import Order, OrderState
 from schemas.topics import ORDERS
@@ -70,31 +71,23 @@ async def _place_new(host: Host, order: Order) -> web.Response:
         return _created(order)
 
 
-class CancelEndpoint:
-    """Handles `DELETE /v1/orders/{id}`.
+async def delete_order(aggregator: OrderAggregator, host: Host, request: web.Request) -> web.StreamResponse:
+    """Answers 200 with the cancelled order, 409 if it has failed or been shipped, 404 if it does not exist."""
+    order_id, deadline = ORDER_ID.of(request), deadline_of(request)
+    cancel = partial(_cancel, aggregator, host, order_id, deadline)
+    return await route_to_owner(request, host, ORDERS_VIEW, order_id, deadline, cancel)
 
-    Arguments:
-        aggregator: decides whether the order can be cancelled.
-    """
 
-    def __init__(self, aggregator: OrderAggregator) -> None:
-        self._aggregator = aggregator
-
-    async def delete_order(self, host: Host, request: web.Request) -> web.StreamResponse:
-        """Answers 200 with the cancelled order, 409 if it has failed or been shipped, 404 if it does not exist."""
-        order_id, deadline = order_id_of(request), deadline_of(request)
-        cancel = partial(self._cancel, host, order_id, deadline)
-        return await route_to_owner(request, host, ORDERS_VIEW, order_id, deadline, cancel)
-
-    async def _cancel(self, host: Host, order_id: str, deadline: Deadline) -> web.Response:
-        await wait_for_order(host, order_id, deadline)
-        command = partial(self._aggregator.cancel, order_id, CANCELLED_BY_CLIENT)
-        order = await host.submit(ORDERS_VIEW, order_id, command)
-        if order is None:
-            raise unknown_order(order_id)
-        if order.state is not OrderState.CANCELLED:
-            raise HttpProblem(409, f"The order {order_id!r} is {order.state}: it cannot be cancelled any more.")
-        return answer(order)
+async def _cancel(aggregator: OrderAggregator, host: Host, order_id: str, deadline: Deadline) -> web.Response:
+    view = await wait_for_row(host, ORDERS_VIEW, order_id, deadline, lambda view: view.order is not None)
+    if view is None or view.order is None:
+        raise unknown_order(order_id)
+    order = await host.submit(ORDERS_VIEW, order_id, partial(aggregator.cancel, order_id, CANCELLED_BY_CLIENT))
+    if order is None:
+        raise unknown_order(order_id)
+    if order.state is not OrderState.CANCELLED:
+        raise HttpProblem(409, f"The order {order_id!r} is {order.state}: it cannot be cancelled any more.")
+    return answer(order)
 
 
 def _fresh_id(host: Host) -> str:
@@ -113,14 +106,7 @@ def _id_from_idempotency_key(request: web.Request) -> str | None:
 
 
 def _order(new: NewOrder, order_id: str) -> Order:
-    return Order(
-        id=order_id,
-        customer_id=new.customer_id,
-        product=new.product,
-        quantity=new.quantity,
-        price=new.price,
-        created_at=datetime.now(UTC),
-    )
+    return Order.model_validate({**new.model_dump(), "id": order_id, "created_at": datetime.now(UTC)})
 
 
 def _created(order: Order) -> web.Response:
@@ -145,25 +131,8 @@ def _location(order: Order) -> Mapping[str, str]:
 
 
 def endpoints(aggregator: OrderAggregator) -> tuple[Endpoint, ...]:
-    """Declares the endpoints of the service."""
-    cancel = Endpoint(
-        "DELETE",
-        "/v1/orders/{id}",
-        CancelEndpoint(aggregator).delete_order,
-        name="cancelOrder",
-        summary="Cancel an order that is not shipped",
-        description="Idempotent. Waits until the order exists. What was paid is announced on `refunds`.",
-        tag="orders",
-        parameters=(ORDER_ID,),
-        routed=True,
-        answers={200: Answer("The cancelled order", Order)},
-        problems=(409,),
-    )
-    return (*_ENDPOINTS, cancel)
-
-
-_ENDPOINTS = (
-    Endpoint(
+    """Declares the endpoints of the service. `aggregator` decides whether an order can be cancelled."""
+    post = Endpoint(
         "POST",
         "/v1/orders",
         post_order,
@@ -179,32 +148,18 @@ _ENDPOINTS = (
             200: Answer("The order existed; its current state", Order, _LOCATION),
         },
         problems=(409,),
-    ),
-    Endpoint(
-        "GET",
+    )
+    cancel = Endpoint(
+        "DELETE",
         "/v1/orders/{id}",
-        get_order,
-        name="getOrder",
-        summary="Get an order, waiting until it exists",
+        partial(delete_order, aggregator),
+        name="cancelOrder",
+        summary="Cancel an order that is not shipped",
+        description="Idempotent. Waits until the order exists. What was paid is announced on `refunds`.",
         tag="orders",
         parameters=(ORDER_ID,),
         routed=True,
-        answers={200: Answer("The current state of the order", Order, STALE_READ)},
-    ),
-    Endpoint(
-        "GET",
-        "/v1/orders/{id}/validated",
-        get_validated_order,
-        name="getValidatedOrder",
-        summary="Get the outcome of an order, waiting until it is decided",
-        tag="orders",
-        parameters=(ORDER_ID,),
-        routed=True,
-        answers={
-            200: Answer("VALIDATED, FAILED, SHIPPED or CANCELLED, with the verdicts", OrderOutcome, STALE_READ),
-            504: Answer(
-                "Not decided at the timeout: state and verdicts so far", UndecidedOrder, media_type=PROBLEM_JSON
-            ),
-        },
-    ),
-)
+        answers={200: Answer("The cancelled order", Order)},
+        problems=(409,),
+    )
+    return (post, *QUERIES, cancel)

@@ -12,7 +12,7 @@ from products_service.store import ProductStore
 from products_service.transitions import ExpectedVersions, StaleVersion, Withdrawn, differing_fields
 from runtime.hosting import Answer, Endpoint, Host, Parameter, ResponseHeader
 from runtime.http.answers import HttpProblem, answer
-from runtime.http.inputs import CODE, code_of, message_of
+from runtime.http.inputs import CODE, message_of
 from runtime.http.validation import invalid_input
 from schemas.api import NewProduct, Product, ProductContent, ProductState
 from schemas.identifiers import is_composed
@@ -49,16 +49,16 @@ def endpoints(products: ProductStore) -> tuple[Endpoint, ...]:
         return _answer(product, 201 if is_new else 200, location)
 
     async def read(_: Host, request: web.Request) -> web.Response:
-        code = code_of(request)
+        code = CODE.of(request)
         return _answer(_existing(code, await products.get(code)))
 
     async def change(_: Host, request: web.Request) -> web.Response:
-        code, expected = code_of(request), _expected_versions(request)
+        code, expected = CODE.of(request), _expected_versions(request)
         content = await message_of(request, ProductContent)
         return await apply(code, partial(transitions.change, content=content, expected=expected))
 
     async def withdraw(_: Host, request: web.Request) -> web.Response:
-        code, expected = code_of(request), _expected_versions(request)
+        code, expected = CODE.of(request), _expected_versions(request)
         return await apply(code, partial(transitions.withdraw, expected=expected))
 
     async def apply(code: str, transition: Callable[[Product], Product | None]) -> web.Response:

@@ -5,7 +5,7 @@ from aiohttp import web
 from product_subscribers.transaction_log.store import ProductLogStore
 from runtime.hosting import Answer, Endpoint, Host
 from runtime.http.answers import HttpProblem, answer
-from runtime.http.inputs import CODE, code_of
+from runtime.http.inputs import CODE
 from schemas.api import ProductLog
 
 
@@ -13,7 +13,7 @@ def endpoints(log: ProductLogStore) -> tuple[Endpoint, ...]:
     """Returns the endpoint."""
 
     async def entries(_: Host, request: web.Request) -> web.Response:
-        code = code_of(request)
+        code = CODE.of(request)
         found = await log.latest(code)
         if not found:
             raise HttpProblem(404, f"No change of a product {code!r} is in the log (yet).")

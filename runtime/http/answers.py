@@ -2,11 +2,14 @@
 
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
+from typing import TypeVar
 
 from aiohttp import web
 
 from schemas.api import InvalidParam, Problem
 from schemas.wire import Message
+
+M = TypeVar("M", bound=Message)
 
 RETRY = {"Retry-After": "1"}
 _JSON = {"Content-Type": "application/json"}
@@ -73,3 +76,10 @@ class HttpProblem(Exception):
 
     def response(self) -> web.Response:
         return problem(self.status, self.detail, errors=self.errors, headers=self.headers)
+
+
+def existing(found: M | None, detail: str) -> M:
+    """What was found. Raises `HttpProblem` (404) if nothing was."""
+    if found is None:
+        raise HttpProblem(404, detail)
+    return found

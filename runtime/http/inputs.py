@@ -1,6 +1,9 @@
 """Inputs of a request: path parameters, timeout and body, as documented and as read."""
 
+import re
 import time
+import uuid
+from dataclasses import dataclass
 from typing import TypeVar
 
 from aiohttp import web
@@ -16,16 +19,49 @@ from schemas.wire import Message
 
 M = TypeVar("M", bound=Message)
 
-_ORDER_ID: TypeAdapter[str] = TypeAdapter(OrderId)
-_CODE: TypeAdapter[str] = TypeAdapter(Code)
-
 DEFAULT_TIMEOUT_MS = 10_000
 MAX_TIMEOUT_MS = 60_000
 
-ORDER_ID = Parameter(
-    "id", "path", {"$ref": "#/components/schemas/OrderId"}, "Percent-encoded: a slash in the id is %2F"
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathParameter(Parameter):
+    """A parameter of the path that names something.
+
+    Arguments:
+        valid: what its value must be.
+        title: begins the answer to an invalid one.
+    """
+
+    valid: TypeAdapter[str]
+    title: str
+
+    def of(self, request: web.Request) -> str:
+        """The value in a request. Raises `HttpProblem` (400) if it is invalid."""
+        try:
+            return self.valid.validate_python(request.match_info[self.name])
+        except ValidationError as error:
+            reason = field_errors(error)[0].reason
+            raise invalid_input(self.name, reason, f"{self.title}: it {reason}.") from None
+
+
+ORDER_ID = PathParameter(
+    name="id",
+    place="path",
+    schema={"$ref": "#/components/schemas/OrderId"},
+    description="Percent-encoded: a slash in the id is %2F",
+    valid=TypeAdapter(OrderId),
+    title="No order can have this id",
 )
-CODE = Parameter("code", "path", {"$ref": "#/components/schemas/Code"}, "Percent-encoded: a slash in the code is %2F")
+CODE = PathParameter(
+    name="code",
+    place="path",
+    schema={"$ref": "#/components/schemas/Code"},
+    description="Percent-encoded: a slash in the code is %2F",
+    valid=TypeAdapter(Code),
+    title="Nothing can have this code",
+)
 TIMEOUT = Parameter(
     "timeout",
     "query",
@@ -60,22 +96,12 @@ def deadline_of(request: web.Request) -> Deadline:
     return Deadline(milliseconds / 1000)
 
 
-def order_id_of(request: web.Request, name: str = "id") -> str:
-    """The order id in the path parameter `name`. Raises `HttpProblem` (400) if it is invalid."""
-    return _path_parameter(request, name, _ORDER_ID, "No order can have this id")
-
-
-def _path_parameter(request: web.Request, name: str, valid: TypeAdapter[str], title: str) -> str:
-    try:
-        return valid.validate_python(request.match_info[name])
-    except ValidationError as error:
-        reason = field_errors(error)[0].reason
-        raise invalid_input(name, reason, f"{title}: it {reason}.") from None
-
-
-def code_of(request: web.Request, name: str = "code") -> str:
-    """The code in the path parameter `name`. Raises `HttpProblem` (400) if it is invalid."""
-    return _path_parameter(request, name, _CODE, "Nothing can have this code")
+def uuid_of(request: web.Request, parameter: Parameter, reason: str) -> uuid.UUID:
+    """The UUID in a path parameter. Raises `HttpProblem` (400) that says what it must be."""
+    text = request.match_info[parameter.name]
+    if not _UUID.fullmatch(text):  # Python also accepts braces, urn:uuid: and missing hyphens
+        raise invalid_input(parameter.name, reason)
+    return uuid.UUID(text)
 
 
 async def body_of(request: web.Request) -> bytes:

@@ -5,20 +5,18 @@ While the owner is unavailable, a standby may answer from its replica, marked as
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from aiohttp import web
 
 from runtime.errors import KeyNotOwned
-from runtime.hosting import Handler, Host, ResponseHeader, StaleRow
+from runtime.hosting import Host, ResponseHeader, StaleRow
 from runtime.http.answers import RETRY, HttpProblem
 from runtime.http.forwarding import NOT_OWNED, READ_FROM, SERVED_BY, ask_standby, forward
-from runtime.http.inputs import Deadline, deadline_of
+from runtime.http.inputs import Deadline
 from runtime.http.signatures import FORWARDED_BY
 from runtime.model.service import Table
-from schemas.wire import Message
 
-M = TypeVar("M", bound=Message)
 OwnerAnswer = Callable[[], Awaitable[web.StreamResponse]]
 StaleRead = Callable[[], web.StreamResponse | None]
 
@@ -46,6 +44,12 @@ STALE_READ = (
 def not_owned(detail: str) -> HttpProblem:
     """A 503 with the header `X-Not-Here`, which lets a forwarding worker ask the current owner."""
     return HttpProblem(503, detail, headers={**RETRY, NOT_OWNED: "1"})
+
+
+def check_running(host: Host) -> None:
+    """Ends a request that waits on a worker that stops. Raises `HttpProblem` (503)."""
+    if host.stopping:
+        raise not_owned("This worker is stopping. Repeat the request.")
 
 
 def served_by_standby(stale: StaleRow[Any]) -> dict[str, str]:
@@ -91,36 +95,13 @@ async def route_to_owner(
     pause = _FIRST_PAUSE_S
     with host.watch(table, key) as watch:
         while (response := await _attempt(request, host, key, deadline, answer, standby)) is None:
-            if host.stopping:
-                raise not_owned("This worker is stopping. Repeat the request.")
+            check_running(host)
             remaining = deadline.remaining()
             if not remaining:
                 raise not_owned("The worker that owns this key is unavailable. Repeat the request.")
             await watch.wait(min(pause, remaining))
             pause = min(2 * pause, _LONGEST_PAUSE_S)
     return response
-
-
-def row_query(
-    table: Table[M], key_of: Callable[[web.Request], str], answer: Callable[[str, M | None], web.Response]
-) -> Handler:
-    """The handler of a query of one row: answers from the committed row of the key owner, without waiting for it.
-
-    Arguments:
-        table: the table.
-        key_of: reads the key from a request; raises `HttpProblem`.
-        answer: the response, given the key and its row; raises `HttpProblem`.
-    """
-
-    async def handle(host: Host, request: web.Request) -> web.StreamResponse:
-        key = key_of(request)
-
-        async def read() -> web.Response:
-            return answer(key, host.read(table, key))
-
-        return await route_to_owner(request, host, table, key, deadline_of(request), read)
-
-    return handle
 
 
 async def _attempt(

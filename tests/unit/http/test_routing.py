@@ -10,7 +10,7 @@ from yarl import URL
 from orders_service.state import ORDERS_VIEW, OrderView
 from runtime.hosting import Endpoint, Host, ServiceDefinition
 from runtime.http.forwarding import NOT_OWNED
-from runtime.http.inputs import ORDER_ID, deadline_of, order_id_of
+from runtime.http.inputs import ORDER_ID, deadline_of
 from runtime.http.routing import route_to_owner
 from runtime.http.signatures import FORWARDED_BY, forwarding_headers
 from schemas.messages import Order, OrderState
@@ -113,7 +113,7 @@ async def test_a_delete_is_answered_by_the_owner(cluster: Cluster):
             asked.append((str(host.url), await request.read()))
             return web.Response(status=200)
 
-        order_id, deadline = order_id_of(request), deadline_of(request)
+        order_id, deadline = ORDER_ID.of(request), deadline_of(request)
         return await route_to_owner(request, host, ORDERS_VIEW, order_id, deadline, clear_here)
 
     endpoint = Endpoint(
