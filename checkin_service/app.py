@@ -4,14 +4,14 @@ from zoneinfo import ZoneInfo
 
 from checkin_service import http
 from checkin_service.models import OUTBOX
-from checkin_service.processors import build_compensation
 from checkin_service.settings import CheckinSettings
 from checkin_service.store import CheckInStore
 from runtime.common.settings import Settings
 from runtime.database.outbox import Outbox
 from runtime.database.pool import Database
 from runtime.hosting import ServiceDefinition
-from runtime.model.service import Input, Service
+from runtime.model.service import Input, Service, SideEffect
+from schemas.messages import CheckinRejected
 from schemas.topics import CHECKIN_REJECTIONS, HOME_CHECKINS
 
 
@@ -21,11 +21,11 @@ def build(settings: Settings) -> ServiceDefinition:
     database = Database("checkin", own.checkin_database_url, "checkin_service:migrations", settings)
     outbox = Outbox(database, OUTBOX, settings.produce_timeout_s)
     check_ins = CheckInStore(database, outbox)
-    reject, on_rejected = build_compensation(check_ins)
+    reject = SideEffect("rejection", CheckinRejected, check_ins.reject)
     return ServiceDefinition(
         Service(
             name="checkin",
-            inputs=(Input(CHECKIN_REJECTIONS, on_rejected),),
+            inputs=(Input(CHECKIN_REJECTIONS, reject.enqueue_by(lambda rejected: rejected.event_id)),),
             outputs=(HOME_CHECKINS,),
             side_effects=(reject,),
         ),

@@ -4,13 +4,13 @@ from datetime import timedelta
 
 from email_service.customer_join import CustomerJoin
 from email_service.emails import compose
-from email_service.payment_join import EMAILS_BY_CUSTOMER, PAYMENTS_BY_ORDER, PaymentJoin, repartition_payment
+from email_service.payment_join import EMAILS_BY_CUSTOMER, PAYMENTS_BY_ORDER, PaymentJoin
 from email_service.settings import EmailSettings
 from email_service.state import CUSTOMERS, ENQUEUED, JOINS, LEGACY_QUEUES, PAYMENT_ROWS, QUEUE, AddressedEmail
 from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
 from runtime.mail.mailer import SmtpMailer
-from runtime.model.service import Expiring, Input, Service
+from runtime.model.service import Expiring, Input, Service, repartition_to
 from schemas import topics
 from schemas.topics import BY_LEVEL, ORDERS, ORDERS_ENRICHED, PAYMENTS
 
@@ -33,7 +33,7 @@ def build(settings: Settings) -> ServiceDefinition:
             name="email",
             inputs=(
                 Input(ORDERS, payment_join.on_order),
-                Input(PAYMENTS, repartition_payment),
+                Input(PAYMENTS, repartition_to(PAYMENTS_BY_ORDER)),
                 Input(PAYMENTS_BY_ORDER, payment_join.on_payment),
                 Input(EMAILS_BY_CUSTOMER, customer_join.on_email),
                 Input(topics.CUSTOMERS, customer_join.on_customer, on_tombstone=customer_join.on_customer_gone),

@@ -27,11 +27,6 @@ _MAX_CLOCK_SKEW = timedelta(days=1)
 """A message's timestamp dates an e-mail if it differs less than this from the worker's clock."""
 
 
-def repartition_payment(payment: Payment, ctx: Context) -> None:
-    """Repartitions a payment by its order."""
-    ctx.send(PAYMENTS_BY_ORDER, payment)
-
-
 class PaymentJoin:
     """Joins orders with their payments, and confirms a validated order once it is paid in full.
 

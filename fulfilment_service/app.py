@@ -3,12 +3,12 @@
 from datetime import timedelta
 
 from fulfilment_service import http
-from fulfilment_service.processors import PAYMENTS_BY_ORDER, FulfilmentGate, repartition_payment
+from fulfilment_service.processors import PAYMENTS_BY_ORDER, FulfilmentGate
 from fulfilment_service.settings import FulfilmentSettings
 from fulfilment_service.state import CHECK_INS, PAYMENTS_COUNTED, PROGRESS, SEEN_CHECK_INS
 from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
-from runtime.model.service import Expiring, Input, Service
+from runtime.model.service import Expiring, Input, Service, repartition_to
 from schemas.messages import Need
 from schemas.topics import CANCELLATIONS, CHECKIN_REJECTIONS, FULFILMENTS, HOME_CHECKINS, ORDERS, PAYMENTS, REFUNDS
 
@@ -28,7 +28,7 @@ def build(settings: Settings) -> ServiceDefinition:
             name="fulfilment",
             inputs=(
                 Input(ORDERS, gate.on_order),
-                Input(PAYMENTS, repartition_payment),
+                Input(PAYMENTS, repartition_to(PAYMENTS_BY_ORDER)),
                 Input(PAYMENTS_BY_ORDER, gate.on_payment),
                 Input(HOME_CHECKINS, gate.on_check_in),
             ),

@@ -46,11 +46,6 @@ _NEXT_STATES: Mapping[OrderState | None, Collection[OrderState]] = {
 }
 
 
-def repartition_payment(payment: Payment, ctx: Context) -> None:
-    """Repartitions a payment by its order."""
-    ctx.send(PAYMENTS_BY_ORDER, payment)
-
-
 def missing(progress: Progress, needs: tuple[Need, ...], currency: str) -> tuple[Need, ...]:
     """The prerequisites that are not met yet."""
     happened = {

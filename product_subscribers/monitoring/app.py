@@ -1,11 +1,11 @@
 """Monitoring: consumes products, aggregates totals, answers HTTP."""
 
 from product_subscribers.monitoring import http
-from product_subscribers.monitoring.processors import PRODUCTS_BY_SHOP, on_change, repartition_event
+from product_subscribers.monitoring.processors import PRODUCTS_BY_SHOP, on_change
 from product_subscribers.monitoring.state import COUNTED_PRODUCTS, TOTALS
 from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
-from runtime.model.service import Input, Service
+from runtime.model.service import Input, Service, repartition_to
 from schemas.topics import PRODUCTS
 
 
@@ -14,7 +14,7 @@ def build(_settings: Settings) -> ServiceDefinition:
     return ServiceDefinition(
         Service(
             name="product-monitoring",
-            inputs=(Input(PRODUCTS, repartition_event), Input(PRODUCTS_BY_SHOP, on_change)),
+            inputs=(Input(PRODUCTS, repartition_to(PRODUCTS_BY_SHOP)), Input(PRODUCTS_BY_SHOP, on_change)),
             outputs=(PRODUCTS_BY_SHOP,),
             tables=(COUNTED_PRODUCTS.table, TOTALS),
         ),

@@ -12,11 +12,6 @@ ALL = "all"
 PRODUCTS_BY_SHOP = repartition("product-monitoring", PRODUCTS, "shop", lambda _: ALL)
 
 
-def repartition_event(event: ProductEvent, ctx: Context) -> None:
-    """Repartitions a change to the partition of the totals."""
-    ctx.send(PRODUCTS_BY_SHOP, event)
-
-
 def on_change(event: ProductEvent, ctx: Context) -> None:
     """Adds a change to the totals. A repeated or outdated one changes nothing."""
     gaps = COUNTED_PRODUCTS.gap_before(ctx, event.code, event.version)

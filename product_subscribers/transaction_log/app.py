@@ -6,7 +6,7 @@ from product_subscribers.transaction_log.store import ProductLogStore
 from runtime.common.settings import Settings
 from runtime.database.pool import Database
 from runtime.hosting import ServiceDefinition
-from runtime.model.service import Context, Input, Service, SideEffect
+from runtime.model.service import Input, Service, SideEffect
 from schemas.messages import ProductEvent
 from schemas.topics import PRODUCTS
 
@@ -18,10 +18,7 @@ def build(settings: Settings) -> ServiceDefinition:
     database = Database("product-log", own.product_log_database_url, migrations, settings)
     log = ProductLogStore(database)
     entry = SideEffect("entry", ProductEvent, log.append)
-
-    def on_change(event: ProductEvent, ctx: Context) -> None:
-        ctx.enqueue(entry, event.event_id, event)
-
+    on_change = entry.enqueue_by(lambda event: event.event_id)
     return ServiceDefinition(
         Service(name="product-log", inputs=(Input(PRODUCTS, on_change),), outputs=(), side_effects=(entry,)),
         endpoints=http.endpoints(log),

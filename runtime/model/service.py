@@ -47,6 +47,7 @@ __all__ = [
     "Start",
     "Table",
     "Timer",
+    "repartition_to",
 ]
 
 M = TypeVar("M", bound=Message)
@@ -59,6 +60,15 @@ EFFECTS_CHANGELOG = "-effects-changelog"
 
 
 Processor = Callable[[M, Context], None]
+
+
+def repartition_to(topic: Topic[M]) -> Processor[M]:
+    """The processor that produces each message to a repartition topic."""
+
+    def repartition(message: M, ctx: Context) -> None:
+        ctx.send(topic, message)
+
+    return repartition
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,6 +96,14 @@ class SideEffect(Generic[M]):
     on_rejected: Callable[[M, str, Context], None] | None = None
     destination: Callable[[M], str] | None = None
     concurrency: int = 16
+
+    def enqueue_by(self, key: Callable[[M], str]) -> Processor[M]:
+        """The processor that enqueues the side effect of each message, under this key of the message."""
+
+        def enqueue(message: M, ctx: Context) -> None:
+            ctx.enqueue(self, key(message), message)
+
+        return enqueue
 
 
 class Start(Enum):
