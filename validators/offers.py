@@ -1,8 +1,8 @@
 """A validator's view of the products: which exist, and which are withdrawn."""
 
-from typing import Generic, Self, TypeVar
+from typing import Self, TypeVar
 
-from runtime.model.service import Context, Table
+from runtime.model.service import Context
 from runtime.state.versions import Versioned, VersionedTable
 from schemas.messages import ProductEvent, ProductEventKind
 
@@ -21,24 +21,10 @@ class Offer(Versioned):
 R = TypeVar("R", bound=Offer)
 
 
-class Offers(Generic[R]):
-    """Table of the products known to one validator.
-
-    The service lists `table`, and processes `products` with `on_product`.
-    """
-
-    def __init__(self, service: str, model: type[R]) -> None:
-        self._versions = VersionedTable(f"{service}-products", model)
-        self._model = model
-
-    @property
-    def table(self) -> Table[R]:
-        return self._versions.table
-
-    def get(self, ctx: Context, product: str) -> R | None:
-        return self._versions.get(ctx, product)
+class Offers(VersionedTable[R]):
+    """Table of the products known to one validator, which processes `products` with `on_product`."""
 
     def on_product(self, event: ProductEvent, ctx: Context) -> None:
         """Updates a product. A repeated or outdated event changes nothing."""
-        if self._versions.gap_before(ctx, event.code, event.version) is not None:
-            self._versions.put(ctx, event.code, self._model.after(event, self.get(ctx, event.code)))
+        if self.gap_before(ctx, event.code, event.version) is not None:
+            self.put(ctx, event.code, self.table.model.after(event, self.get(ctx, event.code)))

@@ -136,16 +136,13 @@ class _Processors:
     def on_repartitioned(self, order: Order, ctx: Context) -> None:
         """Gives the verdict on a new order, or processes the change of an order."""
         if order.state is OrderState.CREATED:
-            past = self.verdicts.get(ctx, order.id) or self._add_verdict(order, ctx)
+            past = self.verdicts.get_or_add(ctx, order.id, lambda: self._row(self.judge(order, ctx)))
             self._send_verdict(order, past.refusal, ctx)
         elif self.on_change is not None:
             self.on_change(order, ctx)
 
-    def _add_verdict(self, order: Order, ctx: Context) -> VerdictRow:
-        judged = self.judge(order, ctx)
-        row = judged if isinstance(judged, VerdictRow) else self.verdicts.rows.model(refusal=judged)
-        added: VerdictRow = self.verdicts.add(ctx, order.id, row)
-        return added
+    def _row(self, judged: str | VerdictRow | None) -> VerdictRow:
+        return judged if isinstance(judged, VerdictRow) else self.verdicts.rows.model(refusal=judged)
 
     def _send_verdict(self, order: Order, failure: str | None, ctx: Context) -> None:
         result = ValidationResult.PASS if failure is None else ValidationResult.FAIL

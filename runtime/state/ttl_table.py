@@ -4,6 +4,7 @@ A timer per row would cost a second row, and memory for days. So the rows of an 
 the row before it, and an hour has one row and one timer. Expiry follows the chain.
 """
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Generic, TypeVar
 
@@ -83,6 +84,11 @@ class TtlTable(Generic[R]):
         ctx.put(self.rows, key, row)
         ctx.put(self.hours, hour, ChainHead(last=key))
         return row
+
+    def get_or_add(self, ctx: Context, key: str, make: Callable[[], R]) -> R:
+        """Reads a row; if there is none, adds the one that `make` returns. So work is done once per key and `TTL`."""
+        row = self.get(ctx, key)
+        return self.add(ctx, key, make()) if row is None else row
 
     def expire(self, hour: str, ctx: Context) -> list[tuple[str, R]]:
         """Deletes up to `MAX_EXPIRED` rows of an hour, and sets a timer for the others. Returns the deleted rows."""

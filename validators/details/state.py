@@ -41,4 +41,4 @@ class PricedOffer(Offer):
         return (self.price, self.previous) if at - self.since <= grace else (self.price,)
 
 
-OFFERS = Offers("details", PricedOffer)
+OFFERS = Offers("details-products", PricedOffer)

@@ -40,5 +40,5 @@ class Reservations(TtlTable[Reservation]):
 
 
 STOCK = Table("inventory-stock", Stock)
-OFFERS = Offers("inventory", Offer)
+OFFERS = Offers("inventory-products", Offer)
 RESERVATIONS = Reservations("inventory-reservations", Reservation)
