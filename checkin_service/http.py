@@ -7,7 +7,7 @@ from aiohttp import web
 
 from checkin_service.store import CheckInStore
 from runtime.hosting import Answer, Endpoint, Host, Parameter, ResponseHeader
-from runtime.http.answers import HttpProblem, answer, existing
+from runtime.http.answers import HttpProblem, answer, existing, location
 from runtime.http.inputs import message_of, uuid_of
 from runtime.http.validation import invalid_input
 from schemas.api import Checkin, NewCheckin
@@ -23,12 +23,11 @@ def endpoints(check_ins: CheckInStore, zone: ZoneInfo) -> tuple[Endpoint, ...]:
     async def create(_: Host, request: web.Request) -> web.Response:
         new = await message_of(request, NewCheckin)
         checkin, is_new = await check_ins.create(new, instant(new.checkin_date, zone))
-        location = {"Location": f"{PATH}/{checkin.event_id}"}
-        differing = [name for name in ("checkinLatitude", "checkinLongitude") if _differs(new, checkin, name)]
-        if differing:
+        url = location(PATH, checkin.event_id)
+        if differing := checkin.differing(new, "checkin_latitude", "checkin_longitude"):
             detail = f"This check-in exists already, with another {' and '.join(differing)}."
-            raise HttpProblem(409, detail, headers=location)
-        return answer(checkin, 201 if is_new else 200, location)
+            raise HttpProblem(409, detail, headers=url)
+        return answer(checkin, 201 if is_new else 200, url)
 
     async def status(_: Host, request: web.Request) -> web.Response:
         event_id = uuid_of(request, _EVENT_ID, "must be the UUID from the answer to the check-in")
@@ -77,8 +76,3 @@ def instant(local: datetime, zone: ZoneInfo) -> datetime:
     except OverflowError:
         pass
     raise invalid_input("checkinDate", f"must be a time that exists in {zone.key}, or have an offset from UTC")
-
-
-def _differs(new: NewCheckin, kept: Checkin, name: str) -> bool:
-    field = {"checkinLatitude": "checkin_latitude", "checkinLongitude": "checkin_longitude"}[name]
-    return bool(getattr(new, field) != getattr(kept, field))

@@ -1,9 +1,7 @@
 """HTTP endpoints of the orders service: `POST /v1/orders`, and the queries of `queries.py`."""
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
-from urllib.parse import quote
 
 from aiohttp import web
 
@@ -12,16 +10,17 @@ from orders_service.processors import OrderAggregator
 from orders_service.queries import QUERIES, unknown_order
 from orders_service.state import ORDERS_VIEW
 from runtime.errors import KeyNotOwned
-from runtime.hosting import Answer, Endpoint, Host, Parameter, ResponseHeader
-from runtime.http.answers import HttpProblem, answer
-from runtime.http.inputs import ORDER_ID, Deadline, deadline_of, message_of
+from runtime.hosting import Answer, Endpoint, Host, ResponseHeader
+from runtime.http.answers import HttpProblem, answer, location
+from runtime.http.inputs import ORDER_ID, Deadline, IdempotencyKey, deadline_of, message_of
 from runtime.http.queries import wait_for_row
 from runtime.http.routing import route_to_owner
-from runtime.http.validation import invalid_input
 from schemas.api import NewOrder
-from schemas.identifiers import is_composed, new_order_id, order_id_for
+from schemas.identifiers import new_order_id, order_id_for
 from schemas.messages import Order, OrderState
 from schemas.topics import ORDERS
+
+PATH = "/v1/orders"
 
 CANCELLED_BY_CLIENT = "cancelled by the client"
 """Reason of an order that was cancelled over HTTP."""
@@ -32,12 +31,9 @@ FRESH_IDS = 64
 With one of 16 partitions owned, 98 of 100 requests find one.
 """
 
-_IDEMPOTENCY_KEY = Parameter(
-    "Idempotency-Key",
-    "header",
-    {"type": "string", "pattern": "^[ -~]*[!-~][ -~]*$", "examples": ["7b7f2a3c-0f0e-4b8e-9d6c-0a1b2c3d4e5f"]},
-    "For a body without an id: requests with the same key create one order. Printable text outside ASCII is "
-    "accepted if encoded as UTF-8.",
+_IDEMPOTENCY_KEY = IdempotencyKey(
+    "For a body without an id: requests with the same key create one order. Printable text outside ASCII is accepted "
+    "if encoded as UTF-8."
 )
 _LOCATION = (ResponseHeader("Location", "URL of the order"),)
 
@@ -45,8 +41,8 @@ _LOCATION = (ResponseHeader("Location", "URL of the order"),)
 async def post_order(host: Host, request: web.Request) -> web.StreamResponse:
     """Answers 201 once Kafka has the order, 200 if it existed, 409 if the id has another order."""
     new = await message_of(request, NewOrder)
-    derived_id = _id_from_idempotency_key(request)
-    order_id = new.id or derived_id
+    key = _IDEMPOTENCY_KEY.of(request)
+    order_id = new.id or (order_id_for(key) if key is not None else None)
     if order_id is None:
         return await _place_new(host, _order(new, _fresh_id(host)))
     place_here = partial(_place, host, _order(new, order_id))
@@ -95,46 +91,27 @@ def _fresh_id(host: Host) -> str:
     return next((id_ for id_ in fresh if host.owns(id_)), new_order_id())
 
 
-def _id_from_idempotency_key(request: web.Request) -> str | None:
-    key = request.headers.get(_IDEMPOTENCY_KEY.name)
-    if key is None:
-        return None
-    if not key or not key.isprintable() or not is_composed(key):
-        reason = "must be printable UTF-8 text in Unicode form NFC, a UUID for example"
-        raise invalid_input(_IDEMPOTENCY_KEY.name, reason, f"The header {_IDEMPOTENCY_KEY.name} {reason}.")
-    return order_id_for(key)
-
-
 def _order(new: NewOrder, order_id: str) -> Order:
     return Order.model_validate({**new.model_dump(), "id": order_id, "created_at": datetime.now(UTC)})
 
 
 def _created(order: Order) -> web.Response:
-    return answer(order, 201, _location(order))
+    return answer(order, 201, location(PATH, order.id))
 
 
 def _existing(posted: Order, existing: Order) -> web.Response:
     if posted.same_content(existing):
-        return answer(existing, 200, _location(existing))
-    differing = [name for name in ("customerId", "product", "quantity", "price") if _differs(posted, existing, name)]
+        return answer(existing, 200, location(PATH, existing.id))
+    differing = posted.differing(existing, "customer_id", "product", "quantity", "price")
     detail = f"There is an order {existing.id!r} already, with another {', '.join(differing)}. Choose another id."
-    raise HttpProblem(409, detail, headers=_location(existing))
-
-
-def _differs(posted: Order, existing: Order, name: str) -> bool:
-    field = {"customerId": "customer_id"}.get(name, name)
-    return bool(getattr(posted, field) != getattr(existing, field))
-
-
-def _location(order: Order) -> Mapping[str, str]:
-    return {"Location": f"/v1/orders/{quote(order.id, safe='')}"}
+    raise HttpProblem(409, detail, headers=location(PATH, existing.id))
 
 
 def endpoints(aggregator: OrderAggregator) -> tuple[Endpoint, ...]:
     """Declares the endpoints of the service. `aggregator` decides whether an order can be cancelled."""
     post = Endpoint(
         "POST",
-        "/v1/orders",
+        PATH,
         post_order,
         name="postOrder",
         summary="Place an order",
@@ -151,7 +128,7 @@ def endpoints(aggregator: OrderAggregator) -> tuple[Endpoint, ...]:
     )
     cancel = Endpoint(
         "DELETE",
-        "/v1/orders/{id}",
+        f"{PATH}/{{id}}",
         partial(delete_order, aggregator),
         name="cancelOrder",
         summary="Cancel an order that is not shipped",

@@ -49,6 +49,11 @@ class Message(BaseModel):
         """Serializes to UTF-8 JSON."""
         return self.__pydantic_serializer__.to_json(self, by_alias=True, exclude_none=True)
 
+    def differing(self, other: BaseModel, *names: str) -> list[str]:
+        """Returns which of these fields, by wire name, have another value in `other`."""
+        fields = type(self).model_fields
+        return [str(fields[name].alias) for name in names if getattr(self, name) != getattr(other, name)]
+
     @classmethod
     def from_json(cls, raw: bytes) -> Self:
         """Parses UTF-8 JSON. Raises `pydantic.ValidationError`, which names every invalid field."""

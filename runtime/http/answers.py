@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import TypeVar
+from urllib.parse import quote
 
 from aiohttp import web
 
@@ -20,6 +21,11 @@ _PROBLEM = {"Content-Type": PROBLEM_JSON}
 def answer(message: Message, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """A response with a message as its JSON body."""
     return web.Response(body=message.to_json(), status=status, headers={**_JSON, **headers} if headers else _JSON)
+
+
+def location(path: str, name: str) -> dict[str, str]:
+    """The header `Location` of a named resource under a path."""
+    return {"Location": f"{path}/{quote(name, safe='')}"}
 
 
 def problem_as(body: Problem, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -13,11 +13,13 @@ from runtime.hosting import Parameter
 from runtime.http.answers import HttpProblem
 from runtime.http.decoding import BodyTooLong, decode_body
 from runtime.http.validation import invalid_input, invalid_request
-from schemas.identifiers import Code, OrderId
+from schemas.identifiers import Code, OrderId, is_composed
 from schemas.validation import field_errors
 from schemas.wire import Message
 
 M = TypeVar("M", bound=Message)
+
+_EXAMPLE_KEY = "7b7f2a3c-0f0e-4b8e-9d6c-0a1b2c3d4e5f"
 
 DEFAULT_TIMEOUT_MS = 10_000
 MAX_TIMEOUT_MS = 60_000
@@ -68,6 +70,26 @@ TIMEOUT = Parameter(
     {"type": "integer", "minimum": 0, "default": DEFAULT_TIMEOUT_MS},
     f"Milliseconds to wait; 0 does not wait, more than {MAX_TIMEOUT_MS:,} counts as {MAX_TIMEOUT_MS:,}",
 )
+
+
+class IdempotencyKey(Parameter):
+    """The header `Idempotency-Key`: requests with the same key have one effect.
+
+    Arguments:
+        description: for clients.
+    """
+
+    def __init__(self, description: str) -> None:
+        schema = {"type": "string", "pattern": "^[ -~]*[!-~][ -~]*$", "examples": [_EXAMPLE_KEY]}
+        super().__init__("Idempotency-Key", "header", schema, description)
+
+    def of(self, request: web.Request) -> str | None:
+        """The key of a request, if it has one. Raises `HttpProblem` (400) if it is invalid."""
+        key = request.headers.get(self.name)
+        if key is not None and (not key or not key.isprintable() or not is_composed(key)):
+            reason = "must be printable UTF-8 text in Unicode form NFC, a UUID for example"
+            raise invalid_input(self.name, reason, f"The header {self.name} {reason}.")
+        return key
 
 
 class Deadline:

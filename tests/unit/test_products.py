@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from ecosystem.cli.csv_files import InvalidFile
 from ecosystem.cli.product_import import read_products
-from products_service.transitions import StaleVersion, Withdrawn, change, withdraw
+from products_service.transitions import Withdrawn, change, withdraw
+from runtime.http.conditional import StaleVersion
 from runtime.http.validation import invalid_request
 from schemas.api import NewProduct, Product, ProductContent, ProductState
 
