@@ -1,6 +1,5 @@
 """HTTP API of check-ins: `POST /api/SOA/home/checkin`, and `GET` of one check-in."""
 
-from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from aiohttp import web
@@ -9,7 +8,7 @@ from checkin_service.store import CheckInStore
 from runtime.hosting import Answer, Endpoint, Host, Parameter, ResponseHeader
 from runtime.http.answers import HttpProblem, answer, existing, location
 from runtime.http.inputs import message_of, uuid_of
-from runtime.http.validation import invalid_input
+from runtime.http.local_times import instant
 from schemas.api import Checkin, NewCheckin
 
 PATH = "/api/SOA/home/checkin"
@@ -22,7 +21,7 @@ def endpoints(check_ins: CheckInStore, zone: ZoneInfo) -> tuple[Endpoint, ...]:
 
     async def create(_: Host, request: web.Request) -> web.Response:
         new = await message_of(request, NewCheckin)
-        checkin, is_new = await check_ins.create(new, instant(new.checkin_date, zone))
+        checkin, is_new = await check_ins.create(new, instant(new.checkin_date, zone, "checkinDate"))
         url = location(PATH, checkin.event_id)
         if differing := checkin.differing(new, "checkin_latitude", "checkin_longitude"):
             detail = f"This check-in exists already, with another {' and '.join(differing)}."
@@ -59,20 +58,3 @@ def endpoints(check_ins: CheckInStore, zone: ZoneInfo) -> tuple[Endpoint, ...]:
             answers={200: Answer("The current state", Checkin)},
         ),
     )
-
-
-def instant(local: datetime, zone: ZoneInfo) -> datetime:
-    """Converts a local time in `zone` to UTC.
-
-    Of two possible instants it is the first, unless `local` has an offset. Raises `HttpProblem` (400) for a time that
-    does not exist in `zone`.
-    """
-    if local.tzinfo is not None:
-        return local.astimezone(UTC)
-    try:
-        moment = local.replace(tzinfo=zone).astimezone(UTC)
-        if moment.astimezone(zone).replace(tzinfo=None) == local:
-            return moment
-    except OverflowError:
-        pass
-    raise invalid_input("checkinDate", f"must be a time that exists in {zone.key}, or have an offset from UTC")

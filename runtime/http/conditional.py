@@ -31,10 +31,10 @@ def etag(version: int) -> dict[str, str]:
 
 
 class VersionedResource:
-    """The headers of a kind of resource.
+    """The headers of a kind of resource, as documented and as read.
 
     Arguments:
-        noun: names the resource to clients, such as `product`.
+        noun: names one to clients.
     """
 
     def __init__(self, noun: str) -> None:

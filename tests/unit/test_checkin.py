@@ -9,11 +9,11 @@ from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
-from checkin_service.http import instant
 from checkin_service.settings import CheckinSettings
 from ecosystem import services
 from ecosystem.cli.main import main
 from runtime.http.answers import HttpProblem
+from runtime.http.local_times import instant
 from runtime.http.validation import invalid_request
 from schemas.api import NewCheckin
 
@@ -87,13 +87,13 @@ def test_every_field_is_required(field):
 
 def test_local_times_are_converted_from_the_configured_zone():
     local = read().checkin_date
-    assert instant(local, ZoneInfo("Asia/Bangkok")) == datetime(2021, 3, 18, 3, 13, 43, tzinfo=UTC)
-    assert instant(local, ZoneInfo("America/New_York")) == datetime(2021, 3, 18, 14, 13, 43, tzinfo=UTC)
+    assert instant(local, ZoneInfo("Asia/Bangkok"), "checkinDate") == datetime(2021, 3, 18, 3, 13, 43, tzinfo=UTC)
+    assert instant(local, ZoneInfo("America/New_York"), "checkinDate") == datetime(2021, 3, 18, 14, 13, 43, tzinfo=UTC)
 
 
 def test_an_ambiguous_time_means_its_first_occurrence():
     twice = datetime(2021, 10, 31, 2, 30)  # noqa: DTZ001
-    assert instant(twice, ZoneInfo("Europe/Prague")) == datetime(2021, 10, 31, 0, 30, tzinfo=UTC)
+    assert instant(twice, ZoneInfo("Europe/Prague"), "checkinDate") == datetime(2021, 10, 31, 0, 30, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -108,14 +108,15 @@ def test_an_ambiguous_time_means_its_first_occurrence():
 )
 def test_an_offset_selects_the_occurrence(text, utc):
     new = read(checkinDate=text)
-    assert instant(new.checkin_date, ZoneInfo("Europe/Berlin")).isoformat() == f"2026-10-25T{utc}:00+00:00"
+    at = instant(new.checkin_date, ZoneInfo("Europe/Berlin"), "checkinDate")
+    assert at.isoformat() == f"2026-10-25T{utc}:00+00:00"
     assert new.model_dump(by_alias=True, mode="json")["checkinDate"] == text
     assert NewCheckin.from_json(new.to_json()) == new
 
 
 def test_a_skipped_time_is_accepted_with_an_offset():
     local = read(checkinDate="2026-03-29 02:30:00+01:00").checkin_date
-    assert instant(local, ZoneInfo("Europe/Berlin")) == datetime(2026, 3, 29, 1, 30, tzinfo=UTC)
+    assert instant(local, ZoneInfo("Europe/Berlin"), "checkinDate") == datetime(2026, 3, 29, 1, 30, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,7 @@ def test_a_skipped_time_is_accepted_with_an_offset():
 )
 def test_a_skipped_time_without_offset_is_rejected(local, zone):
     with pytest.raises(HttpProblem, match="checkinDate") as refused:
-        instant(datetime(*local), ZoneInfo(zone))  # noqa: DTZ001
+        instant(datetime(*local), ZoneInfo(zone), "checkinDate")  # noqa: DTZ001
     assert refused.value.status == 400
 
 
