@@ -6,11 +6,11 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select, update
-from sqlalchemy.dialects.postgresql import insert
 
 from checkin_service.models import CHECK_INS
 from runtime.database.outbox import Outbox
 from runtime.database.pool import Database
+from runtime.database.rows import insert_or_get
 from runtime.errors import SideEffectRejected
 from schemas.api import Checkin, CheckinState, NewCheckin
 from schemas.identifiers import new_event_id
@@ -34,16 +34,14 @@ class CheckInStore:
         """
         fields = {**new.model_dump(), "checkin_date": at}
         row = {**fields, "event_id": new_event_id(), "status": CheckinState.CREATED}
-        statement = insert(CHECK_INS).values(row).on_conflict_do_nothing().returning(CHECK_INS)
+        unique = [name for name in fields if not name.endswith("itude")]
         async with self._database.transaction() as connection:
-            inserted = (await connection.execute(statement)).one_or_none()
-            if inserted is not None:
-                event_id = str(inserted.event_id)
-                message = HomeCheckin(event_id=event_id, **fields)
-                await self._outbox.add(connection, HOME_CHECKINS, message, event_id=event_id)
-                return _checkin(inserted), True
-            unique = (CHECK_INS.c[name] == fields[name] for name in fields if not name.endswith("itude"))
-            return _checkin((await connection.execute(select(CHECK_INS).where(*unique))).one()), False
+            stored, is_new = await insert_or_get(connection, CHECK_INS, row, unique)
+            checkin = _checkin(stored)
+            if is_new:
+                message = HomeCheckin(event_id=checkin.event_id, **fields)
+                await self._outbox.add(connection, HOME_CHECKINS, message, event_id=checkin.event_id)
+            return checkin, is_new
 
     async def get(self, event_id: uuid.UUID) -> Checkin | None:
         """Reads a check-in."""

@@ -6,20 +6,13 @@ from decimal import Decimal
 from email.message import EmailMessage
 from functools import partial
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-
 from email_service.state import AddressedEmail, Email, EmailKind
 from runtime.mail import message
+from runtime.mail.templates import Templates
 from schemas.addresses import address
 from schemas.money import format_amount
 
-_TEMPLATES = Environment(
-    loader=PackageLoader("email_service"),
-    autoescape=select_autoescape(["html"]),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+_TEMPLATES = Templates("email_service")
 _NAMESPACE = uuid.UUID("3b0d7c55-9a0e-5b7e-8e1f-5a1f2c9d7e11")
 _SUBJECTS = {
     EmailKind.VALIDATED: "Your order {id} is confirmed",
@@ -48,6 +41,7 @@ def compose(addressed: AddressedEmail, sender: str, currency: str = "EUR") -> Em
         "refund": email.paid is not None and email.paid > 0,
         "payments": email.payments or int(email.payment is not None),
     }
+    text, html = _TEMPLATES.render(email.kind, variables)
     return message.compose_email(
         to=address(customer.email),
         name=f"{customer.first_name} {customer.last_name}",
@@ -56,8 +50,8 @@ def compose(addressed: AddressedEmail, sender: str, currency: str = "EUR") -> Em
         at=_date(email),
         message_id=message_id(email.order.id, email.kind, message.message_id_domain(sender)),
         headers={"X-Order-Id": email.order.id},
-        text=_TEMPLATES.get_template(f"{email.kind}.txt").render(variables),
-        html=_TEMPLATES.get_template(f"{email.kind}.html").render(variables),
+        text=text,
+        html=html,
     )
 
 

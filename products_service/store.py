@@ -5,12 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import func, select, update
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from products_service.models import PRODUCTS
 from runtime.database.outbox import Outbox
 from runtime.database.pool import Database
+from runtime.database.rows import insert_or_get
 from schemas import topics
 from schemas.api import NewProduct, Product, ProductState
 from schemas.identifiers import new_event_id
@@ -29,13 +29,12 @@ class ProductStore:
     async def create(self, new: NewProduct) -> tuple[Product, bool]:
         """Stores a product, unless its code exists. Returns the stored product, and whether it is new."""
         row = {**new.model_dump(), "version": 1, "state": ProductState.ACTIVE}
-        statement = insert(PRODUCTS).values(row).on_conflict_do_nothing().returning(PRODUCTS)
         async with self._database.transaction() as connection:
-            inserted = (await connection.execute(statement)).one_or_none()
-            if inserted is not None:
-                return await self._add_to_outbox(connection, ProductEventKind.CREATED, _product(inserted)), True
-            existing = select(PRODUCTS).where(PRODUCTS.c.code == new.code)
-            return _product((await connection.execute(existing)).one()), False
+            stored, is_new = await insert_or_get(connection, PRODUCTS, row, unique=("code",))
+            product = _product(stored)
+            if is_new:
+                await self._add_to_outbox(connection, ProductEventKind.CREATED, product)
+            return product, is_new
 
     async def get(self, code: str) -> Product | None:
         """Reads a product, also a withdrawn one."""
@@ -76,4 +75,4 @@ class ProductStore:
 
 
 def _product(row: Any) -> Product:
-    return Product.model_validate(dict(row._mapping))  # noqa: SLF001 - SQLAlchemy's own
+    return Product.model_validate(row, from_attributes=True)
