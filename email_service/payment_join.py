@@ -6,7 +6,7 @@ from email_service.state import JOINS, PAYMENT_ROWS, Email, EmailKind, Join, Pay
 from runtime.model.service import Context
 from runtime.state.ttl_table import TTL
 from schemas.messages import Order, OrderState, Payment
-from schemas.payments import payment_key
+from schemas.payments import OTHER_CURRENCY, PAYMENT_DIFFERS, payment_key
 from schemas.topics import DAY, PAYMENTS, Topic, repartition
 
 PAYMENTS_BY_ORDER = repartition("email", PAYMENTS, "order", lambda p: p.order_id)
@@ -14,10 +14,6 @@ EMAILS_BY_CUSTOMER = Topic(
     "email-letters-by-customer", Email, lambda email: str(email.order.customer_id), "email", DAY, internal=True
 )
 
-OTHER_CURRENCY = "payment in another currency"
-"""Counted event: a payment in another currency than orders. It pays nothing."""
-PAYMENT_DIFFERS = "payment differs"
-"""Counted event: a payment repeated under its id with other content. The first one counts."""
 UNPAID_FORGOTTEN = "unpaid order forgotten"
 """Counted event: a validated order not paid in full within the time limit. It will not be confirmed."""
 PAYMENT_FORGOTTEN = "payment without order forgotten"

@@ -18,15 +18,10 @@ from schemas.messages import (
     Payment,
     Refund,
 )
-from schemas.payments import payment_key
+from schemas.payments import OTHER_CURRENCY, PAYMENT_DIFFERS, payment_key
 from schemas.topics import CANCELLATIONS, CHECKIN_REJECTIONS, FULFILMENTS, PAYMENTS, REFUNDS, repartition
 
 PAYMENTS_BY_ORDER = repartition("fulfilment", PAYMENTS, "order", lambda p: p.order_id)
-
-OTHER_CURRENCY = "payment in another currency"
-"""Counted event: a payment in another currency than orders. It pays nothing."""
-PAYMENT_DIFFERS = "payment differs"
-"""Counted event: a payment repeated under its id with other content. The first one counts."""
 
 UNPAID = "unpaid order cancelled"
 """Counted event: a validated order that was not paid in time. It is asked to be cancelled."""
@@ -50,7 +45,7 @@ def missing(progress: Progress, needs: tuple[Need, ...], currency: str) -> tuple
     """The prerequisites that are not met yet."""
     happened = {
         Need.VALIDATED: progress.state in _ACCEPTED,
-        Need.PAID: progress.value is not None and progress.sum(currency) >= progress.value,
+        Need.PAID: progress.paid_in(currency),
         Need.CHECKED_IN: progress.checked_in,
     }
     return tuple(need for need in needs if not happened[need])
@@ -88,7 +83,7 @@ class FulfilmentGate:
         ctx.schedule(self._deadline, order.id, None)
         if order.state in _ACCEPTED and _has_waiting_check_in(order.id, ctx):
             progress = progress.model_copy(update={"checked_in": True})
-        if order.state is OrderState.VALIDATED and self.payment_deadline and not self._paid(progress):
+        if order.state is OrderState.VALIDATED and self.payment_deadline and not progress.paid_in(self.currency):
             ctx.schedule(self._unpaid, order.id, ctx.now + self.payment_deadline)
         elif order.state is OrderState.CANCELLED:
             self._cancel(order.id, progress, ctx)
@@ -108,7 +103,7 @@ class FulfilmentGate:
         received = progress.received.plus(payment, self.currency)
         ctx.put(PAYMENTS_COUNTED, key, received.row(payment))
         progress = progress.model_copy(update={"received": received})
-        if self._paid(progress):
+        if progress.paid_in(self.currency):
             ctx.schedule(self._unpaid, payment.order_id, None)
         if progress.state is OrderState.CANCELLED and payment.amount > 0:  # a negative one carries out a refund
             _refund(payment.order_id, payment.id, payment.ccy, payment.amount, ctx)
@@ -141,13 +136,10 @@ class FulfilmentGate:
         """Asks to cancel an order that was not paid in time."""
         progress = self._progress(order_id, ctx)
         undecided = progress.state is OrderState.VALIDATED and not progress.fulfilled  # fulfilled: it is being shipped
-        if undecided and not self._paid(progress):
+        if undecided and not progress.paid_in(self.currency):
             ctx.count(UNPAID)
             reason = f"not paid within {self.payment_deadline.total_seconds():g} s"
             ctx.send(CANCELLATIONS, Cancellation(order_id=order_id, reason=reason))
-
-    def _paid(self, progress: Progress) -> bool:
-        return progress.value is not None and progress.sum(self.currency) >= progress.value
 
     def _cancel(self, order_id: str, progress: Progress, ctx: Context) -> None:
         """Refunds what was paid for a cancelled order, in each currency."""

@@ -34,6 +34,10 @@ class Progress(Message):
         """Sum of the payments in a currency."""
         return self.received.sum(currency) + sum(self.paid.values(), Decimal())
 
+    def paid_in(self, currency: str) -> bool:
+        """Whether the order is paid in full in a currency."""
+        return self.value is not None and self.sum(currency) >= self.value
+
 
 class WaitingCheckin(Message):
     """A queued check-in. Only in rows of earlier versions it may have been rejected for a `reason`."""

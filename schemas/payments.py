@@ -13,6 +13,11 @@ from pydantic import Field
 from schemas.messages import Payment
 from schemas.wire import Message
 
+OTHER_CURRENCY = "payment in another currency"
+"""Counted event: a payment in another currency than orders. It pays nothing."""
+PAYMENT_DIFFERS = "payment differs"
+"""Counted event: a payment repeated under its id with other content. The first one counts."""
+
 CURRENCIES_SHOWN = 20
 """Maximum number of currencies summed per order.
 
