@@ -31,9 +31,12 @@ _DELETE_RECORDS = """
         SELECT ctid FROM records_default WHERE produced_at < :cutoff AND stored_at < :cutoff LIMIT :rows))
 """
 _DELETE_ORDERS = """
-    WITH old AS (DELETE FROM orders WHERE id IN (
-        SELECT id FROM orders WHERE updated_at < :cutoff LIMIT :rows FOR UPDATE SKIP LOCKED) RETURNING id)
-    DELETE FROM order_texts WHERE order_id IN (SELECT id FROM old)
+    DELETE FROM orders WHERE id IN (
+        SELECT id FROM orders WHERE updated_at < :cutoff LIMIT :rows FOR UPDATE SKIP LOCKED)
+"""
+_DELETE_WORDS = """
+    DELETE FROM order_words WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM order_words WHERE produced_at < :cutoff LIMIT :rows))
 """
 _STALE_TABLES = """
     SELECT relname FROM pg_class LEFT JOIN pg_stat_user_tables USING (relname)
@@ -94,7 +97,7 @@ class Maintenance:
                 await connection.execute(text(f"DROP TABLE {name}"))
                 log.info("partition dropped name=%s", name)
         if (cutoff := window.cutoff) is not None:
-            for statement in (_DELETE_RECORDS, _DELETE_ORDERS):
+            for statement in (_DELETE_RECORDS, _DELETE_ORDERS, _DELETE_WORDS):
                 await self._delete(statement, cutoff.start)
         async with self._exclusive() as connection:
             for table in (await connection.scalars(text(_STALE_TABLES))).all():

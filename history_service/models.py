@@ -113,18 +113,24 @@ Index("orders_by_state", ORDERS.c.state, ORDERS.c.created_at, ORDERS.c.id, postg
 Index("orders_by_customer", ORDERS.c.customer_id, ORDERS.c.created_at, ORDERS.c.id, postgresql_where=_LISTED)
 Index("orders_by_product", ORDERS.c.product, ORDERS.c.created_at, ORDERS.c.id, postgresql_where=_LISTED)
 
-ORDER_TEXTS = Table(
-    "order_texts",
+ORDER_WORDS = Table(
+    "order_words",
     MODELS,
-    Column("order_id", Text, primary_key=True),
-    Column("text", Text, nullable=False),
-    postgresql_with={"fillfactor": "90"},
+    _time("produced_at", nullable=False),
+    Column("order_id", Text, nullable=False),
+    Column("word", Text, nullable=False),
 )
-"""What the search for a part of a text looks at, in lower case, a line each: ids, reasons, values of headers.
+"""What the search for a part of a text looks at, in lower case: the id of an order, its reasons, ids of payments and
+refunds, values of headers. A word may be there several times.
 
-A table of its own: it changes seldom, and its index is expensive. The function `history_trigrams` of the migrations
-stands in for the extension `pg_trgm`, which not every PostgreSQL has:
-`history_trigrams(text) @> history_trigrams(lower(:q)) AND text LIKE …` finds the orders for three characters or more.
+Rows are only appended: an index for parts of texts is expensive to change. The function `history_trigrams` of the
+migrations stands in for the extension `pg_trgm`, which not every PostgreSQL has. `history_trigrams(word) @>
+history_trigrams(lower(:q)) AND word LIKE …` finds parts of three characters or more.
 """
 
-Index("order_texts_trigrams", text("history_trigrams(text)"), _table=ORDER_TEXTS, postgresql_using="gin")
+Index(
+    "order_words_trigrams",
+    text("history_trigrams(word)"),
+    _table=ORDER_WORDS,
+    postgresql_using="gin",
+)

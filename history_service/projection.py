@@ -1,10 +1,11 @@
-"""Projects records to rows: each record itself, the latest state of its order, and the texts to search. Pure.
+"""Projects records to rows: each record itself, the latest state of its order, and words to search. Pure.
 
 Records of several topics arrive in any order, and a record may be projected again. So each field of an order merges by
 a rule that is idempotent, commutative and associative; `history_service/store.py` has the same rules in SQL.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -82,18 +83,16 @@ class OrderChange:
     counting: CountingRecord | None = None
     failed_checks: set[str] = field(default_factory=set)
     times: dict[str, datetime] = field(default_factory=dict)
-    words: set[str] = field(default_factory=set)
 
     def copy(self) -> "OrderChange":
         """A change that can be merged without changing this one."""
-        return OrderChange(self.updated_at, self.counting, set(self.failed_checks), dict(self.times), set(self.words))
+        return OrderChange(self.updated_at, self.counting, set(self.failed_checks), dict(self.times))
 
     def merge(self, other: "OrderChange") -> None:
         """Adds what other records say. The result does not depend on the order of merges."""
         self.updated_at = max(self.updated_at, other.updated_at)
         self.count(other.counting)
         self.failed_checks |= other.failed_checks
-        self.words |= other.words
         for name, at in other.times.items():
             self.reach(name, at)
 
@@ -124,6 +123,9 @@ RECORD_COLUMNS = (
 )
 
 
+WORD_COLUMNS = ("produced_at", "order_id", "word")
+
+
 @dataclass(slots=True)
 class Rows:
     """Rows of a batch of records.
@@ -131,16 +133,18 @@ class Rows:
     Arguments:
         records: in the order of `RECORD_COLUMNS`.
         changes: by order id.
+        words: in the order of `WORD_COLUMNS`.
     """
 
     records: list[tuple[Any, ...]] = field(default_factory=list)
     changes: dict[str, OrderChange] = field(default_factory=dict)
+    words: list[tuple[datetime, str, str]] = field(default_factory=list)
 
     def change(self, order_id: str, at: datetime) -> OrderChange:
         """The change of an order, to be extended by a record that was produced at a time."""
         change = self.changes.get(order_id)
         if change is None:
-            change = self.changes[order_id] = OrderChange(at, words={order_id.lower()})
+            change = self.changes[order_id] = OrderChange(at)
         elif at > change.updated_at:
             change.updated_at = at
         return change
@@ -155,10 +159,10 @@ def project(records: Iterable[SinkRecord], clock: Callable[[], datetime]) -> Row
         stage, order_id, message = _read(r, kind)
         if order_id is not None:
             change = rows.change(order_id, at)
+            words = _header_words(r) if r.headers else []
             if message is not None:
-                _extend(change, stage, message, r, at)
-            if r.headers:
-                change.words.update(_header_words(r))
+                words += _extend(change, stage, message, r, at)
+            rows.words += [(at, order_id, _word(word)) for word in words]
         append((at, stored_at, r.offset, r.log, r.partition, stage.value, order_id, r.key, r.value, _headers(r)))
     return rows
 
@@ -204,32 +208,31 @@ def _order_id_of_dead_letter(r: SinkRecord, kind: TopicStage) -> str | None:
     return _order_id_of_key(r, kind)
 
 
-def _extend(change: OrderChange, stage: Stage, message: Message, r: SinkRecord, at: datetime) -> None:
-    """Extends a change by a message."""
+def _extend(change: OrderChange, stage: Stage, message: Message, r: SinkRecord, at: datetime) -> Sequence[str]:
+    """Extends a change by a message. Returns words to search."""
     if (name := _TIMES.get(stage)) is not None:
         change.reach(name, at)
     if isinstance(message, Order):
         rank = _RANKS.get(message.state, _FINAL_RANK)
         change.count(CountingRecord((FIRST_ATTEMPT, rank, r.log, -r.offset), message))
-        change.words.update(_word(reason) for reason in message.reasons or ())
-    elif isinstance(message, OrderValidation):
+        return message.reasons or (() if rank else (message.id,))
+    if isinstance(message, OrderValidation):
         if message.validation_result is not ValidationResult.PASS:
             change.failed_checks.add(message.check_type)
-            if message.reason:
-                change.words.add(_word(message.reason))
     elif isinstance(message, Payment):
-        change.words.add(_word(message.id))
+        return (message.id,)
     elif isinstance(message, Refund):
-        change.words.add(_word(message.refund_id))
+        return (message.refund_id,)
+    return ()
 
 
-def _header_words(r: SinkRecord) -> Iterable[str]:
+def _header_words(r: SinkRecord) -> list[str]:
+    words = []
     for name, value in r.headers:
         if value and len(value) <= _MAX_WORD and name not in _RUNTIME_HEADERS:
-            try:
-                yield _word(value.decode())
-            except UnicodeDecodeError:
-                continue
+            with suppress(UnicodeDecodeError):
+                words.append(value.decode())
+    return words
 
 
 def _headers(r: SinkRecord) -> Sequence[bytes | None] | None:
@@ -239,8 +242,8 @@ def _headers(r: SinkRecord) -> Sequence[bytes | None] | None:
 
 
 def _word(text: str) -> str:
-    """A text as the search sees it: one line, in lower case."""
-    return _text(text).lower().replace("\n", " ")
+    """A text as the search sees it: in lower case."""
+    return _text(text).lower()
 
 
 def _text(text: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from history_service.projection import COLUMNS, COUNTING, RECORD_COLUMNS, TIMES, OrderChange, Rows
+from history_service.projection import COLUMNS, COUNTING, RECORD_COLUMNS, TIMES, WORD_COLUMNS, OrderChange, Rows
 from runtime.model.sink import BulkWriter
 
 _TYPES = {
@@ -63,16 +63,6 @@ def _upsert_orders() -> str:
 
 _UPSERT_ORDERS = _upsert_orders()
 
-_UPSERT_TEXTS = r"""
-    INSERT INTO order_texts AS known (order_id, text)
-    SELECT * FROM unnest($1::text[], $2::text[])
-    ON CONFLICT (order_id) DO UPDATE SET text = (
-        SELECT string_agg(DISTINCT word COLLATE "C", E'\n' ORDER BY word COLLATE "C")
-        FROM unnest(string_to_array(known.text, E'\n') || string_to_array(excluded.text, E'\n')) AS word
-    )
-    WHERE NOT string_to_array(excluded.text, E'\n') <@ string_to_array(known.text, E'\n')
-"""
-
 
 async def write(writer: BulkWriter, slices: Sequence[Rows]) -> None:
     """Writes rows in a transaction. Orders are sorted, so that two workers lock them in the same order."""
@@ -87,7 +77,7 @@ async def write(writer: BulkWriter, slices: Sequence[Rows]) -> None:
         for name, column in zip(COLUMNS, columns, strict=True)
     ]
     await writer.execute(_UPSERT_ORDERS, ids, *arrays)
-    await writer.execute(_UPSERT_TEXTS, ids, ["\n".join(sorted(change.words)) for _, change in changes])
+    await writer.copy("order_words", WORD_COLUMNS, chain.from_iterable(rows.words for rows in slices))
 
 
 def _merged(slices: Sequence[Rows]) -> Mapping[str, OrderChange]:

@@ -4,10 +4,12 @@ import doctest
 
 import pytest
 
+import history_service.partitions
 import runtime.model.context
 import runtime.model.service
 import runtime.model.timers
 import runtime.model.topology
+import runtime.sink.placement
 import runtime.state.ttl_table
 import runtime.testing
 import validators.validator
@@ -27,6 +29,8 @@ def test_the_minimal_service_greets_each_validated_order_once():
         (runtime.model.service, {"", "Service"}),
         (runtime.model.topology, {"Topology"}),
         (runtime.state.ttl_table, {"TtlTable"}),
+        (runtime.sink.placement, {"place"}),
+        (history_service.partitions, {"Month", "Window.expired"}),
         (runtime.testing, {"TopologyTestDriver"}),
         (validators.validator, {"validator"}),
     ],

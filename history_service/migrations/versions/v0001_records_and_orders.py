@@ -1,4 +1,4 @@
-"""Creates records, orders, their texts, and the tables of the sink."""
+"""Creates records, orders, their words, and the tables of the sink."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -7,10 +7,17 @@ from sqlalchemy.dialects import postgresql
 revision = "0001"
 down_revision = None
 
+# In PL/pgSQL, as a function in SQL takes three times as long. An index stores each trigram of a word once.
 _TRIGRAMS = """
-    CREATE FUNCTION history_trigrams(words text) RETURNS text[] LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
-        SELECT coalesce(array_agg(DISTINCT substr(words, at, 3)), '{}') FROM generate_series(1, length(words) - 2) AS at
-    $$
+    CREATE FUNCTION history_trigrams(word text) RETURNS text[] LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+    DECLARE
+        trigrams text[] := '{}';
+    BEGIN
+        FOR at IN 1..length(word) - 2 LOOP
+            trigrams[at] := substr(word, at, 3);
+        END LOOP;
+        RETURN trigrams;
+    END $$
 """
 
 
@@ -98,17 +105,17 @@ def upgrade() -> None:
         listed = sa.text("created_at IS NOT NULL")
         op.create_index(name, "orders", [*columns, "created_at", "id"], postgresql_where=listed)
     op.create_table(
-        "order_texts",
-        sa.Column("order_id", sa.Text, primary_key=True),
-        sa.Column("text", sa.Text, nullable=False),
-        postgresql_with={"fillfactor": "90"},
+        "order_words",
+        _time("produced_at", nullable=False),
+        sa.Column("order_id", sa.Text, nullable=False),
+        sa.Column("word", sa.Text, nullable=False),
     )
     op.execute(_TRIGRAMS)
-    op.execute("CREATE INDEX order_texts_trigrams ON order_texts USING gin (history_trigrams(text))")
+    op.execute("CREATE INDEX order_words_trigrams ON order_words USING gin (history_trigrams(word))")
 
 
 def downgrade() -> None:
     """Drops all of it, with all partitions."""
-    for table in ("order_texts", "orders", "records", "sink_offsets", "sink_logs"):
+    for table in ("order_words", "orders", "records", "sink_offsets", "sink_logs"):
         op.drop_table(table)
     op.execute("DROP FUNCTION history_trigrams(text)")
