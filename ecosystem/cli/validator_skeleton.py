@@ -87,6 +87,7 @@ packages = ["<package>"]
 
 [tool.pytest.ini_options]
 pythonpath = ["."]
+asyncio_default_fixture_loop_scope = "function"
 
 [tool.ruff]
 line-length = 120
@@ -140,7 +141,7 @@ from runtime.common.settings import ServiceSettings
 class <Class>(ServiceSettings):
     """Limit of an order."""
 
-    <snake>_limit: int = Field(default=100, gt=0, description="Orders above it fail")
+    <snake>_limit: int = Field(default=20, gt=0, description="Orders above it fail")
 '''
 
 _TEST = '''\
@@ -158,7 +159,7 @@ from <package>.app import build
 
 def verdict(quantity: int) -> tuple[str, str | None]:
     """Returns result and reason of the verdict on an order of this quantity, at 12 each."""
-    driver = TopologyTestDriver(build(Settings(<snake>_limit=100)).service)
+    driver = TopologyTestDriver(build(Settings(<snake>_limit=20)).service)
     order = Order(id="o-1", customer_id=7, product="mug", quantity=quantity, price=Decimal(12), created_at=driver.now)
     driver.send(ORDERS, order)
     [found] = driver.values(ORDER_VALIDATIONS)
@@ -171,10 +172,10 @@ def test_a_small_order_passes() -> None:
 
 
 def test_an_order_above_the_limit_fails_with_the_reason() -> None:
-    result, reason = verdict(quantity=101)
+    result, reason = verdict(quantity=21)
     assert result == "FAIL"
     assert reason is not None
-    assert "the limit is 100" in reason
+    assert "the limit is 20" in reason
 '''
 
 _FILES = {

@@ -224,6 +224,18 @@ def test_a_dead_worker_stops_everything_with_a_message(tmp_path):
     assert not alive(children)
 
 
+def test_a_worker_that_ends_before_it_is_ready_stops_everything_at_once(tmp_path):
+    with started(tmp_path, "--port", str(random.choice(HTTP_PORTS))) as running:
+        running.heard(r"^worker-1 +\|")
+        children = children_of(running)
+        next(child for child in children if "run" in (asked(child.cmdline) or ())).kill()
+        said = running.end()
+    assert "worker-1 ended unexpectedly, with code -9" in said
+    assert "Nobody answers" not in said
+    assert running.process.returncode == 1
+    assert not alive(children)
+
+
 def test_ctrl_c_stops_everything_while_kafka_does_not_answer(tmp_path):
     with SilentServer() as kafka:
         where = {"KAFKA_BOOTSTRAP_SERVERS": kafka.address}

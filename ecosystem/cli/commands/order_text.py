@@ -1,5 +1,7 @@
 """Prints an order and its outcome to the terminal."""
 
+from collections.abc import Iterable
+
 from rich.console import Console
 from rich.text import Text
 
@@ -24,17 +26,22 @@ def order_line(order: Order) -> Text:
 
 
 def print_order(console: Console, order: Order) -> None:
-    """Prints the order on one line."""
+    """Prints the order on one line, then one line for each reason."""
     console.print(order_line(order), soft_wrap=True)
+    _print_reasons(console, order.reasons or ())
 
 
 def print_outcome(console: Console, outcome: OrderOutcome) -> None:
-    """Prints the order, then one line for each verdict, or for each reason if there is no verdict."""
-    print_order(console, outcome.order.model_copy(update={"state": outcome.state}))
+    """Prints the order, then one line for each verdict, and for each reason that no verdict gives."""
+    console.print(order_line(outcome.order.model_copy(update={"state": outcome.state})), soft_wrap=True)
     for verdict in outcome.verdicts:
         reason = f"  {verdict.reason}" if verdict.reason else ""
         result = (verdict.validation_result, _RESULTS[verdict.validation_result])
         console.print(Text.assemble("  ", result, f"  {verdict.check_type}{reason}"), soft_wrap=True)
-    if not outcome.verdicts:
-        for reason in outcome.reasons:
-            console.print(Text(f"  {reason}"), soft_wrap=True)
+    failed = {v.check_type for v in outcome.verdicts if v.validation_result is not ValidationResult.PASS}
+    _print_reasons(console, [reason for reason in outcome.reasons if reason.partition(":")[0] not in failed])
+
+
+def _print_reasons(console: Console, reasons: Iterable[str]) -> None:
+    for reason in reasons:
+        console.print(Text(f"  {reason}"), soft_wrap=True)

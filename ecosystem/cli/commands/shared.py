@@ -145,8 +145,9 @@ def _perform(
     try:
         return asyncio.run(action)
     except Unreachable as error:
+        where = "" if url is None else f" at {url}"
         raise click.ClickException(
-            f"Nobody answers at {url} ({error}). Start it with `orders up`, or name another with --url."
+            f"Nobody answers{where} ({error}). Start it with `orders up`, or name another with --url."
         ) from error
     except (RequestRejected, PartitionCountMismatch) as error:
         raise click.ClickException(str(error)) from error

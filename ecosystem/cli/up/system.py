@@ -135,7 +135,7 @@ class LocalSystem:
         for worker in self._workers:
             self._start_worker(worker)
         if self._options.sample:
-            self._perform(self._write_sample())
+            self._perform(self._while_all_run(self._write_sample()))
         self._wait_until_ready()
         if self._options.sample:
             self._perform(self._wait_until_sample_is_read())
@@ -170,6 +170,16 @@ class LocalSystem:
             env |= {"SMTP_HOST": "127.0.0.1", "SMTP_PORT": str(self._mail.port)}
             env |= {"PRODUCT_NOTIFICATIONS_TO": os.environ.get("PRODUCT_NOTIFICATIONS_TO", "products@example.org")}
         self._children.start(worker.name, ["run", *worker.services], env)
+
+    async def _while_all_run(self, action: Coroutine[Any, Any, None]) -> None:
+        """Runs `action`; raises `StartFailed` as soon as a process ends by itself."""
+        task = asyncio.ensure_future(action)
+        try:
+            while not (await asyncio.wait({task}, timeout=_POLL_S))[0]:
+                self._check()
+            await task
+        finally:
+            task.cancel()
 
     async def _write_sample(self) -> None:
         async with Writer(self._settings) as writer:
