@@ -1,6 +1,5 @@
 """Commands end soon after a signal, whatever they wait for: while they start, connect, send and retry."""
 
-import asyncio
 import io
 import os
 import signal
@@ -12,7 +11,6 @@ import pytest
 from rich.console import Console
 
 from ecosystem.cli import stopping
-from ecosystem.cli.stopping import run_until_signal
 from ecosystem.cli.up import children
 from ecosystem.cli.up.children import Children
 from tests.servers import SilentServer
@@ -154,51 +152,52 @@ def test_each_child_gets_one_signal(tmp_path, monkeypatch):
     assert sorted(said.getvalue().splitlines()) == ["first | signals: 1", "last  | signals: 1"]
 
 
-async def test_a_command_that_does_not_end_by_itself_is_cancelled():
-    ended = []
-
-    async def command(stop):
-        stop.grace_s = 0.01
-        signal.raise_signal(signal.SIGTERM)
-        await stop.received.wait()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            ended.append("cancelled")
-
-    await run_until_signal(command)
-    assert ended == ["cancelled"]
-
-
-async def test_a_command_that_fails_is_not_silent():
-    async def command(stop):
-        raise ValueError("broken")
-
-    with pytest.raises(ValueError, match="broken"):
-        await run_until_signal(command)
-
-
-def test_a_command_that_cannot_be_cancelled_is_killed(command):
-    code = """
+SCRIPT = """
 import asyncio
 from ecosystem.cli import stopping
 
+async def patient(stop):
+    stop.grace_s = 0.01
+    print("waiting", flush=True)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        print("cancelled")
+
 async def stuck(stop):
-    print("stuck", flush=True)
+    print("waiting", flush=True)
     while True:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             pass
 
-stopping.END_S = 0.1
-asyncio.run(stopping.run_until_signal(stuck))
+async def broken(stop):
+    raise ValueError("broken")
+
 """
-    process = command(code=code)
-    assert process.stdout.readline() == "stuck\n"
-    status, said = ended(process, signal.SIGTERM)
-    assert status == 1
-    assert "in stuck" in said or "Thread" in said, "the stacks"
+"""In a process of its own: a command that gets a signal has its process killed a little later."""
+
+
+def test_a_command_that_does_not_end_by_itself_is_cancelled(command):
+    process = command(code=SCRIPT + "asyncio.run(stopping.run_until_signal(patient))")
+    assert process.stdout.readline() == "waiting\n"
+    assert ended(process, signal.SIGTERM) == (0, "cancelled\n")
+
+
+def test_a_command_that_fails_is_not_silent(command):
+    process = command(code=SCRIPT + "asyncio.run(stopping.run_until_signal(broken))")
+    said, _ = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 1
+    assert said.endswith("ValueError: broken\n")
+
+
+def test_a_command_that_cannot_be_cancelled_is_killed(command):
+    process = command(code=SCRIPT + "stopping.END_S = 0.1\nasyncio.run(stopping.run_until_signal(stuck))")
+    assert process.stdout.readline() == "waiting\n"
+    code, said = ended(process, signal.SIGTERM)
+    assert code == 1
+    assert "process ended code=1 reason=the shutdown hangs" in said
 
 
 def test_orders_up_waits_longer_than_a_command_takes_to_end():
