@@ -26,6 +26,7 @@ from ecosystem.cli.commands.stock import stock
 from ecosystem.cli.commands.tail import tail
 from ecosystem.cli.commands.topics import topics
 from ecosystem.cli.commands.up import up
+from ecosystem.cli.commands.what_if import what_if
 from ecosystem.cli.output import CLOSED_PIPE, OutputError, guarded
 from ecosystem.entry_points import ServiceError
 from ecosystem.services import InvalidSettings
@@ -108,6 +109,7 @@ _COMMANDS = (
     new_validator,
     audit,
     dead_letters,
+    what_if,
 )
 for _command in _COMMANDS:
     main.add_command(_command)

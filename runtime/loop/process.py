@@ -110,14 +110,14 @@ class BatchProcessor:
         for timer in due:
             self._run_timer(batch, timer, fuses)
         for record in polled.records:
-            item = self._read(batch, record)
+            item = self.read(batch, record)
             if item is not None:
                 self._run(batch, [item], fuses)
         for command in polled.commands:
             self._run_command(batch, command, fuses)
         return batch
 
-    def _read(self, batch: BatchOverlay, record: Record) -> WorkItem | None:
+    def read(self, batch: BatchOverlay, record: Record) -> WorkItem | None:
         """The work item of a record; `None` if the record is unreadable and was dead-lettered."""
         topic = self.topology.consumed[record.topic]
         processors = self.topology.processors[record.topic]

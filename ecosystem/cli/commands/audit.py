@@ -1,7 +1,7 @@
 """`orders audit`: verify from the topics that every promise was kept."""
 
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import click
@@ -9,23 +9,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from ecosystem.cli import discovery
-from ecosystem.cli.commands.shared import Real, Whole, bootstrap_option, perform
+from ecosystem.cli.commands.shared import TIME, Real, Whole, bootstrap_option, perform
 from runtime.common.settings import Guarantee
 
 
-class _Since(click.ParamType):
-    name = "time"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        try:
-            since = datetime.fromisoformat(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is not a time such as 2026-07-01 or 2026-07-01T12:00:00Z", param, ctx)
-        return since if since.tzinfo else since.replace(tzinfo=UTC)
-
-
 @click.command()
-@click.option("--since", type=_Since(), help="Audit orders posted from then on; UTC without offset  [default: all]")
+@click.option("--since", type=TIME, help="Audit orders posted from then on; UTC without offset  [default: all]")
 @click.option(
     "--guarantee",
     type=click.Choice([g.value for g in Guarantee]),

@@ -5,6 +5,7 @@ import errno
 import logging
 import socket
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 from typing import Annotated, Any, TypeVar
@@ -64,6 +65,21 @@ class _Amount(click.ParamType):
 
 AMOUNT = _Amount()
 """An amount of money."""
+
+
+class _Time(click.ParamType):
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        try:
+            at = datetime.fromisoformat(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is not a time such as 2026-07-01 or 2026-07-01T12:00:00Z", param, ctx)
+        return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+TIME = _Time()
+"""A time, in UTC if it has no offset."""
 
 
 class _Name(click.ParamType):

@@ -1,0 +1,168 @@
+"""The order in which a validator processed what bears on one key, such as a product, as its verdicts show it.
+
+Kafka keeps no order between topics and partitions. What is kept is each verdict, with the numbers behind it. So an
+order is judged where its verdict is recorded, and of the other inputs only as many are processed before as make the
+validator give the recorded verdict (decision 42).
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ecosystem.what_if.memory import Undo
+from ecosystem.what_if.recorded import Entry
+from ecosystem.what_if.side import Message, Side
+from runtime.loop.overlay import OutputRecord
+from runtime.model.service import Service
+from schemas.messages import OrderValidation
+
+SLACK_MS = 1000
+"""Milliseconds by which a validator may have read another input later than an order that was written after it.
+
+Ten times what a poll takes. A validator that lags by more may have read its inputs in any order since it fell behind.
+"""
+
+SKEW_MS = 100
+"""Milliseconds that an order waits for what its verdict needs: clocks differ, and many records have one time."""
+
+_MOST_HELD = 64
+"""Inputs that are held back at a time. Bounds the tries for one verdict."""
+
+InputId = tuple[str, str, int]
+
+
+class LaneInput(NamedTuple):
+    """An input of a validator other than new orders. It has one id in both worlds."""
+
+    id: InputId
+    ms: int
+    message: Message
+
+
+@dataclass(slots=True, eq=False)
+class Judgement:
+    """An order to be judged where its verdict is recorded.
+
+    Inputs from before `horizon_ms` have been processed by then. `verdicts` are those of each world, once it is judged.
+    """
+
+    entry: Entry
+    message: Message
+    recorded: OrderValidation
+    horizon_ms: int
+    verdicts: list[OrderValidation | None] | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """What a validator processes under one key.
+
+    Arguments:
+        services: the validator in each world: as it was and, if asked for, under other settings.
+        sides: these worlds.
+        judged: called when an order is judged.
+        sent: called with what an input other than an order made the validator send, and the number of the world.
+    """
+
+    services: tuple[Service, ...]
+    sides: tuple[Side, ...]
+    judged: Callable[[Judgement], None]
+    sent: Callable[[int, list[OutputRecord]], None]
+    held: deque[LaneInput] = field(default_factory=deque)
+    twins: dict[InputId, LaneInput] = field(default_factory=dict)
+    """Inputs held in the second world, until those of the same id are processed in the first."""
+    waiting: list[Judgement] = field(default_factory=list)
+
+    def add(self, world: int, given: LaneInput) -> None:
+        """Adds an input. It is held, unless nothing depends on when it is processed."""
+        if world == 0:
+            if not self._has_effect(given):
+                return
+            self.held.append(given)
+            if len(self.held) > _MOST_HELD:
+                self._process_first()
+            self._retry()
+        elif any(given.id == other.id for other in self.held):
+            self.twins[given.id] = given
+        else:
+            self._process(world, given)
+
+    def judge(self, judgement: Judgement) -> bool:
+        """Judges an order if that gives the recorded verdict; otherwise it waits. Returns whether it was judged."""
+        while self.held and self.held[0].ms < judgement.horizon_ms:
+            self._process_first()
+        if self._try(judgement):
+            self._retry()
+            return True
+        self.waiting.append(judgement)
+        return False
+
+    def force(self, judgement: Judgement) -> None:
+        """Judges an order that still waits, whatever verdict that gives."""
+        if judgement in self.waiting:
+            self.waiting.remove(judgement)
+            while self.held:
+                self._process_first()
+            self._commit(judgement, self.sides[0].judge(self.services[0], judgement.message))
+            self._retry()
+
+    def _has_effect(self, given: LaneInput) -> bool:
+        undo: Undo = []
+        sent = self.sides[0].process(self.services[0], given.message, undo)
+        changes = bool(undo or sent)
+        self.sides[0].world.memory.roll_back(undo)
+        return changes or bool(self.held)
+
+    def _try(self, judgement: Judgement) -> bool:
+        """Processes as few of the held inputs as the recorded verdict needs. Changes nothing if it cannot be had."""
+        side, service = self.sides[0], self.services[0]
+        memory = side.world.memory
+        undo: Undo = []
+        before: Undo = []
+        for number in range(len(self.held) + 1):
+            verdict = side.judge(service, judgement.message, undo)
+            if verdict is not None and _equal(verdict, judgement.recorded):
+                if number:  # again, with what these inputs make the validators send
+                    memory.roll_back(undo)
+                    memory.roll_back(before)
+                    for _ in range(number):
+                        self._process_first()
+                    verdict = side.judge(service, judgement.message)
+                self._commit(judgement, verdict)
+                return True
+            memory.roll_back(undo)
+            if number < len(self.held):
+                side.process(service, self.held[number].message, before)
+        memory.roll_back(before)
+        return False
+
+    def _commit(self, judgement: Judgement, verdict: OrderValidation | None) -> None:
+        others = [s.judge(v, judgement.message) for s, v in zip(self.sides[1:], self.services[1:], strict=True)]
+        judgement.verdicts = [verdict, *others]
+        self.judged(judgement)
+
+    def _process_first(self) -> None:
+        given = self.held.popleft()
+        self._process(0, given)
+        twin = self.twins.pop(given.id, None)
+        if twin is not None:
+            self._process(1, twin)
+
+    def _process(self, world: int, given: LaneInput) -> None:
+        if sent := self.sides[world].process(self.services[world], given.message):
+            self.sent(world, sent)
+
+    def _retry(self) -> None:
+        """Judges the orders that wait, as long as one of them gets its recorded verdict."""
+        again = bool(self.waiting)
+        while again:
+            again = False
+            for judgement in list(self.waiting):
+                if judgement in self.waiting and self._try(judgement):
+                    self.waiting.remove(judgement)
+                    again = True
+
+
+def _equal(verdict: OrderValidation, recorded: OrderValidation) -> bool:
+    return verdict.validation_result is recorded.validation_result and verdict.reason == recorded.reason
