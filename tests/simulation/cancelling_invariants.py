@@ -48,18 +48,22 @@ def released(outcome):
 
 
 def refunded(outcome):
-    """What was paid for a cancelled order, and nothing else, is announced for refund."""
+    """What was paid for a cancelled order, and nothing else, is announced for refund.
+
+    A negative payment may have come before the order was cancelled, and lessens the refund, or later.
+    """
     if not outcome.runs("fulfilment"):
         return
-    paid, back = Counter(), Counter()
+    least, most, back = Counter(), Counter(), Counter()
     for payment in {p.id: p for p in outcome.messages(PAYMENTS.name, Payment)}.values():
-        paid[payment.order_id] += payment.amount
+        if outcome.cancelled[payment.order_id]:
+            least[payment.order_id] += payment.amount
+            most[payment.order_id] += max(payment.amount, 0)
     for refund in {r.refund_id: r for r in outcome.messages(REFUNDS.name, Refund)}.values():
         back[refund.order_id] += refund.amount
-    for order_id in sorted(paid.keys() | back.keys()):
-        due = paid[order_id] if outcome.cancelled[order_id] else 0
-        if back[order_id] != due:
-            yield f"{order_id}: {back[order_id]} announced for refund, {due} due"
+    for order_id in sorted(most.keys() | back.keys()):
+        if not max(least[order_id], 0) <= back[order_id] <= most[order_id]:
+            yield f"{order_id}: {back[order_id]} announced for refund, {least[order_id]} to {most[order_id]} due"
 
 
 def refunded_once(outcome):

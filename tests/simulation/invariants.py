@@ -332,23 +332,30 @@ def state_is_the_changelogs(outcome):
 
 
 def shipped_when_due(outcome):
-    """An order that is validated, paid and checked in is shipped; a check-in is accepted or rejected."""
+    """An order that is validated, paid and checked in is shipped; a check-in is accepted or rejected.
+
+    An order with a negative payment may have been paid for some time.
+    """
     if not outcome.runs("fulfilment"):
         return
     most = 1 if outcome.world.schedule.exactly_once else 10**6
     paid, told = Counter(), Counter(f.order_id for f in outcome.messages(FULFILMENTS.name, Fulfilled))
+    most_paid = Counter()
     for payment in {p.id: p for p in outcome.messages(PAYMENTS.name, Payment)}.values():
         paid[payment.order_id] += payment.amount
+        most_paid[payment.order_id] += max(payment.amount, 0)
     rejected = Counter(r.event_id for r in outcome.messages(CHECKIN_REJECTIONS.name, CheckinRejected))
     check_ins = {c.event_id: c for c in outcome.messages(HOME_CHECKINS.name, HomeCheckin)}.values()
     states = {order_id: announced[0][0].state for order_id, announced in outcome.decided()}
     for order_id, state in sorted(states.items()):
         counted = [c for c in check_ins if c.order_no == order_id and not rejected[c.event_id]]
-        due = state is OrderState.VALIDATED and paid[order_id] >= outcome.orders[order_id].value and bool(counted)
+        value = outcome.orders[order_id].value
+        possible = state is OrderState.VALIDATED and bool(counted) and most_paid[order_id] >= value
+        due = possible and paid[order_id] >= value
         if outcome.cancelled[order_id]:
             continue
         for what, count in (("fulfilled", told[order_id]), ("shipped", outcome.shipped[order_id])):
-            if not int(due) <= count <= most * due:
+            if not int(due) <= count <= most * possible:
                 yield f"{order_id}: {state}, {paid[order_id]} paid, {len(counted)} check-ins, {what} {count} times"
     for check_in in sorted(check_ins, key=lambda c: c.event_id):
         count, state = rejected[check_in.event_id], states.get(check_in.order_no)
