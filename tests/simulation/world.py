@@ -320,10 +320,11 @@ class World(Changes):
         """Retention removes records that every group, and a service that joined, has processed: some, or all."""
         self._fault(event)
         topologies = {*self.topologies, *(worker.next_topology for worker in self.workers)}
+        joined = any(newcomer.NAME in topology.joined for topology in topologies)
         for tp in [tp for tp in self.broker.logs if any(tp.topic in topology.consumed for topology in topologies)]:
             readers = {topology.group for topology in topologies if tp.topic in topology.consumed}
             read = min(self.broker.group(group).read(tp) for group in readers)
-            if any(newcomer.NAME in topology.joined for topology in topologies):
+            if joined or self.faults["join"]:  # once it has joined, it may come back
                 read = self.broker.newcomer_starts.read(tp, read)
             self.broker.log(tp).expire(read - event.quantity)
 
