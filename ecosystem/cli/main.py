@@ -16,6 +16,7 @@ from ecosystem.cli.commands.customers import customers
 from ecosystem.cli.commands.dead_letters import dead_letters
 from ecosystem.cli.commands.generate import generate
 from ecosystem.cli.commands.get import get
+from ecosystem.cli.commands.import_ import import_
 from ecosystem.cli.commands.new_validator import new_validator
 from ecosystem.cli.commands.pay import pay
 from ecosystem.cli.commands.post import post
@@ -101,6 +102,7 @@ _COMMANDS = (
     stock,
     products,
     customers,
+    import_,
     generate,
     tail,
     topics,

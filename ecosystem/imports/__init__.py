@@ -1,0 +1,1 @@
+"""Import of legacy systems: rows of exports and of database tables become messages, each once."""
