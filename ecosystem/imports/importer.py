@@ -17,6 +17,7 @@ from ecosystem.imports.errors import ImportStopped, SourceUnavailable
 from ecosystem.imports.mapping import Columns, ImportMapping
 from ecosystem.imports.positions import POSITIONS, ImportPosition, read_positions
 from ecosystem.imports.source import Batch, Row, Source
+from runtime.common import failpoints
 from runtime.common.clock import utc_now
 from runtime.common.partitioning import partition_of
 from runtime.common.settings import Settings
@@ -128,7 +129,9 @@ class Importer:
         messages.append(Write(POSITIONS.name, self._partition(key), key, position.to_json()))
         await producer.begin_transaction()
         await asyncio.gather(*[await self._send(producer, write) for write in messages])
+        failpoints.reach("import.sent")
         await producer.commit_transaction()
+        failpoints.reach("import.committed")
         self.tally.imported += len(rows) - rejected
         self.tally.rejected += rejected
         self._report(batch, self.tally)

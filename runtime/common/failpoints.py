@@ -35,6 +35,8 @@ POINTS = {
     "outbox.marked": "they are marked, and that is committed",
     "sink.written": "a sink has written the rows of a batch and its offsets, the transaction is open",
     "sink.committed": "the transaction of a sink is committed, the sink does not know its new offsets yet",
+    "import.sent": "messages of an import and the position after them are acknowledged, the transaction is open",
+    "import.committed": "the transaction of an import is committed, its source does not know",
     "rebalance.revoking": "partitions are being revoked, a batch may be in progress",
     "rebalance.revoked": "partitions are no longer owned, the group does not know",
     "rebalance.assigned": "partitions are assigned, nothing is restored",

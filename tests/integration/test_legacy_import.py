@@ -1,4 +1,4 @@
-"""`orders import --follow` on a real Kafka and a real PostgreSQL: killed again and again, every row is imported once."""
+"""`orders import --follow` on a real Kafka and PostgreSQL: killed again and again, every row is imported once."""
 
 import asyncio
 import contextlib
@@ -12,10 +12,9 @@ from random import Random
 import asyncpg
 import pytest
 
-from ecosystem.imports.positions import POSITIONS
 from schemas.topics import DEAD_LETTERS, PAYMENTS, WAREHOUSE_INVENTORY
 from tests.commands import orders
-from tests.workers import until
+from tests.workers import PATIENCE_S, until
 
 PAYMENTS_MAPPING = """
 name = "pay"
@@ -37,8 +36,9 @@ source = { kind = "table", table = "stock" }
 product = "article"
 count = "pieces"
 """
-KILLS = 3
-ROWS_PER_LIFE = 3000
+LIVES = ("import.sent=crash@3", "import.committed=crash@3", "import.sent=crash", "import.committed=crash@2", "")
+"""Where a process of each life ends by SIGKILL; the last one does not."""
+ROWS_PER_LIFE = 2000
 
 
 class Import:
@@ -50,11 +50,17 @@ class Import:
         self.env = os.environ | own | {"IMPORT_DATABASE_URL": url}
         self.log = mapping.with_suffix(".log")
 
-    async def start(self):
+    async def start(self, fail_point=""):
+        env = self.env | {"FAIL_POINTS": fail_point}
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "ecosystem.cli", *self.arguments, env=self.env, stdout=log, stderr=log
+                sys.executable, "-m", "ecosystem.cli", *self.arguments, env=env, stdout=log, stderr=log
             )
+
+    async def killed(self):
+        """Waits until the process has been killed."""
+        async with asyncio.timeout(PATIENCE_S):
+            assert await self.process.wait() == -signal.SIGKILL, self.log.read_text()
 
     async def kill(self):
         self.process.kill()
@@ -96,26 +102,22 @@ async def test_each_line_of_an_export_is_imported_once_although_the_import_is_ki
     export = tmp_path / "pay-1.csv"
     export.write_text("NO;ORDER;AMOUNT\n")
     process, wanted, bad = Import(deployment, mapping), [], []
-    await process.start()
     async with killed_afterwards(process):
-        for life in range(KILLS + 1):
+        for fail_point in LIVES:
+            await process.start(fail_point)
             with export.open("a") as file:
                 for number in range(len(wanted) + len(bad), len(wanted) + len(bad) + ROWS_PER_LIFE):
-                    line = number + 2
                     if number % 50 == 7:
-                        bad.append(line)
+                        bad.append(number + 2)
                         file.write(f"{number};o-{number};cheap\n")
                     else:
                         wanted.append(f"p-{number}")
                         file.write(f"p-{number};o-{number};{number},50\n")
-                    if number % 1000 == 0:
+                    if number % 500 == 0:
                         file.flush()
                         await asyncio.sleep(0)
-            if life < KILLS:
-                # Some batches are committed, some are not: it is killed at any step of one.
-                await grows(deployment, PAYMENTS.name, len(wanted) - ROWS_PER_LIFE + life * 500)
-                await process.kill()
-                await process.start()
+            if fail_point:
+                await process.killed()
         await grows(deployment, PAYMENTS.name, len(wanted))
         await grows(deployment, PAYMENTS.name + DEAD_LETTERS, len(bad))
         await process.stop()
@@ -193,14 +195,13 @@ async def test_each_committed_change_of_a_table_is_imported_in_order_although_th
     code, said = await orders(deployment, "import", str(mapping), "--install", IMPORT_DATABASE_URL=database_url)
     assert (code, said) == (0, "")
     process = Import(deployment, mapping, database_url)
-    await process.start()
     async with killed_afterwards(process):
         done = asyncio.Event()
         clients = asyncio.gather(*(change(database_url, number, done) for number in range(1, 9)))
-        for life in range(1, KILLS + 1):
-            await grows(deployment, POSITIONS.name, 3 * life)
-            await process.kill()
-            await process.start()
+        for fail_point in LIVES:
+            await process.start(fail_point)
+            if fail_point:
+                await process.killed()
         done.set()
         await clients
         await legacy.execute("UPDATE stock SET shelf = 'A1' WHERE article = 'old'")  # no field of the message

@@ -16,6 +16,7 @@ from ecosystem.imports.mapping import ImportMapping, TableSource, load
 from ecosystem.imports.positions import ImportPosition
 from ecosystem.imports.source import Batch, Source
 from ecosystem.imports.table import TableRows, install_queue, queue_sql
+from runtime.common import failpoints
 
 _EXPECTED = (ImportStopped, SourceUnavailable)
 
@@ -62,6 +63,7 @@ async def _import(path: Path, url: str | None, follow: bool) -> Tally:
         return FileRows(mapping.name, mapping.source, path.parent, positions, sorted(columns), follow=follow)
 
     settings = discovery.settings()
+    failpoints.arm(settings.fail_points)
     settings = settings.model_copy(update={"partitions": await partition_count(settings)})
     return await Importer(settings, mapping, open_source, _report).run(stop, follow=follow)
 
