@@ -8,7 +8,7 @@ LOCK := $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --gene
 unexport PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast simulate fuzz chaos bench bench-recovery bench-failover soak flink lint format lock clean
+.PHONY: help install run test test-fast simulate fuzz chaos bench bench-recovery bench-failover soak flink legacy lint format lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -48,6 +48,9 @@ bench-failover: install ## Measure how long reads wait when one of two workers i
 
 flink: install ## Join a day of ORDERS=1000 by Flink SQL, kill it in between, compare with our own join; about a minute
 	@$(PY) -m examples.flink demo --orders $(or $(ORDERS),1000)
+
+legacy: install ## Import two days of a legacy office and keep its frontend database up to date; all is killed in between
+	@$(PY) -m examples.legacy demo
 
 lint: install ## Check style, formatting and types
 	$(PY) -m ruff check

@@ -21,6 +21,8 @@ hypothesis.settings.load_profile("untimed")
 SLOW_FILES = (
     "integration/test_flink.py",
     "integration/test_lost_records.py",
+    "integration/test_legacy_import.py",
+    "integration/test_legacy_frontend.py",
     "integration/test_unreadable.py",
     "chaos/test_faults.py",
     "integration/test_joining.py",

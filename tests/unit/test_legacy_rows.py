@@ -61,8 +61,12 @@ def export(tmp_path, mapping):
         wanted = [rule.column for rule in own.fields.values() if rule.column]
         return FileRows(own.name, own.source, tmp_path, positions or {}, wanted, follow=follow)
 
-    opened.path = tmp_path / "pay.csv"
     return opened
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "pay.csv"
 
 
 async def all_rows(source):
@@ -78,12 +82,12 @@ def messages(mapping, rows):
     return [Converter(mapping).convert(row.columns) for row in rows]
 
 
-async def test_a_growing_file_yields_each_complete_line_once(export, mapping):
-    export.path.write_bytes(HEADER + b"1;o-1;12,50\r\n2;o-2;3")
+async def test_a_growing_file_yields_each_complete_line_once(export, path, mapping):
+    path.write_bytes(HEADER + b"1;o-1;12,50\r\n2;o-2;3")
     source = export()
     first = await all_rows(source)
     assert [row.place for row in first] == ["pay.csv:2"]
-    with export.path.open("ab") as file:
+    with path.open("ab") as file:
         file.write(b",00\r\n\r\n3;o-3;1,00\r\n")
     second = await all_rows(source)
     assert [row.place for row in second] == ["pay.csv:3", "pay.csv:5"]
@@ -95,10 +99,10 @@ async def test_a_growing_file_yields_each_complete_line_once(export, mapping):
     ]
 
 
-async def test_reading_goes_on_at_any_committed_position(export, monkeypatch):
+async def test_reading_goes_on_at_any_committed_position(export, path, monkeypatch):
     monkeypatch.setattr("ecosystem.imports.files._CHUNK", 60)
     lines = [f"{n};o-{n};{n},00" for n in range(1, 40)]
-    export.path.write_bytes(HEADER + "\n".join(lines).encode() + b"\n")
+    path.write_bytes(HEADER + "\n".join(lines).encode() + b"\n")
     expected = await all_rows(export())
     positions, found, batches = {}, [], 0
     while batch := await export(positions).poll():
@@ -110,8 +114,8 @@ async def test_reading_goes_on_at_any_committed_position(export, monkeypatch):
     assert len(found) == 39
 
 
-async def test_without_follow_the_last_line_needs_no_line_feed(export):
-    export.path.write_bytes(HEADER + b"1;o-1;12,50")
+async def test_without_follow_the_last_line_needs_no_line_feed(export, path):
+    path.write_bytes(HEADER + b"1;o-1;12,50")
     assert await all_rows(export()) == []
     assert len(await all_rows(export(follow=False))) == 1
 
@@ -123,10 +127,10 @@ async def test_files_are_read_in_the_order_of_their_names(export, tmp_path):
 
 
 @pytest.mark.parametrize("content", [HEADER + b"9;o-9;9,00\r\n", b""], ids=["replaced", "emptied"])
-async def test_a_file_that_is_not_the_one_before_stops_the_import(export, content):
-    export.path.write_bytes(HEADER + b"1;o-1;12,50\r\n")
+async def test_a_file_that_is_not_the_one_before_stops_the_import(export, path, content):
+    path.write_bytes(HEADER + b"1;o-1;12,50\r\n")
     batch = await export().poll()
-    export.path.write_bytes(content)
+    path.write_bytes(content)
     with pytest.raises(ImportStopped, match="was replaced or shortened"):
         await export({batch.source: batch.position}).poll()
 
@@ -139,8 +143,8 @@ async def test_a_file_that_is_not_the_one_before_stops_the_import(export, conten
         (b"1;o-\x81;2,00", "row must be cp1252"),
     ],
 )
-async def test_a_line_that_cannot_be_parsed_is_a_row_with_a_reason(export, line, reason):
-    export.path.write_bytes(HEADER + line + b"\r\n2;o-2;1,00\r\n")
+async def test_a_line_that_cannot_be_parsed_is_a_row_with_a_reason(export, path, line, reason):
+    path.write_bytes(HEADER + line + b"\r\n2;o-2;1,00\r\n")
     bad, good = await all_rows(export())
     assert bad.raw == line
     assert reason in bad.error
@@ -179,8 +183,8 @@ def test_digits_without_a_point(mapping, text, number):
     assert str(amount.amount) == number
 
 
-async def test_a_first_line_without_the_columns_stops_the_import(export):
-    export.path.write_bytes(b"NO,ORDER,AMOUNT\n1,o,1\n")
+async def test_a_first_line_without_the_columns_stops_the_import(export, path):
+    path.write_bytes(b"NO,ORDER,AMOUNT\n1,o,1\n")
     with pytest.raises(ImportStopped, match=r"pay.csv:1: column NO, ORDER, AMOUNT is missing.*`separator`"):
         await export().poll()
 
