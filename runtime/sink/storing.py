@@ -93,8 +93,8 @@ class BatchStore:
         self._clock = clock
         self._metrics = metrics
 
-    async def prepare(self, batch: SinkBatch) -> list[Any] | None:
-        """The rows of a batch; `None` if those of some record cannot be made."""
+    async def prepare(self, batch: SinkBatch) -> list[Any] | str:
+        """The rows of a batch; or why those of some record cannot be made."""
         readable = [r for r in batch.records if r.unreadable is None]
         prepared = []
         for start in range(0, len(readable), SLICE):
@@ -102,11 +102,11 @@ class BatchStore:
                 prepared.append(self._sink.prepare(readable[start : start + SLICE]))
             except Exception as error:  # whatever a record makes `prepare` raise: it is found by halving
                 log.warning("rows cannot be made service=%s error=%r", self._service, error)
-                return None
+                return f"its rows cannot be made: {error}"
             await asyncio.sleep(0)
         return prepared + [self._sink.prepare_raw(r) for r in batch.records if r.unreadable is not None]
 
-    async def store(self, batch: SinkBatch, prepared: list[Any] | None) -> None:
+    async def store(self, batch: SinkBatch, prepared: list[Any] | str) -> None:
         """Stores a batch. Halves one that the database rejects, until the rejected record is alone.
 
         Raises `OffsetsMoved`, `DatabaseUnavailable`, or what the broker raises at a dead letter.
@@ -120,10 +120,10 @@ class BatchStore:
             for half in batch.halves():
                 await self.store(half, await self.prepare(half))
 
-    async def _store_at_once(self, batch: SinkBatch, prepared: list[Any] | None) -> str | None:
+    async def _store_at_once(self, batch: SinkBatch, prepared: list[Any] | str) -> str | None:
         """Stores a batch in one transaction. Returns why it is rejected; `None` if it is stored."""
-        if prepared is None:
-            return "its rows cannot be made"
+        if isinstance(prepared, str):
+            return prepared
         await self._dead_letter((r, r.unreadable) for r in batch.records if r.unreadable is not None)
         if self._sink.before is not None:
             await self._sink.before(prepared)
