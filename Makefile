@@ -8,7 +8,7 @@ LOCK := $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --gene
 unexport PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast simulate fuzz chaos bench bench-recovery bench-failover soak flink legacy lint format lock clean
+.PHONY: help install run test test-fast simulate fuzz chaos bench bench-recovery bench-failover bench-history soak flink legacy lint format lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +36,9 @@ chaos: install ## Break workers, brokers, networks, databases and mail under loa
 
 bench: install ## Measure POST to VALIDATED at several loads: core and all services in one worker, core apart; minutes
 	@$(PY) bench/latency.py
+
+bench-history: install ## Measure how fast the history stores records, and bytes per order; ORDERS=50000; minutes
+	@$(PY) -m bench.history --orders $(or $(ORDERS),50000)
 
 soak: install ## Watch memory and handles of a worker under steady load; MINUTES=30 RATE=60
 	@$(PY) -m bench.soak --minutes $(or $(MINUTES),30) --rate $(or $(RATE),60)

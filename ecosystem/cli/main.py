@@ -16,6 +16,7 @@ from ecosystem.cli.commands.customers import customers
 from ecosystem.cli.commands.dead_letters import dead_letters
 from ecosystem.cli.commands.generate import generate
 from ecosystem.cli.commands.get import get
+from ecosystem.cli.commands.history import maintain
 from ecosystem.cli.commands.import_ import import_
 from ecosystem.cli.commands.new_validator import new_validator
 from ecosystem.cli.commands.pay import pay
@@ -112,6 +113,7 @@ _COMMANDS = (
     audit,
     dead_letters,
     what_if,
+    maintain,
 )
 for _command in _COMMANDS:
     main.add_command(_command)

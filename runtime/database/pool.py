@@ -48,6 +48,7 @@ class Database:
     """Seconds before the first retry of the connection."""
     LONGEST_PAUSE_S = 5.0
     """Seconds between two retries at most."""
+    _POLL_S = 0.02
 
     def __init__(self, service: str, url: SecretStr | None, migrations: str, settings: Settings) -> None:
         self.service = service
@@ -84,6 +85,15 @@ class Database:
         finally:
             connecting.cancel()
             await self._engine.dispose()
+
+    async def ready(self, timeout_s: float) -> None:
+        """Returns once the database is connected and migrated. Raises `DatabaseUnavailable` after `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.unavailable is not None:  # noqa: ASYNC110 - bounded, for commands
+                    await asyncio.sleep(self._POLL_S)
+        except TimeoutError:
+            raise DatabaseUnavailable(f"database of {self.service}: {self.unavailable}") from None
 
     @asynccontextmanager
     async def transaction(self, timeout_s: float | None = None) -> AsyncIterator[AsyncConnection]:

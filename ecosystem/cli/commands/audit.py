@@ -1,8 +1,10 @@
 """`orders audit`: verify from the topics that every promise was kept."""
 
+import json
 import sys
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 from rich.console import Console
@@ -10,7 +12,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from ecosystem.cli import discovery
 from ecosystem.cli.commands.shared import TIME, Real, Whole, bootstrap_option, perform
-from runtime.common.settings import Guarantee
+from runtime.common.settings import Guarantee, Settings
+
+if TYPE_CHECKING:
+    from ecosystem.audit.history import HistoryReport
 
 
 @click.command()
@@ -40,6 +45,9 @@ from runtime.common.settings import Guarantee
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Maildir with all delivered e-mails, to compare with; that of `orders up` is .data/mail",
 )
+@click.option(
+    "--history", is_flag=True, help="Compare the history with the topics instead, record by record, and nothing else"
+)
 @bootstrap_option
 def audit(
     since: datetime | None,
@@ -49,6 +57,7 @@ def audit(
     json_: bool,
     temp: Path | None,
     mail: Path | None,
+    history: bool,
     bootstrap: str | None,
 ) -> None:
     """Verify from the topics that every promise was kept.
@@ -61,7 +70,7 @@ def audit(
 
     Needs the environment of the workers: TOPIC_PREFIX, REQUIRED_CHECKS, VALIDATION_DEADLINE_S, FULFILMENT_NEEDS,
     CHECKIN_PATIENCE_S, EMAIL_WINDOW_S, PRODUCT_…, and, for the databases to be compared, CHECKIN_DATABASE_URL,
-    PRODUCTS_DATABASE_URL and PRODUCT_LOG_DATABASE_URL.
+    PRODUCTS_DATABASE_URL and PRODUCT_LOG_DATABASE_URL; with --history, HISTORY_DATABASE_URL.
 
     Exit code 0: no violation. 1: violations. 2: the audit could not be done.
 
@@ -69,12 +78,15 @@ def audit(
     orders audit
     orders audit --since 2026-07-01T12:00:00Z --json
     orders audit --mail .data/mail
+    orders audit --history
     orders audit --bootstrap kafka-1:9092,kafka-2:9092 --guarantee at_least_once
     """
     from ecosystem import audit as auditing
 
     settings = discovery.settings(bootstrap)
     console = Console(highlight=False)
+    if history:
+        _compare_history(settings, console, limit, json_, bootstrap)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     errors = Console(stderr=True)
     with Progress(*columns, console=errors, transient=True, disable=json_ or not errors.is_terminal) as bar:
@@ -98,4 +110,20 @@ def audit(
         click.echo(auditing.as_json(report))
     else:
         auditing.print_report(report, console)
+    sys.exit(0 if report.ok else 1)
+
+
+def _compare_history(settings: Settings, console: Console, limit: int, json_: bool, bootstrap: str | None) -> NoReturn:
+    from ecosystem.audit.history import HistoryAudit
+    from ecosystem.audit.report import AuditError
+    from ecosystem.cli.commands.history import print_history
+
+    async def compare() -> "HistoryReport":
+        return await HistoryAudit(settings, limit).compare()
+
+    report = perform(compare(), bootstrap=bootstrap, expected=(AuditError,), exit_code=2)
+    if json_:
+        click.echo(json.dumps(report.as_dict()))
+    else:
+        print_history(report, console)
     sys.exit(0 if report.ok else 1)
