@@ -114,7 +114,9 @@ class Maintenance:
             if await connection.scalar(text("SELECT to_regclass(:name)"), {"name": name}) is not None:
                 return
             await connection.execute(text("LOCK TABLE records_default IN ACCESS EXCLUSIVE MODE"))
-            await connection.execute(text(f"CREATE TABLE {name} (LIKE records INCLUDING DEFAULTS)"))
+            await connection.execute(
+                text(f"CREATE TABLE {name} (LIKE records INCLUDING DEFAULTS INCLUDING CONSTRAINTS)")
+            )
             moved = f"WITH moved AS (DELETE FROM records_default WHERE {within} RETURNING *)"  # noqa: S608 - no input
             await connection.execute(text(f"{moved} INSERT INTO {name} TABLE moved"))
             attach = f"ALTER TABLE records ATTACH PARTITION {name} FOR VALUES FROM ('{start}') TO ('{end}')"

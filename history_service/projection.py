@@ -4,7 +4,7 @@ Records of several topics arrive in any order, and a record may be projected aga
 a rule that is idempotent, commutative and associative; `history_service/store.py` has the same rules in SQL.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -84,12 +84,8 @@ class OrderChange:
     failed_checks: set[str] = field(default_factory=set)
     times: dict[str, datetime] = field(default_factory=dict)
 
-    def copy(self) -> "OrderChange":
-        """A change that can be merged without changing this one."""
-        return OrderChange(self.updated_at, self.counting, set(self.failed_checks), dict(self.times))
-
     def merge(self, other: "OrderChange") -> None:
-        """Adds what other records say. The result does not depend on the order of merges."""
+        """Adds what other records say. The result depends neither on the order of merges, nor on repeated ones."""
         self.updated_at = max(self.updated_at, other.updated_at)
         self.count(other.counting)
         self.failed_checks |= other.failed_checks
@@ -212,18 +208,28 @@ def _extend(change: OrderChange, stage: Stage, message: Message, r: SinkRecord, 
     """Extends a change by a message. Returns words to search."""
     if (name := _TIMES.get(stage)) is not None:
         change.reach(name, at)
-    if isinstance(message, Order):
-        rank = _RANKS.get(message.state, _FINAL_RANK)
-        change.count(CountingRecord((FIRST_ATTEMPT, rank, r.log, -r.offset), message))
-        return message.reasons or (() if rank else (message.id,))
-    if isinstance(message, OrderValidation):
-        if message.validation_result is not ValidationResult.PASS:
-            change.failed_checks.add(message.check_type)
-    elif isinstance(message, Payment):
-        return (message.id,)
-    elif isinstance(message, Refund):
-        return (message.refund_id,)
+    extension = _EXTENSIONS.get(type(message))  # `isinstance` of a pydantic model takes as long as all the rest
+    return () if extension is None else extension(change, message, r)
+
+
+def _extend_by_order(change: OrderChange, order: Order, r: SinkRecord) -> Sequence[str]:
+    rank = _RANKS.get(order.state, _FINAL_RANK)
+    change.count(CountingRecord((FIRST_ATTEMPT, rank, r.log, -r.offset), order))
+    return order.reasons or (() if rank else (order.id,))
+
+
+def _extend_by_verdict(change: OrderChange, verdict: OrderValidation, _: SinkRecord) -> Sequence[str]:
+    if verdict.validation_result is not ValidationResult.PASS:
+        change.failed_checks.add(verdict.check_type)
     return ()
+
+
+_EXTENSIONS: Mapping[type[Message], Callable[[OrderChange, Any, SinkRecord], Sequence[str]]] = {
+    Order: _extend_by_order,
+    OrderValidation: _extend_by_verdict,
+    Payment: lambda _, payment, __: (payment.id,),
+    Refund: lambda _, refund, __: (refund.refund_id,),
+}
 
 
 def _header_words(r: SinkRecord) -> list[str]:

@@ -84,9 +84,7 @@ def _merged(slices: Sequence[Rows]) -> Mapping[str, OrderChange]:
     merged: dict[str, OrderChange] = {}
     for rows in slices:
         for order_id, change in rows.changes.items():
-            known = merged.get(order_id)
-            if known is None:
-                merged[order_id] = change.copy()
-            else:
-                known.merge(change)
+            known = merged.setdefault(order_id, change)
+            if known is not change:
+                known.merge(change)  # changes a row of a slice; a repeated merge changes nothing more
     return merged

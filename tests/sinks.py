@@ -103,51 +103,55 @@ class MemoryDatabase:
         """Cleared by a test: transactions wait before they begin."""
         self._compares = compares
         self._together = together
-        self._lock = asyncio.Lock()
 
     async def place(self, logs):
+        await asyncio.sleep(0)
+        self._reach()
         result = {}
-        async with self._lock:
-            self._reach()
-            for tp, now in logs.items():
-                stored = self.offsets.get(tp)
-                placement = place(stored, now)
-                if placement.change is LogChange.NONE:
-                    number = stored.log
-                else:
-                    cut = len(self.numbers) if placement.change is LogChange.CUT else 0
-                    number = self.numbers.setdefault((tp.topic, now.log_id, cut), len(self.numbers))
-                self.offsets[tp] = StoredPosition(number, now.log_id, placement.next_offset)
-                result[tp] = SinkPosition(number, placement.next_offset), placement
+        for tp, now in logs.items():
+            stored = self.offsets.get(tp)
+            placement = place(stored, now)
+            if placement.change is LogChange.NONE:
+                number = stored.log
+            else:
+                cut = len(self.numbers) if placement.change is LogChange.CUT else 0
+                number = self.numbers.setdefault((tp.topic, now.log_id, cut), len(self.numbers))
+            self.offsets[tp] = StoredPosition(number, now.log_id, placement.next_offset)
+            result[tp] = SinkPosition(number, placement.next_offset), placement
         return result
 
     @asynccontextmanager
     async def transaction(self, moves):
+        """As with row locks: of two transactions that move the same offsets, the second finds them moved."""
         self.written.set()
         await self.go_on.wait()
-        async with self._lock:
-            self._reach()
-            for tp, move in moves.items():
-                known = self.offsets[tp]
-                if self._compares and (known.log, known.next_offset) != (move.log, move.expected):
-                    raise OffsetsMoved(str(tp))
-            rows: list[tuple] = []
-            yield rows
-            await asyncio.sleep(0)
-            if any(value == VENOM or (value == POISON and form != RAW) for *_, value, form in rows):
-                raise RowsRejected("poison")
-            if self.fails_before:
-                self.fails_before -= 1
-                raise DatabaseUnavailable("before the commit")
-            self.rows += rows
-            if not self._together and self.fails_after:
-                self.fails_after -= 1
-                raise DatabaseUnavailable("between rows and offsets")
-            for tp, move in moves.items():
-                self.offsets[tp] = StoredPosition(move.log, self.offsets[tp].log_id, move.next_offset)
-            if self.fails_after:
-                self.fails_after -= 1
-                raise DatabaseUnavailable("after the commit")
+        self._reach()
+        self._compare(moves)
+        rows: list[tuple] = []
+        yield rows
+        await asyncio.sleep(0)
+        if any(value == VENOM or (value == POISON and form != RAW) for *_, value, form in rows):
+            raise RowsRejected("poison")
+        self._reach()
+        if self.fails_before:
+            self.fails_before -= 1
+            raise DatabaseUnavailable("before the commit")
+        self._compare(moves)
+        self.rows += rows
+        if not self._together and self.fails_after:
+            self.fails_after -= 1
+            raise DatabaseUnavailable("between rows and offsets")
+        for tp, move in moves.items():
+            self.offsets[tp] = StoredPosition(move.log, self.offsets[tp].log_id, move.next_offset)
+        if self.fails_after:
+            self.fails_after -= 1
+            raise DatabaseUnavailable("after the commit")
+
+    def _compare(self, moves) -> None:
+        for tp, move in moves.items():
+            known = self.offsets[tp]
+            if self._compares and (known.log, known.next_offset) != (move.log, move.expected):
+                raise OffsetsMoved(str(tp))
 
     def _reach(self) -> None:
         if self.away:
@@ -185,7 +189,7 @@ class Worker:
             losses=self.losses,
             metrics=SinkMetrics(CollectorRegistry()),
         )
-        self.engine.CHECK_S = 0.0
+        self.engine.CHECK_S = self.engine.LINGER_S = 0.0
         self.consumer.assign(*partitions)
 
     async def _publish(self, writes):

@@ -78,6 +78,8 @@ class KafkaSinkConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def fetch(self, timeout_s: float) -> Polled:
         consumer = self._started
+        if aiokafka_internals.fetcher_stopped(consumer):
+            raise RuntimeError("the consumer has stopped fetching: its fetch task has ended; restart the worker")
         try:
             fetched = await consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=self.MAX_RECORDS)
         except OffsetOutOfRangeError as error:

@@ -40,6 +40,11 @@ class SinkEngine:
         metrics: of sinks.
     """
 
+    SMALL = 500
+    """Records of a batch up to which the next poll lingers."""
+    LINGER_S = 0.2
+    """Seconds that it lingers, so that records of a while share a transaction. Without it, a steady load would cost a
+    transaction for every few records, on the event loop of other services."""
     FETCH_S = 0.5
     """Seconds, the longest wait for records."""
     CHECK_S = 1.0
@@ -116,6 +121,8 @@ class SinkEngine:
         await self.settle()
         self._storing = asyncio.create_task(self._store.store(batch, prepared))
         self._positions = batch.after
+        if len(records) < self.SMALL:
+            await asyncio.sleep(self.LINGER_S)
 
     async def settle(self) -> None:
         """Waits until the last batch is stored, and raises its error."""

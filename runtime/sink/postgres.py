@@ -3,6 +3,7 @@
 By asyncpg: SQLAlchemy has no COPY.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -73,6 +74,8 @@ class PostgresSinkDatabase:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._limit_s = 12 * database.timeout_s
+        """Seconds: a batch has thousands of rows, where a request has a few."""
         self._connection: Any = None
 
     async def close(self) -> None:
@@ -127,13 +130,20 @@ class PostgresSinkDatabase:
 
     @asynccontextmanager
     async def _begin(self) -> AsyncIterator[Any]:
-        """A transaction, within the time limit of the database between two of its answers."""
+        """A transaction, within the time limit of a sink: a server that hangs must not be waited for for ever."""
         if self._database.unavailable is not None:
             raise DatabaseUnavailable(f"database of {self._database.service}: {self._database.unavailable}")
         try:
-            connection = await self._connected()
-            async with connection.transaction():
-                yield connection
+            async with asyncio.timeout(self._limit_s):
+                connection = await self._connected()
+                transaction = connection.transaction()
+                await transaction.start()
+                try:
+                    yield connection
+                except Exception:  # a cancelled transaction is not rolled back here: a server that hangs never answers
+                    await transaction.rollback()
+                    raise
+                await transaction.commit()
         except BaseException as error:
             if isinstance(error, (RowsRejected, OffsetsMoved)):
                 raise
@@ -148,9 +158,9 @@ class PostgresSinkDatabase:
     async def _connected(self) -> Any:
         if self._connection is None or self._connection.is_closed():
             self._connection = await self._database.connect()
-            limit = int(1000 * self._database.timeout_s)
             # A worker that stops responding must not keep its rows locked.
-            await self._connection.execute(f"SET idle_in_transaction_session_timeout = {6 * limit}")
+            limit_ms = int(1000 * self._limit_s)
+            await self._connection.execute(f"SET idle_in_transaction_session_timeout = {limit_ms}")
         return self._connection
 
 

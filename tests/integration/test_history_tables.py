@@ -1,8 +1,10 @@
 """The history's tables on a real PostgreSQL: merged as in Python, partitioned by month, dropped by retention."""
 
 import asyncio
+import os
 import random
-from contextlib import asynccontextmanager
+import signal
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -10,6 +12,7 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
+from ecosystem.embedded.postgres import Postgres
 from history_service import store
 from history_service.maintenance import Maintenance
 from history_service.projection import COLUMNS, project
@@ -23,7 +26,7 @@ from runtime.sink.ports import Move
 from runtime.sink.postgres import PostgresBulkWriter, PostgresSinkDatabase
 from tests.commands import orders
 from tests.history import WAY
-from tests.workers import PATIENCE_S, Deployment
+from tests.workers import PATIENCE_S, Deployment, until
 
 
 @pytest.fixture
@@ -66,6 +69,7 @@ async def test_rows_merge_in_the_database_as_they_do_in_memory(connection):
 async def test_records_get_partitions_and_lose_them_by_retention(database, connection):
     now = datetime(2026, 11, 29, tzinfo=UTC)
     maintenance = Maintenance(database, 1, lambda: now)
+    await connection.execute("ALTER TABLE records ADD CHECK (log > 0)")  # an operator's own, that partitions need, too
     await written(connection, *WAY)  # before there is a partition
     old = WAY[0]._replace(offset=99, timestamp_ms=int((now - timedelta(days=61)).timestamp() * 1000))
     await written(connection, old)
@@ -114,6 +118,30 @@ async def test_the_command_says_what_is_due_and_does_it(kafka, prefix, tmp_path,
     code, said = await orders(deployment, "maintain")
     assert code == 1
     assert "HISTORY_DATABASE_URL" in said
+
+
+async def test_a_frozen_database_times_out_and_is_reached_again(tmp_path):
+    move = {TP: Move(1, 0, 1, 50)}
+    with Postgres(tmp_path / "home") as server:
+        url = SecretStr(server.database("history"))
+        database = Database("history", url, "history_service:migrations", Settings(database_timeout_s=0.25))
+        async with database.open():
+            await database.ready(PATIENCE_S)
+            async with sink(database) as opened:
+
+                async def placed():
+                    with suppress(DatabaseUnavailable):
+                        return await opened.place({TP: LogState("", 0, 50)})
+
+                await until(placed, "placed")
+                backend = await opened._connection.fetchval("SELECT pg_backend_pid()")
+                os.kill(backend, signal.SIGSTOP)
+                async with asyncio.timeout(PATIENCE_S):
+                    with pytest.raises(DatabaseUnavailable):
+                        async with opened.transaction(move):
+                            pass
+                os.kill(backend, signal.SIGCONT)
+                await until(placed, "placed again")
 
 
 TP = TopicPartition("orders", 0)

@@ -35,6 +35,7 @@ ARGUMENTS = {
     ("topics",): [],
     ("asyncapi",): [],
     ("audit",): [],
+    ("maintain",): ["--dry-run"],
     ("dead-letters", "list"): ["--json"],
     ("dead-letters", "show"): ["orders", "{place}"],
     ("dead-letters", "redrive"): ["orders", "{place}"],
