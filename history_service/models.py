@@ -125,9 +125,11 @@ refunds, values of headers. A word may be there several times.
 
 Rows are only appended: an index for parts of texts is expensive to change. The function `history_trigrams` of the
 migrations stands in for the extension `pg_trgm`, which not every PostgreSQL has. `history_trigrams(word) @>
-history_trigrams(lower(:q)) AND word LIKE …` finds parts of three characters or more.
+history_trigrams(lower(:q)) AND word LIKE …` finds parts of three characters or more. A part that very many orders have
+is looked for order by order instead, from the newest on (`history_service/lists.py`).
 """
 
+Index("order_words_of_order", ORDER_WORDS.c.order_id)
 Index(
     "order_words_trigrams",
     text("history_trigrams(word)"),

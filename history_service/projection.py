@@ -38,6 +38,8 @@ _TIMES = {
 }
 TIMES = tuple(_TIMES.values())
 """Columns with the time at which the first record of a stage was produced."""
+TIME_COLUMNS = {name: stage.value for stage, name in _TIMES.items()}
+"""Stage by column of `TIMES`."""
 
 _RUNTIME_HEADERS = frozenset({"consumed-by", "also-consumed-by", "made-at"})
 """Headers of the runtime itself: the same in most records."""
@@ -158,7 +160,7 @@ def project(records: Iterable[SinkRecord], clock: Callable[[], datetime]) -> Row
             words = _header_words(r) if r.headers else []
             if message is not None:
                 words += _extend(change, stage, message, r, at)
-            rows.words += [(at, order_id, _word(word)) for word in words]
+            rows.words += [(at, order_id, search_text(word)) for word in words]
         append((at, stored_at, r.offset, r.log, r.partition, stage.value, order_id, r.key, r.value, _headers(r)))
     return rows
 
@@ -247,7 +249,7 @@ def _headers(r: SinkRecord) -> Sequence[bytes | None] | None:
     return [part for name, value in r.headers for part in (name.encode(errors="surrogateescape"), value)]
 
 
-def _word(text: str) -> str:
+def search_text(text: str) -> str:
     """A text as the search sees it: in lower case."""
     return _text(text).lower()
 

@@ -151,6 +151,8 @@ class Endpoint:
         body: model of the request's body, if it has one.
         routed: whether the handler routes to the key owner, and so takes the query parameter `timeout`.
         description: further lines.
+        when: a query parameter with which this endpoint answers in place of another one of its method and path, if the
+            worker has that as well.
     """
 
     method: str
@@ -165,6 +167,7 @@ class Endpoint:
     body: type[Message] | None = None
     routed: bool = False
     description: str | None = None
+    when: str | None = None
 
     def __post_init__(self) -> None:
         declared = [p.name for p in self.parameters if p.place == "path"]

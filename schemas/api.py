@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from schemas.identifiers import Code, Composed, Name, OrderId
 from schemas.messages import CheckType, Need, Order, OrderState, ProductEvent, ValidationResult
+from schemas.times import DAY
 from schemas.wire import Int64, Message, Money, Quantity, Total, example
 
 _MAX_PRICE = 99_999_999_999.9999
@@ -96,13 +97,8 @@ def _format_local_time(local: datetime) -> str:
     return local.isoformat(" ")
 
 
-# Matches exactly the valid days, so that JSON Schema can say it too. Of these years every fourth is a leap year.
-_DAY = (
-    r"(?:(?:19[7-9]|20[0-9])[0-9]-(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)"
-    r"|(?:0[13578]|1[02])-31)|(?:19(?:[79][26]|8[048])|20(?:[02468][048]|[13579][26]))-02-29)"
-)
 _OFFSET = r"(?:[+-](?:0[0-9]|1[0-4]):[0-5][0-9])?"
-_LOCAL_TIME = rf"{_DAY} (?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]{_OFFSET}"
+_LOCAL_TIME = rf"{DAY} (?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]{_OFFSET}"
 LocalTime = Annotated[
     datetime,
     PlainValidator(_parse_local_time),

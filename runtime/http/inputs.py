@@ -14,6 +14,7 @@ from runtime.http.answers import HttpProblem
 from runtime.http.decoding import BodyTooLong, decode_body
 from runtime.http.validation import invalid_input, invalid_request
 from schemas.identifiers import Code, OrderId, is_composed
+from schemas.times import INSTANT
 from schemas.validation import field_errors
 from schemas.wire import Message
 
@@ -69,6 +70,14 @@ TIMEOUT = Parameter(
     "query",
     {"type": "integer", "minimum": 0, "default": DEFAULT_TIMEOUT_MS},
     f"Milliseconds to wait; 0 does not wait, more than {MAX_TIMEOUT_MS:,} counts as {MAX_TIMEOUT_MS:,}",
+)
+
+AT = Parameter(
+    "at",
+    "query",
+    INSTANT,
+    "The order as it was then, from the history, without waiting. A worker that does not run the history service "
+    "answers 421",
 )
 
 

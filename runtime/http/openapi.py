@@ -37,8 +37,8 @@ def document(hosted: Iterable[ServiceDefinition]) -> dict[str, Any]:
     for endpoints in (OPERATIONAL, *(h.endpoints for h in hosted)):
         for endpoint in endpoints:
             operations = paths.setdefault(endpoint.path, {})
-            if operations.setdefault(endpoint.method.lower(), described := _operation(endpoint)) is not described:
-                raise ValueError(f"OpenAPI: two services answer {endpoint.method} {endpoint.path}; only one can")
+            method, described = endpoint.method.lower(), _operation(endpoint)
+            operations[method] = _merged(operations[method], described, endpoint) if method in operations else described
             if names.setdefault(endpoint.name, endpoint) is not endpoint:
                 other = names[endpoint.name]
                 both = f"{other.method} {other.path} and {endpoint.method} {endpoint.path}"
@@ -56,6 +56,35 @@ def document(hosted: Iterable[ServiceDefinition]) -> dict[str, Any]:
         },
         "paths": paths,
         "components": {"schemas": schemas},
+    }
+
+
+_WHEN = "x-when"
+"""Extension: the query parameter with which an endpoint answers in place of another."""
+
+
+def _merged(one: dict[str, Any], other: dict[str, Any], endpoint: Endpoint) -> dict[str, Any]:
+    """The operation of two endpoints that share a method and path, as they are chosen by a query parameter.
+
+    It has the name of the one that answers without the parameter.
+    """
+    if (_WHEN in one) == (_WHEN in other):
+        raise ValueError(f"OpenAPI: two services answer {endpoint.method} {endpoint.path}; only one can")
+    special, default = (one, other) if _WHEN in one else (other, one)
+    lines = [default.get("description"), f"With `{special[_WHEN]}`: {special['summary']}.", special.get("description")]
+    parameters = {p["name"]: p for p in (*special.get("parameters", ()), *default.get("parameters", ()))}
+    responses = {**special["responses"], **default["responses"]}
+    for status in special["responses"].keys() & default["responses"].keys():
+        both = [operation["responses"][status] for operation in (default, special)]
+        headers = {**both[1].get("headers", {}), **both[0].get("headers", {})}
+        if both[0]["content"] != both[1]["content"]:
+            raise ValueError(f"OpenAPI: {endpoint.method} {endpoint.path} answers {status} in two ways; align them")
+        responses[status] = {**both[0], **({"headers": headers} if headers else {})}
+    return {
+        **default,
+        "description": " ".join(filter(None, lines)),
+        "parameters": list(parameters.values()),
+        "responses": responses,
     }
 
 
@@ -79,6 +108,7 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         "summary": endpoint.summary,
         **({"description": endpoint.description} if endpoint.description else {}),
         "tags": [endpoint.tag],
+        **({_WHEN: endpoint.when} if endpoint.when else {}),
         **({"parameters": [_parameter(p) for p in parameters]} if parameters else {}),
         **({"requestBody": {"required": True, **_content(body)}} if body is not None else {}),
         "responses": {

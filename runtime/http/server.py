@@ -7,7 +7,7 @@ from functools import partial
 
 from aiohttp import HttpVersion11, web
 
-from runtime.hosting import Endpoint, Host, ServiceDefinition
+from runtime.hosting import Endpoint, Handler, Host, ServiceDefinition
 from runtime.http.admission import admission, prepare_admission
 from runtime.http.answers import problem
 from runtime.http.asyncapi import document as asyncapi_document
@@ -36,19 +36,32 @@ def application(host: Host, hosted: Sequence[ServiceDefinition]) -> web.Applicat
         "/openapi.json": json.dumps(document(hosted)).encode(),
         "/asyncapi.json": json.dumps(asyncapi_document(hosted, host.settings)).encode(),
     }
-    app.router.add_routes(
-        _route(host, e) for endpoints in (*(h.endpoints for h in hosted), OPERATIONAL) for e in endpoints
-    )
+    operations: dict[tuple[str, str], list[Endpoint]] = {}
+    for endpoint in (e for endpoints in (*(h.endpoints for h in hosted), OPERATIONAL) for e in endpoints):
+        operations.setdefault((endpoint.method, endpoint.path), []).append(endpoint)
+    app.router.add_routes(_route(host, endpoints) for endpoints in operations.values())
     app.router.add_get("/favicon.ico", no_icon, expect_handler=_expect)
     return app
 
 
-def _route(host: Host, endpoint: Endpoint) -> web.RouteDef:
-    """The route of an endpoint. A parameter in the path is any text without a slash, which is percent-encoded there:
-    aiohttp's own `{name}` would exclude braces."""
-    path = re.sub(r"{(\w+)}", r"{\1:[^/]+}", endpoint.path)
-    add = web.get if endpoint.method == "GET" else partial(web.route, endpoint.method)
-    return add(path, partial(endpoint.handler, host), expect_handler=_expect)
+def _route(host: Host, endpoints: Sequence[Endpoint]) -> web.RouteDef:
+    """The route of endpoints of one method and path. A parameter in the path is any text without a slash, which is
+    percent-encoded there: aiohttp's own `{name}` would exclude braces."""
+    method, path = endpoints[0].method, re.sub(r"{(\w+)}", r"{\1:[^/]+}", endpoints[0].path)
+    add = web.get if method == "GET" else partial(web.route, method)
+    handler = endpoints[0].handler if len(endpoints) == 1 else _selecting(endpoints)
+    return add(path, partial(handler, host), expect_handler=_expect)
+
+
+def _selecting(endpoints: Sequence[Endpoint]) -> Handler:
+    """A handler that calls the first endpoint whose query parameter `when` a request has, or else the one without."""
+    *chosen, default = sorted(endpoints, key=lambda e: e.when is None)
+
+    async def handle(host: Host, request: web.Request) -> web.StreamResponse:
+        endpoint = next((e for e in chosen if e.when in request.query), default)
+        return await endpoint.handler(host, request)
+
+    return handle
 
 
 async def _expect(request: web.Request) -> web.StreamResponse | None:

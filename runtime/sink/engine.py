@@ -119,6 +119,7 @@ class SinkEngine:
         batch = SinkBatch(records, self._positions, polled.positions, polled.ends)
         prepared = await self._store.prepare(batch)
         await self.settle()
+        await self._check(polled)
         self._storing = asyncio.create_task(self._store.store(batch, prepared))
         self._positions = batch.after
         if len(records) < self.SMALL:
@@ -181,14 +182,17 @@ class SinkEngine:
         return result
 
     async def _check(self, polled: Polled) -> None:
-        """Notes that partitions have no new records, and moves offsets past transaction markers."""
+        """Notes which partitions have no new records, and moves their offsets past transaction markers.
+
+        So the database tells how far it is behind, also of a partition without records beside busy ones.
+        """
         now = asyncio.get_running_loop().time()
         if now - self._checked_at < self.CHECK_S:
             return
         moves = {
             tp: Move(number, at, max(at, polled.positions.get(tp, at)), polled.ends[tp])
             for tp, (number, at) in self._positions.items()
-            if tp in polled.ends
+            if tp in polled.ends and not polled.records.get(tp)
         }
         if moves:
             async with self._database.transaction(moves):

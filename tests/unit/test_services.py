@@ -53,7 +53,10 @@ VOCABULARY = {
 """Names of modules that mean the same in every service: see docs/how-to/add-a-service.md."""
 HELPERS = {
     "email": {"customer_join.py", "emails.py", "payment_join.py"},
-    "history": {"maintenance.py", "partitions.py", "projection.py", "stages.py"},
+    "history": {
+        *("filters.py", "freshness.py", "inputs.py", "lists.py", "maintenance.py", "partitions.py", "projection.py"),
+        *("queries.py", "stages.py", "timeline.py"),
+    },
     "orders": {"queries.py"},
     "products": {"transitions.py"},
 }

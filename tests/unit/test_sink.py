@@ -74,6 +74,22 @@ async def test_a_zombie_changes_nothing():
     assert is_exact(logs, database)
 
 
+async def test_a_partition_without_records_is_checked_beside_a_busy_one():
+    logs, database = Logs(), MemoryDatabase()
+    logs.append(0, b"a", b"b", b"c", b"d", b"e", b"f", b"g")
+    worker = Worker(logs, database, 0, 1)
+    checked = []
+
+    def transaction(moves):
+        checked.extend(tp.partition for tp, move in moves.items() if move.next_offset == move.end)
+        return original(moves)
+
+    original, database.transaction = database.transaction, transaction
+    await worker.step()
+    await worker.step()
+    assert checked == [1, 1]
+
+
 async def test_an_outage_is_waited_for():
     logs, database = Logs(), MemoryDatabase()
     worker = Worker(logs, database, 0, 1)

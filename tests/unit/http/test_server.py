@@ -2,6 +2,7 @@ import asyncio
 import json
 import logging
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,8 +14,8 @@ from prometheus_client import REGISTRY
 from orders_service.state import OrderView
 from runtime.common.settings import Settings
 from runtime.errors import BrokerUnavailable, KeyNotOwned
-from runtime.hosting import Answer, Endpoint, ServiceDefinition
-from runtime.http.inputs import ORDER_ID
+from runtime.hosting import Answer, Endpoint, ResponseHeader, ServiceDefinition
+from runtime.http.inputs import AT, ORDER_ID
 from runtime.http.openapi import document
 from runtime.http.server import application
 from schemas import messages
@@ -233,6 +234,23 @@ def test_every_observed_status_of_a_route_is_documented():
                 assert described is None or status == "499" or status in described["responses"], sample.labels
 
 
+async def earlier(_, request):
+    return web.json_response({"at": request.query["at"]})
+
+
+EARLIER = Endpoint(
+    "GET",
+    "/v1/orders/{id}",
+    earlier,
+    "getEarlier",
+    "Get it as it was",
+    "other",
+    {200: Answer("As it was", messages.Order, (ResponseHeader("X-Lag", "Seconds"),))},
+    parameters=(ORDER_ID, AT),
+    when="at",
+)
+
+
 class Order(Message):
     """Another model under the name of the orders service's."""
 
@@ -243,6 +261,7 @@ class Order(Message):
     ("other", "complaint"),
     [
         (endpoint("POST", "/v1/orders"), "two services answer POST /v1/orders"),
+        (replace(EARLIER, when=None), "two services answer GET /v1/orders/{id}"),
         (endpoint("GET", "/healthz"), "two services answer GET /healthz"),
         (endpoint("GET", "/v1/other", "postOrder"), "POST /v1/orders and GET /v1/other are both called postOrder"),
         (endpoint("GET", "/v1/other", body=Order), "two services describe Order differently"),
@@ -256,6 +275,27 @@ def test_contradicting_endpoints_of_services_are_rejected_at_the_start(other, co
 def test_another_method_of_a_path_may_be_of_another_service():
     other = ServiceDefinition(SERVICE, (endpoint("DELETE", "/v1/orders", "clear"),))
     assert document([HOSTED, other])["paths"]["/v1/orders"].keys() == {"post", "delete"}
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+async def test_a_query_parameter_chooses_between_two_services(cluster: Cluster, reverse):
+    hosted = [HOSTED, ServiceDefinition(SERVICE, (EARLIER,))]
+    async with running(cluster, reversed(hosted) if reverse else hosted) as worker:
+        async with worker.get("/v1/orders/a?at=noon") as answer:
+            assert (answer.status, await answer.json()) == (200, {"at": "noon"})
+        async with worker.get("/v1/orders/a?timeout=0") as answer:
+            assert answer.status == 404
+    described = document(reversed(hosted) if reverse else hosted)["paths"]["/v1/orders/{id}"]["get"]
+    assert described["operationId"] == "getOrder"
+    assert {p["name"] for p in described["parameters"]} == {"id", "timeout", "at"}
+    assert set(described["responses"]["200"]["headers"]) == {"X-Served-By", "Age", "X-Lag"}
+    assert "With `at`: Get it as it was." in described["description"]
+    assert "x-when" not in described
+
+
+async def test_the_orders_service_alone_refuses_to_answer_for_another_time(worker: Running):
+    async with worker.get("/v1/orders/a?at=2026-01-31T12:00:00Z") as answer:
+        assert (answer.status, answer.content_type) == (421, PROBLEM)
 
 
 @pytest.mark.parametrize(("path", "parameters"), [("/v1/orders/{id}", ()), ("/v1/orders", (ORDER_ID,))])

@@ -1,0 +1,75 @@
+"""Bodies of answers of the history: pages of orders, the records of an order, explanations of its verdicts."""
+
+from typing import Any
+
+from pydantic import AwareDatetime, Field
+
+from schemas.identifiers import OrderId
+from schemas.messages import CheckType, OrderState
+from schemas.wire import Int64, Message, Money, Quantity, Total
+
+_LAG = Field(
+    default=None,
+    description="Seconds by which the history may be behind the topics: 0 if no record is known that is not stored; "
+    "absent while unknown",
+)
+
+
+class ListedOrder(Message):
+    """An order in a list: its latest state, and when the first record of each stage was produced."""
+
+    id: OrderId
+    state: OrderState
+    customer_id: Int64
+    product: str
+    quantity: Quantity
+    price: Money
+    value: Total
+    created_at: AwareDatetime
+    updated_at: AwareDatetime = Field(description="When the last of its records was produced")
+    reasons: tuple[str, ...] = ()
+    failed_checks: tuple[CheckType, ...] = Field(default=(), description="Checks that ever gave FAIL or ERROR")
+    stages: dict[str, AwareDatetime] = Field(description="When the first record of each stage was produced")
+
+
+class OrderPage(Message):
+    """Body of `GET /v1/orders`: a page of orders, newest first."""
+
+    orders: tuple[ListedOrder, ...]
+    next: str | None = Field(default=None, description="`cursor` of the next page; absent on the last one")
+    lag_seconds: float | None = _LAG
+
+
+class RecordHeader(Message):
+    """A header of a record. A value that is no UTF-8 text is `base64`; both are absent if it has no value."""
+
+    name: str
+    value: str | None = None
+    base64: str | None = None
+
+
+class StageRecord(Message):
+    """A record about an order. `payload` is its JSON; of other bytes `payloadBase64`. A tombstone has neither."""
+
+    stage: str
+    topic: str
+    partition: int
+    offset: int
+    produced_at: AwareDatetime
+    stored_at: AwareDatetime = Field(description="When the history stored it")
+    seconds_since_previous: float | None = Field(
+        default=None, description="Since the record before was produced; below 0 if clocks of writers differ"
+    )
+    repeated: bool = Field(default=False, description="Whether its topic had the same key and value before")
+    headers: tuple[RecordHeader, ...] = ()
+    payload: Any = None
+    payload_base64: str | None = None
+
+
+class OrderHistory(Message):
+    """Body of `GET /v1/orders/{id}/history`: all records about an order, causes before their consequences."""
+
+    id: OrderId
+    records: tuple[StageRecord, ...]
+    more: bool = Field(default=False, description="Whether later records are left out: there are too many")
+    lag_seconds: float | None = _LAG

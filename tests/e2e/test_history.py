@@ -1,0 +1,66 @@
+"""What the history of a real worker says about orders: lists, records, earlier states, and why they failed."""
+
+import base64
+
+from ecosystem.services import CORE
+from history_service.http import LAG
+from schemas.topics import ORDERS
+from tests.workers import until
+
+
+async def test_a_worker_answers_for_the_past_of_its_orders(deployment, database_url):
+    worker = await deployment.start(*CORE, "history", history_database_url=database_url)
+
+    async def ask(path):
+        answer = await deployment.ask(worker, "GET", path)
+        return answer.status, answer.json(), answer.headers
+
+    async def listed(query=""):
+        _, page, _ = await ask(f"/v1/orders{query}")
+        return {order["id"]: order["state"] for order in page.get("orders", ())}
+
+    await deployment.stock(mug=2)
+    for number in range(4):
+        body = {"id": f"o-{number}", "customerId": 1 + number, "product": "mug", "quantity": 1, "price": 5}
+        await deployment.post(worker, **body)
+        assert await deployment.outcome(worker, f"o-{number}")
+    await deployment.send_raw(ORDERS.dead_letters, b"o-0", b"\xff{")
+
+    expected = {"o-3": "FAILED", "o-2": "FAILED", "o-1": "VALIDATED", "o-0": "VALIDATED"}
+    await until(lambda: listed_is(listed, expected), "listed", every=0.2)
+    assert list(await listed()) == list(expected)
+    assert await listed("?state=FAILED&q=available") == {"o-3": "FAILED", "o-2": "FAILED"}
+    _, first, _ = await ask("/v1/orders?limit=3")
+    _, second, _ = await ask(f"/v1/orders?limit=3&cursor={first['next']}")
+    assert [order["id"] for order in first["orders"] + second["orders"]] == list(expected)
+    status, problem, _ = await ask(f"/v1/orders?product=mug&cursor={first['next']}")
+    assert (status, problem["errors"][0]["name"]) == (400, "cursor")
+
+    async def history():
+        _, found, headers = await ask("/v1/orders/o-0/history")
+        complete = len(found["records"]) == 6 and LAG in headers and found["lagSeconds"] == 0
+        return complete and found["records"]
+
+    records = await until(history, "all records of the order", every=0.2)
+    stages = [record["stage"] for record in records]
+    assert stages == ["CREATED", "VERDICT", "VERDICT", "VERDICT", "VALIDATED", "DEAD_LETTER"]
+    assert [record["topic"] for record in records if record["stage"] == "VERDICT"] == ["order-validations"] * 3
+    assert records[0]["payload"]["customerId"] == 1
+    assert records[0]["headers"][0] == {"name": "consumed-by", "value": "details+fraud+history+inventory+orders"}
+    assert base64.b64decode(records[-1]["payloadBase64"]) == b"\xff{"
+    assert "secondsSincePrevious" not in records[0]
+    assert all("secondsSincePrevious" in record for record in records[1:])
+
+    created, validated = records[0]["producedAt"], records[4]["producedAt"]
+    _, then, _ = await ask(f"/v1/orders/o-0?at={validated}")
+    assert then["state"] == "VALIDATED"
+    if created != validated:
+        _, then, _ = await ask(f"/v1/orders/o-0?at={created}")
+        assert then["state"] == "CREATED"
+    status, problem, _ = await ask("/v1/orders/o-0?at=2020-01-01T00:00:00Z")
+    assert (status, "its first record is from" in problem["detail"]) == (404, True)
+    assert (await ask("/v1/orders/o-9/history"))[0] == 404
+
+
+async def listed_is(listed, expected):
+    return await listed() == expected
