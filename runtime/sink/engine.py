@@ -116,10 +116,9 @@ class SinkEngine:
             await self.settle()
             await self._check(polled)
             return
-        batch = SinkBatch(records, self._positions, polled.positions, polled.ends)
+        batch = SinkBatch(records, self._positions, polled.positions, polled.ends, self._checks(polled))
         prepared = await self._store.prepare(batch)
         await self.settle()
-        await self._check(polled)
         self._storing = asyncio.create_task(self._store.store(batch, prepared))
         self._positions = batch.after
         if len(records) < self.SMALL:
@@ -182,24 +181,28 @@ class SinkEngine:
         return result
 
     async def _check(self, polled: Polled) -> None:
-        """Notes which partitions have no new records, and moves their offsets past transaction markers.
+        """Notes that partitions have no new records."""
+        moves = self._checks(polled)
+        if moves:
+            async with self._database.transaction(moves):
+                pass
+            self.unavailable = None
+        self._positions |= {tp: SinkPosition(move.log, move.next_offset) for tp, move in moves.items()}
 
-        So the database tells how far it is behind, also of a partition without records beside busy ones.
+    def _checks(self, polled: Polled) -> dict[TopicPartition, Move]:
+        """How the offsets of partitions without new records move: past transaction markers. Nothing if not due.
+
+        So the database tells how far it is behind, also in a partition without records beside busy ones.
         """
         now = asyncio.get_running_loop().time()
         if now - self._checked_at < self.CHECK_S:
-            return
-        moves = {
+            return {}
+        self._checked_at = now
+        return {
             tp: Move(number, at, max(at, polled.positions.get(tp, at)), polled.ends[tp])
             for tp, (number, at) in self._positions.items()
             if tp in polled.ends and not polled.records.get(tp)
         }
-        if moves:
-            async with self._database.transaction(moves):
-                pass
-        self._positions |= {tp: SinkPosition(move.log, move.next_offset) for tp, move in moves.items()}
-        self._checked_at = now
-        self.unavailable = None
 
 
 def _record(tp: TopicPartition, number: int, r: Fetched) -> SinkRecord:

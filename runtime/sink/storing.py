@@ -34,18 +34,20 @@ class SinkBatch:
         expected: where the database is before.
         positions: the next offsets to read once all records are stored; also past transaction markers.
         ends: last stable offsets.
-        moves: how the offsets move, of each partition with records.
+        checks: how the offsets of partitions without records move.
+        moves: how all of them move.
     """
 
     records: Sequence[SinkRecord]
     expected: Mapping[TopicPartition, SinkPosition]
     positions: Offsets
     ends: Offsets
+    checks: Mapping[TopicPartition, Move] = field(default_factory=dict)
     moves: Mapping[TopicPartition, Move] = field(init=False)
 
     def __post_init__(self) -> None:
         last = {TopicPartition(r.topic, r.partition): r for r in self.records}
-        moves = {}
+        moves = dict(self.checks)
         for tp, r in last.items():
             number, expected = self.expected[tp]
             next_offset = max(r.next_offset, self.positions.get(tp, 0))
@@ -62,7 +64,7 @@ class SinkBatch:
         """Two batches, to be stored one after the other."""
         half = len(self.records) // 2
         first = SinkBatch(self.records[:half], self.expected, {}, self.ends)
-        return first, SinkBatch(self.records[half:], first.after, self.positions, self.ends)
+        return first, SinkBatch(self.records[half:], first.after, self.positions, self.ends, self.checks)
 
 
 class BatchStore:

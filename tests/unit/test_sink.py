@@ -87,6 +87,7 @@ async def test_a_partition_without_records_is_checked_beside_a_busy_one():
     original, database.transaction = database.transaction, transaction
     await worker.step()
     await worker.step()
+    await worker.engine.settle()
     assert checked == [1, 1]
 
 

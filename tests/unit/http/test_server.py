@@ -18,6 +18,7 @@ from runtime.hosting import Answer, Endpoint, ResponseHeader, ServiceDefinition
 from runtime.http.inputs import AT, ORDER_ID
 from runtime.http.openapi import document
 from runtime.http.server import application
+from runtime.model.service import Service
 from schemas import messages
 from schemas.wire import Message
 from tests.unit.http.fakes import HOSTED, ORDER, SERVICE, Cluster, FakeHost, Running, running, until
@@ -279,7 +280,7 @@ def test_another_method_of_a_path_may_be_of_another_service():
 
 @pytest.mark.parametrize("reverse", [False, True])
 async def test_a_query_parameter_chooses_between_two_services(cluster: Cluster, reverse):
-    hosted = [HOSTED, ServiceDefinition(SERVICE, (EARLIER,))]
+    hosted = [HOSTED, ServiceDefinition(Service("earlier", (), ()), (EARLIER,))]
     async with running(cluster, reversed(hosted) if reverse else hosted) as worker:
         async with worker.get("/v1/orders/a?at=noon") as answer:
             assert (answer.status, await answer.json()) == (200, {"at": "noon"})
