@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from ecosystem.cli.commands.asyncapi import asyncapi
 from ecosystem.cli.commands.audit import audit
+from ecosystem.cli.commands.backlog import backlog
 from ecosystem.cli.commands.cancel import cancel
 from ecosystem.cli.commands.checkin import checkin
 from ecosystem.cli.commands.checks import checks
@@ -111,6 +112,7 @@ _COMMANDS = (
     settings,
     new_validator,
     audit,
+    backlog,
     dead_letters,
     what_if,
     maintain,

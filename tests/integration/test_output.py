@@ -36,6 +36,7 @@ ARGUMENTS = {
     ("asyncapi",): [],
     ("audit",): [],
     ("maintain",): ["--dry-run"],
+    ("backlog",): [],
     ("dead-letters", "list"): ["--json"],
     ("dead-letters", "show"): ["orders", "{place}"],
     ("dead-letters", "redrive"): ["orders", "{place}"],
