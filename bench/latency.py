@@ -4,6 +4,9 @@ Starts a broker, databases and workers, warms them up, and measures at 50 and 20
 concurrent clients. They share the machine with the load generator: compare rows of one run, not figures of two runs.
 
     python bench/latency.py [--seconds 20] [--guarantee exactly_once] [--layout core --layout all]
+
+What the history costs the core: `--layout core --layout history --layout beside`, the core alone, with the history in
+the same worker, and with the history in another one.
 """
 
 import argparse
@@ -20,7 +23,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ecosystem.cli.up.children import Children
-from ecosystem.cli.up.layout import plan_workers
+from ecosystem.cli.up.layout import PlannedWorker
 from ecosystem.clients.health import is_ready
 from ecosystem.clients.writer import Writer
 from ecosystem.embedded.kafka import Cluster
@@ -34,8 +37,15 @@ from schemas.messages import StockLevel
 from schemas.topics import CUSTOMERS, WAREHOUSE_INVENTORY
 
 PRODUCTS = ("UNDERPANTS", "JUMPERS")
-LAYOUTS = {"core": (False, CORE), "all": (False, NAMES), "apart": (True, CORE)}
-"""By name: whether each service runs in a process of its own, and the services."""
+LAYOUTS = {
+    "core": (CORE,),
+    "all": (NAMES,),
+    "apart": tuple((service,) for service in CORE),
+    "history": ((*CORE, "history"),),
+    "beside": (CORE, ("history",)),
+}
+"""By name: the services of each process."""
+USUAL = ("core", "all", "apart")
 LOADS = (["--rate", "50"], ["--rate", "200"], ["--clients", "64"])
 
 
@@ -52,18 +62,19 @@ def run_load(url: str, *arguments: str) -> dict[str, object]:
 
 
 def measure(servers: str, folder: Path, seconds: float, guarantee: str, layout: str) -> list[dict[str, object]]:
-    apart, services = LAYOUTS[layout]
+    compositions = LAYOUTS[layout]
     prefix = f"{layout}-"
     settings = Settings(kafka_bootstrap_servers=servers, topic_prefix=prefix)
     asyncio.run(write_sample_data(settings))
-    workers = plan_workers(apart, 1, free_ports, services)
+    ports = free_ports(len(compositions))
+    workers = [PlannedWorker(services[0], services, port) for services, port in zip(compositions, ports, strict=True)]
     children = Children(Console(file=(folder / f"{prefix}log").open("w")), 10)
     with ExitStack() as stack:
         stack.callback(children.stop)
         surroundings: dict[str, str] = {}
-        if layout == "all":
-            surroundings["SMTP_PORT"] = str(stack.enter_context(MailSink(folder / "mail")).port)
-            postgres = stack.enter_context(Postgres(folder / "postgres"))
+        if not {*CORE}.issuperset(service for services in compositions for service in services):
+            surroundings["SMTP_PORT"] = str(stack.enter_context(MailSink(folder / f"{prefix}mail")).port)
+            postgres = stack.enter_context(Postgres(folder / f"{prefix}postgres"))
             surroundings |= {url: postgres.database(name) for name, url in DATABASES.items()}
         for worker in workers:
             env = {
@@ -92,11 +103,13 @@ def main() -> None:
     parser.add_argument(
         "--guarantee", choices=["exactly_once", "at_least_once"], default="exactly_once", help="(default: %(default)s)"
     )
-    parser.add_argument("--layout", choices=LAYOUTS, action="append", help="may be repeated (default: all three)")
+    parser.add_argument(
+        "--layout", choices=LAYOUTS, action="append", help="may be repeated (default: core, all, apart)"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as home, Cluster(Path(home)) as cluster:
         print(f"{'layout':<10}{'load':<14}{'orders/s':>9}{'POST p50':>10}{'p99':>8}{'VALIDATED p50':>15}{'p99':>8}  ms")
-        for layout in args.layout or LAYOUTS:
+        for layout in args.layout or USUAL:
             rows = measure(cluster.bootstrap_servers, Path(home), args.seconds, args.guarantee, layout)
             for (kind, amount), row in zip(LOADS, rows, strict=True):
                 what = f"{amount} per second" if kind == "--rate" else f"{amount} clients"

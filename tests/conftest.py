@@ -26,6 +26,7 @@ SLOW_FILES = (
     "integration/test_unreadable.py",
     "chaos/test_faults.py",
     "integration/test_joining.py",
+    "integration/test_history_sink.py",
     "integration/test_tutorial.py",
     "integration/test_audit.py",
     "chaos/test_stopping.py",

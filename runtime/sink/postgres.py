@@ -141,7 +141,10 @@ class PostgresSinkDatabase:
                 try:
                     yield connection
                 except Exception:  # a cancelled transaction is not rolled back here: a server that hangs never answers
-                    await transaction.rollback()
+                    try:
+                        await transaction.rollback()
+                    except Exception:  # the connection is lost: its error is that of the block
+                        await self.close()
                     raise
                 await transaction.commit()
         except BaseException as error:

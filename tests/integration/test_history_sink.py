@@ -193,11 +193,10 @@ async def test_crashes_outages_zombies_and_rejected_records_lose_and_repeat_noth
         assert [finding["difference"] for finding in report["findings"]] == ["missing"], report
         assert (report["findings"][0]["topic"], report["findings"][0]["offset"]) == (ORDERS.name, int(venom))
     async with connected(url) as connection:
-        place = "(SELECT ctid FROM records WHERE stage = '{}' LIMIT 1)"
-        await connection.execute(f"DELETE FROM records WHERE ctid = {place.format('PAYMENT')} AND stage = 'PAYMENT'")
-        await connection.execute(
-            f"UPDATE records SET value = 'x' WHERE ctid = {place.format('SHIPPED')} AND stage = 'SHIPPED'"
-        )
+        place = '(log, partition, "offset")'
+        first = f"{place} = (SELECT {place[1:-1]} FROM records WHERE stage = $1 LIMIT 1)"
+        await connection.execute(f"DELETE FROM records WHERE {first}", "PAYMENT")
+        await connection.execute(f"UPDATE records SET value = 'x' WHERE {first}", "SHIPPED")
         await connection.execute(
             "INSERT INTO records SELECT produced_at + interval '1 ms', stored_at, \"offset\", log, partition, stage, "
             "order_id, key, value, headers FROM records WHERE stage = 'FULFILLED' LIMIT 1"
