@@ -8,7 +8,7 @@ import sys
 from ecosystem.services import CORE
 from schemas.messages import Payment
 from schemas.topics import PAYMENTS
-from tests.integration.test_history_sink import is_complete
+from tests.integration.test_history_sink import is_read
 from tests.workers import until
 
 
@@ -50,7 +50,7 @@ async def test_a_day_is_recomputed_from_the_topics_and_from_the_history(deployme
     await deployment.send(PAYMENTS, Payment(id="p", order_id="o-79", ccy="EUR", amount=1))
     await deployment.repeated(worker, "DELETE", "/v1/orders/o-78")
     await deployment.caught_up("+".join(sorted(services)))
-    await until(lambda: is_complete(deployment, database_url), "stored", every=0.5)
+    await until(lambda: is_read(deployment, database_url), "stored", every=0.2)
 
     code, from_topics = await what_if(deployment, "--topics", HISTORY_DATABASE_URL=database_url)
     assert from_topics["undecided"]["cases"] == []

@@ -1,9 +1,12 @@
 """What if: a day in memory is reproduced, and other settings give the difference that a second day gives."""
 
+import random
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ecosystem.what_if.difference import Difference
 from schemas.messages import OrderState, Payment, ProductEvent, StockLevel
 from tests.topology.what_if_days import Day
 
@@ -145,8 +148,6 @@ changes_of_products = st.tuples(
     st.just("product"), st.sampled_from(PRODUCTS), st.sampled_from(("UPDATED", "WITHDRAWN"))
 )
 actions = st.lists(orders | orders | waits | stocks | followups | changes_of_products, max_size=40)
-pauses = st.tuples(st.just("pause"), st.sampled_from(("fraud", "inventory", "details", "orders", "fulfilment", "")))
-cancels = st.tuples(st.just("cancel"), st.integers(0, 9))
 quiet = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
 
 
@@ -197,6 +198,40 @@ class Actor:
 def test_any_day_is_reproduced(todo, apart, fuse, tmp_path_factory):
     day = Actor(Day(apart=apart, fuse=fuse)).perform_all(todo, run_each=True)
     assert day.what_if(tmp_path_factory.mktemp("spool")).undecided_cases == []
+
+
+def random_actions(dice):
+    """Actions of a day with outages, cancellations, and several things at one time."""
+    kinds = {
+        "order": lambda: (dice.choice(CUSTOMERS), dice.choice(PRODUCTS), dice.randint(0, 4), dice.choice((1, 10, 900))),
+        "wait": lambda: (dice.choice((0.0, 0.001, 0.01, 0.3, 2, 30, 61)),),
+        "stock": lambda: (dice.choice(PRODUCTS), dice.randint(0, 40)),
+        "product": lambda: (dice.choice(PRODUCTS), dice.choice(("UPDATED", "UPDATED", "WITHDRAWN"))),
+        "pause": lambda: (dice.choice(("fraud", "inventory", "details", "orders", "fulfilment", "", "")),),
+        **dict.fromkeys(("pay", "check in", "cancel"), lambda: (dice.randint(0, 9),)),
+    }
+    names = [*["order"] * 12, *["wait"] * 6, *["stock"] * 4, *kinds]
+    return [(name, *kinds[name]()) for name in dice.choices(names, k=40)]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_day_with_outages_is_reproduced(seed, tmp_path):
+    dice = random.Random(seed)
+    day = Actor(Day(apart=bool(seed % 3))).perform_all(random_actions(dice), run_each=True)
+    found = day.what_if(tmp_path)
+    assert found.all.orders > 5
+    assert found.undecided_cases == []
+
+
+def test_few_orders_are_undecided_if_all_happens_at_once(tmp_path):
+    """Services read in batches what was written within a millisecond, and outages let it gather."""
+    found = Difference()
+    for seed in range(20):
+        dice = random.Random(seed)
+        day = Actor(Day(apart=bool(seed % 3))).perform_all(random_actions(dice), run_each=False)
+        found.merge(day.what_if(tmp_path / str(seed)))
+    assert found.all.orders > 200
+    assert found.undecided.orders * 20 < found.all.orders
 
 
 @settings(**quiet, max_examples=60)

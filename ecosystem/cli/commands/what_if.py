@@ -34,6 +34,13 @@ from ecosystem.cli.commands.shared import TIME, Whole, bootstrap_option, perform
 @click.option("--topics", is_flag=True, help="Read the topics, even if HISTORY_DATABASE_URL is set")
 @click.option("--processes", type=Whole(1, 256), help="Processes that judge  [default: one per CPU]")
 @click.option("--limit", type=Whole(1), default=20, show_default=True, help="Orders that are listed of each kind")
+@click.option(
+    "--plot",
+    "plot_file",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    metavar="FILE",
+    help="Draw the difference, as .svg, .png or .pdf; needs `pip install 'faust-orders[plot]'`",
+)
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object, and no progress")
 @click.option(
     "--temp",
@@ -49,6 +56,7 @@ def what_if(
     topics: bool,
     processes: int | None,
     limit: int,
+    plot_file: Path | None,
     json_: bool,
     temp: Path | None,
     bootstrap: str | None,
@@ -72,9 +80,10 @@ def what_if(
     \b
     orders what-if --set FRAUD_LIMIT=1500
     orders what-if --set VALIDATION_DEADLINE_S=5 --from 2026-07-01 --json
+    orders what-if --set UNKNOWN_PRODUCTS=pass --plot difference.svg
     orders what-if --topics               check the replay against the topics
     """
-    from ecosystem.what_if import changes, report, run, sources
+    from ecosystem.what_if import changes, plot, report, run, sources
 
     try:
         changed = changes.parse(sets)
@@ -82,6 +91,8 @@ def what_if(
         raise click.BadParameter(str(error), param_hint="--set") from error
     if from_ and to and from_ >= to:
         raise click.BadParameter("it must be before --to", param_hint="--from")
+    if plot_file is not None:
+        _require_plot(plot_file)
     settings = discovery.settings(bootstrap)
     errors = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
@@ -112,8 +123,23 @@ def what_if(
             sys.exit(2)
         seconds = time.perf_counter() - started
     currency = discovery.currency()
+    if plot_file is not None:
+        plot.plot(found, plot_file, ", ".join(sets) or "settings of the environment", currency)
     if json_:
         click.echo(report.as_json(found, changed, currency, seconds))
     else:
         report.print_report(found, Console(highlight=False), changed, currency, seconds)
     sys.exit(1 if not changed and found.undecided.orders else 0)
+
+
+def _require_plot(file: Path) -> None:
+    """Raises what tells that a plot cannot be drawn, before the history is read."""
+    from ecosystem.what_if import plot
+
+    if file.suffix.lower().removeprefix(".") not in plot.FORMATS:
+        endings = ", ".join(f".{ending}" for ending in plot.FORMATS)
+        raise click.BadParameter(f"{file.name} must end in one of {endings}", param_hint="--plot")
+    try:
+        plot.figure_class()
+    except plot.PlotUnavailable as error:
+        raise click.BadParameter(str(error), param_hint="--plot") from error
