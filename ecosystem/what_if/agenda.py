@@ -1,12 +1,12 @@
-"""Virtual time: what is to happen when. Timers of the worlds come before what else is due at the same time."""
+"""Virtual time: what is to happen when. Timers of the variants come before what else is due at the same time."""
 
 import heapq
 import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from ecosystem.what_if.side import Side
-from ecosystem.what_if.world import NEVER, at_ms
+from ecosystem.what_if.runner import NEVER, at_ms
+from ecosystem.what_if.variant import Variant
 from runtime.loop.overlay import OutputRecord
 
 Call = Callable[[], None]
@@ -16,13 +16,13 @@ class Agenda:
     """Calls that are due later, and the time.
 
     Arguments:
-        sides: the worlds, whose clocks it sets.
-        fired: called with the number of a world and what a timer of it sent.
+        variants: have the clocks that it sets.
+        fired: called with the number of a variant and what a timer of it sent.
     """
 
-    def __init__(self, sides: Sequence[Side], fired: Callable[[int, list[OutputRecord]], None]) -> None:
+    def __init__(self, variants: Sequence[Variant], fired: Callable[[int, list[OutputRecord]], None]) -> None:
         self.now_ms = 0
-        self._sides = sides
+        self._variants = variants
         self._fired = fired
         self._calls: list[tuple[int, int, Call]] = []
         self._due: deque[Call] = deque()
@@ -43,17 +43,17 @@ class Agenda:
     def advance(self, ms: int) -> None:
         """Does what is due up to and including a time, and sets the clocks to it."""
         while True:
-            world, timer = 0, NEVER
-            for number, side in enumerate(self._sides):
-                due = side.world.next_timer_ms()
+            first, timer = 0, NEVER
+            for number, variant in enumerate(self._variants):
+                due = variant.runner.next_timer_ms()
                 if due < timer:
-                    world, timer = number, due
+                    first, timer = number, due
             call = self._calls[0][0] if self._calls else NEVER
             if min(timer, call) > ms:
                 break
             self._set(max(min(timer, call), self.now_ms))
             if timer <= call:
-                self._fired(world, self._sides[world].fire())
+                self._fired(first, self._variants[first].fire())
             else:
                 heapq.heappop(self._calls)[2]()
             self.settle()
@@ -68,5 +68,5 @@ class Agenda:
     def _set(self, ms: int) -> None:
         self.now_ms = ms
         now = at_ms(ms)
-        for side in self._sides:
-            side.world.memory.now = now
+        for variant in self._variants:
+            variant.runner.memory.now = now

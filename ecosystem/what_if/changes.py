@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ecosystem import services
-from ecosystem.what_if.side import deciding
+from ecosystem.what_if.variant import deciding
 from runtime.common.settings import ServiceSettings, Settings
 from runtime.hosting import ServiceDefinition
 from schemas.messages import Need

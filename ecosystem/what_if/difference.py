@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ecosystem.what_if.outcomes import Outcome
 from ecosystem.what_if.recorded import Entry
-from ecosystem.what_if.world import NEVER
+from ecosystem.what_if.runner import NEVER
 from schemas.messages import OrderState
 
 

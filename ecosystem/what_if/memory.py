@@ -1,4 +1,4 @@
-"""Rows of a world in memory: objects while they are in use, JSON once many others were written after them."""
+"""Rows of a variant in memory: objects while they are in use, JSON once many others were written after them."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ _START = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Memory(BatchOverlay):
-    """An overlay that is never committed: the state of all services of a world."""
+    """An overlay that is never committed: the state of all services of a variant."""
 
     __slots__ = ("_cold", "_timers", "_written")
 

@@ -1,5 +1,6 @@
 """What the topics say about the end of each order. Read before the replay, which takes it as evidence of timing."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from typing import Any
@@ -7,21 +8,23 @@ from typing import Any
 from pydantic_core import from_json
 
 from ecosystem.what_if.outcomes import OPEN, Outcome, missing_checks
-from ecosystem.what_if.world import NEVER
+from ecosystem.what_if.runner import NEVER
 from runtime.model.records import Record
 from schemas.messages import Order, OrderState
-from schemas.topics import CANCELLATIONS, ORDERS
+from schemas.topics import ORDERS
 
 _RANKS = {OrderState.CREATED: 0, OrderState.VALIDATED: 1}
 _LAST = 2
+_UNPAID = re.compile(r"not paid within [0-9.e+]+ s")
+"""Reason of an order that fulfilment asked to cancel. All others are cancelled from outside."""
 _CREATED = b'"state":"CREATED"'
 
 
 class Entry:
-    """An order: what is recorded of it, and how it ends in each world.
+    """An order: what is recorded of it, and how it ends in each variant.
 
     `recorded` is its recorded outcome. It left CREATED at `decided_ms`, and got its last state at `final_ms`; `missing`
-    are the checks without verdict that failed it, with their deadline. `cancelled` says that a client cancelled it.
+    are the checks without verdict that failed it, with their deadline. `cancelled`: somebody outside cancelled it.
     """
 
     __slots__ = (
@@ -53,7 +56,7 @@ class Entry:
         self.queue: list[Any] | None = None
         self.outcomes: tuple[Outcome, Outcome] = (OPEN, OPEN)
 
-    def end(self, state: OrderState, reasons: list[str], ms: int, by_client: bool) -> None:
+    def end(self, state: OrderState, reasons: list[str], ms: int) -> None:
         """Adds a recorded state, unless it cannot follow the one before: a repetition, or a late one."""
         before, after = _RANKS.get(self.recorded.state, _LAST), _RANKS.get(state, _LAST)
         if after <= before or (before == 1 and state is OrderState.FAILED):
@@ -61,7 +64,7 @@ class Entry:
         if before == 0 and state is not OrderState.CANCELLED:
             self.decided_ms = ms
             self.missing = missing_checks(reasons) or None
-        self.cancelled = state is OrderState.CANCELLED and by_client
+        self.cancelled = state is OrderState.CANCELLED and not any(map(_UNPAID.fullmatch, reasons))
         self.final_ms = ms
         self.recorded = Outcome.of(state, reasons)
 
@@ -76,11 +79,6 @@ def read_entries(
         is_own: whether an order of a product is wanted.
         until_ms: the records from then on are ignored.
     """
-    asked: set[tuple[str, str]] = set()
-    for record in records([CANCELLATIONS.name]):
-        said = _content(record)
-        if said is not None:
-            asked.add((str(said.get("orderId")), str(said.get("reason"))))
     entries: dict[str, Entry] = {}
     for record in records([ORDERS.name]):
         if record.timestamp_ms >= until_ms or record.value is None or record.key is None:
@@ -101,8 +99,7 @@ def read_entries(
         except ValueError:
             continue
         reasons = [str(reason) for reason in said.get("reasons") or ()]
-        by_client = not any((order_id, reason) in asked for reason in reasons)
-        entry.end(state, reasons, record.timestamp_ms, by_client)
+        entry.end(state, reasons, record.timestamp_ms)
     return entries
 
 

@@ -1,4 +1,4 @@
-"""Replays the records of a history in virtual time: in the world as it was, and in one under other settings.
+"""Replays the records of a history in virtual time, in two variants: as it was, and under other settings.
 
 Records from outside are processed when they were written. What services sent is recomputed; its records only say when.
 """
@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from ecosystem.what_if.agenda import Agenda
-from ecosystem.what_if.lanes import SKEW_MS, SLACK_MS, Judgement, Lane, LaneInput
+from ecosystem.what_if.keyed_inputs import SKEW_MS, SLACK_MS, HeldInput, Judgement, KeyedInputs
 from ecosystem.what_if.memory import Undo
 from ecosystem.what_if.outcomes import Outcome
 from ecosystem.what_if.recorded import Entry
-from ecosystem.what_if.side import Message, Side, repartition_topic
-from ecosystem.what_if.world import NEVER, at_ms
+from ecosystem.what_if.runner import NEVER, at_ms
+from ecosystem.what_if.variant import Message, Variant, repartition_topic
 from runtime.loop.overlay import OutputRecord
 from runtime.loop.process import BatchProcessor, WorkItem
 from runtime.model.records import Record
@@ -32,29 +32,29 @@ class Replay:
     """Replays records.
 
     Arguments:
-        sides: the world as it was and, if asked for, that under other settings.
+        variants: the services as they were and, if asked for, under other settings.
         partitions: of every topic.
         entries: the orders that are replayed in full, with what is recorded of them. Of others, only the validators
             judge that keep state across products.
-        deadline_ms: deadline of verdicts in the world as it was.
+        deadline_ms: deadline of verdicts under the settings that were in force.
         own_product: whether the orders of a product are among `entries`; `None`: all are.
     """
 
     def __init__(
         self,
-        sides: Sequence[Side],
+        variants: Sequence[Variant],
         partitions: int,
         entries: Mapping[str, Entry],
         deadline_ms: float,
         own_product: Callable[[str], bool] | None = None,
     ) -> None:
-        self._sides = tuple(sides)
+        self._variants = tuple(variants)
         self._entries = entries
         self._deadline_ms = deadline_ms
         self._own_product = own_product
-        self._agenda = Agenda(sides, lambda world, sent: self._route(world, sent, at_once=True))
-        self._processor = BatchProcessor(sides[0].world.topology, partitions, sides[0].world.memory.store)
-        self._validators = sides[0].validators
+        self._agenda = Agenda(variants, lambda number, sent: self._route(number, sent, at_once=True))
+        self._processor = BatchProcessor(variants[0].runner.topology, partitions, variants[0].runner.memory.store)
+        self._validators = variants[0].validators
         self._topics = {check: repartition_topic(service) for check, service in self._validators.items()}
         self._everywhere = {
             check
@@ -62,7 +62,7 @@ class Replay:
             if own_product is not None and topic is not None and topic.key_field != "product"
         }
         """Checks that judge all orders, because their state spans products."""
-        self._lanes: dict[tuple[CheckType, str], Lane] = {}
+        self._inputs: dict[tuple[CheckType, str], KeyedInputs] = {}
         self._behind_ms: dict[CheckType, int] = {}
         """When each validator was last seen to lag."""
         self._kept_up_ms: dict[CheckType, int] = {}
@@ -89,7 +89,7 @@ class Replay:
     def _read(self, record: Record) -> WorkItem | None:
         if record.topic == ORDER_VALIDATIONS.name and not self._is_wanted(record):
             return None
-        memory = self._sides[0].world.memory
+        memory = self._variants[0].runner.memory
         item = self._processor.read(memory, record)
         if item is None:
             self.rejected += 1
@@ -154,7 +154,7 @@ class Replay:
         return max(entry.created_ms, int(seen))
 
     def _cancel(self, order: Order) -> None:
-        """Cancels an order as a client did."""
+        """Cancels an order as somebody outside did."""
         entry = self._entries.get(order.id)
         if entry is not None and entry.cancelled and entry.created_ms < NEVER:
             reason = (order.reasons or ("",))[0]
@@ -174,7 +174,7 @@ class Replay:
         own = order_id in self._entries
         if service is None:
             if own:
-                self._pass_on(entry, recorded, [recorded for _ in self._sides])
+                self._pass_on(entry, recorded, [recorded for _ in self._variants])
             return
         if not own and check not in self._everywhere:
             return
@@ -187,9 +187,9 @@ class Replay:
         judgement = Judgement(entry, message, recorded, self._horizon_ms(check, entry.created_ms))
         if own and entry.queue is not None:
             entry.queue.append(judgement)
-        lane = self._lane(check, self._key(check, order))
-        if not lane.judge(judgement):
-            self._agenda.at(self._agenda.now_ms + SKEW_MS, partial(lane.force, judgement))
+        inputs = self._inputs_of(check, self._key(check, order))
+        if not inputs.judge(judgement):
+            self._agenda.at(self._agenda.now_ms + SKEW_MS, partial(inputs.force, judgement))
 
     def _horizon_ms(self, check: CheckType, created_ms: int) -> int:
         """The time before which a validator has processed all inputs when it judges an order."""
@@ -214,15 +214,15 @@ class Replay:
             due = max(due, entry.decided_ms + SLACK_MS)
         elif entry.decided_ms == NEVER and entry.cancelled and due >= entry.final_ms - SLACK_MS:
             due = entry.final_ms + 1
-        for world, verdict in enumerate(verdicts):
+        for number, verdict in enumerate(verdicts):
             if verdict is not None:
-                self._agenda.at(due, partial(self._decide_in, world, ORDER_VALIDATIONS.name, verdict, entry.partition))
+                self._agenda.at(due, partial(self._decide_in, number, ORDER_VALIDATIONS.name, verdict, entry.partition))
 
     def _process_from_outside(self, item: WorkItem) -> None:
         message = Message(item.topic, item.subject, item.partition, item.time, isinstance(item.subject, str))
         record = item.record
         assert record is not None
-        for service in self._sides[0].outside.get(item.topic, ()):
+        for service in self._variants[0].outside.get(item.topic, ()):
             check = next(c for c, s in self._validators.items() if s is service)
             key = (record.key or b"").decode(errors="replace")
             topic = self._topics[check]
@@ -233,33 +233,33 @@ class Replay:
             self._decide(message)
 
     def _add(self, check: CheckType, key: str, id_: tuple[str, str, int], message: Message) -> None:
-        for world in range(len(self._sides)):
-            self._lane(check, key).add(world, LaneInput(id_, self._agenda.now_ms, message))
+        for number in range(len(self._variants)):
+            self._inputs_of(check, key).add(number, HeldInput(id_, self._agenda.now_ms, message))
 
     def _decide(self, message: Message) -> None:
-        """Processes a message in the services that are no validators, in each world."""
-        for world, side in enumerate(self._sides):
-            self._route(world, side.decide(message))
+        """Processes a message in the services that are no validators, in each variant."""
+        for number, variant in enumerate(self._variants):
+            self._route(number, variant.decide(message))
 
-    def _decide_in(self, world: int, topic: str, subject: object, partition: int) -> None:
+    def _decide_in(self, number: int, topic: str, subject: object, partition: int) -> None:
         message = Message(topic, subject, partition, at_ms(self._agenda.now_ms))
-        self._route(world, self._sides[world].decide(message))
+        self._route(number, self._variants[number].decide(message))
 
-    def _route(self, world: int, sent: Iterable[OutputRecord], *, at_once: bool = False) -> None:
+    def _route(self, number: int, sent: Iterable[OutputRecord], *, at_once: bool = False) -> None:
         """Delivers what services sent, when its recorded counterpart was written; what timers sent, at once."""
         for topic, partition, _, value in sent:
             now = self._agenda.now_ms
             entry = self._entries.get(getattr(value, "id" if topic.name == ORDERS.name else "order_id", ""))
             if entry is None:
                 continue
-            deliver = partial(self._decide_in, world, topic.name, value, partition)
+            deliver = partial(self._decide_in, number, topic.name, value, partition)
             if isinstance(value, Order):
                 outcome = Outcome.of(value.state, value.reasons)
                 first, second = entry.outcomes
-                entry.outcomes = (outcome, second) if world == 0 else (first, outcome)
+                entry.outcomes = (outcome, second) if number == 0 else (first, outcome)
                 decided = value.state in {OrderState.VALIDATED, OrderState.FAILED}
                 due = entry.decided_ms if decided and not at_once else now
-                self._agenda.at(due, partial(self._distribute, world, value, partition))
+                self._agenda.at(due, partial(self._distribute, number, value, partition))
             elif topic.name == FULFILMENTS.name:
                 final = entry.recorded.state
                 due = {OrderState.SHIPPED: entry.final_ms, OrderState.CANCELLED: entry.final_ms + 1}.get(final, now)
@@ -267,21 +267,21 @@ class Replay:
             elif topic.name in {CANCELLATIONS.name, ORDER_VALIDATIONS.name}:
                 self._agenda.at(now, deliver)
 
-    def _distribute(self, world: int, order: Order, partition: int) -> None:
+    def _distribute(self, number: int, order: Order, partition: int) -> None:
         """Delivers the change of an order to all services."""
-        self._decide_in(world, ORDERS.name, order, partition)
+        self._decide_in(number, ORDERS.name, order, partition)
         message = Message(ORDERS.name, order, partition, at_ms(self._agenda.now_ms))
-        given = LaneInput((order.id, order.state, 0), self._agenda.now_ms, message)
+        given = HeldInput((order.id, order.state, 0), self._agenda.now_ms, message)
         for check in self._validators:
             if check in self._everywhere:
-                self._require_no_effect(world, check, message)
+                self._require_no_effect(number, check, message)
             else:
-                self._lane(check, self._key(check, order)).add(world, given)
+                self._inputs_of(check, self._key(check, order)).add(number, given)
 
-    def _require_no_effect(self, world: int, check: CheckType, message: Message) -> None:
-        side = self._sides[world]
+    def _require_no_effect(self, number: int, check: CheckType, message: Message) -> None:
+        variant = self._variants[number]
         undo: Undo = []
-        if side.process(side.validators[check], message, undo) or undo:
+        if variant.process(variant.validators[check], message, undo) or undo:
             raise NotDivisible(
                 f"the validator of {check} keeps state across products and reacts to the outcome of orders, so they "
                 "cannot be divided among processes: use --processes 1"
@@ -291,12 +291,12 @@ class Replay:
         topic = self._topics[check]
         return order.id if topic is None else topic.key(order)
 
-    def _lane(self, check: CheckType, key: str) -> Lane:
-        lane = self._lanes.get((check, key))
-        if lane is None:
-            services: tuple[Service, ...] = tuple(side.validators[check] for side in self._sides)
-            lane = self._lanes[check, key] = Lane(services, self._sides, self._judged, self._route)
-        return lane
+    def _inputs_of(self, check: CheckType, key: str) -> KeyedInputs:
+        inputs = self._inputs.get((check, key))
+        if inputs is None:
+            services: tuple[Service, ...] = tuple(variant.validators[check] for variant in self._variants)
+            inputs = self._inputs[check, key] = KeyedInputs(services, self._variants, self._judged, self._route)
+        return inputs
 
 
 def _by_time(records: Iterable[Record]) -> Iterator[tuple[int, list[Record]]]:

@@ -17,9 +17,9 @@ from ecosystem.what_if import changes
 from ecosystem.what_if.difference import Difference, compare
 from ecosystem.what_if.recorded import read_entries
 from ecosystem.what_if.replay import RANKS, NotDivisible, Replay
-from ecosystem.what_if.side import Side
+from ecosystem.what_if.runner import NEVER
 from ecosystem.what_if.spool import read_merged, read_topics
-from ecosystem.what_if.world import NEVER
+from ecosystem.what_if.variant import Variant
 from orders_service.settings import OrdersSettings
 from runtime.common.settings import Settings
 from runtime.model.records import Record
@@ -74,7 +74,7 @@ def _ms(at: datetime) -> int:
 
 def topics() -> list[str]:
     """Returns the topics whose records a what-if needs."""
-    return Side(changes.build(Settings()), 1).topics
+    return Variant(changes.build(Settings()), 1).topics
 
 
 def judge(
@@ -89,17 +89,17 @@ def judge(
         read: called with the number of records read since the last call.
     """
     present = Settings()
-    sides = [Side(changes.build(present), question.partitions)]
+    variants = [Variant(changes.build(present), question.partitions)]
     if question.changes:
-        sides.append(Side(changes.build(Settings(**question.changes)), question.partitions))
+        variants.append(Variant(changes.build(Settings(**question.changes)), question.partitions))
 
     def is_own(product: str) -> bool:
         return crc32(product.encode(errors="surrogatepass")) % shards == shard
 
     entries = read_entries(partial(read_topics, question.folder), is_own, question.until_ms)
     deadline_ms = present.of(OrdersSettings).validation_deadline_s * 1000
-    replay = Replay(sides, question.partitions, entries, deadline_ms, is_own if shards > 1 else None)
-    ranks = {topic: RANKS.get(topic, 0) for topic in sides[0].topics}
+    replay = Replay(variants, question.partitions, entries, deadline_ms, is_own if shards > 1 else None)
+    ranks = {topic: RANKS.get(topic, 0) for topic in variants[0].topics}
     counted = _Counted(read_merged(question.folder, ranks), read)
     replay.run(counted, question.until_ms)
     difference = compare(entries, question.from_ms, question.to_ms, question.most_cases, changed=bool(question.changes))

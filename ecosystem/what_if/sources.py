@@ -8,8 +8,8 @@ from pathlib import Path
 import asyncpg
 
 from ecosystem.clients.reader import Reader, partition_count
+from ecosystem.what_if.runner import NEVER, at_ms
 from ecosystem.what_if.spool import SpoolWriter
-from ecosystem.what_if.world import NEVER, at_ms
 from runtime.common.settings import Settings
 from runtime.model.records import Record
 from schemas.topics import ORDERS

@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ecosystem.what_if.difference import Difference
-from schemas.messages import OrderState, Payment, ProductEvent, StockLevel
+from schemas.messages import Cancellation, OrderState, Payment, ProductEvent, StockLevel
+from schemas.topics import CANCELLATIONS
 from tests.topology.what_if_days import Day
 
 CUSTOMERS, PRODUCTS = (1, 2), ("mug", "pot")
@@ -102,6 +103,22 @@ def test_an_order_that_is_cancelled_when_not_paid_soon(tmp_path):
     assert changes(day.what_if(tmp_path, payment_deadline_s="60")) == {
         ("SHIPPED", "CANCELLED", ("not paid",)): 1,
         ("VALIDATED", "CANCELLED", ("not paid",)): 1,
+    }
+
+
+def test_a_payment_deadline_and_cancellations_from_outside_are_reproduced(tmp_path, monkeypatch):
+    monkeypatch.setenv("PAYMENT_DEADLINE_S", "60")
+    day = Day()
+    day.post(*stock(mug=3))
+    for number in range(4):
+        day.post(day.order(f"o{number}", product="mug"))
+    day.cancel("o1")
+    day.send(CANCELLATIONS, Cancellation(order_id="o2", reason="no longer sold"))
+    day.wait(61)
+    assert day.states() == {"o0": "CANCELLED", "o1": "CANCELLED", "o2": "CANCELLED", "o3": "FAILED"}
+    assert not day.what_if(tmp_path / "same").undecided_cases
+    assert changes(day.what_if(tmp_path / "changed", payment_deadline_s="0")) == {
+        ("CANCELLED", "VALIDATED", ("not paid",)): 1
     }
 
 

@@ -35,7 +35,7 @@ class _Timer(NamedTuple):
     key: str
 
 
-class World:
+class ProcessorRunner:
     """Services with their state and timers. Nothing happens but what is called.
 
     Arguments:

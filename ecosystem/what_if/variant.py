@@ -1,11 +1,11 @@
-"""The services of a world by their part: validators, which judge, and the others, which decide."""
+"""The services that decide orders, under certain settings: validators, which judge, and the others."""
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from ecosystem.what_if.memory import Undo
-from ecosystem.what_if.world import World
+from ecosystem.what_if.runner import ProcessorRunner
 from runtime.hosting import ServiceDefinition
 from runtime.loop.overlay import OutputRecord
 from runtime.model.service import Service
@@ -38,8 +38,8 @@ def repartition_topic(service: Service) -> Topic[Order] | None:
     return next((topic for topic in service.outputs if topic.internal and topic.model is Order), None)
 
 
-class Side:
-    """A world with its validators by check.
+class Variant:
+    """Services under certain settings, with their state, timers and time.
 
     Arguments:
         definitions: the services that decide orders.
@@ -47,9 +47,9 @@ class Side:
     """
 
     def __init__(self, definitions: Sequence[ServiceDefinition], partitions: int) -> None:
-        self.world = World([d.service for d in definitions], partitions)
+        self.runner = ProcessorRunner([d.service for d in definitions], partitions)
         self.validators = {d.check: d.service for d in definitions if d.check is not None}
-        topology = self.world.topology
+        topology = self.runner.topology
         names = {service.name for service in self.validators.values()}
         self._processors: dict[tuple[str, str, bool], list[Processor]] = {}
         self._deciding: dict[str, list[tuple[Service, Processor]]] = {}
@@ -74,7 +74,7 @@ class Side:
         """Processes a message in a service, with what that repartitions. Returns the public messages sent."""
         public: list[OutputRecord] = []
         for processor in self._processors.get((service.name, message.topic, message.tombstone), ()):
-            sent = self.world.run(service, processor, message.subject, message.partition, message.time, undo)
+            sent = self.runner.run(service, processor, message.subject, message.partition, message.time, undo)
             public += self._repartitioned(service, sent, message.time, undo)
         return public
 
@@ -89,14 +89,14 @@ class Side:
         """Processes a message in the services that are no validators. Returns the public messages sent."""
         public: list[OutputRecord] = []
         for service, processor in self._deciding.get(message.topic, ()):
-            sent = self.world.run(service, processor, message.subject, message.partition, message.time)
+            sent = self.runner.run(service, processor, message.subject, message.partition, message.time)
             public += self._repartitioned(service, sent, message.time, None)
         return public
 
     def fire(self) -> list[OutputRecord]:
         """Fires the next timer. Returns the public messages sent."""
-        service, sent = self.world.fire()
-        return self._repartitioned(service, sent, self.world.memory.now, None)
+        service, sent = self.runner.fire()
+        return self._repartitioned(service, sent, self.runner.memory.now, None)
 
     def _repartitioned(
         self, service: Service, sent: Sequence[OutputRecord], time: datetime, undo: Undo | None

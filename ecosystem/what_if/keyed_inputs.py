@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ecosystem.what_if.memory import Undo
 from ecosystem.what_if.recorded import Entry
-from ecosystem.what_if.side import Message, Side
+from ecosystem.what_if.variant import Message, Variant
 from runtime.loop.overlay import OutputRecord
 from runtime.model.service import Service
 from schemas.messages import OrderValidation
@@ -32,8 +32,8 @@ _MOST_HELD = 64
 InputId = tuple[str, str, int]
 
 
-class LaneInput(NamedTuple):
-    """An input of a validator other than new orders. It has one id in both worlds."""
+class HeldInput(NamedTuple):
+    """An input of a validator other than new orders. It has one id in both variants."""
 
     id: InputId
     ms: int
@@ -44,7 +44,7 @@ class LaneInput(NamedTuple):
 class Judgement:
     """An order to be judged where its verdict is recorded.
 
-    Inputs from before `horizon_ms` have been processed by then. `verdicts` are those of each world, once it is judged.
+    Inputs from before `horizon_ms` have been processed by then. `verdicts` are those of the variants, once judged.
     """
 
     entry: Entry
@@ -55,28 +55,28 @@ class Judgement:
 
 
 @dataclass(slots=True, eq=False)
-class Lane:
+class KeyedInputs:
     """What a validator processes under one key.
 
     Arguments:
-        services: the validator in each world: as it was and, if asked for, under other settings.
-        sides: these worlds.
+        services: the validator in each variant.
+        variants: as it was and, if asked for, under other settings.
         judged: called when an order is judged.
-        sent: called with what an input other than an order made the validator send, and the number of the world.
+        sent: called with what an input other than an order made the validator send, and the number of the variant.
     """
 
     services: tuple[Service, ...]
-    sides: tuple[Side, ...]
+    variants: tuple[Variant, ...]
     judged: Callable[[Judgement], None]
     sent: Callable[[int, list[OutputRecord]], None]
-    held: deque[LaneInput] = field(default_factory=deque)
-    twins: dict[InputId, LaneInput] = field(default_factory=dict)
-    """Inputs held in the second world, until those of the same id are processed in the first."""
+    held: deque[HeldInput] = field(default_factory=deque)
+    twins: dict[InputId, HeldInput] = field(default_factory=dict)
+    """Inputs held in the second variant, until those of the same id are processed in the first."""
     waiting: list[Judgement] = field(default_factory=list)
 
-    def add(self, world: int, given: LaneInput) -> None:
+    def add(self, number: int, given: HeldInput) -> None:
         """Adds an input. It is held, unless nothing depends on when it is processed."""
-        if world == 0:
+        if number == 0:
             if not self._has_effect(given):
                 return
             self.held.append(given)
@@ -86,7 +86,7 @@ class Lane:
         elif any(given.id == other.id for other in self.held):
             self.twins[given.id] = given
         else:
-            self._process(world, given)
+            self._process(number, given)
 
     def judge(self, judgement: Judgement) -> bool:
         """Judges an order if that gives the recorded verdict; otherwise it waits. Returns whether it was judged."""
@@ -104,41 +104,41 @@ class Lane:
             self.waiting.remove(judgement)
             while self.held:
                 self._process_first()
-            self._commit(judgement, self.sides[0].judge(self.services[0], judgement.message))
+            self._commit(judgement, self.variants[0].judge(self.services[0], judgement.message))
             self._retry()
 
-    def _has_effect(self, given: LaneInput) -> bool:
+    def _has_effect(self, given: HeldInput) -> bool:
         undo: Undo = []
-        sent = self.sides[0].process(self.services[0], given.message, undo)
+        sent = self.variants[0].process(self.services[0], given.message, undo)
         changes = bool(undo or sent)
-        self.sides[0].world.memory.roll_back(undo)
+        self.variants[0].runner.memory.roll_back(undo)
         return changes or bool(self.held)
 
     def _try(self, judgement: Judgement) -> bool:
         """Processes as few of the held inputs as the recorded verdict needs. Changes nothing if it cannot be had."""
-        side, service = self.sides[0], self.services[0]
-        memory = side.world.memory
+        variant, service = self.variants[0], self.services[0]
+        memory = variant.runner.memory
         undo: Undo = []
         before: Undo = []
         for number in range(len(self.held) + 1):
-            verdict = side.judge(service, judgement.message, undo)
+            verdict = variant.judge(service, judgement.message, undo)
             if verdict is not None and _equal(verdict, judgement.recorded):
                 if number:  # again, with what these inputs make the validators send
                     memory.roll_back(undo)
                     memory.roll_back(before)
                     for _ in range(number):
                         self._process_first()
-                    verdict = side.judge(service, judgement.message)
+                    verdict = variant.judge(service, judgement.message)
                 self._commit(judgement, verdict)
                 return True
             memory.roll_back(undo)
             if number < len(self.held):
-                side.process(service, self.held[number].message, before)
+                variant.process(service, self.held[number].message, before)
         memory.roll_back(before)
         return False
 
     def _commit(self, judgement: Judgement, verdict: OrderValidation | None) -> None:
-        others = [s.judge(v, judgement.message) for s, v in zip(self.sides[1:], self.services[1:], strict=True)]
+        others = [s.judge(v, judgement.message) for s, v in zip(self.variants[1:], self.services[1:], strict=True)]
         judgement.verdicts = [verdict, *others]
         self.judged(judgement)
 
@@ -149,9 +149,9 @@ class Lane:
         if twin is not None:
             self._process(1, twin)
 
-    def _process(self, world: int, given: LaneInput) -> None:
-        if sent := self.sides[world].process(self.services[world], given.message):
-            self.sent(world, sent)
+    def _process(self, number: int, given: HeldInput) -> None:
+        if sent := self.variants[number].process(self.services[number], given.message):
+            self.sent(number, sent)
 
     def _retry(self) -> None:
         """Judges the orders that wait, as long as one of them gets its recorded verdict."""
