@@ -1,4 +1,4 @@
-"""HTTP endpoints of the history: lists of orders, the records of an order, and the order at a time."""
+"""HTTP endpoints of the history: lists of orders, the records of an order, the order at a time, times of stages."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -11,13 +11,14 @@ from history_service import inputs, lists, queries
 from history_service.filters import InvalidCursorError, read_cursor, write_cursor
 from history_service.freshness import read_lag_s
 from history_service.timeline import StoredRecord, order_at, timeline
+from history_service.timings import LONGEST_S, read_timings
 from runtime.common.clock import utc_now
 from runtime.database.pool import Database
 from runtime.hosting import Answer, Endpoint, Host, ResponseHeader
 from runtime.http.answers import HttpProblem, answer
 from runtime.http.inputs import AT, ORDER_ID
 from runtime.http.validation import invalid_input
-from schemas.history import OrderHistory, OrderPage
+from schemas.history import OrderHistory, OrderPage, Timings
 from schemas.messages import Order
 
 LAG = "X-History-Lag-Seconds"
@@ -75,10 +76,17 @@ class HistoryApi:
             raise _unknown_then(order_id, at, records, lag_s)
         return answer(order, headers=_header(lag_s))
 
+    async def get_timings(self, _: Host, request: web.Request) -> web.Response:
+        """Answers the times between the stages of the orders of a range."""
+        since, before = inputs.range_of(request)
+        async with self._reading(LONGEST_S) as (connection, lag_s):
+            found = await read_timings(connection, since, before)
+        return answer(Timings(orders=found.orders, steps=found.steps, lag_seconds=lag_s), headers=_header(lag_s))
+
     @asynccontextmanager
-    async def _reading(self) -> AsyncIterator[tuple[AsyncConnection, float | None]]:
+    async def _reading(self, timeout_s: float | None = None) -> AsyncIterator[tuple[AsyncConnection, float | None]]:
         """A transaction, and the lag at its begin. Raises `DatabaseUnavailable`."""
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(timeout_s) as connection:
             yield connection, await read_lag_s(connection)
 
 
@@ -139,5 +147,16 @@ def endpoints(database: Database) -> tuple[Endpoint, ...]:
             parameters=(ORDER_ID, AT),
             answers={200: Answer("The order as it was, by default as it is now", Order, _LAG)},
             when=AT.name,
+        ),
+        Endpoint(
+            "GET",
+            "/v1/timings",
+            api.get_timings,
+            name="getTimings",
+            summary="Get the times between the stages of orders: percentiles and maximum",
+            description=f"It reads all orders of the range: if that takes {LONGEST_S:g} s, the answer is 503.",
+            tag="history",
+            parameters=(inputs.FROM, inputs.TO),
+            answers={200: Answer("The times of the steps that any of the orders has taken", Timings, _LAG)},
         ),
     )

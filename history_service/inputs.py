@@ -55,15 +55,21 @@ FILTERS = (STATE, CUSTOMER, PRODUCT, REASON, FROM, TO, PART)
 
 def filters_of(request: web.Request) -> Filters:
     """The filters of a list. Raises `HttpProblem` (400), as do all functions here."""
+    since, before = range_of(request)
     return Filters(
         states=_states(request),
         customer_id=_read(request, CUSTOMER, _customer),
         product=_read(request, PRODUCT, _text),
         reason=_read(request, REASON, _part),
-        since=_read(request, FROM, parse_instant),
-        before=_read(request, TO, parse_instant),
+        since=since,
+        before=before,
         part=_read(request, PART, _part),
     )
+
+
+def range_of(request: web.Request) -> tuple[datetime | None, datetime | None]:
+    """The range of `createdAt`: from the first time on, before the second."""
+    return _read(request, FROM, parse_instant), _read(request, TO, parse_instant)
 
 
 def limit_of(request: web.Request) -> int:

@@ -1,4 +1,4 @@
-"""Bodies of answers of the history: pages of orders, the records of an order, explanations of its verdicts."""
+"""Bodies of answers of the history: pages of orders, the records of an order, explanations of its verdicts, times."""
 
 from typing import Any
 
@@ -72,4 +72,24 @@ class OrderHistory(Message):
     id: OrderId
     records: tuple[StageRecord, ...]
     more: bool = Field(default=False, description="Whether later records are left out: there are too many")
+    lag_seconds: float | None = _LAG
+
+
+class StepTiming(Message):
+    """How long orders took from one stage to another."""
+
+    start: str = Field(description="The first record of this stage, by the time at which it was produced")
+    end: str
+    count: int = Field(description="Orders that have reached both stages")
+    p50_seconds: float
+    p90_seconds: float
+    p99_seconds: float
+    max_seconds: float
+
+
+class Timings(Message):
+    """Body of `GET /v1/timings`: times between the stages of orders."""
+
+    orders: int = Field(description="Orders created in the range")
+    steps: tuple[StepTiming, ...] = Field(description="Steps that any of them has taken")
     lag_seconds: float | None = _LAG

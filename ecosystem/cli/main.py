@@ -27,6 +27,7 @@ from ecosystem.cli.commands.run import run
 from ecosystem.cli.commands.settings import settings
 from ecosystem.cli.commands.stock import stock
 from ecosystem.cli.commands.tail import tail
+from ecosystem.cli.commands.timings import timings
 from ecosystem.cli.commands.topics import topics
 from ecosystem.cli.commands.up import up
 from ecosystem.cli.commands.what_if import what_if
@@ -113,6 +114,7 @@ _COMMANDS = (
     new_validator,
     audit,
     backlog,
+    timings,
     dead_letters,
     what_if,
     maintain,

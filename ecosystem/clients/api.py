@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import aiohttp
 from yarl import URL
@@ -21,6 +22,7 @@ from schemas.api import (
     Product,
     ProductContent,
 )
+from schemas.history import Timings
 from schemas.messages import Order
 
 _GRACE_S = 5.0
@@ -76,7 +78,7 @@ class Api:
         extra_headers: Mapping[str, str] | None = None,
     ) -> bytes:
         waits = method == "GET" or (method == "DELETE" and path.startswith("/v1/orders/"))
-        query = f"?timeout={timeout_ms}" if waits else ""
+        query = f"{'&' if '?' in path else '?'}timeout={timeout_ms}" if waits else ""
         total = aiohttp.ClientTimeout(total=timeout_ms / 1000 + _GRACE_S)
         headers = {"Content-Type": "application/json"} if body is not None else {}
         headers |= extra_headers or {}
@@ -141,6 +143,16 @@ class FulfilmentApi(Api):
         """Returns what is missing before the order is shipped. `RequestRejected` with 404: no event yet."""
         path = f"/v1/orders/{quote(order_id, safe='')}/fulfilment"
         return FulfilmentStatus.from_json(await self._call("GET", path, timeout_ms))
+
+
+class HistoryApi(Api):
+    """Client of the history service."""
+
+    async def timings(self, since: datetime | None, before: datetime | None) -> Timings:
+        """Returns the times between the stages of the orders created in a range; `None`: without a bound."""
+        bounds = {name: at.astimezone(UTC) for name, at in (("from", since), ("to", before)) if at is not None}
+        query = urlencode({name: f"{at:%Y-%m-%dT%H:%M:%S.%fZ}" for name, at in bounds.items()})
+        return Timings.from_json(await self._call("GET", f"/v1/timings?{query}", 60_000))
 
 
 class PortalApi(Api):

@@ -1,7 +1,9 @@
 """What the history of a real worker says about orders: lists, records, earlier states, and why they failed."""
 
 import base64
+from datetime import UTC, datetime
 
+from ecosystem.clients.api import HistoryApi
 from ecosystem.services import CORE
 from history_service.http import LAG
 from schemas.topics import ORDERS
@@ -60,6 +62,16 @@ async def test_a_worker_answers_for_the_past_of_its_orders(deployment, database_
     status, problem, _ = await ask("/v1/orders/o-0?at=2020-01-01T00:00:00Z")
     assert (status, "its first record is from" in problem["detail"]) == (404, True)
     assert (await ask("/v1/orders/o-9/history"))[0] == 404
+
+    status, timings, headers = await ask("/v1/timings?from=2020-01-01T00:00:00Z")
+    assert (status, timings["orders"], LAG in headers) == (200, 4, True)
+    counts = {(step["start"], step["end"]): step["count"] for step in timings["steps"]}
+    assert (counts["POSTED", "VALIDATED"], counts["POSTED", "FAILED"], counts["POSTED", "DECIDED"]) == (2, 2, 4)
+    status, problem, _ = await ask("/v1/timings?to=yesterday")
+    assert (status, problem["errors"][0]["name"]) == (400, "to")
+    async with HistoryApi(str(worker.url)) as api:
+        until_then = await api.timings(None, datetime(2020, 1, 1, tzinfo=UTC))
+    assert (until_then.orders, until_then.steps) == (0, ())
 
 
 async def listed_is(listed, expected):

@@ -37,6 +37,7 @@ ARGUMENTS = {
     ("audit",): [],
     ("maintain",): ["--dry-run"],
     ("backlog",): [],
+    ("timings",): [],
     ("dead-letters", "list"): ["--json"],
     ("dead-letters", "show"): ["orders", "{place}"],
     ("dead-letters", "redrive"): ["orders", "{place}"],

@@ -55,7 +55,7 @@ HELPERS = {
     "email": {"customer_join.py", "emails.py", "payment_join.py"},
     "history": {
         *("filters.py", "freshness.py", "inputs.py", "lists.py", "maintenance.py", "partitions.py", "projection.py"),
-        *("queries.py", "stages.py", "timeline.py"),
+        *("queries.py", "stages.py", "timeline.py", "timings.py"),
     },
     "orders": {"queries.py"},
     "products": {"transitions.py"},
