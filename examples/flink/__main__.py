@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import click
+from confluent_kafka import KafkaException
 from rich.console import Console
 
 from ecosystem.cli import discovery
@@ -51,21 +53,24 @@ def demo(orders: int) -> None:
 @main.command()
 def live() -> None:
     """Join the topics of the system that `make run` or KAFKA_BOOTSTRAP_SERVERS names, until Ctrl-C."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)  # raises KeyboardInterrupt
     console, settings, home = Console(), discovery.settings(), discovery.data_dir() / "flink"
     settings = asyncio.run(_prepare(settings))
     topic, group = settings.topic_prefix + PAID_BY_FLINK.name, settings.topic_prefix + "confirmations"
-    with (
-        Engine(home, settings, discovery.currency(), console) as engine,
-        ConfirmationConsumer(settings.kafka_bootstrap_servers, topic, group, home / "confirmations.db") as consumer,
-    ):
-        console.print(f"Flink starts; its log is {engine.log}. Ctrl-C stops it.", soft_wrap=True)
-        try:
+    servers, database = settings.kafka_bootstrap_servers, home / "confirmations.db"
+    try:
+        with (
+            Engine(home, settings, discovery.currency(), console) as engine,
+            ConfirmationConsumer(servers, topic, group, database) as consumer,
+        ):
+            console.print(f"Flink starts; its log is {engine.log}. Ctrl-C stops it.", soft_wrap=True)
             while True:
                 engine.check()
                 for line in consumer.consume(1.0):
                     console.print(line, soft_wrap=True, markup=False)
-        except KeyboardInterrupt:
-            console.print("Stopping")
+    except KeyboardInterrupt:
+        console.print("Stopped")
 
 
 async def _prepare(settings: Settings) -> Settings:
@@ -85,5 +90,5 @@ def _print(comparison: Comparison, console: Console) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (FlinkError, KafkaError) as error:
+    except (FlinkError, KafkaError, KafkaException) as error:
         sys.exit(str(error))

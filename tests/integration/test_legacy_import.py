@@ -202,6 +202,8 @@ async def test_each_committed_change_of_a_table_is_imported_in_order_although_th
             await process.start(fail_point)
             if fail_point:
                 await process.killed()
+        lost = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name LIKE '%import'"
+        await until(lambda: _equals(legacy.fetchval(lost), 1), "a lost connection, after which the import goes on")
         done.set()
         await clients
         await legacy.execute("UPDATE stock SET shelf = 'A1' WHERE article = 'old'")  # no field of the message
