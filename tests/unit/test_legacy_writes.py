@@ -36,7 +36,7 @@ def writes(mapping):
     """Topic, key and value of what is written for a change of a row from `before` to `after`."""
 
     def written(text, after, before=None):
-        importer = Importer(Settings(), load(mapping(text)), lambda _: None)
+        importer = Importer(Settings(), load(mapping(text)), lambda _: pytest.fail("not opened"))
         found = list(importer._writes(Row("shop.stock:7", b"{}", after, before)))
         assert all(w.partition == partition_of(w.key or b"", 4) for w in found)
         assert all(dict(w.headers)["imported-from"] == b"legacy shop.stock:7" for w in found)
