@@ -78,6 +78,8 @@ class OrderAggregator:
             validation_result=verdict.validation_result,
             reason=verdict.reason,
         )
+        if view.order is not None and not view.verdicts:
+            _observe("first verdict", view.order, ctx)
         view = view.model_copy(update={"verdicts": (*view.verdicts, recorded)})
         if view.order is None:
             ctx.schedule(self._deadline, verdict.order_id, ctx.now + ORPHANS_KEPT)
@@ -89,6 +91,7 @@ class OrderAggregator:
         """Ships a validated order whose prerequisites are met. A cancelled order stays cancelled."""
         view = ctx.get(ORDERS_VIEW, fulfilled.order_id)
         if view is not None and view.order is not None and view.order.state is OrderState.VALIDATED:
+            ctx.observe("fulfilled to shipped", (ctx.now - ctx.time).total_seconds())
             self._move(view, view.order, OrderState.SHIPPED, view.reasons, ctx)
 
     def on_cancellation(self, cancellation: Cancellation, ctx: Context) -> None:
@@ -172,6 +175,7 @@ class OrderAggregator:
         """Moves an order to another state, and publishes it."""
         moved = order.model_copy(update={"state": to, "reasons": reasons or None})
         ctx.count(to.lower())
+        _observe(to.lower(), order, ctx)
         ctx.schedule(self._deadline, order.id, None)
         ctx.put(ORDERS_VIEW, order.id, view.model_copy(update={"order": moved, "reasons": reasons}))
         ctx.send(ORDERS, moved)
@@ -181,6 +185,11 @@ class OrderAggregator:
 def _follows(order: Order, known: Order) -> bool:
     """Whether a state read from `orders` is a valid transition from the known one, for the same content."""
     return order.state in _NEXT_STATES.get(known.state, ()) and order.same_content(known)
+
+
+def _observe(stage: str, order: Order, ctx: Context) -> None:
+    """Observes how long after its POST an order has reached a stage, as of the poll of the batch."""
+    ctx.observe(f"posted to {stage}", (ctx.now - order.created_at).total_seconds())
 
 
 def _reason(verdict: Verdict) -> str:

@@ -37,6 +37,8 @@ class InMemoryWorker:
         self.processed = 0
         self.events: Counter[tuple[str, str]] = Counter()
         """Counted events, by service and event."""
+        self.observations: list[tuple[str, str, float]] = []
+        """Observed durations: service, stage, seconds."""
 
 
 class TopologyTestDriver:
@@ -150,6 +152,7 @@ class TopologyTestDriver:
         batch = worker.processor.process(polled, due, self.now, lambda *_: worker.fuse)
         worker.processed += batch.processed
         worker.events += batch.events
+        worker.observations += batch.observations
         rows = batch.rows()
         for write in batch.outputs:
             self.write(write)

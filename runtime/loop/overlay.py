@@ -51,6 +51,7 @@ class ProcessorContext:
         "dead_lettered",
         "events",
         "now",
+        "observations",
         "sent",
         "time",
         "writes",
@@ -70,6 +71,7 @@ class ProcessorContext:
         self.sent: list[OutputRecord] = []
         self.dead_lettered: list[Write] = []
         self.events: list[str] = []
+        self.observations: list[tuple[str, float]] = []
 
     def get(self, table: Table[M], key: str) -> M | None:
         row = (table.name, key)
@@ -91,6 +93,9 @@ class ProcessorContext:
 
     def count(self, event: str) -> None:
         self.events.append(event)
+
+    def observe(self, stage: str, seconds: float) -> None:
+        self.observations.append((stage, max(seconds, 0.0)))
 
     def schedule(self, timer: Timer, key: str, at: datetime | None) -> None:
         self._check_declared(timer)
@@ -145,6 +150,8 @@ class ProcessorContext:
         self._batch.dead_letters += len(self.dead_lettered)
         for event in self.events:
             self._batch.events[self._service.name, event] += 1
+        for stage, seconds in self.observations:
+            self._batch.observations.append((self._service.name, stage, seconds))
 
 
 @dataclass(slots=True)
@@ -165,6 +172,8 @@ class BatchOverlay:
     """By partition: key buckets of output records to consumed topics that are not fused."""
     events: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Counted events by service and name."""
+    observations: list[tuple[str, str, float]] = field(default_factory=list)
+    """Observed durations: service, stage, seconds."""
     calls: list[Call] | None = None
     """The calls that the batch keeps, for redo records; `None` if it needs none."""
     _sent: int = 0

@@ -9,6 +9,8 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from runtime.model.records import Offsets, TopicPartition
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_STAGE_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 4 * 3600, 24 * 3600, 7 * 24 * 3600)
+"""Stages take from milliseconds, by machines alone, to days, where customers pay and technicians come."""
 _RECORDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 
 
@@ -19,6 +21,7 @@ class BatchCounts(Protocol):
     fused: int
     dead_letters: int
     events: Counts[tuple[str, str]]
+    observations: list[tuple[str, str, float]]
 
 
 class LoopMetrics:
@@ -43,6 +46,13 @@ class LoopMetrics:
         self._dead = counter("dead_letters_total", "Messages dead-lettered")
         self._events = counter("service_events_total", "Events that services count", "service", "event")
         self._dropped = counter("batches_dropped_total", "Batches whose commit was fenced or is in doubt", "reason")
+        self._stages = Histogram(
+            "faust_orders_stage_duration_seconds",
+            "Time that orders took to a stage, observed once its record is committed",
+            ("service", "stage"),
+            buckets=_STAGE_SECONDS,
+            registry=registry,
+        )
         self._size = histogram("batch_records", "Records polled for a batch", _RECORDS)
         self._process = histogram("batch_process_seconds", "Time to process a batch")
         self._commit = histogram("batch_commit_seconds", "Time to commit a batch")
@@ -73,6 +83,8 @@ class LoopMetrics:
         self._fused.inc(batch.fused)
         for (service, event), times in batch.events.items():
             self._events.labels(service, event).inc(times)
+        for service, stage, seconds in batch.observations:
+            self._stages.labels(service, stage).observe(seconds)
         if batch.dead_letters:
             self._dead.inc(batch.dead_letters)
         self._size.observe(records)

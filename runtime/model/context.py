@@ -106,6 +106,16 @@ class Context(Protocol):
     def count(self, event: str) -> None:
         """Counts an event, once it is committed, in `faust_orders_service_events_total` by service and event."""
 
+    def observe(self, stage: str, seconds: float) -> None:
+        """Observes how long an order took to a stage, once it is committed.
+
+        In `faust_orders_stage_duration_seconds`, by service and stage. Below 0, where clocks differ, it counts as 0.
+
+        Arguments:
+            stage: a fixed name: not of an order.
+            seconds: the duration.
+        """
+
     def schedule(self, timer: "Timer", key: str, at: datetime | None) -> None:
         """Sets a timer of `key`: its `on_due` is called at `at` or soon after.
 

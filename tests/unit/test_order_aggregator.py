@@ -9,8 +9,8 @@ from orders_service.processors import ORPHANS_KEPT
 from orders_service.state import ORDERS_VIEW, OrderView
 from runtime.common.settings import Settings
 from runtime.testing import TopologyTestDriver
-from schemas.messages import CheckSet, Order, OrderState, RequiredChecks
-from schemas.topics import ORDER_VALIDATIONS, ORDERS, REQUIRED_CHECKS
+from schemas.messages import CheckSet, Fulfilled, Order, OrderState, RequiredChecks
+from schemas.topics import FULFILMENTS, ORDER_VALIDATIONS, ORDERS, REQUIRED_CHECKS
 from tests.samples import DETAILS, FRAUD, INVENTORY, order, verdict
 
 CHECKS = (FRAUD, INVENTORY, DETAILS)
@@ -235,3 +235,42 @@ def test_a_check_that_is_removed_at_the_deadline_does_not_fail_the_order(orders)
 
     assert states(orders) == ["CREATED", "VALIDATED"]
     assert view(orders).required == (FRAUD, DETAILS)
+
+
+def observed(topology):
+    """The observed durations of the orders service, by stage; each once."""
+    [worker] = topology.workers
+    stages = [stage for _, stage, _ in worker.observations]
+    assert len(stages) == len(set(stages))
+    assert {service for service, _, _ in worker.observations} <= {"orders"}
+    return {stage: seconds for _, stage, seconds in worker.observations}
+
+
+def test_the_time_to_each_stage_is_observed_once_per_order(orders):
+    placed = order(created_at=orders.now)
+    orders.send(ORDERS, placed)
+    orders.advance(timedelta(seconds=2))
+    say(orders, verdict(FRAUD))
+    orders.advance(timedelta(seconds=3))
+    say(orders, verdict(INVENTORY), verdict(DETAILS))
+    orders.send(ORDERS, placed)
+    orders.advance(timedelta(seconds=10))
+    orders.send(FULFILMENTS, Fulfilled(order_id="o1"), Fulfilled(order_id="o1"))
+    assert observed(orders) == {
+        "posted to first verdict": 2,
+        "posted to validated": 5,
+        "fulfilled to shipped": 0,
+        "posted to shipped": 15,
+    }
+
+
+def test_an_order_that_fails_at_its_deadline_is_observed(orders):
+    orders.send(ORDERS, order(created_at=orders.now))
+    orders.advance(DEADLINE)
+    assert observed(orders) == {"posted to failed": 60}
+
+
+def test_a_time_is_not_below_zero(orders):
+    orders.send(ORDERS, order(created_at=orders.now + timedelta(seconds=5)))
+    say(orders, verdict(FRAUD, "FAIL"))
+    assert observed(orders) == {"posted to first verdict": 0, "posted to failed": 0}
