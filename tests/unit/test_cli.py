@@ -104,6 +104,7 @@ def test_nobody_there(orders, command):
         (["customers", "add", "15", *named, "--email", "franz@example.org", "--level", "gold"], 1),
         (["dead-letters", "list"], 1),
         (["dead-letters", "redrive", "orders", "--all"], 1),
+        (["backlog"], 1),
         (["audit"], 2),
     ],
 )

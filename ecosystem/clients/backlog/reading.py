@@ -36,8 +36,8 @@ async def read_backlog(settings: Settings, definitions: Sequence[ServiceDefiniti
     names, topology = KafkaNames(settings.topic_prefix), Topology(tuple(d.service for d in definitions))
     sinks = [d.service.name for d in definitions if d.sink is not None]
     consumer = clients.standalone_consumer(settings, _PARTITION_BYTES, skip_removed=True)
-    await consumer.start()
     try:
+        await consumer.start()
         # Before the ends: what is committed in between must not look like a position beyond the end.
         async with clients.admin(settings) as admin:
             groups = await _groups(admin, names, sinks)
