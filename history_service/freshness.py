@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from history_service.models import OFFSETS
 
 CHECKED_S = 5.0
-"""Seconds within which a running sink checks each partition: it does so every second, and a batch may take longer."""
+"""Seconds within which a running sink checks each partition: it does so every two, and a batch may take longer."""
 
 
 class SinkProgress(NamedTuple):

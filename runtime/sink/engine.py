@@ -47,7 +47,7 @@ class SinkEngine:
     transaction for every few records, on the event loop of other services."""
     FETCH_S = 0.5
     """Seconds, the longest wait for records."""
-    CHECK_S = 1.0
+    CHECK_S = 2.0
     """Seconds between two notes in the database that a partition has no new records."""
     FIRST_PAUSE_S = 0.25
     """Seconds before the first retry after an error."""

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from checkin_service.settings import CheckinSettings
 from ecosystem import audit as auditing
 from ecosystem.audit import ViolationKind
+from ecosystem.audit.history import HistoryAudit
 from ecosystem.services import NAMES
 from products_service.settings import ProductsSettings
 from runtime.common.settings import Guarantee, Settings
@@ -184,7 +185,19 @@ class _Judge:
             kept = versions.get(code, 0)
             if kept != version:
                 (found.lost if kept < version else found.doubled).append(f"product {code}: {kept} of {version} changes")
+        found.wrong += await self._history()
         return found
+
+    async def _history(self) -> list[str]:
+        """How the history differs from the topics, once it has read them."""
+        since = monotonic()
+        while True:
+            report = await HistoryAudit(self._settings(), limit=5).compare()
+            if not report.ok or not report.waiting:
+                return [f"history: {f.difference} {f.topic} {f.partition}@{f.offset}" for f in report.findings]
+            if monotonic() - since > STUCK_S:
+                return [f"history: {report.waiting} records still wait"]
+            await asyncio.sleep(1)
 
     def _found(self) -> list[str]:
         all_ = self._guarantee is Guarantee.EXACTLY_ONCE

@@ -4,6 +4,7 @@ import doctest
 
 import pytest
 
+import ecosystem.audit.history
 import history_service.partitions
 import runtime.model.context
 import runtime.model.service
@@ -30,6 +31,7 @@ def test_the_minimal_service_greets_each_validated_order_once():
         (runtime.model.topology, {"Topology"}),
         (runtime.state.ttl_table, {"TtlTable"}),
         (runtime.sink.placement, {"place"}),
+        (ecosystem.audit.history, {"differences"}),
         (history_service.partitions, {"Month", "Window.expired"}),
         (runtime.testing, {"TopologyTestDriver"}),
         (validators.validator, {"validator"}),
