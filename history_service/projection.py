@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from history_service.stages import STATE_STAGES, TOPIC_STAGES, Stage, TopicStage
@@ -259,5 +260,6 @@ def _text(text: str) -> str:
     return text.replace("\0", "\ufffd") if "\0" in text else text
 
 
+@lru_cache(maxsize=4096)  # the records of a transaction mostly have one time
 def _time(timestamp_ms: int) -> datetime:
     return _EPOCH + timedelta(milliseconds=min(max(timestamp_ms, 0), _LATEST_MS))
