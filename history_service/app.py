@@ -3,6 +3,7 @@
 from functools import partial
 
 from history_service import projection, store
+from history_service.explanations import Explainer
 from history_service.http import endpoints
 from history_service.maintenance import Maintenance
 from history_service.settings import HistorySettings
@@ -22,7 +23,7 @@ def build(settings: Settings) -> ServiceDefinition:
     maintenance = Maintenance(database, own.history_retention_months, utc_now)
     return ServiceDefinition(
         Service(name="history", inputs=(), outputs=()),
-        endpoints(database),
+        endpoints(database, Explainer.of(own)),
         database=database,
         sink=Sink(
             topics=tuple(TOPIC_STAGES),

@@ -1,4 +1,4 @@
-"""HTTP endpoints of the history: lists of orders, the records of an order, the order at a time, times of stages."""
+"""HTTP endpoints of the history: orders in lists, their records, at a time, and explained; times of stages."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -8,6 +8,7 @@ from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from history_service import inputs, lists, queries
+from history_service.explanations import Explainer
 from history_service.filters import InvalidCursorError, read_cursor, write_cursor
 from history_service.freshness import read_lag_s
 from history_service.timeline import StoredRecord, order_at, timeline
@@ -18,7 +19,7 @@ from runtime.hosting import Answer, Endpoint, Host, ResponseHeader
 from runtime.http.answers import HttpProblem, answer
 from runtime.http.inputs import AT, ORDER_ID
 from runtime.http.validation import invalid_input
-from schemas.history import OrderHistory, OrderPage, Timings
+from schemas.history import OrderExplanation, OrderHistory, OrderPage, Timings
 from schemas.messages import Order
 
 LAG = "X-History-Lag-Seconds"
@@ -37,10 +38,12 @@ class HistoryApi:
 
     Arguments:
         database: of the history.
+        explainer: explains orders.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, explainer: Explainer) -> None:
         self._database = database
+        self._explainer = explainer
 
     async def list_orders(self, _: Host, request: web.Request) -> web.Response:
         """Answers a page of orders, newest first."""
@@ -83,6 +86,15 @@ class HistoryApi:
             found = await read_timings(connection, since, before)
         return answer(Timings(orders=found.orders, steps=found.steps, lag_seconds=lag_s), headers=_header(lag_s))
 
+    async def explain_order(self, _: Host, request: web.Request) -> web.Response:
+        """Answers why an order is in its state."""
+        order_id = ORDER_ID.of(request)
+        async with self._reading() as (connection, lag_s):
+            explanation = await self._explainer.explain(connection, order_id, utc_now(), lag_s)
+        if explanation is None:
+            raise _unknown(order_id, lag_s)
+        return answer(explanation, headers=_header(lag_s))
+
     @asynccontextmanager
     async def _reading(self, timeout_s: float | None = None) -> AsyncIterator[tuple[AsyncConnection, float | None]]:
         """A transaction, and the lag at its begin. Raises `DatabaseUnavailable`."""
@@ -112,9 +124,9 @@ def _text(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def endpoints(database: Database) -> tuple[Endpoint, ...]:
+def endpoints(database: Database, explainer: Explainer) -> tuple[Endpoint, ...]:
     """Declares the endpoints of the service."""
-    api = HistoryApi(database)
+    api = HistoryApi(database, explainer)
     return (
         Endpoint(
             "GET",
@@ -136,6 +148,18 @@ def endpoints(database: Database) -> tuple[Endpoint, ...]:
             tag="history",
             parameters=(ORDER_ID,),
             answers={200: Answer("The records, causes before their consequences", OrderHistory, _LAG)},
+        ),
+        Endpoint(
+            "GET",
+            "/v1/orders/{id}/explain",
+            api.explain_order,
+            name="explainOrder",
+            summary="Explain the verdicts on an order",
+            description="Numbers are recomputed from the records, under `FRAUD_LIMIT`, `FRAUD_SESSION_GAP_S`, "
+            "`CURRENCY` and `REQUIRED_CHECKS` of the worker that answers.",
+            tag="history",
+            parameters=(ORDER_ID,),
+            answers={200: Answer("The verdicts, with the numbers behind them at that moment", OrderExplanation, _LAG)},
         ),
         Endpoint(
             "GET",

@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import AwareDatetime, Field
 
 from schemas.identifiers import OrderId
-from schemas.messages import CheckType, OrderState
+from schemas.messages import CheckType, OrderState, ValidationResult
 from schemas.wire import Int64, Message, Money, Quantity, Total
 
 _LAG = Field(
@@ -92,4 +92,70 @@ class Timings(Message):
 
     orders: int = Field(description="Orders created in the range")
     steps: tuple[StepTiming, ...] = Field(description="Steps that any of them has taken")
+    lag_seconds: float | None = _LAG
+
+
+class SessionNumbers(Message):
+    """The session of a customer as the fraud check found it, the order included. Amounts are in `CURRENCY`."""
+
+    orders: int
+    earlier: tuple[OrderId, ...] = Field(description="The other orders of the session, the latest 20")
+    value: Total = Field(description="Of this order")
+    total: Total
+    limit: Total
+    gap_seconds: float
+    start: AwareDatetime
+    end: AwareDatetime
+
+
+class StockNumbers(Message):
+    """The stock of a product as the inventory check found it, in pieces."""
+
+    counted: int | None = Field(default=None, description="By the warehouse; absent if it has announced nothing")
+    counted_at: AwareDatetime | None = None
+    shipped: int = Field(description="Pieces of orders that were shipped since")
+    reserved: int = Field(description="Pieces that other orders held")
+    available: int
+    asked: int
+
+
+class ProductFacts(Message):
+    """The product as the product service had published it."""
+
+    version: int
+    price: Money
+    withdrawn: bool
+    changed_at: AwareDatetime
+
+
+class ExplainedVerdict(Message):
+    """A verdict with the numbers behind it at that moment, recomputed from the records."""
+
+    check_type: CheckType
+    validation_result: ValidationResult
+    reason: str | None = Field(default=None, description="The reason that the check itself gave: the rule that failed")
+    at: AwareDatetime
+    required: bool
+    explanation: str
+    session: SessionNumbers | None = None
+    stock: StockNumbers | None = None
+    product: ProductFacts | None = None
+    agrees: bool | None = Field(
+        default=None,
+        description="Whether the numbers give this verdict under the settings of this worker; false if other settings "
+        "were in force, or records of the same moment came in another order",
+    )
+
+
+class OrderExplanation(Message):
+    """Body of `GET /v1/orders/{id}/explain`: why an order is in its state."""
+
+    id: OrderId
+    state: OrderState
+    reasons: tuple[str, ...] = ()
+    explanation: str
+    verdicts: tuple[ExplainedVerdict, ...]
+    required: tuple[CheckType, ...] = Field(description="Checks that decide the order")
+    missing: tuple[CheckType, ...] = Field(description="Required checks without a verdict when it was decided, or now")
+    required_from: str = Field(description="`required-checks`, the topic, or `REQUIRED_CHECKS` of this worker")
     lag_seconds: float | None = _LAG

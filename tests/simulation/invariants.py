@@ -17,6 +17,7 @@ from schemas.messages import (
     Payment,
     ValidationResult,
 )
+from schemas.sessions import session_value
 from schemas.topics import (
     CHECKIN_REJECTIONS,
     DEAD_LETTERS,
@@ -40,7 +41,6 @@ from tests.simulation.cancelling_invariants import (
 from tests.simulation.courier import DEAD_UNTIL_S
 from tests.simulation.courier import build as courier
 from tests.simulation.world import REPLAYED
-from validators.fraud.processors import session_value
 from validators.fraud.state import CUSTOMERS
 from validators.inventory.state import RESERVATIONS, STOCK
 

@@ -6,10 +6,11 @@ import pytest
 from runtime.common.settings import Settings
 from runtime.state.ttl_table import TTL
 from runtime.testing import TopologyTestDriver
+from schemas.sessions import session_value
 from schemas.topics import ORDER_VALIDATIONS, ORDERS
 from tests.samples import NOON, order
 from validators.fraud.app import build
-from validators.fraud.processors import SESSIONS_KEPT, session_value
+from validators.fraud.processors import SESSIONS_KEPT
 from validators.fraud.state import CUSTOMERS, VERDICTS
 
 GAP = timedelta(hours=1)

@@ -54,6 +54,7 @@ VOCABULARY = {
 HELPERS = {
     "email": {"customer_join.py", "emails.py", "payment_join.py"},
     "history": {
+        *("evidence.py", "explain.py", "explanations.py"),
         *("filters.py", "freshness.py", "inputs.py", "lists.py", "maintenance.py", "partitions.py", "projection.py"),
         *("queries.py", "stages.py", "timeline.py", "timings.py"),
     },

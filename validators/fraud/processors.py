@@ -11,15 +11,11 @@ from runtime.model.service import Context
 from runtime.state.sessions import add_to_session
 from schemas.messages import Order
 from schemas.money import plain_amount
+from schemas.sessions import session_value
 from validators.fraud.state import CUSTOMERS, Customer, VerdictRow
 
 SESSIONS_KEPT = 24
 """Sessions kept per customer. With a gap of an hour, an order up to a day late finds its session."""
-
-
-def session_value(order: Order) -> Decimal:
-    """Value an order adds to its session. Never negative, or a negative order would lower the total."""
-    return max(order.quantity, 0) * max(order.price, Decimal(0))
 
 
 class FraudCheck:
