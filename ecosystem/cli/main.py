@@ -20,6 +20,7 @@ from ecosystem.cli.commands.get import get
 from ecosystem.cli.commands.history import maintain
 from ecosystem.cli.commands.import_ import import_
 from ecosystem.cli.commands.new_validator import new_validator
+from ecosystem.cli.commands.past import explain, history, list_
 from ecosystem.cli.commands.pay import pay
 from ecosystem.cli.commands.post import post
 from ecosystem.cli.commands.products import products
@@ -98,6 +99,9 @@ _COMMANDS = (
     run,
     post,
     get,
+    list_,
+    history,
+    explain,
     cancel,
     pay,
     checkin,

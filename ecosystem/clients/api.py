@@ -1,7 +1,7 @@
 """HTTP clients of the services."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
@@ -22,7 +22,7 @@ from schemas.api import (
     Product,
     ProductContent,
 )
-from schemas.history import Timings
+from schemas.history import OrderExplanation, OrderHistory, OrderPage, Timings
 from schemas.messages import Order
 
 _GRACE_S = 5.0
@@ -76,16 +76,17 @@ class Api:
         timeout_ms: int,
         body: bytes | None = None,
         extra_headers: Mapping[str, str] | None = None,
+        query: Iterable[tuple[str, str]] = (),
     ) -> bytes:
         waits = method == "GET" or (method == "DELETE" and path.startswith("/v1/orders/"))
-        query = f"{'&' if '?' in path else '?'}timeout={timeout_ms}" if waits else ""
+        parameters = urlencode([*query, *([("timeout", timeout_ms)] if waits else ())])
         total = aiohttp.ClientTimeout(total=timeout_ms / 1000 + _GRACE_S)
         headers = {"Content-Type": "application/json"} if body is not None else {}
         headers |= extra_headers or {}
         try:
             async with self._session.request(
                 method,
-                URL(f"{self.url}{path}{query}", encoded=True),
+                URL(f"{self.url}{path}{'?' if parameters else ''}{parameters}", encoded=True),
                 data=body,
                 headers=headers,
                 timeout=total,
@@ -148,11 +149,25 @@ class FulfilmentApi(Api):
 class HistoryApi(Api):
     """Client of the history service."""
 
+    async def orders(self, query: Iterable[tuple[str, str]]) -> OrderPage:
+        """Returns a page of orders. `query`: parameters of `GET /v1/orders`."""
+        return OrderPage.from_json(await self._call("GET", "/v1/orders", 10_000, query=query))
+
+    async def history(self, order_id: str) -> OrderHistory:
+        """Returns all records about an order. Raises `RequestRejected` with 404 if there are none."""
+        path = f"/v1/orders/{quote(order_id, safe='')}/history"
+        return OrderHistory.from_json(await self._call("GET", path, 10_000))
+
+    async def explain(self, order_id: str) -> OrderExplanation:
+        """Returns why an order is in its state. Raises `RequestRejected` with 404 if it is not known."""
+        path = f"/v1/orders/{quote(order_id, safe='')}/explain"
+        return OrderExplanation.from_json(await self._call("GET", path, 10_000))
+
     async def timings(self, since: datetime | None, before: datetime | None) -> Timings:
         """Returns the times between the stages of the orders created in a range; `None`: without a bound."""
         bounds = {name: at.astimezone(UTC) for name, at in (("from", since), ("to", before)) if at is not None}
-        query = urlencode({name: f"{at:%Y-%m-%dT%H:%M:%S.%fZ}" for name, at in bounds.items()})
-        return Timings.from_json(await self._call("GET", f"/v1/timings?{query}", 60_000))
+        query = [(name, f"{at:%Y-%m-%dT%H:%M:%S.%fZ}") for name, at in bounds.items()]
+        return Timings.from_json(await self._call("GET", "/v1/timings", 60_000, query=query))
 
 
 class PortalApi(Api):

@@ -1,12 +1,15 @@
 """What the history of a real worker says about orders: lists, records, earlier states, and why they failed."""
 
 import base64
+import json
 from datetime import UTC, datetime
 
 from ecosystem.clients.api import HistoryApi
 from ecosystem.services import CORE
 from history_service.http import LAG
 from schemas.topics import ORDERS
+from tests.commands import orders
+from tests.samples import DETAILS, FRAUD, INVENTORY
 from tests.workers import until
 
 
@@ -63,6 +66,13 @@ async def test_a_worker_answers_for_the_past_of_its_orders(deployment, database_
     assert (status, "its first record is from" in problem["detail"]) == (404, True)
     assert (await ask("/v1/orders/o-9/history"))[0] == 404
 
+    _, why, _ = await ask("/v1/orders/o-3/explain")
+    [inventory] = [verdict for verdict in why["verdicts"] if verdict["checkType"] == INVENTORY]
+    assert why["explanation"] == "The order failed: INVENTORY_CHECK did not pass."
+    assert (why["required"], why["missing"]) == ([FRAUD, INVENTORY, DETAILS], [])
+    assert inventory["agrees"]
+    assert inventory["stock"] == inventory["stock"] | {"counted": 2, "reserved": 2, "available": 0, "asked": 1}
+
     status, timings, headers = await ask("/v1/timings?from=2020-01-01T00:00:00Z")
     assert (status, timings["orders"], LAG in headers) == (200, 4, True)
     counts = {(step["start"], step["end"]): step["count"] for step in timings["steps"]}
@@ -72,6 +82,32 @@ async def test_a_worker_answers_for_the_past_of_its_orders(deployment, database_
     async with HistoryApi(str(worker.url)) as api:
         until_then = await api.timings(None, datetime(2020, 1, 1, tzinfo=UTC))
     assert (until_then.orders, until_then.steps) == (0, ())
+    await commands_say_the_same(deployment, worker, expected)
+
+
+async def commands_say_the_same(deployment, worker, expected):
+    async def said(*words, code=0):
+        found, text = await orders(deployment, *words, "--url", str(worker.url))
+        assert found == code, text
+        return text
+
+    listed = await said("list", "--json", "--limit", "3")
+    lines = [json.loads(line) for line in listed.splitlines() if line.startswith("{")]
+    assert [line["id"] for line in lines] == list(expected)[:3]
+    cursor = listed.split("--cursor ")[1].strip()
+    assert "o-0" in (rest := await said("list", "--limit", "3", "--cursor", cursor))
+    assert "o-1" not in rest
+    found = await said("list", "--state", "failed", "--product", "mug", "--from", "24h", "-q", "AVAILABLE")
+    assert "o-3" in found
+    assert "o-0" not in found
+    assert "cursor" in await said("list", "--customer", "7", "--cursor", cursor, code=1)
+    found = await said("history", "o-0")
+    assert "order-validations" in found
+    assert "DEAD_LETTER" in found
+    assert "There is no order 'o-9'" in await said("history", "o-9", code=1)
+    assert json.loads(await said("explain", "o-3", "--json"))["state"] == "FAILED"
+    found = await said("explain", "o-3")
+    assert "1 of 'mug' were asked for. The warehouse had counted 2, other orders held 2: 0 were available." in found
 
 
 async def listed_is(listed, expected):

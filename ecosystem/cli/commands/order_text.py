@@ -11,7 +11,12 @@ from schemas.messages import Order, OrderState, ValidationResult
 from schemas.money import format_amount
 
 _STATES = {OrderState.CREATED: "cyan", OrderState.FAILED: "red", OrderState.CANCELLED: "red"}
-_RESULTS = {ValidationResult.PASS: "green", ValidationResult.FAIL: "red", ValidationResult.ERROR: "yellow"}
+RESULT_STYLES = {ValidationResult.PASS: "green", ValidationResult.FAIL: "red", ValidationResult.ERROR: "yellow"}
+
+
+def state_text(state: OrderState) -> Text:
+    """Returns the state of an order in its colour."""
+    return Text(state, _STATES.get(state, "green"))
 
 
 def order_line(order: Order) -> Text:
@@ -20,7 +25,7 @@ def order_line(order: Order) -> Text:
     return Text.assemble(
         order.id,
         "  ",
-        (order.state, _STATES.get(order.state, "green")),
+        state_text(order.state),
         f"  customer {order.customer_id}: {order.quantity} × {order.product} at {price}",
     )
 
@@ -36,7 +41,7 @@ def print_outcome(console: Console, outcome: OrderOutcome) -> None:
     console.print(order_line(outcome.order.model_copy(update={"state": outcome.state})), soft_wrap=True)
     for verdict in outcome.verdicts:
         reason = f"  {verdict.reason}" if verdict.reason else ""
-        result = (verdict.validation_result, _RESULTS[verdict.validation_result])
+        result = (verdict.validation_result, RESULT_STYLES[verdict.validation_result])
         console.print(Text.assemble("  ", result, f"  {verdict.check_type}{reason}"), soft_wrap=True)
     failed = {v.check_type for v in outcome.verdicts if v.validation_result is not ValidationResult.PASS}
     _print_reasons(console, [reason for reason in outcome.reasons if reason.partition(":")[0] not in failed])
