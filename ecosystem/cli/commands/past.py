@@ -50,9 +50,7 @@ _STATE = click.Choice([state.value for state in OrderState], case_sensitive=Fals
 @click.option("--customer", type=Whole(), metavar="ID", help="Only orders of this customer")
 @click.option("--product", metavar="CODE", help="Only orders of this product")
 @click.option("--reason", metavar="TEXT", help="Only orders with this text in a reason, FRAUD_CHECK for example")
-@click.option(
-    "--from", "since", type=_Instant(), metavar="TIME", help="Created at this time or later, or 12h ago or less"
-)
+@click.option("--from", "since", type=_Instant(), metavar="TIME", help="Created since this time, or since 12h ago")
 @click.option("--to", "before", type=_Instant(), metavar="TIME", help="Created before this time")
 @click.option("-q", "part", metavar="TEXT", help="Only orders with this text in an id, a reason or a header")
 @click.option("--limit", type=Whole(1), default=50, show_default=True, help="Orders to show at most")
