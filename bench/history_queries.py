@@ -23,6 +23,7 @@ from history_service import lists, queries
 from history_service.explanations import Explainer
 from history_service.filters import Filters, Position
 from history_service.freshness import read_lag_s
+from history_service.models import ORDERS
 from history_service.settings import HistorySettings
 from history_service.timeline import timeline
 from runtime.common.clock import utc_now
@@ -114,7 +115,7 @@ class Bench:
 
     async def position(self, filters: Filters, page: int) -> Position | None:
         """The order before a page: read here by its number, which clients know from the pages before."""
-        query = lists.page(filters, None, 1).with_only_columns(lists.ORDERS.c.created_at, lists.ORDERS.c.id)
+        query = lists.page(filters, None, 1).with_only_columns(ORDERS.c.created_at, ORDERS.c.id)
         async with self._database.transaction(600) as connection:
             row = (await connection.execute(query.offset(PAGE * (page - 1) - 1))).one_or_none()
         return None if row is None else Position(*row)
