@@ -36,13 +36,29 @@ ARGUMENTS = {
     ("asyncapi",): [],
     ("audit",): [],
     ("maintain",): ["--dry-run"],
+    ("import",): ["{folder}/stock.toml"],
+    ("what-if",): ["--topics", "--processes", "1"],
     ("backlog",): [],
     ("timings",): [],
+    ("list",): [],
+    ("history",): ["o1"],
+    ("explain",): ["o1"],
     ("dead-letters", "list"): ["--json"],
     ("dead-letters", "show"): ["orders", "{place}"],
     ("dead-letters", "redrive"): ["orders", "{place}"],
 }
 """Of each command that writes to its output what makes it do so; in this order, each finds what it needs."""
+
+STOCK = """\
+name = "legacy-stock"
+topic = "warehouse-inventory"
+[source]
+kind = "csv"
+files = "stock.csv"
+[fields]
+product = "CODE"
+count = "PIECES"
+"""
 
 BY_THEMSELVES = {("run",), ("up",)}
 """They go on until they are stopped: `test_up.py`, and below."""
@@ -63,8 +79,12 @@ async def ecosystem(deployment: Deployment, new_database, tmp_path):
     await deployment.send_raw("orders", b"o", b"no order")
     (tmp_path / "customers.csv").write_text("id,firstName,lastName,email,address\n1,F,K,f@example.org,Praha\n")
     (tmp_path / "products.csv").write_text("code,name,price\nkettle,Kettle,59.00\n")
+    (tmp_path / "stock.csv").write_text("CODE,PIECES\nmug,9\n")
+    (tmp_path / "stock.toml").write_text(STOCK)
     [letter, *_] = await until(lambda: deployment.records("orders.dead-letters"), "a dead letter", every=0.5)
-    urls = {f"{name}_URL": str(worker.url) for name in ("ORDERS", "CHECKIN", "FULFILMENT", "PORTAL", "PRODUCTS")}
+    urls = {
+        f"{name}_URL": str(worker.url) for name in ("ORDERS", "CHECKIN", "FULFILMENT", "PORTAL", "PRODUCTS", "HISTORY")
+    }
     mine = {"KAFKA_BOOTSTRAP_SERVERS": deployment.servers, "TOPIC_PREFIX": deployment.prefix, **urls}
     mine |= {name: databases[name.lower()] for name in DATABASES.values()}
     return {"folder": tmp_path, "place": f"{letter.partition}@{letter.offset}"}, os.environ | mine
