@@ -33,39 +33,50 @@ class Memory(BatchOverlay):
         self._timers = {table.name for table in topology.tables.values() if table.changelog.endswith(TIMERS_CHANGELOG)}
 
     def read(self, table: Table[M], partition: int, key: str) -> M | None:
-        return cast("M | None", self._get((table.name, partition), key))
+        where = (table.name, partition)
+        rows = self.changes.get(where)
+        row = None if rows is None else rows.get(key)
+        return cast("M | None", self._warm(where, key) if row is None else row)
 
     def keep(self, writes: Mapping[tuple[str, str], Message | None], partition: int, undo: Undo | None) -> None:
         """Writes what a processor has changed. Adds the rows before to `undo`."""
+        changes = self.changes
         for (table, key), row in writes.items():
             where = (table, partition)
+            rows = changes.get(where)
+            if rows is None:
+                rows = changes[where] = {}
+            before = rows.get(key)
+            if before is None:
+                before = self._warm(where, key)
             if undo is not None:
-                undo.append((where, key, self._get(where, key)))
-            self._put(where, key, row)
+                undo.append((where, key, before))
+            if row is not None:
+                rows[key] = row
+            elif before is not None:
+                del rows[key]
         self._written += len(writes)
-        if self._written > HOT_ROWS:
+        if self._written > HOT_ROWS and undo is None:
             self._cool()
 
     def roll_back(self, undo: Undo) -> None:
         """Undoes writes, the last one first, and empties `undo`."""
         for where, key, row in reversed(undo):
-            self._put(where, key, row)
+            if row is None:
+                self.changes[where].pop(key, None)
+            else:
+                self.changes[where][key] = row
         undo.clear()
 
-    def _get(self, where: TablePartition, key: str) -> Message | None:
-        row = self.changes.setdefault(where, {}).get(key)
-        if row is None and (raw := self._cold.get(where, {}).pop(key, None)) is not None:
-            row = self.changes[where][key] = self.topology.tables[where[0]].model.from_json(raw)
+    def _warm(self, where: TablePartition, key: str) -> Message | None:
+        """Turns a row that is JSON into an object. Returns `None` if there is none."""
+        cold = self._cold.get(where)
+        raw = cold.pop(key, None) if cold else None
+        if raw is None:
+            return None
+        row: Message = self.topology.tables[where[0]].model.from_json(raw)
+        self.changes.setdefault(where, {})[key] = row
         return row
-
-    def _put(self, where: TablePartition, key: str, row: Message | None) -> None:
-        rows = self.changes.setdefault(where, {})
-        if row is None:
-            rows.pop(key, None)
-        else:
-            rows[key] = row
-        if cold := self._cold.get(where):
-            cold.pop(key, None)
 
     def _cool(self) -> None:
         """Turns all rows into JSON but those of timers, which are listed."""

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ecosystem.what_if import memory
 from ecosystem.what_if.difference import Difference
 from schemas.messages import Cancellation, OrderState, Payment, ProductEvent, StockLevel
 from schemas.topics import CANCELLATIONS
@@ -236,6 +237,14 @@ def test_a_day_with_outages_is_reproduced(seed, tmp_path):
     dice = random.Random(seed)
     day = Actor(Day(apart=bool(seed % 3))).perform_all(random_actions(dice), run_each=True)
     found = day.what_if(tmp_path)
+    assert found.all.orders > 5
+    assert found.undecided_cases == []
+
+
+def test_rows_that_rest_come_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "HOT_ROWS", 1)
+    day = Actor(Day()).perform_all(random_actions(random.Random(3)), run_each=True)
+    found = day.what_if(tmp_path, fraud_limit=1000)
     assert found.all.orders > 5
     assert found.undecided_cases == []
 
