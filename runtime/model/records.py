@@ -29,6 +29,15 @@ NO_TIMESTAMP = -1
 EVENT_ID = "event-id"
 """Header of a message from an outbox: its consumers deduplicate by it, as a message may be written more than once."""
 
+REPLAYED_FROM = "replayed-from"
+"""Header of a replayed message and of all that follows from it. Value: `TOPIC/PARTITION/OFFSET` of the original."""
+
+REPLAYS = "replays"
+"""Header beside `replayed-from`. Value: how often the original has been replayed, this time included."""
+
+SIDE_EFFECTS = "side-effects"
+"""Header beside `replayed-from`. Value `perform`: the replay performs side effects; without it they are suppressed."""
+
 
 class TopicPartition(NamedTuple):
     """A partition of a topic by its logical name (without the deployment's prefix)."""
