@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from runtime.common.partitioning import partition_of
 from runtime.common.settings import Settings
 from runtime.kafka import clients
 from runtime.kafka.topics import ensure_topics, public_topics
-from schemas.topics import Topic
+from runtime.model.records import Write
+from schemas.topics import CATALOGUE, Topic
 from schemas.wire import Message
 
 M = TypeVar("M", bound=Message)
@@ -22,16 +23,17 @@ _CLOSE_S = 2.0
 
 
 class Writer:
-    """Producer of the catalogue's messages: acks=all, idempotent, partitioned by murmur2 of the key.
+    """Producer of a catalogue's messages: acks=all, idempotent, partitioned by murmur2 of the key.
 
     Entering creates missing topics; it raises `aiokafka.errors.KafkaError` if no broker answers.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, catalogue: Iterable[Topic[Any]] = CATALOGUE) -> None:
         self._settings = settings
+        self._catalogue = tuple(catalogue)
 
     async def __aenter__(self) -> Self:
-        await ensure_topics(self._settings, public_topics())
+        await ensure_topics(self._settings, public_topics(self._catalogue))
         self._producer = clients.producer(self._settings)
         try:
             await self._producer.start()
@@ -49,13 +51,20 @@ class Writer:
 
     async def write(self, topic: Topic[M], values: Iterable[M]) -> None:
         """Writes messages. Returns when every in-sync replica has all of them."""
-        name = self._settings.topic_prefix + topic.name
+        await self.write_raw(self._raw(topic, value) for value in values)
+
+    async def write_raw(self, writes: Iterable[Write]) -> None:
+        """Writes records of any bytes to the partitions that they name. Returns when every in-sync replica has them."""
         acks: list[asyncio.Future[object]] = []
-        for value in values:
-            key = topic.key(value).encode()
-            partition = partition_of(key, self._settings.partitions)
-            acks.append(await self._producer.send(name, value.to_json(), key=key, partition=partition))
+        for topic, partition, key, value, headers in writes:
+            name = self._settings.topic_prefix + topic
+            ack = await self._producer.send(name, value, key=key, partition=partition, headers=list(headers))
+            acks.append(ack)
             if len(acks) == _MAX_IN_FLIGHT:
                 await asyncio.gather(*acks)
                 acks.clear()
         await asyncio.gather(*acks)
+
+    def _raw(self, topic: Topic[M], value: M) -> Write:
+        key = topic.key(value).encode()
+        return Write(topic.name, partition_of(key, self._settings.partitions), key, value.to_json())

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
@@ -40,9 +41,9 @@ _REDO_LOG = {
 }
 
 
-def public_topics() -> dict[str, dict[str, str]]:
+def public_topics(catalogue: Iterable[Topic[Any]] = topics.CATALOGUE) -> dict[str, dict[str, str]]:
     """The public topics, each with its topic for dead letters."""
-    return _with_dead_letters(topics.CATALOGUE)
+    return _with_dead_letters(catalogue)
 
 
 def topics_of(topology: Topology) -> dict[str, dict[str, str]]:
@@ -52,7 +53,7 @@ def topics_of(topology: Topology) -> dict[str, dict[str, str]]:
     return {**_with_dead_letters(topology.topics), **changelogs}
 
 
-def _with_dead_letters(wanted: Iterable[Topic]) -> dict[str, dict[str, str]]:  # type: ignore[type-arg]
+def _with_dead_letters(wanted: Iterable[Topic[Any]]) -> dict[str, dict[str, str]]:
     result: dict[str, dict[str, str]] = {}
     for topic in wanted:
         result[topic.name] = topic.retention.config()

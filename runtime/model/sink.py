@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from runtime.model.records import Header
+from schemas.topics import CATALOGUE, Topic
 
 T = TypeVar("T")
 
@@ -60,6 +61,7 @@ class Sink(Generic[T]):
             certain to be accepted. The record is dead-lettered besides.
         write: writes rows of several slices. It may run again after a rollback.
         before: called with the rows before their transaction begins, for example to create partitions of tables.
+        catalogue: declares the topics; the worker creates those that are missing.
     """
 
     topics: tuple[str, ...]
@@ -67,3 +69,4 @@ class Sink(Generic[T]):
     prepare_raw: Callable[[SinkRecord], T]
     write: Callable[[BulkWriter, Sequence[T]], Awaitable[None]]
     before: Callable[[Sequence[T]], Awaitable[None]] | None = None
+    catalogue: tuple[Topic[Any], ...] = CATALOGUE

@@ -66,7 +66,7 @@ class Sinks:
         assert sink is not None
         if definition.database is None:
             raise ValueError(f"service {service!r} has a sink, and no database")
-        wanted = public_topics()
+        wanted = public_topics(sink.catalogue)
         await ensure_topics(settings, {name: wanted[name] for name in sink.topics})
         database = PostgresSinkDatabase(definition.database)
         consumer = KafkaSinkConsumer(settings, service, sink.topics)
