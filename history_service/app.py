@@ -15,22 +15,30 @@ from runtime.hosting import Job, ServiceDefinition
 from runtime.model.service import Service
 from runtime.model.sink import Sink
 
+MIGRATIONS = "history_service:migrations"
+"""Alembic's folder of the database."""
+
 
 def build(settings: Settings) -> ServiceDefinition:
     """Builds the service definition with its database."""
     own = settings.of(HistorySettings)
-    database = Database("history", own.history_database_url, "history_service:migrations", settings)
+    database = Database("history", own.history_database_url, MIGRATIONS, settings)
     maintenance = Maintenance(database, own.history_retention_months, utc_now)
     return ServiceDefinition(
         Service(name="history", inputs=(), outputs=()),
         endpoints(database, Explainer.of(own)),
         database=database,
-        sink=Sink(
-            topics=tuple(TOPIC_STAGES),
-            prepare=partial(projection.project, clock=utc_now),
-            prepare_raw=partial(projection.project_raw, clock=utc_now),
-            write=store.write,
-            before=maintenance.make_partitions,
-        ),
+        sink=sink(maintenance),
         jobs=(Job("history maintenance", Maintenance.EVERY_S, maintenance.run),),
+    )
+
+
+def sink(maintenance: Maintenance) -> Sink[projection.Rows]:
+    """What the history stores, in the database that the maintenance is of."""
+    return Sink(
+        topics=tuple(TOPIC_STAGES),
+        prepare=partial(projection.project, clock=utc_now),
+        prepare_raw=partial(projection.project_raw, clock=utc_now),
+        write=store.write,
+        before=maintenance.make_partitions,
     )

@@ -14,7 +14,7 @@ from runtime.database.pool import Database
 
 log = logging.getLogger(__name__)
 
-_LOCK = 0x68697374
+MAINTENANCE_LOCK = 0x68697374
 """Key of the advisory lock: one worker at a time maintains the tables."""
 _TIMEOUT_S = 600.0
 """Seconds that a step may take: moving or deleting many rows takes long."""
@@ -39,8 +39,8 @@ _DELETE_WORDS = """
         SELECT ctid FROM order_words WHERE produced_at < :cutoff LIMIT :rows))
 """
 _STALE_TABLES = """
-    SELECT relname FROM pg_class LEFT JOIN pg_stat_user_tables USING (relname)
-    WHERE relname = 'records' AND relkind = 'p'
+    SELECT c.relname FROM pg_class c LEFT JOIN pg_stat_user_tables ON relid = c.oid
+    WHERE c.oid = 'records'::regclass AND c.relkind = 'p'
     AND coalesce(greatest(last_analyze, last_autoanalyze), '-infinity') < now() - interval '1 day'
 """
 """Partitioned tables with old statistics: autovacuum analyses partitions, but not their parent."""
@@ -134,6 +134,6 @@ class Maintenance:
     async def _exclusive(self) -> AsyncIterator[AsyncConnection]:
         """A transaction in which no other worker maintains the tables."""
         async with self._database.transaction(_TIMEOUT_S) as connection:
-            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MAINTENANCE_LOCK})
             await connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"))
             yield connection

@@ -24,6 +24,7 @@ from ecosystem.cli.commands.past import explain, history, list_
 from ecosystem.cli.commands.pay import pay
 from ecosystem.cli.commands.post import post
 from ecosystem.cli.commands.products import products
+from ecosystem.cli.commands.rebuild import rebuild
 from ecosystem.cli.commands.run import run
 from ecosystem.cli.commands.settings import settings
 from ecosystem.cli.commands.stock import stock
@@ -122,6 +123,7 @@ _COMMANDS = (
     dead_letters,
     what_if,
     maintain,
+    rebuild,
 )
 for _command in _COMMANDS:
     main.add_command(_command)

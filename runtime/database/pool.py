@@ -42,6 +42,7 @@ class Database:
         url: `postgresql://user:password@host:port/database`, with libpq's parameters (`sslmode` and others).
         migrations: Alembic's folder as `package:folder`, with `versions` that lead to `MODELS` in `package.models`.
         settings: number of connections, and time limit of a transaction.
+        schema: in which the tables are, if not in the first one of the role's search path.
     """
 
     FIRST_PAUSE_S = 0.25
@@ -50,7 +51,9 @@ class Database:
     """Seconds between two retries at most."""
     _POLL_S = 0.02
 
-    def __init__(self, service: str, url: SecretStr | None, migrations: str, settings: Settings) -> None:
+    def __init__(
+        self, service: str, url: SecretStr | None, migrations: str, settings: Settings, *, schema: str | None = None
+    ) -> None:
         self.service = service
         self.timeout_s = settings.database_timeout_s
         self.unavailable: str | None = "not reached yet"
@@ -58,6 +61,7 @@ class Database:
         self._url = url
         self._migrations = migrations
         self._pool = settings.database_pool
+        self._schema = schema
         self._engine: AsyncEngine | None = None
 
     @asynccontextmanager
@@ -130,7 +134,10 @@ class Database:
         return await asyncpg.connect(
             self._url.get_secret_value(),
             timeout=self.timeout_s,
-            server_settings={"application_name": f"faust-orders {self.service}"},
+            server_settings={
+                "application_name": f"faust-orders {self.service}",
+                **({} if self._schema is None else {"search_path": self._schema}),
+            },
         )
 
     async def _connect_and_migrate(self) -> None:

@@ -26,6 +26,7 @@ class KafkaSinkConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         settings: of the worker.
         service: name of the service.
         topics: logical names of the topics.
+        suffix: of its group: members of one group share the partitions.
     """
 
     PARTITION_BYTES = 512 * 1024
@@ -33,11 +34,11 @@ class KafkaSinkConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
     MAX_RECORDS = 2000
     """Records of a poll."""
 
-    def __init__(self, settings: Settings, service: str, topics: Collection[str]) -> None:
+    def __init__(self, settings: Settings, service: str, topics: Collection[str], suffix: str = SINK) -> None:
         self.generation = 0
         self._settings = settings
         self._names = KafkaNames(settings.topic_prefix)
-        self._group = self._names.group(service + SINK)
+        self._group = self._names.group(service + suffix)
         self._topics = [self._names.topic(name) for name in topics]
         self._consumer: AIOKafkaConsumer | None = None
 

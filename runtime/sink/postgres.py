@@ -39,6 +39,9 @@ _INSERT_LOG = """
     ) SELECT id FROM made
 """
 
+_LAST_CUT = "SELECT coalesce(max(cut), 0) FROM sink_logs WHERE topic = $1 AND log_id = $2"
+"""A log that was read without offsets, as those of another history were copied, is the one after its last cut."""
+
 _INSERT_OFFSET = """
     INSERT INTO sink_offsets (topic, partition, log, next_offset, end_offset) VALUES ($1, $2, $3, $4, $5)
     ON CONFLICT (topic, partition) DO UPDATE SET
@@ -98,7 +101,11 @@ class PostgresSinkDatabase:
                 placement = place(stored, now)
                 number = row["log"] if row else -1
                 if placement.change is not LogChange.NONE:
-                    cut = row["cut"] + 1 if row and placement.change is LogChange.CUT else 0
+                    cut = 0
+                    if row is None:
+                        cut = await connection.fetchval(_LAST_CUT, tp.topic, now.log_id)
+                    elif placement.change is LogChange.CUT:
+                        cut = row["cut"] + 1
                     number = await connection.fetchval(_INSERT_LOG, tp.topic, now.log_id, cut)
                 if row is None or (number, placement.next_offset) != (row["log"], row["next_offset"]):
                     before = (row["log"], row["next_offset"]) if row else (-1, -1)

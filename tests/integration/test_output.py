@@ -36,6 +36,7 @@ ARGUMENTS = {
     ("asyncapi",): [],
     ("audit",): [],
     ("maintain",): ["--dry-run"],
+    ("rebuild",): ["--discard"],
     ("import",): ["{folder}/stock.toml"],
     ("what-if",): ["--topics", "--processes", "1"],
     ("backlog",): [],

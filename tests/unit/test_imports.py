@@ -121,7 +121,7 @@ ECOSYSTEM = (
     ("embedded", "entry_points", "settings"),
     ("services",),
     ("clients",),
-    ("audit", "imports", "loadgen", "what_if"),
+    ("audit", "imports", "loadgen", "rebuild", "what_if"),
     ("cli",),
 )
 """Packages and modules of the ecosystem. Each imports itself and those before its own layer."""
