@@ -28,8 +28,8 @@ class CustomerJoin:
     def __init__(self, window: timedelta, send: SideEffect[AddressedEmail]) -> None:
         self.window = window
         self.send = send
-        self._expiry = Timer("expiry of a queue", self._expire_queue, prefix="customer/")
-        self._next_slice = Timer("next slice of a queue", self._on_next_slice, prefix="deliver/")
+        self._expiry = Timer("expiry of a queue", self._expire_queue, prefix="customer/", inherits=False)
+        self._next_slice = Timer("next slice of a queue", self._on_next_slice, prefix="deliver/", inherits=False)
         self.timers = (self._expiry, self._next_slice)
 
     def on_customer(self, customer: Customer, ctx: Context) -> None:
@@ -86,7 +86,8 @@ class CustomerJoin:
         for number in range(begin, end):
             queued = QUEUE.get(ctx, key, number)
             if queued is not None:
-                self._deliver(queued.email, customer, ctx)
+                with QUEUE.acting_for(ctx, key, number):
+                    self._deliver(queued.email, customer, ctx)
             QUEUE.remove(ctx, key, number)
         QUEUE.advance(ctx, key, end)
         if end < numbers.stop:
@@ -123,13 +124,13 @@ class CustomerJoin:
             ctx.send(ORDERS_ENRICHED, enriched)
             ctx.send(BY_LEVEL[_level(customer, ctx)], enriched)
             return
-        name = f"{order.id}/{email.kind}"
+        name = order.attempt_key(f"{order.id}/{email.kind}")
         if ENQUEUED.is_new(ctx, name):
             ctx.enqueue(self.send, name, AddressedEmail(email=email, customer=customer))
 
 
 def _queue_id(email: Email) -> str:
-    return f"{email.kind or ''}/{email.order.id}"
+    return email.order.attempt_key(f"{email.kind or ''}/{email.order.id}")
 
 
 def _level(customer: Customer, ctx: Context) -> CustomerLevel:

@@ -10,6 +10,7 @@ from email_service.state import AddressedEmail, Email, EmailKind
 from runtime.mail import message
 from runtime.mail.templates import Templates
 from schemas.addresses import address
+from schemas.messages import ATTEMPT_SEPARATOR, FIRST_ATTEMPT
 from schemas.money import format_amount
 
 _TEMPLATES = Templates("email_service")
@@ -22,9 +23,10 @@ _SUBJECTS = {
 }
 
 
-def message_id(order_id: str, kind: EmailKind, domain: str) -> str:
-    """Message-ID of an e-mail about an order."""
-    return message.message_id(_NAMESPACE, f"{kind}/{order_id}", domain)
+def message_id(order_id: str, kind: EmailKind, domain: str, attempt: int = FIRST_ATTEMPT) -> str:
+    """Message-ID of an e-mail about an order, or about a later attempt to decide it."""
+    suffix = "" if attempt == FIRST_ATTEMPT else f"{ATTEMPT_SEPARATOR}{attempt}"
+    return message.message_id(_NAMESPACE, f"{kind}/{order_id}{suffix}", domain)
 
 
 def compose(addressed: AddressedEmail, sender: str, currency: str = "EUR") -> EmailMessage:
@@ -41,6 +43,10 @@ def compose(addressed: AddressedEmail, sender: str, currency: str = "EUR") -> Em
         "refund": email.paid is not None and email.paid > 0,
         "payments": email.payments or int(email.payment is not None),
     }
+    order, domain = email.order, message.message_id_domain(sender)
+    headers = {"X-Order-Id": order.id}
+    if order.attempt is not None:
+        headers["X-Order-Attempt"] = str(order.attempt)
     text, html = _TEMPLATES.render(email.kind, variables)
     return message.compose_email(
         to=address(customer.email),
@@ -48,8 +54,8 @@ def compose(addressed: AddressedEmail, sender: str, currency: str = "EUR") -> Em
         sender=sender,
         subject=_SUBJECTS[email.kind].format(id=email.order.id),
         at=_date(email),
-        message_id=message_id(email.order.id, email.kind, message.message_id_domain(sender)),
-        headers={"X-Order-Id": email.order.id},
+        message_id=message_id(order.id, email.kind, domain, order.attempt_number),
+        headers=headers,
         text=text,
         html=html,
     )

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from email_service.state import JOINS, PAYMENT_ROWS, Email, EmailKind, Join, PaymentRow
 from runtime.model.service import Context
 from runtime.state.ttl_table import TTL
-from schemas.messages import Order, OrderState, Payment
+from schemas.messages import FIRST_ATTEMPT, Order, OrderState, Payment
 from schemas.payments import OTHER_CURRENCY, PAYMENT_DIFFERS, payment_key
 from schemas.topics import DAY, PAYMENTS, Topic, repartition
 
@@ -40,6 +40,12 @@ class PaymentJoin:
         if order.state is OrderState.CREATED:
             return
         join = self._join(order.id, ctx)
+        known = join.attempt or FIRST_ATTEMPT
+        if order.attempt_number < known:
+            return
+        if order.attempt_number > known:  # it had failed, and was decided anew
+            fields = {"failed": False, "validated_at": None, "issued": (), "attempt": order.attempt}
+            join = join.model_copy(update=fields)
         if order.state is OrderState.FAILED:
             join = self._send_email(EmailKind.FAILED, order, join.model_copy(update={"failed": True}), ctx)
         elif order.state is OrderState.CANCELLED:

@@ -18,7 +18,7 @@ from schemas.wire import Message
 
 
 class EmailKind(StrEnum):
-    """Kind of an e-mail. An order gets at most one of each."""
+    """Kind of an e-mail. An order gets at most one of each, for each attempt to decide it."""
 
     VALIDATED = "validated"
     FAILED = "failed"
@@ -52,8 +52,9 @@ class AddressedEmail(Message):
 class Join(ExpiringRow):
     """An order joined with its payments, whichever arrived first, and the e-mails issued for it.
 
-    `payment` is the one that completed the sum, until then the latest that counts. `since` is when the row was created.
-    Rows of earlier versions have neither `since` nor `paid`, and only the latest payment.
+    `attempt` is that of the decided order, absent for the first. `payment` is the one that completed the sum, until
+    then the latest that counts. `since` is when the row was created. Rows of earlier versions have neither `since` nor
+    `paid`, and only the latest payment.
     """
 
     order: Order | None = None
@@ -64,6 +65,7 @@ class Join(ExpiringRow):
     cancelled: bool = False
     since: datetime | None = None
     issued: tuple[EmailKind, ...] = Field(default=(), alias="told")
+    attempt: int | None = None
 
     @property
     def open(self) -> bool:

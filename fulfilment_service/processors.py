@@ -8,6 +8,7 @@ from fulfilment_service.state import CHECK_INS, PAYMENTS_COUNTED, PROGRESS, SEEN
 from runtime.model.service import Context, Timer
 from runtime.state.queues import SLICE
 from schemas.messages import (
+    FIRST_ATTEMPT,
     Cancellation,
     CheckinRejected,
     Fulfilled,
@@ -33,6 +34,7 @@ _REJECTIONS = {
     None: "there is no such order",
 }
 """Why a check-in is rejected, by the state of its order."""
+_REOPENED = frozenset({None, OrderState.CREATED, OrderState.FAILED})
 _ACCEPTED = frozenset({OrderState.VALIDATED, OrderState.SHIPPED})
 _NEXT_STATES: Mapping[OrderState | None, Collection[OrderState]] = {
     None: frozenset(OrderState),
@@ -70,14 +72,14 @@ class FulfilmentGate:
         self.payment_deadline = payment_deadline
         self._unpaid = Timer("unpaid", self._on_unpaid)
         self._deadline = Timer("patience", self._on_patience_over, prefix="order/")
-        self._next_slice = Timer("next slice", self._on_next_slice, prefix="answer/")
+        self._next_slice = Timer("next slice", self._on_next_slice, prefix="answer/", inherits=False)
         purge = Timer("purge", _purge_resolved, prefix="rejected/")
         self.timers = (self._deadline, self._next_slice, purge, self._unpaid)
 
     def on_order(self, order: Order, ctx: Context) -> None:
         """Processes a state of an order, and resolves the check-ins that waited for it."""
-        progress = self._progress(order.id, ctx)
-        if order.state not in _NEXT_STATES.get(progress.state, ()):
+        progress = _of_attempt(order, self._progress(order.id, ctx))
+        if order.attempt != progress.attempt or order.state not in _NEXT_STATES.get(progress.state, ()):
             return  # a repeated or outdated state
         progress = progress.model_copy(update={"state": order.state, "value": order.value})
         ctx.schedule(self._deadline, order.id, None)
@@ -204,16 +206,26 @@ class FulfilmentGate:
         return progress
 
 
+def _of_attempt(order: Order, progress: Progress) -> Progress:
+    """The progress of a failed order that is decided anew begins again, except for its payments."""
+    later = order.attempt_number > (progress.attempt or FIRST_ATTEMPT)
+    if later and progress.state in _REOPENED:
+        return progress.model_copy(update={"state": None, "attempt": order.attempt})
+    return progress
+
+
 def _resolve_check_in(order_id: str, number: int, state: OrderState | None, ctx: Context) -> bool:
     """Accepts or rejects one queued check-in. Returns whether it was waiting."""
     waiting = CHECK_INS.get(ctx, order_id, number)
     if waiting is None:
         return False
+    acting_for_it = CHECK_INS.acting_for(ctx, order_id, number)
     CHECK_INS.remove(ctx, order_id, number)
     if waiting.reason is not None:  # rejected by an earlier version
         return False
     if state not in _ACCEPTED:
-        _send_rejection(order_id, waiting.event_id, _REJECTIONS.get(state, _REJECTIONS[None]), ctx)
+        with acting_for_it:
+            _send_rejection(order_id, waiting.event_id, _REJECTIONS.get(state, _REJECTIONS[None]), ctx)
     return True
 
 

@@ -15,9 +15,10 @@ from schemas.wire import Message, Money
 class Progress(Message):
     """Progress of an order. Bounded in size, whatever arrives for the order.
 
-    `received` are the totals of its payments. `waiting` counts check-ins that are not resolved, because the order is
-    unknown or undecided. Rows of earlier versions hold payments in `paid`, by id, and check-ins in `check_ins` and
-    `rejected`; these are moved when the order is next processed.
+    `attempt` is that of the order in `state`, absent for the first. `received` are the totals of its payments.
+    `waiting` counts check-ins that are not resolved, because the order is unknown or undecided. Rows of earlier
+    versions hold payments in `paid`, by id, and check-ins in `check_ins` and `rejected`; these are moved when the order
+    is next processed.
     """
 
     state: OrderState | None = None
@@ -29,6 +30,7 @@ class Progress(Message):
     check_ins: tuple[HomeCheckin, ...] = ()
     rejected: tuple[CheckinRejected, ...] = ()
     fulfilled: bool = False
+    attempt: int | None = None
 
     def sum(self, currency: str) -> Decimal:
         """Sum of the payments in a currency."""

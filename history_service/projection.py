@@ -13,7 +13,7 @@ from typing import Any
 
 from history_service.stages import STATE_STAGES, TOPIC_STAGES, Stage, TopicStage
 from runtime.model.sink import SinkRecord
-from schemas.messages import Order, OrderState, OrderValidation, Payment, Refund, ValidationResult
+from schemas.messages import FIRST_ATTEMPT, Order, OrderState, OrderValidation, Payment, Refund, ValidationResult
 from schemas.wire import Message
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -42,13 +42,12 @@ TIMES = tuple(_TIMES.values())
 TIME_COLUMNS = {name: stage.value for stage, name in _TIMES.items()}
 """Stage by column of `TIMES`."""
 
-_RUNTIME_HEADERS = frozenset({"consumed-by", "also-consumed-by", "made-at"})
+_RUNTIME_HEADERS = frozenset({"consumed-by", "also-consumed-by", "made-at", "replays", "side-effects"})
 """Headers of the runtime itself: the same in most records."""
 _MAX_WORD = 256
 """Characters of a header's value up to which it is searched."""
 _MAX_ID = 128
 """Characters of an order id."""
-FIRST_ATTEMPT = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +216,7 @@ def _extend(change: OrderChange, stage: Stage, message: Message, r: SinkRecord, 
 
 def _extend_by_order(change: OrderChange, order: Order, r: SinkRecord) -> Sequence[str]:
     rank = _RANKS.get(order.state, _FINAL_RANK)
-    change.count(CountingRecord((FIRST_ATTEMPT, rank, r.log, -r.offset), order))
+    change.count(CountingRecord((order.attempt_number, rank, r.log, -r.offset), order))
     return order.reasons or (() if rank else (order.id,))
 
 

@@ -49,43 +49,65 @@ class OrderAggregator:
         self.required = required
         self.deadline = deadline
         self._deadline = Timer("deadline", self._on_deadline, prefix="")
-        self._recheck = Timer("recheck", self._on_recheck)
+        self._recheck = Timer("recheck", self._on_recheck, inherits=False)
         self.timers = (self._deadline, self._recheck)
 
     def on_order(self, order: Order, ctx: Context) -> None:
-        """Processes an order: posted, decided by this service, shipped, cancelled, or a replay of one of these."""
+        """Processes an order: posted, decided by this service, shipped, cancelled, or a replay of one of these.
+
+        A FAILED order is opened again by a CREATED one of a later attempt.
+        """
         view = ctx.get(ORDERS_VIEW, order.id) or _UNKNOWN
         known = view.order
-        if known is None and not order.state.decided:
-            ctx.schedule(self._deadline, order.id, ctx.now + self.deadline)
-            now = self._in_force(ctx)
-            required = self.required if now is None else now
-            self._decide_if_complete(view.model_copy(update={"order": order, "required": required}), order, ctx)
+        if order.state is OrderState.CREATED and (known is None or _reopens(order, known)):
+            self._open(view, order, ctx)
         elif known is None or _follows(order, known):
             # The decision was read from the log, so it has been sent already.
             ctx.schedule(self._deadline, order.id, None)
             ctx.put(ORDERS_VIEW, order.id, view.model_copy(update={"order": order}))
 
+    def _open(self, view: OrderView, order: Order, ctx: Context) -> None:
+        """Waits for the verdicts on a new order, or on a new attempt, and counts those that have arrived."""
+        ctx.schedule(self._deadline, order.id, ctx.now + self.deadline)
+        now = self._in_force(ctx)
+        required = self.required if now is None else now
+        verdicts = view.verdicts if order.attempt_number == view.attempt else ()
+        of_attempt = [v for v in view.ahead if v.attempt_number == order.attempt_number]
+        verdicts = (*verdicts, *map(_recorded, of_attempt))
+        ahead = tuple(v for v in view.ahead if v.attempt_number > order.attempt_number)
+        fields = {"order": order, "required": required, "reasons": (), "verdicts": verdicts, "ahead": ahead}
+        self._decide_if_complete(view.model_copy(update=fields), order, ctx)
+
     def on_verdict(self, verdict: OrderValidation, ctx: Context) -> None:
-        """Processes a verdict. The first verdict of each check counts, while the order is undecided."""
+        """Processes a verdict. The first verdict of each check and attempt counts, while the order is undecided."""
         view = ctx.get(ORDERS_VIEW, verdict.order_id) or _UNKNOWN
-        if view.decided or view.has(verdict.check_type):
+        if verdict.attempt_number > view.attempt:
+            self._keep_ahead(verdict, view, ctx)
+            return
+        if verdict.attempt_number < view.attempt or view.decided or view.has(verdict.check_type):
             ctx.put(ORDERS_VIEW, verdict.order_id, view.model_copy(update={"late": view.late + 1}))
             ctx.count("late verdict")
             return
-        recorded = Verdict(
-            check_type=verdict.check_type,
-            validation_result=verdict.validation_result,
-            reason=verdict.reason,
-        )
         if view.order is not None and not view.verdicts:
             _observe("first verdict", view.order, ctx)
-        view = view.model_copy(update={"verdicts": (*view.verdicts, recorded)})
+        view = view.model_copy(update={"verdicts": (*view.verdicts, _recorded(verdict))})
         if view.order is None:
             ctx.schedule(self._deadline, verdict.order_id, ctx.now + ORPHANS_KEPT)
             ctx.put(ORDERS_VIEW, verdict.order_id, view)
         else:
             self._decide_if_complete(view, view.order, ctx)
+
+    def _keep_ahead(self, verdict: OrderValidation, view: OrderView, ctx: Context) -> None:
+        """Keeps a verdict until the order of its attempt arrives. Only those of the latest attempt: bounds the row."""
+        latest = max((v.attempt_number for v in view.ahead), default=0)
+        kept = view.ahead if verdict.attempt_number == latest else ()
+        if verdict.attempt_number < latest or any(v.check_type == verdict.check_type for v in kept):
+            ctx.put(ORDERS_VIEW, verdict.order_id, view.model_copy(update={"late": view.late + 1}))
+            ctx.count("late verdict")
+            return
+        if view.order is None:
+            ctx.schedule(self._deadline, verdict.order_id, ctx.now + ORPHANS_KEPT)
+        ctx.put(ORDERS_VIEW, verdict.order_id, view.model_copy(update={"ahead": (*kept, verdict)}))
 
     def on_fulfilled(self, fulfilled: Fulfilled, ctx: Context) -> None:
         """Ships a validated order whose prerequisites are met. A cancelled order stays cancelled."""
@@ -184,7 +206,18 @@ class OrderAggregator:
 
 def _follows(order: Order, known: Order) -> bool:
     """Whether a state read from `orders` is a valid transition from the known one, for the same content."""
-    return order.state in _NEXT_STATES.get(known.state, ()) and order.same_content(known)
+    next_state = order.state in _NEXT_STATES.get(known.state, ()) and order.attempt_number == known.attempt_number
+    return next_state and order.same_content(known)
+
+
+def _reopens(order: Order, known: Order) -> bool:
+    """Whether a CREATED order is a new attempt to decide a failed one."""
+    later = order.attempt_number > known.attempt_number
+    return known.state is OrderState.FAILED and later and order.same_content(known)
+
+
+def _recorded(verdict: OrderValidation) -> Verdict:
+    return Verdict(check_type=verdict.check_type, validation_result=verdict.validation_result, reason=verdict.reason)
 
 
 def _observe(stage: str, order: Order, ctx: Context) -> None:

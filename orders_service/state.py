@@ -2,7 +2,7 @@
 
 from runtime.model.service import Table
 from schemas.api import OrderOutcome, Verdict
-from schemas.messages import CheckType, Order, RequiredChecks
+from schemas.messages import FIRST_ATTEMPT, CheckType, Order, OrderValidation, RequiredChecks
 from schemas.wire import Message
 
 
@@ -11,7 +11,8 @@ class OrderView(Message):
 
     `order` holds its current state; `None` while only verdicts have arrived. `required` are the checks that decide it:
     those in force when it was first seen, without those removed since. Rows of earlier versions do not have it. `late`
-    counts the verdicts without effect: a repeated check, or any verdict after the decision.
+    counts the verdicts without effect: a repeated check, or any verdict after the decision. `ahead` are verdicts of a
+    later attempt to decide the order that arrived before it.
     """
 
     order: Order | None = None
@@ -19,6 +20,12 @@ class OrderView(Message):
     reasons: tuple[str, ...] = ()
     required: tuple[CheckType, ...] | None = None
     late: int = 0
+    ahead: tuple[OrderValidation, ...] = ()
+
+    @property
+    def attempt(self) -> int:
+        """Number of the attempt to decide the order, from 1; of the first one while only verdicts have arrived."""
+        return FIRST_ATTEMPT if self.order is None else self.order.attempt_number
 
     @property
     def decided(self) -> bool:

@@ -49,8 +49,18 @@ class ValidationResult(StrEnum):
     ERROR = "ERROR"
 
 
+FIRST_ATTEMPT = 1
+ATTEMPT_SEPARATOR = "\x1f"
+"""Between a key of rows about an order and the attempt to decide it: no order id contains it."""
+Attempt = Annotated[int, Field(strict=True, ge=FIRST_ATTEMPT, le=1_000_000)]
+
+
 class Order(Message):
-    """Topic `orders`, keyed by id: an order in its current state. A FAILED or CANCELLED order carries the reasons."""
+    """Topic `orders`, keyed by id: an order in its current state. A FAILED or CANCELLED order carries the reasons.
+
+    `attempt` counts the decisions on an order: absent for the first. A FAILED order is decided anew by a CREATED order
+    of the next attempt.
+    """
 
     id: OrderId
     customer_id: Int64
@@ -60,6 +70,16 @@ class Order(Message):
     price: Money
     created_at: Timestamp
     reasons: tuple[str, ...] | None = None
+    attempt: Attempt | None = None
+
+    @property
+    def attempt_number(self) -> int:
+        """Number of the attempt to decide the order, from 1."""
+        return self.attempt or FIRST_ATTEMPT
+
+    def attempt_key(self, key: str) -> str:
+        """A key of rows about the order, with the attempt from the second on."""
+        return key if self.attempt_number == FIRST_ATTEMPT else f"{key}{ATTEMPT_SEPARATOR}{self.attempt}"
 
     @property
     def value(self) -> Decimal:
@@ -78,12 +98,21 @@ class Order(Message):
 
 
 class OrderValidation(Message):
-    """Topic `order-validations`, keyed by order id: the verdict of one check on one order."""
+    """Topic `order-validations`, keyed by order id: the verdict of one check on one order.
+
+    `attempt` is that of the order, absent for the first.
+    """
 
     order_id: OrderId
     check_type: CheckType
     validation_result: ValidationResult
     reason: str | None = Field(default=None, max_length=4096)
+    attempt: Attempt | None = None
+
+    @property
+    def attempt_number(self) -> int:
+        """Number of the attempt to decide the order, from 1."""
+        return self.attempt or FIRST_ATTEMPT
 
 
 MAX_CHECK_SETS = 100

@@ -19,6 +19,11 @@ class VerdictRow(ExpiringRow):
     refusal: str | None = None
 
 
+def verdict_key(order: Order) -> str:
+    """Key of the verdict on an order: its id, with the attempt from the second on."""
+    return order.attempt_key(order.id)
+
+
 Judge = Callable[[Order, Context], "str | VerdictRow | None"]
 
 
@@ -38,7 +43,8 @@ def validator(
 ) -> ServiceDefinition:
     """Returns the definition of a validator.
 
-    `judge` is called once per new order. An order that is replayed within the TTL of `verdicts` gets its first verdict.
+    `judge` is called once per new order, and once more for each later attempt to decide it (`Order.attempt`). An order
+    that is replayed within the TTL of `verdicts` gets its first verdict.
 
     Arguments:
         name: name of the service; its tables begin with it.
@@ -50,8 +56,8 @@ def validator(
         precheck: a rule on the order alone, before repartitioning. Its verdicts are not stored.
         on_change: called with each order that has failed, was shipped or cancelled, in the partition of `judge`. The
             change of an order may arrive before the order, and repeatedly.
-        verdicts: past verdicts by order id, with rows of `VerdictRow` or a subclass. Default: table `<name>-judged`.
-        on_expired: called with order id and row of each past verdict that expires.
+        verdicts: past verdicts by `verdict_key`, rows of `VerdictRow` or a subclass. Default: table `<name>-judged`.
+        on_expired: called with key and row of each past verdict that expires.
         inputs: further topics with their processors.
         tables: state besides past verdicts.
         start: which orders a validator judges that is added to a running system: those from now on, or all.
@@ -136,7 +142,7 @@ class _Processors:
     def on_repartitioned(self, order: Order, ctx: Context) -> None:
         """Gives the verdict on a new order, or processes the change of an order."""
         if order.state is OrderState.CREATED:
-            past = self.verdicts.get_or_add(ctx, order.id, lambda: self._row(self.judge(order, ctx)))
+            past = self.verdicts.get_or_add(ctx, verdict_key(order), lambda: self._row(self.judge(order, ctx)))
             self._send_verdict(order, past.refusal, ctx)
         elif self.on_change is not None:
             self.on_change(order, ctx)
@@ -146,5 +152,11 @@ class _Processors:
 
     def _send_verdict(self, order: Order, failure: str | None, ctx: Context) -> None:
         result = ValidationResult.PASS if failure is None else ValidationResult.FAIL
-        verdict = OrderValidation(order_id=order.id, check_type=self.check, validation_result=result, reason=failure)
+        verdict = OrderValidation(
+            order_id=order.id,
+            check_type=self.check,
+            validation_result=result,
+            reason=failure,
+            attempt=order.attempt,
+        )
         ctx.send(ORDER_VALIDATIONS, verdict)

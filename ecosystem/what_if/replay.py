@@ -94,6 +94,8 @@ class Replay:
         if item is None:
             self.rejected += 1
             memory.outputs.clear()
+        elif isinstance(item.subject, Order | OrderValidation) and item.subject.attempt is not None:
+            return None  # judged is the first attempt to decide an order
         return item
 
     def _is_wanted(self, verdict: Record) -> bool:
@@ -247,7 +249,7 @@ class Replay:
 
     def _route(self, number: int, sent: Iterable[OutputRecord], *, at_once: bool = False) -> None:
         """Delivers what services sent, when its recorded counterpart was written; what timers sent, at once."""
-        for topic, partition, _, value in sent:
+        for topic, partition, _, value, _ in sent:
             now = self._agenda.now_ms
             entry = self._entries.get(getattr(value, "id" if topic.name == ORDERS.name else "order_id", ""))
             if entry is None:

@@ -1,7 +1,8 @@
 """An overlay over the state stores for one batch: processors read through it and write into it."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from heapq import merge
@@ -9,8 +10,8 @@ from itertools import islice, takewhile
 from typing import Any, NamedTuple, TypeVar, cast
 
 from runtime.common.partitioning import partition_of
-from runtime.model import dead_letters
-from runtime.model.records import NO_OFFSET, Record, TopicPartition, Write, Writes
+from runtime.model import dead_letters, replays
+from runtime.model.records import NO_OFFSET, Header, Record, TopicPartition, Write, Writes
 from runtime.model.redo import Call, Sent, Unit
 from runtime.model.service import (
     PendingSideEffect,
@@ -29,6 +30,9 @@ from schemas.wire import Message
 M = TypeVar("M", bound=Message)
 TablePartition = tuple[str, int]
 
+SUPPRESSED = "side effect of a replay suppressed"
+"""Counted event."""
+
 
 class OutputRecord(NamedTuple):
     """A message that a processor sent, before it is fused or produced."""
@@ -37,6 +41,7 @@ class OutputRecord(NamedTuple):
     partition: int
     key: str
     value: Message
+    replayed: tuple[Header, ...] = replays.NOT_REPLAYED
 
 
 class ProcessorContext:
@@ -52,13 +57,20 @@ class ProcessorContext:
         "events",
         "now",
         "observations",
+        "replayed",
         "sent",
         "time",
         "writes",
     )
 
     def __init__(
-        self, batch: "BatchOverlay", service: Service, partition: int, time: datetime, cause: Call | None = None
+        self,
+        batch: "BatchOverlay",
+        service: Service,
+        partition: int,
+        time: datetime,
+        cause: Call | None = None,
+        replayed: tuple[Header, ...] = replays.NOT_REPLAYED,
     ) -> None:
         self._batch = batch
         self._cause = cause
@@ -66,6 +78,7 @@ class ProcessorContext:
         self._service = service
         self._partition = partition
         self.time = time
+        self.replayed = replayed
         self.now = batch.now
         self.writes: dict[tuple[str, str], Message | None] = {}
         self.sent: list[OutputRecord] = []
@@ -89,21 +102,34 @@ class ProcessorContext:
         if topic not in self._service.outputs:
             raise ValueError(f"service {self._service.name!r} must list topic {topic.name!r} among its outputs")
         key = topic.key(value)
-        self.sent.append(OutputRecord(topic, partition_of(key.encode(), self._batch.partitions), key, value))
+        partition = partition_of(key.encode(), self._batch.partitions)
+        self.sent.append(OutputRecord(topic, partition, key, value, self.replayed))
+
+    @contextmanager
+    def acting_for(self, replayed: tuple[Header, ...]) -> Iterator[None]:
+        own, self.replayed = self.replayed, replayed
+        try:
+            yield
+        finally:
+            self.replayed = own
 
     def count(self, event: str) -> None:
         self.events.append(event)
 
     def observe(self, stage: str, seconds: float) -> None:
-        self.observations.append((stage, max(seconds, 0.0)))
+        if not self.replayed:
+            self.observations.append((stage, max(seconds, 0.0)))
 
     def schedule(self, timer: Timer, key: str, at: datetime | None) -> None:
         self._check_declared(timer)
-        self.set_timer(timer.row_key(key), at)
+        self.set_timer(timer.row_key(key), at, replayed=self.replayed if timer.inherits else replays.NOT_REPLAYED)
 
-    def set_timer(self, row_key: str, at: datetime | None) -> None:
+    def set_timer(
+        self, row_key: str, at: datetime | None, *, replayed: tuple[Header, ...] = replays.NOT_REPLAYED
+    ) -> None:
         """Sets or cancels a timer by the key of its row."""
-        self.writes[self._service.timer_table.name, row_key] = None if at is None else ScheduledTimer(at=at)
+        row = None if at is None else ScheduledTimer(at=at, replayed=replays.to_row(replayed))
+        self.writes[self._service.timer_table.name, row_key] = row
 
     def scheduled(self, timer: Timer, after: str = "", limit: int = 100) -> list[str]:
         self._check_declared(timer)
@@ -125,6 +151,9 @@ class ProcessorContext:
     def enqueue(self, effect: SideEffect[M], key: str, payload: M) -> None:
         if effect not in self._service.side_effects:
             raise ValueError(f"service {self._service.name!r} must list {effect.name!r} among its side_effects")
+        if replays.suppresses_side_effects(self.replayed):
+            self.count(SUPPRESSED)
+            return
         raw, known = payload.to_json(), self.get(self._service.pending, key)
         if known is None or (known.effect, known.payload) != (effect.name, raw):  # otherwise it is enqueued already
             pending = PendingSideEffect(effect=effect.name, payload=raw, since=self.now)

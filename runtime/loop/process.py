@@ -29,6 +29,7 @@ from runtime.model.records import (
 )
 from runtime.model.redo import Call
 from runtime.model.remedies import remedy_for_key, remedy_for_value, with_remedy
+from runtime.model.replays import NOT_REPLAYED, from_row, inherited
 from runtime.model.service import OnKey, Service
 from runtime.model.topology import Topology
 from runtime.state.stores import Store
@@ -59,6 +60,7 @@ class WorkItem(NamedTuple):
     depth: int
     record: Record | None  # None: a fused message, which was not read from Kafka
     cause: Call | None = None
+    replayed: tuple[Header, ...] = NOT_REPLAYED
 
 
 class BatchProcessor:
@@ -147,7 +149,8 @@ class BatchProcessor:
             return None
         if record.processed_by:
             processors = tuple((s, p) for s, p in processors if s.name not in record.processed_by)
-        return WorkItem(record.topic, record.partition, time, subject, processors, 0, record)
+        replayed = inherited(record.headers) if record.headers else NOT_REPLAYED
+        return WorkItem(record.topic, record.partition, time, subject, processors, 0, record, None, replayed)
 
     @staticmethod
     def _message(record: Record, topic: Topic[Any], value: bytes) -> Message:
@@ -183,7 +186,7 @@ class BatchProcessor:
         for item in work:  # grows during the iteration
             batch.processed += 1
             for service, processor in item.processors:
-                ctx = ProcessorContext(batch, service, item.partition, item.time, item.cause)
+                ctx = ProcessorContext(batch, service, item.partition, item.time, item.cause, item.replayed)
                 error = self._attempt(ctx, service, item.topic, partial(processor, item.subject, ctx))
                 if error is None:
                     self._send(batch, ctx, work, item.depth + 1, fuses, item.time)
@@ -210,12 +213,13 @@ class BatchProcessor:
         if row is None or row.at != due.at:
             return  # cancelled or rescheduled in this batch
         batch.processed += 1
-        ctx = ProcessorContext(batch, service, due.partition, batch.now)
+        replayed = from_row(row.replayed)
+        ctx = ProcessorContext(batch, service, due.partition, batch.now, None, replayed)
         ctx.set_timer(due.key, None)
         error = self._attempt(ctx, service, "timer", partial(service.on_timer, due.key, ctx))
         if error is not None:
             ctx = ProcessorContext(batch, service, due.partition, batch.now)
-            ctx.set_timer(due.key, batch.now + TIMER_RETRY)
+            ctx.set_timer(due.key, batch.now + TIMER_RETRY, replayed=replayed)
             ctx.keep()
         work: list[WorkItem] = []
         self._send(batch, ctx, work, 1, fuses, batch.now)
@@ -234,7 +238,7 @@ class BatchProcessor:
 
         A repartitioned record keeps `time`, the event time of its source; other records get the time of the batch.
         """
-        for topic, partition, key, value in ctx.sent:
+        for topic, partition, key, value, replayed in ctx.sent:
             processors = self.topology.processors.get(topic.name, ())
             fused = False
             if processors:
@@ -244,16 +248,17 @@ class BatchProcessor:
                 if fused:
                     batch.fused += 1
                     event_time = time if topic.internal else batch.now
-                    work.append(WorkItem(topic.name, partition, event_time, value, processors, depth, None, ctx.call))
+                    fused_item = WorkItem(topic.name, partition, event_time, value, processors, depth, None, ctx.call)
+                    work.append(fused_item._replace(replayed=replayed) if replayed else fused_item)
                 else:
                     batch.through_kafka.setdefault(tp, set()).add(bucket)
             if fused and topic.internal and ctx.call is None:
                 continue
-            raw_key, raw, headers = key.encode(), value.to_json(), _headers(topic, time)
+            raw_key, raw, headers = key.encode(), value.to_json(), _headers(topic, time, replayed)
             if ctx.call is not None:
                 batch.keep_sent(ctx.call, Write(topic.name, partition, raw_key, raw, headers))
             if not (fused and topic.internal):
-                headers = self._marks[topic.name] if fused else headers
+                headers = (*self._marks[topic.name], *replayed) if fused else headers
                 batch.outputs.append(Write(topic.name, partition, raw_key, raw, headers))
 
     def _reject(self, batch: BatchOverlay, record: Record, services: str, error: str) -> None:
@@ -278,8 +283,9 @@ class BatchProcessor:
         """Raises `MessageTooLarge` if an output record or row is known to exceed what its topic accepts."""
         if not self._limits:
             return
-        for topic, partition, key, value in ctx.sent:
-            write = Write(topic.name, partition, key.encode(), value.to_json(), self._marks.get(topic.name, ()))
+        for topic, partition, key, value, replayed in ctx.sent:
+            headers = (*self._marks.get(topic.name, ()), *replayed)
+            write = Write(topic.name, partition, key.encode(), value.to_json(), headers)
             self._limits.check(topic.name, write.size)
         for (table, key), row in ctx.writes.items():
             if row is not None:
@@ -290,12 +296,13 @@ class BatchProcessor:
         topic = self.topology.consumed[item.topic]
         key, value = topic.key(item.subject).encode(), item.subject.to_json()
         milliseconds = int(item.time.timestamp() * 1000)
-        return Record(item.topic, item.partition, NO_OFFSET, milliseconds, key, value, _headers(topic, item.time))
+        headers = _headers(topic, item.time, item.replayed)
+        return Record(item.topic, item.partition, NO_OFFSET, milliseconds, key, value, headers)
 
 
-def _headers(topic: Topic[Any], event_time: datetime) -> tuple[Header, ...]:
+def _headers(topic: Topic[Any], event_time: datetime, replayed: tuple[Header, ...]) -> tuple[Header, ...]:
     """The headers of a message that goes through Kafka."""
-    return ((MADE_AT, b"%d" % round(event_time.timestamp() * 1000)),) if topic.internal else ()
+    return ((MADE_AT, b"%d" % round(event_time.timestamp() * 1000)), *replayed) if topic.internal else replayed
 
 
 def _time(record: Record, topic: Topic[Any], now: datetime) -> datetime:

@@ -1,9 +1,11 @@
 """State and context of processors: what a processor reads and writes besides its message."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+from runtime.model.records import Header
 from schemas.topics import Topic
 from schemas.wire import Message
 
@@ -39,9 +41,13 @@ class Table(Generic[M]):
 
 
 class ScheduledTimer(Message):
-    """Row of the timer table of a service: when the timer of a key is due."""
+    """Row of the timer table of a service: when the timer of a key is due.
+
+    `replayed`: headers that the timer inherits from the replayed message which set it.
+    """
 
     at: datetime
+    replayed: dict[str, str] | None = None
 
 
 class PendingSideEffect(Message):
@@ -94,6 +100,13 @@ class Context(Protocol):
     def now(self) -> datetime:
         """When the batch was polled, UTC. The only clock that a processor may read."""
 
+    @property
+    def replayed(self) -> tuple[Header, ...]:
+        """Headers that outputs inherit from a replayed message. Empty for any other message."""
+
+    def acting_for(self, replayed: tuple[Header, ...]) -> AbstractContextManager[None]:
+        """Within it, outputs inherit `replayed`: the present message completes what an earlier one began."""
+
     def get(self, table: Table[M], key: str) -> M | None: ...
 
     def put(self, table: Table[M], key: str, value: M) -> None: ...
@@ -110,6 +123,7 @@ class Context(Protocol):
         """Observes how long an order took to a stage, once it is committed.
 
         In `faust_orders_stage_duration_seconds`, by service and stage. Below 0, where clocks differ, it counts as 0.
+        A replayed message is not observed: it would seem to have taken since the original.
 
         Arguments:
             stage: a fixed name: not of an order.
@@ -131,5 +145,6 @@ class Context(Protocol):
     def enqueue(self, effect: "SideEffect[M]", key: str, payload: M) -> None:
         """Enqueues a side effect: performed after the commit, at least once.
 
-        A key has one side effect at a time. A later call replaces one that is not performed yet.
+        A key has one side effect at a time. A later call replaces one that is not performed yet. While a replayed
+        message is processed nothing is enqueued: the original has had its side effects.
         """

@@ -18,6 +18,8 @@ class Timer:
         on_due: called with the key of a due timer.
         prefix: begins the keys of its rows. Only for kinds whose rows in earlier versions begin differently; one kind
             of a service may have none. No printable key begins with the default, so kinds never collide.
+        inherits: whether a timer that is set by a replayed message counts as replayed, too. Not where a timer acts on
+            behalf of other messages than the one that set it.
 
     >>> deadline = Timer("deadline", print)
     >>> deadline.row_key("o-1")
@@ -29,6 +31,7 @@ class Timer:
     name: str
     on_due: OnKey
     prefix: str | None = None
+    inherits: bool = True
 
     def row_key(self, key: str) -> str:
         """Key of the row in the timer table of the service."""
@@ -71,5 +74,5 @@ def _unreachable(hour: str, ctx: Context) -> None:
     raise NotImplementedError(hour)  # each service expires its own TTL tables
 
 
-EXPIRY = Timer("expiry", _unreachable, prefix="")
+EXPIRY = Timer("expiry", _unreachable, prefix="", inherits=False)
 """The timer of all TTL tables of a service, by hour."""

@@ -6,9 +6,10 @@ The reservation is released when the order fails or is cancelled, and leaves the
 from runtime.model.service import Context
 from runtime.state.ttl_table import TTL
 from schemas.identifiers import is_composed
-from schemas.messages import Order, OrderState, StockLevel
+from schemas.messages import FIRST_ATTEMPT, Order, OrderState, StockLevel
 from validators.inventory.state import OFFERS, RESERVATIONS, STOCK, Reservation, Stock
 from validators.offers import Offer
+from validators.validator import verdict_key
 
 _EMPTY = Stock()
 _CHANGED = {OrderState.FAILED: "has failed", OrderState.CANCELLED: "was cancelled"}
@@ -35,9 +36,10 @@ def reserve(order: Order, ctx: Context) -> Reservation:
     """Reserves stock for a new order, and returns the verdict."""
     stock = ctx.get(STOCK, order.product) or _EMPTY
     failure = failure_reason(stock, order, OFFERS.get(ctx, order.product))
-    if ctx.now - order.created_at > TTL:
+    made_at = order.created_at if order.attempt_number == FIRST_ATTEMPT else ctx.time
+    if ctx.now - made_at > TTL:
         # It may have failed, and its row expired. Nothing would release a reservation made now.
-        failure = f"the order is from {order.created_at:%Y-%m-%d}, more than {TTL.days} days old"
+        failure = f"the order is from {made_at:%Y-%m-%d}, more than {TTL.days} days old"
     if failure is not None:
         return Reservation(product=order.product, refusal=failure)
     ctx.count("reserved")
@@ -50,7 +52,7 @@ def on_change(order: Order, ctx: Context) -> None:
 
     The change may arrive before the order.
     """
-    reservation = RESERVATIONS.get(ctx, order.id)
+    reservation = RESERVATIONS.get(ctx, verdict_key(order))
     if order.state is OrderState.SHIPPED:
         _ship(reservation, order, ctx)
     else:
@@ -75,12 +77,12 @@ def on_stock_withdrawn(product: str, ctx: Context) -> None:
 def _release(reservation: Reservation | None, order: Order, ctx: Context) -> None:
     if reservation is None:
         refusal = f"the order {_CHANGED[order.state]} already"
-        RESERVATIONS.add(ctx, order.id, Reservation(product=order.product, refusal=refusal))
+        RESERVATIONS.add(ctx, verdict_key(order), Reservation(product=order.product, refusal=refusal))
     elif reservation.held:
         ctx.count("released")
         stock = ctx.get(STOCK, reservation.product) or _EMPTY
         _put_or_delete(reservation.product, Stock(count=stock.count, reserved=stock.reserved - reservation.held), ctx)
-        RESERVATIONS.add(ctx, order.id, Reservation(product=reservation.product))
+        RESERVATIONS.add(ctx, verdict_key(order), Reservation(product=reservation.product))
 
 
 def _ship(reservation: Reservation | None, order: Order, ctx: Context) -> None:
@@ -90,7 +92,7 @@ def _ship(reservation: Reservation | None, order: Order, ctx: Context) -> None:
     stock = ctx.get(STOCK, reservation.product) or _EMPTY
     left = None if stock.count is None else max(stock.count - reservation.held, 0)
     _put_or_delete(reservation.product, Stock(count=left, reserved=stock.reserved - reservation.held), ctx)
-    RESERVATIONS.add(ctx, order.id, Reservation(product=reservation.product))
+    RESERVATIONS.add(ctx, verdict_key(order), Reservation(product=reservation.product))
 
 
 def _put_or_delete(product: str, stock: Stock, ctx: Context) -> None:

@@ -1,4 +1,4 @@
-"""State of the inventory validator: stock and offer per product, reservation per order."""
+"""State of the inventory validator: stock and offer per product, reservation per order and attempt."""
 
 from runtime.model.service import Context, Table
 from runtime.state.ttl_table import TtlTable
@@ -29,7 +29,7 @@ class Reservation(VerdictRow):
 
 
 class Reservations(TtlTable[Reservation]):
-    """Table of reservations by order."""
+    """Table of reservations by order and attempt."""
 
     def add(self, ctx: Context, key: str, row: Reservation) -> Reservation:
         """Adds a row; it expires unless it holds pieces."""

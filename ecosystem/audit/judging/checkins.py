@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from ecosystem.audit.database_rows import CheckinRow
 from ecosystem.audit.facts import Fact
-from ecosystem.audit.judging.history import Observed, OrderHistory, by_id, facts_of
+from ecosystem.audit.judging.history import Observed, OrderHistory, by_id, facts_of, written_twice
 from ecosystem.audit.report import SKEW_MS, Rules, Violation, ViolationKind
 from ecosystem.audit.sources import Source
 from portal_service.processors import MAX_SHOWN
@@ -47,7 +47,7 @@ def _repeats(
     for id_, rejections in rejected.items():
         if len(rejections) > 1:
             counts["check-ins rejected again"] += len(rejections) - 1
-            if rules.exactly_once:
+            if rules.exactly_once and written_twice(rejections):
                 text = f"check-in {id_} was rejected {len(rejections)} times"
                 yield Violation(ViolationKind.REJECTED_TWICE, order.id, text, facts_of(rejections))
 

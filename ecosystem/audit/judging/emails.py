@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 
 from ecosystem.audit.facts import Fact
-from ecosystem.audit.judging.history import Observed, OrderHistory, facts_of
+from ecosystem.audit.judging.history import Observed, OrderHistory, facts_of, written_twice
 from ecosystem.audit.judging.payments import payments_of
 from ecosystem.audit.report import SKEW_MS, Rules, Violation, ViolationKind
 from ecosystem.audit.sources import LEVELS, MODELS, Source
@@ -99,7 +99,7 @@ def _enriched_twice(order: OrderHistory, rules: Rules, counts: Counter[str]) -> 
     enriched = order.of(Source.ENRICHED)
     if len(enriched) > 1:
         counts["enriched again"] += len(enriched) - 1
-        if rules.exactly_once:
+        if rules.exactly_once and written_twice(enriched):
             text = f"enriched {len(enriched)} times"
             yield Violation(ViolationKind.ENRICHED_TWICE, order.id, text, facts_of(enriched))
 
@@ -144,7 +144,11 @@ def _level(
     elif published.keys() - {wanted}:
         text = f"of level {level}, and published to {', '.join(sorted(published.keys() - {wanted}))}"
         yield Violation(ViolationKind.LEVEL_DIFFERS, order.id, text, records)
-    elif rules.exactly_once and len(published.get(wanted, ())) > len(order.of(Source.ENRICHED)):
+    elif (
+        rules.exactly_once
+        and written_twice(published.get(wanted, ()))
+        and len(published[wanted]) > len(order.of(Source.ENRICHED))
+    ):
         yield Violation(ViolationKind.LEVEL_DIFFERS, order.id, f"published to {wanted} more than once", records)
     elif not published:
         [source] = [source for source in LEVELS if LEVELS[source] is wanted]
@@ -174,6 +178,9 @@ def _email(
             yield Violation(ViolationKind.EMAIL_LOST, order.id, text, records)
         elif rows and rows[-1].message is not None:
             counts["emails due"] += 1
+        return
+    if any(seen.fact.replayed for seen in (*order.finals, *order.of(Source.PAYMENTS))):
+        counts["emails of a replay"] += 1  # which leaves side effects out
         return
     due_ms = _due_ms(order, kind, decided, customer, rules)
     if due_ms is None:

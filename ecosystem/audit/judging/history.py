@@ -127,6 +127,11 @@ def facts_of(*lists: Sequence[Observed[Any]]) -> list[Fact]:
     return [observed.fact for one in lists for observed in one]
 
 
+def written_twice(seen: Sequence[Observed[Any]]) -> bool:
+    """Whether one of these, which should be there once, was written again, and not by a replay."""
+    return sum(not observed.fact.replayed for observed in seen) > 1
+
+
 def by_id(seen: Iterable[Observed[M]], id_of: Callable[[M], str]) -> dict[str, list[Observed[M]]]:
     """Groups observed messages by their ids. The first one of an id is the one that counts."""
     result: dict[str, list[Observed[M]]] = {}

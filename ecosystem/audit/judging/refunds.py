@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from ecosystem.audit.facts import Fact
-from ecosystem.audit.judging.history import Observed, OrderHistory, by_id, facts_of
+from ecosystem.audit.judging.history import Observed, OrderHistory, by_id, facts_of, written_twice
 from ecosystem.audit.judging.payments import all_kept, distinct_payments
 from ecosystem.audit.report import Rules, Violation, ViolationKind
 from ecosystem.audit.sources import Source
@@ -53,7 +53,7 @@ def _repeats(order: OrderHistory, announced: _Refunds, rules: Rules, counts: Cou
         if any(seen.message != refunds[0].message for seen in refunds):
             text = f"refund {id_} was published with different contents"
             yield Violation(ViolationKind.REFUND_WRONG, order.id, text, facts_of(refunds))
-        elif len(refunds) > 1 and rules.exactly_once:
+        elif rules.exactly_once and written_twice(refunds):
             text = f"refund {id_} was published {len(refunds)} times"
             yield Violation(ViolationKind.REFUND_TWICE, order.id, text, facts_of(refunds))
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ecosystem.audit.facts import Fact
-from ecosystem.audit.judging.history import Observed, OrderHistory, facts_of
+from ecosystem.audit.judging.history import Observed, OrderHistory, facts_of, written_twice
 from ecosystem.audit.judging.payments import Payments, payments_of
 from ecosystem.audit.report import Rules, Violation, ViolationKind
 from ecosystem.audit.sources import Source
@@ -43,7 +43,7 @@ def judge(order: OrderHistory, rules: Rules, counts: Counter[str]) -> Iterator[V
     fulfilled: list[Observed[Fulfilled]] = order.of(Source.FULFILMENTS)
     if len(fulfilled) > 1:
         counts["fulfilled again"] += len(fulfilled) - 1
-        if rules.exactly_once:
+        if rules.exactly_once and written_twice(fulfilled):
             text = f"fulfilment published {len(fulfilled)} times"
             yield Violation(ViolationKind.FULFILLED_TWICE, order.id, text, facts_of(fulfilled))
     if order.moving:

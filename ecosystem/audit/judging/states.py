@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from ecosystem.audit.judging.history import OrderHistory, facts_of
+from ecosystem.audit.judging.history import OrderHistory, facts_of, written_twice
 from ecosystem.audit.report import Rules, Violation, ViolationKind
 from ecosystem.audit.sources import Source
 from schemas.messages import OrderState
@@ -74,8 +74,8 @@ def _repeats(order: OrderHistory, rules: Rules, counts: Counter[str]) -> Iterato
     for state, times in Counter(seen.message.state for seen in order.finals).items():
         if times > 1:
             counts["published again"] += times - 1
-            if rules.exactly_once:
-                same = [seen for seen in order.finals if seen.message.state is state]
+            same = [seen for seen in order.finals if seen.message.state is state]
+            if rules.exactly_once and written_twice(same):
                 text = f"{state} published {times} times"
                 yield Violation(ViolationKind.PUBLISHED_TWICE, order.id, text, facts_of(same))
 

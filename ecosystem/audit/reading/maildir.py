@@ -1,5 +1,6 @@
 """Reads delivered e-mails from a Maildir, such as that of `orders up`."""
 
+import re
 from collections.abc import Iterator
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
@@ -13,6 +14,7 @@ from ecosystem.audit.sources import Source
 from email_service.emails import message_id
 from email_service.state import EmailKind
 from product_subscribers.notifications import processors as notices
+from schemas.messages import ATTEMPT_SEPARATOR, FIRST_ATTEMPT
 
 _FOLDERS = ("new", "cur")
 
@@ -49,9 +51,14 @@ def _identify(headers: Message) -> tuple[Source, str, str] | None:
     id_ = str(headers.get("Message-ID", "")).strip().partition("@")[0] + "@"
     if event_id and notices.message_id(event_id, recipient, "").startswith(id_):
         return Source.NOTICES_DELIVERED, event_id, recipient
-    kinds = (kind for kind in EmailKind if message_id(order_id, kind, "").startswith(id_))
+    given = str(headers.get("X-Order-Attempt", ""))
+    attempt = int(given) if re.fullmatch("[0-9]{1,7}", given) else FIRST_ATTEMPT
+    kinds = (kind for kind in EmailKind if message_id(order_id, kind, "", attempt).startswith(id_))
     kind = next(kinds, None)
-    return None if kind is None else (Source.EMAILS_DELIVERED, order_id, kind)
+    if kind is None:
+        return None
+    about = kind if attempt == FIRST_ATTEMPT else f"{kind}{ATTEMPT_SEPARATOR}{attempt}"
+    return Source.EMAILS_DELIVERED, order_id, about
 
 
 def _decoded(headers: Message, name: str) -> str:

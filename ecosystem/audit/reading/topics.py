@@ -20,7 +20,7 @@ from runtime.common.settings import Guarantee, Settings
 from runtime.kafka import aiokafka_internals, clients
 from runtime.kafka.clients import KafkaNames
 from runtime.kafka.unpacker import FetchedRecord
-from runtime.model.records import Record
+from runtime.model.records import REPLAYED_FROM, Record
 from runtime.model.service import RejectedSideEffect
 
 BUFFER = 32 * 1024 * 1024
@@ -152,7 +152,8 @@ class TopicReader:
                             self.unreadable += 1
                             continue
                         late = r.offset >= todo[tp].late
-                        yield key, Fact(source, r.partition, r.offset, r.timestamp, late, r.value, about)
+                        replayed = any(name == REPLAYED_FROM for name, _ in r.headers)
+                        yield key, Fact(source, r.partition, r.offset, r.timestamp, late, r.value, about, replayed)
             for tp, position in aiokafka_internals.positions(consumer).items():  # includes control records
                 if tp in todo:
                     on_progress(min(position, todo[tp].end) - min(positions[tp], todo[tp].end))
