@@ -28,11 +28,19 @@ def redecided(shop, attempt=2, order_id="o1"):
     return posted.model_copy(update={"attempt": attempt})
 
 
+class AttemptsShop(Shop):
+    """The services of an order, with the e-mails that wait to be sent."""
+
+    def __init__(self, topology, email) -> None:
+        super().__init__(topology)
+        self.email = email
+
+
 def opened(*, apart=False, **changes):
     apps = [*CORE_APPS.values(), fulfilment_service.app, email_service.app]
     services = [app.build(Settings(**changes)).service for app in apps]
-    shop = Shop(TopologyTestDriver(*services, apart=apart))
-    shop.email = next(s for s in services if s.name == "email").side_effects[0]
+    email = next(s for s in services if s.name == "email").side_effects[0]
+    shop = AttemptsShop(TopologyTestDriver(*services, apart=apart), email)
     shop.topology.send(CUSTOMERS, FRANZ)
     return shop
 
