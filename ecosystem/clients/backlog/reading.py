@@ -40,13 +40,15 @@ async def read_backlog(settings: Settings, definitions: Sequence[ServiceDefiniti
         await consumer.start()
         # Before the ends: what is committed in between must not look like a position beyond the end.
         async with clients.admin(settings) as admin:
-            groups = await _groups(admin, names, sinks)
+            groups = await committed_groups(admin, names, sinks)
         return await _backlog(settings, consumer, names, topology, groups, sinks)
     finally:
         await consumer.stop()
 
 
-async def _groups(admin: AIOKafkaAdminClient, names: KafkaNames, sinks: Collection[str]) -> list[CommittedGroup]:
+async def committed_groups(
+    admin: AIOKafkaAdminClient, names: KafkaNames, sinks: Collection[str]
+) -> list[CommittedGroup]:
     """The consumer groups of the deployment with what they have committed, without those of sinks."""
     limit, of_sinks = asyncio.Semaphore(_CONCURRENT), {name + SINK for name in sinks}
 
