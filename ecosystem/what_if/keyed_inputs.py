@@ -63,12 +63,14 @@ class KeyedInputs:
         variants: as it was and, if asked for, under other settings.
         judged: called when an order is judged.
         sent: called with what an input other than an order made the validator send, and the number of the variant.
+        observed: called with each input and judgement of the first variant, in the order of processing.
     """
 
     services: tuple[Service, ...]
     variants: tuple[Variant, ...]
     judged: Callable[[Judgement], None]
     sent: Callable[[int, list[OutputRecord]], None]
+    observed: "Callable[[HeldInput | Judgement], None] | None" = None
     held: deque[HeldInput] = field(default_factory=deque)
     twins: dict[InputId, HeldInput] = field(default_factory=dict)
     """Inputs held in the second variant, until those of the same id are processed in the first."""
@@ -140,10 +142,14 @@ class KeyedInputs:
     def _commit(self, judgement: Judgement, verdict: OrderValidation | None) -> None:
         others = [s.judge(v, judgement.message) for s, v in zip(self.variants[1:], self.services[1:], strict=True)]
         judgement.verdicts = [verdict, *others]
+        if self.observed is not None:
+            self.observed(judgement)
         self.judged(judgement)
 
     def _process_first(self) -> None:
         given = self.held.popleft()
+        if self.observed is not None:
+            self.observed(given)
         self._process(0, given)
         twin = self.twins.pop(given.id, None)
         if twin is not None:

@@ -24,6 +24,9 @@ RANKS: Mapping[str, int] = {ORDERS.name: 1, ORDER_VALIDATIONS.name: 2}
 """Which of the records of one time come first: those from outside, then orders, then verdicts."""
 
 
+Observer = Callable[[tuple[CheckType, str], HeldInput | Judgement], None]
+
+
 class NotDivisible(Exception):
     """The orders cannot be divided among processes. Ask for one process."""
 
@@ -38,6 +41,8 @@ class Replay:
             judge that keep state across products.
         deadline_ms: deadline of verdicts under the settings that were in force.
         own_product: whether the orders of a product are among `entries`; `None`: all are.
+        observed: called with check and key, and each input and judgement of the first variant, in the order in which
+            the validator processed them.
     """
 
     def __init__(
@@ -47,7 +52,9 @@ class Replay:
         entries: Mapping[str, Entry],
         deadline_ms: float,
         own_product: Callable[[str], bool] | None = None,
+        observed: Observer | None = None,
     ) -> None:
+        self._observed = observed
         self._variants = tuple(variants)
         self._entries = entries
         self._deadline_ms = deadline_ms
@@ -297,7 +304,9 @@ class Replay:
         inputs = self._inputs.get((check, key))
         if inputs is None:
             services: tuple[Service, ...] = tuple(variant.validators[check] for variant in self._variants)
-            inputs = self._inputs[check, key] = KeyedInputs(services, self._variants, self._judged, self._route)
+            observed = None if self._observed is None else partial(self._observed, (check, key))
+            inputs = KeyedInputs(services, self._variants, self._judged, self._route, observed)
+            self._inputs[check, key] = inputs
         return inputs
 
 
