@@ -25,6 +25,7 @@ from ecosystem.cli.commands.pay import pay
 from ecosystem.cli.commands.post import post
 from ecosystem.cli.commands.products import products
 from ecosystem.cli.commands.rebuild import rebuild
+from ecosystem.cli.commands.replay import replay
 from ecosystem.cli.commands.run import run
 from ecosystem.cli.commands.settings import settings
 from ecosystem.cli.commands.stock import stock
@@ -122,6 +123,7 @@ _COMMANDS = (
     timings,
     dead_letters,
     what_if,
+    replay,
     maintain,
     rebuild,
 )

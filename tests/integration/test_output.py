@@ -39,6 +39,7 @@ ARGUMENTS = {
     ("rebuild",): ["--discard"],
     ("import",): ["{folder}/stock.toml"],
     ("what-if",): ["--topics", "--processes", "1"],
+    ("replay",): ["--all", "--dry-run"],
     ("backlog",): [],
     ("timings",): [],
     ("list",): [],

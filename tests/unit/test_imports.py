@@ -122,6 +122,7 @@ ECOSYSTEM = (
     ("services",),
     ("clients",),
     ("audit", "imports", "loadgen", "rebuild", "what_if"),
+    ("replay",),
     ("cli",),
 )
 """Packages and modules of the ecosystem. Each imports itself and those before its own layer."""
