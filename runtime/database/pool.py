@@ -71,10 +71,7 @@ class Database:
         An unavailable database does not stop the worker from starting: until it answers, transactions raise
         `DatabaseUnavailable`, and the worker's other services run. Raises `DatabaseNotConfigured` if no URL is set.
         """
-        if self._url is None:
-            raise DatabaseNotConfigured(
-                f"{self.service} needs a database: set {self.service.upper().replace('-', '_')}_DATABASE_URL"
-            )
+        self._configured()
         self._engine = create_async_engine(
             "postgresql+asyncpg://",
             async_creator=self.connect,
@@ -129,16 +126,22 @@ class Database:
             raise DatabaseUnavailable(f"database of {self.service}: {error!r}") from error
 
     async def connect(self) -> Any:
-        """Opens an asyncpg connection outside of the pool."""
-        assert self._url is not None
+        """Opens an asyncpg connection outside of the pool. Raises `DatabaseNotConfigured`."""
         return await asyncpg.connect(
-            self._url.get_secret_value(),
+            self._configured().get_secret_value(),
             timeout=self.timeout_s,
             server_settings={
                 "application_name": f"faust-orders {self.service}",
                 **({} if self._schema is None else {"search_path": self._schema}),
             },
         )
+
+    def _configured(self) -> SecretStr:
+        if self._url is None:
+            raise DatabaseNotConfigured(
+                f"{self.service} needs a database: set {self.service.upper().replace('-', '_')}_DATABASE_URL"
+            )
+        return self._url
 
     async def _connect_and_migrate(self) -> None:
         def report(error: Exception) -> None:

@@ -19,6 +19,7 @@ from runtime.metrics.sink import METRICS, SinkMetrics
 from runtime.model.dead_letters import dead_letter
 from runtime.model.records import TopicPartition
 from runtime.model.sink import Sink, SinkRecord
+from runtime.sink.lag import SinkLag
 from runtime.sink.placement import SinkPosition
 from runtime.sink.ports import Fetched, Move, Polled, SinkConsumer, SinkDatabase
 from runtime.sink.storing import BatchStore, Publish, SinkBatch
@@ -75,9 +76,11 @@ class SinkEngine:
         self._clock = clock
         self._losses = losses
         self._metrics = metrics
+        self._lag = SinkLag(service, clock)
+        metrics.watch(self._lag)
         self._store = BatchStore(service, sink, database, publish, clock, metrics)
         self._storing: asyncio.Task[None] | None = None
-        """The batch that is being stored."""
+        """The batch that is being stored, until `_positions`."""
         self._positions: dict[TopicPartition, SinkPosition] = {}
         """Where the database will be once that batch is stored, of the partitions that are read."""
         self._generation: int | None = None
@@ -111,6 +114,7 @@ class SinkEngine:
         polled = await self._consumer.fetch(self.FETCH_S)
         if self._generation != self._consumer.generation:
             return  # fetched under another assignment: placed anew first
+        self._lag.poll(polled)
         records = self._records(polled)
         if not records:
             await self.settle()
@@ -134,6 +138,7 @@ class SinkEngine:
                 storing.cancel()
                 raise
             self.unavailable = None
+            self._lag.store(self._positions)
 
     async def abandon(self) -> None:
         """Rolls back the batch that is being stored, unless it is committed, and reads the offsets again."""
@@ -157,6 +162,7 @@ class SinkEngine:
         """Reads the offsets of the assigned partitions, and seeks to them."""
         generation = self._consumer.generation
         logs = await self._consumer.logs(self._consumer.assignment())
+        self._lag.assign({tp: log.end for tp, log in logs.items()})
         placed = await self._database.place(logs)
         for tp, (_, placement) in placed.items():
             if placement.lost is not None:
@@ -166,6 +172,7 @@ class SinkEngine:
         self._losses.reset()
         if generation == self._consumer.generation:
             self._positions = {tp: position for tp, (position, _) in placed.items()}
+            self._lag.store(self._positions)
             self._consumer.seek({tp: position.next_offset for tp, position in self._positions.items()})
             self._generation = generation
             self.unavailable = None
@@ -188,6 +195,7 @@ class SinkEngine:
                 pass
             self.unavailable = None
         self._positions |= {tp: SinkPosition(move.log, move.next_offset) for tp, move in moves.items()}
+        self._lag.store(self._positions)
 
     def _checks(self, polled: Polled) -> dict[TopicPartition, Move]:
         """How the offsets of partitions without new records move: past transaction markers. Nothing if not due.

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -80,6 +81,39 @@ async def test_the_oldest_unprocessed_record_ages_until_the_service_has_caught_u
     worker = await deployment.start("inventory")
     await until(done, "caught up again", every=0.1)
     assert max(lag.seconds or 0 for lag in (await lags())[1].lags if lag.topic == WAREHOUSE_INVENTORY.name) == 0
+
+
+async def test_the_sink_of_the_history_has_a_backlog_by_partition(deployment: Deployment, database_url, monkeypatch):
+    monkeypatch.setenv("HISTORY_DATABASE_URL", database_url)
+
+    async def history(*more):
+        found = [json.loads(text) for text in (await said(deployment, "--json")).splitlines()]
+        return [lag for lag in found if lag["service"] == "history" and (lag["records"] or more)]
+
+    assert re.search(r"Never started: [^.]*\bhistory\b", await said(deployment))
+    worker = await deployment.start("history", history_database_url=database_url)
+    await deployment.send_raw("orders.dead-letters", b"mug", b"one")
+
+    async def done():
+        lags = await history("all")
+        return len(lags) == 144 and not any(lag["records"] for lag in lags)
+
+    await until(done, "stored", every=0.2)
+    await deployment.stop(worker)
+    topic, hour_ago_ms = deployment.prefix + WAREHOUSE_INVENTORY.name, int(time.time() * 1000) - 3_600_000
+    for _ in range(2):
+        await deployment.producer.send_and_wait(topic, b"x", key=b"mug", partition=3, timestamp_ms=hour_ago_ms)
+    [lag] = await history()
+    assert (lag["group"], lag["topic"], lag["partition"]) == ("history-sink", WAREHOUSE_INVENTORY.name, 3)
+    assert (lag["records"], lag["position"], lag["end"]) == (2, 0, 2)
+    assert 3600 <= lag["seconds"] < 3600 + PATIENCE_S
+
+    await deployment.start("history", history_database_url=database_url)
+    await until(done, "stored again", every=0.2)
+    monkeypatch.setenv("HISTORY_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
+    assert "history is unknown: its database does not answer" in await said(deployment)
+    monkeypatch.delenv("HISTORY_DATABASE_URL")
+    assert "history is unknown: history needs a database: set HISTORY_DATABASE_URL" in await said(deployment)
 
 
 async def test_a_watch_goes_on_until_ctrl_c(deployment: Deployment):

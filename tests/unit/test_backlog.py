@@ -1,15 +1,18 @@
 """Positions of services, and the lag that follows from them."""
 
+import dataclasses
 from types import SimpleNamespace
 
 from ecosystem.clients.backlog.heads import _MOST_SKIPPED, _Scan
 from ecosystem.clients.backlog.lags import Head, Lag, Reader, ReaderPosition, lags, oldest_s, positions
+from ecosystem.clients.backlog.sinks import StoredSinks, sink_positions
 from runtime.group.composition import CommittedGroup
 from runtime.model.log_ids import CommittedOffset, OffsetMetadata
 from runtime.model.progress import Marks, ServiceProgress
 from runtime.model.records import TopicPartition
 from runtime.model.service import Input, Service, Start
 from runtime.model.topology import Topology
+from runtime.sink.placement import StoredPosition
 from schemas.topics import ORDERS
 
 TP, OTHER = TopicPartition("orders", 0), TopicPartition("orders", 1)
@@ -64,6 +67,18 @@ def test_a_partition_without_an_offset_is_read_from_its_beginning_or_from_now_on
 
 def test_a_service_that_never_ran_has_no_position():
     assert found(topology("orders"), group("dashboard", 20)) == {Reader("dashboard", TP): ("dashboard", 20)}
+
+
+def test_a_sink_reads_on_where_its_database_says_unless_the_log_is_another():
+    def offsets(stored, **more):
+        positions = {} if stored is None else {Reader("history", TP): stored}
+        found = sink_positions(StoredSinks(positions, **more), {"history": ["orders"]}, IDS, STARTS, ENDS)
+        return {reader.tp: tuple(position) for reader, position in found.items()}
+
+    read = StoredPosition(1, "cluster/now", 40)
+    assert offsets(read) == {TP: ("history-sink", 40), OTHER: ("history-sink", 3)}, "from the start where never read"
+    assert offsets(dataclasses.replace(read, log_id="cluster/before"))[TP] == ("history-sink", 3)
+    assert offsets(None, never_started=("history",)) == offsets(read, unknown={"history": "away"}) == {}
 
 
 def test_lag_counts_from_the_oldest_unprocessed_record():

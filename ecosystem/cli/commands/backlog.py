@@ -38,7 +38,7 @@ def backlog(watch: bool, every: float, all_: bool, json_: bool, bootstrap: str |
     A line for each service and topic, and below it one for each partition with a backlog. The age is the time since
     the oldest unprocessed record was written. Services count one by one, composed or not, and whether they run or not.
     Offsets of transaction markers between records count as records. Groups of other programs that read topics of the
-    catalogue are shown under their own names.
+    catalogue are shown under their own names. The position of the history is in its database: HISTORY_DATABASE_URL.
 
     \b
     orders backlog
@@ -116,7 +116,7 @@ def _rendered(found: "Backlog", all_: bool) -> Group:
         lines[1:] = [Text("No service has read a topic yet.")]
     if found.never_started:
         lines.append(Text(f"Never started: {', '.join(found.never_started)}", "dim"))
-    lines += [Text(f"{name} keeps its positions in its database, not in Kafka.", "dim") for name in found.sinks]
+    lines += [Text(f"{name} is unknown: {reason}", "dim") for name, reason in found.unknown.items()]
     return Group(*lines)
 
 

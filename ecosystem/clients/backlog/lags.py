@@ -1,7 +1,7 @@
 """Positions of services from committed offsets, and their lag. Pure."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from runtime.group.composition import CommittedGroup
@@ -73,12 +73,12 @@ class Backlog:
     Arguments:
         lags: of each service, topic and partition, in this order.
         never_started: services that no group has ever read for.
-        sinks: services that keep the positions of their sinks in their databases.
+        unknown: why the positions of a service with a sink are unknown, by service.
     """
 
     lags: tuple[Lag, ...]
     never_started: tuple[str, ...] = ()
-    sinks: tuple[str, ...] = ()
+    unknown: Mapping[str, str] = field(default_factory=dict)
 
 
 def oldest_s(lags: Iterable[Lag]) -> float | None:

@@ -1,13 +1,14 @@
 """Reads the backlog of all services from Kafka."""
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from ecosystem.clients.backlog.heads import read_heads
 from ecosystem.clients.backlog.lags import Backlog, lags, positions
+from ecosystem.clients.backlog.sinks import StoredSinks, read_sinks, sink_positions
 from ecosystem.clients.reader import partitions_of
 from runtime.common.clock import utc_now
 from runtime.common.settings import Settings
@@ -34,14 +35,15 @@ async def read_backlog(settings: Settings, definitions: Sequence[ServiceDefiniti
         definitions: all services.
     """
     names, topology = KafkaNames(settings.topic_prefix), Topology(tuple(d.service for d in definitions))
-    sinks = [d.service.name for d in definitions if d.sink is not None]
+    sinks = {d.service.name: d.sink.topics for d in definitions if d.sink is not None}
     consumer = clients.standalone_consumer(settings, _PARTITION_BYTES, skip_removed=True)
     try:
         await consumer.start()
         # Before the ends: what is committed in between must not look like a position beyond the end.
         async with clients.admin(settings) as admin:
             groups = await committed_groups(admin, names, sinks)
-        return await _backlog(settings, consumer, names, topology, groups, sinks)
+        stored = await read_sinks(definitions)
+        return await _backlog(settings, consumer, names, topology, groups, sinks, stored)
     finally:
         await consumer.stop()
 
@@ -78,22 +80,24 @@ async def _backlog(
     names: KafkaNames,
     topology: Topology,
     groups: list[CommittedGroup],
-    sinks: Sequence[str],
+    sinks: Mapping[str, Sequence[str]],
+    stored: StoredSinks,
 ) -> Backlog:
-    physical = await partitions_of(settings, {t.name: t for t in topology.topics})
+    topics = {t.name for t in topology.topics}.union(*sinks.values())
+    physical = await partitions_of(settings, topics)
     ids = await aiokafka_internals.topic_ids(consumer, {tp.topic for tp in physical})
     starts = await aiokafka_internals.log_starts(consumer, physical)
     last = await aiokafka_internals.log_ends(consumer, physical, committed=True)
     ends = {names.partition(tp): end for tp, end in last.items()}
-    found = positions(
-        topology,
-        groups,
+    logs = (
         {names.logical(topic): id_ for topic, id_ in ids.items()},
         {names.partition(tp): start for tp, start in starts.items()},
         ends,
     )
+    found = positions(topology, groups, *logs) | sink_positions(stored, sinks, *logs)
     behind = {reader: p.offset for reader, p in found.items() if p.offset < ends[reader.tp]}
     heads = await read_heads(consumer, names, behind, ends) if behind else {}
     started = {reader.service for reader in found} | {s for group in groups for s in services_of(group.name)}
     never = tuple(s.name for s in topology.services if s.inputs and s.name not in started)
-    return Backlog(lags(found, heads, ends, round(utc_now().timestamp() * 1000)), never, tuple(sinks))
+    now_ms = round(utc_now().timestamp() * 1000)
+    return Backlog(lags(found, heads, ends, now_ms), never + stored.never_started, stored.unknown)
