@@ -12,6 +12,7 @@ from sqlalchemy.pool import NullPool
 
 from history_service import lists
 from history_service.filters import Filters, Position
+from history_service.freshness import read_lag_s
 from history_service.models import LOGS, OFFSETS, ORDERS, RECORDS
 from history_service.stages import Stage
 from history_service.timeline import StoredRecord
@@ -133,6 +134,11 @@ class HistoryReader:
         async with self._engine.begin() as connection:
             rows = await connection.execute(select(OFFSETS.c.topic, count).group_by(OFFSETS.c.topic))
             return {row[0]: row[1] for row in rows}
+
+    async def lag_s(self) -> float | None:
+        """Reads by how many seconds the history may be behind; `None` if that is unknown."""
+        async with self._engine.begin() as connection:
+            return await read_lag_s(connection)
 
     async def _orders(self, ids: Sequence[str]) -> Sequence[KnownOrder]:
         query = _ORDER.where(ORDERS.c.id == func.any(_texts(ids)))

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ecosystem.clients.readable import printable
 from ecosystem.replay.asking import MOST_ASKED
 from ecosystem.replay.plan import Plan, PlannedRecord
 from ecosystem.replay.run import Prepared
@@ -52,12 +53,15 @@ def left_out(prepared: Prepared, selection: Selection) -> Iterator[str]:
     for reason, count in prepared.left_out.counts.items():
         names = prepared.left_out.examples[reason]
         more = f" and {count - len(names)} more" if count > len(names) else ""
-        yield f"skipped: {', '.join(names)}{more}: {reason}"
+        yield f"skipped: {', '.join(map(printable, names))}{more}: {reason}"
     count, found = prepared.plan.exhausted(_MOST_NAMED)
     for place, times in found:
         yield f"refused: {place}: replayed {times} times already, --max-replays is {selection.max_replays}"
     if count > len(found):
         yield f"refused: {count - len(found)} more, for the same reason"
+    if prepared.lag_s != 0:
+        behind = "an unknown time" if prepared.lag_s is None else f"up to {prepared.lag_s:.0f} s"
+        yield f"The history is behind by {behind}: what is newer is not in the plan"
     if prepared.unproven is not None:
         yield f"The order is that of the timestamps alone: {prepared.unproven}"
 
@@ -105,7 +109,7 @@ def _print_first(console: Console, plan: Plan, examples: int) -> None:
 def _described(planned: PlannedRecord) -> str:
     record = planned.record
     subject = record.order_id or record.product or (None if record.customer_id is None else str(record.customer_id))
-    parts: Sequence[str] = [str(record.place), record.stage, subject or ""]
+    parts: Sequence[str] = [str(record.place), record.stage, printable(subject or "")]
     repeated = f"replay {planned.replays}" if planned.replays > 1 else ""
     return "  ".join(filter(None, [*parts, repeated]))
 

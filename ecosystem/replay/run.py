@@ -40,6 +40,7 @@ class Prepared:
         sent_before: records that an earlier run has sent.
         obstacle: why it must not be sent unless the user insists; `None` if there is nothing.
         unproven: whether the order of processing is that of the timestamps alone, and why.
+        lag_s: seconds by which the history may be behind: newer records are not in the plan. `None`: unknown.
     """
 
     plan: Plan
@@ -49,6 +50,7 @@ class Prepared:
     sent_before: int = 0
     obstacle: str | None = None
     unproven: str | None = None
+    lag_s: float | None = 0.0
 
 
 async def prepare(
@@ -79,7 +81,7 @@ async def prepare(
         progress("reading", read, None)
 
     async with database.opened(url) as reader:
-        sources = await reader.partitions()
+        sources, lag_s = await reader.partitions(), await reader.lag_s()
         left_out = await Selector(reader, selection, plan, utc_now, count).run()
     plan.complete()
     target = await find_target(settings, plan.topics(), sources)
@@ -95,7 +97,7 @@ async def prepare(
     if selection.in_order:
         unproven = await ordering.order(plan, url, selection.filters.before, folder, progress)
     sent_before = 0 if resume is None else len(resume.sent)
-    return Prepared(plan, target, plan.topics(), left_out, sent_before, obstacle, unproven)
+    return Prepared(plan, target, plan.topics(), left_out, sent_before, obstacle, unproven, lag_s)
 
 
 async def send(

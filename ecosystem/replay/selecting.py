@@ -1,8 +1,7 @@
 """Adds the selected records of the history to a plan."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -10,13 +9,19 @@ from ecosystem.clients.dead_letters.dead_letter import DeadLetter, NotADeadLette
 from ecosystem.replay import redeciding
 from ecosystem.replay.database import HistoryReader, KnownOrder, KnownRecord
 from ecosystem.replay.plan import Plan
-from ecosystem.replay.records import Place, Resubmission, mark_of, original_headers
+from ecosystem.replay.records import Resubmission, mark_of
+from ecosystem.replay.resubmitting import (
+    SUBJECTS,
+    cancelled_by_client,
+    place_of,
+    requested_cancellation,
+    resubmission,
+)
 from ecosystem.replay.selection import Selection
 from history_service.filters import Filters
 from history_service.stages import TOPIC_STAGES, Stage
 from runtime.model.records import Record
-from schemas.messages import Cancellation, Order, OrderState
-from schemas.topics import CANCELLATIONS, ORDERS
+from schemas.messages import OrderState
 
 MOST_EXAMPLES = 5
 """Orders that are named of each reason for which some are left out."""
@@ -102,7 +107,7 @@ class Selector:
         if self._selection.redecide:
             self._add_redecided(order, records)
             return
-        asked = {_cancellation(r) for r in records if r.stored.stage == Stage.CANCELLATION}
+        asked = {requested_cancellation(r) for r in records if r.stored.stage == Stage.CANCELLATION}
         for record in records:
             if not self._is_wanted(record):
                 continue
@@ -160,87 +165,20 @@ class Selector:
         mark = mark_of(record.stored.header_pairs)
         if mark is not None:
             self._plan.count(mark)
-            self._plan.count(mark._replace(place=_place(record)))
+            self._plan.count(mark._replace(place=place_of(record)))
 
     def _add(self, record: KnownRecord, sent: Resubmission) -> None:
         self._plan.add(record.stored.log, record.timestamp_ms, sent)
 
 
-def resubmission(record: KnownRecord, order: KnownOrder | None) -> Resubmission:
-    """A record as it is sent again. One about no order bears on the product or customer of its key."""
-    stored = record.stored
-    product, customer = (order.product, order.customer_id) if order else _subject(stored.stage, stored.key)
-    return Resubmission(
-        _place(record),
-        stored.stage,
-        stored.topic,
-        stored.partition,
-        stored.key,
-        stored.value,
-        original_headers(stored.header_pairs),
-        record.timestamp_ms,
-        order.id if order else None,
-        product,
-        customer,
-    )
-
-
-def cancelled_by_client(
-    record: KnownRecord, order: KnownOrder, asked: Iterable[tuple[str, str] | None]
-) -> Resubmission | None:
-    """The request of a client that the CANCELLED order shows; `None` if a record has the request.
-
-    Arguments:
-        record: the CANCELLED order.
-        order: what is known of it.
-        asked: order and reason of each record in `cancellations`.
-    """
-    if record.stored.topic != ORDERS.name or record.stored.value is None:
-        return None
-    with suppress(ValueError):
-        said = Order.from_json(record.stored.value)
-        reason = (said.reasons or ("",))[0]
-        if (said.id, reason) not in asked:
-            message = Cancellation(order_id=said.id, reason=reason)
-            same = resubmission(record, order)._replace(stage=Stage.CANCELLATION, topic=CANCELLATIONS.name)
-            return same._replace(key=said.id.encode(), value=message.to_json())
-    return None
-
-
-def _cancellation(record: KnownRecord) -> tuple[str, str] | None:
-    with suppress(ValueError):
-        said = Cancellation.from_json(record.stored.value or b"")
-        return said.order_id, said.reason
-    return None
-
-
-def _place(record: KnownRecord) -> Place:
-    return Place(record.stored.topic, record.stored.partition, record.stored.offset)
-
-
-_SUBJECTS: Mapping[str, str] = {
-    Stage.STOCK: "product",
-    Stage.PRODUCT: "product",
-    Stage.PRODUCT_ALERT: "product",
-    Stage.CUSTOMER: "customer",
-}
-
-
 def _key(stage: Stage, filters: Filters) -> tuple[bool, str | None]:
     """Whether records of a stage are wanted, and their key; `None`: all. Of a product there is no customer."""
     customer = None if filters.customer_id is None else str(filters.customer_id)
-    subject = _SUBJECTS.get(stage)
+    subject = SUBJECTS.get(stage)
     key, other = {"product": (filters.product, customer), "customer": (customer, filters.product)}.get(
         subject or "", (None, filters.product or customer)
     )
     return key is not None or other is None, key
-
-
-def _subject(stage: str, key: bytes | None) -> tuple[str | None, int | None]:
-    subject, text = _SUBJECTS.get(stage), (key or b"").decode(errors="replace")
-    if subject == "customer":
-        return None, int(text) if text.removeprefix("-").isdigit() and len(text) < 20 else None
-    return (text if subject == "product" else None), None
 
 
 def _services(letter: KnownRecord) -> Sequence[str]:

@@ -10,7 +10,7 @@ from ecosystem.replay.database import KnownOrder, KnownRecord
 from ecosystem.replay.ordering import sort
 from ecosystem.replay.plan import AmbiguousPlace, Plan
 from ecosystem.replay.records import Mark, Place, Resubmission, mark_of, original_headers, replay_headers
-from ecosystem.replay.selecting import cancelled_by_client, resubmission
+from ecosystem.replay.resubmitting import cancelled_by_client, resubmission
 from ecosystem.replay.target import Target, Unplaceable
 from ecosystem.replay.waves import keys_of, waves
 from history_service.stages import Stage
