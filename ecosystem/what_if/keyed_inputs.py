@@ -8,6 +8,7 @@ validator give the recorded verdict (decision 42).
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 from ecosystem.what_if.memory import Undo
@@ -54,6 +55,9 @@ class Judgement:
     verdicts: list[OrderValidation | None] | None = None
 
 
+Proved = Callable[[HeldInput | Judgement, HeldInput | Judgement], None]
+
+
 @dataclass(slots=True, eq=False)
 class KeyedInputs:
     """What a validator processes under one key.
@@ -63,18 +67,19 @@ class KeyedInputs:
         variants: as it was and, if asked for, under other settings.
         judged: called when an order is judged.
         sent: called with what an input other than an order made the validator send, and the number of the variant.
-        observed: called with each input and judgement of the first variant, in the order of processing.
+        proved: called with two of the first variant of which the first was processed before the second.
     """
 
     services: tuple[Service, ...]
     variants: tuple[Variant, ...]
     judged: Callable[[Judgement], None]
     sent: Callable[[int, list[OutputRecord]], None]
-    observed: "Callable[[HeldInput | Judgement], None] | None" = None
+    proved: Proved | None = None
     held: deque[HeldInput] = field(default_factory=deque)
     twins: dict[InputId, HeldInput] = field(default_factory=dict)
     """Inputs held in the second variant, until those of the same id are processed in the first."""
     waiting: list[Judgement] = field(default_factory=list)
+    last: Judgement | None = None
 
     def add(self, number: int, given: HeldInput) -> None:
         """Adds an input. It is held, unless nothing depends on when it is processed."""
@@ -125,6 +130,10 @@ class KeyedInputs:
         for number in range(len(self.held) + 1):
             verdict = variant.judge(service, judgement.message, undo)
             if verdict is not None and _equal(verdict, judgement.recorded):
+                if self.proved is not None:
+                    memory.roll_back(undo)
+                    self._prove(judgement, number, self.proved)
+                    verdict = variant.judge(service, judgement.message, undo)
                 if number:  # again, with what these inputs make the validators send
                     memory.roll_back(undo)
                     memory.roll_back(before)
@@ -139,17 +148,38 @@ class KeyedInputs:
         memory.roll_back(before)
         return False
 
+    def _prove(self, judgement: Judgement, number: int, proved: Proved) -> None:
+        """Tells which of the held inputs must have been processed before an order, and which one behind it.
+
+        Arguments:
+            judgement: the order, which is not judged yet.
+            number: of the held inputs, those that have been processed, as the recorded verdict needs them.
+            proved: is told.
+        """
+        if number:
+            proved(self.held[number - 1], judgement)
+        variant, service = self.variants[0], self.services[0]
+        further: Undo = []
+        for given in islice(self.held, number, None):
+            variant.process(service, given.message, further)
+            tried: Undo = []
+            verdict = variant.judge(service, judgement.message, tried)
+            variant.runner.memory.roll_back(tried)
+            if verdict is None or not _equal(verdict, judgement.recorded):
+                proved(judgement, given)
+                break
+        variant.runner.memory.roll_back(further)
+
     def _commit(self, judgement: Judgement, verdict: OrderValidation | None) -> None:
         others = [s.judge(v, judgement.message) for s, v in zip(self.variants[1:], self.services[1:], strict=True)]
         judgement.verdicts = [verdict, *others]
-        if self.observed is not None:
-            self.observed(judgement)
+        if self.proved is not None and self.last is not None:
+            self.proved(self.last, judgement)
+        self.last = judgement
         self.judged(judgement)
 
     def _process_first(self) -> None:
         given = self.held.popleft()
-        if self.observed is not None:
-            self.observed(given)
         self._process(0, given)
         twin = self.twins.pop(given.id, None)
         if twin is not None:

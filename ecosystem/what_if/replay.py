@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from ecosystem.what_if.agenda import Agenda
-from ecosystem.what_if.keyed_inputs import SKEW_MS, SLACK_MS, HeldInput, Judgement, KeyedInputs
+from ecosystem.what_if.keyed_inputs import SKEW_MS, SLACK_MS, HeldInput, Judgement, KeyedInputs, Proved
 from ecosystem.what_if.memory import Undo
 from ecosystem.what_if.outcomes import Outcome
 from ecosystem.what_if.recorded import Entry
@@ -24,9 +24,6 @@ RANKS: Mapping[str, int] = {ORDERS.name: 1, ORDER_VALIDATIONS.name: 2}
 """Which of the records of one time come first: those from outside, then orders, then verdicts."""
 
 
-Observer = Callable[[tuple[CheckType, str], HeldInput | Judgement], None]
-
-
 class NotDivisible(Exception):
     """The orders cannot be divided among processes. Ask for one process."""
 
@@ -41,8 +38,7 @@ class Replay:
             judge that keep state across products.
         deadline_ms: deadline of verdicts under the settings that were in force.
         own_product: whether the orders of a product are among `entries`; `None`: all are.
-        observed: called with check and key, and each input and judgement of the first variant, in the order in which
-            the validator processed them.
+        proved: called with two inputs or judgements of which a validator must have processed the first one first.
     """
 
     def __init__(
@@ -52,9 +48,9 @@ class Replay:
         entries: Mapping[str, Entry],
         deadline_ms: float,
         own_product: Callable[[str], bool] | None = None,
-        observed: Observer | None = None,
+        proved: Proved | None = None,
     ) -> None:
-        self._observed = observed
+        self._proved = proved
         self._variants = tuple(variants)
         self._entries = entries
         self._deadline_ms = deadline_ms
@@ -304,8 +300,7 @@ class Replay:
         inputs = self._inputs.get((check, key))
         if inputs is None:
             services: tuple[Service, ...] = tuple(variant.validators[check] for variant in self._variants)
-            observed = None if self._observed is None else partial(self._observed, (check, key))
-            inputs = KeyedInputs(services, self._variants, self._judged, self._route, observed)
+            inputs = KeyedInputs(services, self._variants, self._judged, self._route, self._proved)
             self._inputs[check, key] = inputs
         return inputs
 
