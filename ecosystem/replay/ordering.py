@@ -50,27 +50,39 @@ async def order(plan: Plan, url: str, before: datetime | None, folder: Path, pro
     spooled = folder / "history"
     spooled.mkdir()
     until_ms = run.Question(spooled, 0, {}, *run.range_ms(None, before)).until_ms
-    unproven, chains = None, {}
+    unproven, proved = None, list[tuple[int, int]]()
     try:
         partitions, records = await sources.spool_history(
             url, run.topics(), spooled, until_ms, lambda read: progress("reading the order", read, None)
         )
         proof = Proof(plan)
         proof.run(spooled, partitions, until_ms, lambda read: progress("proving the order", read, records))
-        chains = proof.chains
+        proved = proof.pairs
     except (sources.NoRecords, NotDivisible) as error:
         unproven = str(error)
-    numbers = sort([*plan.ids()], [*chains.values(), *_causes(plan)])
-    waves = Waves()
-    plan.reorder((number, waves.assign(plan.record(number))) for number in numbers)
+    arrange(plan, proved)
     return unproven
+
+
+def arrange(plan: Plan, proved: Iterable[tuple[int, int]]) -> None:
+    """Puts a plan into an order that agrees with what is proven, else with the times, and into waves.
+
+    Arguments:
+        plan: the records, by their times.
+        proved: numbers of records, the first of which was processed before the second.
+    """
+    # What is moved takes along what came after it for the same order, or the same stock.
+    numbers = sort(plan.ids(), [*proved, *plan.pairs(Stage.CREATED, Stage.CANCELLATION), *plan.chained()])
+    waves = Waves()
+    plan.reorder([(number, waves.assign(plan.record(number))) for number in numbers])
 
 
 class Proof:
     """Finds in which order the validators processed the records of a plan."""
 
     def __init__(self, plan: Plan) -> None:
-        self.chains: dict[object, list[int]] = {}
+        self.pairs: list[tuple[int, int]] = []
+        """Numbers of records, the first of which was processed before the second."""
         self._plan = plan
 
     def run(self, folder: Path, partitions: int, until_ms: int, progress: Callable[[int], None]) -> None:
@@ -79,14 +91,14 @@ class Proof:
         variant = Variant(changes.build(settings), partitions)
         entries = read_entries(partial(read_topics, folder), lambda _: True, until_ms)
         deadline_ms = settings.of(OrdersSettings).validation_deadline_s * 1000
-        replay = Replay([variant], partitions, entries, deadline_ms, observed=self._observe)
+        replay = Replay([variant], partitions, entries, deadline_ms, proved=self._add)
         ranks = {topic: RANKS.get(topic, 0) for topic in variant.topics}
         replay.run(_counted(read_merged(folder, ranks), progress), until_ms)
 
-    def _observe(self, key: object, processed: HeldInput | Judgement) -> None:
-        number = self._number(processed)
-        if number is not None:
-            self.chains.setdefault(key, []).append(number)
+    def _add(self, first: HeldInput | Judgement, second: HeldInput | Judgement) -> None:
+        before, after = self._number(first), self._number(second)
+        if before is not None and after is not None and before != after:
+            self.pairs.append((before, after))
 
     def _number(self, processed: HeldInput | Judgement) -> int | None:
         """The number of the record that made the validator process something; `None` if it is not in the plan."""
@@ -139,11 +151,6 @@ def sort(numbers: Sequence[int], chains: Iterable[Sequence[int]]) -> list[int]:
             if not waits[after] and after not in done:
                 heapq.heappush(ready, rank[after])
     return result
-
-
-def _causes(plan: Plan) -> Iterator[Sequence[int]]:
-    """Of each order that is cancelled: its creation and the cancellation, which has no effect before."""
-    return plan.pairs(Stage.CREATED, Stage.CANCELLATION)
 
 
 def _counted(records: Iterable[Record], progress: Callable[[int], None]) -> Iterator[Record]:

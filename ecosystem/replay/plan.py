@@ -142,6 +142,17 @@ class Plan:
         """
         return iter(self._db.execute(query, (cause.value, consequence.value)).fetchall())
 
+    def chained(self) -> Iterator[tuple[int, int]]:
+        """Numbers of successive records about one order, and of successive ones of a stage about no order."""
+        query = """
+            SELECT * FROM (
+                SELECT lag(id) OVER (
+                    PARTITION BY coalesce(order_id, stage || '/' || coalesce(product, customer, '')), order_id IS NULL
+                    ORDER BY position) AS before, id FROM records)
+            WHERE before IS NOT NULL
+        """
+        return iter(self._db.execute(query).fetchall())
+
     def record(self, id_: int) -> Resubmission:
         """A record by its number, without its value."""
         columns = _COLUMNS.replace("value", "NULL")

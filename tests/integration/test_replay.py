@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+from functools import partial
 
 import pytest
 
@@ -99,6 +100,25 @@ async def test_failed_orders_are_replayed_byte_for_byte_and_stay_failed(shop, tm
     assert code == 1
     assert "replayed 2 times already, --max-replays is 2" in said
     await other_selections(deployment, run, tmp_path / "ids")
+    await failed_orders_are_decided_anew(deployment, worker, url, run)
+
+
+async def failed_orders_are_decided_anew(deployment, worker, url, run):
+    await deployment.stock(mug=3)
+    code, said = await run("o-1", "o-2", "o-0", "--redecide", "--yes")
+    assert (code, "2 of 2 records sent" in said) == (1, True), said
+    assert "skipped: o-0: VALIDATED: cancel it instead" in said
+    for id_ in ("o-1", "o-2"):
+        decided = partial(is_attempt, deployment, worker, id_, 2)
+        assert (await until(decided, f"{id_} decided anew", every=0.2))["state"] == "VALIDATED"
+    await stored(deployment, url)
+    code, said = await run("o-1", "--redecide", "--yes")
+    assert (code, "VALIDATED: cancel it instead" in said) == (1, True), said
+
+
+async def is_attempt(deployment, worker, id_, number):
+    _, order = await deployment.get(worker, id_)
+    return order if order.get("attempt") == number and order["state"] != "CREATED" else None
 
 
 async def other_selections(deployment, run, ids):

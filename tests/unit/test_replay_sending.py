@@ -189,7 +189,7 @@ def producer(monkeypatch):
     async def ends(target, topics):
         return {(topic, 0): 0 for topic in topics}
 
-    monkeypatch.setattr(sending.clients, "producer", lambda _: one)
+    monkeypatch.setattr("ecosystem.replay.sending.clients.producer", lambda _: one)
     monkeypatch.setattr(sending, "ends", ends)
     return one
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
+from ecosystem.clients.backlog.heads import read_heads
 from ecosystem.clients.backlog.lags import Reader, positions
 from ecosystem.clients.backlog.reading import committed_groups
 from ecosystem.clients.reader import partitions_of
@@ -14,6 +15,9 @@ from runtime.hosting import ServiceDefinition
 from runtime.kafka import aiokafka_internals, clients
 from runtime.kafka.clients import KafkaNames
 from runtime.model.topology import Topology
+
+_PARTITION_BYTES = 256 * 1024
+"""Bytes that are fetched of each partition: mostly a few records are needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ class UnprocessedReader:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            self._consumer = clients.standalone_consumer(self._settings)
+            self._consumer = clients.standalone_consumer(self._settings, _PARTITION_BYTES, skip_removed=True)
             stack.push_async_callback(self._consumer.stop)
             await self._consumer.start()
             self._admin = await stack.enter_async_context(clients.admin(self._settings))
@@ -86,4 +90,9 @@ class UnprocessedReader:
         own = {reader: p.offset for reader, p in found.items() if reader.service in self._services}
         behind = {reader: offset for reader, offset in own.items() if offset < ends[reader.tp]}
         opened = sorted({self._names.logical(tp.topic) for tp, end in last.items() if stable[tp] < end})
+        if behind and not opened:
+            # Workers commit once a second past what they have processed in the batch that wrote it.
+            heads = await read_heads(self._consumer, self._names, behind, ends)
+            behind = {r: heads[r].offset if r in heads else offset for r, offset in behind.items()}
+            behind = {reader: offset for reader, offset in behind.items() if offset < ends[reader.tp]}
         return Unprocessed(behind, opened, frozenset(reader.service for reader in own))
