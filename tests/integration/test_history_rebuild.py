@@ -138,6 +138,36 @@ async def test_a_successor_that_is_behind_takes_no_place(pair, monkeypatch):
     assert await pair.successor.switch()
 
 
+async def test_nothing_is_stored_in_the_old_history_once_the_successor_has_caught_up(pair, database_url, monkeypatch):
+    tp, columns = TopicPartition(PAYMENTS.name, 0), ("produced_at", "order_id", "word")
+    at, caught_up, storing = pair.offsets[tp], Successor._caught_up, []
+
+    async def store():
+        async with pair.old_sink.transaction({tp: Move(41, at, at + 1, at + 1)}) as writer:
+            await writer.copy("order_words", columns, [(utc_now(), "o", "late")])
+
+    async def then_store(self, connection):
+        result = await caught_up(self, connection)
+        storing.append(asyncio.create_task(store()))
+        async with connected(database_url) as other:
+            waits = "SELECT count(*) FROM pg_locks WHERE relation = 'sink_offsets'::regclass AND NOT granted"
+
+            async def seen():
+                return storing[0].done() or await other.fetchval(waits)
+
+            await until(seen, "the sink stores or waits")
+        assert not storing[0].done()
+        return result
+
+    monkeypatch.setattr(Successor, "_caught_up", then_store)
+    assert await pair.successor.switch()
+    await storing[0]
+    async with connected(database_url) as connection:
+        for schema, count in (("public", 1), (BEFORE, 0)):
+            words = f"SELECT count(*) FROM {schema}.order_words WHERE word = 'late'"
+            assert await connection.fetchval(words) == count, schema
+
+
 async def test_tables_that_are_read_are_not_moved(pair, database_url):
     async with connected(database_url) as connection, connection.transaction(isolation="repeatable_read"):
         seen = await connection.fetchval("SELECT count(*) FROM records")
