@@ -36,7 +36,7 @@ START_S = 60.0
 """Seconds that the database may take to start."""
 
 FILL = (
-    "DROP INDEX order_words_trigrams, order_words_of_order, records_of_order",
+    "DROP INDEX order_words_trigrams, order_words_of_order, records_of_order, records_of_key",
     (
         "INSERT INTO sink_logs (topic, log_id, cut) VALUES ('orders', 'x', 0), ('order-validations', 'x', 0),"
         " ('warehouse-inventory', 'x', 0), ('products', 'x', 0), ('required-checks', 'x', 0)"
@@ -67,7 +67,15 @@ FILL = (
         ARRAY['consumed-by'::bytea, 'details+fraud+inventory+orders']
     FROM orders, generate_series(0, 5) AS number
     """,
+    """
+    INSERT INTO records (produced_at, stored_at, "offset", log, partition, stage, key, value)
+    SELECT now() - interval '20 days' + n * interval '1.7 s', now(), n, 3, 0, 'STOCK',
+        convert_to('product-' || n % 1000, 'UTF8'),
+        convert_to(json_build_object('product', 'product-' || n % 1000, 'count', 100000)::text, 'UTF8')
+    FROM generate_series(1, {orders}) AS n
+    """,
     "CREATE INDEX records_of_order ON records (order_id, produced_at) WHERE order_id IS NOT NULL",
+    "CREATE INDEX records_of_key ON records (log, key, produced_at) WHERE order_id IS NULL",
     "CREATE INDEX order_words_of_order ON order_words (order_id)",
     "CREATE INDEX order_words_trigrams ON order_words USING gin (history_trigrams(word))",
     "ANALYZE orders, order_words, records",

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import ARRAY, Text, and_, bindparam, cast, func, not_, or_, select
+from sqlalchemy import ARRAY, Select, Text, and_, bindparam, cast, func, not_, or_, select
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -139,14 +139,20 @@ async def read_product(connection: AsyncConnection, product: str, until: datetim
 
 async def read_required(connection: AsyncConnection, until: datetime) -> list[tuple[datetime, RequiredChecks]]:
     """The records of `required-checks` until a time."""
-    query = _of_topic(REQUIRED_CHECKS, await _logs(connection, REQUIRED_CHECKS), until)
+    query = _of_logs(await _logs(connection, REQUIRED_CHECKS), until)
     rows = await connection.execute(query)
     return [(row.produced_at, m) for row in rows if (m := _message(REQUIRED_CHECKS, row.value)) is not None]
 
 
 async def _last(connection: AsyncConnection, topic: Topic[Any], key: str, until: datetime) -> Any | None:
-    query = _of_topic(topic, await _logs(connection, topic), until).where(RECORDS.c.key == key.encode())
-    return (await connection.execute(query.order_by(RECORDS.c.produced_at.desc()).limit(1))).one_or_none()
+    query = last_of_key(await _logs(connection, topic), key, until)
+    return (await connection.execute(query)).one_or_none()
+
+
+def last_of_key(logs: Collection[int], key: str, until: datetime) -> Select[Any]:
+    """The last record of a key in logs, until a time. Of a topic that is about no order: the index has no others."""
+    query = _of_logs(logs, until).where(RECORDS.c.key == key.encode(), RECORDS.c.order_id.is_(None))
+    return query.order_by(RECORDS.c.produced_at.desc()).limit(1)
 
 
 async def _logs(connection: AsyncConnection, topic: Topic[Any]) -> Sequence[int]:
@@ -154,8 +160,8 @@ async def _logs(connection: AsyncConnection, topic: Topic[Any]) -> Sequence[int]
     return (await connection.scalars(select(LOGS.c.id).where(LOGS.c.topic == topic.name))).all()
 
 
-def _of_topic(topic: Topic[Any], logs: Collection[int], until: datetime) -> Any:
-    """The records of a topic until a time. Those of one log lie together in the primary key."""
+def _of_logs(logs: Collection[int], until: datetime) -> Select[Any]:
+    """The records of logs until a time. Those of one log lie together in the primary key."""
     return select(RECORDS.c.produced_at, RECORDS.c.value).where(
         and_(RECORDS.c.log.in_(logs), RECORDS.c.produced_at <= until)
     )

@@ -58,6 +58,11 @@ records of other times.
 """
 
 Index("records_of_order", RECORDS.c.order_id, RECORDS.c.produced_at, postgresql_where=RECORDS.c.order_id.is_not(None))
+Index(
+    "records_of_key",
+    *(RECORDS.c.log, RECORDS.c.key, RECORDS.c.produced_at),
+    postgresql_where=RECORDS.c.order_id.is_(None),
+)
 
 ORDERS = Table(
     "orders",

@@ -58,11 +58,18 @@ class Database:
         self.timeout_s = settings.database_timeout_s
         self.unavailable: str | None = "not reached yet"
         """Why the database cannot be used yet; `None` once it is connected and migrated."""
+        self.failure: str | None = None
+        """Why the last transaction failed, if the database was the reason."""
         self._url = url
         self._migrations = migrations
         self._pool = settings.database_pool
         self._schema = schema
         self._engine: AsyncEngine | None = None
+
+    @property
+    def status(self) -> str:
+        """`open`, or why the database cannot be used. For `/readyz`."""
+        return self.unavailable or self.failure or "open"
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -100,6 +107,7 @@ class Database:
     async def transaction(self, timeout_s: float | None = None) -> AsyncIterator[AsyncConnection]:
         """A transaction, committed at the end of the block and rolled back if it raises, within `timeout_s` seconds.
 
+        The connection has to answer within the time limit of the database, however long the transaction may take.
         Raises `DatabaseUnavailable` if the database cannot be reached, does not answer in time, or rolls back for a
         reason other than the statement. If that happens during the commit, the transaction may be committed.
         """
@@ -109,7 +117,8 @@ class Database:
         assert task is not None
         cancels = task.cancelling()
         try:
-            async with asyncio.timeout(timeout_s or self.timeout_s), self._engine.begin() as connection:
+            async with asyncio.timeout(self.timeout_s) as limit, self._engine.begin() as connection:
+                limit.reschedule(asyncio.get_running_loop().time() + (timeout_s or self.timeout_s))
                 yield connection
         except (
             DBAPIError,
@@ -123,7 +132,9 @@ class Database:
                 raise asyncio.CancelledError from error
             if not _is_transient(error):
                 raise
+            self.failure = repr(error)
             raise DatabaseUnavailable(f"database of {self.service}: {error!r}") from error
+        self.failure = None
 
     async def connect(self) -> Any:
         """Opens an asyncpg connection outside of the pool. Raises `DatabaseNotConfigured`."""

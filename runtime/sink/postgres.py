@@ -154,6 +154,7 @@ class PostgresSinkDatabase:
                         await self.close()
                     raise
                 await transaction.commit()
+            self._database.failure = None
         except BaseException as error:
             if isinstance(error, (RowsRejected, OffsetsMoved)):
                 raise
@@ -162,6 +163,7 @@ class PostgresSinkDatabase:
                 raise RowsRejected(repr(error)) from error
             await self.close()  # in whatever state it is
             if isinstance(error, (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)):
+                self._database.failure = repr(error)
                 raise DatabaseUnavailable(f"database of {self._database.service}: {error!r}") from error
             raise
 

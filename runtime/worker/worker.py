@@ -240,7 +240,7 @@ class Worker:
             # Not part of `ready`: other services of the worker still work, and all workers would be unready at once.
             "side_effects": status_by_service(member.engine.side_effects) if member is not None else {},
             "sinks": self._sinks.status(),
-            "databases": {database.service: database.unavailable or "open" for database in self._databases},
+            "databases": {database.service: database.status for database in self._databases},
         }
 
     @property

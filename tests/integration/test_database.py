@@ -104,12 +104,15 @@ async def test_an_unavailable_database_is_retried_and_raises_unavailable(tmp_pat
         server.restart()
         await until(lambda: opened.unavailable is None, "reached")
         assert await scalar(opened, "SELECT 1") == 1
+        assert opened.status == "open"
 
         server.kill()
         with pytest.raises(DatabaseUnavailable):
             await scalar(opened, "SELECT 1")
+        assert opened.status not in {"open", None}
         server.restart()
         assert await scalar(opened, "SELECT 1") == 1, "at the first attempt"
+        assert opened.status == "open"
 
 
 async def test_a_frozen_database_times_out(tmp_path, open_database):

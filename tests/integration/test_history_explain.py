@@ -2,12 +2,14 @@
 
 import random
 import re
+from datetime import UTC, datetime
 
 import asyncpg
 import pytest
 from pydantic import SecretStr
 
 from history_service import store
+from history_service.evidence import last_of_key
 from history_service.explanations import Explainer
 from history_service.projection import project
 from history_service.settings import HistorySettings
@@ -18,6 +20,7 @@ from runtime.sink.postgres import PostgresBulkWriter
 from schemas.money import plain_amount
 from schemas.topics import CATALOGUE, ORDER_VALIDATIONS
 from tests.explaining import GAP_S, LIMIT, Count, End, Place, Wait, played, stored
+from tests.integration.test_history_lists import explained
 from tests.samples import DETAILS, FRAUD, INVENTORY
 from tests.workers import until
 
@@ -46,6 +49,20 @@ async def database(database_url):
     async with database.open():
         await until(lambda: database.unavailable is None, "reached")
         yield database
+
+
+async def test_the_last_record_of_a_key_is_found_by_an_index(database):
+    async with database.transaction() as connection:
+        await connection.exec_driver_sql(
+            'INSERT INTO records (produced_at, stored_at, "offset", log, partition, stage, key, value)'
+            " SELECT '2026-01-01Z'::timestamptz + n * interval '1 s', now(), n, 1, 0, 'STOCK',"
+            " convert_to('product-' || n % 100, 'UTF8'), 'x' FROM generate_series(1, 20000) AS n"
+        )
+        await connection.exec_driver_sql("ANALYZE records")
+    query = last_of_key([1], "product-7", datetime(2026, 1, 1, 3, tzinfo=UTC))
+    plan = await explained(database, query, run=True)
+    assert plan["Actual Rows"] == 1
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 20, plan
 
 
 async def test_each_verdict_of_a_day_is_explained_by_the_numbers_behind_it(database, database_url):
