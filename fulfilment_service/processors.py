@@ -34,7 +34,7 @@ _REJECTIONS = {
     None: "there is no such order",
 }
 """Why a check-in is rejected, by the state of its order."""
-_REOPENED = frozenset({None, OrderState.CREATED, OrderState.FAILED})
+_REOPENED = frozenset({None, OrderState.FAILED})
 _ACCEPTED = frozenset({OrderState.VALIDATED, OrderState.SHIPPED})
 _NEXT_STATES: Mapping[OrderState | None, Collection[OrderState]] = {
     None: frozenset(OrderState),
@@ -209,7 +209,9 @@ class FulfilmentGate:
 def _of_attempt(order: Order, progress: Progress) -> Progress:
     """The progress of a failed order that is decided anew begins again, except for its payments."""
     later = order.attempt_number > (progress.attempt or FIRST_ATTEMPT)
-    if later and progress.state in _REOPENED:
+    # Of an undecided order, a CREATED one does not count: the orders service ignores it.
+    accepted = order.state.decided and progress.state is OrderState.CREATED
+    if later and (progress.state in _REOPENED or accepted):
         return progress.model_copy(update={"state": None, "attempt": order.attempt})
     return progress
 

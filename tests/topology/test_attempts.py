@@ -9,14 +9,15 @@ from hypothesis import strategies as st
 import email_service.app
 import fulfilment_service.app
 from orders_service.state import ORDERS_VIEW
+from runtime.common.partitioning import partition_of
 from runtime.common.settings import Settings
 from runtime.testing import TopologyTestDriver
-from schemas.messages import Customer, OrderState, OrderValidation, Payment
-from schemas.topics import CUSTOMERS, FULFILMENTS, HOME_CHECKINS, ORDER_VALIDATIONS, ORDERS, PAYMENTS
+from schemas.messages import Cancellation, Customer, OrderState, OrderValidation, Payment
+from schemas.topics import CANCELLATIONS, CUSTOMERS, FULFILMENTS, HOME_CHECKINS, ORDER_VALIDATIONS, ORDERS, PAYMENTS
 from tests.samples import DETAILS, FRAUD, INVENTORY, checked_in, order, verdict
 from tests.topology.conftest import CORE_APPS, Shop
 from validators.fraud.state import CUSTOMERS as FRAUD_CUSTOMERS
-from validators.inventory.state import STOCK
+from validators.inventory.state import RESERVATIONS, STOCK
 
 FRANZ = Customer(id=1, first_name="Franz", last_name="Kafka", email="franz@example.org", address="Praha", level="gold")
 CHECKS = (FRAUD, INVENTORY, DETAILS)
@@ -98,6 +99,46 @@ def test_an_order_that_has_not_failed_is_not_opened_again(shop, attempt):
     shop.topology.send(ORDERS, redecided(shop, attempt))
     assert shop.history() == ["CREATED", "VALIDATED", "CREATED"]
     assert (shop.outcome().state, shop.outcome().order.attempt) == (OrderState.VALIDATED, None)
+
+
+@pytest.mark.parametrize("state", ["VALIDATED", "SHIPPED", "CANCELLED"])
+def test_an_attempt_of_an_order_that_has_not_failed_reserves_nothing(shop, state):
+    shop.stock(JUMPERS=10)
+    shop.post(shop.order(quantity=2))
+    if state == "SHIPPED":
+        shop.topology.send(PAYMENTS, Payment(id="p1", order_id="o1", ccy="EUR", amount=10))
+        shop.topology.send(HOME_CHECKINS, checked_in())
+    elif state == "CANCELLED":
+        shop.topology.send(CANCELLATIONS, Cancellation(order_id="o1", reason="not paid"))
+    assert shop.outcome().state == state
+    before = shop.reserved("JUMPERS")
+    shop.topology.send(ORDERS, redecided(shop), redecided(shop, 3))
+    assert shop.reserved("JUMPERS") == before == (2 if state == "VALIDATED" else 0)
+
+
+def test_an_attempt_of_an_undecided_order_changes_neither_stock_nor_shipment():
+    shop = opened(required_checks="INVENTORY_CHECK,CREDIT_CHECK")
+    shop.stock(JUMPERS=10)
+    shop.post(shop.order(quantity=2))
+    shop.topology.send(ORDERS, redecided(shop))
+    assert shop.reserved("JUMPERS") == 2
+    shop.topology.send(ORDER_VALIDATIONS, verdict("CREDIT_CHECK"))
+    shop.topology.send(PAYMENTS, Payment(id="p1", order_id="o1", ccy="EUR", amount=10))
+    shop.topology.send(HOME_CHECKINS, checked_in())
+    assert (shop.outcome().state, shop.outcome().order.attempt) == (OrderState.SHIPPED, None)
+
+
+def test_an_order_that_failed_in_an_earlier_version_reserves_anew(shop):
+    """Its reservation does not say that it has failed."""
+    shop.stock(JUMPERS=1)
+    shop.post(shop.order(quantity=2))
+    worker = next(w for w in shop.topology.workers if RESERVATIONS.rows.name in w.topology.tables)
+    store = worker.stores.open(RESERVATIONS.rows.name, partition_of(b"JUMPERS", shop.topology.partitions))
+    row = RESERVATIONS.rows.model.from_json(store.get(b"o1"))
+    store.apply({b"o1": row.model_copy(update={"failed": None}).to_json()}, store.offset)
+    shop.stock(JUMPERS=2)
+    shop.topology.send(ORDERS, redecided(shop))
+    assert shop.reserved("JUMPERS") == 2
 
 
 @pytest.mark.parametrize("attempt", [None, 1])

@@ -36,15 +36,18 @@ def reserve(order: Order, ctx: Context) -> Reservation:
     """Reserves stock for a new order, and returns the verdict."""
     stock = ctx.get(STOCK, order.product) or _EMPTY
     failure = failure_reason(stock, order, OFFERS.get(ctx, order.product))
+    if order.attempt_number > FIRST_ATTEMPT and not _has_failed(order.attempt_number - 1, order, ctx):
+        # The orders service ignores this attempt. Nothing would release a reservation made now.
+        failure = f"attempt {order.attempt_number - 1} has not failed"
     made_at = order.created_at if order.attempt_number == FIRST_ATTEMPT else ctx.time
     if ctx.now - made_at > TTL:
         # It may have failed, and its row expired. Nothing would release a reservation made now.
         failure = f"the order is from {made_at:%Y-%m-%d}, more than {TTL.days} days old"
     if failure is not None:
-        return Reservation(product=order.product, refusal=failure)
+        return Reservation(product=order.product, refusal=failure, failed=False)
     ctx.count("reserved")
     ctx.put(STOCK, order.product, Stock(count=stock.count, reserved=stock.reserved + order.quantity))
-    return Reservation(product=order.product, held=order.quantity)
+    return Reservation(product=order.product, held=order.quantity, failed=False)
 
 
 def on_change(order: Order, ctx: Context) -> None:
@@ -74,15 +77,26 @@ def on_stock_withdrawn(product: str, ctx: Context) -> None:
         _put_or_delete(product, Stock(reserved=stock.reserved), ctx)
 
 
+def _has_failed(attempt: int, order: Order, ctx: Context) -> bool:
+    """Whether an attempt to decide an order has failed, as far as its row is known."""
+    row = RESERVATIONS.get(ctx, verdict_key(order.model_copy(update={"attempt": attempt})))
+    if row is None:
+        return True  # expired
+    return not row.held if row.failed is None else row.failed
+
+
 def _release(reservation: Reservation | None, order: Order, ctx: Context) -> None:
+    failed = order.state is OrderState.FAILED
     if reservation is None:
         refusal = f"the order {_CHANGED[order.state]} already"
-        RESERVATIONS.add(ctx, verdict_key(order), Reservation(product=order.product, refusal=refusal))
+        RESERVATIONS.add(ctx, verdict_key(order), Reservation(product=order.product, refusal=refusal, failed=failed))
     elif reservation.held:
         ctx.count("released")
         stock = ctx.get(STOCK, reservation.product) or _EMPTY
         _put_or_delete(reservation.product, Stock(count=stock.count, reserved=stock.reserved - reservation.held), ctx)
-        RESERVATIONS.add(ctx, verdict_key(order), Reservation(product=reservation.product))
+        RESERVATIONS.add(ctx, verdict_key(order), Reservation(product=reservation.product, failed=failed))
+    elif failed and not reservation.failed:
+        ctx.put(RESERVATIONS.rows, verdict_key(order), reservation.model_copy(update={"failed": True}))
 
 
 def _ship(reservation: Reservation | None, order: Order, ctx: Context) -> None:
@@ -92,7 +106,7 @@ def _ship(reservation: Reservation | None, order: Order, ctx: Context) -> None:
     stock = ctx.get(STOCK, reservation.product) or _EMPTY
     left = None if stock.count is None else max(stock.count - reservation.held, 0)
     _put_or_delete(reservation.product, Stock(count=left, reserved=stock.reserved - reservation.held), ctx)
-    RESERVATIONS.add(ctx, verdict_key(order), Reservation(product=reservation.product))
+    RESERVATIONS.add(ctx, verdict_key(order), Reservation(product=reservation.product, failed=False))
 
 
 def _put_or_delete(product: str, stock: Stock, ctx: Context) -> None:

@@ -22,10 +22,14 @@ class Reservation(VerdictRow):
 
     A row that holds pieces stays until they are released; the stock bounds their number. A row that holds none expires:
     until then, a replayed order neither reserves nor releases again.
+
+    `failed`: whether the attempt to decide the order has failed, so that a later one may reserve. Rows of earlier
+    versions do not have it.
     """
 
     product: str
     held: int = 0
+    failed: bool | None = None
 
 
 class Reservations(TtlTable[Reservation]):
