@@ -6,12 +6,14 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
+from aiokafka import TopicPartition as Physical
 from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError
 from rich.console import Console
 
+from ecosystem.clients.api import RequestRejected, Unreachable
 from ecosystem.clients.backlog.lags import Reader
 from ecosystem.clients.backlog.unprocessed import Unprocessed
-from ecosystem.replay import report, run, selecting, sending, settling
+from ecosystem.replay import asking, report, run, selecting, sending, settling, target
 from ecosystem.replay.database import KnownOrder, KnownRecord
 from ecosystem.replay.plan import Plan, PlannedRecord
 from ecosystem.replay.records import Place, Resubmission, replay_headers
@@ -25,6 +27,7 @@ from history_service.timeline import StoredRecord
 from runtime.common.settings import Settings
 from runtime.model.dead_letters import REASON_HEADERS
 from runtime.model.records import TopicPartition
+from schemas.api import Problem
 from schemas.messages import Order, OrderState
 
 AT = datetime(2026, 11, 5, 12, tzinfo=UTC)
@@ -202,9 +205,9 @@ def planned(offset, value):
 async def test_only_the_record_that_is_too_large_is_refused(producer, tmp_path):
     batch = [planned(0, b"a"), planned(1, b"large"), planned(2, b"b")]
     batch.append(planned(3, None)._replace(record=planned(3, None).record._replace(key=None)))
-    sent, target = sending.Sent(), Target(Settings(), {"orders": 1}, {})
+    sent, there = sending.Sent(), Target(Settings(), {"orders": 1}, {})
     with ResumeFile(tmp_path / "file", {}) as file:
-        async with sending.Sender(target, ["orders"], side_effects=False, resume=file, sent=sent) as sender:
+        async with sending.Sender(there, ["orders"], side_effects=False, resume=file, sent=sent) as sender:
             await sender.send(batch)
     assert producer.written == [b"a", b"b"]
     assert sent.records == 2
@@ -215,10 +218,10 @@ async def test_only_the_record_that_is_too_large_is_refused(producer, tmp_path):
 
 
 async def test_a_batch_is_in_doubt_if_the_brokers_are_away(producer, tmp_path):
-    sent, target = sending.Sent(), Target(Settings(), {"orders": 1}, {})
+    sent, there = sending.Sent(), Target(Settings(), {"orders": 1}, {})
     producer.away = True
     with ResumeFile(tmp_path / "file", {}) as file, pytest.raises(KafkaConnectionError):
-        async with sending.Sender(target, ["orders"], side_effects=False, resume=file, sent=sent) as sender:
+        async with sending.Sender(there, ["orders"], side_effects=False, resume=file, sent=sent) as sender:
             await sender.send([planned(0, b"a")])
     assert (sent.records, sent.refused) == (0, {})
     with ResumeFile(tmp_path / "file", {}) as file:
@@ -262,3 +265,61 @@ def test_a_plan_is_shown_with_what_is_left_out(plan):
     assert "skipped: o-0\\n, o-1\\n, o-2\\n, o-3\\n, o-4\\n and 2 more: is not in the history" in said
     assert "behind by up to 2 s" in said
     assert report.incomplete(prepared)
+
+
+async def test_a_target_without_the_topics_is_refused(monkeypatch):
+    async def found(_settings, topics):
+        return [Physical(f"p-{topic}", number) for topic in topics if topic != "payments" for number in range(3)]
+
+    monkeypatch.setattr(target, "partitions_of", found)
+    settings = Settings(topic_prefix="p-", kafka_bootstrap_servers="test:9092")
+    with pytest.raises(target.TargetError, match=r"no topic p-payments at test:9092: start workers there"):
+        await target.find_target(settings, ["orders", "payments"], {})
+    there = await target.find_target(settings, ["orders"], {"orders": 3})
+    assert there.partitions == {"orders": 3}
+
+
+@pytest.mark.parametrize(("end", "refused"), [(0, None), (5, "warehouse-inventory has records already")])
+async def test_stock_is_not_set_back_unless_the_topic_is_empty(monkeypatch, end, refused):
+    async def ends(_, topics):
+        assert topics == ["warehouse-inventory"]
+        return {("warehouse-inventory", 0): 0, ("warehouse-inventory", 1): end}
+
+    monkeypatch.setattr(target, "ends", ends)
+    there = Target(Settings(), {}, {})
+    said = await target.set_already(there, {"orders": "CREATED", "warehouse-inventory": "STOCK"})
+    assert said == refused or refused in said
+
+
+def api(answers):
+    class Orders:
+        def __init__(self, url):
+            assert url == "http://orders"
+
+        async def __aenter__(self):
+            return self
+
+        async def __aexit__(self, *error):
+            pass
+
+        async def get(self, order_id, timeout_ms):
+            answer = answers[order_id]
+            if isinstance(answer, Exception):
+                raise answer
+            return Order.from_json(order(order_id, answer))
+
+    return Orders
+
+
+def rejected(status):
+    return RequestRejected(Problem(type="about:blank", title="no", status=status))
+
+
+async def test_the_target_is_asked_for_its_orders(monkeypatch):
+    answers = {"a": OrderState.FAILED, "b": OrderState.CREATED, "c": rejected(404), "d": OrderState.FAILED}
+    monkeypatch.setattr(asking, "OrdersApi", api(answers))
+    assert await asking.states("http://orders", [*answers]) == {"FAILED": 2, "CREATED": 1, None: 1}
+    answers["b"] = rejected(503)
+    assert await asking.states("http://orders", [*answers]) is None
+    answers["b"] = Unreachable("nobody")
+    assert await asking.states("http://orders", [*answers]) is None
