@@ -114,6 +114,9 @@ async def failed_orders_are_decided_anew(deployment, worker, url, run):
     await stored(deployment, url)
     code, said = await run("o-1", "--redecide", "--yes")
     assert (code, "VALIDATED: cancel it instead" in said) == (1, True), said
+    for also in ((), ("--history",)):
+        code, said = await orders(deployment, "audit", *also, HISTORY_DATABASE_URL=url, UNKNOWN_PRODUCTS="pass")
+        assert code == 0, said
 
 
 async def is_attempt(deployment, worker, id_, number):
