@@ -1,6 +1,7 @@
 """What a replay reads of a real PostgreSQL: every record once, page by page, from indexes."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import asyncpg
 import pytest
@@ -23,11 +24,12 @@ from runtime.model.sink import SinkRecord
 from runtime.sink.postgres import PostgresBulkWriter
 from schemas import topics
 from schemas.messages import Order, OrderState, Payment, StockLevel
+from schemas.topics import Topic
 from tests.workers import PATIENCE_S
 
 START = datetime(2026, 11, 5, tzinfo=UTC)
 ORDERS = 13
-LOGS = {topics.ORDERS: 1, topics.PAYMENTS: 2, topics.WAREHOUSE_INVENTORY: 3}
+LOGS: dict[Topic[Any], int] = {topics.ORDERS: 1, topics.PAYMENTS: 2, topics.WAREHOUSE_INVENTORY: 3}
 
 
 def record(topic, message, offset, hours, headers=(), partition=0):
