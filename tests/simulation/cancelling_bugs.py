@@ -43,7 +43,7 @@ def cancelled_order_shipped():
         if view is not None and view.order is not None and view.order.state is not OrderState.SHIPPED:
             self._move(view, view.order, OrderState.SHIPPED, view.reasons, ctx)
 
-    with _rebuilt(OrderAggregator, "on_fulfilled", ship):
+    with rebuilt(OrderAggregator, "on_fulfilled", ship):
         yield
 
 
@@ -69,12 +69,12 @@ def checks_seen_by_half_of_the_partitions():
         if ctx._partition % 2 == 0:
             store(self, required, ctx)
 
-    with _rebuilt(OrderAggregator, "on_required_checks", store_in_half):
+    with rebuilt(OrderAggregator, "on_required_checks", store_in_half):
         yield
 
 
 @contextmanager
-def _rebuilt(cls, name, function):
+def rebuilt(cls, name, function):
     """Patches a processor. Topologies are kept between worlds, with the processors they were built from."""
     with patch.object(cls, name, function):
         topology_of.cache_clear()

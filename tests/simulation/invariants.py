@@ -7,11 +7,11 @@ from orders_service.settings import OrdersSettings
 from orders_service.state import ORDERS_VIEW
 from runtime.model.service import RejectedSideEffect
 from schemas.messages import (
+    FIRST_ATTEMPT,
     BuiltInCheck,
     CheckinRejected,
     Fulfilled,
     HomeCheckin,
-    Order,
     OrderState,
     OrderValidation,
     Payment,
@@ -28,6 +28,7 @@ from schemas.topics import (
     PAYMENTS,
 )
 from tests.simulation import newcomer
+from tests.simulation.attempts import Attempts
 from tests.simulation.broker import Broker
 from tests.simulation.cancelling_invariants import (
     answers_hold,
@@ -40,7 +41,15 @@ from tests.simulation.cancelling_invariants import (
 )
 from tests.simulation.courier import DEAD_UNTIL_S
 from tests.simulation.courier import build as courier
-from tests.simulation.world import REPLAYED
+from tests.simulation.replaying import REPLAYED
+from tests.simulation.replaying_invariants import (
+    earlier_attempts_failed,
+    earlier_attempts_hold_nothing,
+    messages_of_replays_left_out,
+    reasons_are_verdicts,
+    split_key,
+    unmarked_messages_delivered,
+)
 from validators.fraud.state import CUSTOMERS
 from validators.inventory.state import RESERVATIONS, STOCK
 
@@ -57,42 +66,49 @@ class Outcome:
     def __init__(self, world):
         self.world = world
         self._rows = {}
-        self.created = defaultdict(list)
-        self.orders = {}
-        self.terminal = defaultdict(list)
-        self.shipped = Counter()
-        self.cancelled = defaultdict(list)
-        self.verdicts = defaultdict(list)
-        for log in world.broker.topic(ORDERS.name):
-            for entry in log.committed():
-                order = Order.from_json(entry.value)
-                if order.state is OrderState.CREATED:
-                    self.created[order.id].append(entry.timestamp_ms)
-                    first = self.orders.setdefault(order.id, order)
-                    if order.created_at < first.created_at:
-                        self.orders[order.id] = order
-                elif REPLAYED in entry.headers:
-                    continue
-                elif order.state is OrderState.SHIPPED:
-                    self.shipped[order.id] += 1
-                elif order.state is OrderState.CANCELLED:
-                    self.cancelled[order.id].append((order, entry.timestamp_ms))
-                else:
-                    self.terminal[order.id].append((order, entry.timestamp_ms))
-        for order_id, announced in self.cancelled.items():
-            if not self.terminal[order_id]:
-                self.terminal[order_id] = announced
-        for log in world.broker.topic(ORDER_VALIDATIONS.name):
-            for entry in log.committed():
-                verdict = OrderValidation.from_json(entry.value)
-                self.verdicts[verdict.order_id, verdict.check_type].append(verdict)
+        self.attempts = attempts = Attempts(world.broker)
+        self.orders = attempts.orders
         self.views = self.table(ORDERS_VIEW)
         self.stock = self.table(STOCK)
-        self.reservations = self.table(RESERVATIONS.rows)
+        self.all_reservations = self.table(RESERVATIONS.rows)
+        """By order, and attempt from the second on."""
         self.customers = self.table(CUSTOMERS)
+        self.all_verdicts = defaultdict(list)
+        """By order, attempt and check, without those sent again by an operator."""
+        for verdict in self.messages(ORDER_VALIDATIONS.name, OrderValidation):
+            self.all_verdicts[verdict.order_id, verdict.attempt_number, verdict.check_type].append(verdict)
+        self._take_last_attempts()
+
+    def _take_last_attempts(self):
+        """Collects the facts of the last attempt of each order. Those before: `replaying_invariants`."""
+        attempts, ids = self.attempts, {id_ for id_, _ in (*self.attempts.written, *self.attempts.announced)}
+        self.last = {id_: attempts.last(id_, self.views.get(id_)) for id_ in sorted(ids)}
+        self.created = {id_: attempts.written[id_, self.last[id_]] for id_ in sorted(self.orders)}
+        self.terminal, self.cancelled, self.shipped = defaultdict(list), defaultdict(list), Counter()
+        for id_, number in self.last.items():
+            for order, at in attempts.announced[id_, number]:
+                if order.state is OrderState.SHIPPED:
+                    self.shipped[id_] += 1
+                elif order.state is OrderState.CANCELLED:
+                    self.cancelled[id_].append((order, at))
+                else:
+                    self.terminal[id_].append((order, at))
+        for id_, announced in self.cancelled.items():
+            if not self.terminal[id_]:
+                self.terminal[id_] = announced
+        self.verdicts, self.reservations = defaultdict(list), {}
+        for (id_, number, check), verdicts in self.all_verdicts.items():
+            if number == self.last.get(id_, number):
+                self.verdicts[id_, check] = verdicts
+        for key, row in self.all_reservations.items():
+            id_, number = split_key(key)
+            if number == self.last.get(id_, number):
+                self.reservations[id_] = row
 
     def messages(self, topic, model):
-        return [model.from_json(e.value) for log in self.world.broker.topic(topic) for e in log.committed()]
+        """The messages of a topic, without those sent again by an operator as they were."""
+        entries = (entry for log in self.world.broker.topic(topic) for entry in log.committed())
+        return [model.from_json(entry.value) for entry in entries if REPLAYED not in entry.headers]
 
     def runs(self, service):
         return any(service in group for group in self.world.schedule.groups)
@@ -203,10 +219,10 @@ def announced_alike(outcome):
 
 
 def verdicts_agree(outcome):
-    """A check gives one verdict on an order, and the final state follows from the verdicts."""
-    for (order_id, check), verdicts in sorted(outcome.verdicts.items()):
+    """A check gives one verdict on each attempt, and the final state follows from the verdicts of the last one."""
+    for (order_id, attempt, check), verdicts in sorted(outcome.all_verdicts.items()):
         if len({v.validation_result for v in verdicts}) > 1:
-            yield f"{check} said {', '.join(v.validation_result for v in verdicts)} of {order_id}"
+            yield f"{check} said {', '.join(v.validation_result for v in verdicts)} of {order_id}, attempt {attempt}"
     initial = outcome.world.settings.of(OrdersSettings).required_checks
     for order_id, announced in outcome.decided():
         view = outcome.views.get(order_id)
@@ -225,11 +241,11 @@ def within_the_deadline(outcome):
     deadline_ms = world.schedule.deadline_s * 1000
     healed_ms = world.broker.START_MS + 1000 * world.last_fault
     for order_id, announced in outcome.decided():
-        first, at = outcome.orders[order_id].created_at.timestamp() * 1000, announced[0][1]
+        first, latest, at = *_made_at(outcome, order_id), announced[0][1]
         view = outcome.views.get(order_id)
         if view is not None and any(LATE in reason for reason in view.reasons) and at < first + deadline_ms:
             yield f"{order_id} failed for want of verdicts {(at - first) / 1000:.3f} s after it was made"
-        if at > max(first, healed_ms) + deadline_ms + SLACK_S * 1000:
+        if at > max(latest, healed_ms) + deadline_ms + SLACK_S * 1000:
             yield f"{order_id} waited {(at - first) / 1000:.0f} s"
     if world.settled:
         for partition, rows in outcome.rows("orders-timers-changelog").items():
@@ -241,7 +257,7 @@ def within_the_deadline(outcome):
 def stock_adds_up(outcome):
     """The reserved quantity equals the quantity of the validated orders, and never exceeds the stock."""
     held, sold = Counter(), Counter()
-    for reservation in outcome.reservations.values():
+    for reservation in outcome.all_reservations.values():
         held[reservation.product] += reservation.held
     for order_id, announced in outcome.decided():
         order = announced[0][0]
@@ -267,7 +283,7 @@ def stock_adds_up(outcome):
 def stock_is_held(outcome):
     """The reserved quantity equals what the reservations hold: both are rows of one service in one partition."""
     held = Counter()
-    for reservation in outcome.reservations.values():
+    for reservation in outcome.all_reservations.values():
         held[reservation.product] += reservation.held
     for product, stock in sorted(outcome.stock.items()):
         if stock.reserved != held[product]:
@@ -290,26 +306,32 @@ def customers_add_up(outcome):
 
 
 def decided_once(outcome):
-    """Every message is processed once: one verdict of each check per write of an order, each aggregated once."""
-    for order_id, created in sorted(outcome.created.items()):
-        said = 0
+    """Every message is processed once: one verdict of each check per write of an attempt, each aggregated once."""
+    said = Counter()
+    for (order_id, attempt), written in sorted(outcome.attempts.written.items()):
         for check in outcome.world.schedule.checks:
-            count = len(outcome.verdicts[order_id, check])
-            said += count
-            if count != len(created):
-                yield f"{order_id} was written {len(created)} times, {check} spoke {count} times"
-        view = outcome.views.get(order_id)
-        heard = len(view.verdicts) + view.late if view else 0
-        if heard != said:
-            yield f"{said} verdicts on {order_id}, {heard} were gathered"
+            count = len(outcome.all_verdicts[order_id, attempt, check])
+            said[order_id] += count
+            if count != len(written):
+                yield f"attempt {attempt} of {order_id} was written {len(written)} times, {check} spoke {count} times"
+    again = Counter(
+        entry.key for log in outcome.world.broker.topic(ORDER_VALIDATIONS.name) for entry in log.committed()
+    )
+    for order_id in sorted(outcome.created):
+        view, most = outcome.views.get(order_id), again[order_id.encode()]
+        heard = len(view.verdicts) + view.late + len(view.ahead) if view else 0
+        # what counted in one attempt is not shown with the next, nor what came before an attempt that never did
+        others = {number for id_, number in outcome.attempts.written if id_ == order_id} - {outcome.last[order_id]}
+        if not most - len(others) * len(outcome.world.schedule.checks) <= heard <= most:
+            yield f"{said[order_id]} verdicts on {order_id}, {most} with replays, {heard} were gathered"
 
 
 def decided_at_all(outcome):
-    """Every check has given a verdict on every order."""
-    for order_id in sorted(outcome.created):
+    """Every check has given a verdict on every attempt."""
+    for order_id, attempt in sorted(outcome.attempts.written):
         for check in outcome.world.schedule.checks:
-            if not outcome.verdicts[order_id, check]:
-                yield f"{check} never spoke of {order_id}"
+            if not outcome.all_verdicts[order_id, attempt, check]:
+                yield f"{check} never spoke of {order_id}, attempt {attempt}"
 
 
 def state_is_the_changelogs(outcome):
@@ -373,14 +395,11 @@ def effects_done(outcome):
     letters = Counter(
         r.key for r in outcome.messages(courier(None).service.redrive_topic.dead_letters, RejectedSideEffect)
     )
-    for order_id, announced in outcome.decided():
+    for order_id in sorted({id_ for (id_, _, _), times in outcome.attempts.asked.items() if times}):
         if external.refuses(order_id):
             if not letters[order_id]:
                 yield f"that {order_id} was refused is told nowhere"
-        elif not any(
-            done[order_id, state]
-            for state in (*(o.state for o, _ in announced), OrderState.SHIPPED, OrderState.CANCELLED)
-        ):
+        elif not any(done[order_id, state] for state in OrderState):
             yield f"{order_id} never reached the external system"
     for key in sorted(letters.keys() | {key for key, _ in done}):
         if key not in outcome.terminal or (letters[key] and not external.refuses(key)):
@@ -397,7 +416,9 @@ def effects_done_once(outcome):
     if happened & HARD:
         return
     by = outcome.world.external.by
-    asked = Counter((order.id, order.state) for order in outcome.messages(ORDERS.name, Order))  # replayed ones too
+    asked = Counter()
+    for (order_id, _, state), times in outcome.attempts.asked.items():
+        asked[order_id, state] += times
     for (order_id, state), count in sorted(outcome.world.external.done.items()):
         moved = happened & {"error", "slow markers"} and len(by[order_id, state]) > 1
         if count > asked[order_id, state] and not moved:
@@ -410,8 +431,10 @@ def effects_of_others_on_time(outcome):
     if not outcome.runs("courier") or external.dead is None:
         return
     by_s = DEAD_UNTIL_S - 8.0  # requests made by then are not disturbed by a fault
-    for order_id, announced in outcome.decided():
-        asked_s = [(at - Broker.START_MS) / 1000 for order, at in announced if order.customer_id != external.dead]
+    for order_id, _ in outcome.decided():
+        if outcome.orders[order_id].customer_id == external.dead:
+            continue
+        asked_s = [(at - Broker.START_MS) / 1000 for at in outcome.attempts.told_at[order_id, outcome.last[order_id]]]
         if not asked_s or external.refuses(order_id) or min(asked_s) > by_s:
             continue
         if external.first.get(order_id, DEAD_UNTIL_S) >= DEAD_UNTIL_S:
@@ -483,6 +506,11 @@ EXACTLY_ONCE = (
     effects_of_others_on_time,
     nothing_set_aside,
     newcomer_processes_each_record_once,
+    earlier_attempts_failed,
+    earlier_attempts_hold_nothing,
+    reasons_are_verdicts,
+    messages_of_replays_left_out,
+    unmarked_messages_delivered,
 )
 AT_LEAST_ONCE = (nothing_set_aside,)
 """The weakest set: a zombie may overwrite the state of its successor, so that an order stays open."""
@@ -506,12 +534,24 @@ GENTLY = (
     shipped_when_due,
     effects_done,
     newcomer_processes_each_record,
+    earlier_attempts_failed,
+    earlier_attempts_hold_nothing,
+    messages_of_replays_left_out,
 )
 """The invariants of at-least-once, as long as no zombie writes.
 
 Messages may be repeated. All rows of a service in a partition change together. Verdicts may differ: a crash may lose
 the redo record of a validator and keep that of the aggregator. Then the validator judges again, perhaps by other stock.
 """
+
+
+def _made_at(outcome, order_id):
+    """When the last attempt of an order was made, first and last, in milliseconds since 1970."""
+    times = outcome.created[order_id]
+    if outcome.last[order_id] == FIRST_ATTEMPT:
+        first = outcome.orders[order_id].created_at.timestamp() * 1000
+        return first, first
+    return min(times), max(times)  # the aggregator may have accepted any of them
 
 
 def _said(outcome, order_id, check):

@@ -64,7 +64,8 @@ class PartitionLog:
             raise OutOfOrderSequenceNumber
         base = len(self.entries)
         for write in writes:
-            self._add(timestamp_ms, write.key, write.value, tuple(write.headers), producer, transactional)
+            at_ms = getattr(write, "timestamp_ms", timestamp_ms)  # a replay has the timestamp of its original
+            self._add(at_ms, write.key, write.value, tuple(write.headers), producer, transactional)
         if transactional:
             self._open.setdefault(producer, base)
         writer.acks[sequence] = base

@@ -14,7 +14,7 @@ from collections import Counter
 from contextlib import nullcontext
 from functools import partial
 
-from tests.simulation import cancelling_bugs  # noqa: F401  registers its bugs
+from tests.simulation import cancelling_bugs, replaying_bugs  # noqa: F401  these register their bugs
 from tests.simulation.bugs import PLANTED
 from tests.simulation.invariants import violations
 from tests.simulation.schedule import draw
@@ -42,6 +42,8 @@ def run_seeds(seeds, *, exactly_once):
                 "orders": len(world.orders),
                 "acknowledged": len(world.acknowledged),
                 "requests": world.network.requests,
+                "attempts of failed orders": world.redecided,
+                "replayed records": world.resent,
                 "rebalances": sum(group.generation for group in world.broker.groups.values()),
                 "processes": sum(worker.starts for worker in world.workers),
                 "workers that ended by themselves": len(world.failures),

@@ -78,6 +78,9 @@ class Event:
             "pay": f"order o{self.number}, {self.name}: {self.price}",
             "require": f"{self.name}, {self.seconds:.1f} s between partitions",
             "check in": f"order o{self.number}, {self.name}",
+            "redecide": f"order o{self.number}, {self.quantity} times, {self.name or 'without side effects'}",
+            "redecide wrongly": f"order o{self.number}, {self.quantity} times",
+            "replay stage": f"{self.name} of order o{self.number}",
         }.get(self.what, f"order o{self.number}" if self.number else "")
         return f"{self.at:7.3f} {self.what} {extra}".rstrip()
 
@@ -151,11 +154,15 @@ def draw(seed, *, exactly_once):
     events = [*_trade(random, exactly_once), *_faults(random, len(workers), exactly_once, gentle)]
     events += _retention(Random(f"{seed} {exactly_once} retention"))
     events += _newcomer(Random(f"{seed} {exactly_once} newcomer"), workers)
-    if any("fulfilment" in group for group in groups):
+    fulfilment = any("fulfilment" in group for group in groups)
+    if fulfilment:
         events += _fulfilment(Random(f"{seed} {exactly_once} fulfilment"), events)
-    from tests.simulation.cancelling import changes  # it makes events of this module
+    from tests.simulation.cancelling import changes  # these make events of this module
+    from tests.simulation.replaying import replays, with_messenger
 
     events += changes(Random(f"{seed} {exactly_once} changes"), events)
+    events += replays(Random(f"{seed} {exactly_once} replays"), events, fulfilment=fulfilment)
+    groups = with_messenger(Random(f"{seed} {exactly_once} replays"), groups)
     return Schedule(
         seed=seed,
         exactly_once=exactly_once,

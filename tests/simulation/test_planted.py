@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.simulation import cancelling_bugs  # noqa: F401  registers its bugs
+from tests.simulation import cancelling_bugs, replaying_bugs  # noqa: F401  these register their bugs
 from tests.simulation.bugs import PLANTED
 from tests.simulation.run import explain
 from tests.simulation.schedule import draw

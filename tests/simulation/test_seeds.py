@@ -24,6 +24,8 @@ def test_no_world_violates_an_invariant(guarantee):
     assert not failed, explain(min(failed), exactly_once=exactly_once)
     assert counts["acknowledged"] > 5 * SEEDS[guarantee]
     assert counts["rebalances"] > 2 * SEEDS[guarantee]
+    assert counts["attempts of failed orders"] > SEEDS[guarantee] / 2
+    assert counts["replayed records"] > SEEDS[guarantee] / 2
     for fault in (
         "crash",
         "wipe",

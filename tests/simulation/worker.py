@@ -20,7 +20,7 @@ from runtime.model.watch import Watches
 from runtime.state.restore import Restorer
 from runtime.state.resume import Inputs
 from runtime.state.stores import MemoryStores
-from tests.simulation import courier, newcomer
+from tests.simulation import courier, messenger, newcomer
 from tests.simulation.broker import Broker
 from tests.simulation.clock import Process
 from tests.simulation.member import SimulatedMember
@@ -28,7 +28,7 @@ from tests.simulation.producer import SimulatedProducer, SimulatedTransactionalP
 from tests.simulation.requests import SimulatedRequests
 
 METRICS = LoopMetrics(CollectorRegistry())
-TEST_SERVICES = {"courier": courier.build, newcomer.NAME: newcomer.build}
+TEST_SERVICES = {"courier": courier.build, newcomer.NAME: newcomer.build, messenger.NAME: messenger.build}
 
 
 @lru_cache

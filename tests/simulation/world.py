@@ -22,11 +22,9 @@ from tests.simulation.cancelling import Changes
 from tests.simulation.clock import Process, SimulatedLoop
 from tests.simulation.network import Network, Trap
 from tests.simulation.producer import Broken, SimulatedProducer
+from tests.simulation.replaying import REPLAYED, Replays
 from tests.simulation.schedule import LAST_FAULT_S
 from tests.simulation.worker import SimulatedWorker, settings_of, topology_of
-
-REPLAYED = ("replayed", b"1")
-"""Header of records that an operator has replayed."""
 
 POST_TIMEOUT_S = 5.0
 POSTS = 30
@@ -37,7 +35,7 @@ SETTLE_S = 60.0
 MOST_STEPS = 400_000
 
 
-class World(Changes):
+class World(Changes, Replays):
     """A run of a schedule.
 
     Arguments:
@@ -87,6 +85,7 @@ class World(Changes):
         """Clients that still wait for an answer."""
         self._warehouse = asyncio.Lock()
         self.prepare()
+        self.prepare_replays()
 
     def run(self):
         """Runs to the end. Returns itself, for the invariants."""
@@ -148,7 +147,7 @@ class World(Changes):
                     states.setdefault(entry.key, False)
                 else:
                     states[entry.key] = True
-        return not all(states.values())
+        return not all(states.values()) or self._reopened_and_open()
 
     # What happens.
 
