@@ -17,7 +17,7 @@ from runtime.common.clock import utc_now
 from runtime.database.pool import Database
 from runtime.hosting import Answer, Endpoint, Host, ResponseHeader
 from runtime.http.answers import HttpProblem, answer
-from runtime.http.inputs import AT, ORDER_ID
+from runtime.http.inputs import AT, ORDER_ID, deadline_of
 from runtime.http.validation import invalid_input
 from schemas.history import OrderExplanation, OrderHistory, OrderPage, Timings
 from schemas.messages import Order
@@ -71,6 +71,7 @@ class HistoryApi:
 
     async def get_order_at(self, _: Host, request: web.Request) -> web.Response:
         """Answers the order as it was at a time, by default now."""
+        deadline_of(request)  # a parameter of the same request to the orders service: it must be valid here as well
         order_id, at = ORDER_ID.of(request), inputs.time_of(request) or utc_now()
         async with self._reading() as (connection, lag_s):
             records = await queries.states_of_order(connection, order_id)

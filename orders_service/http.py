@@ -1,21 +1,24 @@
 """HTTP endpoints of the orders service: `POST /v1/orders`, and the queries of `queries.py`."""
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 
 from aiohttp import web
 
 from orders_service.commands import place
+from orders_service.events import EVENTS
 from orders_service.processors import OrderAggregator
 from orders_service.queries import QUERIES, unknown_order
-from orders_service.state import ORDERS_VIEW
+from orders_service.state import ORDERS_VIEW, OrderView
 from runtime.errors import KeyNotOwned
 from runtime.hosting import Answer, Endpoint, Host, ResponseHeader
 from runtime.http.answers import HttpProblem, answer, location
 from runtime.http.inputs import ORDER_ID, Deadline, IdempotencyKey, deadline_of, message_of
+from runtime.http.preferences import APPLIED, MAX_WAIT_S, Wait, WaitPreference
 from runtime.http.queries import wait_for_row
 from runtime.http.routing import route_to_owner
-from schemas.api import NewOrder
+from schemas.api import NewOrder, OrderOutcome
 from schemas.identifiers import new_order_id, order_id_for
 from schemas.messages import Order, OrderState
 from schemas.topics import ORDERS
@@ -35,36 +38,67 @@ _IDEMPOTENCY_KEY = IdempotencyKey(
     "For a body without an id: requests with the same key create one order. Printable text outside ASCII is accepted "
     "if encoded as UTF-8."
 )
+PREFER = WaitPreference(
+    f"`wait=SECONDS`: answer with the outcome, once the order is decided; up to {MAX_WAIT_S} (RFC 7240)"
+)
 _LOCATION = (ResponseHeader("Location", "URL of the order"),)
 
 
 async def post_order(host: Host, request: web.Request) -> web.StreamResponse:
-    """Answers 201 once Kafka has the order, 200 if it existed, 409 if the id has another order."""
+    """Answers 201 once Kafka has the order, 200 if it existed, 409 if the id has another order.
+
+    A client that prefers to wait gets the outcome, or a 202 if there is none in time.
+    """
     new = await message_of(request, NewOrder)
-    key = _IDEMPOTENCY_KEY.of(request)
+    key, wait = _IDEMPOTENCY_KEY.of(request), PREFER.of(request)
     order_id = new.id or (order_id_for(key) if key is not None else None)
     if order_id is None:
-        return await _place_new(host, _order(new, _fresh_id(host)))
-    place_here = partial(_place, host, _order(new, order_id))
-    return await route_to_owner(request, host, ORDERS_VIEW, order_id, deadline_of(request), place_here)
+        return await _place_new(host, request, _order(new, _fresh_id(host)), wait)
+    place_here = partial(_place, host, request, _order(new, order_id), wait)
+    deadline = deadline_of(request)
+    if wait is not None and wait.deadline.remaining() > deadline.remaining():
+        deadline = wait.deadline
+    return await route_to_owner(request, host, ORDERS_VIEW, order_id, deadline, place_here)
 
 
-async def _place(host: Host, order: Order) -> web.Response:
+async def _place(host: Host, request: web.Request, order: Order, wait: Wait | None) -> web.Response:
     command = partial(place, order)
     existing = await host.submit(ORDERS_VIEW, order.id, command)
-    return _created(order) if existing is None else _existing(order, existing)
+    response = _created(order) if existing is None else _existing(order, existing)
+    if wait is None:
+        return response
+    return await _outcome(host, request, existing or order, wait, response)
 
 
-async def _place_new(host: Host, order: Order) -> web.Response:
+async def _place_new(host: Host, request: web.Request, order: Order, wait: Wait | None) -> web.Response:
     """Places an order under a generated id; without the partition, produces it directly.
 
     No other order can have the id, so the owner need not compare. During a rebalance no worker need own the key.
     """
     try:
-        return await _place(host, order)
+        return await _place(host, request, order, wait)
     except KeyNotOwned:
         await host.produce(ORDERS, order)  # may repeat a write that took effect: equal orders are one order
-        return _created(order)
+        return _created(order) if wait is None else _undecided(OrderView(order=order), order, wait)
+
+
+async def _outcome(host: Host, request: web.Request, order: Order, wait: Wait, response: web.Response) -> web.Response:
+    """The response with the outcome of a placed order as its body; a 202 if it is not decided in time.
+
+    A 202 as well if the partition is revoked or the worker stops: the order is placed, and a client that repeated the
+    request without an id would place another.
+    """
+    view: OrderView | None = None
+    with suppress(KeyNotOwned, HttpProblem), wait.admitted(request) as deadline:
+        view = await wait_for_row(host, ORDERS_VIEW, order.id, deadline, lambda view: view.decided)
+    if view is None or not view.decided:
+        return _undecided(view, order, wait)
+    return answer(view.outcome(), response.status, {**location(PATH, order.id), **wait.applied})
+
+
+def _undecided(view: OrderView | None, order: Order, wait: Wait) -> web.Response:
+    known = view if view is not None and view.order is not None else OrderView(order=order)
+    return answer(known.outcome(), 202, {**location(PATH, order.id), **wait.applied})
 
 
 async def delete_order(aggregator: OrderAggregator, host: Host, request: web.Request) -> web.StreamResponse:
@@ -115,14 +149,20 @@ def endpoints(aggregator: OrderAggregator) -> tuple[Endpoint, ...]:
         post_order,
         name="postOrder",
         summary="Place an order",
-        description="Idempotent with an id or an Idempotency-Key: repeated requests create one order.",
+        description="Idempotent with an id or an Idempotency-Key: repeated requests create one order. With "
+        "`Prefer: wait=10` the answer has the outcome: one request instead of two.",
         tag="orders",
-        parameters=(_IDEMPOTENCY_KEY,),
+        parameters=(_IDEMPOTENCY_KEY, PREFER),
         body=NewOrder,
         routed=True,
         answers={
-            201: Answer("The order is written to Kafka", Order, _LOCATION),
-            200: Answer("The order existed; its current state", Order, _LOCATION),
+            201: Answer("The order is written to Kafka", Order, (*_LOCATION, APPLIED), preferred=OrderOutcome),
+            200: Answer("The order existed; its current state", Order, (*_LOCATION, APPLIED), preferred=OrderOutcome),
+            202: Answer(
+                "With `Prefer: wait`: written to Kafka, and not decided in time; the verdicts so far",
+                OrderOutcome,
+                (*_LOCATION, APPLIED),
+            ),
         },
         problems=(409,),
     )
@@ -139,4 +179,4 @@ def endpoints(aggregator: OrderAggregator) -> tuple[Endpoint, ...]:
         answers={200: Answer("The cancelled order", Order)},
         problems=(409,),
     )
-    return (post, *QUERIES, cancel)
+    return (post, *QUERIES, EVENTS, cancel)

@@ -123,12 +123,16 @@ class ResponseHeader:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer of an endpoint other than a problem: what it says, its body and its headers."""
+    """An answer of an endpoint other than a problem: what it says, its body and its headers.
+
+    `preferred` is the body for a client that prefers to wait (`Prefer`).
+    """
 
     description: str
     body: type[Message] | None = None
     headers: tuple[ResponseHeader, ...] = ()
     media_type: str = "application/json"
+    preferred: type[Message] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from ecosystem.cli.commands.tail import tail
 from ecosystem.cli.commands.timings import timings
 from ecosystem.cli.commands.topics import topics
 from ecosystem.cli.commands.up import up
+from ecosystem.cli.commands.watch import watch
 from ecosystem.cli.commands.what_if import what_if
 from ecosystem.cli.output import CLOSED_PIPE, OutputError, guarded
 from ecosystem.entry_points import ServiceError
@@ -101,6 +102,7 @@ _COMMANDS = (
     run,
     post,
     get,
+    watch,
     list_,
     history,
     explain,

@@ -1,15 +1,20 @@
 """HTTP clients of the services."""
 
+import asyncio
 import json
-from collections.abc import Iterable, Mapping
+import math
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote, urlencode
 
 import aiohttp
+from pydantic import ValidationError
 from yarl import URL
 
+from ecosystem.clients.event_stream import read_events
 from schemas.api import (
     Checkin,
     FulfilmentStatus,
@@ -21,10 +26,18 @@ from schemas.api import (
     Problem,
     Product,
     ProductContent,
+    Verdict,
 )
 from schemas.history import OrderExplanation, OrderHistory, OrderPage, Timings
-from schemas.messages import Order
+from schemas.messages import Order, OrderState
 
+FINAL_STATES = frozenset({OrderState.FAILED, OrderState.SHIPPED, OrderState.CANCELLED})
+"""After them a stream of events ends."""
+
+_PAUSE_S = 0.5
+"""Seconds before an interrupted stream is continued."""
+_SILENCE_S = 45.0
+"""Seconds of silence after which a stream is given up: workers send a comment every 15."""
 _GRACE_S = 5.0
 """Seconds that a response may take beyond the timeout of its request."""
 
@@ -106,6 +119,46 @@ class OrdersApi(Api):
         """Places an order. Returns it once it is committed. May be repeated if the client chose the id."""
         body = await self._call("POST", "/v1/orders", 10_000, order.to_json())
         return Order.from_json(body)
+
+    async def post_and_wait(self, order: NewOrder, timeout_ms: int) -> OrderOutcome:
+        """Places an order. Returns its outcome, by one request if it is decided in time.
+
+        Raises `RequestRejected` with 504 if it is not. May be repeated if the client chose the id.
+        """
+        prefer = {"Prefer": f"wait={math.ceil(timeout_ms / 1000)}"}
+        body = await self._call("POST", "/v1/orders", 10_000 + timeout_ms, order.to_json(), prefer)
+        try:
+            outcome = OrderOutcome.from_json(body)
+        except ValidationError:  # a worker of an earlier version answers with the order
+            return await self.validated(Order.from_json(body).id, timeout_ms)
+        return outcome if outcome.state.decided else await self.validated(outcome.id, 0)
+
+    async def events(self, order_id: str, timeout_ms: int) -> AsyncIterator[Order | Verdict]:
+        """Yields states and verdicts of an order until it has its final state. Continues an interrupted stream.
+
+        Raises `RequestRejected` with 404 if the order does not exist in time; `Unreachable`, or `RequestRejected` with
+        503, if nobody has answered for that time.
+        """
+        url = f"{self.url}/v1/orders/{quote(order_id, safe='')}/events?timeout={timeout_ms}"
+        limit = aiohttp.ClientTimeout(total=None, sock_connect=_GRACE_S, sock_read=timeout_ms / 1000 + _SILENCE_S)
+        last, until = "", time.monotonic() + timeout_ms / 1000
+        while True:
+            headers = {"Last-Event-ID": last} if last else {}
+            try:
+                async with self._session.get(URL(url, encoded=True), headers=headers, timeout=limit) as response:
+                    again = response.status == 503 and time.monotonic() < until
+                    if response.status >= 400 and not again:
+                        raise RequestRejected(_problem(response, await response.read()))
+                    async for event in read_events(response.content):
+                        last, until = event.id, time.monotonic() + timeout_ms / 1000
+                        message = Order if event.name == "state" else Verdict
+                        yield (said := message.from_json(event.data.encode()))
+                        if isinstance(said, Order) and said.state in FINAL_STATES:
+                            return
+            except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:  # ValueError: not a URL
+                if time.monotonic() >= until:
+                    raise Unreachable(str(error) or type(error).__name__) from error
+            await asyncio.sleep(_PAUSE_S)
 
     async def get(self, order_id: str, timeout_ms: int) -> Order:
         """Returns the order as soon as it exists. Raises `RequestRejected` with 404 if it does not in time."""

@@ -1,6 +1,8 @@
 """Limits the requests in flight, and closes clients' connections when the worker stops."""
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -9,6 +11,7 @@ from runtime.hosting import Host
 from runtime.http.answers import RETRY, problem
 
 _IN_FLIGHT = web.AppKey("requests in flight: of True reads, of False writes", Counter[bool])
+_LIMIT = web.AppKey("most reads, and most writes, in flight", int)
 
 # Probes and metrics are not limited: they matter most when the worker is overloaded.
 _UNLIMITED = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -38,14 +41,31 @@ def admission(host: Host) -> Middleware:
     return admit
 
 
+@contextmanager
+def counted_as_read(request: web.Request) -> Iterator[bool]:
+    """Counts a write as a read, from when it only waits. Yields whether there is room for another read."""
+    in_flight = request.app[_IN_FLIGHT]
+    if in_flight[True] >= request.app[_LIMIT]:
+        yield False
+        return
+    in_flight[False] -= 1
+    in_flight[True] += 1
+    try:
+        yield True
+    finally:
+        in_flight[True] -= 1
+        in_flight[False] += 1
+
+
 def requests_in_flight(app: web.Application) -> int:
     """The number of requests that are not answered yet."""
     return app[_IN_FLIGHT].total()
 
 
-def prepare_admission(app: web.Application) -> None:
+def prepare_admission(app: web.Application, host: Host) -> None:
     """Prepares an application for the middleware `admission`."""
     app[_IN_FLIGHT] = Counter()
+    app[_LIMIT] = host.settings.max_requests
 
 
 def _close_when_stopping(host: Host, response: web.StreamResponse) -> web.StreamResponse:

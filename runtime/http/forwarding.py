@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 
 import aiohttp
 from aiohttp import web
@@ -10,6 +11,7 @@ from yarl import URL
 
 from runtime.hosting import Host
 from runtime.http.answers import HttpProblem
+from runtime.http.event_stream import EVENT_STREAM, HEARTBEAT_S, STREAM_HEADERS
 from runtime.http.inputs import Deadline, body_of
 from runtime.http.signatures import forwarding_headers
 
@@ -28,8 +30,8 @@ _SESSION = web.AppKey("forwarding", aiohttp.ClientSession)
 
 # Headers that services read, and that their responses have. Content-Encoding is not forwarded, because the body was
 # decompressed when it was read.
-_REQUEST_HEADERS = ("Content-Type", "Idempotency-Key", "Accept")
-_ANSWER_HEADERS = ("Content-Type", "Location", "Retry-After", SERVED_BY, "Age")
+_REQUEST_HEADERS = ("Content-Type", "Idempotency-Key", "Accept", "Prefer", "Last-Event-ID")
+_ANSWER_HEADERS = ("Content-Type", "Location", "Retry-After", "Preference-Applied", SERVED_BY, "Age")
 
 _CONNECT_S = 2.0
 """Seconds for a connection to another worker."""
@@ -39,6 +41,9 @@ _GRACE_S = 2.0
 
 _CHECK_OWNER_S = 1.0
 """Seconds between two checks whether the called worker still owns the key: it may be paused, and replaced."""
+
+_STREAM_SILENCE_S = 3 * HEARTBEAT_S
+"""Seconds of silence after which a stream from another worker is given up: that worker is paused, or lost."""
 
 _STANDBY_S = 1.0
 """Seconds for a standby's response: it answers from its state, without waiting."""
@@ -101,6 +106,41 @@ async def forward(
         call.cancel()
 
 
+async def forward_stream(
+    request: web.Request, host: Host, owner: URL, deadline: Deadline, still_needed: Callable[[], bool]
+) -> web.StreamResponse | None:
+    """Forwards a GET whose response is a stream, and passes the stream on until it ends.
+
+    Returns the response, or `None` if the owner is unavailable or not the owner. A stream that was begun just ends when
+    its owner fails: its client asks again, and says up to where it knows.
+
+    Arguments:
+        request: the client's.
+        host: this worker.
+        owner: base URL of the owner.
+        deadline: of the first event.
+        still_needed: checked with each part of the stream, which ends once it is false.
+    """
+    target = _target(request, deadline.remaining())
+    response: web.StreamResponse | None = None
+    try:
+        async with asyncio.timeout(deadline.remaining() + _GRACE_S) as limit:
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_STREAM_SILENCE_S)
+            async with _sent(request, host, owner, target, None, timeout) as own:
+                if own.status != 200 or own.content_type != EVENT_STREAM:
+                    return await _answered(own, owner)
+                response = web.StreamResponse(headers=STREAM_HEADERS)
+                await response.prepare(request)
+                limit.reschedule(None)
+                async for part in own.content.iter_any():
+                    await response.write(part)
+                    if not still_needed():
+                        break
+    except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+        log.debug("stream from the owner ended owner=%s error=%r", owner, error)
+    return response
+
+
 async def ask_standby(request: web.Request, host: Host, standby: URL) -> web.Response | None:
     """Forwards a GET as a stale read to a standby. Returns its response if that is 200, else `None`."""
     try:
@@ -127,24 +167,39 @@ async def _call(
     seconds: float,
     headers: Mapping[str, str] | None = None,
 ) -> web.Response | None:
+    timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT_S)
+    async with _sent(request, host, to, target, body, timeout, headers) as response:
+        return await _answered(response, to)
+
+
+def _sent(
+    request: web.Request,
+    host: Host,
+    to: URL,
+    target: str,
+    body: bytes | None,
+    timeout: aiohttp.ClientTimeout,
+    headers: Mapping[str, str] | None = None,
+) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
     sent = {name: value for name in _REQUEST_HEADERS if (value := request.headers.get(name)) is not None}
     sent |= forwarding_headers(host.settings.worker_keys, host.url, request.method, target)
-    async with request.app[_SESSION].request(
+    return request.app[_SESSION].request(
         request.method,
         URL(f"{to.origin()}{target}", encoded=True),
         data=body,
         headers={**sent, **(headers or {})},
-        timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT_S),
+        timeout=timeout,
         allow_redirects=False,
-    ) as response:
-        if response.status == 503 and NOT_OWNED in response.headers:
-            return None
-        if response.status == 401:
-            log.error(
-                "signature rejected by worker url=%s remedy=%s",
-                to.origin(),
-                "align WORKER_KEYS and clocks of all workers",
-            )
-            raise HttpProblem(502, "The worker that owns this key rejects the signature of this one.")
-        kept = {name: value for name in _ANSWER_HEADERS if (value := response.headers.get(name)) is not None}
-        return web.Response(status=response.status, body=await response.read(), headers=kept)
+    )
+
+
+async def _answered(response: aiohttp.ClientResponse, by: URL) -> web.Response | None:
+    """The response of another worker, to be passed on; `None` if it does not own the key."""
+    if response.status == 503 and NOT_OWNED in response.headers:
+        return None
+    if response.status == 401:
+        remedy = "align WORKER_KEYS and clocks of all workers"
+        log.error("signature rejected by worker url=%s remedy=%s", by.origin(), remedy)
+        raise HttpProblem(502, "The worker that owns this key rejects the signature of this one.")
+    kept = {name: value for name in _ANSWER_HEADERS if (value := response.headers.get(name)) is not None}
+    return web.Response(status=response.status, body=await response.read(), headers=kept)

@@ -90,7 +90,9 @@ def _merged(one: dict[str, Any], other: dict[str, Any], endpoint: Endpoint) -> d
 
 def _models(endpoints: Iterable[Endpoint]) -> Iterable[type[Message]]:
     """The models of bodies, each once."""
-    bodies = (body for e in endpoints for body in (e.body, *(answer.body for answer in e.answers.values())))
+    bodies = (
+        body for e in endpoints for body in (e.body, *(b for a in e.answers.values() for b in (a.body, a.preferred)))
+    )
     return dict.fromkeys(body for body in bodies if body is not None)
 
 
@@ -141,13 +143,18 @@ def _answer(answer: Answer) -> dict[str, Any]:
     return {
         "description": answer.description,
         **({"headers": headers} if headers else {}),
-        **_content(answer.body, answer.media_type),
+        **_content(answer.body, answer.media_type, answer.preferred),
     }
 
 
-def _content(model: type[Message] | None, media_type: str = "application/json") -> dict[str, Any]:
-    """The `content` of a request or response; without a model, of a media type alone."""
-    schema: Mapping[str, Any] = {} if model is None else {"schema": {"$ref": _REF.format(model=model.__name__)}}
+def _content(
+    model: type[Message] | None, media_type: str = "application/json", other: type[Message] | None = None
+) -> dict[str, Any]:
+    """The `content` of a request or response, which is one of two models; without a model, of a media type alone."""
+    schemas = [{"$ref": _REF.format(model=one.__name__)} for one in (model, other) if one is not None]
+    schema: Mapping[str, Any] = {}
+    if schemas:
+        schema = {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}
     return {"content": {media_type: schema}}
 
 

@@ -5,6 +5,7 @@ While the owner is unavailable, a standby may answer from its replica, marked as
 
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -12,7 +13,7 @@ from aiohttp import web
 from runtime.errors import KeyNotOwned
 from runtime.hosting import Host, ResponseHeader, StaleRow
 from runtime.http.answers import RETRY, HttpProblem
-from runtime.http.forwarding import NOT_OWNED, READ_FROM, SERVED_BY, ask_standby, forward
+from runtime.http.forwarding import NOT_OWNED, READ_FROM, SERVED_BY, ask_standby, forward, forward_stream
 from runtime.http.inputs import Deadline
 from runtime.http.signatures import FORWARDED_BY
 from runtime.model.service import Table
@@ -65,6 +66,8 @@ async def route_to_owner(
     deadline: Deadline,
     answer: OwnerAnswer,
     stale_read: StaleRead | None = None,
+    *,
+    stream: bool = False,
 ) -> web.StreamResponse:
     """Answers on the key owner: calls `answer` if this worker owns `key`, else forwards the request to the owner.
 
@@ -79,6 +82,7 @@ async def route_to_owner(
         answer: answers from this worker's state; raises `KeyNotOwned` if it does not own the key; may be called again.
         stale_read: for reads: answers from this worker's standby replica, or returns `None` if that cannot be right.
             Called, then that of another standby, while the owner is unavailable.
+        stream: whether the response is a stream, without an end for now.
 
     Raises:
         HttpProblem: 503, nobody answered until the deadline.
@@ -89,12 +93,13 @@ async def route_to_owner(
         if response is None:
             raise not_owned("This worker's standby replica does not have the requested row.")
         return response
-    response = await _attempt(request, host, key, deadline, answer, standby)
+    attempt = partial(_attempt, request, host, key, deadline, answer, standby, stream=stream)
+    response = await attempt()
     if response is not None:
         return response
     pause = _FIRST_PAUSE_S
     with host.watch(table, key) as watch:
-        while (response := await _attempt(request, host, key, deadline, answer, standby)) is None:
+        while (response := await attempt()) is None:
             check_running(host)
             remaining = deadline.remaining()
             if not remaining:
@@ -105,7 +110,14 @@ async def route_to_owner(
 
 
 async def _attempt(
-    request: web.Request, host: Host, key: str, deadline: Deadline, answer: OwnerAnswer, standby: "_Standby"
+    request: web.Request,
+    host: Host,
+    key: str,
+    deadline: Deadline,
+    answer: OwnerAnswer,
+    standby: "_Standby",
+    *,
+    stream: bool,
 ) -> web.StreamResponse | None:
     owner = host.owner(key)
     response: web.StreamResponse | None = None
@@ -117,14 +129,13 @@ async def _attempt(
     elif FORWARDED_BY in request.headers:
         raise not_owned("This worker does not own the key to which another worker forwarded the request.")
     elif owner is not None:
-        response = await forward(
-            request,
-            host,
-            owner,
-            deadline,
-            still_needed=lambda: not host.stopping and host.owner(key) == owner,
-            stale_read=standby.answer,
-        )
+
+        def still_needed() -> bool:
+            return not host.stopping and host.owner(key) == owner
+
+        if stream:
+            return await forward_stream(request, host, owner, deadline, still_needed)
+        response = await forward(request, host, owner, deadline, still_needed, standby.answer)
     return response if response is not None else await standby.answer()
 
 

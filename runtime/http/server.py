@@ -30,7 +30,7 @@ def application(host: Host, hosted: Sequence[ServiceDefinition]) -> web.Applicat
         client_max_size=host.settings.max_body_bytes,
         middlewares=(metrics, admission(host), problems, *((signature_check(keys),) if keys else ())),
     )
-    prepare_admission(app)
+    prepare_admission(app, host)
     app.cleanup_ctx.append(forwarding_session)
     app[API_DOCUMENTS] = {
         "/openapi.json": json.dumps(document(hosted)).encode(),

@@ -14,6 +14,7 @@ from runtime.http.server import application
 from runtime.http.signatures import FORWARDED_BY
 from schemas.topics import DEAD_LETTERS
 from tests.contracts.fuzzing import all_services, databases, fuzz
+from tests.contracts.hooks import ENDED
 from tests.workers import Deployment
 
 MINUTES, SEED = os.environ.get("FUZZ_MINUTES"), os.environ.get("FUZZ_SEED")
@@ -64,6 +65,8 @@ async def test_every_answer_to_fuzzed_requests_is_documented(workers, tmp_path):
     chosen = () if SEED is None else ("--seed", SEED)
     options = ("--max-time", str(int(float(MINUTES) * 60)), *chosen) if MINUTES else SHORT
 
+    await deployment.post(worker, id=ENDED, customerId=1, product="no such product", quantity=1, price=1)
+    await deployment.outcome(worker, ENDED)
     report, said = await fuzz(worker.url, tmp_path, *options)
 
     assert report["exit_code"] == 0, said

@@ -15,6 +15,7 @@ ARGUMENTS = {
     ("stock", "set"): ["mug", "9"],
     ("post",): ["--id", "o1"],
     ("get",): ["o1"],
+    ("watch",): ["o1", "--timeout", "0"],
     ("pay",): ["o1", "--amount", "1"],
     ("checkin",): ["o1"],
     ("cancel",): ["o1"],

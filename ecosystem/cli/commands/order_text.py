@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ecosystem.cli.discovery import currency
-from schemas.api import OrderOutcome
+from schemas.api import OrderOutcome, Verdict
 from schemas.messages import Order, OrderState, ValidationResult
 from schemas.money import format_amount
 
@@ -40,11 +40,16 @@ def print_outcome(console: Console, outcome: OrderOutcome) -> None:
     """Prints the order, then one line for each verdict, and for each reason that no verdict gives."""
     console.print(order_line(outcome.order.model_copy(update={"state": outcome.state})), soft_wrap=True)
     for verdict in outcome.verdicts:
-        reason = f"  {verdict.reason}" if verdict.reason else ""
-        result = (verdict.validation_result, RESULT_STYLES[verdict.validation_result])
-        console.print(Text.assemble("  ", result, f"  {verdict.check_type}{reason}"), soft_wrap=True)
+        console.print(verdict_line(verdict), soft_wrap=True)
     failed = {v.check_type for v in outcome.verdicts if v.validation_result is not ValidationResult.PASS}
     _print_reasons(console, [reason for reason in outcome.reasons if reason.partition(":")[0] not in failed])
+
+
+def verdict_line(verdict: Verdict) -> Text:
+    """Returns one line with result, check and reason."""
+    reason = f"  {verdict.reason}" if verdict.reason else ""
+    result = (verdict.validation_result, RESULT_STYLES[verdict.validation_result])
+    return Text.assemble("  ", result, f"  {verdict.check_type}{reason}")
 
 
 def _print_reasons(console: Console, reasons: Iterable[str]) -> None:

@@ -41,9 +41,9 @@ def post(
     async def place() -> None:
         console = Console()
         async with OrdersApi(url) as api:
-            order = await api.post(new)
-            print_order(console, order)
             if wait:
-                print_outcome(console, await api.validated(order.id, timeout))
+                print_outcome(console, await api.post_and_wait(new, timeout))
+            else:
+                print_order(console, await api.post(new))
 
     perform(place(), url)
