@@ -1,6 +1,7 @@
 """Lists of orders: pages by keyset, from indexes only, so that each page takes the same time."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -27,9 +28,13 @@ from history_service.projection import TIME_COLUMNS, search_text
 from schemas.history import ListedOrder
 from schemas.messages import OrderState
 
-MOST_CANDIDATES = 4000
+MOST_CANDIDATES = 20_000
 """Words with a part up to which their orders are sorted. If more have it, the next one is never far: the list is read
 in its order until a page is full."""
+
+PROBED = 20
+"""Orders, per order of a page, among which a part is looked for first. A part that more than one in so many orders has
+fills the page from them: the index would read all words that have the part."""
 
 _ALL = select(
     *(ORDERS.c[name] for name in ("id", "state", "customer_id", "product", "quantity", "price", "value")),
@@ -55,6 +60,10 @@ class Page(NamedTuple):
 async def read_page(connection: AsyncConnection, filters: Filters, after: Position | None, limit: int) -> Page:
     """Reads up to `limit` orders after a position, newest first."""
     await connection.execute(INDEXES_ONLY)
+    if filters.part or filters.reason:
+        rows = (await connection.execute(probe(filters, after, limit + 1))).all()
+        if len(rows) > limit:
+            return _page(rows, limit)
     ids: set[str] | None = None
     for part in filter(None, (filters.part, filters.reason)):
         found = (await connection.scalars(candidates(part))).all()
@@ -62,9 +71,18 @@ async def read_page(connection: AsyncConnection, filters: Filters, after: Positi
             ids = set(found) if ids is None else ids & set(found)
     if ids is not None and not ids:
         return Page((), None)
-    rows = (await connection.execute(page(filters, after, limit + 1, ids))).all()
+    return _page((await connection.execute(page(filters, after, limit + 1, ids))).all(), limit)
+
+
+def _page(rows: Sequence[Any], limit: int) -> Page:
     orders = tuple(_listed(row) for row in rows[:limit])
     return Page(orders, Position(orders[-1].created_at, orders[-1].id) if len(rows) > limit else None)
+
+
+def probe(filters: Filters, after: Position | None, limit: int) -> Select[Any]:
+    """The orders of a page, up to `limit`, that are among the next ones by the filters that are no texts."""
+    plain = page(replace(filters, part=None, reason=None), after, PROBED * limit).subquery()
+    return _ordered(select(plain).where(*_texts(filters, plain)), limit, plain)
 
 
 def candidates(part: str) -> Select[Any]:
@@ -115,16 +133,21 @@ def _conditions(filters: Filters, after: Position | None, ids: Collection[str] |
         result.append(c.created_at >= filters.since)
     if filters.before is not None:
         result.append(c.created_at < filters.before)
-    if filters.reason is not None:
-        one = func.unnest(c.reasons).column_valued("one")
-        result.append(select(one).where(func.strpos(func.lower(one), filters.reason.lower()) > 0).exists())
     if ids is not None:
         result.append(c.id == func.any(bindparam(None, list(ids), ARRAY(Text))))
-    elif filters.part is not None:
+        filters = replace(filters, part=None)
+    return [and_(*result, *_texts(filters, ORDERS))]
+
+
+def _texts(filters: Filters, of: Any) -> Iterator[ColumnElement[bool]]:
+    """Conditions on the words and reasons of each order."""
+    if filters.reason is not None:
+        one = func.unnest(of.c.reasons).column_valued("one")
+        yield select(one).where(func.strpos(func.lower(one), filters.reason.lower()) > 0).exists()
+    if filters.part is not None:
         # A value, not EXISTS, which the planner could turn into a join that reads all words.
         has = func.strpos(ORDER_WORDS.c.word, bindparam(None, search_text(filters.part), Text)) > 0
-        result.append(select(func.bool_or(has)).where(ORDER_WORDS.c.order_id == c.id).scalar_subquery())
-    return [and_(*result)]
+        yield select(func.bool_or(has)).where(ORDER_WORDS.c.order_id == of.c.id).scalar_subquery()
 
 
 def _listed(row: Any) -> ListedOrder:

@@ -151,6 +151,7 @@ async def test_no_list_scans_a_table(many, name, after):
     if filters.part or filters.reason:
         queries += [lists.page(filters, after, PAGE, {f"order-{n}" for n in range(100)})]
         queries += [lists.candidates(part) for part in (filters.part, filters.reason) if part]
+        queries += [lists.probe(filters, after, PAGE)]
     for query in queries:
         found = list(nodes(await explained(many, query)))
         assert [node["Node Type"] for node in found if node["Node Type"] == "Seq Scan"] == [], found
@@ -189,6 +190,19 @@ async def test_orders_are_found_by_parts_of_texts(many, filters, expected):
 async def test_a_part_of_many_orders_is_found_in_each_of_them(many):
     filters = Filters(part="order-", since=START + timedelta(seconds=MANY - 1200))
     assert await pages(many, filters, 500) == [f"order-{n}" for n in range(MANY, MANY - 1201, -1)]
+
+
+@pytest.mark.parametrize("filters", [Filters(part="order-"), Filters(reason="FRAUD_CHECK"), LISTS["reason"]])
+async def test_a_part_of_many_orders_fills_a_page_without_the_index_of_parts(many, filters, monkeypatch):
+    monkeypatch.delattr(lists, "candidates")
+    async with many.transaction() as connection:
+        page = await lists.read_page(connection, filters, DEEP, PAGE)
+    step = 10 if filters.reason else 1
+    first = MANY // 10 - step
+    assert [order.id for order in page.orders] == [f"order-{n}" for n in range(first, first - PAGE * step, -step)]
+    plan = await explained(many, lists.probe(filters, DEEP, PAGE), run=True)
+    assert "order_words_trigrams" not in json.dumps(plan)
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 20 * PAGE * lists.PROBED, plan
 
 
 async def test_several_states_are_merged_in_the_order_of_time(many):
