@@ -1,19 +1,15 @@
 """History service: stores every record of every public topic, and the stages of every order, in its database."""
 
-from functools import partial
-
-from history_service import projection, store
 from history_service.explanations import Explainer
 from history_service.http import endpoints
 from history_service.maintenance import Maintenance
 from history_service.settings import HistorySettings
-from history_service.stages import TOPIC_STAGES
+from history_service.sink import sink
 from runtime.common.clock import utc_now
 from runtime.common.settings import Settings
 from runtime.database.pool import Database
 from runtime.hosting import Job, ServiceDefinition
 from runtime.model.service import Service
-from runtime.model.sink import Sink
 
 MIGRATIONS = "history_service:migrations"
 """Alembic's folder of the database."""
@@ -30,15 +26,4 @@ def build(settings: Settings) -> ServiceDefinition:
         database=database,
         sink=sink(maintenance),
         jobs=(Job("history maintenance", Maintenance.EVERY_S, maintenance.run),),
-    )
-
-
-def sink(maintenance: Maintenance) -> Sink[projection.Rows]:
-    """What the history stores, in the database that the maintenance is of."""
-    return Sink(
-        topics=tuple(TOPIC_STAGES),
-        prepare=partial(projection.project, clock=utc_now),
-        prepare_raw=partial(projection.project_raw, clock=utc_now),
-        write=store.write,
-        before=maintenance.make_partitions,
     )

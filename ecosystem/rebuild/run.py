@@ -13,9 +13,10 @@ from sqlalchemy.exc import DBAPIError
 from ecosystem.clients.reader import partitions_of
 from ecosystem.rebuild.older_records import OlderRecords
 from ecosystem.rebuild.successor import NEXT, RebuildError, Successor
-from history_service.app import MIGRATIONS, sink
+from history_service.app import MIGRATIONS
 from history_service.maintenance import Maintenance
 from history_service.settings import HistorySettings
+from history_service.sink import sink
 from history_service.stages import TOPIC_STAGES
 from runtime.common.clock import utc_now
 from runtime.common.settings import Settings

@@ -56,9 +56,9 @@ HELPERS = {
     "history": {
         *("evidence.py", "explain.py", "explanations.py"),
         *("filters.py", "freshness.py", "inputs.py", "lists.py", "maintenance.py", "partitions.py", "projection.py"),
-        *("queries.py", "stages.py", "timeline.py", "timings.py"),
+        *("queries.py", "sink.py", "stages.py", "timeline.py", "timings.py"),
     },
-    "orders": {"queries.py"},
+    "orders": {"events.py", "queries.py"},
     "products": {"transitions.py"},
 }
 """Further modules, named after a term of the service's domain."""
