@@ -8,7 +8,7 @@ LOCK := $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --gene
 unexport PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast simulate fuzz chaos bench bench-recovery bench-failover bench-history soak flink legacy lint format lock clean
+.PHONY: help install run test test-fast simulate fuzz chaos bench bench-recovery bench-failover bench-history soak flink legacy numbers lint format lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -54,6 +54,9 @@ flink: install ## Join a day of ORDERS=1000 by Flink SQL, kill it in between, co
 
 legacy: install ## Import two days of a legacy office and keep its frontend database up to date; all is killed in between
 	@$(PY) -m examples.legacy demo
+
+numbers: install ## Run the numbers pipeline, the smallest example; NUMBERS_RATE=2 and others tune it; Ctrl-C stops it
+	@$(PY) -m examples.numbers_pipeline $(if $(APART),run --apart)
 
 lint: install ## Check style, formatting and types
 	$(PY) -m ruff check

@@ -21,6 +21,7 @@ hypothesis.settings.load_profile("untimed")
 SLOW_FILES = (
     "integration/test_flink.py",
     "e2e/test_replay_a_day.py",
+    "integration/test_numbers_pipeline.py",
     "integration/test_lost_records.py",
     "integration/test_legacy_import.py",
     "integration/test_legacy_frontend.py",

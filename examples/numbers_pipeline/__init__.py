@@ -1,0 +1,1 @@
+"""Numbers pipeline: the smallest example on the parts of the product. Read `stages.py` first."""

@@ -1,0 +1,1 @@
+"""Migrations of the history of the numbers pipeline."""

@@ -1,0 +1,1 @@
+"""Versions of the history of the numbers pipeline."""
