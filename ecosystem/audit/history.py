@@ -33,7 +33,7 @@ _POSITIONS = """
 """
 _ROWS = """
     SELECT "offset", key, value, headers, produced_at FROM records
-    WHERE log = $1 AND partition = $2 AND "offset" >= $3 AND "offset" < $4 ORDER BY "offset"
+    WHERE log = $1 AND partition = $2 AND "offset" >= $3 AND "offset" < $4 ORDER BY "offset", produced_at
 """
 
 OnProgress = Callable[[int, int], None]
