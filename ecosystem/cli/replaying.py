@@ -1,27 +1,24 @@
 """The steps of `orders replay`: plan, show, send."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NoReturn
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ecosystem.cli.commands.shared import perform
+from ecosystem.cli.progress import progress
 from ecosystem.cli.stopping import GRACE_S, StopRequest, run_until_signal
+from ecosystem.clients.pace import Pace
 from ecosystem.replay import asking, report, run
-from ecosystem.replay.pace import Pace
 from ecosystem.replay.plan import Plan
 from ecosystem.replay.resume import ResumeError, ResumeFile
 from ecosystem.replay.selection import Selection
 from ecosystem.replay.sending import Sent
 from history_service.stages import Stage
 from runtime.common.settings import Settings
-
-_Report = Callable[[str, int, int | None], None]
 
 
 class Replaying:
@@ -58,7 +55,7 @@ class Replaying:
     def prepare(self, folder: Path, stack: ExitStack, resume: ResumeFile | None) -> run.Prepared:
         """Reads the history, and plans."""
         plan: Plan = stack.enter_context(Plan(folder, self._wanted.max_replays))
-        with _progress() as report:
+        with progress() as report:
             return perform(
                 run.prepare(self._wanted, self._settings, self._history, plan, resume, folder, report),
                 bootstrap=self._bootstrap,
@@ -85,7 +82,7 @@ class Replaying:
 
         total = prepared.plan.total
         try:
-            with _progress() as tell:
+            with progress() as tell:
                 perform(run_until_signal(drive), bootstrap=self._bootstrap, expected=run.EXPECTED)
         finally:
             report.print_sent(self._console, sent, total)
@@ -100,12 +97,3 @@ def _how_to_go_on(resume_file: Path | None) -> str:
     return (
         "Interrupted. The same command sends all of it again; with --resume FILE a replay can go on where it stopped."
     )
-
-
-@contextmanager
-def _progress() -> Iterator[_Report]:
-    errors = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
-        task = bar.add_task("connecting", total=None)
-        yield lambda doing, done, total: bar.update(task, description=doing, completed=done, total=total)

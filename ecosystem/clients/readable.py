@@ -125,5 +125,14 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def bytes_text(raw: bytes) -> str:
+    """Returns printable text as it is, anything else in hexadecimal."""
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        return f"hex {raw.hex(' ')}"
+    return text if all(c.isprintable() or c in "\n\t" for c in text) else f"hex {raw.hex(' ')}"
+
+
 def _colour(topic: str) -> str:
     return _COLOURS[zlib.crc32(topic.encode()) % len(_COLOURS)]  # the same colour in every run

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ecosystem import services
 from ecosystem.clients.backlog.unprocessed import UnprocessedReader
+from ecosystem.clients.pace import Pace
 from ecosystem.replay import database, ordering
-from ecosystem.replay.pace import Pace
 from ecosystem.replay.plan import AmbiguousPlace, Plan, PlannedRecord
 from ecosystem.replay.resume import ResumeError, ResumeFile
 from ecosystem.replay.selecting import LeftOut, Selector

@@ -12,7 +12,16 @@ from pydantic.json_schema import models_json_schema
 from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
 from runtime.kafka.topics import public_topics, topics_of
-from runtime.model.records import ALSO_CONSUMED_BY, CONSUMED_BY, EVENT_ID, MADE_AT, REPLAYED_FROM, REPLAYS, SIDE_EFFECTS
+from runtime.model.records import (
+    ALSO_CONSUMED_BY,
+    CONSUMED_BY,
+    EVENT_ID,
+    MADE_AT,
+    REDRIVEN,
+    REPLAYED_FROM,
+    REPLAYS,
+    SIDE_EFFECTS,
+)
 from runtime.model.topology import Topology
 from schemas.topics import CATALOGUE, Topic
 
@@ -25,10 +34,11 @@ _CONSUMED_BY = {
     CONSUMED_BY: _TEXT | {"description": "Consumer group that processed the message in the batch that produced it"},
     ALSO_CONSUMED_BY: _TEXT | {"description": "Services that joined this group and processed the message as well"},
 }
-_REPLAYED = {
+_REPEATED = {
     REPLAYED_FROM: _TEXT | {"description": "Topic, partition and offset of the message that was replayed, or led here"},
     REPLAYS: _NUMBER | {"description": "How often that message has been replayed"},
     SIDE_EFFECTS: _TEXT | {"description": "`perform`: the replay has side effects, such as e-mails"},
+    REDRIVEN: _NUMBER | {"description": "How often the message was redriven from its dead letters"},
 }
 _EVENT_TIME = {MADE_AT: _NUMBER | {"description": "Event time: when the source message was written, ms since 1970"}}
 _EVENT_ID = {
@@ -156,15 +166,15 @@ def _headers(topic: Topic[Any], topology: Topology, relayed: Container[str]) -> 
     """The headers of a topic's messages.
 
     A message from an outbox may be repeated, and has an event id. One on a repartition topic has its event time. One
-    that a processor sends to a public topic may be fused, and then has `consumed-by`. Any may be replayed.
+    that a processor sends to a public topic may be fused, and then has `consumed-by`. Any may be replayed or redriven.
     """
     if topic.name in relayed:
-        return {"type": "object", "required": [EVENT_ID], "properties": _EVENT_ID | _REPLAYED}
+        return {"type": "object", "required": [EVENT_ID], "properties": _EVENT_ID | _REPEATED}
     if topic.internal:
-        return {"type": "object", "required": [MADE_AT], "properties": _EVENT_TIME | _REPLAYED}
+        return {"type": "object", "required": [MADE_AT], "properties": _EVENT_TIME | _REPEATED}
     if topic.name in topology.written:
-        return {"type": "object", "properties": _CONSUMED_BY | _REPLAYED}
-    return {"type": "object", "properties": _REPLAYED}
+        return {"type": "object", "properties": _CONSUMED_BY | _REPEATED}
+    return {"type": "object", "properties": _REPEATED}
 
 
 def _dead_letter(topic: Topic[Any], own: Mapping[str, Any]) -> dict[str, Any]:

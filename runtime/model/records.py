@@ -39,6 +39,10 @@ SIDE_EFFECTS = "side-effects"
 """Header beside `replayed-from`. Value `perform`: the replay performs side effects; without it they are suppressed."""
 
 
+REDRIVEN = "redriven"
+"""Last header of a redriven message, the only one that a redrive adds. Value: how often the message was redriven."""
+
+
 class TopicPartition(NamedTuple):
     """A partition of a topic by its logical name (without the deployment's prefix)."""
 

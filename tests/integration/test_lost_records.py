@@ -33,6 +33,7 @@ from runtime.model.topology import Topology
 from runtime.state.stores import MemoryStores
 from schemas.messages import Order, StockLevel
 from schemas.topics import FOR_EVER, ORDERS, WAREHOUSE_INVENTORY
+from tests.commands import orders
 from tests.workers import Deployment, until
 
 IDS = [f"o{n}" for n in range(32)]
@@ -433,9 +434,9 @@ async def test_commands_list_lost_records_and_refuse_to_redrive_them(deployment:
     assert (
         f"records {first} to {end - 1} were removed (retention or DeleteRecords) before they were read" in shown.output
     )
-    refused = await asyncio.to_thread(run, "redrive", "orders", "--all")
-    assert refused.exit_code == 1
-    assert "it stands for lost records: there is nothing to write back" in refused.output
+    code, refused = await orders(deployment, "dead-letters", "redrive", "orders", "--all")
+    assert code == 1
+    assert "it stands for lost records: there is nothing to write back" in refused
     audited = await asyncio.to_thread(
         CliRunner().invoke, main, ["audit", "--json", "--grace", "0", "--bootstrap", deployment.servers]
     )

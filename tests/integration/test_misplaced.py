@@ -10,6 +10,7 @@ from confluent_kafka import Producer
 
 from ecosystem.audit import audit
 from ecosystem.clients.dead_letters import records
+from ecosystem.clients.dead_letters.outcome import Rules
 from ecosystem.clients.dead_letters.redrive import redrive
 from ecosystem.services import CORE
 from runtime.common.partitioning import partition_of
@@ -137,7 +138,10 @@ async def test_redriving_a_misplaced_record_replaces_no_newer_one_by_default(dep
     assert await counts(deployment) == {old: 2, new: 2, lone: 2, unknown: 2}
 
     forced = await redrive(
-        deployment.settings(), WAREHOUSE_INVENTORY.name, lambda letter: letter.key == old.encode(), overwrite=True
+        deployment.settings(),
+        WAREHOUSE_INVENTORY.name,
+        lambda letter: letter.key == old.encode(),
+        Rules(overwrite=True),
     )
     assert len(forced.written) == 1
     assert (await counts(deployment))[old] == 1

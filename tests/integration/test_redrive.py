@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import pytest
 from click.testing import CliRunner
@@ -23,6 +24,7 @@ from runtime.model.dead_letters import dead_letter
 from runtime.model.records import Record
 from schemas.messages import Order
 from schemas.topics import ORDERS
+from tests.commands import orders
 from tests.workers import Deployment, until
 
 
@@ -61,11 +63,11 @@ async def written(deployment: Deployment):
     return [(r.partition, r.key, r.value, tuple(r.headers)) for r in await deployment.records("orders")]
 
 
-async def test_each_dead_letter_is_redriven_once_unchanged(letters):
+async def test_each_dead_letter_is_redriven_once_unchanged_but_for_the_counter(letters):
     settings = letters.settings()
     expected = sorted(
         [
-            (found.from_partition, found.key, found.value, found.headers)
+            (found.from_partition, found.key, found.value, (*found.headers, ("redriven", b"1")))
             async for found in records.read_dead_letters(settings, ["orders"])
         ],
         key=str,
@@ -126,7 +128,7 @@ async def test_a_record_dead_lettered_by_several_services_is_redriven_once(deplo
     again = await redrive(settings, "orders", everything)
 
     assert [(len(o.written), len(o.written_before)) for o in (first, rest, again)] == [(1, 2), (2, 7), (0, 9)]
-    assert await written(deployment) == [(1, b"k", b"v", ())] * 3
+    assert await written(deployment) == [(1, b"k", b"v", (("redriven", b"1"),))] * 3
 
     # The topic was made anew: another record at that offset. And what was fused never had one.
     anew, fused = same[0]._replace(value=b"w"), same[0]._replace(offset=-1)
@@ -150,6 +152,32 @@ async def test_a_crash_during_a_redrive_leaves_no_partial_write(letters, moment,
     outcome = await redrive(settings, "orders", everything)
 
     assert (len(outcome.written), len(outcome.written_before)) == (left, 20 - left)
+    assert len(await written(letters)) == 20
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+async def test_an_interrupted_redrive_goes_on_and_writes_none_twice(letters, how):
+    command = ["dead-letters", "redrive", "orders", "--all", "--rate", "4", "--bootstrap", letters.servers]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "ecosystem.cli", *command),
+        env=os.environ | {"TOPIC_PREFIX": letters.prefix},
+        stdout=-1,
+        stderr=-2,
+    )
+    await until(lambda: written(letters), "the first ones", every=0.2)
+    process.send_signal(how)
+    said, _ = await process.communicate()
+    done = len(await written(letters))
+    assert 0 < done < 20
+    if how == signal.SIGINT:
+        assert process.returncode == 1
+        assert f"Interrupted: {done} of 20 written back. The same command writes the rest" in said.decode()
+
+    code, rest = await orders(letters, *command[:-4])
+
+    assert code == 0, rest
+    assert f"{20 - done} written back, {done} were before" in rest
     assert len(await written(letters)) == 20
 
 
@@ -217,6 +245,11 @@ async def found(deployment: Deployment, count):
     return result if len(result) == count else None
 
 
+class Result(NamedTuple):
+    exit_code: int
+    output: str
+
+
 async def test_dead_letters_are_listed_shown_and_redriven_by_commands(letters, monkeypatch):
     await letters.producer.send_and_wait(
         letters.prefix + ORDERS.dead_letters, b"?", partition=3, headers=[("not", b"ours")]
@@ -230,7 +263,9 @@ async def test_dead_letters_are_listed_shown_and_redriven_by_commands(letters, m
     monkeypatch.setenv("TOPIC_PREFIX", letters.prefix)
 
     async def run(*arguments):
-        return await asyncio.to_thread(CliRunner().invoke, main, ["dead-letters", *arguments])
+        if arguments[0] != "redrive":
+            return await asyncio.to_thread(CliRunner().invoke, main, ["dead-letters", *arguments])
+        return Result(*await orders(letters, "dead-letters", *arguments))  # it handles signals
 
     result = await run("list", "--limit", "3")
     assert result.exit_code == 0, result.output

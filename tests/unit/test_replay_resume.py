@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ecosystem.replay.pace import Pace
+from ecosystem.clients.pace import Pace
 from ecosystem.replay.records import Place
 from ecosystem.replay.resume import Doubtful, ResumeError, ResumeFile
 from ecosystem.replay.selection import Selection

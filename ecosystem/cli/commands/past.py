@@ -1,9 +1,8 @@
 """`orders list`, `orders history`, `orders explain`: ask the history about orders."""
 
-import re
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import click
 from rich.console import Console
@@ -11,35 +10,18 @@ from rich.table import Table
 from rich.text import Text
 
 from ecosystem.cli.commands.order_text import RESULT_STYLES, state_text
-from ecosystem.cli.commands.shared import Whole, perform, service_url_option
+from ecosystem.cli.commands.shared import INSTANT, Whole, perform, service_url_option
 from ecosystem.cli.discovery import currency
 from ecosystem.clients.api import HistoryApi
 from schemas.history import ListedOrder, OrderExplanation, OrderHistory, OrderPage
 from schemas.messages import OrderState
 from schemas.money import format_amount
-from schemas.times import parse_instant
 from schemas.wire import Message
 
 _MOST_OF_PAGE = 500
-_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 _url_option = service_url_option("history")
 _json_option = click.option("--json", "json_", is_flag=True, help="Print the answer as JSON")
-
-
-class _Instant(click.ParamType):
-    name = "time"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        if isinstance(value, datetime):
-            return value
-        text = str(value)
-        if ago := re.fullmatch(r"([1-9][0-9]{0,4})([mhd])", text, re.ASCII):
-            return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
-        try:
-            return parse_instant(text)
-        except ValueError as error:
-            self.fail(f"{text!r} {error}, or a time ago such as 90m, 12h or 7d", param, ctx)
 
 
 _STATE = click.Choice([state.value for state in OrderState], case_sensitive=False)
@@ -50,8 +32,8 @@ _STATE = click.Choice([state.value for state in OrderState], case_sensitive=Fals
 @click.option("--customer", type=Whole(), metavar="ID", help="Only orders of this customer")
 @click.option("--product", metavar="CODE", help="Only orders of this product")
 @click.option("--reason", metavar="TEXT", help="Only orders with this text in a reason, FRAUD_CHECK for example")
-@click.option("--from", "since", type=_Instant(), metavar="TIME", help="Created since this time, or since 12h ago")
-@click.option("--to", "before", type=_Instant(), metavar="TIME", help="Created before this time")
+@click.option("--from", "since", type=INSTANT, metavar="TIME", help="Created since this time, or since 12h ago")
+@click.option("--to", "before", type=INSTANT, metavar="TIME", help="Created before this time")
 @click.option("-q", "part", metavar="TEXT", help="Only orders with this text in an id, a reason or a header")
 @click.option("--limit", type=Whole(1), default=50, show_default=True, help="Orders to show at most")
 @click.option("--cursor", metavar="CURSOR", help="Continue where an earlier list ended")

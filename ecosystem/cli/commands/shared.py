@@ -3,9 +3,10 @@
 import asyncio
 import errno
 import logging
+import re
 import socket
 from collections.abc import Callable, Coroutine
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from typing import Annotated, Any, TypeVar
@@ -19,6 +20,7 @@ from ecosystem.clients.api import RequestRejected, Unreachable
 from runtime.errors import PartitionCountMismatch
 from schemas.identifiers import Composed
 from schemas.numbers import decimal, whole
+from schemas.times import parse_instant
 from schemas.validation import field_errors
 
 T = TypeVar("T")
@@ -80,6 +82,26 @@ class _Time(click.ParamType):
 
 TIME = _Time()
 """A time, in UTC if it has no offset."""
+
+
+class _Instant(click.ParamType):
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        text = str(value)
+        if ago := re.fullmatch(r"([1-9][0-9]{0,4})([mhd])", text, re.ASCII):
+            return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        try:
+            return parse_instant(text)
+        except ValueError as error:
+            self.fail(f"{text!r} {error}, or a time ago such as 90m, 12h or 7d", param, ctx)
+
+
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+INSTANT = _Instant()
+"""A time with its offset, or a time ago such as 12h."""
 
 
 class _Name(click.ParamType):

@@ -4,8 +4,13 @@ from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 from runtime.model.dead_letters import LOST_UNTIL, MAX_BYTES, ORIGINAL_SIZE, REASON_HEADERS
-from runtime.model.records import Header, Record
+from runtime.model.records import REDRIVEN, Header, Record
 from schemas.topics import DEAD_LETTERS
+
+MAX_REDRIVES = 3
+"""Redrives after which a message that failed each time is quarantined: its cause is still there."""
+_MAX_DIGITS = 6
+"""Digits of the counter `redriven`: a longer value is a header of somebody else."""
 
 
 class DeadLetterId(NamedTuple):
@@ -45,6 +50,15 @@ class DeadLetter(NamedTuple):
     truncated: int | None
     lost_until: int | None = None
 
+    @property
+    def redriven(self) -> int:
+        """How often the message had been redriven when it failed, by its last header."""
+        return _counted(self.headers)[1]
+
+    def redriven_headers(self, count: int) -> tuple[Header, ...]:
+        """Returns the headers of the message, and the counter as the last one in place of an earlier counter."""
+        return (*_counted(self.headers)[0], (REDRIVEN, str(count).encode()))
+
     @classmethod
     def of(cls, record: Record) -> Self:
         """Parses a record of a dead-letter topic. Raises `NotADeadLetter` if it lacks the headers of one."""
@@ -64,6 +78,15 @@ class DeadLetter(NamedTuple):
         content = record.key, record.value, tuple(own)
         lost = None if record.key or record.value else _only_number(own, LOST_UNTIL)
         return cls(id_, record.timestamp_ms, *content, service, error, *position, time, _original_size(own), lost)
+
+
+def _counted(headers: tuple[Header, ...]) -> tuple[tuple[Header, ...], int]:
+    """Splits headers into those of the producer and the counter of redrives."""
+    if headers and headers[-1][0] == REDRIVEN:
+        raw = headers[-1][1] or b""
+        if raw.isdigit() and len(raw) <= _MAX_DIGITS:
+            return headers[:-1], int(raw)
+    return headers, 0
 
 
 def _original_size(headers: Sequence[Header]) -> int | None:

@@ -6,31 +6,23 @@ notes; the older one is fenced at its next step.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import ProducerFenced
 from aiokafka.structs import RecordMetadata
 
-from ecosystem.clients.dead_letters.dead_letter import DeadLetter, DeadLetterId
-from ecosystem.clients.dead_letters.records import (
-    REDRIVE_NOTES,
-    RedriveNote,
-    note_key,
-    read_dead_letters,
-    read_redrive_notes,
-)
-from ecosystem.clients.dead_letters.replacements import Replacements
-from ecosystem.clients.reader import partition_count
-from runtime.common.partitioning import describes_misplaced, partition_of
+from ecosystem.clients.dead_letters.dead_letter import DeadLetter
+from ecosystem.clients.dead_letters.outcome import DEFAULT_RULES, RedriveOutcome, Rules, Wanted, decide, selected
+from ecosystem.clients.dead_letters.records import REDRIVE_NOTES, RedriveNote, note_key
+from ecosystem.clients.pace import Pace
+from runtime.common.partitioning import partition_of
 from runtime.common.settings import Settings
 from runtime.kafka import aiokafka_internals, clients
 from runtime.kafka.clients import KafkaNames
 from runtime.kafka.topics import ensure_topics
 from runtime.model.records import Header
-from schemas.topics import CATALOGUE
 
 TRANSACTIONAL_ID = "dead-letters-redrive"
 
@@ -47,71 +39,61 @@ class Superseded(Exception):
     """Another redrive has begun. What this one wrote until then stays written, and has notes."""
 
 
-@dataclass
-class RedriveOutcome:
-    """What happened to the selected dead letters."""
-
-    written: dict[DeadLetterId, RedriveNote] = field(default_factory=dict)
-    written_before: dict[DeadLetterId, RedriveNote] = field(default_factory=dict)
-    rejected: dict[DeadLetterId, str] = field(default_factory=dict)
-    """Can never be redriven, and why."""
-    replaced: dict[DeadLetterId, str] = field(default_factory=dict)
-    """Left alone: their key has a newer record in a compacted topic, and which one."""
+async def preview(settings: Settings, topic: str, wanted: Wanted, rules: Rules = DEFAULT_RULES) -> RedriveOutcome:
+    """Returns what a redrive would write. Writes nothing, and disturbs no redrive that runs."""
+    outcome = RedriveOutcome()
+    await decide(settings, topic, wanted, rules, outcome)
+    return outcome
 
 
 async def redrive(
-    settings: Settings, topic: str, wanted: Callable[[DeadLetter], bool], *, overwrite: bool = False
+    settings: Settings,
+    topic: str,
+    wanted: Wanted,
+    rules: Rules = DEFAULT_RULES,
+    *,
+    pace: Pace | None = None,
+    stop: asyncio.Event | None = None,
+    progress: Callable[[str, int, int | None], None] = lambda doing, done, total: None,
+    outcome: RedriveOutcome | None = None,
 ) -> RedriveOutcome:
     """Redrives the dead letters of `topic` that exist now, are wanted, and were not redriven before.
 
     Several services that run apart may each have dead-lettered the same record. It is written back once: all of them
-    read it again. Key, value, headers and partition are those of the original message; only a misplaced record goes to
-    the partition of its key. May be repeated however it ended, and run by several people at once.
+    read it again. Key, value, headers and partition are those of the original message, and a header counts its
+    redrives; only a misplaced record goes to the partition of its key. May be repeated however it ended, and run by
+    several people at once.
 
     Arguments:
         settings: broker and topic prefix.
         topic: of the original messages.
         wanted: selects dead letters.
-        overwrite: whether to redrive also dead letters whose key has a newer record in a compacted topic.
+        rules: what may be written.
+        pace: the rate; `None`: as fast as the broker acknowledges.
+        stop: ends it after the present batch.
+        progress: is called with what is done now, how much of it, and of how much.
+        outcome: tells what happened, however this ends; it is returned.
 
     Raises:
         Superseded: another redrive has begun meanwhile.
         aiokafka.errors.KafkaError: the broker does not answer, or has no transactions.
     """
     await ensure_topics(settings, {REDRIVE_NOTES: _NOTES_CONFIG})
-    outcome = RedriveOutcome()
+    outcome = RedriveOutcome() if outcome is None else outcome
+    pace = Pace(None) if pace is None else pace
     producer = clients.transactional_producer(settings, KafkaNames(settings.topic_prefix).group(TRANSACTIONAL_ID))
     await aiokafka_internals.start_producer(producer)  # ends the open transaction of any other redrive
     try:
-        notes = await read_redrive_notes(settings)
-        partitions_of_topic = len(await producer.partitions_for(settings.topic_prefix + topic))
-        partitions = await partition_count(settings)
-        replacements: Replacements | None = None
-        if any(one.name == topic and one.retention.compacted for one in CATALOGUE):
-            candidates = _candidates(settings, topic, wanted, notes)
-            replacements = await Replacements.read(settings, topic, candidates, partitions, overwrite=overwrite)
-        first = await _redriven_records(settings, topic, notes)
-        duplicates: list[tuple[DeadLetterId, DeadLetterId]] = []
-        batch: list[DeadLetter] = []
-        async for letter in _selected(settings, topic, wanted):
-            if letter.id in notes:
-                outcome.written_before[letter.id] = notes[letter.id]
-            elif reason := _obstacle(letter, partitions_of_topic):
-                outcome.rejected[letter.id] = reason
-            elif (record := _record_of(letter)) is not None and record in first:
-                duplicates.append((letter.id, first[record]))
-            elif replacements is not None and (reason := replacements.reason_to_skip(letter)):
-                outcome.replaced[letter.id] = reason
-            else:
-                batch.append(letter)
-                if record is not None:
-                    first[record] = letter.id
-            if len(batch) == _MAX_BATCH or sum(len(one.value or b"") for one in batch) > _MAX_BATCH_BYTES:
-                await _write(producer, settings, batch, partitions, outcome)
-                batch = []
-        await _write(producer, settings, batch, partitions, outcome)
-        for duplicate, original in duplicates:
-            outcome.written_before[duplicate] = outcome.written.get(original) or notes[original]
+        progress("reading", 0, None)
+        await decide(settings, topic, wanted, rules, outcome)
+        await _write_all(producer, settings, topic, pace, stop or asyncio.Event(), progress, outcome)
+        if stop is None or not stop.is_set():
+            for id_ in outcome.waiting:
+                outcome.rejected[id_] = "it expired while this command ran"
+                del outcome.targets[id_]
+        for duplicate, original in outcome.duplicates.items():
+            if original in outcome.written:
+                outcome.written_before[duplicate] = outcome.written[original]
     except ProducerFenced as error:
         raise Superseded(
             f"another redrive has begun; {len(outcome.written)} dead letters were written back until then. "
@@ -122,85 +104,61 @@ async def redrive(
     return outcome
 
 
-_RecordId = tuple[int, int, bytes | None, int]
-"""Partition, offset, key and hash of the value of the original record. A recreated topic reuses its offsets."""
+async def _write_all(
+    producer: AIOKafkaProducer,
+    settings: Settings,
+    topic: str,
+    pace: Pace,
+    stop: asyncio.Event,
+    progress: Callable[[str, int, int | None], None],
+    outcome: RedriveOutcome,
+) -> None:
+    """Writes the dead letters that are to be written, in batches."""
+    size, total = min(_MAX_BATCH, pace.batch), len(outcome.targets)
+    batch: list[DeadLetter] = []
 
+    async def write() -> None:
+        await pace.wait(len(batch))
+        if not stop.is_set():
+            await _write(producer, settings, batch, outcome)
+            progress("writing back", len(outcome.written), total)
+        batch.clear()
 
-def _record_of(letter: DeadLetter) -> _RecordId | None:
-    """Identifies the original record; `None` if the message never was a record of the topic."""
-    if letter.from_offset < 0:
-        return None
-    return letter.from_partition, letter.from_offset, letter.key, hash(letter.value)
-
-
-async def _redriven_records(
-    settings: Settings, topic: str, notes: Mapping[DeadLetterId, RedriveNote]
-) -> dict[_RecordId, DeadLetterId]:
-    """Returns the records that were redriven before, each with a dead letter of it that has a note."""
-    result: dict[_RecordId, DeadLetterId] = {}
-    if any(id_.topic == topic for id_ in notes):
-        async for letter in _selected(settings, topic, lambda letter: letter.id in notes):
-            if (record := _record_of(letter)) is not None:
-                result[record] = letter.id
-    return result
-
-
-async def _selected(settings: Settings, topic: str, wanted: Callable[[DeadLetter], bool]) -> AsyncIterator[DeadLetter]:
-    async for letter in read_dead_letters(settings, [topic]):
-        if isinstance(letter, DeadLetter) and wanted(letter):
-            yield letter
-
-
-async def _candidates(
-    settings: Settings, topic: str, wanted: Callable[[DeadLetter], bool], notes: Mapping[DeadLetterId, RedriveNote]
-) -> AsyncIterator[DeadLetter]:
-    """Yields the selected dead letters that may be redriven."""
-    async for letter in _selected(settings, topic, wanted):
-        if letter.id not in notes and letter.truncated is None:
-            yield letter
-
-
-def _obstacle(letter: DeadLetter, partitions: int) -> str | None:
-    """Says why a dead letter can never be redriven."""
-    if letter.lost_until is not None:
-        return "it stands for lost records: there is nothing to write back"
-    if letter.truncated is not None:
-        return f"it was truncated: of {letter.truncated} bytes only the beginning is kept"
-    if not 0 <= letter.from_partition < partitions:
-        return f"it is from partition {letter.from_partition}, and its topic has {partitions}"
-    return None
-
-
-def _target_partition(letter: DeadLetter, partitions: int) -> int:
-    """Returns the original partition, or that of the key if the record was misplaced."""
-    if letter.key is not None and describes_misplaced(letter.error):
-        return partition_of(letter.key, partitions)
-    return letter.from_partition
+    if total:
+        progress("writing back", 0, total)
+        async for letter in selected(settings, topic, lambda letter: letter.id in outcome.targets):
+            batch.append(letter)
+            if len(batch) == size or sum(len(one.value or b"") for one in batch) > _MAX_BATCH_BYTES:
+                await write()
+                if stop.is_set():
+                    return
+    if batch:
+        await write()
 
 
 async def _write(
-    producer: AIOKafkaProducer,
-    settings: Settings,
-    batch: Sequence[DeadLetter],
-    partitions: int,
-    outcome: RedriveOutcome,
+    producer: AIOKafkaProducer, settings: Settings, batch: Sequence[DeadLetter], outcome: RedriveOutcome
 ) -> None:
     """Writes messages and notes in one transaction."""
-    if not batch:
-        return
     names = KafkaNames(settings.topic_prefix)
     at = datetime.now(UTC)
-    targets = [_target_partition(letter, partitions) for letter in batch]
+    targets = [outcome.targets[letter.id] for letter in batch]
     await producer.begin_transaction()
     offsets = await _send(
         producer,
         [
-            (names.topic(letter.id.topic), target, letter.key, letter.value, letter.headers)
+            (
+                names.topic(letter.id.topic),
+                target.partition,
+                letter.key,
+                letter.value,
+                letter.redriven_headers(target.count),
+            )
             for letter, target in zip(batch, targets, strict=True)
         ],
     )
     notes = {
-        letter.id: RedriveNote(partition=target, offset=offset, at=at)
+        letter.id: RedriveNote(partition=target.partition, offset=offset, at=at)
         for letter, target, offset in zip(batch, targets, offsets, strict=True)
     }
     topic = names.topic(REDRIVE_NOTES)
