@@ -19,6 +19,8 @@ from schemas.money import format_amount
 from schemas.wire import Message
 
 _MOST_OF_PAGE = 500
+_UNLIMITED = 100_000
+"""Columns of output that is not a terminal. Ids, header values and reasons are shorter."""
 
 _url_option = service_url_option("history")
 _json_option = click.option("--json", "json_", is_flag=True, help="Print the answer as JSON")
@@ -143,9 +145,9 @@ def explain(order_id: str, json_: bool, url: str) -> None:
 
 
 def _show_orders(page: OrderPage) -> None:
-    table = Table(
-        "created", "id", "state", "customer", "quantity", "product", "value", "reasons", box=None, pad_edge=False
-    )
+    table = Table(box=None, pad_edge=False)
+    for name in ("created", "id", "state", "customer", "quantity", "product", "value", "reasons"):
+        table.add_column(name, overflow="fold")
     for o in page.orders:
         cells = (
             str(o.customer_id),
@@ -155,16 +157,18 @@ def _show_orders(page: OrderPage) -> None:
             "; ".join(o.reasons),
         )
         table.add_row(_text(o.created_at), Text(o.id), state_text(o.state), *map(Text, cells))
-    _console().print(table, soft_wrap=not sys.stdout.isatty())
+    _console().print(table)
 
 
 def _show_records(found: OrderHistory) -> None:
-    table = Table("stage", "produced", "after", "topic", "partition", "offset", "", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for name in ("stage", "produced", "after", "topic", "partition", "offset", ""):
+        table.add_column(name, overflow="fold")
     for r in found.records:
         after = "" if r.seconds_since_previous is None else f"{r.seconds_since_previous:+.3f} s"
         place = (r.topic, str(r.partition), str(r.offset))
         table.add_row(r.stage, _text(r.produced_at), after, *map(Text, place), "repeated" if r.repeated else "")
-    _console().print(table, soft_wrap=not sys.stdout.isatty())
+    _console().print(table)
 
 
 def _show_explanation(found: OrderExplanation) -> None:
@@ -195,7 +199,8 @@ def _tell_lag(lag_s: float | None) -> None:
 
 
 def _console() -> Console:
-    return Console(highlight=False)
+    """Tables are as wide as they need to be, unless a terminal is narrower: no id is cut for the next program."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _UNLIMITED)
 
 
 def _text(at: datetime) -> str:
