@@ -11,12 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from history_service.explain import Counted, Held, Level, Moment
 from history_service.models import LOGS, ORDERS, RECORDS
-from history_service.stages import Stage
+from history_service.stages import STATE_STAGES, Stage
 from schemas.history import ProductFacts
 from schemas.messages import (
+    FIRST_ATTEMPT,
     BuiltInCheck,
     CheckType,
     Order,
+    OrderState,
     OrderValidation,
     ProductEventKind,
     RequiredChecks,
@@ -24,6 +26,7 @@ from schemas.messages import (
 )
 from schemas.sessions import session_value
 from schemas.topics import ORDER_VALIDATIONS, PRODUCTS, REQUIRED_CHECKS, WAREHOUSE_INVENTORY, Topic
+from schemas.topics import ORDERS as ORDERS_TOPIC
 from schemas.wire import Message
 
 M = TypeVar("M", bound=Message)
@@ -66,6 +69,51 @@ async def read_verdicts(
     return found
 
 
+class Attempt(NamedTuple):
+    """An attempt to decide an order.
+
+    Arguments:
+        reached: when the order reached each state in this attempt.
+        verdicts: the first verdict of each check.
+    """
+
+    reached: Mapping[OrderState, datetime]
+    verdicts: Mapping[CheckType, GivenVerdict]
+
+    def first(self, *states: OrderState) -> datetime | None:
+        """When the order reached the first of these states; `None` if it has reached none."""
+        return min((self.reached[state] for state in states if state in self.reached), default=None)
+
+
+async def read_attempts(connection: AsyncConnection, ids: Collection[str]) -> dict[str, dict[int, Attempt]]:
+    """The attempts to decide orders, by order and number."""
+    c = RECORDS.c
+    stages = [Stage.VERDICT.value, *(stage.value for stage in STATE_STAGES.values())]
+    query = select(c.order_id, c.produced_at, c.log, c.partition, c.offset, c.value, c.stage).where(
+        c.order_id == func.any(bindparam(None, list(ids), ARRAY(Text))), c.stage.in_(stages)
+    )
+    reached: dict[tuple[str, int], dict[OrderState, datetime]] = {}
+    given: dict[tuple[str, int], dict[CheckType, tuple[OrderValidation, Any]]] = {}
+    for row in await connection.execute(query.order_by(c.produced_at, c.log, c.partition, c.offset)):
+        if row.stage != Stage.VERDICT.value:
+            if (order := _message(ORDERS_TOPIC, row.value)) is not None:
+                place = (row.order_id, order.attempt_number)
+                reached.setdefault(place, {}).setdefault(order.state, row.produced_at)
+        elif (verdict := _message(ORDER_VALIDATIONS, row.value)) is not None:
+            place = (row.order_id, verdict.attempt_number)
+            given.setdefault(place, {}).setdefault(verdict.check_type, (verdict, row))
+    found: dict[str, dict[int, Attempt]] = {}
+    for place in sorted(reached.keys() | given.keys()):
+        order_id, number = place
+        states = reached.get(place, {})
+        verdicts = {
+            check: GivenVerdict(verdict, Moment(r.produced_at, states.get(OrderState.CREATED, r.produced_at), *r[2:5]))
+            for check, (verdict, r) in given.get(place, {}).items()
+        }
+        found.setdefault(order_id, {})[number] = Attempt(states, verdicts)
+    return found
+
+
 async def read_counted(connection: AsyncConnection, order: Any, gap: timedelta) -> list[Counted]:
     """The orders of a customer that can be in one session with an order, as far as the fraud check has judged them."""
     c = ORDERS.c
@@ -99,22 +147,38 @@ async def read_held(connection: AsyncConnection, order: Any, at: Moment, since: 
     c = ORDERS.c
     gone = func.least(c.failed_at, c.cancelled_at, c.shipped_at)
     failed_checks = cast(c.failed_checks, postgresql.ARRAY(Text))
-    query = select(c.id, c.quantity, c.posted_at, c.updated_at, c.failed_at, c.cancelled_at, c.shipped_at).where(
+    query = select(c.id, c.quantity, c.posted_at, c.updated_at, c.failed_at, c.cancelled_at, c.shipped_at, c.attempt)
+    held_then = or_(gone.is_(None), gone >= at.produced_at, *([] if since is None else [c.shipped_at >= since]))
+    passed = or_(failed_checks.is_(None), not_(failed_checks.contains([BuiltInCheck.INVENTORY_CHECK.value])))
+    query = query.where(
         c.product == order.product,
         c.created_at.is_not(None),
         c.id != order.id,
         c.judged_at <= at.produced_at + _SKEW,
-        or_(gone.is_(None), gone >= at.produced_at, *([] if since is None else [c.shipped_at >= since])),
-        or_(failed_checks.is_(None), not_(failed_checks.contains([BuiltInCheck.INVENTORY_CHECK.value]))),
+        # An order that was decided anew has failed before, and may hold pieces again.
+        or_(c.attempt > FIRST_ATTEMPT, and_(held_then, passed)),
     )
-    rows = (await connection.execute(query.order_by(c.created_at.desc()).limit(MOST_HOLDERS))).all()
+    found = (await connection.execute(query.order_by(c.created_at.desc()).limit(MOST_HOLDERS))).all()
+    held = await _read_held_by_attempts(connection, {r.id: r.quantity for r in found if r.attempt > FIRST_ATTEMPT})
+    rows = [row for row in found if row.attempt == FIRST_ATTEMPT]
     verdicts = await read_verdicts(connection, {row.id: row.posted_at or row.updated_at for row in rows})
-    held = []
     for row in rows:
         given = verdicts.get(row.id, {}).get(BuiltInCheck.INVENTORY_CHECK)
         if given is not None and given.verdict.validation_result is ValidationResult.PASS:
             freed = min((t for t in (row.failed_at, row.cancelled_at) if t is not None), default=None)
             held.append(Held(row.quantity, given.at, freed, row.shipped_at))
+    return held
+
+
+async def _read_held_by_attempts(connection: AsyncConnection, quantities: Mapping[str, int]) -> list[Held]:
+    """What each attempt to decide orders has reserved. `quantities`: pieces of the orders, by id."""
+    held = []
+    for order_id, attempts in (await read_attempts(connection, quantities) if quantities else {}).items():
+        for attempt in attempts.values():
+            given = attempt.verdicts.get(BuiltInCheck.INVENTORY_CHECK)
+            if given is not None and given.verdict.validation_result is ValidationResult.PASS:
+                freed = attempt.first(OrderState.FAILED, OrderState.CANCELLED)
+                held.append(Held(quantities[order_id], given.at, freed, attempt.first(OrderState.SHIPPED)))
     return held
 
 

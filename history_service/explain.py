@@ -41,7 +41,9 @@ class Counted:
     at: Moment
 
 
-def session_numbers(order_id: str, counted: Iterable[Counted], gap: timedelta, limit: Decimal) -> SessionNumbers | None:
+def session_numbers(
+    order_id: str, counted: Iterable[Counted], gap: timedelta, limit: Decimal, at: Moment | None = None
+) -> SessionNumbers | None:
     """The session of an order as the fraud check found it; `None` if the check has not judged the order.
 
     Arguments:
@@ -49,25 +51,34 @@ def session_numbers(order_id: str, counted: Iterable[Counted], gap: timedelta, l
         counted: the order and others of its customer.
         gap: inactivity that ends a session.
         limit: total at which orders fail.
+        at: when a later attempt to decide the order was judged: by the session of that moment, in which the order
+            counts once. `None`: when the order was counted.
     """
     before: list[Counted] = []
+    own: Counted | None = None
     sessions: Sequence[Session] = ()
     for one in sorted(counted, key=lambda c: c.at):
-        session, sessions = add_to_session(sessions, one.created_at, one.value, gap)
+        if own is not None and (at is None or one.at > at):
+            break
+        _, sessions = add_to_session(sessions, one.created_at, one.value, gap)
         if one.id == order_id:
-            others = [c for c in before if session.start <= c.created_at <= session.end]
-            return SessionNumbers(
-                orders=len(others) + 1,
-                earlier=tuple(c.id for c in others[-ORDERS_NAMED:]),
-                value=one.value,
-                total=session.total,
-                limit=limit,
-                gap_seconds=gap.total_seconds(),
-                start=session.start.astimezone(UTC),
-                end=session.end.astimezone(UTC),
-            )
-        before.append(one)
-    return None
+            own = one
+        else:
+            before.append(one)
+    if own is None:
+        return None
+    session = next(s for s in sessions if s.start <= own.created_at <= s.end)
+    others = [c for c in before if session.start <= c.created_at <= session.end]
+    return SessionNumbers(
+        orders=len(others) + 1,
+        earlier=tuple(c.id for c in others[-ORDERS_NAMED:]),
+        value=own.value,
+        total=session.total,
+        limit=limit,
+        gap_seconds=gap.total_seconds(),
+        start=session.start.astimezone(UTC),
+        end=session.end.astimezone(UTC),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Explains orders: reads what is known about an order and its surroundings, and applies the rules of the checks."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -11,7 +12,7 @@ from history_service import evidence, explain
 from history_service.evidence import GivenVerdict
 from history_service.settings import HistorySettings
 from schemas.history import ExplainedVerdict, OrderExplanation
-from schemas.messages import BuiltInCheck, CheckType, OrderState, ValidationResult
+from schemas.messages import FIRST_ATTEMPT, BuiltInCheck, CheckType, OrderState, ValidationResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +44,7 @@ class Explainer:
         order = await evidence.read_order(connection, order_id)
         if order is None:
             return None
-        posted_at = order.posted_at or order.updated_at
-        decided_at = order.validated_at or order.failed_at or order.cancelled_at or now
-        given = (await evidence.read_verdicts(connection, {order_id: posted_at})).get(order_id, {})
+        posted_at, decided_at, given = await _read_latest_attempt(connection, order, now)
         records = await evidence.read_required(connection, decided_at)
         required = explain.required_checks(records, posted_at, decided_at, self.required)
         verdicts = [
@@ -77,7 +76,8 @@ class Explainer:
         match verdict.check_type:
             case BuiltInCheck.FRAUD_CHECK:
                 counted = await evidence.read_counted(connection, order, self.gap)
-                session = explain.session_numbers(order.id, counted, self.gap, self.limit)
+                later = at if order.attempt > FIRST_ATTEMPT else None
+                session = explain.session_numbers(order.id, counted, self.gap, self.limit, later)
                 if session is not None:
                     words = explain.session_words(session, self.currency)
                     numbers = {"session": session, "agrees": passed == (session.total < self.limit)}
@@ -100,6 +100,21 @@ class Explainer:
             explanation=words,
             **numbers,
         )
+
+
+async def _read_latest_attempt(
+    connection: AsyncConnection, order: Any, now: datetime
+) -> tuple[datetime, datetime, Mapping[CheckType, GivenVerdict]]:
+    """When the latest attempt to decide an order began and ended, `now` if it has not, and the verdicts of it alone."""
+    if order.attempt == FIRST_ATTEMPT:
+        posted_at = order.posted_at or order.updated_at
+        verdicts = (await evidence.read_verdicts(connection, {order.id: posted_at})).get(order.id, {})
+        return posted_at, order.validated_at or order.failed_at or order.cancelled_at or now, verdicts
+    attempt = (await evidence.read_attempts(connection, [order.id])).get(order.id, {}).get(order.attempt)
+    if attempt is None:
+        return order.updated_at, now, {}
+    decided_at = attempt.first(OrderState.VALIDATED, OrderState.FAILED, OrderState.CANCELLED)
+    return attempt.first(OrderState.CREATED) or order.updated_at, decided_at or now, attempt.verdicts
 
 
 def _summary(

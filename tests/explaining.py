@@ -38,6 +38,13 @@ class End(NamedTuple):
     shipped: bool
 
 
+class Redecide(NamedTuple):
+    """An earlier order is decided anew, under the next attempt number."""
+
+    number: int
+    attempt: int
+
+
 class Wait(NamedTuple):
     seconds: int
 
@@ -71,6 +78,9 @@ def played(actions, **more):
                     driver.send(FULFILMENTS, Fulfilled(order_id=order_id))
                 else:
                     driver.send(CANCELLATIONS, Cancellation(order_id=order_id, reason="changed my mind"))
+            case Redecide(number, attempt):
+                placed = next(order for order in driver.values(ORDERS) if order.id == f"o-{number}")
+                driver.send(ORDERS, placed.model_copy(update={"attempt": attempt}))
             case Wait(seconds):
                 driver.advance(timedelta(seconds=seconds))
         driver.advance(timedelta(seconds=1))
