@@ -47,6 +47,7 @@ ARGUMENTS = {
     ("history",): ["o1"],
     ("explain",): ["o1"],
     ("dead-letters", "list"): ["--json"],
+    ("dead-letters", "summary"): [],
     ("dead-letters", "show"): ["orders", "{place}"],
     ("dead-letters", "redrive"): ["orders", "{place}"],
 }
