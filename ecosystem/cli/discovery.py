@@ -6,12 +6,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from ecosystem import services
 from ecosystem.settings import CommandSettings
 from runtime.common.settings import Settings
 
 _PORT = 8080
+HISTORY = "HISTORY_DATABASE_URL"
+_SECRET = "running.history"
+"""File with the URL of the history's database."""
 
 
 def data_dir() -> Path:
@@ -28,12 +32,14 @@ class LocalSystemInfo:
         bootstrap_servers: of its Kafka.
         urls: by service, the base URLs of the workers that run it.
         currency: currency of orders.
+        history: URL of the history's database; empty if `orders up` does not run it.
     """
 
     pid: int
     bootstrap_servers: str
     urls: Mapping[str, tuple[str, ...]]
     currency: str = "EUR"
+    history: str = ""
 
 
 @contextmanager
@@ -41,12 +47,17 @@ def published(info: LocalSystemInfo) -> Iterator[None]:
     """Lets other commands find `info` for as long as the `with` block lasts."""
     path = _path()
     complete = path.with_suffix(".new")
-    complete.write_text(json.dumps(asdict(info)))
+    secret = data_dir() / _SECRET
+    secret.unlink(missing_ok=True)
+    secret.touch(mode=0o600)  # the URL of a database may have a password
+    secret.write_text(info.history)
+    complete.write_text(json.dumps({name: value for name, value in asdict(info).items() if name != "history"}))
     complete.replace(path)  # atomic: no reader sees half a file
     try:
         yield
     finally:
         path.unlink(missing_ok=True)
+        secret.unlink(missing_ok=True)
 
 
 def find() -> LocalSystemInfo | None:
@@ -56,18 +67,35 @@ def find() -> LocalSystemInfo | None:
         with suppress(PermissionError):  # it runs, as another user
             os.kill(fields["pid"], 0)  # a process that was killed could not remove its file
         urls = {service: tuple(found) for service, found in fields["urls"].items()}
-        return LocalSystemInfo(fields["pid"], fields["bootstrap_servers"], urls, fields.get("currency", "EUR"))
+        history = ""
+        with suppress(OSError):  # that of another user
+            history = (data_dir() / _SECRET).read_text()
+        currency = fields.get("currency", "EUR")
+        return LocalSystemInfo(fields["pid"], fields["bootstrap_servers"], urls, currency, history)
     except (OSError, ValueError, KeyError, AttributeError):
         return None
 
 
 def settings(bootstrap: str | None = None) -> Settings:
-    """Returns settings from the environment. Brokers: `bootstrap`, else KAFKA_BOOTSTRAP_SERVERS, else `orders up`'s."""
+    """Returns settings from the environment. Brokers: `bootstrap`, else KAFKA_BOOTSTRAP_SERVERS, else `orders up`'s.
+
+    The database of the history: HISTORY_DATABASE_URL; else, with the brokers of `orders up`, its own.
+    """
     if bootstrap is not None:
         return Settings(kafka_bootstrap_servers=bootstrap)
     if "KAFKA_BOOTSTRAP_SERVERS" not in os.environ and (info := find()):
-        return Settings(kafka_bootstrap_servers=info.bootstrap_servers)
+        found: dict[str, Any] = {"kafka_bootstrap_servers": info.bootstrap_servers}
+        if info.history and HISTORY not in os.environ:
+            found[HISTORY.lower()] = info.history
+        return Settings(**found)
     return Settings()
+
+
+def history_database() -> str:
+    """Returns the URL of the history's database: HISTORY_DATABASE_URL, else that of `orders up`, else nothing."""
+    given = os.environ.get(HISTORY, "")
+    info = None if given else find()
+    return info.history if info else given
 
 
 def currency() -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @click.group("dead-letters")
 def dead_letters() -> None:
-    """List, count, show and redrive messages that could not be processed."""
+    """List, show and redrive messages that could not be processed."""
 
 
 @dead_letters.command("list")
@@ -53,7 +53,7 @@ def list_(
     \b
     orders dead-letters list
     orders dead-letters list orders order-validations --limit 100
-    orders dead-letters list --service fraud --cause "is missing" --from 2h --not-redriven
+    orders dead-letters list --service fraud --from 2h --not-redriven
     """
     from ecosystem.cli.dead_letter_text import DeadLetterText, Others
     from ecosystem.clients.dead_letters.redrives import Redrives
@@ -192,7 +192,9 @@ def redrive(
     yes: bool,
     bootstrap: str | None,
 ) -> None:
-    """Write dead letters of TOPIC back to it: those named, all, or all that the filters fit.
+    """Write dead letters of TOPIC back to it.
+
+    Those named, all, or all that the filters fit.
 
     Remove the cause first. Every service that reads the topic reads the message again, not only the one that failed.
     The services recognise a repeated order by its id for seven days; do not redrive messages about older orders.
@@ -210,7 +212,7 @@ def redrive(
 
     \b
     orders dead-letters redrive orders 2@17 0@3
-    orders dead-letters redrive orders --cause "quantity is missing" --from 2h --dry-run
+    orders dead-letters redrive orders --cause quantity --from 2h --dry-run
     orders dead-letters redrive order-validations --all --service orders --rate 50
     """
     from ecosystem.cli.redriving import Redriving

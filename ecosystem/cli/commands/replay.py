@@ -74,7 +74,7 @@ _STAGES = (
     "--history",
     metavar="URL",
     envvar="HISTORY_DATABASE_URL",
-    help="Database of the history service [env: HISTORY_DATABASE_URL]",
+    help="Database of the history service  [env: HISTORY_DATABASE_URL; default: that of `orders up`]",
 )
 @click.option("--url", envvar="ORDERS_URL", metavar="URL", help="Orders service of the target, for the dry run")
 @click.option(
@@ -155,9 +155,11 @@ def replay(
         before=before,
     )
     _check_orders(named, filters != Filters() or failed_service is not None, all_, given=bool(order_ids or ids))
+    settings = discovery.settings(bootstrap)
+    # That of `orders up` as well for another cluster: its records are what is replayed there.
+    history = history or discovery.history_database()
     if not history:
         raise click.UsageError("name the database of the history by --history or HISTORY_DATABASE_URL")
-    settings = discovery.settings(bootstrap)
     wanted = Selection(
         ids=named,
         filters=filters,

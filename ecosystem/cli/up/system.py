@@ -130,7 +130,8 @@ class LocalSystem:
         servers = self._settings.kafka_bootstrap_servers
         urls = {service: self._urls(service) for service in NAMES}
         currency = CommandSettings().currency
-        stack.enter_context(discovery.published(LocalSystemInfo(os.getpid(), servers, urls, currency)))
+        history = self._databases.get(discovery.HISTORY, os.environ.get(discovery.HISTORY, ""))
+        stack.enter_context(discovery.published(LocalSystemInfo(os.getpid(), servers, urls, currency, history)))
         stack.callback(self._stop_children)
         for worker in self._workers:
             self._start_worker(worker)
