@@ -3,11 +3,14 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from schemas.messages import BuiltInCheck, CheckType, HomeCheckin, Order, OrderValidation, ValidationResult
+from schemas.messages import BuiltInCheck, CheckType, Customer, HomeCheckin, Order, OrderValidation, ValidationResult
 
 NOON = datetime(2020, 1, 1, 12, tzinfo=UTC)
 
 FRAUD, INVENTORY, DETAILS = BuiltInCheck.FRAUD_CHECK, BuiltInCheck.INVENTORY_CHECK, BuiltInCheck.ORDER_DETAILS_CHECK
+
+
+FRANZ = Customer(id=7, first_name="Franz", last_name="Kafka", email="franz@example.org", address="Praha", level="gold")
 
 
 def order(id: str = "o1", **content: Any) -> Order:  # noqa: A002

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import aiohttp
 import pytest
 
+from ecosystem.clients.event_stream import read_events
 from schemas.messages import Fulfilled
 from schemas.topics import FULFILMENTS
 from tests.workers import PATIENCE_S, until
@@ -34,14 +35,8 @@ async def following(shop, order_id, worker, after=None):
 
 
 async def _events(response):
-    fields = {}
-    async for line in response.content:
-        name, _, value = line.decode().rstrip("\n").partition(": ")
-        if name:
-            fields[name] = value
-        elif "data" in fields:
-            yield Event(fields["id"], fields["event"], json.loads(fields["data"]))
-            fields = {}
+    async for event in read_events(response.content):
+        yield Event(event.id, event.name, json.loads(event.data))
 
 
 async def collected(events, count=None):

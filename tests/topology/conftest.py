@@ -1,13 +1,15 @@
 """The core services in memory, in every deployment."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
+from typing import Any
 
 import pytest
 
 from ecosystem.services import CORE, FOUND
 from orders_service.state import ORDERS_VIEW
 from runtime.common.settings import Settings
+from runtime.model.service import Service, SideEffect
 from runtime.testing import TopologyTestDriver
 from schemas.api import OrderOutcome
 from schemas.messages import CheckType, Order, StockLevel
@@ -49,6 +51,17 @@ class Shop:
 
     def reserved(self, product: str) -> int:
         return self.topology.row(STOCK, product).reserved
+
+
+def order_services(**changes: object) -> list[Service]:
+    """The core, fulfilment and e-mail."""
+    apps = [*CORE_APPS.values(), *(import_module(FOUND[name].module) for name in ("fulfilment", "email"))]
+    return [app.build(Settings(**changes)).service for app in apps]
+
+
+def emails_of(services: Iterable[Service]) -> SideEffect[Any]:
+    """The side effect that sends e-mails."""
+    return next(s for s in services if s.name == "email").side_effects[0]
 
 
 def record_row_sizes(topology, monkeypatch):

@@ -6,20 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import email_service.app
-import fulfilment_service.app
 from orders_service.state import ORDERS_VIEW
 from runtime.common.partitioning import partition_of
 from runtime.common.settings import Settings
 from runtime.testing import TopologyTestDriver
-from schemas.messages import Cancellation, Customer, OrderState, OrderValidation, Payment
+from schemas.messages import Cancellation, OrderState, OrderValidation, Payment
 from schemas.topics import CANCELLATIONS, CUSTOMERS, FULFILMENTS, HOME_CHECKINS, ORDER_VALIDATIONS, ORDERS, PAYMENTS
-from tests.samples import DETAILS, FRAUD, INVENTORY, checked_in, order, verdict
-from tests.topology.conftest import CORE_APPS, Shop
+from tests.samples import DETAILS, FRANZ, FRAUD, INVENTORY, checked_in, order, verdict
+from tests.topology.conftest import CORE_APPS, Shop, emails_of, order_services
 from validators.fraud.state import CUSTOMERS as FRAUD_CUSTOMERS
 from validators.inventory.state import RESERVATIONS, STOCK
 
-FRANZ = Customer(id=1, first_name="Franz", last_name="Kafka", email="franz@example.org", address="Praha", level="gold")
+CUSTOMER = FRANZ.model_copy(update={"id": 1})
 CHECKS = (FRAUD, INVENTORY, DETAILS)
 
 
@@ -38,11 +36,9 @@ class AttemptsShop(Shop):
 
 
 def opened(*, apart=False, **changes):
-    apps = [*CORE_APPS.values(), fulfilment_service.app, email_service.app]
-    services = [app.build(Settings(**changes)).service for app in apps]
-    email = next(s for s in services if s.name == "email").side_effects[0]
-    shop = AttemptsShop(TopologyTestDriver(*services, apart=apart), email)
-    shop.topology.send(CUSTOMERS, FRANZ)
+    services = order_services(**changes)
+    shop = AttemptsShop(TopologyTestDriver(*services, apart=apart), emails_of(services))
+    shop.topology.send(CUSTOMERS, CUSTOMER)
     return shop
 
 

@@ -9,14 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import email_service.app
 import fulfilment_service.app
 from fulfilment_service.http import status
 from fulfilment_service.state import PROGRESS
 from orders_service.state import ORDERS_VIEW
 from runtime.common.settings import Settings
 from runtime.testing import TopologyTestDriver
-from schemas.messages import Cancellation, Customer, Fulfilled, Need, OrderState, Payment
+from schemas.messages import Cancellation, Fulfilled, Need, OrderState, Payment
 from schemas.topics import (
     CANCELLATIONS,
     CHECKIN_REJECTIONS,
@@ -28,11 +27,9 @@ from schemas.topics import (
     PAYMENTS,
     REFUNDS,
 )
-from tests.samples import checked_in, order, verdict
-from tests.topology.conftest import CORE_APPS, Shop
+from tests.samples import FRANZ, checked_in, order, verdict
+from tests.topology.conftest import Shop, emails_of, order_services
 from validators.inventory.state import STOCK
-
-FRANZ = Customer(id=7, first_name="Franz", last_name="Kafka", email="franz@example.org", address="Praha", level="gold")
 
 
 class CancellingShop(Shop):
@@ -42,7 +39,7 @@ class CancellingShop(Shop):
         super().__init__(topology)
         orders = next(s for s in services if s.name == "orders")
         self.aggregator = next(i.processor.__self__ for i in orders.inputs if i.topic is CANCELLATIONS)
-        self.email = next(s for s in services if s.name == "email").side_effects[0]
+        self.email = emails_of(services)
 
     def cancel(self, order_id="o1"):
         return self.topology.call(ORDERS_VIEW, order_id, partial(self.aggregator.cancel, order_id, "changed my mind"))
@@ -66,8 +63,7 @@ class CancellingShop(Shop):
 
 
 def opened(apart=False, **changes) -> CancellingShop:
-    apps = [*CORE_APPS.values(), fulfilment_service.app, email_service.app]
-    services = [app.build(Settings(**changes)).service for app in apps]
+    services = order_services(**changes)
     shop = CancellingShop(TopologyTestDriver(*services, apart=apart), services)
     shop.topology.send(CUSTOMERS, FRANZ)
     shop.stock(JUMPERS=10)

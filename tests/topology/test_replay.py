@@ -4,20 +4,17 @@ from datetime import timedelta
 
 import pytest
 
-import email_service.app
-import fulfilment_service.app
 from orders_service.state import ORDERS_VIEW
-from runtime.common.settings import Settings
 from runtime.loop.overlay import SUPPRESSED
 from runtime.model.records import REPLAYED_FROM, REPLAYS, SIDE_EFFECTS
 from runtime.testing import TopologyTestDriver
-from schemas.messages import Customer, OrderState, Payment
+from schemas.messages import OrderState, Payment
 from schemas.topics import CUSTOMERS, FULFILMENTS, HOME_CHECKINS, ORDER_VALIDATIONS, ORDERS, ORDERS_ENRICHED, PAYMENTS
-from tests.samples import checked_in
-from tests.topology.conftest import CORE_APPS, Shop
+from tests.samples import FRANZ, checked_in
+from tests.topology.conftest import Shop, emails_of, order_services
 from validators.inventory.state import STOCK
 
-FRANZ = Customer(id=1, first_name="Franz", last_name="Kafka", email="franz@example.org", address="Praha", level="gold")
+CUSTOMER = FRANZ.model_copy(update={"id": 1})
 MARKS = ((REPLAYED_FROM, b"orders/2/17"), (REPLAYS, b"1"))
 
 
@@ -46,17 +43,16 @@ class ReplayShop(Shop):
 
 
 def opened(deployment="composed", **changes):
-    apps = [*CORE_APPS.values(), fulfilment_service.app, email_service.app]
-    services = [app.build(Settings(**changes)).service for app in apps]
+    services = order_services(**changes)
     fuse = deployment != "composed, not fused"
     driver = TopologyTestDriver(*services, apart=deployment == "apart", fuse=fuse)
-    return ReplayShop(driver, next(s for s in services if s.name == "email").side_effects[0])
+    return ReplayShop(driver, emails_of(services))
 
 
 @pytest.fixture(params=["composed", "composed, not fused", "apart"])
 def shop(request):
     shop = opened(request.param)
-    shop.topology.send(CUSTOMERS, FRANZ)
+    shop.topology.send(CUSTOMERS, CUSTOMER)
     shop.stock(JUMPERS=10)
     return shop
 
@@ -105,7 +101,7 @@ def test_other_orders_are_not_marked(shop):
 
 def test_an_order_that_misses_its_deadline_after_a_replay_is_marked():
     shop = opened(required_checks="FRAUD_CHECK,CREDIT_CHECK")
-    shop.topology.send(CUSTOMERS, FRANZ)
+    shop.topology.send(CUSTOMERS, CUSTOMER)
     shop.replay(ORDERS, shop.order())
     shop.topology.advance(timedelta(hours=1))
     assert shop.history() == ["CREATED", "FAILED"]
