@@ -17,7 +17,6 @@ from schemas.messages import Order, OrderState, ValidationResult
 from schemas.wire import Message
 
 _ID = re.compile(r"([0-9]{1,7})-([0-9]{1,7})")
-_FINAL = frozenset({OrderState.FAILED, OrderState.SHIPPED, OrderState.CANCELLED})
 
 
 def events_of(view: OrderView) -> Iterator[ServerSentEvent]:
@@ -63,11 +62,6 @@ def events_after(view: OrderView, after: tuple[int, int]) -> list[ServerSentEven
     return [event for event in events_of(view) if position(event.id) > after]
 
 
-def is_final(view: OrderView) -> bool:
-    """Whether nothing follows, but for another attempt to decide a failed order."""
-    return view.order is not None and view.order.state in _FINAL
-
-
 async def stream_order(host: Host, request: web.Request) -> web.StreamResponse:
     """Waits until the order exists, and sends its events from the key owner until the final state."""
     order_id, deadline = ORDER_ID.of(request), deadline_of(request)
@@ -93,7 +87,7 @@ async def _events(host: Host, order_id: str, after: tuple[int, int]) -> AsyncGen
             if view is not None and (new := events_after(view, after)):
                 after = position(new[-1].id)
                 yield new
-            if view is not None and is_final(view):
+            if view is not None and view.order is not None and view.order.state.final:
                 return
             if not await watch.wait(HEARTBEAT_S):
                 yield ()

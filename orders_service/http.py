@@ -64,10 +64,12 @@ async def post_order(host: Host, request: web.Request) -> web.StreamResponse:
 async def _place(host: Host, request: web.Request, order: Order, wait: Wait | None) -> web.Response:
     command = partial(place, order)
     existing = await host.submit(ORDERS_VIEW, order.id, command)
-    response = _created(order) if existing is None else _existing(order, existing)
+    if existing is not None:
+        _check_same(order, existing)
+    status = 201 if existing is None else 200
     if wait is None:
-        return response
-    return await _outcome(host, request, existing or order, wait, response)
+        return _placed(existing or order, status)
+    return await _outcome(host, request, existing or order, wait, status)
 
 
 async def _place_new(host: Host, request: web.Request, order: Order, wait: Wait | None) -> web.Response:
@@ -79,11 +81,11 @@ async def _place_new(host: Host, request: web.Request, order: Order, wait: Wait 
         return await _place(host, request, order, wait)
     except KeyNotOwned:
         await host.produce(ORDERS, order)  # may repeat a write that took effect: equal orders are one order
-        return _created(order) if wait is None else _undecided(OrderView(order=order), order, wait)
+        return _placed(order, 201) if wait is None else _undecided(OrderView(order=order), order, wait)
 
 
-async def _outcome(host: Host, request: web.Request, order: Order, wait: Wait, response: web.Response) -> web.Response:
-    """The response with the outcome of a placed order as its body; a 202 if it is not decided in time.
+async def _outcome(host: Host, request: web.Request, order: Order, wait: Wait, status: int) -> web.Response:
+    """The outcome of a placed order, with a status; a 202 if it is not decided in time.
 
     A 202 as well if the partition is revoked or the worker stops: the order is placed, and a client that repeated the
     request without an id would place another.
@@ -93,7 +95,7 @@ async def _outcome(host: Host, request: web.Request, order: Order, wait: Wait, r
         view = await wait_for_row(host, ORDERS_VIEW, order.id, deadline, lambda view: view.decided)
     if view is None or not view.decided:
         return _undecided(view, order, wait)
-    return answer(view.outcome(), response.status, {**location(PATH, order.id), **wait.applied})
+    return answer(view.outcome(), status, {**location(PATH, order.id), **wait.applied})
 
 
 def _undecided(view: OrderView | None, order: Order, wait: Wait) -> web.Response:
@@ -129,13 +131,14 @@ def _order(new: NewOrder, order_id: str) -> Order:
     return Order.model_validate({**new.model_dump(), "id": order_id, "created_at": datetime.now(UTC)})
 
 
-def _created(order: Order) -> web.Response:
-    return answer(order, 201, location(PATH, order.id))
+def _placed(order: Order, status: int) -> web.Response:
+    return answer(order, status, location(PATH, order.id))
 
 
-def _existing(posted: Order, existing: Order) -> web.Response:
+def _check_same(posted: Order, existing: Order) -> None:
+    """Raises `HttpProblem` (409) if the id has another order."""
     if posted.same_content(existing):
-        return answer(existing, 200, location(PATH, existing.id))
+        return
     differing = posted.differing(existing, "customer_id", "product", "quantity", "price")
     detail = f"There is an order {existing.id!r} already, with another {', '.join(differing)}. Choose another id."
     raise HttpProblem(409, detail, headers=location(PATH, existing.id))

@@ -30,6 +30,11 @@ class OrderState(StrEnum):
         """Whether the order can still be cancelled: it has neither failed nor been shipped."""
         return self in {OrderState.CREATED, OrderState.VALIDATED}
 
+    @property
+    def final(self) -> bool:
+        """Whether nothing follows, but for another attempt to decide a FAILED order."""
+        return not self.cancellable
+
 
 CheckType = TypeAliasType("CheckType", Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,63}$")])
 """Name of a check. An open set: consumers record checks that they do not know."""

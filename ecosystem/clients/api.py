@@ -29,10 +29,7 @@ from schemas.api import (
     Verdict,
 )
 from schemas.history import OrderExplanation, OrderHistory, OrderPage, Timings
-from schemas.messages import Order, OrderState
-
-FINAL_STATES = frozenset({OrderState.FAILED, OrderState.SHIPPED, OrderState.CANCELLED})
-"""After them a stream of events ends."""
+from schemas.messages import Order
 
 _PAUSE_S = 0.5
 """Seconds before an interrupted stream is continued."""
@@ -153,7 +150,7 @@ class OrdersApi(Api):
                         last, until = event.id, time.monotonic() + timeout_ms / 1000
                         message = Order if event.name == "state" else Verdict
                         yield (said := message.from_json(event.data.encode()))
-                        if isinstance(said, Order) and said.state in FINAL_STATES:
+                        if isinstance(said, Order) and said.state.final:
                             return
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:  # ValueError: not a URL
                 if time.monotonic() >= until:

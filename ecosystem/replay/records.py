@@ -5,13 +5,11 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Self
 
 from runtime.model.records import ALSO_CONSUMED_BY, CONSUMED_BY, REPLAYED_FROM, REPLAYS, SIDE_EFFECTS, Header
+from runtime.model.replays import PERFORM, REPLAY_HEADERS
 
-PERFORM = b"perform"
-
-_OF_REPLAYS = frozenset({REPLAYED_FROM, REPLAYS, SIDE_EFFECTS})
 # The services that a record was fused with have processed it in the batch that wrote it, and skip it by this header.
 # A replay is to be processed by all, so it must not say so. Nothing else of the record changes.
-_DROPPED = frozenset({CONSUMED_BY, ALSO_CONSUMED_BY}) | _OF_REPLAYS
+_DROPPED = frozenset({CONSUMED_BY, ALSO_CONSUMED_BY}) | REPLAY_HEADERS
 
 _PLACE = re.compile(r"([^/]+)/([0-9]{1,10})/([0-9]{1,19})")
 _MOST_DIGITS = 9
@@ -96,7 +94,7 @@ def mark_of(headers: Sequence[Header]) -> Mark | None:
     >>> mark_of([("replayed-from", b"my head")]) is None
     True
     """
-    values = {name: value for name, value in headers if name in _OF_REPLAYS and value is not None}
+    values = {name: value for name, value in headers if name in REPLAY_HEADERS and value is not None}
     count = values.get(REPLAYS, b"1")
     try:
         place = Place.parse(values[REPLAYED_FROM].decode())

@@ -248,8 +248,9 @@ class BatchProcessor:
                 if fused:
                     batch.fused += 1
                     event_time = time if topic.internal else batch.now
-                    fused_item = WorkItem(topic.name, partition, event_time, value, processors, depth, None, ctx.call)
-                    work.append(fused_item._replace(replayed=replayed) if replayed else fused_item)
+                    work.append(
+                        WorkItem(topic.name, partition, event_time, value, processors, depth, None, ctx.call, replayed)
+                    )
                 else:
                     batch.through_kafka.setdefault(tp, set()).add(bucket)
             if fused and topic.internal and ctx.call is None:
@@ -258,7 +259,7 @@ class BatchProcessor:
             if ctx.call is not None:
                 batch.keep_sent(ctx.call, Write(topic.name, partition, raw_key, raw, headers))
             if not (fused and topic.internal):
-                headers = (*self._marks[topic.name], *replayed) if fused else headers
+                headers = self._marks[topic.name] + replayed if fused else headers
                 batch.outputs.append(Write(topic.name, partition, raw_key, raw, headers))
 
     def _reject(self, batch: BatchOverlay, record: Record, services: str, error: str) -> None:
@@ -284,7 +285,7 @@ class BatchProcessor:
         if not self._limits:
             return
         for topic, partition, key, value, replayed in ctx.sent:
-            headers = (*self._marks.get(topic.name, ()), *replayed)
+            headers = self._marks.get(topic.name, ()) + replayed
             write = Write(topic.name, partition, key.encode(), value.to_json(), headers)
             self._limits.check(topic.name, write.size)
         for (table, key), row in ctx.writes.items():

@@ -7,7 +7,7 @@ from runtime.model.records import REPLAYED_FROM, REPLAYS, SIDE_EFFECTS, Header
 PERFORM = b"perform"
 """Value of the header `side-effects` with which a replay performs side effects."""
 
-_NAMES = frozenset({REPLAYED_FROM, REPLAYS, SIDE_EFFECTS})
+REPLAY_HEADERS = frozenset({REPLAYED_FROM, REPLAYS, SIDE_EFFECTS})
 _MAX_VALUE = 512
 """Bytes of a header that is inherited: clients may write any."""
 
@@ -22,7 +22,7 @@ def inherited(headers: Iterable[Header]) -> tuple[Header, ...]:
     """
     found: dict[str, bytes] = {}
     for name, value in headers:
-        if name in _NAMES and value is not None and len(value) <= _MAX_VALUE and value.isascii():
+        if name in REPLAY_HEADERS and value is not None and len(value) <= _MAX_VALUE and value.isascii():
             found.setdefault(name, value)
     return tuple(found.items()) if REPLAYED_FROM in found else NOT_REPLAYED
 

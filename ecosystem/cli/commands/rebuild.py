@@ -3,11 +3,10 @@
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ecosystem.cli import discovery
 from ecosystem.cli.commands.shared import bootstrap_option, perform
+from ecosystem.cli.progress import progress
 from runtime.common import failpoints
 from runtime.errors import DatabaseNotConfigured, DatabaseUnavailable
 
@@ -48,16 +47,11 @@ def rebuild(no_switch: bool, topics_only: bool, discard: bool, drop_before: bool
             click.echo(f"{schema} is deleted." if found else f"There is no {schema}.")
     if discard or drop_before:
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    errors = Console(stderr=True)
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
-        task = bar.add_task("connecting", total=None)
+    with progress() as report:
         run = Rebuild(
             settings,
             topics_only=topics_only,
-            on_progress=lambda step, done, total: bar.update(
-                task, description=step, completed=done, total=total or None
-            ),
+            on_progress=lambda step, done, total: report(step, done, total or None),
         )
         done = perform(run.run(switch=not no_switch), bootstrap=bootstrap, expected=expected)
     if not done:

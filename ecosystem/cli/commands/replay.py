@@ -12,7 +12,7 @@ import click
 
 from ecosystem import services
 from ecosystem.cli import discovery
-from ecosystem.cli.commands.shared import TIME, Real, Whole, bootstrap_option
+from ecosystem.cli.commands.shared import TIME, Real, Whole, bootstrap_option, temp_option
 from runtime.common.settings import Settings
 from schemas.messages import OrderState
 
@@ -55,7 +55,7 @@ _STAGES = (
 @click.option("--inputs", is_flag=True, help="Send what came from outside, so that all else is computed anew")
 @click.option("--redecide", is_flag=True, help="Decide FAILED orders anew, as a new attempt")
 @click.option("--in-order", is_flag=True, help="Send in the order of processing; wait for what each wave changes")
-@click.option("--replays-too", is_flag=True, help="Send also what is a replay itself, or was made by one")
+@click.option("--replays-too", is_flag=True, help="Also send records that are replays, or follow from one")
 @click.option("--max-replays", type=Whole(1), default=3, show_default=True, help="Replays of a record at most")
 @click.option("--with-side-effects", is_flag=True, help="Repeat side effects outside, such as e-mails")
 @click.option("--overwrite", is_flag=True, help="Set back stock and customers that have newer records")
@@ -67,7 +67,7 @@ _STAGES = (
     "resume_file",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Note there what is sent, and go on where a replay with this file has stopped",
+    help="Record in it what is sent; continue where a replay with this file stopped",
 )
 @click.option("--limit", type=Whole(0), default=5, show_default=True, help="Records that are shown of the plan")
 @click.option(
@@ -77,11 +77,7 @@ _STAGES = (
     help="Database of the history service  [env: HISTORY_DATABASE_URL; default: that of `orders up`]",
 )
 @click.option("--url", envvar="ORDERS_URL", metavar="URL", help="Orders service of the target, for the dry run")
-@click.option(
-    "--temp",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder for temporary files; they need about the size of what is sent  [default: the system's]",
-)
+@temp_option("what is sent")
 @bootstrap_option
 def replay(
     order_ids: tuple[str, ...],

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import click
@@ -25,6 +26,15 @@ from schemas.validation import field_errors
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def temp_option(size_of: str) -> Callable[[F], F]:
+    """The option `--temp`. `size_of`: what the files are about as large as."""
+    return click.option(
+        "--temp",
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        help=f"Folder for temporary files; they need about the size of {size_of}  [default: the system's]",
+    )
 
 
 class Whole(click.IntRange):

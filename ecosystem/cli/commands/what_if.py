@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from ecosystem.cli import discovery
-from ecosystem.cli.commands.shared import TIME, Whole, bootstrap_option, perform
+from ecosystem.cli.commands.shared import TIME, Whole, bootstrap_option, perform, temp_option
 
 
 @click.command()
@@ -42,11 +42,7 @@ from ecosystem.cli.commands.shared import TIME, Whole, bootstrap_option, perform
     help="Draw the difference, as .svg, .png or .pdf; needs `pip install 'faust-orders[plot]'`",
 )
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object, and no progress")
-@click.option(
-    "--temp",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder for temporary files; they need about the size of the topics  [default: the system's]",
-)
+@temp_option("the topics")
 @bootstrap_option
 def what_if(
     sets: tuple[str, ...],
