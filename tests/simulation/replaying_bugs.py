@@ -82,7 +82,13 @@ def mark_lost_at_a_timer():
 @planted()
 def mark_lost_at_a_fused_message():
     """A fused message counts as no replay, even if it follows from one."""
-    with patch.object(process.WorkItem, "_replace", lambda self, **changes: self):
+    item = process.WorkItem
+
+    def unmarked(topic, partition, event_time, subject, processors, depth, record, cause, replayed):
+        marks = NOT_REPLAYED if depth else replayed
+        return item(topic, partition, event_time, subject, processors, depth, record, cause, marks)
+
+    with patch.object(process, "WorkItem", unmarked):
         yield
 
 
