@@ -8,7 +8,7 @@ LOCK := $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --gene
 unexport PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast simulate fuzz chaos bench bench-recovery bench-failover bench-history soak flink legacy numbers lint format lock clean
+.PHONY: help install run test campaigns test-fast simulate fuzz chaos bench bench-recovery bench-failover bench-history soak flink legacy numbers lint format lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -19,8 +19,11 @@ install: ## Install into .venv what the lock names; the other targets do so when
 run: install ## Start all of it, Kafka included, with an order every second; Ctrl-C stops it
 	@$(PY) -m ecosystem.cli up --rate 1
 
-test: install ## Run all tests; the last lines say what was skipped, and why
-	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: install ## Run all tests but campaigns; the last lines say what was left out or skipped, and why
+	@$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not campaign"
+
+campaigns: install ## Run the tests that take minutes each, which `make test` leaves out: faults at every step, whole days
+	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m campaign
 
 test-fast: install ## Run the tests that need no broker
 	@$(PY) -m pytest tests/unit tests/topology
