@@ -9,6 +9,7 @@ from ecosystem.entry_points import ServiceError, find
 from runtime.common.settings import ServiceSettings, Settings
 from runtime.hosting import ServiceDefinition
 from runtime.model.topology import Topology
+from runtime.tracing.settings import TraceSettings
 from schemas.topics import CATALOGUE, ORDER_VALIDATIONS, ORDERS
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ def port(names: Sequence[str]) -> int | None:
 
 def require_valid_settings(names: Iterable[str]) -> None:
     """Raises `InvalidSettings` with all wrong variables of the runtime and of these services."""
-    kinds: list[type[ServiceSettings]] = [Settings, *(kind for name in names for kind in SETTINGS.get(name, ()))]
+    kinds: list[type[ServiceSettings]] = [Settings, TraceSettings, *(kind for name in names for kind in SETTINGS.get(name, ()))]
     errors = []
     for kind in kinds:
         try:

@@ -20,6 +20,7 @@ WorkerError
 ├── OffsetsMoved             another worker has stored the records that a sink was about to store
 ├── RowsRejected             the database does not accept rows of a sink, whenever they are written
 ├── DatabaseNotConfigured    a service needs a database and its URL is not set
+├── TracingNotInstalled      tracing is on, and OpenTelemetry is not installed
 └── SideEffectError          the other side of a side effect did not accept it
     ├── SideEffectRejected   permanently: the side effect becomes a dead letter
     ├── SideEffectDeferred   for now; its destination may be affected as a whole
@@ -117,6 +118,10 @@ class PartitionCountMismatch(WorkerError):
 
 class DatabaseNotConfigured(WorkerError):
     """A service needs a database, and its URL is not set: set `<SERVICE>_DATABASE_URL`."""
+
+
+class TracingNotInstalled(WorkerError):
+    """Tracing is on, and OpenTelemetry, an optional dependency, is not installed."""
 
 
 class OffsetsMoved(WorkerError):

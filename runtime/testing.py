@@ -13,7 +13,10 @@ from runtime.model.progress import Marks
 from runtime.model.records import Header, Membership, PolledBatch, Record, TopicPartition, Write
 from runtime.model.service import Context, PendingSideEffect, Service, SideEffect, Table
 from runtime.model.topology import Topology
+from runtime.model.traces import TraceContext
 from runtime.state.stores import MemoryStores
+from runtime.tracing.batch import BatchTracer
+from runtime.tracing.tracer import Tracer
 from schemas.topics import Topic
 from schemas.wire import Message
 
@@ -27,11 +30,12 @@ _START = datetime(2020, 1, 1, tzinfo=UTC)
 class InMemoryWorker:
     """A worker in memory: its services, their state, and positions in their inputs."""
 
-    def __init__(self, services: Iterable[Service], partitions: int, *, fuse: bool) -> None:
+    def __init__(self, services: Iterable[Service], partitions: int, *, fuse: bool, tracer: Tracer | None) -> None:
         self.topology = Topology(tuple(services))
         self.stores = MemoryStores()
         self.timers = Timers(self.topology)
-        self.processor = BatchProcessor(self.topology, partitions, self.stores.open)
+        self.processor = BatchProcessor(self.topology, partitions, self.stores.open, traced=tracer is not None)
+        self.batches = None if tracer is None else BatchTracer(tracer)
         self.positions: dict[TopicPartition, int] = {}
         self.fuse = fuse
         self.processed = 0
@@ -51,6 +55,7 @@ class TopologyTestDriver:
         partitions: partitions of every topic.
         apart: whether each service has a worker of its own, instead of one worker for all.
         fuse: whether a worker fuses messages that it consumes itself, as a real one does.
+        tracer: records spans, if the services are traced.
 
     >>> from runtime.model.service import Input
     >>> from schemas.messages import StockLevel
@@ -63,13 +68,20 @@ class TopologyTestDriver:
     [StockLevel(product='mug', count=3)]
     """
 
-    def __init__(self, *services: Service, partitions: int = 4, apart: bool = False, fuse: bool = True) -> None:
+    def __init__(
+        self,
+        *services: Service,
+        partitions: int = 4,
+        apart: bool = False,
+        fuse: bool = True,
+        tracer: Tracer | None = None,
+    ) -> None:
         self.partitions = partitions
         self.now = _START
         self._marks = Marks()
         self.topics: dict[TopicPartition, list[Record]] = {}
         groups = [[s] for s in services] if apart else [list(services)]
-        self.workers = [InMemoryWorker(group, partitions, fuse=fuse) for group in groups]
+        self.workers = [InMemoryWorker(group, partitions, fuse=fuse, tracer=tracer) for group in groups]
 
     def send(self, topic: Topic[M], *values: M) -> None:
         """Produces messages from outside, and runs the services."""
@@ -83,11 +95,12 @@ class TopologyTestDriver:
         self.write(Write(topic.name, partition_of(key or b"", self.partitions), key, value, headers))
         self.run()
 
-    def call(self, table: Table[Any], key: str, decide: Callable[[Context], T]) -> T:
+    def call(self, table: Table[Any], key: str, decide: Callable[[Context], T], trace: TraceContext | None = None) -> T:
         """Runs a command in the worker of the table, as HTTP handlers do. Returns or raises its result."""
         partition = partition_of(key.encode(), self.partitions)
         worker = next(w for w in self.workers if table.name in w.topology.tables)
         command = Command(worker.topology.holders[table.name], partition, decide)
+        command.trace = trace
         self._process(worker, PolledBatch([], {}, Membership(1, "in-memory"), [command]), [])
         self.run()
         if isinstance(command.result, Exception):
@@ -149,7 +162,8 @@ class TopologyTestDriver:
         return True
 
     def _process(self, worker: InMemoryWorker, polled: PolledBatch, due: list[DueTimer]) -> None:
-        batch = worker.processor.process(polled, due, self.now, lambda *_: worker.fuse)
+        trace = None if worker.batches is None else worker.batches.batch(polled)
+        batch = worker.processor.process(polled, due, self.now, lambda *_: worker.fuse, trace)
         worker.processed += batch.processed
         worker.events += batch.events
         worker.observations += batch.observations
@@ -161,6 +175,8 @@ class TopologyTestDriver:
             store.apply(changed, (store.offset or 0) + len(changed))
             worker.timers.apply(table, partition, changed)
         worker.positions.update(batch.offsets)
+        if trace is not None:
+            trace.committed()
 
     def _poll(self, worker: InMemoryWorker) -> PolledBatch:
         records: list[Record] = []

@@ -6,10 +6,11 @@ from typing import NamedTuple, Self
 
 from runtime.model.records import ALSO_CONSUMED_BY, CONSUMED_BY, REPLAYED_FROM, REPLAYS, SIDE_EFFECTS, Header
 from runtime.model.replays import PERFORM, REPLAY_HEADERS
+from runtime.model.traces import REPLAYED_TRACE, TRACEPARENT, TRACESTATE
 
 # The services that a record was fused with have processed it in the batch that wrote it, and skip it by this header.
 # A replay is to be processed by all, so it must not say so. Nothing else of the record changes.
-_DROPPED = frozenset({CONSUMED_BY, ALSO_CONSUMED_BY}) | REPLAY_HEADERS
+_DROPPED = frozenset({CONSUMED_BY, ALSO_CONSUMED_BY, TRACESTATE}) | REPLAY_HEADERS
 
 _PLACE = re.compile(r"([^/]+)/([0-9]{1,10})/([0-9]{1,19})")
 _MOST_DIGITS = 9
@@ -65,8 +66,18 @@ class Resubmission(NamedTuple):
 
 
 def original_headers(headers: Iterable[Header]) -> tuple[Header, ...]:
-    """The headers that are sent again, in their order."""
-    return tuple(header for header in headers if header[0] not in _DROPPED)
+    """The headers that are sent again, in their order. A replay begins a trace of its own, with a link to this one.
+
+    >>> original_headers([("consumed-by", b"orders"), ("made-at", b"1"), ("traceparent", b"00-1-2-01")])
+    (('made-at', b'1'), ('replayed-trace', b'00-1-2-01'))
+    """
+    kept: list[Header] = []
+    for header in headers:
+        if header[0] == TRACEPARENT:
+            kept.append((REPLAYED_TRACE, header[1]))
+        elif header[0] not in _DROPPED:
+            kept.append(header)
+    return tuple(kept)
 
 
 def replay_headers(place: Place, replays: int, *, side_effects: bool) -> tuple[Header, ...]:

@@ -43,6 +43,7 @@ from runtime.database.pool import Database
 from runtime.errors import BatchTooLarge
 from runtime.model.dead_letters import dead_letter
 from runtime.model.records import EVENT_ID, Record, Write
+from runtime.model.traces import current_values
 from schemas.identifiers import new_event_id
 from schemas.topics import Topic
 from schemas.wire import Message
@@ -136,7 +137,8 @@ class Outbox:
         """Writes a message in the transaction of `connection`. Returns its event id, a UUIDv7 by default.
 
         The transaction holds the key's lock until it ends, so that ids of one key have the order of the commits. To
-        avoid deadlocks, a transaction that writes several keys writes them in a fixed order, for example sorted.
+        avoid deadlocks, a transaction that writes several keys writes them in a fixed order, for example sorted. The
+        row keeps the trace of the request, if there is one.
         Raises `ValueError` for a message of more than `MAX_BYTES`.
         """
         key, payload, event_id = topic.key(value), value.to_json(), event_id or new_event_id()
@@ -150,7 +152,7 @@ class Outbox:
             "topic": topic.name,
             "key": key,
             "payload": payload,
-            "headers": headers,
+            "headers": {**headers, **current_values()},
         }
         await connection.execute(insert(self._table), row)
         return event_id

@@ -23,6 +23,7 @@ from runtime.model.records import (
     SIDE_EFFECTS,
 )
 from runtime.model.topology import Topology
+from runtime.model.traces import REPLAYED_TRACE, TRACEPARENT, TRACESTATE
 from schemas.topics import CATALOGUE, Topic
 
 _SCHEMAS = "#/components/schemas/"
@@ -37,9 +38,17 @@ _CONSUMED_BY = {
 _REPEATED = {
     REPLAYED_FROM: _TEXT | {"description": "Topic, partition and offset of the message that was replayed, or led here"},
     REPLAYS: _NUMBER | {"description": "How often that message has been replayed"},
+    REPLAYED_TRACE: _TEXT | {"description": "`traceparent` of the message that was replayed"},
     SIDE_EFFECTS: _TEXT | {"description": "`perform`: the replay has side effects, such as e-mails"},
     REDRIVEN: _NUMBER | {"description": "How often the message was redriven from its dead letters"},
 }
+_TRACE = {
+    TRACEPARENT: _TEXT | {"description": "Trace of the message, and span that sent it (W3C); absent without traces"},
+    TRACESTATE: _TEXT | {"description": "What other tracing systems add to it"},
+}
+_ANY = _REPEATED | _TRACE
+"""Headers that any message may have."""
+
 _EVENT_TIME = {MADE_AT: _NUMBER | {"description": "Event time: when the source message was written, ms since 1970"}}
 _EVENT_ID = {
     EVENT_ID: _TEXT | {"format": "uuid", "description": "The same on every repetition of a message, for deduplication"}
@@ -169,12 +178,12 @@ def _headers(topic: Topic[Any], topology: Topology, relayed: Container[str]) -> 
     that a processor sends to a public topic may be fused, and then has `consumed-by`. Any may be replayed or redriven.
     """
     if topic.name in relayed:
-        return {"type": "object", "required": [EVENT_ID], "properties": _EVENT_ID | _REPEATED}
+        return {"type": "object", "required": [EVENT_ID], "properties": _EVENT_ID | _ANY}
     if topic.internal:
-        return {"type": "object", "required": [MADE_AT], "properties": _EVENT_TIME | _REPEATED}
+        return {"type": "object", "required": [MADE_AT], "properties": _EVENT_TIME | _ANY}
     if topic.name in topology.written:
-        return {"type": "object", "properties": _CONSUMED_BY | _REPEATED}
-    return {"type": "object", "properties": _REPEATED}
+        return {"type": "object", "properties": _CONSUMED_BY | _ANY}
+    return {"type": "object", "properties": _ANY}
 
 
 def _dead_letter(topic: Topic[Any], own: Mapping[str, Any]) -> dict[str, Any]:

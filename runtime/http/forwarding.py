@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import asynccontextmanager
 
 import aiohttp
 from aiohttp import web
@@ -14,6 +14,7 @@ from runtime.http.answers import HttpProblem
 from runtime.http.event_stream import EVENT_STREAM, HEARTBEAT_S, STREAM_HEADERS
 from runtime.http.inputs import Deadline, body_of
 from runtime.http.signatures import forwarding_headers
+from runtime.http.tracing import forwarded
 
 log = logging.getLogger(__name__)
 
@@ -172,7 +173,8 @@ async def _call(
         return await _answered(response, to)
 
 
-def _sent(
+@asynccontextmanager
+async def _sent(
     request: web.Request,
     host: Host,
     to: URL,
@@ -180,17 +182,21 @@ def _sent(
     body: bytes | None,
     timeout: aiohttp.ClientTimeout,
     headers: Mapping[str, str] | None = None,
-) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+) -> AsyncIterator[aiohttp.ClientResponse]:
     sent = {name: value for name in _REQUEST_HEADERS if (value := request.headers.get(name)) is not None}
     sent |= forwarding_headers(host.settings.worker_keys, host.url, request.method, target)
-    return request.app[_SESSION].request(
-        request.method,
-        URL(f"{to.origin()}{target}", encoded=True),
-        data=body,
-        headers={**sent, **(headers or {})},
-        timeout=timeout,
-        allow_redirects=False,
-    )
+    async with (
+        forwarded(request, to.host or "") as trace,
+        request.app[_SESSION].request(
+            request.method,
+            URL(f"{to.origin()}{target}", encoded=True),
+            data=body,
+            headers={**sent, **(headers or {}), **trace},
+            timeout=timeout,
+            allow_redirects=False,
+        ) as response,
+    ):
+        yield response
 
 
 async def _answered(response: aiohttp.ClientResponse, by: URL) -> web.Response | None:

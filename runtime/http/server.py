@@ -18,18 +18,23 @@ from runtime.http.openapi import document
 from runtime.http.operational import API_DOCUMENTS, OPERATIONAL, no_icon
 from runtime.http.problems import problems
 from runtime.http.signatures import signature_check
+from runtime.http.tracing import TRACER, tracing
+from runtime.tracing.tracer import Tracer
 
 
-def application(host: Host, hosted: Sequence[ServiceDefinition]) -> web.Application:
-    """The application of a worker with these services, for `connections.Runner`.
+def application(host: Host, hosted: Sequence[ServiceDefinition], tracer: Tracer | None = None) -> web.Application:
+    """The application of a worker with these services, for `connections.Runner`. Requests have spans with a `tracer`.
 
     Raises `ValueError` if the services' parts of the OpenAPI document contradict each other.
     """
     keys = host.settings.worker_keys
+    services = {endpoint.path: h.service.name for h in hosted for endpoint in h.endpoints}
+    traces = () if tracer is None else (tracing(tracer, services),)
     app = web.Application(
         client_max_size=host.settings.max_body_bytes,
-        middlewares=(metrics, admission(host), problems, *((signature_check(keys),) if keys else ())),
+        middlewares=(*traces, metrics, admission(host), problems, *((signature_check(keys),) if keys else ())),
     )
+    app[TRACER] = tracer
     prepare_admission(app, host)
     app.cleanup_ctx.append(forwarding_session)
     app[API_DOCUMENTS] = {

@@ -16,6 +16,7 @@ from runtime.errors import BatchTooLarge, BrokerUnavailable
 from runtime.kafka import aiokafka_internals, clients
 from runtime.kafka.clients import KafkaNames
 from runtime.model.records import Write
+from runtime.model.traces import current_headers
 from schemas.topics import Topic
 from schemas.wire import Message
 
@@ -69,7 +70,10 @@ class KafkaPublisher:
         try:
             async with self._producing(f"topic {topic.name}") as producer:
                 partition = partition_of(key, self._settings.partitions)
-                await (await producer.send(self._names.topic(topic.name), raw, key=key, partition=partition))
+                sending = producer.send(
+                    self._names.topic(topic.name), raw, key=key, partition=partition, headers=current_headers()
+                )
+                await (await sending)
         finally:
             self._pending -= 1
             self._pending_bytes -= len(raw)

@@ -25,11 +25,14 @@ from runtime.model.limits import SizeLimits
 from runtime.model.records import Membership, PolledBatch, TopicPartition
 from runtime.model.service import Context, Service, Table
 from runtime.model.topology import Topology
+from runtime.model.traces import CURRENT
 from runtime.model.watch import Watches
 from runtime.side_effects.dispatcher import SideEffects
 from runtime.side_effects.scheduler import LONGEST_PAUSE_S, TIMEOUT_S
 from runtime.state.restore import Restorer
 from runtime.state.stores import Stores
+from runtime.tracing.batch import BatchTracer
+from runtime.tracing.tracer import Tracer
 
 T = TypeVar("T")
 
@@ -86,6 +89,7 @@ class Engine:
         metrics: counts batches and restored records.
         failed: called with an error that ends the worker.
         limits: how large a message each topic accepts, as the producers of the checkpoint discover it.
+        tracer: of the worker, if it traces.
     """
 
     MOST_FAILURES = 5
@@ -102,6 +106,7 @@ class Engine:
         metrics: LoopMetrics,
         failed: Callable[[BaseException], None],
         limits: SizeLimits | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._topology = topology
         self._settings = settings
@@ -109,6 +114,7 @@ class Engine:
         self._consumer = ports.consumer
         self._failed = failed
         self._limits = SizeLimits() if limits is None else limits
+        self._traced = tracer is not None
         self._revision = 0
         self.commands = CommandQueue()
         self.side_effects = SideEffects(
@@ -117,6 +123,7 @@ class Engine:
             clock=ports.clock,
             timeout_s=settings.side_effect_timeout_s,
             longest_s=settings.side_effect_longest_pause_s,
+            tracer=tracer,
         )
         partitions = Partitions(
             topology, settings.partitions, ownership, ports.stores, Timers(topology), self.side_effects, watches
@@ -140,6 +147,7 @@ class Engine:
             metrics=metrics,
             limits=self._limits,
             redo=redo,
+            tracer=None if tracer is None else BatchTracer(tracer),
         )
         self.rebalance = Rebalance(
             partitions,
@@ -199,6 +207,8 @@ class Engine:
         if not self._ownership.settled(partition):
             raise KeyNotOwned(f"partition {partition} of {service.name}")
         command = PendingCommand(service, partition, decide)
+        if self._traced:
+            command.trace = CURRENT.get()
         self.commands.put(command)
         return command
 

@@ -16,6 +16,7 @@ from runtime.loop.redo import RedoLog
 from runtime.metrics.loop import LoopMetrics
 from runtime.model.limits import SizeLimits
 from runtime.model.records import LastOffsets, PolledBatch
+from runtime.tracing.batch import BatchTrace, BatchTracer
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ class Loop:
         metrics: counts batches.
         limits: how large a message each topic accepts.
         redo: writes redo records, if the checkpoint is not transactional.
+        tracer: makes the spans of batches, if they are traced.
     """
 
     MAX_TIMERS = 1000
@@ -46,13 +48,20 @@ class Loop:
         metrics: LoopMetrics,
         limits: SizeLimits | None = None,
         redo: RedoLog | None = None,
+        tracer: BatchTracer | None = None,
     ) -> None:
         self.partitions = partitions
         self._ownership = partitions.ownership
         self._redo = redo if redo is not None and redo.needed else None
         self._processor = BatchProcessor(
-            partitions.topology, partitions.count, partitions.ownership.store, limits, redo=self._redo is not None
+            partitions.topology,
+            partitions.count,
+            partitions.ownership.store,
+            limits,
+            redo=self._redo is not None,
+            traced=tracer is not None,
         )
+        self._tracer = tracer
         self._checkpoint = checkpoint
         self._clock = clock
         self._abandoned = abandoned
@@ -72,37 +81,49 @@ class Loop:
             if epoch != self._ownership.epoch:
                 return False
             start = perf_counter()
-            batch = self._process(polled)
+            trace = None if self._tracer is None else self._tracer.batch(polled)
+            batch = self._process(polled, trace)
             rows = batch.rows()
             processed = perf_counter()
+            if trace is not None:
+                trace.step("process", messages=batch.processed, fused=batch.fused, dead_letters=batch.dead_letters)
             writes = batch.writes(rows)
             if self._redo is not None:
                 self._redo.add(writes, batch, rows)
             if writes.empty:
+                if trace is not None:
+                    trace.committed()
                 return True
             failpoints.reach("batch.processed")
             try:
                 ends = await self._checkpoint.commit(writes, polled.membership)
             except (CommitFenced, CommitInDoubt) as error:
-                self._abandon(error, len(polled.records), epoch)
+                self._abandon(error, len(polled.records), epoch, trace)
                 return False
             if epoch == self._ownership.epoch and self.partitions.overtaken(
                 rows, ends, self._ownership.stores, transactional=self._checkpoint.transactional
             ):
                 why = "its changelogs and stores differ: another worker wrote to them, or they were created anew"
-                self._abandon(CommitInDoubt(why), len(polled.records), epoch)
+                self._abandon(CommitInDoubt(why), len(polled.records), epoch, trace)
                 return False
             self.failures = 0
             committed = perf_counter()
+            if trace is not None:
+                trace.step("commit", rows=len(writes.changelog), outputs=len(writes.outputs))
             failpoints.reach("commit.done")
             if epoch == self._ownership.epoch:  # otherwise the next owner restores the rows from the changelog
                 self._apply(batch, rows, ends)
+            if trace is not None:
+                trace.step("apply", tables=len(rows))
+                trace.committed()
             self._metrics.batch(batch, len(polled.records), processed - start, committed - processed)
             return True
 
-    def _abandon(self, error: CommitFenced | CommitInDoubt, records: int, epoch: int) -> None:
+    def _abandon(self, error: CommitFenced | CommitInDoubt, records: int, epoch: int, trace: BatchTrace | None) -> None:
         """Loses the partitions, so that no later batch commits offsets past these records before a restore."""
         kind = "in_doubt" if isinstance(error, CommitInDoubt) else "fenced"
+        if trace is not None:
+            trace.dropped(kind)
         log.warning("batch abandoned kind=%s reason=%s records=%d", kind, error, records)
         self._metrics.dropped(kind)
         self.failures += isinstance(error, CommitInDoubt)
@@ -117,10 +138,10 @@ class Loop:
             if self._redo is not None:
                 self._redo.mark_cleared(ends)
 
-    def _process(self, polled: PolledBatch) -> BatchOverlay:
+    def _process(self, polled: PolledBatch, trace: BatchTrace | None) -> BatchOverlay:
         now = self._clock()
         due = self.partitions.timers.due(now, self.MAX_TIMERS)
-        return self._processor.process(polled, due, now, self._ownership.fuses)
+        return self._processor.process(polled, due, now, self._ownership.fuses, trace)
 
     def _apply(self, batch: BatchOverlay, rows: Rows, ends: LastOffsets) -> None:
         self.partitions.apply(rows, ends)

@@ -10,7 +10,7 @@ from itertools import islice, takewhile
 from typing import Any, NamedTuple, TypeVar, cast
 
 from runtime.common.partitioning import partition_of
-from runtime.model import dead_letters, replays
+from runtime.model import dead_letters, inheritance, replays
 from runtime.model.records import NO_OFFSET, Header, Record, TopicPartition, Write, Writes
 from runtime.model.redo import Call, Sent, Unit
 from runtime.model.service import (
@@ -24,6 +24,7 @@ from runtime.model.service import (
 )
 from runtime.model.topology import Topology
 from runtime.state.stores import Store
+from runtime.tracing.batch import BatchTrace
 from schemas.topics import Topic
 from schemas.wire import Message
 
@@ -41,7 +42,7 @@ class OutputRecord(NamedTuple):
     partition: int
     key: str
     value: Message
-    replayed: tuple[Header, ...] = replays.NOT_REPLAYED
+    inherited: tuple[Header, ...] = inheritance.NOTHING
 
 
 class ProcessorContext:
@@ -55,9 +56,9 @@ class ProcessorContext:
         "call",
         "dead_lettered",
         "events",
+        "inherited",
         "now",
         "observations",
-        "replayed",
         "sent",
         "time",
         "writes",
@@ -70,7 +71,7 @@ class ProcessorContext:
         partition: int,
         time: datetime,
         cause: Call | None = None,
-        replayed: tuple[Header, ...] = replays.NOT_REPLAYED,
+        inherited: tuple[Header, ...] = inheritance.NOTHING,
     ) -> None:
         self._batch = batch
         self._cause = cause
@@ -78,7 +79,7 @@ class ProcessorContext:
         self._service = service
         self._partition = partition
         self.time = time
-        self.replayed = replayed
+        self.inherited = inherited
         self.now = batch.now
         self.writes: dict[tuple[str, str], Message | None] = {}
         self.sent: list[OutputRecord] = []
@@ -103,32 +104,34 @@ class ProcessorContext:
             raise ValueError(f"service {self._service.name!r} must list topic {topic.name!r} among its outputs")
         key = topic.key(value)
         partition = partition_of(key.encode(), self._batch.partitions)
-        self.sent.append(OutputRecord(topic, partition, key, value, self.replayed))
+        self.sent.append(OutputRecord(topic, partition, key, value, self.inherited))
 
     @contextmanager
-    def acting_for(self, replayed: tuple[Header, ...]) -> Iterator[None]:
-        own, self.replayed = self.replayed, replayed
+    def acting_for(self, inherited: tuple[Header, ...]) -> Iterator[None]:
+        if self._batch.trace is None:
+            inherited = inheritance.without_trace(inherited)
+        own, self.inherited = self.inherited, inherited
         try:
             yield
         finally:
-            self.replayed = own
+            self.inherited = own
 
     def count(self, event: str) -> None:
         self.events.append(event)
 
     def observe(self, stage: str, seconds: float) -> None:
-        if not self.replayed:
+        if not replays.is_replayed(self.inherited):
             self.observations.append((stage, max(seconds, 0.0)))
 
     def schedule(self, timer: Timer, key: str, at: datetime | None) -> None:
         self._check_declared(timer)
-        self.set_timer(timer.row_key(key), at, replayed=self.replayed if timer.inherits else replays.NOT_REPLAYED)
+        self.set_timer(timer.row_key(key), at, inherited=self.inherited if timer.inherits else inheritance.NOTHING)
 
     def set_timer(
-        self, row_key: str, at: datetime | None, *, replayed: tuple[Header, ...] = replays.NOT_REPLAYED
+        self, row_key: str, at: datetime | None, *, inherited: tuple[Header, ...] = inheritance.NOTHING
     ) -> None:
         """Sets or cancels a timer by the key of its row."""
-        row = None if at is None else ScheduledTimer(at=at, replayed=replays.to_row(replayed))
+        row = None if at is None else ScheduledTimer(at=at, **inheritance.to_row(inherited))
         self.writes[self._service.timer_table.name, row_key] = row
 
     def scheduled(self, timer: Timer, after: str = "", limit: int = 100) -> list[str]:
@@ -151,19 +154,21 @@ class ProcessorContext:
     def enqueue(self, effect: SideEffect[M], key: str, payload: M) -> None:
         if effect not in self._service.side_effects:
             raise ValueError(f"service {self._service.name!r} must list {effect.name!r} among its side_effects")
-        if replays.suppresses_side_effects(self.replayed):
+        if replays.suppresses_side_effects(self.inherited):
             self.count(SUPPRESSED)
             return
         raw, known = payload.to_json(), self.get(self._service.pending, key)
         if known is None or (known.effect, known.payload) != (effect.name, raw):  # otherwise it is enqueued already
-            pending = PendingSideEffect(effect=effect.name, payload=raw, since=self.now)
+            trace = inheritance.to_row(self.inherited).get("trace") if self.inherited else None
+            pending = PendingSideEffect(effect=effect.name, payload=raw, since=self.now, trace=trace)
             self.writes[self._service.pending.name, key] = pending
 
     def dead_letter(self, key: str, pending: PendingSideEffect, reason: str) -> None:
         """Dead-letters a side effect that was rejected for good."""
         rejected = RejectedSideEffect(key=key, effect=pending.effect, payload=pending.payload)
         topic, milliseconds = self._service.redrive_topic.name, int(self.now.timestamp() * 1000)
-        record = Record(topic, self._partition, NO_OFFSET, milliseconds, key.encode(), rejected.to_json())
+        headers = tuple((name, value.encode()) for name, value in (pending.trace or {}).items())
+        record = Record(topic, self._partition, NO_OFFSET, milliseconds, key.encode(), rejected.to_json(), headers)
         self.dead_lettered.append(dead_letters.dead_letter(record, self._service.name, reason, self.now))
 
     def keep(self) -> None:
@@ -205,6 +210,8 @@ class BatchOverlay:
     """Observed durations: service, stage, seconds."""
     calls: list[Call] | None = None
     """The calls that the batch keeps, for redo records; `None` if it needs none."""
+    trace: BatchTrace | None = None
+    """The spans of the batch; `None` without tracing."""
     _sent: int = 0
     _cache: dict[TablePartition, dict[str, Message | None]] = field(default_factory=dict)
 

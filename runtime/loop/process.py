@@ -15,6 +15,7 @@ from runtime.loop.ownership import bucket_of
 from runtime.loop.timers import DueTimer
 from runtime.model.commands import Command
 from runtime.model.dead_letters import dead_letter
+from runtime.model.inheritance import NOTHING, from_row, inheritable, inheritable_with_trace, without_trace
 from runtime.model.limits import SizeLimits
 from runtime.model.progress import marks_of
 from runtime.model.records import (
@@ -29,10 +30,10 @@ from runtime.model.records import (
 )
 from runtime.model.redo import Call
 from runtime.model.remedies import remedy_for_key, remedy_for_value, with_remedy
-from runtime.model.replays import NOT_REPLAYED, from_row, inherited
 from runtime.model.service import OnKey, Service
 from runtime.model.topology import Topology
 from runtime.state.stores import Store
+from runtime.tracing.batch import BatchTrace
 from schemas.topics import DEAD_LETTERS, Topic
 from schemas.validation import describe_invalid
 from schemas.wire import Message
@@ -60,7 +61,7 @@ class WorkItem(NamedTuple):
     depth: int
     record: Record | None  # None: a fused message, which was not read from Kafka
     cause: Call | None = None
-    replayed: tuple[Header, ...] = NOT_REPLAYED
+    inherited: tuple[Header, ...] = NOTHING
 
 
 class BatchProcessor:
@@ -72,6 +73,7 @@ class BatchProcessor:
         store: returns the store of a table and partition that is owned.
         limits: how large a message each topic accepts. A processor that sends a larger one fails on its input.
         redo: whether to keep what each call sent, for redo records.
+        traced: whether outputs inherit the trace contexts of their inputs.
     """
 
     def __init__(
@@ -82,12 +84,14 @@ class BatchProcessor:
         limits: SizeLimits | None = None,
         *,
         redo: bool = False,
+        traced: bool = False,
     ) -> None:
         self.topology = topology
         self.partitions = partitions
         self.store = store
         self._limits = SizeLimits() if limits is None else limits
         self._redo = redo
+        self._inheritable = inheritable_with_trace if traced else inheritable
         self._marks = {topic: marks_of(topology.group, topology.joined_readers(topic)) for topic in topology.consumed}
         self._reported: set[str] = set()
         """Topics with a logged misplaced record: one log line each, as a foreign producer may write many."""
@@ -98,6 +102,7 @@ class BatchProcessor:
         due: Iterable[DueTimer],
         now: datetime,
         fuses: Fuses,
+        trace: BatchTrace | None = None,
     ) -> BatchOverlay:
         """Runs the processors of due timers, records and commands, in this order.
 
@@ -106,9 +111,12 @@ class BatchProcessor:
             due: timers that are due.
             now: when the batch was polled, UTC.
             fuses: whether a message may be processed in this batch, without a broker round trip.
+            trace: collects the spans of the batch, if it is traced.
         """
         calls: list[Call] | None = [] if self._redo else None
-        batch = BatchOverlay(self.topology, self.partitions, now, self.store, offsets=polled.positions, calls=calls)
+        batch = BatchOverlay(
+            self.topology, self.partitions, now, self.store, offsets=polled.positions, calls=calls, trace=trace
+        )
         for timer in due:
             self._run_timer(batch, timer, fuses)
         for record in polled.records:
@@ -149,8 +157,8 @@ class BatchProcessor:
             return None
         if record.processed_by:
             processors = tuple((s, p) for s, p in processors if s.name not in record.processed_by)
-        replayed = inherited(record.headers) if record.headers else NOT_REPLAYED
-        return WorkItem(record.topic, record.partition, time, subject, processors, 0, record, None, replayed)
+        inherited = self._inheritable(record.headers) if record.headers else NOTHING
+        return WorkItem(record.topic, record.partition, time, subject, processors, 0, record, None, inherited)
 
     @staticmethod
     def _message(record: Record, topic: Topic[Any], value: bytes) -> Message:
@@ -183,11 +191,16 @@ class BatchProcessor:
 
     def _run(self, batch: BatchOverlay, work: list[WorkItem], fuses: Fuses) -> None:
         """Processes the messages in `work` and the messages fused from them, in the order they were sent."""
+        trace, span = batch.trace, None
         for item in work:  # grows during the iteration
             batch.processed += 1
             for service, processor in item.processors:
-                ctx = ProcessorContext(batch, service, item.partition, item.time, item.cause, item.replayed)
+                ctx = ProcessorContext(batch, service, item.partition, item.time, item.cause, item.inherited)
+                if trace is not None:
+                    span = trace.message(ctx, service.name, item.topic, item.partition, item.record, item.subject)
                 error = self._attempt(ctx, service, item.topic, partial(processor, item.subject, ctx))
+                if span is not None and trace is not None:
+                    trace.end(span, ctx, error)
                 if error is None:
                     self._send(batch, ctx, work, item.depth + 1, fuses, item.time)
                 else:
@@ -196,13 +209,19 @@ class BatchProcessor:
     def _run_command(self, batch: BatchOverlay, command: Command[Any], fuses: Fuses) -> None:
         batch.processed += 1
         ctx = ProcessorContext(batch, command.service, command.partition, batch.now)
+        trace = batch.trace
+        span = None if trace is None else trace.command(ctx, command)
         try:
             command.result = command.process(ctx)
             self._check_sizes(ctx)
         except Exception as error:  # raised to the caller; the changes are dropped
             command.result = error
+            if span is not None and trace is not None:
+                trace.end(span, ctx, type(error).__name__)
             return
         ctx.keep()
+        if span is not None and trace is not None:
+            trace.end(span, ctx)
         work: list[WorkItem] = []
         self._send(batch, ctx, work, 1, fuses, batch.now)
         self._run(batch, work, fuses)
@@ -213,13 +232,19 @@ class BatchProcessor:
         if row is None or row.at != due.at:
             return  # cancelled or rescheduled in this batch
         batch.processed += 1
-        replayed = from_row(row.replayed)
-        ctx = ProcessorContext(batch, service, due.partition, batch.now, None, replayed)
+        trace, span = batch.trace, None
+        inherited = from_row(row) if trace is not None else without_trace(from_row(row))
+        ctx = ProcessorContext(batch, service, due.partition, batch.now, None, inherited)
         ctx.set_timer(due.key, None)
+        if trace is not None:
+            kind = service.timer_of(due.key)
+            span = trace.timer(ctx, service.name, "" if kind is None else kind.name, due.key)
         error = self._attempt(ctx, service, "timer", partial(service.on_timer, due.key, ctx))
+        if span is not None and trace is not None:
+            trace.end(span, ctx, error)
         if error is not None:
             ctx = ProcessorContext(batch, service, due.partition, batch.now)
-            ctx.set_timer(due.key, batch.now + TIMER_RETRY, replayed=replayed)
+            ctx.set_timer(due.key, batch.now + TIMER_RETRY, inherited=inherited)
             ctx.keep()
         work: list[WorkItem] = []
         self._send(batch, ctx, work, 1, fuses, batch.now)
@@ -238,7 +263,7 @@ class BatchProcessor:
 
         A repartitioned record keeps `time`, the event time of its source; other records get the time of the batch.
         """
-        for topic, partition, key, value, replayed in ctx.sent:
+        for topic, partition, key, value, inherited in ctx.sent:
             processors = self.topology.processors.get(topic.name, ())
             fused = False
             if processors:
@@ -249,17 +274,17 @@ class BatchProcessor:
                     batch.fused += 1
                     event_time = time if topic.internal else batch.now
                     work.append(
-                        WorkItem(topic.name, partition, event_time, value, processors, depth, None, ctx.call, replayed)
+                        WorkItem(topic.name, partition, event_time, value, processors, depth, None, ctx.call, inherited)
                     )
                 else:
                     batch.through_kafka.setdefault(tp, set()).add(bucket)
             if fused and topic.internal and ctx.call is None:
                 continue
-            raw_key, raw, headers = key.encode(), value.to_json(), _headers(topic, time, replayed)
+            raw_key, raw, headers = key.encode(), value.to_json(), _headers(topic, time, inherited)
             if ctx.call is not None:
                 batch.keep_sent(ctx.call, Write(topic.name, partition, raw_key, raw, headers))
             if not (fused and topic.internal):
-                headers = self._marks[topic.name] + replayed if fused else headers
+                headers = self._marks[topic.name] + inherited if fused else headers
                 batch.outputs.append(Write(topic.name, partition, raw_key, raw, headers))
 
     def _reject(self, batch: BatchOverlay, record: Record, services: str, error: str) -> None:
@@ -284,8 +309,8 @@ class BatchProcessor:
         """Raises `MessageTooLarge` if an output record or row is known to exceed what its topic accepts."""
         if not self._limits:
             return
-        for topic, partition, key, value, replayed in ctx.sent:
-            headers = self._marks.get(topic.name, ()) + replayed
+        for topic, partition, key, value, inherited in ctx.sent:
+            headers = self._marks.get(topic.name, ()) + inherited
             write = Write(topic.name, partition, key.encode(), value.to_json(), headers)
             self._limits.check(topic.name, write.size)
         for (table, key), row in ctx.writes.items():
@@ -297,13 +322,13 @@ class BatchProcessor:
         topic = self.topology.consumed[item.topic]
         key, value = topic.key(item.subject).encode(), item.subject.to_json()
         milliseconds = int(item.time.timestamp() * 1000)
-        headers = _headers(topic, item.time, item.replayed)
+        headers = _headers(topic, item.time, item.inherited)
         return Record(item.topic, item.partition, NO_OFFSET, milliseconds, key, value, headers)
 
 
-def _headers(topic: Topic[Any], event_time: datetime, replayed: tuple[Header, ...]) -> tuple[Header, ...]:
+def _headers(topic: Topic[Any], event_time: datetime, inherited: tuple[Header, ...]) -> tuple[Header, ...]:
     """The headers of a message that goes through Kafka."""
-    return ((MADE_AT, b"%d" % round(event_time.timestamp() * 1000)), *replayed) if topic.internal else replayed
+    return ((MADE_AT, b"%d" % round(event_time.timestamp() * 1000)), *inherited) if topic.internal else inherited
 
 
 def _time(record: Record, topic: Topic[Any], now: datetime) -> datetime:

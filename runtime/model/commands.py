@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from runtime.errors import BrokerUnavailable, KeyNotOwned
 from runtime.model.service import Context, Service
+from runtime.model.traces import TraceContext
 
 T = TypeVar("T")
 
@@ -26,6 +27,8 @@ class Command(Generic[T]):
         self.process = process
         self.result: T | Exception | None = None
         """What `process` returned, or the error that it raised."""
+        self.trace: TraceContext | None = None
+        """The span that submitted it; `None` without tracing."""
 
 
 class PendingCommand(Command[T]):

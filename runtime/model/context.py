@@ -43,11 +43,13 @@ class Table(Generic[M]):
 class ScheduledTimer(Message):
     """Row of the timer table of a service: when the timer of a key is due.
 
-    `replayed`: headers that the timer inherits from the replayed message which set it.
+    `replayed`, `trace`: headers that the timer inherits from the message which set it: if that was replayed, and its
+    trace.
     """
 
     at: datetime
     replayed: dict[str, str] | None = None
+    trace: dict[str, str] | None = None
 
 
 class PendingSideEffect(Message):
@@ -57,6 +59,8 @@ class PendingSideEffect(Message):
     payload: bytes
     since: datetime | None = None
     """When the side effect was enqueued, UTC. Rows of earlier versions do not have it."""
+    trace: dict[str, str] | None = None
+    """The trace of the message that enqueued it."""
 
 
 class RejectedSideEffect(Message):
@@ -101,11 +105,11 @@ class Context(Protocol):
         """When the batch was polled, UTC. The only clock that a processor may read."""
 
     @property
-    def replayed(self) -> tuple[Header, ...]:
-        """Headers that outputs inherit from a replayed message. Empty for any other message."""
+    def inherited(self) -> tuple[Header, ...]:
+        """Headers that outputs inherit from a message: marks of a replay, and its trace. Not for processors to read."""
 
-    def acting_for(self, replayed: tuple[Header, ...]) -> AbstractContextManager[None]:
-        """Within it, outputs inherit `replayed`: the present message completes what an earlier one began."""
+    def acting_for(self, inherited: tuple[Header, ...]) -> AbstractContextManager[None]:
+        """Within it, outputs inherit `inherited`: the present message completes what an earlier one began."""
 
     def get(self, table: Table[M], key: str) -> M | None: ...
 

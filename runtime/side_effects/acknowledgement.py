@@ -47,7 +47,7 @@ async def acknowledge(submit: SubmitCommand, service: Service, row: RowId, outco
     effect, pending = outcome.effect, outcome.pending
     replaced = False
 
-    def process(ctx: Context) -> None:
+    def acknowledge_row(ctx: Context) -> None:
         nonlocal replaced
         replaced = ctx.get(service.pending, row.key) != pending
         if replaced:
@@ -62,7 +62,7 @@ async def acknowledge(submit: SubmitCommand, service: Service, row: RowId, outco
             effect.on_rejected(payload, outcome.rejection, ctx)
 
     async def commit() -> None:
-        await submit(service, row.partition, process).answer
+        await submit(service, row.partition, acknowledge_row).answer
 
     await retry_until_success(effect.name, commit)
     return not replaced

@@ -8,6 +8,8 @@ from typing import Any
 
 from runtime.errors import SideEffectError, SideEffectRejected
 from runtime.model.service import PendingSideEffect, SideEffect
+from runtime.model.traces import CURRENT
+from runtime.tracing.spans import Span
 
 _CURRENT: "ContextVar[Attempt | None]" = ContextVar("attempt", default=None)
 
@@ -35,15 +37,22 @@ class Attempt:
         effect: its declaration.
         key: its key.
         pending: its row.
+        span: the span of the attempt, if it is traced.
         on_end: called when the attempt succeeded, failed or was cancelled.
     """
 
     def __init__(
-        self, effect: SideEffect[Any], key: str, pending: PendingSideEffect, on_end: Callable[["Attempt"], None]
+        self,
+        effect: SideEffect[Any],
+        key: str,
+        pending: PendingSideEffect,
+        on_end: Callable[["Attempt"], None],
+        span: Span | None = None,
     ) -> None:
         self.effect = effect
         self.key = key
         self.pending = pending
+        self.span = span
         self.done = False
         """Whether the other side accepted it, or rejected it permanently."""
         self.rejection: str | None = None
@@ -57,6 +66,8 @@ class Attempt:
 
     async def _run(self) -> None:
         _CURRENT.set(self)
+        if self.span is not None:
+            CURRENT.set(self.span.context)
         try:
             await self._perform()
         except Exception as error:  # any error: the side effect is retried until it times out

@@ -23,13 +23,16 @@ from runtime.errors import Outage
 from runtime.metrics.side_effects import METRICS, SideEffectMetrics, SideEffectStatus
 from runtime.model.service import PendingSideEffect
 from runtime.model.topology import Topology
+from runtime.model.traces import CURRENT
 from runtime.side_effects import acknowledgement
 from runtime.side_effects.acknowledgement import SubmitCommand, TimedOut
 from runtime.side_effects.attempt import Attempt, summary
 from runtime.side_effects.kinds import SideEffectKind
 from runtime.side_effects.lanes import RowId
 from runtime.side_effects.scheduler import LONGEST_PAUSE_S, TIMEOUT_S
+from runtime.side_effects.traces import SideEffectTracer
 from runtime.state.stores import Store
+from runtime.tracing.tracer import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +50,7 @@ class SideEffects:
         timeout_s: seconds after which a failing one is dead-lettered.
         longest_s: seconds, the longest pause between two attempts of one.
         metrics: counts outcomes.
+        tracer: of the worker, if it traces.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class SideEffects:
         timeout_s: float = TIMEOUT_S,
         longest_s: float = LONGEST_PAUSE_S,
         metrics: SideEffectMetrics = METRICS,
+        tracer: Tracer | None = None,
     ) -> None:
         self._kinds = {
             (s.pending.name, e.name): SideEffectKind(s, e, longest_s, timeout_s)
@@ -69,6 +74,7 @@ class SideEffects:
         self._clock = clock
         self._timeout_s = timeout_s
         self._metrics = metrics
+        self._traces = None if tracer is None else SideEffectTracer(tracer)
         self._rows: dict[RowId, PendingSideEffect] = {}
         self._running: dict[RowId, Attempt] = {}
         self._finished: dict[RowId, Attempt | TimedOut] = {}
@@ -232,9 +238,12 @@ class SideEffects:
         if finished is not None and finished.pending == pending:
             self._acknowledge(row, finished)
         else:
-            self._running[row] = Attempt(kind.effect, row.key, pending, partial(self._attempt_ended, row))
+            span = None if self._traces is None else self._traces.begin(kind.service.name, kind.effect, pending)
+            self._running[row] = Attempt(kind.effect, row.key, pending, partial(self._attempt_ended, row), span)
 
     def _attempt_ended(self, row: RowId, attempt: Attempt) -> None:
+        if self._traces is not None and attempt.span is not None:
+            self._traces.end(attempt.span, attempt)
         if self._running.get(row) is not attempt:
             return  # of an earlier ownership
         del self._running[row]
@@ -288,6 +297,8 @@ class SideEffects:
 
     async def _commit_acknowledgement(self, row: RowId, outcome: Attempt | TimedOut) -> None:
         service = self._services[row.table]
+        if isinstance(outcome, Attempt) and outcome.span is not None:
+            CURRENT.set(outcome.span.context)
         if await acknowledgement.acknowledge(self._submit, service, row, outcome):
             rejected = outcome.rejection is not None
             self._metrics.ended(service.name, outcome.effect.name, dead_letter=rejected)

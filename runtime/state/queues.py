@@ -8,7 +8,7 @@ queue in slices, one per timer, so that no queue makes a batch large.
 from contextlib import AbstractContextManager
 from typing import Any, Generic, TypeVar
 
-from runtime.model.replays import NOT_REPLAYED, from_row, to_row
+from runtime.model.inheritance import NOTHING, from_row, to_row
 from runtime.model.service import Context, Table
 from schemas.wire import Message
 
@@ -21,7 +21,7 @@ SLICE = 100
 class QueueRow(Message, Generic[M]):
     """A row: an item with its id; or the number of an id's item; or the range of numbers, `next` not included.
 
-    `replayed`: headers that an item inherits from the replayed message which brought it.
+    `replayed`, `trace`: headers that an item inherits from the message which brought it.
     """
 
     item: M | None = None
@@ -30,6 +30,7 @@ class QueueRow(Message, Generic[M]):
     first: int | None = None
     next: int | None = None
     replayed: dict[str, str] | None = None
+    trace: dict[str, str] | None = None
 
 
 class Queue(Generic[M]):
@@ -54,15 +55,15 @@ class Queue(Generic[M]):
             return False
         numbers = self.numbers(ctx, key)
         number = numbers.stop
-        ctx.put(self.table, _item(key, number), QueueRow(item=item, id=id_, replayed=to_row(ctx.replayed)))
+        ctx.put(self.table, _item(key, number), QueueRow(item=item, id=id_, **to_row(ctx.inherited)))
         ctx.put(self.table, _span(key), QueueRow(first=numbers.start, next=number + 1))
         ctx.put(self.table, _id(key, id_), QueueRow(number=number))
         return True
 
     def acting_for(self, ctx: Context, key: str, number: int) -> AbstractContextManager[None]:
-        """Within it, outputs of the context are marked as replayed if the message that brought the item was."""
+        """Within it, outputs of the context inherit what the message passed on that brought the item."""
         row = ctx.get(self.table, _item(key, number))
-        return ctx.acting_for(from_row(row.replayed) if row is not None else NOT_REPLAYED)
+        return ctx.acting_for(from_row(row) if row is not None else NOTHING)
 
     def get(self, ctx: Context, key: str, number: int) -> M | None:
         """The item of a number."""

@@ -29,6 +29,7 @@ from runtime.model.watch import Watches
 from runtime.state.restore import Restorer
 from runtime.state.resume import Inputs
 from runtime.state.rocks import RocksStores
+from runtime.tracing.tracer import Tracer
 from runtime.worker.stop_steps import StopSteps
 
 RESTORE_BYTES, STANDBY_BYTES = 64 * 1024 * 1024, 16 * 1024 * 1024
@@ -52,6 +53,7 @@ class Shared:
         url: base URL of the worker.
         on_disk: partitions whose stores are on this disk.
         failed: called with an error that ends the worker.
+        tracer: of the worker, if it traces.
     """
 
     settings: Settings
@@ -68,6 +70,7 @@ class Shared:
     url: URL
     on_disk: set[int]
     failed: Callable[[BaseException], None]
+    tracer: Tracer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,7 @@ async def prepare(shared: Shared, stop: StopSteps) -> Member:
         metrics=shared.metrics,
         failed=shared.failed,
         limits=shared.limits,
+        tracer=shared.tracer,
     )
     SIDE_EFFECTS.add(engine.side_effects)
     stop.call(partial(SIDE_EFFECTS.remove, engine.side_effects))

@@ -13,7 +13,13 @@ from runtime.common import failpoints
 from runtime.common.logs import configure
 from runtime.common.settings import Settings
 from runtime.data_loss.losses import RecordsLost
-from runtime.errors import CompositionInUse, DatabaseNotConfigured, PartitionCountMismatch, StateDirInUse
+from runtime.errors import (
+    CompositionInUse,
+    DatabaseNotConfigured,
+    PartitionCountMismatch,
+    StateDirInUse,
+    TracingNotInstalled,
+)
 from runtime.health.pulse import Pulse
 from runtime.hosting import ServiceDefinition
 from runtime.worker import gc_tuning, open_files
@@ -70,6 +76,7 @@ async def _run(hosted: Sequence[ServiceDefinition], settings: Settings) -> int:
         CompositionInUse,
         DatabaseNotConfigured,
         RecordsLost,
+        TracingNotInstalled,
         KafkaError,
         OSError,
     ) as error:

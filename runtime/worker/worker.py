@@ -31,6 +31,10 @@ from runtime.model.topology import Topology
 from runtime.model.watch import Watch, Watches
 from runtime.state.resume import Inputs
 from runtime.state.rocks import RocksStores
+from runtime.tracing.publishing import traced
+from runtime.tracing.settings import TraceSettings
+from runtime.tracing.start import STOP_S, Tracing, start_tracing
+from runtime.tracing.tracer import Tracer
 from runtime.worker.http_side import HttpSide, serve
 from runtime.worker.identity import WorkerIdentity
 from runtime.worker.loss_dead_letters import LossDeadLetters
@@ -80,6 +84,8 @@ class Worker:
         self._member: Member | None = None
         self._sinks = Sinks(hosted)
         self._stop = StopSteps()
+        self._tracing: Tracing | None = None
+        settings.of(TraceSettings)  # raises `ValidationError` before anything is started
 
     @property
     def url(self) -> URL:
@@ -91,6 +97,9 @@ class Worker:
         settings, stop = self.settings, self._stop
         identity = WorkerIdentity(settings.state_dir)
         stop.call(identity.release)
+        self._tracing = start_tracing(settings, identity.name, self.topology.group)
+        if self._tracing is not None:
+            stop.add(self._tracing.stop, STOP_S + CLOSE_S)
         stores = RocksStores(settings.state_dir / "tables", settings.state_memory_mb)
         on_disk = stores.on_disk()
         stop.call(stores.close)
@@ -120,7 +129,10 @@ class Worker:
         relays = AsyncExitStack()
         stop.add(relays.aclose)
         for outbox in [h.outbox for h in self._hosted if h.outbox is not None]:
-            await relays.enter_async_context(outbox.relay(self._publisher.publish_all))
+            publish = self._publisher.publish_all
+            if self._tracer is not None:
+                publish = traced(self._tracer, outbox.database.service, publish)
+            await relays.enter_async_context(outbox.relay(publish))
         if topology.consumed:
             shared = Shared(
                 settings=settings,
@@ -137,6 +149,7 @@ class Worker:
                 url=self.url,
                 on_disk=on_disk,
                 failed=self._fail,
+                tracer=self._tracer,
             )
             self._member = await prepare(shared, stop)
             await self._member.join(stop, self._fail)
@@ -244,11 +257,15 @@ class Worker:
         }
 
     @property
+    def _tracer(self) -> Tracer | None:
+        return None if self._tracing is None else self._tracing.tracer
+
+    @property
     def _databases(self) -> "list[Database]":
         return [h.database for h in self._hosted if h.database is not None]
 
     async def _serve(self) -> None:
-        app, ports = application(self, self._hosted), {h.port for h in self._hosted}
+        app, ports = application(self, self._hosted, self._tracer), {h.port for h in self._hosted}
         self._http = await serve(app, self.settings, ports, self._stop)
 
     async def _drain(self) -> None:

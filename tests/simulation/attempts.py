@@ -2,7 +2,8 @@
 
 from collections import Counter, defaultdict
 
-from runtime.model.replays import inherited, suppresses_side_effects
+from runtime.model.inheritance import inheritable
+from runtime.model.replays import suppresses_side_effects
 from schemas.messages import FIRST_ATTEMPT, Order, OrderState
 from schemas.topics import ORDERS
 from tests.simulation.replaying import REPLAYED
@@ -35,7 +36,7 @@ class Attempts:
             if order.created_at < first.created_at:
                 self.orders[order.id] = order
             return
-        due = not suppresses_side_effects(inherited(entry.headers))
+        due = not suppresses_side_effects(inheritable(entry.headers))
         self.asked[(*attempt, order.state)] += due
         if REPLAYED not in entry.headers:
             self.announced[attempt].append((order, entry.timestamp_ms))

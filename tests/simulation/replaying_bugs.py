@@ -7,7 +7,7 @@ from orders_service.processors import OrderAggregator
 from orders_service.state import ORDERS_VIEW
 from runtime.loop import process
 from runtime.loop.overlay import ProcessorContext
-from runtime.model.replays import NOT_REPLAYED
+from runtime.model.inheritance import NOTHING
 from schemas.messages import Order
 from tests.simulation.bugs import planted
 from tests.simulation.cancelling_bugs import rebuilt
@@ -75,7 +75,7 @@ def ignored_attempt_reserves():
 @planted()
 def mark_lost_at_a_timer():
     """What a timer does counts as no replay, even if a replay has set it."""
-    with patch.object(process, "from_row", lambda row: NOT_REPLAYED):
+    with patch.object(process, "from_row", lambda row: NOTHING):
         yield
 
 
@@ -85,7 +85,7 @@ def mark_lost_at_a_fused_message():
     item = process.WorkItem
 
     def unmarked(topic, partition, event_time, subject, processors, depth, record, cause, replayed):
-        marks = NOT_REPLAYED if depth else replayed
+        marks = NOTHING if depth else replayed
         return item(topic, partition, event_time, subject, processors, depth, record, cause, marks)
 
     with patch.object(process, "WorkItem", unmarked):
@@ -96,7 +96,7 @@ def mark_lost_at_a_fused_message():
 def mark_lost_through_kafka():
     """A message that is not fused is written without the marks of the replay that it follows from."""
     headers = process._headers
-    with patch.object(process, "_headers", lambda topic, time, replayed: headers(topic, time, NOT_REPLAYED)):
+    with patch.object(process, "_headers", lambda topic, time, replayed: headers(topic, time, NOTHING)):
         yield
 
 
@@ -106,7 +106,7 @@ def replay_enqueues():
     enqueue = ProcessorContext.enqueue
 
     def enqueue_always(self, effect, key, payload):
-        with self.acting_for(NOT_REPLAYED):
+        with self.acting_for(NOTHING):
             enqueue(self, effect, key, payload)
 
     with patch.object(ProcessorContext, "enqueue", enqueue_always):

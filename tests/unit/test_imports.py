@@ -12,7 +12,7 @@ LAYERS = (
     ("errors",),
     ("common",),
     ("model",),
-    ("metrics",),
+    ("metrics", "tracing"),
     ("data_loss", "kafka", "database"),
     ("state",),
     ("hosting", "side_effects", "sink"),

@@ -21,7 +21,7 @@ from schemas.messages import Cancellation, Order
 from schemas.topics import CANCELLATIONS, ORDERS
 
 AT = datetime(2026, 11, 5, 12, 0, 0, 123000, tzinfo=UTC)
-OWN = {"consumed-by", "also-consumed-by", "replayed-from", "replays", "side-effects"}
+OWN = {"consumed-by", "also-consumed-by", "replayed-from", "replays", "side-effects", "tracestate"}
 HEADERS = st.lists(
     st.tuples(st.sampled_from([*OWN, "trace", "", "event-id", "made-at", "Ä"]), st.none() | st.binary(max_size=4))
 )
@@ -56,6 +56,12 @@ def test_the_mark_of_a_replay_is_read_again(headers, times, side_effects):
     assert mark_of(sent) == (Place("orders", 2, 17), times)
     assert (("side-effects", b"perform") in sent) == side_effects
     assert original_headers(sent) == original_headers(headers)
+
+
+def test_a_replay_leaves_the_trace_of_its_original_and_names_it():
+    context = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    record = resubmission(known(headers=[("traceparent", context), ("tracestate", b"vendor=1"), ("x", b"1")]), ORDER)
+    assert record.headers == (("replayed-trace", context), ("x", b"1"))
 
 
 @given(HEADERS)

@@ -8,6 +8,7 @@ from pydantic.fields import FieldInfo
 
 from ecosystem import services
 from runtime.common.settings import Settings
+from runtime.tracing.settings import TraceSettings
 
 _INTRODUCTION = """\
 # Settings
@@ -44,11 +45,15 @@ def settings() -> None:
 
 
 def page() -> str:
-    """Returns the page: a table of the runtime, one of what several services read, and one of each service."""
+    """Returns the page: tables of the runtime, of traces, of what several services read, and of each service."""
     by_service = {name: _fields(name) for name in services.NAMES}
     readers = Counter(field for fields in by_service.values() for field in fields)
     shared = {name: field for fields in by_service.values() for name, field in fields.items() if readers[name] > 1}
-    tables = [_table("Runtime", Settings.model_fields.items()), _table("Several services", shared.items())]
+    tables = [
+        _table("Runtime", Settings.model_fields.items()),
+        _table("Traces", TraceSettings.model_fields.items()),
+        _table("Several services", shared.items()),
+    ]
     for name, fields in by_service.items():
         if own := {field: info for field, info in fields.items() if field not in shared}:
             tables.append(_table(f"`{name}`", own.items()))

@@ -1,0 +1,1 @@
+"""Traces by OpenTelemetry: spans of requests, messages, batches and side effects."""
