@@ -68,7 +68,11 @@ def port(names: Sequence[str]) -> int | None:
 
 def require_valid_settings(names: Iterable[str]) -> None:
     """Raises `InvalidSettings` with all wrong variables of the runtime and of these services."""
-    kinds: list[type[ServiceSettings]] = [Settings, TraceSettings, *(kind for name in names for kind in SETTINGS.get(name, ()))]
+    kinds: list[type[ServiceSettings]] = [
+        Settings,
+        TraceSettings,
+        *(kind for name in names for kind in SETTINGS.get(name, ())),
+    ]
     errors = []
     for kind in kinds:
         try:

@@ -31,7 +31,7 @@ from runtime.model.topology import Topology
 from runtime.model.watch import Watch, Watches
 from runtime.state.resume import Inputs
 from runtime.state.rocks import RocksStores
-from runtime.tracing.publishing import traced
+from runtime.tracing.publishing import Publish, traced
 from runtime.tracing.settings import TraceSettings
 from runtime.tracing.start import STOP_S, Tracing, start_tracing
 from runtime.tracing.tracer import Tracer
@@ -129,7 +129,7 @@ class Worker:
         relays = AsyncExitStack()
         stop.add(relays.aclose)
         for outbox in [h.outbox for h in self._hosted if h.outbox is not None]:
-            publish = self._publisher.publish_all
+            publish: Publish = self._publisher.publish_all
             if self._tracer is not None:
                 publish = traced(self._tracer, outbox.database.service, publish)
             await relays.enter_async_context(outbox.relay(publish))
