@@ -8,7 +8,7 @@ LOCK := $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --gene
 unexport PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test campaigns test-fast simulate fuzz chaos bench bench-recovery bench-failover bench-history soak flink legacy numbers lint format lock clean
+.PHONY: help install run test campaigns test-fast simulate fuzz chaos bench bench-recovery bench-failover bench-history soak smoke flink legacy numbers lint format lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -51,6 +51,9 @@ bench-recovery: install ## Measure how a worker rebuilds the state of a million 
 
 bench-failover: install ## Measure how long reads wait when one of two workers is killed or stopped; minutes
 	@$(PY) -m bench.failover
+
+smoke: install ## Check what `docker compose up` runs: orders up to the e-mail, every page; SMOKE="--mail=none" leaves one out
+	@$(PY) -m ecosystem.smoke $(SMOKE)
 
 flink: install ## Join a day of ORDERS=1000 by Flink SQL, kill it in between, compare with our own join; about a minute
 	@$(PY) -m examples.flink demo --orders $(or $(ORDERS),1000)

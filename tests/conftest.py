@@ -19,6 +19,7 @@ hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_c
 hypothesis.settings.load_profile("untimed")
 
 SLOW_FILES = (
+    "compose/test_compose.py",
     "integration/test_flink.py",
     "e2e/test_replay_a_day.py",
     "integration/test_numbers_pipeline.py",

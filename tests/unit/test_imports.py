@@ -124,6 +124,7 @@ ECOSYSTEM = (
     ("audit", "imports", "loadgen", "rebuild", "what_if"),
     ("replay",),
     ("cli",),
+    ("smoke",),
 )
 """Packages and modules of the ecosystem. Each imports itself and those before its own layer."""
 

@@ -91,6 +91,8 @@ def test_lock_has_a_hash_for_everything_and_no_address(path):
 
 # Image and compose file
 
+KAFKA = ("kafka-1", "kafka-2", "kafka-3")
+
 
 @pytest.fixture(scope="module")
 def compose():
@@ -111,13 +113,13 @@ def test_compose_file_keeps_to_the_specification(compose):
     assert faults == []
 
 
-def test_compose_profiles_are_all_of_the_core_at_once_or_each_service_apart(workers):
+def test_compose_profiles_are_two_workers_with_all_services_or_one_for_each_service(workers):
     by_profile = {}
     for service in workers.values():
         (profile,) = service["profiles"]
         by_profile.setdefault(profile, []).append(tuple(service["command"][1:]))
     assert {profile: sorted(map(sorted, found)) for profile, found in by_profile.items()} == {
-        "core": [sorted(NAMES)],
+        "core": [sorted(NAMES)] * 2,
         "apart": sorted([name] for name in NAMES),
     }
     assert "COMPOSE_PROFILES=core\n" in read(".env")
@@ -153,7 +155,7 @@ def test_compose_announces_some_of_the_sample_customers(compose, tmp_path):
 def test_compose_sets_only_what_is_a_setting(compose):
     known = {name.upper() for kind in settings_classes() for name in kind.model_fields}
     for name, service in compose["services"].items():
-        if name not in {"kafka", "postgres"}:
+        if service["image"] == "faust-orders":
             assert set(service.get("environment", {})) <= known, name
 
 
@@ -181,7 +183,8 @@ def test_compose_environment_is_a_valid_configuration(workers, monkeypatch):
             monkeypatch.setenv(variable, filled(value))
         settings = Settings()
         assert str(settings.base_url(0)) == f"http://{name}:8080"
-        assert settings.kafka_bootstrap_servers == "kafka:19092"
+        assert settings.kafka_bootstrap_servers == "kafka-1:19092,kafka-2:19092,kafka-3:19092"
+        assert settings.replication_factor == 3
         assert settings.worker_keys == ()
 
 
@@ -189,14 +192,16 @@ def test_compose_has_what_it_refers_to(compose):
     services, mounted = compose["services"], []
     for service in services.values():
         assert set(service.get("depends_on", {})) <= set(services)
-        mounted += [volume.split(":")[0] for volume in service.get("volumes", [])]
+        sources = [volume.split(":")[0] for volume in service.get("volumes", [])]
+        assert all((ROOT / source).exists() for source in sources if source.startswith("."))
+        mounted += [source for source in sources if not source.startswith(".")]
     assert sorted(mounted) == sorted(compose["volumes"]), "every volume is there, and of one service only"
 
 
 def test_compose_waits_for_health_and_gives_time_to_stop(compose, workers):
-    assert compose["services"]["kafka"]["healthcheck"]["test"]
+    assert all(compose["services"][node]["healthcheck"]["test"] for node in KAFKA)
     for service in workers.values():
-        assert service["depends_on"] == {"kafka": {"condition": "service_healthy"}}
+        assert service["depends_on"] == {node: {"condition": "service_healthy"} for node in KAFKA}
         assert "/healthz" in service["healthcheck"]["test"][-1]
         assert int(service["stop_grace_period"].removesuffix("s")) >= 30
 
@@ -205,12 +210,25 @@ def test_compose_waits_for_health_and_gives_time_to_stop(compose, workers):
 def test_compose_publishes_each_port_once_and_to_this_machine_only(compose, profile):
     services = [s for s in compose["services"].values() if profile in s.get("profiles", [profile])]
     ports = [port for service in services for port in service.get("ports", [])]
-    assert sorted(ports) == ["127.0.0.1:3000:8080", "127.0.0.1:8025:8025", "127.0.0.1:8080:8080", "127.0.0.1:9092:9092"]
-    assert max(Counter(port.split(":")[1] for port in ports).values()) == 1
+    addresses, published, _ = zip(*(port.split(":") for port in ports), strict=True)
+    assert set(addresses) == {"127.0.0.1"}
+    assert max(Counter(published).values()) == 1
+    described = re.findall(r"\b\d{4,5}\b", read("docs/how-to/run-with-docker.md"))
+    assert set(published) - {"3001"} <= set(described), "docs/how-to/run-with-docker.md lists what listens where"
 
 
 def test_compose_runs_the_kafka_that_is_tested_against(compose):
-    assert compose["services"]["kafka"]["image"] == f"apache/kafka:{VERSION}"
+    assert {compose["services"][node]["image"] for node in KAFKA} == {f"apache/kafka:{VERSION}"}
+
+
+def test_compose_limits_the_memory_of_each_service(compose):
+    without = {n for n, s in compose["services"].items() if "memory" not in str(s.get("deploy"))}
+    assert without == {"sample"}, "which ends by itself"
+
+
+def test_the_balancer_knows_every_worker_that_runs_the_orders_service(workers):
+    servers = re.findall(r"^    server (\S+) \1:8080$", read("deploy/haproxy.cfg"), re.MULTILINE)
+    assert sorted(servers) == sorted(name for name, worker in workers.items() if "orders" in worker["command"])
 
 
 def test_image_has_every_package_and_may_write_where_compose_mounts(compose, workers):
