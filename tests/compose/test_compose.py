@@ -114,6 +114,8 @@ def test_the_smoke_test_passes_also_after_a_worker_and_a_kafka_node_are_lost(com
     first = composition.smoke()
     assert first.returncode == 0, first.stdout + first.stderr + composition.logs()
 
+    assert composition.running["sample"].wait(PATIENCE_S) == 0, composition.logs()
+
     processes.kill(composition.running["core-1"])
     processes.kill(composition.running["kafka-2"])
     second = composition.smoke()
@@ -125,10 +127,6 @@ def test_the_smoke_test_passes_also_after_a_worker_and_a_kafka_node_are_lost(com
     while not composition.is_healthy("core-1"):
         assert time.monotonic() < deadline, composition.logs()
         time.sleep(0.2)
-
-
-def test_sample_data_are_imported_once(composition: Composition):
-    assert composition.running["sample"].wait(PATIENCE_S) == 0, composition.logs()
 
 
 def test_what_cannot_be_started_without_docker_is_known(composition: Composition):
