@@ -76,7 +76,7 @@ format: install ## Mend style and formatting
 lock: install ## Write the lock files anew from pyproject.toml; with UPGRADE=--upgrade, newest versions
 	$(PY) -m pip install --quiet --require-hashes --requirement tools/uv.lock
 	echo uv | $(LOCK) - --output-file tools/uv.lock
-	$(LOCK) pyproject.toml --output-file requirements.lock
+	$(LOCK) pyproject.toml --extra traces --output-file requirements.lock
 	$(LOCK) pyproject.toml --extra dev --constraint requirements.lock --output-file requirements-dev.lock
 
 clean: ## Remove .venv, .uv, caches and builds, but not .data

@@ -226,6 +226,15 @@ def test_compose_limits_the_memory_of_each_service(compose):
     assert without == {"sample"}, "which ends by itself"
 
 
+def test_the_collector_passes_on_to_jaeger(compose):
+    config = yaml.safe_load(read("deploy/otel-collector.yml"))
+    for kind, names in config["service"]["pipelines"]["traces"].items():
+        assert set(names) <= set(config[kind])
+    assert config["exporters"]["otlp/jaeger"]["endpoint"].split(":")[0] in compose["services"]
+    variable = compose["x-environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"]
+    assert variable == "${OTEL_EXPORTER_OTLP_ENDPOINT:-}", "off unless asked for: a collector that is not there costs"
+
+
 def test_the_balancer_knows_every_worker_that_runs_the_orders_service(workers):
     servers = re.findall(r"^    server (\S+) \1:8080$", read("deploy/haproxy.cfg"), re.MULTILINE)
     assert sorted(servers) == sorted(name for name, worker in workers.items() if "orders" in worker["command"])
