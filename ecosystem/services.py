@@ -19,7 +19,7 @@ NAMES = tuple(FOUND)
 CORE: tuple[str, ...]
 """Services that bring an order to VALIDATED or FAILED. Found when first read, as that imports all services."""
 
-_DATABASE_URL = "_database_url"
+DATABASE_URL = "_database_url"
 _PORT = "_port"
 
 
@@ -48,11 +48,11 @@ SETTINGS: Mapping[str, tuple[type[ServiceSettings], ...]] = dict(_settings())
 """Settings classes by service. A service that cannot be imported has none."""
 
 DATABASES: Mapping[str, str] = {
-    field.removesuffix(_DATABASE_URL): field.upper()
+    field.removesuffix(DATABASE_URL): field.upper()
     for kinds in SETTINGS.values()
     for kind in kinds
     for field in kind.model_fields
-    if field.endswith(_DATABASE_URL)
+    if field.endswith(DATABASE_URL)
 }
 """Environment variable of each database's URL, by the name of the database."""
 

@@ -14,6 +14,7 @@ WorkerError
 ├── StoreError               a state store cannot be opened: disk full, access denied, or in use
 ├── StateDirInUse            another worker holds the lock of STATE_DIR: give each worker its own
 ├── NoCommonOffset           no single offset is right for all services of a worker: one has to catch up alone
+├── KafkaRejected            the brokers reject TLS or login, or we do not trust them: mend the settings
 ├── CompositionInUse         services of this worker run, or stopped, in another composition
 ├── PartitionCountMismatch   a topic exists with another number of partitions than PARTITIONS
 ├── RecordsLost              records are lost and ON_LOST_RECORDS=stop (`runtime.data_loss.losses`)
@@ -106,6 +107,10 @@ class StoreError(WorkerError):
 
 class StateDirInUse(WorkerError):
     """Another worker runs on this state directory. Each worker needs a `STATE_DIR` of its own."""
+
+
+class KafkaRejected(WorkerError):
+    """A broker answers, and the connection fails for good: certificate, protocol, login, or a missing permission."""
 
 
 class CompositionInUse(WorkerError):

@@ -10,6 +10,7 @@ from typing import Any
 
 from ecosystem import services
 from ecosystem.settings import CommandSettings
+from runtime.common.kafka_settings import brokers_named
 from runtime.common.settings import Settings
 
 _PORT = 8080
@@ -79,23 +80,31 @@ def find() -> LocalSystemInfo | None:
 def settings(bootstrap: str | None = None) -> Settings:
     """Returns settings from the environment. Brokers: `bootstrap`, else KAFKA_BOOTSTRAP_SERVERS, else `orders up`'s.
 
-    The database of the history: HISTORY_DATABASE_URL; else, with the brokers of `orders up`, its own.
+    The database of the history: as the environment says; else, with the brokers of `orders up`, its own.
     """
     if bootstrap is not None:
         return Settings(kafka_bootstrap_servers=bootstrap)
-    if "KAFKA_BOOTSTRAP_SERVERS" not in os.environ and (info := find()):
+    if not brokers_named() and (info := find()):
         found: dict[str, Any] = {"kafka_bootstrap_servers": info.bootstrap_servers}
-        if info.history and HISTORY not in os.environ:
+        if info.history and not database_url(HISTORY):
             found[HISTORY.lower()] = info.history
         return Settings(**found)
     return Settings()
 
 
 def history_database() -> str:
-    """Returns the URL of the history's database: HISTORY_DATABASE_URL, else that of `orders up`, else nothing."""
-    given = os.environ.get(HISTORY, "")
+    """Returns the URL of the history's database: as the environment says, else that of `orders up`, else nothing."""
+    given = database_url(HISTORY)
     info = None if given else find()
     return info.history if info else given
+
+
+def database_url(variable: str) -> str:
+    """Returns the URL of a database: as its variable says, else on the server of DB_HOST, else nothing."""
+    if given := os.environ.get(variable):
+        return given
+    url = Settings().database_url(variable.lower().removesuffix(services.DATABASE_URL))
+    return "" if url is None else url.get_secret_value()
 
 
 def currency() -> str:

@@ -11,16 +11,27 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import NoDecode
 from yarl import URL
 
 from runtime.common import failpoints
-from schemas import numbers
+from runtime.common.base_settings import CommaSeparated, ServiceSettings, config
+from runtime.common.database_settings import DatabaseSettings
+from runtime.common.kafka_settings import KafkaSettings
 from schemas.addresses import mailbox
 
-T = TypeVar("T")
-S = TypeVar("S", bound="ServiceSettings")
+__all__ = [
+    "CommaSeparated",
+    "Guarantee",
+    "OnLostRecords",
+    "ServiceSettings",
+    "Settings",
+    "SmtpSecurity",
+    "settings_classes",
+]
+
+S = TypeVar("S", bound=ServiceSettings)
 
 
 class Guarantee(StrEnum):
@@ -39,44 +50,15 @@ class OnLostRecords(StrEnum):
     STOP = "stop"
 
 
-def _split(value: object) -> object:
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-
-CommaSeparated = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_split)]
-"""Several values in one variable, with commas between them."""
-
-
-class ServiceSettings(BaseSettings):
-    """Base of the settings of a service. Each field is an environment variable of the same name in capitals.
-
-    A service declares its own subclass, and `build` reads it by `settings.of(...)`. The field `<service>_database_url`
-    names the service's database, `<service>_port` the default port of a worker that runs the service alone.
-    """
-
-    model_config = SettingsConfigDict(frozen=True, extra="forbid")
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _plain(cls, value: object, info: ValidationInfo) -> object:
-        if not isinstance(value, str) or info.field_name is None:
-            return value
-        kind = cls.model_fields[info.field_name].annotation
-        if kind is int:
-            return numbers.whole(value)
-        return numbers.decimal(value) if kind is float else value
-
-
-class Settings(ServiceSettings):
+class Settings(KafkaSettings, DatabaseSettings):
     """What the runtime itself needs. `of` returns the settings of a service.
 
     Keywords override the environment. Those that are no field of the runtime are meant for services, and must be a
     field of a settings class that is imported.
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="allow")
+    model_config = config(extra="allow")
 
-    kafka_bootstrap_servers: str = Field(default="127.0.0.1:9092", description="Brokers, host:port, comma separated")
     topic_prefix: str = Field(
         default="", pattern=r"^[A-Za-z0-9._-]*$", description="Prefix of every topic and consumer group"
     )
@@ -207,9 +189,14 @@ class Settings(ServiceSettings):
         return self
 
     def of(self, kind: type[S]) -> S:
-        """Returns the settings of a service, from the environment and the keywords that were given here."""
+        """Returns the settings of a service, from the environment and the keywords that were given here.
+
+        A database without a URL of its own is on the server of `DB_HOST`, if there is one.
+        """
         overrides: dict[str, Any] = {n: v for n, v in (self.model_extra or {}).items() if n in kind.model_fields}
-        return kind(**overrides)
+        own = kind(**overrides)
+        missing = {name: url for name, url in self.database_urls(kind).items() if getattr(own, name) is None}
+        return own.model_copy(update=missing) if missing else own
 
     @property
     def at_least_once(self) -> bool:

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from runtime.common.backoff import Backoff, retry
 from runtime.common.settings import Settings
+from runtime.database.creation import create_database
 from runtime.errors import DatabaseNotConfigured, DatabaseUnavailable
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,8 @@ class Database:
         self.failure: str | None = None
         """Why the last transaction failed, if the database was the reason."""
         self._url = url
+        # Only a database that we have named ourselves is created.
+        self._create = url is not None and url == settings.database_url(service.replace("-", "_"))
         self._migrations = migrations
         self._pool = settings.database_pool
         self._schema = schema
@@ -138,6 +141,15 @@ class Database:
 
     async def connect(self) -> Any:
         """Opens an asyncpg connection outside of the pool. Raises `DatabaseNotConfigured`."""
+        try:
+            return await self._connect()
+        except asyncpg.InvalidCatalogNameError:
+            if not self._create:
+                raise
+            await create_database(self._configured(), self.timeout_s)
+            return await self._connect()
+
+    async def _connect(self) -> Any:
         return await asyncpg.connect(
             self._configured().get_secret_value(),
             timeout=self.timeout_s,
@@ -150,7 +162,7 @@ class Database:
     def _configured(self) -> SecretStr:
         if self._url is None:
             raise DatabaseNotConfigured(
-                f"{self.service} needs a database: set {self.service.upper().replace('-', '_')}_DATABASE_URL"
+                f"{self.service} needs a database: set {self.service.upper().replace('-', '_')}_DATABASE_URL or DB_HOST"
             )
         return self._url
 

@@ -9,10 +9,12 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka import TopicPartition as Physical
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
+from aiokafka.conn import AIOKafkaConnection, create_conn
 
 from runtime.common.settings import Settings
 from runtime.kafka import unpacker
 from runtime.kafka.aiokafka_internals import FencedProducer
+from runtime.kafka.security import connection_options
 from runtime.model.records import TopicPartition
 
 unpacker.install()
@@ -107,9 +109,7 @@ def non_member_consumer(settings: Settings, group: str) -> AIOKafkaConsumer:
 @asynccontextmanager
 async def admin(settings: Settings, request_timeout_ms: int = REQUEST_TIMEOUT_MS) -> AsyncIterator[AIOKafkaAdminClient]:
     """A started admin client, closed at the end of the block."""
-    client = AIOKafkaAdminClient(
-        bootstrap_servers=settings.kafka_bootstrap_servers, request_timeout_ms=request_timeout_ms
-    )
+    client = AIOKafkaAdminClient(**connection_options(settings), request_timeout_ms=request_timeout_ms)
     await client.start()
     try:
         yield client
@@ -118,13 +118,25 @@ async def admin(settings: Settings, request_timeout_ms: int = REQUEST_TIMEOUT_MS
 
 
 def metadata_client(servers: str) -> AIOKafkaClient:
-    """A client that knows the cluster's brokers once it is bootstrapped."""
+    """A client that knows the brokers of an embedded cluster, on its listener without TLS, once it is bootstrapped."""
     return AIOKafkaClient(bootstrap_servers=servers)
+
+
+def bare_client(settings: Settings) -> AIOKafkaClient:
+    """A client for single requests of the protocol. It reaches the brokers once it is bootstrapped."""
+    return AIOKafkaClient(**connection_options(settings), request_timeout_ms=REQUEST_TIMEOUT_MS)
+
+
+async def connection(settings: Settings, host: str, port: int, timeout_s: float) -> AIOKafkaConnection:
+    """Connects and logs in to one broker, without a retry. Raises whatever went wrong."""
+    options = connection_options(settings)
+    del options["bootstrap_servers"]
+    return await create_conn(host, port, **options, request_timeout_ms=int(timeout_s * 1000))
 
 
 def _producer_options(settings: Settings) -> dict[str, Any]:
     return {
-        "bootstrap_servers": settings.kafka_bootstrap_servers,
+        **connection_options(settings),
         "acks": "all",
         "enable_idempotence": True,
         "linger_ms": 0,
@@ -139,7 +151,7 @@ def _producer_options(settings: Settings) -> dict[str, Any]:
 
 def _consumer_options(settings: Settings) -> dict[str, Any]:
     return {
-        "bootstrap_servers": settings.kafka_bootstrap_servers,
+        **connection_options(settings),
         "enable_auto_commit": False,
         "isolation_level": "read_committed",
         "fetch_max_wait_ms": 250,

@@ -1,7 +1,8 @@
 """Three requests of the Kafka protocol in versions that aiokafka lacks (kafka.apache.org/protocol).
 
-TxnOffsetCommit v3 names the member that commits (KIP-447). OffsetFetch v7 can wait for stable offsets (KIP-447).
-Metadata v10 has topic ids (KIP-516). Relies on aiokafka's classes for requests, responses and schemas.
+TxnOffsetCommit v3 names the member that commits (KIP-447). OffsetFetch v7 can wait for stable offsets (KIP-447);
+v5 is for Azure Event Hubs. Metadata v10 has topic ids (KIP-516). Relies on aiokafka's classes for requests, responses
+and schemas.
 """
 
 from io import BytesIO
@@ -9,9 +10,21 @@ from typing import Any
 
 from aiokafka.protocol.abstract import AbstractType
 from aiokafka.protocol.api import Request, RequestStruct, Response
-from aiokafka.protocol.types import Boolean, CompactArray, CompactString, Int16, Int32, Int64, Schema, TaggedFields
+from aiokafka.protocol.types import (
+    Array,
+    Boolean,
+    CompactArray,
+    CompactString,
+    Int16,
+    Int32,
+    Int64,
+    Schema,
+    String,
+    TaggedFields,
+)
 
 _TEXT = CompactString("utf-8")
+_STRING = String("utf-8")
 _TAGS = ("tags", TaggedFields)
 
 
@@ -102,6 +115,38 @@ class OffsetFetchResponse(Response):
     )
 
 
+class OffsetFetchResponseV5(Response):
+    API_KEY = 9
+    API_VERSION = 5
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        (
+            "topics",
+            Array(
+                ("name", _STRING),
+                (
+                    "partitions",
+                    Array(
+                        ("partition", Int32),
+                        ("offset", Int64),
+                        ("leader_epoch", Int32),
+                        ("metadata", _STRING),
+                        ("error_code", Int16),
+                    ),
+                ),
+            ),
+        ),
+        ("error_code", Int16),
+    )
+
+
+class OffsetFetchStructV5(RequestStruct):
+    API_KEY = 9
+    API_VERSION = 5
+    RESPONSE_TYPE = OffsetFetchResponseV5
+    SCHEMA = Schema(("group_id", _STRING), ("topics", Array(("name", _STRING), ("partitions", Array(Int32)))))
+
+
 class OffsetFetchStruct(RequestStruct):
     API_KEY = 9
     API_VERSION = 7
@@ -186,11 +231,18 @@ class TxnOffsetCommit(Request[TxnOffsetCommitStruct]):
         return request_struct_class(*self._fields)
 
 
-class OffsetFetch(Request[OffsetFetchStruct]):
+class OffsetFetch(Request[OffsetFetchStructV5 | OffsetFetchStruct]):
+    """Brokers without v7 have no transactions for us, so all their offsets are stable: v5 asks them."""
+
     API_KEY = 9
 
-    def __init__(self, *fields: Any) -> None:
-        self._fields = fields
+    def __init__(self, group: str, topics: list[Any], require_stable: bool, tags: dict[int, bytes]) -> None:
+        self._fields = (group, topics, require_stable, tags)
 
-    def build(self, request_struct_class: type[OffsetFetchStruct]) -> OffsetFetchStruct:
-        return request_struct_class(*self._fields)
+    def build(
+        self, request_struct_class: type[OffsetFetchStructV5 | OffsetFetchStruct]
+    ) -> OffsetFetchStructV5 | OffsetFetchStruct:
+        group, topics, *_ = self._fields
+        if request_struct_class is OffsetFetchStructV5:
+            return OffsetFetchStructV5(group, [(name, numbers) for name, numbers, _ in topics])
+        return OffsetFetchStruct(*self._fields)

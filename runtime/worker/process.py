@@ -16,6 +16,7 @@ from runtime.data_loss.losses import RecordsLost
 from runtime.errors import (
     CompositionInUse,
     DatabaseNotConfigured,
+    KafkaRejected,
     PartitionCountMismatch,
     StateDirInUse,
     TracingNotInstalled,
@@ -75,6 +76,7 @@ async def _run(hosted: Sequence[ServiceDefinition], settings: Settings) -> int:
         PartitionCountMismatch,
         CompositionInUse,
         DatabaseNotConfigured,
+        KafkaRejected,
         RecordsLost,
         TracingNotInstalled,
         KafkaError,

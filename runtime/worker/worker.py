@@ -6,10 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from aiokafka.errors import KafkaError
 from yarl import URL
 
-from runtime.common.backoff import Backoff, retry
 from runtime.common.deadlines import SharedTimeout
 from runtime.common.partitioning import partition_of
 from runtime.common.settings import OnLostRecords, Settings
@@ -35,6 +33,7 @@ from runtime.tracing.publishing import Publish, traced
 from runtime.tracing.settings import TraceSettings
 from runtime.tracing.start import STOP_S, Tracing, start_tracing
 from runtime.tracing.tracer import Tracer
+from runtime.worker.broker import report_unkept_settings, until_reached, with_guarantee
 from runtime.worker.http_side import HttpSide, serve
 from runtime.worker.identity import WorkerIdentity
 from runtime.worker.loss_dead_letters import LossDeadLetters
@@ -111,7 +110,7 @@ class Worker:
         for lifespan in [h.lifespan for h in self._hosted if h.lifespan is not None]:
             await opened.enter_async_context(lifespan(self))
         await self._create_topics()
-        topology = self.topology
+        settings, topology = self.settings, self.topology
         losses = LossReporter(
             self.metrics,
             stop=settings.on_lost_records is OnLostRecords.STOP,
@@ -279,16 +278,12 @@ class Worker:
         """Waits for the broker, finds the redo tables, and creates the topics that are missing."""
 
         async def create() -> None:
+            self.settings = await with_guarantee(self.settings)
             self.topology = await with_redo_tables(self.settings, self.topology)
             await ensure_topics(self.settings, topics_of(self.topology))
+            await report_unkept_settings(self.settings, topics_of(self.topology))
 
-        servers = self.settings.kafka_bootstrap_servers
-        await retry(
-            create,
-            Backoff(1),
-            passes=lambda error: isinstance(error, (KafkaError, OSError)),
-            report=lambda error: log.warning("broker not reached, retrying servers=%s error=%r", servers, error),
-        )
+        await until_reached(self.settings, create)
 
     def _fail(self, error: BaseException) -> None:
         self.failure = error

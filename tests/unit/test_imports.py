@@ -101,11 +101,19 @@ def test_schemas_import_nothing_of_the_project():
     assert not tops & {*SERVICES, "runtime", "ecosystem", "tests", "bench"}
 
 
-KAFKA_CLIENTS = {"AIOKafkaAdminClient", "AIOKafkaClient", "AIOKafkaConsumer", "AIOKafkaProducer", "FencedProducer"}
+KAFKA_CLIENTS = {
+    "AIOKafkaAdminClient",
+    "AIOKafkaClient",
+    "AIOKafkaConsumer",
+    "AIOKafkaProducer",
+    "FencedProducer",
+    "create_conn",
+}
+OTHER_KAFKA_LIBRARIES = {"confluent_kafka", "kafka"}
 
 
 def test_one_module_makes_all_kafka_clients():
-    """So each client has the same time limits, isolation and acknowledgements."""
+    """So each client has the same TLS and login, time limits, isolation and acknowledgements."""
     made = {
         (path.relative_to(ROOT).as_posix(), name)
         for top in ("runtime", "ecosystem", "schemas", "bench", "examples", *SERVICES)
@@ -115,6 +123,46 @@ def test_one_module_makes_all_kafka_clients():
         for name in {getattr(node.func, "id", None), getattr(node.func, "attr", None)} & KAFKA_CLIENTS
     }
     assert made == {("runtime/kafka/clients.py", name) for name in KAFKA_CLIENTS}
+
+
+def test_each_kafka_client_gets_protocol_tls_and_login():
+    """All but the client of embedded clusters, which reach their own listener without TLS."""
+    tree = ast.parse((ROOT / "runtime/kafka/clients.py").read_text("utf-8"))
+    without = {
+        function.name
+        for function in tree.body
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in KAFKA_CLIENTS
+        if not any(keyword.arg is None for keyword in node.keywords)  # `**options`
+    }
+    assert without == {"metadata_client"}
+    options = {"_producer_options", "_consumer_options", "admin", "bare_client", "connection"}
+    callers = {
+        function.name
+        for function in tree.body
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "connection_options"
+    }
+    assert callers == options
+
+
+def test_no_other_kafka_library_is_used():
+    for top in ("runtime", "ecosystem", "schemas", "bench", *SERVICES):
+        for path in (ROOT / top).rglob("*.py"):
+            names = {
+                name.split(".")[0]
+                for node in ast.walk(ast.parse(path.read_text("utf-8")))
+                for name in (
+                    [alias.name for alias in node.names]
+                    if isinstance(node, ast.Import)
+                    else [node.module or ""]
+                    if isinstance(node, ast.ImportFrom) and not node.level
+                    else []
+                )
+            }
+            assert not names & OTHER_KAFKA_LIBRARIES, path
 
 
 ECOSYSTEM = (

@@ -7,6 +7,8 @@ import click
 from pydantic.fields import FieldInfo
 
 from ecosystem import services
+from runtime.common.database_settings import DatabaseSettings
+from runtime.common.kafka_settings import KafkaSettings
 from runtime.common.settings import Settings
 from runtime.tracing.settings import TraceSettings
 
@@ -14,8 +16,9 @@ _INTRODUCTION = """\
 # Settings
 
 A worker is configured by environment variables: those of the runtime (`runtime/common/settings.py`), and those of its
-services (`settings.py` of each). Numbers are plain digits. Which of them matter in production:
-`docs/how-to/deploy.md`. This page is the output of `orders settings`."""
+services (`settings.py` of each). Numbers are plain digits. A password, key or URL of a database may also be in a file:
+`SMTP_PASSWORD_FILE` names that of `SMTP_PASSWORD`. Which of them matter in production: `docs/how-to/deploy.md`. This
+page is the output of `orders settings`."""
 
 _OF_COMMANDS = """\
 ## Read by the `orders` command
@@ -49,8 +52,12 @@ def page() -> str:
     by_service = {name: _fields(name) for name in services.NAMES}
     readers = Counter(field for fields in by_service.values() for field in fields)
     shared = {name: field for fields in by_service.values() for name, field in fields.items() if readers[name] > 1}
+    kafka, database = KafkaSettings.model_fields, DatabaseSettings.model_fields
+    runtime = {name: info for name, info in Settings.model_fields.items() if name not in {*kafka, *database}}
     tables = [
-        _table("Runtime", Settings.model_fields.items()),
+        _table("Connection to Kafka", kafka.items()),
+        _table("Connection to PostgreSQL", database.items()),
+        _table("Runtime", runtime.items()),
         _table("Traces", TraceSettings.model_fields.items()),
         _table("Several services", shared.items()),
     ]

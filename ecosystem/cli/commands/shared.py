@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from ecosystem.cli import discovery
 from ecosystem.clients.api import RequestRejected, Unreachable
 from runtime.errors import PartitionCountMismatch
+from runtime.kafka.rejections import find_rejection
 from schemas.identifiers import Composed
 from schemas.numbers import decimal, whole
 from schemas.validation import field_errors
@@ -194,7 +195,10 @@ def _perform(
     except (KafkaError, OSError) as error:
         if isinstance(error, OSError) and not _is_network_error(error):
             raise click.ClickException(str(error) or repr(error)) from error
-        servers = discovery.settings(bootstrap).kafka_bootstrap_servers
+        settings = discovery.settings(bootstrap)
+        if rejection := asyncio.run(find_rejection(settings)):
+            raise click.ClickException(f"Kafka: {rejection.reason}.") from error
+        servers = settings.kafka_bootstrap_servers
         raise click.ClickException(
             f"Kafka does not answer at {servers} ({error}). Start it with `orders up`, or set KAFKA_BOOTSTRAP_SERVERS."
         ) from error

@@ -1,6 +1,5 @@
 """`orders up`: start everything on this machine."""
 
-import os
 import signal
 import sys
 from types import FrameType
@@ -16,6 +15,8 @@ from ecosystem.embedded.kafka import KafkaError
 from ecosystem.embedded.locks import LockHeld
 from ecosystem.embedded.ports import NoFreePort
 from ecosystem.embedded.postgres import PostgresError
+from runtime.common.kafka_settings import SecurityProtocol, brokers_named
+from runtime.common.settings import Settings
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -50,7 +51,7 @@ def up(apart: bool, workers: int, port: int, fresh: bool, sample: bool, rate: fl
     orders up --workers 2        two of them, on the ports 8080 and 8081
     orders up --apart --fresh    a process for each service, on new data
     """
-    own_kafka = "KAFKA_BOOTSTRAP_SERVERS" not in os.environ
+    own_kafka = not brokers_named()
     if fresh and not own_kafka:
         raise click.UsageError(
             "--fresh deletes the data of the embedded Kafka, but KAFKA_BOOTSTRAP_SERVERS names another. "
@@ -59,6 +60,11 @@ def up(apart: bool, workers: int, port: int, fresh: bool, sample: bool, rate: fl
     if rate and not sample:
         raise click.UsageError("--rate needs the sample stock: leave out --no-sample")
     services.require_valid_settings(services.NAMES)
+    if own_kafka and Settings().kafka_security_protocol is not SecurityProtocol.PLAINTEXT:
+        raise click.UsageError(
+            "KAFKA_SECURITY_PROTOCOL is for brokers of your own, and none are named. Set KAFKA_BOOTSTRAP_SERVERS, or "
+            "unset KAFKA_SECURITY_PROTOCOL."
+        )
     for number in _STOP_SIGNALS:
         signal.signal(number, _interrupt)
     console = Console(highlight=False)

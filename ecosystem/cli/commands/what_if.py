@@ -101,7 +101,7 @@ def what_if(
         wanted = run.topics()
         reading = (
             sources.spool_topics(settings, wanted, question.folder, question.until_ms, lambda _: None)
-            if topics or not history
+            if topics or not (history := history or discovery.database_url(discovery.HISTORY))
             else sources.spool_history(history, wanted, question.folder, question.until_ms, lambda _: None)
         )
         partitions, records = perform(

@@ -122,7 +122,7 @@ class LocalSystem:
             self._start_kafka(stack)
         if "SMTP_HOST" not in os.environ:
             self._mail = stack.enter_context(MailSink(self._data / "mail", self._first_orders.on_delivered))
-        if missing := {name: url for name, url in DATABASES.items() if url not in os.environ}:
+        if missing := {name: url for name, url in DATABASES.items() if not discovery.database_url(url)}:
             self._postgres = stack.enter_context(Postgres(self._data / "postgres", port=PORT))
             own = {url: self._postgres.database(name) for name, url in missing.items()}
             # The user's PGSSLMODE is meant for other servers.
@@ -130,7 +130,7 @@ class LocalSystem:
         servers = self._settings.kafka_bootstrap_servers
         urls = {service: self._urls(service) for service in NAMES}
         currency = CommandSettings().currency
-        history = self._databases.get(discovery.HISTORY, os.environ.get(discovery.HISTORY, ""))
+        history = self._databases.get(discovery.HISTORY, discovery.database_url(discovery.HISTORY))
         stack.enter_context(discovery.published(LocalSystemInfo(os.getpid(), servers, urls, currency, history)))
         stack.callback(self._stop_children)
         for worker in self._workers:

@@ -33,8 +33,8 @@ class Cluster:
         port: port of the first node, or the next free one; `None`: any free ports.
         heap_mb: heap of each node in MiB; a process uses up to 200 MiB more.
         properties: additions to server.properties.
-        listeners: further listeners, for example for proxies: by name (capital letters) and node, the advertised port.
-            `listener_port` returns the port where the node itself listens.
+        listeners: further listeners, for example for proxies: by name (capital letters) and node, the advertised port,
+            or 0 for the port where the node itself listens, which `listener_port` returns.
         console: for progress; by default standard error.
 
     All methods block, and raise `KafkaError`. Call them from a thread that outlives the cluster (`processes.spawn`).
@@ -138,7 +138,7 @@ class Cluster:
             n: NodePorts(
                 broker,
                 controller,
-                {name: Listener(next(free), advertised[n]) for name, advertised in self._listeners.items()},
+                {name: _listener(next(free), advertised[n]) for name, advertised in self._listeners.items()},
             )
             for n, (broker, controller) in enumerate(zip(brokers, controllers, strict=True), start=1)
         }
@@ -167,6 +167,10 @@ class Cluster:
         for node in self.nodes.values():
             node.kill()
         self._resources.close()
+
+
+def _listener(port: int, advertised: int) -> Listener:
+    return Listener(port, advertised or port)
 
 
 def _count_brokers(servers: str) -> int:

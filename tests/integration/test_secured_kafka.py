@@ -1,0 +1,171 @@
+"""The core on a Kafka that demands TLS and a login, by each mechanism; what is wrong is said once."""
+
+import sys
+
+import pytest
+from aiohttp import web
+
+from runtime.common.settings import Settings
+from runtime.kafka.rejections import find_rejection
+from tests.secured import PASSWORD, USER, Secured, secured_kafka, token
+from tests.workers import Deployment, until
+
+ORDER = {"customerId": 1, "product": "JUMPERS", "quantity": 1, "price": 1}
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory):
+    with secured_kafka(tmp_path_factory.mktemp("secured")) as broker:
+        yield broker
+
+
+@pytest.fixture
+async def deployment(secured, prefix, tmp_path):
+    async with Deployment(secured.cluster.bootstrap_servers, prefix, tmp_path) as deployment:
+        yield deployment
+
+
+async def brings_an_order_to_validated(deployment: Deployment, **settings):
+    worker = await deployment.start(**settings)
+    await deployment.stock(JUMPERS=1000)
+    status, order = await deployment.post(worker, **ORDER)
+    assert status == 201
+    assert (await deployment.outcome(worker, order["id"]))["state"] == "VALIDATED"
+    return worker
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
+async def test_user_and_password(secured: Secured, deployment: Deployment, mechanism):
+    await brings_an_order_to_validated(deployment, **secured.login(mechanism))
+
+
+async def test_a_certificate_of_ours(secured: Secured, deployment: Deployment):
+    await brings_an_order_to_validated(
+        deployment,
+        kafka_bootstrap_servers=secured.servers("MTLS"),
+        kafka_security_protocol="SSL",
+        kafka_ssl_cafile=secured.cafile,
+        kafka_ssl_certfile=secured.folder / "client.crt",
+        kafka_ssl_keyfile=secured.folder / "client.key",
+    )
+
+
+async def test_a_command_that_prints_tokens(secured: Secured, deployment: Deployment):
+    command = f"{sys.executable} -c 'print(\"{token()}\")'"
+    await brings_an_order_to_validated(
+        deployment, **secured.login("OAUTHBEARER", kafka_sasl_oauthbearer_token_command=command)
+    )
+
+
+@pytest.fixture
+async def token_endpoint():
+    """A token endpoint whose tokens expire after four seconds. `asked` has each request's form and login."""
+    asked = []
+
+    async def answer(request):
+        asked.append((dict(await request.post()), request.headers["Authorization"]))
+        return web.json_response({"access_token": token(4), "expires_in": 4, "token_type": "Bearer"})
+
+    app = web.Application()
+    app.router.add_post("/token", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}/token", asked
+    await runner.cleanup()
+
+
+async def test_tokens_are_renewed_before_they_expire(secured: Secured, deployment: Deployment, token_endpoint):
+    """The broker ends connections whose token has expired, so orders must go on over new ones."""
+    url, asked = token_endpoint
+    worker = await brings_an_order_to_validated(
+        deployment,
+        **secured.login(
+            "OAUTHBEARER",
+            kafka_sasl_oauthbearer_token_endpoint_url=url,
+            kafka_sasl_oauthbearer_client_id="orders",
+            kafka_sasl_oauthbearer_client_secret="of-the-client",
+            kafka_sasl_oauthbearer_scope="kafka",
+        ),
+    )
+    before = len(asked)
+    numbers = iter(range(10_000))
+
+    async def next_order_after_three_tokens():
+        order_id = f"o{next(numbers)}"
+        status, _ = await deployment.post(worker, id=order_id, **ORDER)
+        assert status == 201
+        assert (await deployment.outcome(worker, order_id))["state"] == "VALIDATED"
+        return len(asked) >= before + 3
+
+    await until(next_order_after_three_tokens, "three tokens", every=0.2)
+    assert asked[0] == ({"grant_type": "client_credentials", "scope": "kafka"}, "Basic b3JkZXJzOm9mLXRoZS1jbGllbnQ=")
+    assert worker.failure is None
+
+
+REJECTED = {
+    "wrong password": (
+        lambda s: s.login("PLAIN", kafka_sasl_password="wrong"),
+        "rejects the login (Authentication failed: Invalid username or password): check KAFKA_SASL_USERNAME",
+    ),
+    "wrong SCRAM password": (
+        lambda s: s.login("SCRAM-SHA-512", kafka_sasl_password="wrong"),
+        "rejects the login",
+    ),
+    "expired token": (
+        lambda s: s.login("OAUTHBEARER", kafka_sasl_oauthbearer_token_command=f"echo {token(-60)}"),
+        "the token has expired already: check the clocks",
+    ),
+    "unknown issuer": (
+        lambda s: s.login("PLAIN", kafka_ssl_cafile=s.folder / "other-ca.pem"),
+        "is not trusted (unable to get local issuer certificate): set KAFKA_SSL_CAFILE",
+    ),
+    "system's issuers": (
+        lambda s: s.login("PLAIN", kafka_ssl_cafile=None),
+        "is not trusted",
+    ),
+    "no certificate of ours": (
+        lambda s: {
+            "kafka_bootstrap_servers": s.servers("MTLS"),
+            "kafka_security_protocol": "SSL",
+            "kafka_ssl_cafile": s.cafile,
+        },
+        "demands no certificate (KAFKA_SSL_CERTFILE)",
+    ),
+    "TLS where there is none": (
+        lambda s: {
+            "kafka_bootstrap_servers": s.cluster.bootstrap_servers,
+            "kafka_security_protocol": "SSL",
+            "kafka_ssl_cafile": s.cafile,
+        },
+        "closes connections that speak SSL: check that its listener expects this",
+    ),
+    "no TLS where it is demanded": (
+        lambda s: {"kafka_bootstrap_servers": s.servers("LOGIN")},
+        "closes connections that speak PLAINTEXT: check that its listener expects this KAFKA_SECURITY_PROTOCOL",
+    ),
+    "login where there is none": (
+        lambda s: {
+            "kafka_bootstrap_servers": s.cluster.bootstrap_servers,
+            "kafka_security_protocol": "SASL_PLAINTEXT",
+            "kafka_sasl_mechanism": "PLAIN",
+            "kafka_sasl_username": USER,
+            "kafka_sasl_password": PASSWORD,
+        },
+        "expects no SASL: set KAFKA_SECURITY_PROTOCOL to PLAINTEXT or SSL",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REJECTED)
+async def test_what_the_broker_rejects_is_named_with_a_remedy(secured: Secured, case):
+    changes, expected = REJECTED[case]
+    found = await find_rejection(Settings(**changes(secured)))
+    assert found is not None
+    assert expected in found.reason
+    assert "wrong" not in found.reason
+
+
+async def test_what_is_right_is_not_rejected(secured: Secured):
+    assert await find_rejection(Settings(**secured.login("SCRAM-SHA-256"))) is None
+    assert await find_rejection(Settings(kafka_bootstrap_servers="127.0.0.1:1")) is None
