@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import confluent_kafka.admin
 import trustme
-from confluent_kafka import admin
 from cryptography.hazmat.primitives import serialization
 
 from ecosystem.embedded.kafka import Cluster
@@ -120,6 +120,7 @@ def write_certificate(ca: trustme.CA, name: str, folder: Path, *others: str) -> 
 
 
 def _add_scram_user(servers: str) -> None:
+    admin: Any = confluent_kafka.admin  # it exports these names without saying so
     client = admin.AdminClient({"bootstrap.servers": servers})
     for mechanism in (admin.ScramMechanism.SCRAM_SHA_256, admin.ScramMechanism.SCRAM_SHA_512):
         change = admin.UserScramCredentialUpsertion(USER, admin.ScramCredentialInfo(mechanism, 4096), PASSWORD.encode())
