@@ -87,6 +87,7 @@ class SideEffect(Generic[M]):
         destination: groups side effects that fail together, such as e-mails to one domain. After several failures in a
             row the others to the destination wait until one succeeds. Default: none.
         concurrency: how many a worker performs at a time.
+        per_destination: how many of them to one destination. Default: no limit of its own.
     """
 
     name: str
@@ -96,6 +97,7 @@ class SideEffect(Generic[M]):
     on_rejected: Callable[[M, str, Context], None] | None = None
     destination: Callable[[M], str] | None = None
     concurrency: int = 16
+    per_destination: int | None = None
 
     def enqueue_by(self, key: Callable[[M], str]) -> Processor[M]:
         """The processor that enqueues the side effect of each message, under this key of the message."""

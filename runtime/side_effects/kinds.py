@@ -28,7 +28,9 @@ class SideEffectKind:
     def __init__(self, service: Service, effect: SideEffect[Any], longest_s: float, timeout_s: float) -> None:
         self.service = service
         self.effect = effect
-        self.attempts = AttemptScheduler(f"{service.name} {effect.name}", effect.concurrency, longest_s, timeout_s)
+        self.attempts = AttemptScheduler(
+            f"{service.name} {effect.name}", effect.concurrency, longest_s, timeout_s, effect.per_destination
+        )
         self._failures_logged = LogRateLimiter()
         self._timer: asyncio.Handle | None = None
         self._timer_at = 0.0

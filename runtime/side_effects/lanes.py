@@ -55,6 +55,8 @@ class Lane:
     """The queue of one destination, or of all side effects without one."""
 
     circuit: Circuit | None
+    limit: int | None = None
+    """Attempts that may run at a time; `None` for no limit."""
     fresh: deque[Entry] = field(default_factory=deque)
     """Never attempted, first in, first out."""
     retries: deque[Entry] = field(default_factory=deque)
@@ -69,12 +71,19 @@ class Lane:
     """When its open circuit is checked next."""
 
     @property
+    def full(self) -> bool:
+        """Whether as many attempts run as may at a time."""
+        return self.limit is not None and len(self.running) >= self.limit
+
+    @property
     def healthy(self) -> bool:
         """Whether its destination neither fails nor is slow."""
         return self.circuit is None or (not self.circuit.open and self.slow_in_a_row < SLOW_IN_A_ROW)
 
     def admits(self, now: float, slots: int) -> bool:
         """Whether one more attempt may start: one at a time, and half of the `slots` at most, unless it is healthy."""
+        if self.full:
+            return False
         if self.healthy or self.circuit is None:
             return True
         if len(self.running) >= max(1, slots // 2):

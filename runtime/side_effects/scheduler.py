@@ -31,6 +31,8 @@ class AttemptScheduler:
         slots: concurrent attempts.
         longest_s: seconds, the longest pause between two attempts of one.
         timeout_s: seconds after which a failing one times out.
+        per_lane: concurrent attempts to one destination, slow ones included; `None` for no limit. With it, a
+            destination that answers within `SLOW_S`, but not at once, leaves slots to the others.
     """
 
     FIRST_PAUSE_S = 0.5
@@ -51,11 +53,19 @@ class AttemptScheduler:
     MAX_IDLE_LANES = 1000
     """Idle lanes above which they are pruned: customers have any number of domains."""
 
-    def __init__(self, name: str, slots: int, longest_s: float = LONGEST_PAUSE_S, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        name: str,
+        slots: int,
+        longest_s: float = LONGEST_PAUSE_S,
+        timeout_s: float = TIMEOUT_S,
+        per_lane: int | None = None,
+    ) -> None:
         self._name = name
         self._slots = slots
         self._longest_s = longest_s
         self._timeout_s = timeout_s
+        self._per_lane = per_lane
         self._waiting: dict[RowId, Entry] = {}
         self._running: dict[RowId, Entry] = {}
         self._failed: dict[RowId, Entry] = {}
@@ -293,13 +303,13 @@ class AttemptScheduler:
             circuit = None
             if destination is not None:
                 circuit = Circuit(self.MAX_FAILURES, self.FIRST_PAUSE_S, f"{self._name} {destination}")
-            lane = self._lanes[destination] = Lane(circuit)
+            lane = self._lanes[destination] = Lane(circuit, None if destination is None else self._per_lane)
         return lane
 
     def _queue_lane(self, lane: Lane, now: float, *, tried: bool = False) -> None:
         """Queues a lane that has an entry which may be attempted now."""
         healthy = lane.healthy
-        if healthy and lane.fresh and not lane.in_fresh:
+        if healthy and lane.fresh and not lane.in_fresh and not lane.full:
             lane.in_fresh = True
             if tried and self.outage.open:  # `_next_fresh` starts from the end then
                 self._fresh_lanes.appendleft(lane)
@@ -319,7 +329,7 @@ class AttemptScheduler:
             newest = self.outage.open
             lane = self._fresh_lanes.pop() if newest else self._fresh_lanes.popleft()
             lane.in_fresh = False
-            while lane.healthy and lane.fresh:
+            while lane.healthy and lane.fresh and not lane.full:
                 entry = lane.fresh.pop() if newest else lane.fresh.popleft()
                 entry.in_lane = entry.suspect = False
                 if self._waiting.get(entry.row) is entry:

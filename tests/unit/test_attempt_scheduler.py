@@ -317,3 +317,25 @@ def test_one_that_is_removed_is_not_attempted():
 
     assert outside.tries == tries == Counter({"bad@bad.example": tries["bad@bad.example"]})
     assert len(outside.attempts) == 0
+
+
+def test_a_destination_with_a_limit_leaves_slots_to_the_others():
+    """One that takes 4 s is not slow by `SLOW_S`, and would fill all slots in turn."""
+    outside = Outside(lambda key, _: (4.0 if "@late" in key else 0.02, OK), places=8, per_lane=2)
+    outside.ask(*(f"{n}@late" for n in range(100)))
+    outside.run(1)
+    assert outside.most == 2
+    outside.ask(*(f"{n}@soon" for n in range(100)))
+    outside.run(2)
+    assert sum(key.endswith("@soon") for key in outside.done) == 100
+    outside.run(300)
+    assert len(outside.done) == 200
+
+
+def test_a_limited_destination_that_fails_and_recovers_gets_all():
+    outside = Outside(lambda key, now: (0.02, OK if now > 100 else PUT_OFF), places=8, per_lane=2)
+    outside.ask(*(f"{n}@one" for n in range(50)))
+    outside.run(99)
+    assert outside.tries.total() < 200
+    outside.run(100)
+    assert len(outside.done) == 50
