@@ -152,3 +152,9 @@ class Context(Protocol):
         A key has one side effect at a time. A later call replaces one that is not performed yet. While a replayed
         message is processed nothing is enqueued: the original has had its side effects.
         """
+
+
+class DeadLetteringContext(Context, Protocol):
+    """The context of the loop, which can also dead-letter a side effect (`runtime.loop.overlay.ProcessorContext`)."""
+
+    def dead_letter(self, key: str, pending: PendingSideEffect, reason: str) -> None: ...

@@ -3,12 +3,13 @@
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from pydantic import ValidationError
 
 from runtime.common.backoff import Backoff, retry
 from runtime.model.commands import PendingCommand
+from runtime.model.context import DeadLetteringContext
 from runtime.model.service import Context, PendingSideEffect, Service, SideEffect
 from runtime.side_effects.attempt import Attempt
 from runtime.side_effects.lanes import RowId
@@ -33,12 +34,6 @@ class TimedOut:
     rejection: str | None
 
 
-class _DeadLetterContext(Context, Protocol):
-    """The context of the loop, which can also dead-letter a side effect (`runtime.loop.overlay.ProcessorContext`)."""
-
-    def dead_letter(self, key: str, pending: PendingSideEffect, reason: str) -> None: ...
-
-
 async def acknowledge(submit: SubmitCommand, service: Service, row: RowId, outcome: Attempt | TimedOut) -> bool:
     """Returns when the outcome of a side effect is committed, after any number of retries.
 
@@ -57,7 +52,7 @@ async def acknowledge(submit: SubmitCommand, service: Service, row: RowId, outco
             if effect.on_done is not None:
                 effect.on_done(effect.model.from_json(pending.payload), ctx)
             return
-        cast("_DeadLetterContext", ctx).dead_letter(row.key, pending, outcome.rejection)
+        cast("DeadLetteringContext", ctx).dead_letter(row.key, pending, outcome.rejection)
         if effect.on_rejected is not None and (payload := _readable(effect, pending)) is not None:
             effect.on_rejected(payload, outcome.rejection, ctx)
 
