@@ -1,0 +1,1 @@
+"""Webhook service: delivers events to the URLs that have subscribed to them."""
