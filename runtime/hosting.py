@@ -125,13 +125,13 @@ class ResponseHeader:
 class Answer:
     """An answer of an endpoint other than a problem: what it says, its body and its headers.
 
-    `preferred` is the body for a client that prefers to wait (`Prefer`).
+    `preferred` is the body for a client that prefers to wait (`Prefer`). Without a `media_type` there is no body (204).
     """
 
     description: str
     body: type[Message] | None = None
     headers: tuple[ResponseHeader, ...] = ()
-    media_type: str = "application/json"
+    media_type: str | None = "application/json"
     preferred: type[Message] | None = None
 
 
@@ -184,6 +184,23 @@ Handler = Callable[[Host, web.Request], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True)
+class OutboundEvent:
+    """A request that a worker sends to those who have subscribed to it: a webhook of the OpenAPI document.
+
+    Arguments:
+        name: type of the event.
+        body: model of the request's body.
+        tag: group in the document.
+        headers: of the request.
+    """
+
+    name: str
+    body: type[Message]
+    tag: str
+    headers: tuple[Parameter, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """Work that every worker of a service repeats: the work itself sees to it that one worker does it at a time.
 
@@ -205,6 +222,8 @@ class ServiceDefinition:
     service: Service
     endpoints: tuple[Endpoint, ...] = ()
     """Operations of its HTTP API."""
+    events: tuple[OutboundEvent, ...] = ()
+    """Requests that it sends to those who have subscribed to them."""
     lifespan: "Callable[[Host], AbstractAsyncContextManager[None]] | None" = None
     """Resources of side effects and handlers. Entered before the worker joins its group, left after it has stopped."""
     database: "Database | None" = None

@@ -34,6 +34,7 @@ from ecosystem.cli.commands.timings import timings
 from ecosystem.cli.commands.topics import topics
 from ecosystem.cli.commands.up import up
 from ecosystem.cli.commands.watch import watch
+from ecosystem.cli.commands.webhooks import webhooks
 from ecosystem.cli.commands.what_if import what_if
 from ecosystem.cli.output import CLOSED_PIPE, OutputError, guarded
 from ecosystem.entry_points import ServiceError
@@ -113,6 +114,7 @@ _COMMANDS = (
     stock,
     products,
     customers,
+    webhooks,
     import_,
     generate,
     tail,

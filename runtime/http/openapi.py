@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
-from runtime.hosting import Answer, Endpoint, Parameter, ServiceDefinition
+from runtime.hosting import Answer, Endpoint, OutboundEvent, Parameter, ServiceDefinition
 from runtime.http.answers import PROBLEM_JSON, title_of
 from runtime.http.inputs import TIMEOUT
 from runtime.http.operational import OPERATIONAL
@@ -33,6 +33,7 @@ def document(hosted: Iterable[ServiceDefinition]) -> dict[str, Any]:
         "Code": TypeAdapter(Code).json_schema(),
         **_schemas(Problem),
     }
+    hosted = tuple(hosted)
     names: dict[str, Endpoint] = {}
     for endpoints in (OPERATIONAL, *(h.endpoints for h in hosted)):
         for endpoint in endpoints:
@@ -46,6 +47,8 @@ def document(hosted: Iterable[ServiceDefinition]) -> dict[str, Any]:
         for name, schema in _schemas(*_models(endpoints)).items():
             if schemas.setdefault(name, schema) != schema:
                 raise ValueError(f"OpenAPI: two services describe {name} differently; make them share one description")
+    events = [event for h in hosted for event in h.events]
+    schemas |= _schemas(*dict.fromkeys(event.body for event in events))
     return {
         "openapi": "3.1.0",
         "info": {
@@ -55,6 +58,7 @@ def document(hosted: Iterable[ServiceDefinition]) -> dict[str, Any]:
             "Errors are problem details (RFC 9457).",
         },
         "paths": paths,
+        **({"webhooks": {event.name: {"post": _webhook(event)} for event in events}} if events else {}),
         "components": {"schemas": schemas},
     }
 
@@ -120,6 +124,20 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
     }
 
 
+def _webhook(event: OutboundEvent) -> dict[str, Any]:
+    return {
+        "summary": (event.body.__doc__ or "").partition("\n")[0],
+        "tags": [event.tag],
+        "parameters": [{**_parameter(header), "required": True} for header in event.headers],
+        "requestBody": {"required": True, **_content(event.body)},
+        "responses": {
+            "2XX": {"description": "The event is accepted. It is not delivered again"},
+            "410": {"description": "No more events are wanted: this one is dead-lettered at once"},
+            "default": {"description": "The event is delivered again later"},
+        },
+    }
+
+
 def _problems(endpoint: Endpoint) -> set[int]:
     """The statuses of an endpoint that are answered with a problem."""
     statuses = {*_COMMON_STATUSES, *endpoint.problems}
@@ -143,7 +161,7 @@ def _answer(answer: Answer) -> dict[str, Any]:
     return {
         "description": answer.description,
         **({"headers": headers} if headers else {}),
-        **_content(answer.body, answer.media_type, answer.preferred),
+        **({} if answer.media_type is None else _content(answer.body, answer.media_type, answer.preferred)),
     }
 
 

@@ -38,6 +38,7 @@ async def all_services(deployment: Deployment, urls: Mapping[str, str]) -> Async
         "KAFKA_BOOTSTRAP_SERVERS": deployment.servers,
         "TOPIC_PREFIX": deployment.prefix,
         "WORKER_KEYS": secrets.token_hex(),
+        "WEBHOOK_KEYS": secrets.token_hex(),
         "SESSION_TIMEOUT_S": "30",  # on a busy machine, no worker may count as dead
         "HEARTBEAT_INTERVAL_S": "0.5",
         "PRODUCE_TIMEOUT_S": "60",  # nor may a slow answer become a 503, which is a finding

@@ -6,7 +6,9 @@ import sys
 
 import pytest
 
+from ecosystem.clients.webhooks import WebhooksApi
 from ecosystem.services import DATABASES, NAMES
+from schemas.webhooks import NewWebhook
 from tests.unit.test_help import COMMANDS
 from tests.workers import PATIENCE_S, Deployment, until
 
@@ -46,6 +48,12 @@ ARGUMENTS = {
     ("list",): [],
     ("history",): ["o1"],
     ("explain",): ["o1"],
+    ("webhooks", "add"): ["https://example.org/hooks", "order.failed"],
+    ("webhooks", "list"): [],
+    ("webhooks", "rotate"): ["{webhook}"],
+    ("webhooks", "test"): ["{webhook}"],
+    ("webhooks", "deliveries"): ["{webhook}"],
+    ("webhooks", "remove"): ["{webhook}"],
     ("dead-letters", "list"): ["--json"],
     ("dead-letters", "summary"): [],
     ("dead-letters", "show"): ["orders", "{place}"],
@@ -79,7 +87,7 @@ def test_every_command_has_arguments_here():
 async def ecosystem(deployment: Deployment, new_database, tmp_path):
     """All services in one worker, a dead letter, files; the environment in which commands find it all."""
     databases = {name.lower(): new_database() for name in DATABASES.values()}
-    worker = await deployment.start(*NAMES, **databases)
+    worker = await deployment.start(*NAMES, webhook_keys="k" * 32, **databases)
     await deployment.send_raw("orders", b"o", b"no order")
     (tmp_path / "customers.csv").write_text("id,firstName,lastName,email,address\n1,F,K,f@example.org,Praha\n")
     (tmp_path / "products.csv").write_text("code,name,price\nkettle,Kettle,59.00\n")
@@ -87,11 +95,17 @@ async def ecosystem(deployment: Deployment, new_database, tmp_path):
     (tmp_path / "stock.toml").write_text(STOCK)
     [letter, *_] = await until(lambda: deployment.records("orders.dead-letters"), "a dead letter", every=0.5)
     urls = {
-        f"{name}_URL": str(worker.url) for name in ("ORDERS", "CHECKIN", "FULFILMENT", "PORTAL", "PRODUCTS", "HISTORY")
+        f"{name}_URL": str(worker.url)
+        for name in ("ORDERS", "CHECKIN", "FULFILMENT", "PORTAL", "PRODUCTS", "HISTORY", "WEBHOOKS")
     }
     mine = {"KAFKA_BOOTSTRAP_SERVERS": deployment.servers, "TOPIC_PREFIX": deployment.prefix, **urls}
     mine |= {name: databases[name.lower()] for name in DATABASES.values()}
     return {"folder": tmp_path, "place": f"{letter.partition}@{letter.offset}"}, os.environ | mine
+
+
+async def new_webhook(url):
+    async with WebhooksApi(url) as api:
+        return (await api.add(NewWebhook(url="https://example.org/hooks", events=["order.failed"]))).id
 
 
 @pytest.fixture
@@ -101,7 +115,8 @@ def started(ecosystem):
 
     async def start(path, arguments, **files):
         product = f"made-for-{files['stdout']}"  # one that was withdrawn cannot be added again
-        given = [argument.format(product=product, **names) for argument in arguments]
+        webhook = await new_webhook(env["WEBHOOKS_URL"]) if "{webhook}" in arguments else ""  # it can be removed once
+        given = [argument.format(product=product, webhook=webhook, **names) for argument in arguments]
         return await asyncio.create_subprocess_exec(
             sys.executable, "-m", "ecosystem.cli", *path, *given, env=env, cwd=names["folder"], **files
         )

@@ -24,6 +24,7 @@ LAYERS = (
 
 DOOR = {
     "runtime.common.clock",
+    "runtime.common.partitioning",
     "runtime.common.settings",
     "runtime.database.migrations.steps",
     "runtime.database.outbox",
@@ -31,6 +32,7 @@ DOOR = {
     "runtime.database.rows",
     "runtime.errors",
     "runtime.hosting",
+    "runtime.kafka.dead_letter_reader",
     "runtime.mail.mailer",
     "runtime.mail.message",
     "runtime.mail.templates",
@@ -38,6 +40,7 @@ DOOR = {
     "runtime.model.sink",
     "runtime.sink.tables",
     "runtime.state.queues",
+    "runtime.state.serial_effects",
     "runtime.state.sessions",
     "runtime.state.ttl_table",
     "runtime.state.versions",

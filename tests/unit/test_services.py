@@ -60,6 +60,7 @@ HELPERS = {
     },
     "orders": {"events.py", "queries.py"},
     "products": {"transitions.py"},
+    "webhooks": {"dead_letters.py", "events.py", "signatures.py"},
 }
 """Further modules, named after a term of the service's domain."""
 

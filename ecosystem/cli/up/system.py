@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Coroutine
@@ -45,6 +46,8 @@ _LOAD = "sample"
 """Name of the child process that generates load."""
 _PAYMENT_DEADLINE_S = "1800"
 """Seconds after which an order that is not paid is cancelled, unless the environment says otherwise."""
+_LOOPBACK = "127.0.0.0/8,::1/128"
+"""Networks to which webhooks are delivered besides public addresses, unless the environment says otherwise."""
 _SAMPLE_READERS = frozenset({"inventory", "details", "email"})
 """Services that must have read the sample data before an order for it is placed."""
 _SAMPLE_TOPICS = (PRODUCTS.name, WAREHOUSE_INVENTORY.name, CUSTOMERS.name)
@@ -166,11 +169,21 @@ class LocalSystem:
             "STATE_DIR": str(self._data / "state" / worker.name),
         }
         env |= {"PAYMENT_DEADLINE_S": os.environ.get("PAYMENT_DEADLINE_S", _PAYMENT_DEADLINE_S)}
+        env |= {"WEBHOOK_KEYS": os.environ.get("WEBHOOK_KEYS") or self._webhook_key()}
+        env |= {"WEBHOOK_ALLOWED_NETWORKS": os.environ.get("WEBHOOK_ALLOWED_NETWORKS", _LOOPBACK)}
         env |= self._databases
         if self._mail:
             env |= {"SMTP_HOST": "127.0.0.1", "SMTP_PORT": str(self._mail.port)}
             env |= {"PRODUCT_NOTIFICATIONS_TO": os.environ.get("PRODUCT_NOTIFICATIONS_TO", "products@example.org")}
         self._children.start(worker.name, ["run", *worker.services], env)
+
+    def _webhook_key(self) -> str:
+        """Returns the key of the webhooks' secrets, made at the first start: subscriptions outlive a restart."""
+        path = self._data / "webhooks.key"
+        if not path.exists():
+            path.touch(mode=0o600)
+            path.write_text(secrets.token_hex(32))
+        return path.read_text()
 
     async def _while_all_run(self, action: Coroutine[Any, Any, None]) -> None:
         """Runs `action`; raises `StartFailed` as soon as a process ends by itself."""
