@@ -17,6 +17,7 @@ COPY products_service products_service
 COPY product_subscribers product_subscribers
 COPY history_service history_service
 COPY webhook_service webhook_service
+COPY board_service board_service
 COPY ecosystem ecosystem
 RUN /opt/orders/bin/pip install --no-deps .
 

@@ -32,16 +32,17 @@ class ServerSentEvent(NamedTuple):
     Arguments:
         id: the client sends it as `Last-Event-ID` to resume the stream behind it. Without line breaks.
         name: kind of the event.
-        data: its content.
+        data: its content; bytes are JSON in one line.
     """
 
     id: str
     name: str
-    data: Message
+    data: Message | bytes
 
     def encode(self) -> bytes:
         """As on the wire. The content is JSON, hence one line."""
-        return b"id: %s\nevent: %s\ndata: %s\n\n" % (self.id.encode(), self.name.encode(), self.data.to_json())
+        data = self.data if isinstance(self.data, bytes) else self.data.to_json()
+        return b"id: %s\nevent: %s\ndata: %s\n\n" % (self.id.encode(), self.name.encode(), data)
 
 
 async def send_events(

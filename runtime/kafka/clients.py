@@ -106,10 +106,15 @@ def non_member_consumer(settings: Settings, group: str) -> AIOKafkaConsumer:
     return AIOKafkaConsumer(group_id=group, **_consumer_options(settings))
 
 
+def new_admin(settings: Settings, request_timeout_ms: int = REQUEST_TIMEOUT_MS) -> AIOKafkaAdminClient:
+    """An admin client, to be started and closed by the caller."""
+    return AIOKafkaAdminClient(**connection_options(settings), request_timeout_ms=request_timeout_ms)
+
+
 @asynccontextmanager
 async def admin(settings: Settings, request_timeout_ms: int = REQUEST_TIMEOUT_MS) -> AsyncIterator[AIOKafkaAdminClient]:
     """A started admin client, closed at the end of the block."""
-    client = AIOKafkaAdminClient(**connection_options(settings), request_timeout_ms=request_timeout_ms)
+    client = new_admin(settings, request_timeout_ms)
     await client.start()
     try:
         yield client

@@ -175,6 +175,11 @@ class LocalSystem:
         if self._mail:
             env |= {"SMTP_HOST": "127.0.0.1", "SMTP_PORT": str(self._mail.port)}
             env |= {"PRODUCT_NOTIFICATIONS_TO": os.environ.get("PRODUCT_NOTIFICATIONS_TO", "products@example.org")}
+        if self._options.apart:  # a history alone is in no group by which the board would find it
+            env |= {
+                name: os.environ.get(name, self._url(service))
+                for name, service in (("BOARD_ORDERS_URL", "orders"), ("BOARD_HISTORY_URL", "history"))
+            }
         self._children.start(worker.name, ["run", *worker.services], env)
 
     def _webhook_key(self) -> str:
@@ -255,6 +260,7 @@ class LocalSystem:
     def _welcome(self, seconds: float) -> None:
         log = f", log in {self._data / 'kafka' / '1' / 'kafka.log'}" if self._kafka else ""
         addresses = {
+            "board": f"{self._url('board')}/",
             "orders": f"{self._url('orders')}/v1/orders",
             "check-ins": f"{self._checkin_url()}/api/SOA/home/checkin",
             "docs": f"{self._url('orders')}/docs",

@@ -1,0 +1,83 @@
+"""Dead letters by topic, service and kind of cause, with the command that redrives them. Pure, bounded in memory."""
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from board_service.traces import shortened
+from runtime.model.causes import kind_of_cause
+from runtime.model.dead_letters import REASON_HEADERS
+from runtime.model.records import Header
+from schemas.topics import DEAD_LETTERS
+
+REDRIVE_NOTES = "dead-letters-redriven"
+"""Topic with a note for each dead letter that was redriven, by topic, partition and offset."""
+MOST = 5000
+"""Dead letters that are kept."""
+SHOWN = 20
+_WORDS = 60
+"""Characters of the cause in a command, at most."""
+
+
+class DeadLetters:
+    """Dead letters that nobody has redriven."""
+
+    def __init__(self) -> None:
+        self.changes = 0
+        self._letters: dict[str, tuple[str, str, str, int]] = {}
+        self._redriven: dict[str, None] = {}
+
+    def put(self, topic: str, position: tuple[int, int], at_ms: int, headers: Sequence[Header]) -> None:
+        """Takes a dead letter of `<topic>.dead-letters`; a record of another producer is left out."""
+        reason = tuple(headers)[-len(REASON_HEADERS) :]
+        if tuple(name for name, _ in reason) != REASON_HEADERS:
+            return
+        service, error = ((value or b"").decode(errors="replace") for _, value in reason[:2])
+        name = f"{topic}/{position[0]}/{position[1]}"
+        if name in self._redriven:
+            return
+        self.changes += 1
+        self._letters[name] = (topic.removesuffix(DEAD_LETTERS), service, error, at_ms)
+        _trim(self._letters)
+
+    def redriven(self, name: str) -> None:
+        """Takes the note that a dead letter was redriven."""
+        self._redriven[name] = None
+        _trim(self._redriven)
+        if self._letters.pop(name, None) is not None:
+            self.changes += 1
+
+    def snapshot(self) -> dict[str, Any]:
+        """The kinds, the newest first."""
+        groups: dict[tuple[str, str, str], dict[str, Any]] = {}
+        for topic, service, error, at_ms in self._letters.values():
+            kind = kind_of_cause(error)
+            group = groups.setdefault(
+                (topic, service, kind), {"topic": topic, "service": service, "count": 0, "last": 0, "cause": ""}
+            )
+            group["count"] += 1
+            if at_ms >= group["last"]:
+                group["last"], group["cause"] = at_ms, shortened(error)
+                group["command"] = redrive_command(topic, service, kind)
+        rows = sorted(groups.values(), key=lambda group: -group["last"])
+        return {"total": len(self._letters), "kinds": len(rows), "rows": rows[:SHOWN]}
+
+
+def redrive_command(topic: str, service: str, kind: str) -> str:
+    """The command that shows what a redrive of these dead letters would write.
+
+    It selects by the longest part of the cause that all of them have.
+
+    >>> redrive_command("orders", "fraud", "customer '…' is unknown")
+    "orders dead-letters redrive orders --service fraud --cause 'is unknown' --dry-run"
+    """
+    parts = [part.strip("'\" ") for part in kind.split("…")]
+    words = max(parts, key=lambda part: len(part.strip()), default="")[:_WORDS].strip()
+    command = ["orders", "dead-letters", "redrive", topic, "--service", service.partition(",")[0]]
+    command += ["--cause", words] if words else ["--all"]
+    return shlex.join([*command, "--dry-run"])
+
+
+def _trim(entries: dict[str, Any]) -> None:
+    while len(entries) > MOST:
+        del entries[next(iter(entries))]

@@ -1,0 +1,1 @@
+"""Observing a running deployment: records as they come, consumer groups and their backlog. It changes nothing."""

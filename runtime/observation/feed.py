@@ -1,0 +1,296 @@
+"""Reads topics for an observer while somebody watches: from the recent past on, in memory, without a consumer group."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka import TopicPartition as Physical
+from aiokafka.errors import KafkaError
+
+from runtime.common.settings import Settings
+from runtime.kafka import aiokafka_internals, clients
+from runtime.kafka.clients import KafkaNames
+from runtime.model.records import Header
+from runtime.observation.sampling import Sampling
+
+log = logging.getLogger(__name__)
+
+_PARTITION_BYTES = 128 * 1024
+"""Bytes that are fetched of each partition at once."""
+_MAX_RECORDS = 250
+"""Records of one poll: about 2 ms, in which the worker does nothing else."""
+_POLL_MS = 200
+_PAUSE_S = 0.05
+"""Seconds between two polls, so that records come in batches: a fetch costs as much as 50 records."""
+_CATCHING_UP_PAUSE_S = 0.01
+_TOPICS_S = 15.0
+"""Seconds after which the topics are listed again: some may have been created."""
+_RETRY_S = 2.0
+_MOST_BEHIND_S = 3.0
+"""Seconds behind which the feed goes on at the end, as it cannot keep up."""
+
+
+class ObservedRecord(Protocol):
+    """A record as it was fetched; `topic` is the physical name, `timestamp` in milliseconds."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[Header]
+    unreadable: str | None
+
+
+class Observer(Protocol):
+    """What a feed hands its records to. Called in the event loop: it must be fast, and never raises."""
+
+    def restart(self) -> None:
+        """Forgets everything: the feed begins anew."""
+
+    def observe(self, topic: str, records: Sequence[ObservedRecord], share: float) -> None:
+        """Takes records of a partition.
+
+        Arguments:
+            topic: logical name.
+            records: in their order.
+            share: part of the partitions of this stream that are read.
+        """
+
+    def skip(self, from_ms: int, to_ms: int) -> None:
+        """Takes note that records between two times are missing, milliseconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Topics that are read alike.
+
+    Arguments:
+        topics: whether a topic belongs to it, by its logical name.
+        past_records: records of each partition that are read at the start, at most.
+        past_s: the oldest of them, seconds; `None`: any.
+        sampled: whether fewer partitions are read when records come too fast.
+    """
+
+    topics: Callable[[str], bool]
+    past_records: int
+    past_s: float | None = None
+    sampled: bool = False
+
+
+class Feed:
+    """Hands records to an observer while it has viewers, and for `IDLE_S` after the last one has gone.
+
+    Arguments:
+        settings: broker, prefix, number of partitions.
+        streams: what to read; a topic belongs to the first that it fits. Topics of earlier streams come first.
+        observer: takes the records.
+    """
+
+    IDLE_S = 60.0
+    TICK_S = 0.5
+    """Seconds between two looks of the viewers."""
+
+    def __init__(self, settings: Settings, streams: Sequence[Stream], observer: Observer) -> None:
+        self.unavailable: str | None = None
+        """Why nothing is read now; `None` while the broker answers."""
+        self.sampling = Sampling(settings.partitions)
+        self._settings = settings
+        self._names = KafkaNames(settings.topic_prefix)
+        self._streams = streams
+        self._observer = observer
+        self._viewers = 0
+        self._left_s = 0.0
+        self._tick = asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
+
+    @property
+    def watched(self) -> bool:
+        """Whether it reads."""
+        return self._running is not None and not self._running.done()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Ends reading at the end of the block."""
+        try:
+            yield
+        finally:
+            if self._running is not None:
+                self._running.cancel()
+                await asyncio.gather(self._running, return_exceptions=True)
+
+    @contextmanager
+    def viewing(self) -> Iterator[None]:
+        """Reads as long as anybody is inside."""
+        self._viewers += 1
+        if not self.watched:
+            self._running = asyncio.create_task(self._run(), name="feed")
+        try:
+            yield
+        finally:
+            self._viewers -= 1
+            self._left_s = time.monotonic()
+
+    async def tick(self) -> None:
+        """Returns at the next tick, which comes twice a second while there are viewers."""
+        await self._tick.wait()
+
+    async def _run(self) -> None:
+        self._observer.restart()
+        reading = asyncio.create_task(self._read_on())
+        try:
+            while self._viewers or time.monotonic() - self._left_s < self.IDLE_S:
+                await asyncio.sleep(self.TICK_S)
+                self._tick.set()
+                self._tick = asyncio.Event()
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            self._observer.restart()  # releases its memory
+
+    async def _read_on(self) -> None:
+        """Reads, and begins anew after a failure, whatever it is: a feed must not end a worker."""
+        while True:
+            try:
+                await self._read()
+            except (KafkaError, OSError) as error:
+                self.unavailable = f"the broker does not answer: {error or type(error).__name__}"
+                log.warning("feed interrupted, retried error=%r", error)
+            except Exception as error:
+                self.unavailable = f"the records cannot be read: {error!r}"
+                log.exception("feed failed, retried")
+            await asyncio.sleep(_RETRY_S)
+
+    async def _read(self) -> None:
+        consumer = clients.standalone_consumer(self._settings, _PARTITION_BYTES, skip_removed=True)
+        await consumer.start()
+        try:
+            await _Reading(self, consumer).run()
+        finally:
+            await consumer.stop()
+
+    async def topics(self) -> Mapping[Physical, Stream]:
+        """The partitions to read, with their streams; those of earlier streams first."""
+        async with clients.admin(self._settings) as admin:
+            logical = {self._names.logical(t): t for t in await admin.list_topics() if t.startswith(self._names.prefix)}
+            found = {physical: number for topic, physical in logical.items() if (number := self._stream_of(topic)) >= 0}
+            described = await admin.describe_topics(list(found)) if found else []
+        counts = {topic["topic"]: len(topic["partitions"]) for topic in described}
+        return {
+            Physical(topic, p): self._streams[number]
+            for topic, number in sorted(found.items(), key=lambda item: (item[1], item[0]))
+            for p in range(counts.get(topic, 0))
+        }
+
+    def _stream_of(self, topic: str) -> int:
+        """Number of the stream that a topic belongs to; -1 if none does."""
+        return next((number for number, stream in enumerate(self._streams) if stream.topics(topic)), -1)
+
+    def hand_over(self, records: Sequence[ObservedRecord], *, sampled: bool) -> None:
+        """Hands records of a partition to the observer."""
+        share = self.sampling.share if sampled else 1.0
+        self._observer.observe(self._names.logical(records[0].topic), records, share)
+
+    def skipped(self, from_ms: int) -> None:
+        """Tells the observer that everything since a time was left out."""
+        self._observer.skip(from_ms, _now_ms())
+
+
+class _Reading:
+    """One connection to the broker."""
+
+    def __init__(self, feed: Feed, consumer: AIOKafkaConsumer) -> None:
+        self._feed = feed
+        self._consumer = consumer
+        self._streams: Mapping[Physical, Stream] = {}
+        self._listed_s = 0.0
+        self._caught_up = False
+        self._newest_ms = 0
+
+    async def run(self) -> None:
+        while True:
+            if time.monotonic() - self._listed_s > _TOPICS_S:
+                await self._assign()
+            fetched = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=_MAX_RECORDS)
+            if aiokafka_internals.fetcher_stopped(self._consumer):
+                raise RuntimeError("the consumer has stopped fetching")
+            self._feed.unavailable = None
+            sampled = 0
+            for tp in sorted(fetched, key=self._rank):
+                stream = self._streams[tp]
+                self._feed.hand_over(fetched[tp], sampled=stream.sampled)
+                if stream.sampled:
+                    sampled += len(fetched[tp])
+                    self._newest_ms = max(self._newest_ms, fetched[tp][-1].timestamp)
+            await self._pace(sampled, busy=sum(map(len, fetched.values())) >= _MAX_RECORDS)
+
+    def _rank(self, tp: Physical) -> int:
+        return self._order[tp]
+
+    async def _pace(self, sampled: int, *, busy: bool) -> None:
+        if not self._caught_up:
+            self._caught_up = not busy
+            await asyncio.sleep(_CATCHING_UP_PAUSE_S)
+            return
+        before = self._feed.sampling.followed
+        after = self._feed.sampling.count(time.monotonic(), sampled)
+        if after != before:
+            await self._follow(before, after)
+        elif busy and _now_ms() - self._newest_ms > _MOST_BEHIND_S * 1000:
+            self._feed.skipped(self._newest_ms)
+            await self._consumer.seek_to_end(*self._sampled(0, after))
+            self._newest_ms = _now_ms()
+        await asyncio.sleep(_PAUSE_S)
+
+    async def _follow(self, before: int, after: int) -> None:
+        """Reads fewer partitions, or more, which continue at their end."""
+        if after < before:
+            self._consumer.pause(*self._sampled(after, before))
+            return
+        added = self._sampled(before, after)
+        await self._consumer.seek_to_end(*added)
+        self._consumer.resume(*added)
+
+    def _sampled(self, first: int, end: int) -> list[Physical]:
+        return [tp for tp, stream in self._streams.items() if stream.sampled and first <= tp.partition < end]
+
+    async def _assign(self) -> None:
+        """Starts with the past of topics that are new."""
+        self._listed_s = time.monotonic()
+        streams = await self._feed.topics()
+        added = [tp for tp in streams if tp not in self._streams]
+        if not added and len(streams) == len(self._streams):
+            return
+        positions = {tp: at for tp, at in aiokafka_internals.positions(self._consumer).items() if tp in streams}
+        positions |= await self._starts({tp: streams[tp] for tp in added})
+        self._streams, self._order = streams, {tp: number for number, tp in enumerate(streams)}
+        self._caught_up = False
+        self._feed.sampling.restart()
+        # No await between assign and seek: a partition without a position would get the end as its position.
+        self._consumer.assign(list(positions))
+        for tp, offset in positions.items():
+            self._consumer.seek(tp, offset)
+        if paused := self._sampled(self._feed.sampling.followed, self._feed.sampling.partitions):
+            self._consumer.pause(*paused)
+
+    async def _starts(self, streams: Mapping[Physical, Stream]) -> dict[Physical, int]:
+        """Where to begin: as far back as a stream says, in time and in records."""
+        if not streams:
+            return {}
+        ends = await aiokafka_internals.log_ends(self._consumer, list(streams), committed=True)
+        starts = {tp: max(0, end - streams[tp].past_records) for tp, end in ends.items()}
+        by_time = {tp: _now_ms() - int(s.past_s * 1000) for tp, s in streams.items() if s.past_s is not None}
+        if by_time:
+            for tp, found in (await self._consumer.offsets_for_times(by_time)).items():
+                starts[tp] = max(starts[tp], ends[tp] if found is None else min(found.offset, ends[tp]))
+        return starts
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
