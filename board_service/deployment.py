@@ -99,7 +99,7 @@ class Deployment:
 
     def _backlog_of(self, groups: Iterable[ObservedGroup]) -> dict[str, Any]:
         found = self._groups.backlog(list(groups))
-        rows = [
+        rows: list[dict[str, Any]] = [
             {
                 "group": b.group,
                 "topic": b.topic,

@@ -35,9 +35,9 @@ _SEARCH = Parameter(
     "q",
     "query",
     {"type": "string", "minLength": 1, "maxLength": _LONGEST_SEARCH},
-    "A part of the order's id, product, customer or reasons, in any case",
+    "A part of the order's id, product, customer or reasons, in any case; without it, the newest orders",
 )
-_FILE = Parameter("file", "path", {"type": "string"}, "Name of a file of the page")
+_FILE = Parameter("file", "path", {"type": "string", "enum": pages.NAMES}, "Name of a file of the page")
 _KEY = IdempotencyKey("Requests with the same key create one order")
 
 
@@ -107,7 +107,9 @@ def _updates_of(request: web.Request) -> int | None:
 
 
 def _search_of(request: web.Request) -> str:
-    text = request.query.get(_SEARCH.name, "")
+    text = request.query.get(_SEARCH.name)
+    if text is None:
+        return ""
     if not 1 <= len(text) <= _LONGEST_SEARCH:
         reason = f"must have 1 to {_LONGEST_SEARCH} characters"
         raise invalid_input(_SEARCH.name, reason, f"The query parameter {_SEARCH.name!r} {reason}.")

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
 
 from aiohttp import web
 
@@ -53,6 +52,7 @@ def _static_files() -> Mapping[str, StaticFile]:
 
 
 FILES = _static_files()
+NAMES = sorted(FILES.keys() - {INDEX})
 
 
 async def page(_host: Host, request: web.Request) -> web.Response:
@@ -62,10 +62,10 @@ async def page(_host: Host, request: web.Request) -> web.Response:
 
 async def static_file(_host: Host, request: web.Request) -> web.Response:
     """Answers a file of the page."""
-    found: Any = FILES.get(request.match_info["file"])
-    if found is None or request.match_info["file"] == INDEX:
+    name = request.match_info["file"]
+    if name not in NAMES:
         raise HttpProblem(404, "The board has no such file.")
-    return _answer(request, found)
+    return _answer(request, FILES[name])
 
 
 def _answer(request: web.Request, file: StaticFile) -> web.Response:

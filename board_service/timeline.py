@@ -58,7 +58,9 @@ def _of_trace(trace: Trace) -> dict[str, Any]:
 
 
 def _of_records(order_id: str, records: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
-    events, order, reasons = [], None, ()
+    events: list[dict[str, Any]] = []
+    order: Mapping[str, Any] | None = None
+    reasons: tuple[str, ...] = ()
     for record in records:
         payload = record.get("payload")
         if record.get("repeated") or not isinstance(payload, dict):

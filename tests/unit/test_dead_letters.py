@@ -11,7 +11,8 @@ from ecosystem.clients.dead_letters.dead_letter import DeadLetter, DeadLetterId
 from ecosystem.clients.dead_letters.filters import Filters
 from ecosystem.clients.dead_letters.records import RedriveNote
 from ecosystem.clients.dead_letters.redrives import Redrives
-from ecosystem.clients.dead_letters.summary import Summary, kind_of_cause
+from ecosystem.clients.dead_letters.summary import Summary
+from runtime.model.causes import kind_of_cause
 from runtime.model.dead_letters import dead_letter
 from runtime.model.records import NO_OFFSET, Record
 
