@@ -2,6 +2,8 @@
 
 from datetime import timedelta
 
+from email_service import customer_join as customers
+from email_service import payment_join as payments
 from email_service.customer_join import CustomerJoin
 from email_service.emails import compose
 from email_service.payment_join import EMAILS_BY_CUSTOMER, PAYMENTS_BY_ORDER, PaymentJoin
@@ -47,6 +49,7 @@ def build(settings: Settings) -> ServiceDefinition:
                 Expiring(PAYMENT_ROWS, payment_join.on_payment_expired),
                 Expiring(ENQUEUED),
             ),
+            events=(*payments.EVENTS, *customers.EVENTS),
         ),
         lifespan=mailer.lifespan,
     )

@@ -17,6 +17,10 @@ UNKNOWN_CUSTOMER = "unknown customer"
 """Counted event: an e-mail dropped because its customer did not become known in time."""
 
 
+EVENTS = (UNKNOWN_LEVEL, UNKNOWN_CUSTOMER)
+"""Events that the join counts."""
+
+
 class CustomerJoin:
     """Sends e-mails to customers who are known, or become known within `window`.
 

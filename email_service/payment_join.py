@@ -19,6 +19,9 @@ UNPAID_FORGOTTEN = "unpaid order forgotten"
 PAYMENT_FORGOTTEN = "payment without order forgotten"
 """Counted event: an order id with payments, and no validated order within the time limit."""
 
+EVENTS = (UNPAID_FORGOTTEN, PAYMENT_FORGOTTEN, OTHER_CURRENCY, PAYMENT_DIFFERS)
+"""Events that the join counts."""
+
 _MAX_CLOCK_SKEW = timedelta(days=1)
 """A message's timestamp dates an e-mail if it differs less than this from the worker's clock."""
 

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from fulfilment_service import http
-from fulfilment_service.processors import PAYMENTS_BY_ORDER, FulfilmentGate
+from fulfilment_service.processors import EVENTS, PAYMENTS_BY_ORDER, FulfilmentGate
 from fulfilment_service.settings import FulfilmentSettings
 from fulfilment_service.state import CHECK_INS, PAYMENTS_COUNTED, PROGRESS, SEEN_CHECK_INS
 from runtime.common.settings import Settings
@@ -36,6 +36,7 @@ def build(settings: Settings) -> ServiceDefinition:
             tables=(PROGRESS, PAYMENTS_COUNTED, CHECK_INS.table),
             timers=gate.timers,
             ttl_tables=(Expiring(SEEN_CHECK_INS),),
+            events=EVENTS,
         ),
         endpoints=http.endpoints(needs, own.currency),
     )

@@ -27,6 +27,9 @@ PAYMENTS_BY_ORDER = repartition("fulfilment", PAYMENTS, "order", lambda p: p.ord
 UNPAID = "unpaid order cancelled"
 """Counted event: a validated order that was not paid in time. It is asked to be cancelled."""
 
+EVENTS = (UNPAID, OTHER_CURRENCY, PAYMENT_DIFFERS)
+"""Counted events."""
+
 _EMPTY = Progress()
 _REJECTIONS = {
     OrderState.FAILED: "the order has failed",

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from orders_service import http
-from orders_service.processors import OrderAggregator
+from orders_service.processors import EVENTS, STAGES, OrderAggregator
 from orders_service.settings import OrdersSettings
 from orders_service.state import CHECKS, ORDERS_VIEW
 from runtime.common.settings import Settings
@@ -32,6 +32,8 @@ def build(settings: Settings) -> ServiceDefinition:
             outputs=(ORDERS,),
             tables=(ORDERS_VIEW, CHECKS),
             timers=aggregator.timers,
+            events=EVENTS,
+            stages=STAGES,
         ),
         endpoints=http.endpoints(aggregator),
     )

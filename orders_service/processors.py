@@ -28,6 +28,19 @@ ORPHANS_KEPT = timedelta(days=1)
 Long, because after an outage verdicts may be read long before their orders.
 """
 
+OPENED = "created"
+LATE_VERDICT = "late verdict"
+DEADLINE_MISSED = "deadline missed"
+OUTDATED_CHECKS = "outdated required checks"
+_STATES = tuple(state.lower() for state in OrderState if state is not OrderState.CREATED)
+EVENTS = (OPENED, *_STATES, LATE_VERDICT, DEADLINE_MISSED, OUTDATED_CHECKS)
+"""Counted events. `created` counts orders, and later attempts to decide one, that begin to wait for verdicts."""
+
+FULFILLED_TO_SHIPPED = "fulfilled to shipped"
+FIRST_VERDICT = "first verdict"
+STAGES = (FULFILLED_TO_SHIPPED, *(f"posted to {stage}" for stage in (FIRST_VERDICT, *_STATES)))
+"""Observed stages."""
+
 _UNKNOWN = OrderView()
 _NEXT_STATES = {
     OrderState.CREATED: {OrderState.VALIDATED, OrderState.FAILED, OrderState.CANCELLED},
@@ -68,6 +81,7 @@ class OrderAggregator:
 
     def _open(self, view: OrderView, order: Order, ctx: Context) -> None:
         """Waits for the verdicts on a new order, or on a new attempt, and counts those that have arrived."""
+        ctx.count(OPENED)
         ctx.schedule(self._deadline, order.id, ctx.now + self.deadline)
         now = self._in_force(ctx)
         required = self.required if now is None else now
@@ -86,10 +100,10 @@ class OrderAggregator:
             return
         if verdict.attempt_number < view.attempt or view.decided or view.has(verdict.check_type):
             ctx.put(ORDERS_VIEW, verdict.order_id, view.model_copy(update={"late": view.late + 1}))
-            ctx.count("late verdict")
+            ctx.count(LATE_VERDICT)
             return
         if view.order is not None and not view.verdicts:
-            _observe("first verdict", view.order, ctx)
+            _observe(FIRST_VERDICT, view.order, ctx)
         view = view.model_copy(update={"verdicts": (*view.verdicts, _recorded(verdict))})
         if view.order is None:
             ctx.schedule(self._deadline, verdict.order_id, ctx.now + ORPHANS_KEPT)
@@ -103,7 +117,7 @@ class OrderAggregator:
         kept = view.ahead if verdict.attempt_number == latest else ()
         if verdict.attempt_number < latest or any(v.check_type == verdict.check_type for v in kept):
             ctx.put(ORDERS_VIEW, verdict.order_id, view.model_copy(update={"late": view.late + 1}))
-            ctx.count("late verdict")
+            ctx.count(LATE_VERDICT)
             return
         if view.order is None:
             ctx.schedule(self._deadline, verdict.order_id, ctx.now + ORPHANS_KEPT)
@@ -113,7 +127,7 @@ class OrderAggregator:
         """Ships a validated order whose prerequisites are met. A cancelled order stays cancelled."""
         view = ctx.get(ORDERS_VIEW, fulfilled.order_id)
         if view is not None and view.order is not None and view.order.state is OrderState.VALIDATED:
-            ctx.observe("fulfilled to shipped", (ctx.now - ctx.time).total_seconds())
+            ctx.observe(FULFILLED_TO_SHIPPED, (ctx.now - ctx.time).total_seconds())
             self._move(view, view.order, OrderState.SHIPPED, view.reasons, ctx)
 
     def on_cancellation(self, cancellation: Cancellation, ctx: Context) -> None:
@@ -133,7 +147,7 @@ class OrderAggregator:
         """Stores the required checks. Orders that wait for a check that was removed are decided without it."""
         known = ctx.get(CHECKS, REQUIRED)
         if known is not None and required.version < known.version:
-            ctx.count("outdated required checks")  # written back, from a dead letter for example
+            ctx.count(OUTDATED_CHECKS)  # written back, from a dead letter for example
             return
         ctx.put(CHECKS, REQUIRED, required)
         for change in sorted({max(s.since, ctx.now) for s in required.sets}):
@@ -164,7 +178,7 @@ class OrderAggregator:
             self._decide_if_complete(view, order, ctx)
             return
         seconds = self.deadline.total_seconds()
-        ctx.count("deadline missed")
+        ctx.count(DEADLINE_MISSED)
         missing = tuple(f"{check}: no verdict within {seconds:g} s" for check in view.missing(required))
         view = view.model_copy(update={"required": required})
         self._move(view, order, OrderState.FAILED, missing, ctx)

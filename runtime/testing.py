@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
 
 from runtime.common.partitioning import partition_of
+from runtime.loop.overlay import BatchOverlay
 from runtime.loop.process import BatchProcessor
 from runtime.loop.timers import DueTimer, Timers
 from runtime.model.commands import Command
@@ -165,6 +166,7 @@ class TopologyTestDriver:
         trace = None if worker.batches is None else worker.batches.batch(polled)
         batch = worker.processor.process(polled, due, self.now, lambda *_: worker.fuse, trace)
         worker.processed += batch.processed
+        _check_declared(worker.topology, batch)
         worker.events += batch.events
         worker.observations += batch.observations
         rows = batch.rows()
@@ -189,3 +191,13 @@ class TopologyTestDriver:
                 records += [r for r in waiting if r.processed_by != readers]
                 positions[tp] = len(log)
         return PolledBatch(records, positions, Membership(1, "in-memory"))
+
+
+def _check_declared(topology: Topology, batch: BatchOverlay) -> None:
+    """Raises `ValueError` for an event or stage that its service does not declare: metrics would lack its zero."""
+    events = {(service.name, event) for service in topology.services for event in service.all_events}
+    stages = {(service.name, stage) for service in topology.services for stage in service.stages}
+    for service, event in batch.events.keys() - events:
+        raise ValueError(f"service {service!r} must list event {event!r} among its events")
+    for service, stage in {(service, stage) for service, stage, _ in batch.observations} - stages:
+        raise ValueError(f"service {service!r} must list stage {stage!r} among its stages")

@@ -12,6 +12,9 @@ from runtime.state.ttl_table import ExpiringRow, TtlTable
 from schemas.messages import CheckType, Order, OrderState, OrderValidation, ValidationResult
 from schemas.topics import ORDER_VALIDATIONS, ORDERS, Topic, repartition
 
+PASSED, FAILED = VERDICTS = "passed", "failed"
+"""Events of every validator: verdicts sent, repeated ones included."""
+
 
 class VerdictRow(ExpiringRow):
     """Past verdict on an order: PASS, or FAIL for the reason `refusal`."""
@@ -40,6 +43,7 @@ def validator(
     inputs: tuple[Input[Any], ...] = (),
     tables: tuple[Table[Any], ...] = (),
     start: Start = Start.NOW,
+    events: tuple[str, ...] = (),
 ) -> ServiceDefinition:
     """Returns the definition of a validator.
 
@@ -61,6 +65,7 @@ def validator(
         inputs: further topics with their processors.
         tables: state besides past verdicts.
         start: which orders a validator judges that is added to a running system: those from now on, or all.
+        events: what `judge` and the other processors count, besides verdicts.
 
     Raises `ValueError` for a check or a table that is not named as it must be.
 
@@ -111,6 +116,7 @@ def validator(
             outputs=(*((repartitioned,) if repartitioned else ()), ORDER_VALIDATIONS),
             tables=tables,
             ttl_tables=(Expiring(verdicts, on_expired),),
+            events=(*VERDICTS, *events),
         ),
         check=check,
     )
@@ -159,4 +165,5 @@ class _Processors:
             reason=failure,
             attempt=order.attempt,
         )
+        ctx.count(PASSED if failure is None else FAILED)
         ctx.send(ORDER_VALIDATIONS, verdict)

@@ -7,6 +7,7 @@ from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
 from runtime.mail.mailer import SmtpMailer
 from runtime.model.service import Input, Service
+from runtime.state import versions
 from schemas.topics import PRODUCT_ALERTS, PRODUCTS
 
 
@@ -25,6 +26,7 @@ def build(settings: Settings) -> ServiceDefinition:
             outputs=(),
             tables=(NOTIFIED.table,),
             side_effects=(send,),
+            events=versions.EVENTS,
         ),
         lifespan=mailer.lifespan,
     )

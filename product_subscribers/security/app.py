@@ -3,12 +3,14 @@
 from datetime import timedelta
 from decimal import Decimal
 
-from product_subscribers.security.processors import AlertRule
+from product_subscribers.security.processors import AlertRule, event_of
 from product_subscribers.security.settings import ProductSecuritySettings
 from product_subscribers.security.state import HISTORIES
 from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
 from runtime.model.service import Input, Service
+from runtime.state import versions
+from schemas.messages import ProductAlertKind
 from schemas.topics import PRODUCT_ALERTS, PRODUCTS
 
 
@@ -27,5 +29,6 @@ def build(settings: Settings) -> ServiceDefinition:
             inputs=(Input(PRODUCTS, rule.on_change),),
             outputs=(PRODUCT_ALERTS,),
             tables=(HISTORIES.table,),
+            events=(*versions.EVENTS, *(event_of(kind) for kind in ProductAlertKind)),
         )
     )

@@ -14,6 +14,11 @@ from schemas.topics import PRODUCT_ALERTS
 _NAMESPACE = uuid.UUID("0d0c2c43-9a53-5b0d-8c7e-6f1b8f3c9a21")
 
 
+def event_of(kind: ProductAlertKind) -> str:
+    """The event that is counted for each alert of a kind."""
+    return kind.lower().replace("_", " ")
+
+
 class AlertRule:
     """Checks each change of a product, in event time.
 
@@ -48,7 +53,7 @@ class AlertRule:
         row = ProductHistory(version=event.version, price=event.price, recent=tuple(recent), too_many=too_many)
         HISTORIES.put(ctx, event.code, row)
         for alert in alerts:
-            ctx.count(alert.kind.lower().replace("_", " "))
+            ctx.count(event_of(alert.kind))
             ctx.send(PRODUCT_ALERTS, alert)
 
     def is_price_drop(self, before: Decimal, after: Decimal) -> bool:

@@ -152,6 +152,12 @@ class Settings(KafkaSettings, DatabaseSettings):
     )
     log_format: Literal["text", "json"] = Field(default="text", description="`text` or `json`")
 
+    build_revision: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9._+-]{0,64}$",
+        description="Revision of the source that this worker runs, such as a commit: shown in its metrics",
+    )
+
     fail_points: Annotated[tuple[failpoints.Trigger, ...], NoDecode] = Field(
         default=(), description="For tests: steps at which to crash or pause, see `runtime/common/failpoints.py`"
     )

@@ -40,7 +40,8 @@ from runtime.common.backoff import Backoff
 from runtime.common.clock import elapsed_s
 from runtime.common.partitioning import partition_of
 from runtime.database.pool import Database
-from runtime.errors import BatchTooLarge
+from runtime.errors import BatchTooLarge, DatabaseUnavailable
+from runtime.metrics.database import METRICS, OutboxStatus
 from runtime.model.dead_letters import dead_letter
 from runtime.model.records import EVENT_ID, Record, Write
 from runtime.model.traces import current_values
@@ -120,6 +121,8 @@ class Outbox:
     RETENTION = timedelta(days=1)
     """How long published rows are kept, for operators."""
     CLEANUP_EVERY_S = 60.0
+    MEASURE_S = 5.0
+    """Seconds between two measurements of the messages that wait."""
     CLEANUP_ROWS = 5000
     """Rows deleted in one transaction at most."""
 
@@ -128,6 +131,8 @@ class Outbox:
         self._table = table
         self._timeout_s = publish_timeout_s + database.timeout_s
         self._notified = asyncio.Event()
+        self._waiting: tuple[int, float | None] | None = None
+        """Messages that wait, and when the oldest was written, in seconds of `elapsed_s`."""
         self._max_rows = _MAX_ROWS
         """Rows published at a time; halved when a topic rejects a batch as too large, as its limit is on batches."""
 
@@ -160,13 +165,23 @@ class Outbox:
     @asynccontextmanager
     async def relay(self, publish: Publish) -> AsyncIterator[None]:
         """Relays messages to Kafka until the end of the block."""
-        tasks = [asyncio.create_task(run) for run in (self._listen(), self._run_relay(publish))]
+        METRICS.add_outbox(self)
+        for counter in (_PUBLISHED, _DEAD_LETTERS):
+            counter.labels(self.database.service)
+        tasks = [asyncio.create_task(run) for run in (self._listen(), self._run_relay(publish), self._measure())]
         try:
             yield
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def waiting_status(self) -> OutboxStatus | None:
+        """The messages that wait, as of the last measurement; `None` before the first one. For metrics."""
+        if self._waiting is None:
+            return None
+        count, since = self._waiting
+        return OutboxStatus(self.database.service, count, 0.0 if since is None else max(0.0, elapsed_s() - since))
 
     async def relay_once(self, publish: Publish) -> int:
         """Publishes waiting rows of shards that no other relay has locked. Returns how many, up to a limit.
@@ -274,6 +289,19 @@ class Outbox:
                     async with asyncio.timeout(self.POLL_S):
                         await self._notified.wait()
 
+    async def _measure(self) -> None:
+        """Measures what waits: apart from the relay, which waits itself while Kafka does not answer."""
+        while True:
+            try:
+                async with self.database.transaction() as connection:
+                    count, age_s = (await connection.execute(_MEASURE_WAITING, {"shards": SHARDS})).one()
+                self._waiting = count, None if age_s is None else elapsed_s() - float(age_s)
+            except DatabaseUnavailable:
+                pass  # what waited still waits, and its age grows
+            except Exception as error:
+                log.warning("outbox not measured service=%s error=%r", self.database.service, error)
+            await asyncio.sleep(self.MEASURE_S)
+
     async def _listen(self) -> None:
         """Wakes the relay when any worker commits a row. While it has no connection, the relay polls."""
         while True:
@@ -291,6 +319,17 @@ class Outbox:
                 log.debug("outbox listener disconnected service=%s error=%r", self.database.service, error)
             await asyncio.sleep(self.POLL_S)
 
+
+# At most 10,000 rows are counted: after a long outage of Kafka, millions may wait.
+_MEASURE_WAITING = text("""
+    SELECT
+        (SELECT count(*) FROM (SELECT FROM outbox WHERE published_at IS NULL AND shard >= 0 LIMIT 10000) AS counted),
+        (SELECT extract(epoch FROM clock_timestamp() - min(oldest.created_at))
+         FROM generate_series(0, :shards - 1) AS every (shard), LATERAL (
+             SELECT created_at FROM outbox
+             WHERE published_at IS NULL AND outbox.shard = every.shard ORDER BY id LIMIT 1
+         ) AS oldest)
+""")
 
 _LOCK_SHARDS = text("""
     WITH waiting AS MATERIALIZED (

@@ -15,13 +15,18 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from runtime.common.backoff import Backoff, retry
+from runtime.common.clock import elapsed_s
 from runtime.common.settings import Settings
 from runtime.database.creation import create_database
 from runtime.errors import DatabaseNotConfigured, DatabaseUnavailable
+from runtime.metrics.database import METRICS, PoolStatus
 
 log = logging.getLogger(__name__)
+
+_OPEN = "open"
 
 _MIGRATION_LOCK = 0x6D696772
 """Key of the advisory lock for migrations; any number that nothing else in the database uses."""
@@ -68,11 +73,22 @@ class Database:
         self._pool = settings.database_pool
         self._schema = schema
         self._engine: AsyncEngine | None = None
+        self._waiting = 0
+        """Transactions that wait for a connection."""
+
+    def pool_status(self) -> PoolStatus | None:
+        """The status of the pool; `None` unless it is open. For metrics."""
+        if self._engine is None:
+            return None
+        pool = self._engine.pool
+        assert isinstance(pool, AsyncAdaptedQueuePool)
+        in_use, idle, available = pool.checkedout(), pool.checkedin(), self.status == _OPEN
+        return PoolStatus(self.service, available, max(in_use, 0), max(idle, 0), self._pool, self._waiting)
 
     @property
     def status(self) -> str:
         """`open`, or why the database cannot be used. For `/readyz`."""
-        return self.unavailable or self.failure or "open"
+        return self.unavailable or self.failure or _OPEN
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -90,11 +106,13 @@ class Database:
             pool_timeout=self.timeout_s,
             pool_pre_ping=True,  # otherwise the first request after a restart of the server would fail
         )
+        METRICS.add(self, self.service)
         connecting = asyncio.create_task(self._connect_and_migrate(), name=f"database {self.service}")
         try:
             yield
         finally:
             connecting.cancel()
+            METRICS.remove(self)
             await self._engine.dispose()
 
     async def ready(self, timeout_s: float) -> None:
@@ -115,12 +133,17 @@ class Database:
         reason other than the statement. If that happens during the commit, the transaction may be committed.
         """
         if self.unavailable is not None or self._engine is None:
+            METRICS.failed(self.service)
             raise DatabaseUnavailable(f"database of {self.service}: {self.unavailable}")
         task = asyncio.current_task()
         assert task is not None
         cancels = task.cancelling()
+        started, connected = elapsed_s(), False
+        self._waiting += 1
         try:
             async with asyncio.timeout(self.timeout_s) as limit, self._engine.begin() as connection:
+                connected = True
+                self._waiting -= 1
                 limit.reschedule(asyncio.get_running_loop().time() + (timeout_s or self.timeout_s))
                 yield connection
         except (
@@ -136,7 +159,11 @@ class Database:
             if not _is_transient(error):
                 raise
             self.failure = repr(error)
+            METRICS.failed(self.service)
             raise DatabaseUnavailable(f"database of {self.service}: {error!r}") from error
+        finally:
+            self._waiting -= not connected
+            METRICS.took(self.service, elapsed_s() - started)
         self.failure = None
 
     async def connect(self) -> Any:

@@ -5,7 +5,9 @@ import logging
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
+from runtime.common.clock import utc_now
 from runtime.errors import WorkerStalled
+from runtime.health.backlog_age import BacklogAges
 from runtime.health.stalls import Sample, Stall, StallDetector
 from runtime.loop.engine import Engine
 from runtime.loop.ownership import Ownership
@@ -56,6 +58,9 @@ class Watchdog:
         self._failed = failed
         self._tick_s = min(5.0, limit_s / 12)
         self._detector = StallDetector(limit_s, 2 * self._tick_s)
+        self._ages = BacklogAges()
+        self.reachable: bool | None = None
+        """Whether the coordinator of the group answered the last sample."""
         self.stalls: list[Stall] = []
         """The current stalls."""
 
@@ -98,7 +103,10 @@ class Watchdog:
         )
         # Positions are read after the ends, so that records processed meanwhile do not count as lag.
         positions = {tp: at for tp, at in ownership.positions.items() if tp in ownership.partitions}
-        self._metrics.lag(positions, ends)
+        self.reachable = reachable
+        self._metrics.lag(
+            positions, ends, self._ages.observe(utc_now().timestamp(), positions, ends, engine.poller.read)
+        )
         return Sample(
             elapsed,
             reachable,

@@ -14,6 +14,7 @@ from runtime.model import dead_letters, inheritance, replays
 from runtime.model.records import NO_OFFSET, Header, Record, TopicPartition, Write, Writes
 from runtime.model.redo import Call, Sent, Unit
 from runtime.model.service import (
+    SUPPRESSED,
     PendingSideEffect,
     RejectedSideEffect,
     ScheduledTimer,
@@ -30,9 +31,6 @@ from schemas.wire import Message
 
 M = TypeVar("M", bound=Message)
 TablePartition = tuple[str, int]
-
-SUPPRESSED = "side effect of a replay suppressed"
-"""Counted event."""
 
 
 class OutputRecord(NamedTuple):
@@ -181,7 +179,8 @@ class ProcessorContext:
             for letter in self.dead_lettered:
                 self._batch.keep_sent(self.call, letter)
         self._batch.outputs += self.dead_lettered
-        self._batch.dead_letters += len(self.dead_lettered)
+        if self.dead_lettered:
+            self._batch.dead_letters[self._service.redrive_topic.name] += len(self.dead_lettered)
         for event in self.events:
             self._batch.events[self._service.name, event] += 1
         for stage, seconds in self.observations:
@@ -201,11 +200,12 @@ class BatchOverlay:
     offsets: dict[TopicPartition, int] = field(default_factory=dict)
     processed: int = 0
     fused: int = 0
-    dead_letters: int = 0
     through_kafka: dict[TopicPartition, set[int]] = field(default_factory=dict)
     """By partition: key buckets of output records to consumed topics that are not fused."""
     events: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Counted events by service and name."""
+    dead_letters: Counter[str] = field(default_factory=Counter)
+    """Dead letters by the topic of their messages."""
     observations: list[tuple[str, str, float]] = field(default_factory=list)
     """Observed durations: service, stage, seconds."""
     calls: list[Call] | None = None

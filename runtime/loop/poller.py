@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -128,6 +128,8 @@ class Poller:
         self._reading = asyncio.Event()
         self.polls = 0
         """Calls of `next`. Does not grow while a batch is processed."""
+        self.read: dict[TopicPartition, int] = {}
+        """Timestamp, milliseconds, of the last record read of each partition since the last restore."""
         self._last_batch = self._last_answer = elapsed_s()
         self._fetching: asyncio.Task[Mapping[TopicPartition, Sequence[FetchedMessage]]] | None = None
 
@@ -142,6 +144,7 @@ class Poller:
         """Resumes polling, from these positions."""
         if self._fetching is not None and self._fetching.done():
             self._fetching = None  # fetched from the old positions
+        self.read.clear()
         self._consumer.seek(positions)
         self._last_answer = elapsed_s()
         self._reading.set()
@@ -258,9 +261,11 @@ class Poller:
             fetching.cancel()
             await asyncio.wait({fetching})
 
-    def _records(self, tp: TopicPartition, messages: Iterable[FetchedMessage]) -> Iterator[Record]:
+    def _records(self, tp: TopicPartition, messages: Sequence[FetchedMessage]) -> Iterator[Record]:
         """The records of one partition, without those that all its services have processed already."""
         topic, partition = tp
+        if messages:
+            self.read[tp] = messages[-1].timestamp
         readers, marks, ahead = self._readers[topic], self._own_marks[topic], self._ownership.ahead.get(tp)
         mark, also = marks[0], marks[-1]
         for m in messages:

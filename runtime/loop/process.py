@@ -288,7 +288,7 @@ class BatchProcessor:
                 batch.outputs.append(Write(topic.name, partition, raw_key, raw, headers))
 
     def _reject(self, batch: BatchOverlay, record: Record, services: str, error: str) -> None:
-        batch.dead_letters += 1
+        batch.dead_letters[record.topic] += 1
         max_bytes = self._limits.max_bytes(record.topic + DEAD_LETTERS)
         letter = dead_letter(record, services, error, batch.now, max_bytes)
         # A topic may have been given more partitions than its dead-letter topic has.

@@ -131,6 +131,7 @@ class Rebalance:
 
         Standby replicas of the partitions in `standby` are followed once the restore is done.
         """
+        self._metrics.rebalanced()
         await self._cancel()
         self._ownership.lose()
         self._mark_standbys()
@@ -183,6 +184,7 @@ class Rebalance:
         def report(error: Exception) -> None:
             log.warning("restore failed, retrying error=%r", error)
             self.failures += 1
+            self._metrics.restore_failed()
 
         # Any other error means that the broker is unavailable: retried until the next rebalance.
         lasting = (RecordsLost, StoreError, RedoRejected, CommitFenced)

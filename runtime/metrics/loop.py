@@ -1,12 +1,13 @@
 """Prometheus metrics of the processing loop, rebalances and standby replicas."""
 
 from collections import Counter as Counts
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from runtime.model.records import Offsets, TopicPartition
+from runtime.model.topology import Topology
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _STAGE_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 4 * 3600, 24 * 3600, 7 * 24 * 3600)
@@ -19,7 +20,7 @@ class BatchCounts(Protocol):
 
     processed: int
     fused: int
-    dead_letters: int
+    dead_letters: Counts[str]
     events: Counts[tuple[str, str]]
     observations: list[tuple[str, str, float]]
 
@@ -43,9 +44,11 @@ class LoopMetrics:
         self._fused = counter(
             "fused_total", "Messages processed in the batch that produced them, without a broker round trip"
         )
-        self._dead = counter("dead_letters_total", "Messages dead-lettered")
+        self._dead = counter("dead_letters_total", "Messages dead-lettered, by their topic", "topic")
         self._events = counter("service_events_total", "Events that services count", "service", "event")
         self._dropped = counter("batches_dropped_total", "Batches whose commit was fenced or is in doubt", "reason")
+        for reason in ("fenced", "in_doubt"):
+            self._dropped.labels(reason)
         self._stages = Histogram(
             "faust_orders_stage_duration_seconds",
             "Time that orders took to a stage, observed once its record is committed",
@@ -56,6 +59,8 @@ class LoopMetrics:
         self._size = histogram("batch_records", "Records polled for a batch", _RECORDS)
         self._process = histogram("batch_process_seconds", "Time to process a batch")
         self._commit = histogram("batch_commit_seconds", "Time to commit a batch")
+        self._rebalances = counter("rebalances_total", "Assignments of partitions by the group to this worker")
+        self._failed_restores = counter("restore_failures_total", "Restores that failed and were retried")
         self._restore = histogram("restore_seconds", "Time to restore the state of partitions after a rebalance")
         self._restored = counter("restored_records_total", "Changelog records restored into stores")
         self._followed = counter("standby_records_total", "Changelog records applied to standby replicas")
@@ -69,12 +74,26 @@ class LoopMetrics:
             gauge("partition_position", "Next offset to process", *place),
             gauge("partition_last_stable_offset", "Last stable offset: open transactions lie behind it", *place),
             gauge("partition_lag_records", "Last stable offset minus position", *place),
+            gauge("partition_lag_seconds", "Age of the oldest record that is not processed; 0 if none waits", *place),
         )
         self._stalled = gauge("stalled", "Partitions and components without progress; above 0 the worker is not ready")
         self._shown: set[TopicPartition] = set()
         self._lost = counter(
             "lost_records_total", "Offsets whose records the broker had removed before a worker read them", "topic"
         )
+
+    def expect(self, topology: Topology) -> None:
+        """Shows from 0 on what these services may count: Prometheus sees no increase in a counter's first value."""
+        for service in topology.services:
+            for event in service.all_events:
+                self._events.labels(service.name, event)
+            for stage in service.stages:
+                self._stages.labels(service.name, stage)
+        for topic in topology.consumed:
+            self._dead.labels(topic)
+            self._lost.labels(topic)
+        for table in topology.tables.values():
+            self._lost.labels(table.changelog)
 
     def batch(self, batch: BatchCounts, records: int, process_s: float, commit_s: float) -> None:
         self._batches.inc()
@@ -85,8 +104,8 @@ class LoopMetrics:
             self._events.labels(service, event).inc(times)
         for service, stage, seconds in batch.observations:
             self._stages.labels(service, stage).observe(seconds)
-        if batch.dead_letters:
-            self._dead.inc(batch.dead_letters)
+        for topic, times in batch.dead_letters.items():
+            self._dead.labels(topic).inc(times)
         self._size.observe(records)
         self._process.observe(process_s)
         self._commit.observe(commit_s)
@@ -97,14 +116,20 @@ class LoopMetrics:
     def owned(self, partitions: int) -> None:
         self._owned.set(partitions)
 
-    def lag(self, positions: Offsets, ends: Offsets) -> None:
-        """Sets position, last stable offset and lag of the owned partitions whose last stable offset is known."""
+    def lag(self, positions: Offsets, ends: Offsets, ages_s: Mapping[TopicPartition, float]) -> None:
+        """Sets position, last stable offset and lag of the owned partitions whose last stable offset is known.
+
+        Arguments:
+            positions: next offset to process.
+            ends: last stable offsets.
+            ages_s: seconds, the age of the oldest record that is not processed; 0 for those left out.
+        """
         before, self._shown = self._shown, ends.keys() & positions.keys()
         for topic, number in before - self._shown:
             for gauge in self._of_partition:
                 gauge.remove(topic, str(number))
         for tp in self._shown:
-            figures = positions[tp], ends[tp], max(0, ends[tp] - positions[tp])
+            figures = positions[tp], ends[tp], max(0, ends[tp] - positions[tp]), ages_s.get(tp, 0.0)
             for gauge, figure in zip(self._of_partition, figures, strict=True):
                 gauge.labels(tp.topic, str(tp.partition)).set(figure)
 
@@ -123,6 +148,12 @@ class LoopMetrics:
     def standby(self, partitions: int, lag: int) -> None:
         self._standby.set(partitions)
         self._lag.set(lag)
+
+    def rebalanced(self) -> None:
+        self._rebalances.inc()
+
+    def restore_failed(self) -> None:
+        self._failed_restores.inc()
 
     def restore_took(self, seconds: float) -> None:
         self._restore.observe(seconds)

@@ -71,8 +71,11 @@ class SideEffectMetrics(Collector):
         registry.register(self)
 
     def add(self, source: Source) -> None:
-        """Includes a worker's side effects in the gauges, until `remove`."""
+        """Includes a worker's side effects in the gauges, until `remove`, and shows their counters from 0 on."""
         self._sources.add(source)
+        for status in source.statuses():
+            for counter in (self._failed, self._done, self._dead):
+                counter.labels(status.service, status.effect)
 
     def remove(self, source: Source) -> None:
         self._sources.discard(source)

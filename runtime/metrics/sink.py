@@ -22,6 +22,9 @@ class TopicLag(NamedTuple):
 class LagSource(Protocol):
     """A sink of a worker (`runtime.sink.lag.SinkLag`)."""
 
+    service: str
+    """Name of the service."""
+
     def by_topic(self) -> Iterator[TopicLag]: ...
 
 
@@ -49,8 +52,10 @@ class SinkMetrics(Collector):
         registry.register(self)
 
     def watch(self, source: LagSource) -> None:
-        """Shows the lag of a sink for as long as the sink exists."""
+        """Shows the lag of a sink for as long as the sink exists, and its counters from 0 on."""
         self._sources.add(source)
+        for counter in (self._stored, self._rejected, self._failed):
+            counter.labels(source.service)
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """The gauges, over the workers of the process: tests run several."""

@@ -33,6 +33,7 @@ from schemas.wire import Message
 
 __all__ = [
     "EFFECTS_CHANGELOG",
+    "SUPPRESSED",
     "TIMERS_CHANGELOG",
     "Context",
     "Expiring",
@@ -57,6 +58,9 @@ TIMERS_CHANGELOG = "-timers-changelog"
 
 EFFECTS_CHANGELOG = "-effects-changelog"
 """Suffix of the changelogs of all tables of side effects."""
+
+SUPPRESSED = "side effect of a replay suppressed"
+"""Event that the runtime counts for services with side effects."""
 
 
 Processor = Callable[[M, Context], None]
@@ -146,6 +150,8 @@ class Service:
         side_effects: what processors may enqueue.
         timers: kinds of timers that processors may set.
         ttl_tables: state whose rows expire.
+        events: what processors count (`Context.count`). Metrics show each from 0 on, so that the first one is seen.
+        stages: stages whose times processors observe (`Context.observe`).
 
     >>> from schemas.topics import ORDERS
     >>> service = Service("printer", inputs=(Input(ORDERS, lambda order, ctx: None),), outputs=())
@@ -163,6 +169,8 @@ class Service:
     side_effects: tuple[SideEffect[Any], ...] = ()
     timers: tuple[Timer, ...] = ()
     ttl_tables: tuple[Expiring, ...] = ()
+    events: tuple[str, ...] = ()
+    stages: tuple[str, ...] = ()
     timer_table: Table[ScheduledTimer] = field(init=False)
     pending: Table[PendingSideEffect] = field(init=False)
     redrive_topic: Topic[RejectedSideEffect] = field(init=False)
@@ -192,6 +200,11 @@ class Service:
         timers = (self.timer_table,) if self.all_timers else ()
         pending = (self.pending,) if self.side_effects else ()
         return (*self.tables, *expiring, *timers, *pending)
+
+    @property
+    def all_events(self) -> tuple[str, ...]:
+        """Its events, and that of the runtime if it has side effects."""
+        return (*self.events, SUPPRESSED) if self.side_effects else self.events
 
     @property
     def all_timers(self) -> tuple[Timer, ...]:

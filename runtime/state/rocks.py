@@ -15,6 +15,7 @@ from rocksdict import (
 )
 
 from runtime.errors import StoreError
+from runtime.metrics.worker import TableSize
 from runtime.state.stores import Rows
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,9 @@ FRESH_FOR_S = 600
 _META = "meta"
 _OFFSET = b"offset"  # value: "<offset> <unix seconds>"
 _LOG_ID = b"log-id"
+
+_SIZES = ("estimate-num-keys", "total-sst-files-size", "cur-size-all-mem-tables")
+"""Properties of RocksDB: rows, then bytes."""
 
 
 def options(memory_mb: int) -> Options:
@@ -127,6 +131,11 @@ class RocksStore:
         """The keys from `first` on, in order."""
         yield from self._db.keys(from_key=first)
 
+    def size(self) -> TableSize:
+        """Rows, as RocksDB estimates them, and bytes on disk and in write buffers."""
+        rows, *sizes = (self._db.property_int_value(f"rocksdb.{name}") or 0 for name in _SIZES)
+        return TableSize(rows, sum(sizes))
+
     def apply(self, rows: Rows, offset: int) -> None:
         """Writes rows and offset in one write batch."""
         batch = WriteBatch(raw_mode=True)
@@ -197,6 +206,15 @@ class RocksStores:
         for table, partition in list(self._open):
             if partition not in partitions:
                 self._open.pop((table, partition)).close()
+
+    def sizes(self) -> dict[str, TableSize]:
+        """Rows and bytes of each table, over its open stores. Cheap: RocksDB counts them as it writes."""
+        found: dict[str, TableSize] = {}
+        for (table, _), store in self._open.items():
+            rows, size = found.get(table, TableSize(0, 0))
+            more = store.size()
+            found[table] = TableSize(rows + more.rows, size + more.size_bytes)
+        return found
 
     def close(self) -> None:
         self.keep(frozenset())

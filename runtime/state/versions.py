@@ -5,6 +5,9 @@ from typing import Generic, TypeVar
 from runtime.model.service import Context, Table
 from schemas.wire import Message
 
+GAP, REPEATED = EVENTS = "gap", "repeated"
+"""Events that a service with such a table counts."""
+
 
 class Versioned(Message):
     """A row with the version of its key that it was made of. Versions count from 1."""
@@ -35,8 +38,8 @@ class VersionedTable(Generic[V]):
         known = self.get(ctx, key)
         gap = version - (known.version if known else 0) - 1
         if gap < 0:
-            ctx.count("repeated")
+            ctx.count(REPEATED)
             return None
         if gap:
-            ctx.count("gap")
+            ctx.count(GAP)
         return gap

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from yarl import URL
@@ -23,6 +24,8 @@ from runtime.kafka.topics import ensure_topics, topics_of, with_redo_tables
 from runtime.loop.ownership import Ownership
 from runtime.metrics.loop import METRICS, LoopMetrics
 from runtime.metrics.side_effects import status_by_service
+from runtime.metrics.worker import METRICS as WORKERS
+from runtime.metrics.worker import WorkerStatus
 from runtime.model.limits import SizeLimits
 from runtime.model.service import Context, Table
 from runtime.model.topology import Topology
@@ -34,6 +37,7 @@ from runtime.tracing.settings import TraceSettings
 from runtime.tracing.start import STOP_S, Tracing, start_tracing
 from runtime.tracing.tracer import Tracer
 from runtime.worker.broker import report_unkept_settings, until_reached, with_guarantee
+from runtime.worker.disk import disk_space
 from runtime.worker.http_side import HttpSide, serve
 from runtime.worker.identity import WorkerIdentity
 from runtime.worker.loss_dead_letters import LossDeadLetters
@@ -102,6 +106,8 @@ class Worker:
         stores = RocksStores(settings.state_dir / "tables", settings.state_memory_mb)
         on_disk = stores.on_disk()
         stop.call(stores.close)
+        WORKERS.add(self)
+        stop.call(partial(WORKERS.remove, self))
         await self._serve()  # before any step that may wait, so that /readyz answers and the URL is known
         opened = AsyncExitStack()
         stop.add(opened.aclose)
@@ -125,6 +131,7 @@ class Worker:
         await self._publisher.start()
         stop.add(self._publisher.stop)
         self._broker_reached = True
+        self.metrics.expect(topology)
         relays = AsyncExitStack()
         stop.add(relays.aclose)
         for outbox in [h.outbox for h in self._hosted if h.outbox is not None]:
@@ -235,20 +242,16 @@ class Worker:
     def readiness(self) -> Mapping[str, Any]:
         """`ready` once the assigned partitions are restored, and the details behind it."""
         member = self._member
-        stalled = member.watchdog.report() if member is not None else []
-        refused = member.app.refused if member is not None else ""
-        owned = self._ownership.running and not self._ownership.starts
-        running = owned or not self.topology.consumed
         return {
-            "ready": self._open and running and not self.stopping and not stalled and not refused,
+            "ready": self._ready,
             "services": [s.name for s in self.topology.services],
             "url": str(self._http.url) if self._http is not None else "",
-            "refused": refused,
+            "refused": member.app.refused if member is not None else "",
             "partitions": sorted({tp.partition for tp in self._ownership.partitions}),
             "backlog": sorted(self._ownership.behind),
             "takeover": dict(member.engine.rebalance.progress) if member is not None else {},
             "standby": member.standbys.lag if member is not None else {},
-            "stalled": stalled,
+            "stalled": member.watchdog.report() if member is not None else [],
             # Not part of `ready`: other services of the worker still work, and all workers would be unready at once.
             "side_effects": status_by_service(member.engine.side_effects) if member is not None else {},
             "sinks": self._sinks.status(),
@@ -258,6 +261,30 @@ class Worker:
     @property
     def _tracer(self) -> Tracer | None:
         return None if self._tracing is None else self._tracing.tracer
+
+    @property
+    def _ready(self) -> bool:
+        member = self._member
+        owned = self._ownership.running and not self._ownership.starts
+        running = owned or not self.topology.consumed
+        fit = member is None or not (member.watchdog.stalls or member.app.refused)
+        return self._open and running and not self.stopping and fit
+
+    def status(self) -> WorkerStatus:
+        """The status of the worker, for metrics."""
+        member, settings = self._member, self.settings
+        return WorkerStatus(
+            group=KafkaNames(settings.topic_prefix).group(self.topology.group),
+            guarantee=settings.processing_guarantee,
+            revision=settings.build_revision,
+            ready=self._ready,
+            broker_reachable=None if member is None else member.watchdog.reachable,
+            waiting_clients=len(self._watches),
+            waiting_commands=0 if member is None else len(member.engine.commands),
+            max_requests=settings.max_requests,
+            tables={} if member is None else member.stores.sizes(),
+            disk=disk_space(settings.state_dir),
+        )
 
     @property
     def _databases(self) -> "list[Database]":

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 from alembic import command
+from prometheus_client import REGISTRY
 from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
@@ -186,3 +187,29 @@ async def test_a_missing_url_is_named():
     with pytest.raises(DatabaseNotConfigured, match="CHECKIN_DATABASE_URL"):
         async with Database("checkin", None, MIGRATIONS["checkin"], Settings()).open():
             pass
+
+
+async def test_metrics_show_the_pool_and_transactions_that_wait_for_it(database_url, open_database):
+    opened = await open_database(database_url, database_pool=1)
+    await until(lambda: opened.pool_status().idle == 1, "migrated")
+    assert opened.pool_status() == ("checkin", True, 0, 1, 1, 0)
+    async with opened.transaction():
+        assert opened.pool_status() == ("checkin", True, 1, 0, 1, 0)
+        second = asyncio.create_task(scalar(opened, "SELECT 1"))
+        await until(lambda: opened.pool_status().waiting == 1, "the second waits")
+    assert await second == 1
+    assert opened.pool_status() == ("checkin", True, 0, 1, 1, 0)
+    labels = {"service": "checkin", "state": "idle"}
+    assert REGISTRY.get_sample_value("faust_orders_database_connections", labels) >= 1
+
+
+async def test_metrics_show_an_unavailable_database(tmp_path, open_database):
+    failures = REGISTRY.get_sample_value("faust_orders_database_failures_total", {"service": "checkin"}) or 0
+    with Postgres(tmp_path / "postgres") as server:
+        opened = await open_database(server.database("checkin"), database_timeout_s=3)
+        assert opened.pool_status().available
+    with pytest.raises(DatabaseUnavailable):
+        await scalar(opened, "SELECT 1")
+    assert not opened.pool_status().available
+    assert REGISTRY.get_sample_value("faust_orders_database_failures_total", {"service": "checkin"}) == failures + 1
+    assert opened.pool_status().waiting == 0

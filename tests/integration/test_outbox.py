@@ -6,6 +6,7 @@ from collections import defaultdict
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
+from prometheus_client import REGISTRY
 from pydantic import SecretStr
 from sqlalchemy import text
 
@@ -245,3 +246,30 @@ async def test_published_messages_are_kept_for_the_retention_then_deleted(databa
         await outbox.delete_published()
 
         assert [row.id for row in await rows(outbox)] == [3, 4]
+
+
+async def test_the_age_of_the_oldest_waiting_message_grows_while_kafka_is_away_and_ends_when_it_is_back(
+    database_url, monkeypatch
+):
+    """As the metrics `faust_orders_outbox_…` show it."""
+    monkeypatch.setattr(Outbox, "MEASURE_S", 0.05)
+    log, back = Log(), asyncio.Event()
+
+    async def publish(writes):
+        await back.wait()
+        await log.publish(writes)
+
+    async with outboxes(database_url, 1) as [outbox]:
+        assert outbox.waiting_status() is None, "not measured yet"
+        await put(outbox, "o1")
+        await put(outbox, "o2")
+        async with outbox.relay(publish):
+            await until(lambda: (status := outbox.waiting_status()) is not None and status.waiting == 2, "measured")
+            labels = {"service": "checkin"}
+            waiting = REGISTRY.get_sample_value("faust_orders_outbox_waiting", labels)
+            first = REGISTRY.get_sample_value("faust_orders_outbox_oldest_waiting_seconds", labels)
+            assert waiting == 2
+            assert 0 < first < REGISTRY.get_sample_value("faust_orders_outbox_oldest_waiting_seconds", labels)
+            back.set()
+            await until(lambda: outbox.waiting_status()[1:] == (0, 0.0), "relayed")
+    assert len(log.written) == 2

@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 
 from orders_service.state import ORDERS_VIEW
-from runtime.loop.overlay import SUPPRESSED
 from runtime.model.records import REPLAYED_FROM, REPLAYS, SIDE_EFFECTS
+from runtime.model.service import SUPPRESSED
 from runtime.testing import TopologyTestDriver
 from schemas.messages import OrderState, Payment
 from schemas.topics import CUSTOMERS, FULFILMENTS, HOME_CHECKINS, ORDER_VALIDATIONS, ORDERS, ORDERS_ENRICHED, PAYMENTS

@@ -169,11 +169,13 @@ def test_every_setting_has_a_meaning():
 
 
 METRIC_MODULES = (
+    "runtime.metrics.database",
     "runtime.database.outbox",
     "runtime.http.metrics",
     "runtime.metrics.loop",
     "runtime.metrics.side_effects",
     "runtime.metrics.sink",
+    "runtime.metrics.worker",
 )
 OF_PYTHON = ("python_gc_", "python_info", "process_")
 
@@ -185,6 +187,18 @@ def test_reference_lists_every_metric_with_its_type():
     have = {f.name + ("_total" if f.type == "counter" else ""): f.type for f in families}
     rows = re.findall(r"^\| `(\w+)` \| (counter|gauge|histogram)\b", read("docs/reference/metrics.md"), re.MULTILINE)
     assert dict(rows) == have
+
+
+def test_reference_lists_every_event_and_stage_that_services_declare():
+    text, services = read("docs/reference/metrics.md"), [definition.service for definition in build(NAMES, Settings())]
+    for heading, declared in (
+        ("Service events", {event for service in services for event in service.all_events}),
+        ("Times of stages", {stage for service in services for stage in service.stages}),
+    ):
+        section = text.split(f"## {heading}\n")[1].split("\n## ")[0]
+        column = 2 if heading == "Service events" else 1
+        cells = [row.split("|")[column] for row in section.splitlines() if row.startswith("| ")]
+        assert {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)} == declared
 
 
 def test_reference_lists_every_route():

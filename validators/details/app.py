@@ -3,6 +3,7 @@
 from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
 from runtime.model.service import Input, Start
+from runtime.state import versions
 from schemas.messages import BuiltInCheck
 from schemas.topics import PRODUCTS
 from validators.details.processors import DetailsCheck, failure_reason
@@ -22,4 +23,5 @@ def build(settings: Settings) -> ServiceDefinition:
         inputs=(Input(PRODUCTS, OFFERS.on_product),),
         tables=(OFFERS.table,),
         start=Start.BEGINNING,
+        events=versions.EVENTS,
     )

@@ -25,4 +25,5 @@ def build(_settings: Settings) -> ServiceDefinition:
         ),
         tables=(STOCK, OFFERS.table),
         start=Start.BEGINNING,
+        events=processors.EVENTS,
     )

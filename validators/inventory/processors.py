@@ -4,12 +4,17 @@ The reservation is released when the order fails or is cancelled, and leaves the
 """
 
 from runtime.model.service import Context
+from runtime.state import versions
 from runtime.state.ttl_table import TTL
 from schemas.identifiers import is_composed
 from schemas.messages import FIRST_ATTEMPT, Order, OrderState, StockLevel
 from validators.inventory.state import OFFERS, RESERVATIONS, STOCK, Reservation, Stock
 from validators.offers import Offer
 from validators.validator import verdict_key
+
+RESERVED, RELEASED, NOT_NFC = _COUNTED = "reserved", "released", "stock not in NFC"
+EVENTS = (*_COUNTED, *versions.EVENTS)
+"""Counted events."""
 
 _EMPTY = Stock()
 _CHANGED = {OrderState.FAILED: "has failed", OrderState.CANCELLED: "was cancelled"}
@@ -45,7 +50,7 @@ def reserve(order: Order, ctx: Context) -> Reservation:
         failure = f"the order is from {made_at:%Y-%m-%d}, more than {TTL.days} days old"
     if failure is not None:
         return Reservation(product=order.product, refusal=failure, failed=False)
-    ctx.count("reserved")
+    ctx.count(RESERVED)
     ctx.put(STOCK, order.product, Stock(count=stock.count, reserved=stock.reserved + order.quantity))
     return Reservation(product=order.product, held=order.quantity, failed=False)
 
@@ -65,7 +70,7 @@ def on_change(order: Order, ctx: Context) -> None:
 def on_stock(level: StockLevel, ctx: Context) -> None:
     """Sets the stock counted by the warehouse. Reservations stay, even if they exceed it."""
     if not is_composed(level.product):
-        ctx.count("stock not in NFC")  # orders posted over HTTP cannot name it
+        ctx.count(NOT_NFC)  # orders posted over HTTP cannot name it
     stock = ctx.get(STOCK, level.product) or _EMPTY
     ctx.put(STOCK, level.product, Stock(count=level.count, reserved=stock.reserved))
 
@@ -91,7 +96,7 @@ def _release(reservation: Reservation | None, order: Order, ctx: Context) -> Non
         refusal = f"the order {_CHANGED[order.state]} already"
         RESERVATIONS.add(ctx, verdict_key(order), Reservation(product=order.product, refusal=refusal, failed=failed))
     elif reservation.held:
-        ctx.count("released")
+        ctx.count(RELEASED)
         stock = ctx.get(STOCK, reservation.product) or _EMPTY
         _put_or_delete(reservation.product, Stock(count=stock.count, reserved=stock.reserved - reservation.held), ctx)
         RESERVATIONS.add(ctx, verdict_key(order), Reservation(product=reservation.product, failed=failed))
