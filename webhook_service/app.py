@@ -14,7 +14,7 @@ from webhook_service import http
 from webhook_service.commands import SubscriptionCommands
 from webhook_service.dead_letters import OWN_TOPICS, DeadLetterEvents
 from webhook_service.effects import WebhookSender
-from webhook_service.processors import Fanout
+from webhook_service.processors import FANNED_OUT, Fanout
 from webhook_service.settings import WebhookSettings
 from webhook_service.signatures import SecretKeys
 from webhook_service.state import (
@@ -78,6 +78,7 @@ def build(settings: Settings) -> ServiceDefinition:
             tables=(SUBSCRIPTIONS, ATTEMPTS, DEAD_LETTER_POSITIONS, *deliveries.tables),
             side_effects=(deliveries.effect,),
             timers=deliveries.timers,
+            events=(FANNED_OUT,),
         ),
         endpoints=http.endpoints(own, keys, commands),
         events=http.OUTBOUND,

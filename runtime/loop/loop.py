@@ -86,7 +86,9 @@ class Loop:
             rows = batch.rows()
             processed = perf_counter()
             if trace is not None:
-                trace.step("process", messages=batch.processed, fused=batch.fused, dead_letters=batch.dead_letters)
+                trace.step(
+                    "process", messages=batch.processed, fused=batch.fused, dead_letters=batch.dead_letters.total()
+                )
             writes = batch.writes(rows)
             if self._redo is not None:
                 self._redo.add(writes, batch, rows)

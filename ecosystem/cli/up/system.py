@@ -18,7 +18,7 @@ from checkin_service.settings import CheckinSettings
 from ecosystem.cli import discovery
 from ecosystem.cli.discovery import LocalSystemInfo
 from ecosystem.cli.product_import import offer
-from ecosystem.cli.up import welcome
+from ecosystem.cli.up import prometheus_targets, welcome
 from ecosystem.cli.up.children import Children
 from ecosystem.cli.up.first_orders import FirstOrders
 from ecosystem.cli.up.layout import PlannedWorker, plan_workers
@@ -135,6 +135,7 @@ class LocalSystem:
         currency = CommandSettings().currency
         history = self._databases.get(discovery.HISTORY, discovery.database_url(discovery.HISTORY))
         stack.enter_context(discovery.published(LocalSystemInfo(os.getpid(), servers, urls, currency, history)))
+        stack.enter_context(prometheus_targets.listed(self._workers, self._data))
         stack.callback(self._stop_children)
         for worker in self._workers:
             self._start_worker(worker)
