@@ -8,7 +8,7 @@ LOCK := $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --gene
 unexport PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test campaigns test-fast simulate fuzz chaos bench bench-recovery bench-failover bench-history soak smoke flink legacy numbers lint format lock clean
+.PHONY: help install run test campaigns test-fast simulate fuzz chaos bench bench-recovery bench-failover bench-history soak smoke flink legacy numbers kafka-versions lint format lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -78,6 +78,9 @@ lock: install ## Write the lock files anew from pyproject.toml; with UPGRADE=--u
 	echo uv | $(LOCK) - --output-file tools/uv.lock
 	$(LOCK) pyproject.toml --extra traces --output-file requirements.lock
 	$(LOCK) pyproject.toml --extra dev --constraint requirements.lock --output-file requirements-dev.lock
+
+kafka-versions: install ## Run a short test of the core on several versions of Kafka, fetched from Maven Central; VERSIONS="3.9.2 4.4.0"; minutes
+	@$(PY) -m tests.kafka_versions $(VERSIONS)
 
 clean: ## Remove .venv, .uv, caches and builds, but not .data
 	rm -rf "$(VENV)" .uv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

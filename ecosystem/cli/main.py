@@ -15,6 +15,7 @@ from ecosystem.cli.commands.checkin import checkin
 from ecosystem.cli.commands.checks import checks
 from ecosystem.cli.commands.customers import customers
 from ecosystem.cli.commands.dead_letters import dead_letters
+from ecosystem.cli.commands.doctor import doctor
 from ecosystem.cli.commands.generate import generate
 from ecosystem.cli.commands.get import get
 from ecosystem.cli.commands.history import maintain
@@ -124,6 +125,7 @@ _COMMANDS = (
     new_validator,
     audit,
     backlog,
+    doctor,
     timings,
     dead_letters,
     what_if,

@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from pydantic import SecretStr
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
@@ -167,16 +168,20 @@ class Database:
         self.failure = None
 
     async def connect(self) -> Any:
-        """Opens an asyncpg connection outside of the pool. Raises `DatabaseNotConfigured`."""
+        """Opens an asyncpg connection outside of the pool, to a database that exists from now on.
+
+        Raises `DatabaseNotConfigured`.
+        """
         try:
-            return await self._connect()
+            return await self.connect_existing()
         except asyncpg.InvalidCatalogNameError:
             if not self._create:
                 raise
             await create_database(self._configured(), self.timeout_s)
-            return await self._connect()
+            return await self.connect_existing()
 
-    async def _connect(self) -> Any:
+    async def connect_existing(self) -> Any:
+        """Opens an asyncpg connection outside of the pool, and creates nothing. Raises `DatabaseNotConfigured`."""
         return await asyncpg.connect(
             self._configured().get_secret_value(),
             timeout=self.timeout_s,
@@ -214,15 +219,25 @@ class Database:
     def _upgrade(self, connection: Connection) -> None:
         command.upgrade(alembic_config(self._migrations, connection), "head")
 
+    def revisions(self) -> list[str]:
+        """The revisions that this version of the service knows, newest first."""
+        script = ScriptDirectory.from_config(_alembic_options(self._migrations))
+        return [step.revision for step in script.walk_revisions()]
+
 
 def alembic_config(migrations: str, connection: Connection) -> Config:
     """Alembic's configuration for the migrations of a service, on a given connection."""
+    config = _alembic_options(migrations)
+    config.attributes["connection"] = connection
+    config.attributes["models"] = import_module(f"{migrations.partition(':')[0]}.models").MODELS
+    return config
+
+
+def _alembic_options(migrations: str) -> Config:
     config = Config()
     config.set_main_option("script_location", "runtime.database:migrations")
     config.set_main_option("version_locations", f"{migrations}/versions")
     config.set_main_option("path_separator", "newline")
-    config.attributes["connection"] = connection
-    config.attributes["models"] = import_module(f"{migrations.partition(':')[0]}.models").MODELS
     return config
 
 

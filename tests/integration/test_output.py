@@ -44,6 +44,7 @@ ARGUMENTS = {
     ("what-if",): ["--topics", "--processes", "1"],
     ("replay",): ["--all", "--dry-run"],
     ("backlog",): [],
+    ("doctor",): [],
     ("timings",): [],
     ("list",): [],
     ("history",): ["o1"],

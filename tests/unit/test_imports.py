@@ -177,7 +177,7 @@ ECOSYSTEM = (
     ("embedded", "entry_points", "settings"),
     ("services",),
     ("clients",),
-    ("audit", "imports", "loadgen", "rebuild", "what_if"),
+    ("audit", "doctor", "imports", "loadgen", "rebuild", "what_if"),
     ("replay",),
     ("cli",),
     ("smoke",),

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -33,6 +33,7 @@ class Cluster:
         port: port of the first node, or the next free one; `None`: any free ports.
         heap_mb: heap of each node in MiB; a process uses up to 200 MiB more.
         properties: additions to server.properties.
+        jars: class path of another version of Kafka; default: the pinned one, fetched if need be.
         listeners: further listeners, for example for proxies: by name (capital letters) and node, the advertised port,
             or 0 for the port where the node itself listens, which `listener_port` returns.
         console: for progress; by default standard error.
@@ -49,6 +50,7 @@ class Cluster:
         port: int | None = None,
         heap_mb: int = 384,
         properties: Mapping[str, str] | None = None,
+        jars: Sequence[Path] | None = None,
         listeners: Mapping[str, Mapping[int, int]] | None = None,
         console: Console | None = None,
     ) -> None:
@@ -60,6 +62,7 @@ class Cluster:
         self._port = port
         self._heap_mb = heap_mb
         self._properties = dict(properties or {})
+        self._jars = jars
         self._listeners = dict(listeners or {})
         self._console = console or Console(stderr=True)
         self._ports: dict[int, NodePorts] = {}
@@ -76,7 +79,7 @@ class Cluster:
 
     def start(self) -> Self:
         """Starts the cluster. Returns once all nodes serve."""
-        jars = ensure_jars(self._console, self.home.parent / "cache")
+        jars = self._jars or ensure_jars(self._console, self.home.parent / "cache")
         try:
             self._resources.enter_context(exclusive_lock(self.home / "lock"))
         except LockHeld as held:
