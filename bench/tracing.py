@@ -3,10 +3,10 @@
 Runs the core, fulfilment and e-mail in memory, without a broker: commands of a batch are processed, and their rows
 applied. Spans go to the SDK's queue, and are serialised by its exporter, whose collector takes everything.
 
-    python -m bench.tracing [--orders 4000] [--rounds 5] [--ratio off --ratio 0.01 --ratio 1]
+    python -m bench.tracing [--orders 100] [--rounds 40] [--ratio off --ratio 0.01 --ratio 1]
 
-Rounds alternate between the ratios, and each figure is the median of its rounds. `--ratio off` alone runs on revisions
-without traces, too, for a comparison with them.
+Rounds alternate between the ratios: figures are the median of the rounds, and the median of the quotients of rounds
+that follow each other. `--ratio off` alone runs on revisions without traces, too, for a comparison with them.
 """
 
 import argparse
@@ -77,17 +77,15 @@ class Variant:
             self._driver = TopologyTestDriver(*services)
             self._root: Any = None
         else:
-            from runtime.tracing import otlp
-            from runtime.tracing.settings import TraceSettings
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+            from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+            from runtime.tracing.otlp import SpanRecorder, sampler, sampling
             from runtime.tracing.tracer import Tracer
 
-            own = TraceSettings(
-                otel_exporter_otlp_endpoint=url,
-                otel_traces_sampler="parentbased_traceidratio",
-                otel_traces_sampler_arg=ratio,
-            )
-            self._export = otlp.start(own, "bench")
-            tracer = Tracer(self._export.sample, self._export.record)
+            self._export = BatchSpanProcessor(OTLPSpanExporter(f"{url}/v1/traces"))
+            sample = sampling(sampler("parentbased_traceidratio", float(ratio)))
+            tracer = Tracer(sample, SpanRecorder(self._export, "bench"))
             self._driver = TopologyTestDriver(*services, tracer=tracer)
             self._root = tracer.root
         self._driver.send(WAREHOUSE_INVENTORY, StockLevel(product="mug", count=10**9))
@@ -95,10 +93,12 @@ class Variant:
         self.seconds: list[float] = []
 
     def round(self, orders: int) -> None:
-        """Places orders, and notes the CPU seconds an order; those of the exporter's thread included."""
+        """Places orders, and notes the CPU seconds an order, those of the export included."""
         started = time.process_time()
         for _ in range(orders // BATCH):
             self._process_batch()
+        if self._export is not None:
+            self._export.force_flush()
         self.seconds.append((time.process_time() - started) / orders)
 
     def _process_batch(self) -> None:
@@ -123,27 +123,32 @@ class Variant:
 
     def stop(self) -> None:
         if self._export is not None:
-            self._export.stop()
+            self._export.shutdown()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--orders", type=int, default=4000, help="orders of a round (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
+    parser.add_argument(
+        "--orders",
+        type=int,
+        default=100,
+        help="orders of a round; their spans fit into the queue (default: %(default)s)",
+    )
+    parser.add_argument("--rounds", type=int, default=40, help="(default: %(default)s)")
     parser.add_argument("--ratio", action="append", help="`off` or a share of traces (default: off, 0.01, 1)")
     args = parser.parse_args()
     with _collector() as url:
         variants = [Variant(ratio, url) for ratio in args.ratio or ("off", "0.01", "1")]
         for variant in variants:
-            variant.round(args.orders // 4)  # warm up
+            variant.round(1000)  # warm up
             variant.seconds.clear()
         for _ in range(args.rounds):
             for variant in variants:
                 variant.round(args.orders)
-        first = statistics.median(variants[0].seconds)
         for variant in variants:
-            own = statistics.median(variant.seconds)
-            print(f"{variant.ratio:<6}{1e6 * own:>8.0f} µs CPU an order, {own / first:.3f} of {variants[0].ratio}")
+            quotients = [own / first for own, first in zip(variant.seconds, variants[0].seconds, strict=True)]
+            own, share = statistics.median(variant.seconds), statistics.median(quotients)
+            print(f"{variant.ratio:<6}{1e6 * own:>8.0f} µs CPU an order, {share:.3f} of {variants[0].ratio}")
             variant.stop()
 
 

@@ -6,6 +6,7 @@ W3C Trace Context (www.w3.org/TR/trace-context), in headers of HTTP requests and
 import re
 from collections.abc import Mapping
 from contextvars import ContextVar
+from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple, Self
 
@@ -54,18 +55,10 @@ class TraceContext(NamedTuple):
             return None
         return cls(trace_id, span_id, int(flags, 16) & _KNOWN_FLAGS, tracestate)
 
-    @classmethod
-    def of_headers(cls, headers: tuple[Header, ...]) -> Self | None:
+    @staticmethod
+    def of_headers(headers: tuple[Header, ...]) -> "TraceContext | None":
         """Reads the context from inherited headers, or those of a record."""
-        parent, state = None, b""
-        for name, value in headers:
-            if name == TRACEPARENT:
-                parent = value
-            elif name == TRACESTATE:
-                state = value or b""
-        return (
-            None if parent is None else cls.parse(parent.decode("ascii", "replace"), state.decode("ascii", "replace"))
-        )
+        return _of_headers(headers)
 
     @classmethod
     def of_row(cls, row: Mapping[str, str] | None) -> Self | None:
@@ -92,9 +85,23 @@ class TraceContext(NamedTuple):
         """Both headers of a Kafka record."""
         return tuple((name, value.encode()) for name, value in self.values.items())
 
-    def child(self, *names: object) -> Self:
+    def child(self, *names: object) -> "TraceContext":
         """The context of a span below this one. Its id is derived from what the span is about."""
-        return self._replace(span_id=derived_id(8, self.trace_id, self.span_id, *names))
+        span_id = derived_id(8, self.trace_id, self.span_id, *names)
+        return TraceContext(self.trace_id, span_id, self.flags, self.state)
+
+
+@lru_cache(maxsize=1024)  # services of a worker read the same headers one after the other
+def _of_headers(headers: tuple[Header, ...]) -> TraceContext | None:
+    parent, state = None, b""
+    for name, value in headers:
+        if name == TRACEPARENT:
+            parent = value
+        elif name == TRACESTATE:
+            state = value or b""
+    if parent is None:
+        return None
+    return TraceContext.parse(parent.decode("ascii", "replace"), state.decode("ascii", "replace"))
 
 
 CURRENT: ContextVar[TraceContext | None] = ContextVar("trace", default=None)

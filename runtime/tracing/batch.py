@@ -4,7 +4,6 @@ Ids of spans that outputs name as their parent are derived from what is processe
 the same when it is processed again, and processors see neither a clock nor randomness.
 """
 
-from collections import Counter
 from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any, Protocol
@@ -12,8 +11,9 @@ from typing import Any, Protocol
 from runtime.model.commands import Command
 from runtime.model.inheritance import without_trace
 from runtime.model.records import NO_OFFSET, Header, PolledBatch, Record
+from runtime.model.replays import is_replayed
 from runtime.model.traces import REPLAYED_TRACE, SAMPLED, TraceContext, derived_id
-from runtime.tracing.spans import ORDER_ID, Kind, Span, messaging, order_id_of
+from runtime.tracing.spans import ORDER_ID, Attribute, Kind, Span, messaging, order_id_of
 from runtime.tracing.tracer import Tracer
 
 MAX_LINKS = 128
@@ -49,6 +49,8 @@ class BatchTracer:
 
     def __init__(self, tracer: Tracer) -> None:
         self.tracer = tracer
+        self.attributes: dict[tuple[str, int], dict[str, Attribute]] = {}
+        """Attributes of messages, by topic and partition."""
         self._ended_ns = tracer.clock()
         """End of the last batch: since then the loop polls."""
 
@@ -79,7 +81,7 @@ class BatchTrace:
         self._polled = polled
         self._context = tracer.root()._replace(flags=SAMPLED)
         self._spans: list[Span] = []
-        self._seen: Counter[tuple[str, str]] = Counter()
+        self._seen: dict[TraceContext, int] = {}
         self._steps: list[tuple[str, int, dict[str, int]]] = [("poll", self._clock(), {"records": len(polled.records)})]
         self._began_ns = began_ns
 
@@ -111,9 +113,7 @@ class BatchTrace:
         self._pass_on(ctx, context)
         if not context.sampled:
             return None
-        attributes = messaging("process", self._prefix + topic)
-        attributes["messaging.destination.partition.id"] = str(partition)
-        attributes["messaging.consumer.group.name"] = self._prefix + self._group
+        attributes = self._attributes(topic, partition)
         if record is None:
             attributes["faust_orders.fused"] = True
         else:
@@ -207,8 +207,8 @@ class BatchTrace:
     def _derived(self, parent: TraceContext, *names: object) -> TraceContext:
         context = parent.child(*names)
         # Of one span, several messages may go to one topic, and are fused: they have no offset to tell them apart.
-        again = self._seen[context.trace_id, context.span_id]
-        self._seen[context.trace_id, context.span_id] += 1
+        again = self._seen.get(context, 0)
+        self._seen[context] = again + 1
         return context.child(again) if again else context
 
     def _new_trace(self, record: Record) -> TraceContext:
@@ -217,9 +217,18 @@ class BatchTrace:
         trace_id = derived_id(16, *where)
         return TraceContext(trace_id, "", SAMPLED if self._tracer.sample(None, trace_id) else 0)
 
+    def _attributes(self, topic: str, partition: int) -> dict[str, Attribute]:
+        known = self._batches.attributes.get((topic, partition))
+        if known is None:
+            known = self._batches.attributes[topic, partition] = messaging("process", self._prefix + topic)
+            known["messaging.destination.partition.id"] = str(partition)
+            known["messaging.consumer.group.name"] = self._prefix + self._group
+        return known.copy()
+
     @staticmethod
     def _pass_on(ctx: Changes, context: TraceContext) -> None:
-        ctx.inherited = without_trace(ctx.inherited) + context.headers
+        headers = context.headers
+        ctx.inherited = without_trace(ctx.inherited) + headers if is_replayed(ctx.inherited) else headers
 
 
 def _original(record: Record) -> TraceContext | None:

@@ -136,7 +136,7 @@ class SpanRecorder:
             ReadableSpan(
                 span.name,
                 _context(span.context),
-                None if span.parent is None else _context(span.parent, remote=True),
+                None if span.parent is None else _context(span.parent),
                 self._resource(span.service),
                 attributes,
                 links=[Link(_context(link)) for link in span.links],
@@ -170,6 +170,7 @@ def _asked(chosen: Sampler, parent: TraceContext | None, trace_id: str) -> bool:
     return chosen.should_sample(context, int(trace_id, 16), "").decision is Decision.RECORD_AND_SAMPLE
 
 
+@lru_cache(maxsize=4096)  # a context is that of its span, parent of others, and a link
 def _context(context: TraceContext, *, remote: bool = False) -> SpanContext:
     state = TraceState.from_header([context.state]) if context.state else _NO_STATE
     return SpanContext(int(context.trace_id, 16), int(context.span_id, 16), remote, TraceFlags(context.flags), state)

@@ -174,6 +174,7 @@ def test_a_replay_has_a_trace_of_its_own_with_a_link(deployment):
     assert all(span.context.trace_id != CLIENT.trace_id for span in roots)
     assert all(CLIENT.trace_id in {link.trace_id for link in span.links} for span in roots)
     assert len({span.context.trace_id for span in shop.spans if "batch" not in span.name}) == 1
+    assert [dict(r.headers)[REPLAYED_FROM] for r in shop.topology.records(ORDERS.name)] == [b"orders/2/17"] * 2
 
 
 def test_a_timer_belongs_to_the_trace_that_set_it(deployment):
