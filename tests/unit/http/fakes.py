@@ -21,6 +21,7 @@ from runtime.http.connections import Runner
 from runtime.http.server import application
 from runtime.model.service import Service, Table
 from runtime.model.watch import Watch, Watches
+from runtime.tracing.tracer import Tracer
 from schemas.messages import Order, OrderState
 from schemas.topics import Topic
 
@@ -201,11 +202,14 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    cluster: Cluster, hosted: Iterable[ServiceDefinition] = (HOSTED,), **settings: Any
+    cluster: Cluster,
+    hosted: Iterable[ServiceDefinition] = (HOSTED,),
+    tracer: Tracer | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Running]:
     """A worker on its own port, with these settings. The first one owns all keys."""
     host = FakeHost(cluster, Settings(**settings))
-    runner = Runner(application(host, tuple(hosted)), shutdown_timeout=1)
+    runner = Runner(application(host, tuple(hosted), tracer), shutdown_timeout=1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
     host.url = URL.build(scheme="http", host="127.0.0.1", port=runner.addresses[0][1])
