@@ -56,7 +56,7 @@ class PaymentJoin:
         elif order.state is OrderState.SHIPPED:
             join = self._send_email(EmailKind.SHIPPED, order, join, ctx)
         elif join.validated_at is None:
-            join = join.model_copy(update={"order": order, "validated_at": ctx.time})
+            join = join.model_copy(update={"order": order, "validated_at": ctx.time, "trace": ctx.trace})
             ctx.send(EMAILS_BY_CUSTOMER, Email(kind=None, order=order))
             join = self._confirm_if_paid(join, ctx)
         ctx.put(JOINS.rows, order.id, join)
@@ -124,7 +124,8 @@ class PaymentJoin:
             return join
         if not join.paid.covers(order.value, self.currency):
             return join
-        return self._send_email(EmailKind.VALIDATED, order, join, ctx)
+        with ctx.continuing(join.trace):  # also if it is a payment that completes it
+            return self._send_email(EmailKind.VALIDATED, order, join, ctx)
 
     def _send_email(self, kind: EmailKind, order: Order, join: Join, ctx: Context) -> Join:
         if kind in join.issued:

@@ -53,8 +53,8 @@ class Join(ExpiringRow):
     """An order joined with its payments, whichever arrived first, and the e-mails issued for it.
 
     `attempt` is that of the decided order, absent for the first. `payment` is the one that completed the sum, until
-    then the latest that counts. `since` is when the row was created. Rows of earlier versions have neither `since` nor
-    `paid`, and only the latest payment.
+    then the latest that counts. `since` is when the row was created, `trace` that of the validated order. Rows of
+    earlier versions have neither `since` nor `paid`, and only the latest payment.
     """
 
     order: Order | None = None
@@ -66,6 +66,7 @@ class Join(ExpiringRow):
     since: datetime | None = None
     issued: tuple[EmailKind, ...] = Field(default=(), alias="told")
     attempt: int | None = None
+    trace: dict[str, str] | None = None
 
     @property
     def open(self) -> bool:

@@ -84,7 +84,7 @@ class FulfilmentGate:
         progress = _of_attempt(order, self._progress(order.id, ctx))
         if order.attempt != progress.attempt or order.state not in _NEXT_STATES.get(progress.state, ()):
             return  # a repeated or outdated state
-        progress = progress.model_copy(update={"state": order.state, "value": order.value})
+        progress = progress.model_copy(update={"state": order.state, "value": order.value, "trace": ctx.trace})
         ctx.schedule(self._deadline, order.id, None)
         if order.state in _ACCEPTED and _has_waiting_check_in(order.id, ctx):
             progress = progress.model_copy(update={"checked_in": True})
@@ -161,7 +161,8 @@ class FulfilmentGate:
         due = not progress.fulfilled and progress.state is OrderState.VALIDATED
         if due and not missing(progress, self.needs, self.currency):
             progress = progress.model_copy(update={"fulfilled": True})
-            ctx.send(FULFILMENTS, Fulfilled(order_id=order_id))
+            with ctx.continuing(progress.trace):  # also if it is a payment or check-in that completes it
+                ctx.send(FULFILMENTS, Fulfilled(order_id=order_id))
         ctx.put(PROGRESS, order_id, progress)
 
     def _resolve_check_ins(self, order_id: str, begin: int, ctx: Context) -> None:

@@ -16,9 +16,9 @@ class Progress(Message):
     """Progress of an order. Bounded in size, whatever arrives for the order.
 
     `attempt` is that of the order in `state`, absent for the first. `received` are the totals of its payments.
-    `waiting` counts check-ins that are not resolved, because the order is unknown or undecided. Rows of earlier
-    versions hold payments in `paid`, by id, and check-ins in `check_ins` and `rejected`; these are moved when the order
-    is next processed.
+    `waiting` counts check-ins that are not resolved, because the order is unknown or undecided. `trace` is that of the
+    order. Rows of earlier versions hold payments in `paid`, by id, and check-ins in `check_ins` and `rejected`; these
+    are moved when the order is next processed.
     """
 
     state: OrderState | None = None
@@ -31,6 +31,7 @@ class Progress(Message):
     rejected: tuple[CheckinRejected, ...] = ()
     fulfilled: bool = False
     attempt: int | None = None
+    trace: dict[str, str] | None = None
 
     def sum(self, currency: str) -> Decimal:
         """Sum of the payments in a currency."""

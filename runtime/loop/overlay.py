@@ -114,6 +114,19 @@ class ProcessorContext:
         finally:
             self.inherited = own
 
+    @property
+    def trace(self) -> dict[str, str] | None:
+        return None if self._batch.trace is None else inheritance.to_row(self.inherited).get("trace")
+
+    @contextmanager
+    def continuing(self, trace: dict[str, str] | None) -> Iterator[None]:
+        if trace is None or self._batch.trace is None:
+            yield
+            return
+        headers = tuple((name, value.encode()) for name, value in trace.items())
+        with self.acting_for(inheritance.without_trace(self.inherited) + headers):
+            yield
+
     def count(self, event: str) -> None:
         self.events.append(event)
 
@@ -157,8 +170,7 @@ class ProcessorContext:
             return
         raw, known = payload.to_json(), self.get(self._service.pending, key)
         if known is None or (known.effect, known.payload) != (effect.name, raw):  # otherwise it is enqueued already
-            trace = inheritance.to_row(self.inherited).get("trace") if self.inherited else None
-            pending = PendingSideEffect(effect=effect.name, payload=raw, since=self.now, trace=trace)
+            pending = PendingSideEffect(effect=effect.name, payload=raw, since=self.now, trace=self.trace)
             self.writes[self._service.pending.name, key] = pending
 
     def dead_letter(self, key: str, pending: PendingSideEffect, reason: str) -> None:

@@ -111,6 +111,13 @@ class Context(Protocol):
     def acting_for(self, inherited: tuple[Header, ...]) -> AbstractContextManager[None]:
         """Within it, outputs inherit `inherited`: the present message completes what an earlier one began."""
 
+    @property
+    def trace(self) -> dict[str, str] | None:
+        """Trace of the present message, for a row that a later message completes. `None` without traces."""
+
+    def continuing(self, trace: dict[str, str] | None) -> AbstractContextManager[None]:
+        """Within it, outputs belong to `trace`, as a row has kept it; with `None`, to that of the present message."""
+
     def get(self, table: Table[M], key: str) -> M | None: ...
 
     def put(self, table: Table[M], key: str, value: M) -> None: ...

@@ -24,6 +24,9 @@ class _Sent(Protocol):
     @property
     def value(self) -> Any: ...
 
+    @property
+    def inherited(self) -> tuple[Header, ...]: ...
+
 
 class Changes(Protocol):
     """The context of a processor (`runtime.loop.overlay.ProcessorContext`), as far as spans need it."""
@@ -148,6 +151,10 @@ class BatchTrace:
         span.end_ns = self._clock()
         if error is not None:
             span.error = error.partition(":")[0]
+        for sent in ctx.sent:  # what completes the work of an earlier message belongs to the trace of that one
+            other = TraceContext.of_headers(sent.inherited) if sent.inherited else None
+            if other is not None and other.trace_id != span.context.trace_id and other not in span.links:
+                span.links.append(other)
         if ORDER_ID not in span.attributes:
             about = next((found for sent in ctx.sent if (found := order_id_of(sent.value)) is not None), None)
             if about is not None:

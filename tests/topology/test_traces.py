@@ -8,13 +8,13 @@ import pytest
 from orders_service.commands import place
 from orders_service.state import ORDERS_VIEW
 from runtime.model.records import REPLAYED_FROM
-from runtime.model.service import PendingSideEffect
+from runtime.model.service import Input, PendingSideEffect, Service, Table
 from runtime.model.traces import REPLAYED_TRACE, TRACEPARENT, TRACESTATE, TraceContext
 from runtime.testing import TopologyTestDriver
 from runtime.tracing.spans import ORDER_ID
-from schemas.messages import Payment
-from schemas.topics import CUSTOMERS, ORDERS, PAYMENTS
-from tests.samples import FRANZ
+from schemas.messages import Payment, StockLevel
+from schemas.topics import CUSTOMERS, FULFILMENTS, HOME_CHECKINS, ORDERS, PAYMENTS, WAREHOUSE_INVENTORY, repartition
+from tests.samples import FRANZ, checked_in
 from tests.topology.conftest import Shop, order_services
 from tests.traces import CLIENT, Spans
 
@@ -53,6 +53,13 @@ class TracedShop(Shop):
 
     def send_raw(self, topic, message, *headers):
         self.topology.send_raw(topic, topic.key(message).encode(), message.to_json(), *headers)
+
+    def emails(self):
+        """The trace of each enqueued e-mail."""
+        worker = next(w for w in self.topology.workers if any(s.name == "email" for s in w.topology.services))
+        rows = [row for p in range(self.topology.partitions) for row in worker.stores.open("email-effects", p).items()]
+        contexts = {key.decode(): TraceContext.of_row(PendingSideEffect.from_json(raw).trace) for key, raw in rows}
+        return {key: context and context.trace_id for key, context in contexts.items()}
 
     def rows(self):
         """All rows of all tables."""
@@ -104,11 +111,7 @@ def test_processing_again_writes_the_same(deployment):
 def test_an_email_knows_its_trace(deployment):
     shop = TracedShop(deployment)
     shop.place(quantity=11)
-    worker = next(w for w in shop.topology.workers if any(s.name == "email" for s in w.topology.services))
-    rows = [row for p in range(4) for row in worker.stores.open("email-effects", p).items()]
-    assert [TraceContext.of_row(PendingSideEffect.from_json(raw).trace).trace_id for _, raw in rows] == [
-        CLIENT.trace_id
-    ]
+    assert shop.emails() == {"o1/failed": CLIENT.trace_id}
 
 
 def test_what_is_sampled_out_has_no_spans_but_passes_its_context_on(deployment):
@@ -177,6 +180,24 @@ def test_a_replay_has_a_trace_of_its_own_with_a_link(deployment):
     assert [dict(r.headers)[REPLAYED_FROM] for r in shop.topology.records(ORDERS.name)] == [b"orders/2/17"] * 2
 
 
+def test_what_a_payment_or_check_in_completes_stays_in_the_trace_of_the_order(deployment):
+    shop = TracedShop(deployment)
+    shop.place()
+    shop.topology.send(PAYMENTS, Payment(id="p1", order_id="o1", ccy="EUR", amount=5))
+    shop.topology.send(HOME_CHECKINS, checked_in())
+    assert shop.history() == ["CREATED", "VALIDATED", "SHIPPED"]
+    for topic in (ORDERS, FULFILMENTS):
+        written = [TraceContext.of_headers(r.headers) for r in shop.topology.records(topic.name)]
+        assert {context.trace_id for context in written} == {CLIENT.trace_id}
+    assert shop.emails() == {"o1/validated": CLIENT.trace_id, "o1/shipped": CLIENT.trace_id}
+    assert len(list(shop.spans.paths())) == len(shop.spans.of())
+    for name in ("process fulfilment-payments-by-order", "process home-checkins", "process email-payments-by-order"):
+        (span,) = [span for span in shop.spans.named(name) if span.service in {"fulfilment", "email"}]
+        assert span.context.trace_id != CLIENT.trace_id
+        completes = "fulfilment-payments" not in name  # the check-in came last
+        assert (CLIENT.trace_id in {link.trace_id for link in span.links}) is completes
+
+
 def test_a_timer_belongs_to_the_trace_that_set_it(deployment):
     shop = TracedShop(deployment, required_checks="FRAUD_CHECK,CREDIT_CHECK")
     shop.place()
@@ -192,9 +213,7 @@ def test_an_email_that_waits_for_its_customer_stays_in_its_trace(deployment):
     shop = TracedShop(deployment)
     shop.place(customer_id=2, quantity=11)
     shop.topology.send(CUSTOMERS, FRANZ.model_copy(update={"id": 2}))
-    worker = next(w for w in shop.topology.workers if any(s.name == "email" for s in w.topology.services))
-    (raw,) = [raw for p in range(4) for _, raw in worker.stores.open("email-effects", p).items()]
-    assert TraceContext.of_row(PendingSideEffect.from_json(raw).trace).trace_id == CLIENT.trace_id
+    assert shop.emails() == {"o1/failed": CLIENT.trace_id}
 
 
 def test_a_command_that_fails_is_seen_without_the_text_of_its_error():
@@ -208,3 +227,21 @@ def test_a_command_that_fails_is_seen_without_the_text_of_its_error():
     (span,) = shop.spans.named("command refuse")
     assert span.error == "ValueError"
     assert "contents" not in str(span)
+
+
+def test_messages_of_one_span_to_one_topic_have_spans_of_their_own():
+    """Fused messages have no offset that tells them apart."""
+    twice = repartition("copier", WAREHOUSE_INVENTORY, "product", lambda level: level.product)
+    levels = Table("copier-levels", StockLevel)
+
+    def send_twice(level, ctx):
+        ctx.send(twice, level)
+        ctx.send(twice, level)
+
+    keep = Input(twice, lambda level, ctx: ctx.put(levels, level.product, level))
+    spans = Spans()
+    service = Service("copier", (Input(WAREHOUSE_INVENTORY, send_twice), keep), (twice,), (levels,))
+    driver = TopologyTestDriver(service, tracer=spans.tracer())
+    driver.send(WAREHOUSE_INVENTORY, StockLevel(product="mug", count=3))
+    processed = spans.named(f"process {twice.name}")
+    assert len(processed) == len({span.context.span_id for span in processed}) == 2

@@ -17,6 +17,7 @@ from runtime.tracing.spans import order_id_of
 from runtime.tracing.tracer import Tracer
 from schemas.topics import PAYMENTS
 from tests.samples import checked_in, order
+from tests.traces import Spans
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PARENT = TraceContext(TRACE, SPAN, 1)
@@ -88,6 +89,14 @@ def test_samplers_decide_as_their_names_say(name, recorded, not_recorded):
 def test_a_ratio_records_its_share():
     tracer = Tracer(sampling(sampler("parentbased_traceidratio", 0.25)), print)
     assert 150 < sum(tracer.root().sampled for _ in range(1000)) < 350
+
+
+@pytest.mark.parametrize("flags", [0, 1])
+def test_only_spans_of_sampled_traces_are_recorded(flags):
+    spans = Spans()
+    tracer = spans.tracer()
+    tracer.end(tracer.begin("work", PARENT._replace(flags=flags)))
+    assert len(spans) == flags
 
 
 def test_another_decision_than_that_of_the_caller_is_passed_on():
