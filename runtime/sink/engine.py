@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from runtime.common.backoff import Backoff
@@ -23,6 +24,8 @@ from runtime.sink.lag import SinkLag
 from runtime.sink.placement import SinkPosition
 from runtime.sink.ports import Fetched, Move, Polled, SinkConsumer, SinkDatabase
 from runtime.sink.storing import BatchStore, Publish, SinkBatch
+from runtime.sink.traces import traced
+from runtime.tracing.tracer import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +42,7 @@ class SinkEngine:
         clock: the time, UTC.
         losses: reports records that the broker removed before they were read.
         metrics: of sinks.
+        tracer: of the worker, if it traces.
     """
 
     SMALL = 500
@@ -66,6 +70,7 @@ class SinkEngine:
         clock: Callable[[], datetime],
         losses: LossReporter,
         metrics: SinkMetrics = METRICS,
+        tracer: Tracer | None = None,
     ) -> None:
         self.service = service
         self.unavailable: str | None = "not started yet"
@@ -76,6 +81,7 @@ class SinkEngine:
         self._clock = clock
         self._losses = losses
         self._metrics = metrics
+        self._tracer = tracer
         self._lag = SinkLag(service, clock)
         metrics.watch(self._lag)
         self._store = BatchStore(service, sink, database, publish, clock, metrics)
@@ -123,7 +129,9 @@ class SinkEngine:
         batch = SinkBatch(records, self._positions, polled.positions, polled.ends, self._checks(polled))
         prepared = await self._store.prepare(batch)
         await self.settle()
-        self._storing = asyncio.create_task(self._store.store(batch, prepared))
+        store = partial(self._store.store, batch, prepared)
+        storing = store() if self._tracer is None else traced(self._tracer, self.service, records, store)
+        self._storing = asyncio.create_task(storing)
         self._positions = batch.after
         if len(records) < self.SMALL:
             await asyncio.sleep(self.LINGER_S)

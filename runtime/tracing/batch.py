@@ -13,11 +13,8 @@ from runtime.model.inheritance import without_trace
 from runtime.model.records import NO_OFFSET, Header, PolledBatch, Record
 from runtime.model.replays import is_replayed
 from runtime.model.traces import REPLAYED_TRACE, SAMPLED, TraceContext, derived_id
-from runtime.tracing.spans import ORDER_ID, Attribute, Kind, Span, messaging, order_id_of
+from runtime.tracing.spans import MAX_LINKS, ORDER_ID, Attribute, Kind, Span, messaging, order_id_of
 from runtime.tracing.tracer import Tracer
-
-MAX_LINKS = 128
-"""Links of a span: the limit of OpenTelemetry's SDKs. Each message of a batch has a link back to the batch as well."""
 
 
 class _Sent(Protocol):

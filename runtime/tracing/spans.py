@@ -12,6 +12,9 @@ ORDER_ID = "faust_orders.order.id"
 SERVICE = "faust_orders.service"
 """Attributes of ours. All others are of OpenTelemetry's semantic conventions."""
 
+MAX_LINKS = 128
+"""Links of a span: the limit of OpenTelemetry's SDKs. What a batch is of has a link back to the batch as well."""
+
 Attribute = str | int | float | bool
 
 

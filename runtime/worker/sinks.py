@@ -12,6 +12,7 @@ from runtime.hosting import Job, ServiceDefinition
 from runtime.kafka.publisher import KafkaPublisher
 from runtime.kafka.topics import ensure_topics, public_topics
 from runtime.metrics.loop import LoopMetrics
+from runtime.tracing.tracer import Tracer
 from runtime.worker.stop_steps import StopSteps
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Sinks:
     def __init__(self, hosted: Sequence[ServiceDefinition]) -> None:
         self._hosted = hosted
         self._engines: list[SinkEngine] = []
+        self._tracer: Tracer | None = None
 
     def status(self) -> Mapping[str, str]:
         """Of each service with a sink: `storing`, or why nothing is stored now. For `/readyz`."""
@@ -41,8 +43,10 @@ class Sinks:
         metrics: LoopMetrics,
         stop: StopSteps,
         failed: Callable[[BaseException], None],
+        tracer: Tracer | None = None,
     ) -> None:
         """Starts all of them. `failed` is called with an error that ends the worker."""
+        self._tracer = tracer
         for definition in self._hosted:
             if definition.sink is not None:
                 await self._start_sink(definition, settings, publisher, metrics, stop, failed)
@@ -71,7 +75,16 @@ class Sinks:
         database = PostgresSinkDatabase(definition.database)
         consumer = KafkaSinkConsumer(settings, service, sink.topics)
         losses = LossReporter(metrics, stop=settings.on_lost_records is OnLostRecords.STOP, failed=failed)
-        engine = SinkEngine(service, sink, consumer, database, publisher.publish_all, clock=utc_now, losses=losses)
+        engine = SinkEngine(
+            service,
+            sink,
+            consumer,
+            database,
+            publisher.publish_all,
+            clock=utc_now,
+            losses=losses,
+            tracer=self._tracer,
+        )
         await consumer.start()
         stop.add(database.close)
         stop.add(consumer.stop, LEAVE_S)

@@ -159,7 +159,7 @@ class Worker:
             )
             self._member = await prepare(shared, stop)
             await self._member.join(stop, self._fail)
-        await self._sinks.start(settings, self._publisher, self.metrics, stop, self._fail)
+        await self._sinks.start(settings, self._publisher, self.metrics, stop, self._fail, self._tracer)
         self._open = True
         stop.add(self._drain, self.DRAIN_S + CLOSE_S)  # runs first: requests in flight need all other parts
         log.info("worker started group=%s url=%s", KafkaNames(settings.topic_prefix).group(topology.group), self.url)

@@ -9,7 +9,8 @@ from runtime.loop.ownership import Ownership
 from runtime.metrics.loop import LoopMetrics
 from runtime.model.records import Membership, PolledBatch, Record, TopicPartition
 from runtime.state.stores import MemoryStores
-from runtime.tracing.batch import MAX_LINKS, BatchTracer
+from runtime.tracing.batch import BatchTracer
+from runtime.tracing.spans import MAX_LINKS
 from schemas.messages import StockLevel
 from tests.loops import KEEPER, LEVELS, TP, owned_by
 from tests.samples import NOON
