@@ -53,6 +53,7 @@ def checks_of(places: Places) -> Sequence[Check]:
     checks.append(Check("its history", orders.history, "orders backlog; docker compose logs postgres"))
     if NONE not in (places.mail, places.bootstrap):
         checks.append(Check("its e-mail", orders.email, "docker compose logs mail; /metrics: side effects"))
+    checks.append(Check("the board", lambda: _page(f"{places.url}/"), "/readyz: does a worker run the service board?"))
     if places.prometheus != NONE:
         remedy = f"{places.prometheus}/targets; docker compose logs prometheus"
         checks.append(Check("Prometheus", lambda: _scraped(places.prometheus), remedy))
