@@ -7,7 +7,7 @@ reader decides what they mean to it: dead letters, lost rows of a table, a line 
 Readable batches go through aiokafka's own parser, in C; `record_batch.py` parses the others record by record.
 
 Relies on `aiokafka.consumer.fetcher`: it looks up `MemoryRecords` and `PartitionRecords` in its own module, and uses of
-them what `FetchedBatches` and `TolerantRecords` have.
+them what `FetchedBatches` and `TolerantRecords` have. `_set_error` replaces a method of `Fetcher`.
 """
 
 import logging
@@ -280,3 +280,14 @@ def install() -> None:
     """Makes every consumer created in this process decode with these classes."""
     fetcher.MemoryRecords = FetchedBatches
     fetcher.PartitionRecords = TolerantRecords
+    fetcher.Fetcher._set_error = _set_error  # noqa: SLF001 - see there
+
+
+def _set_error(self: Any, tp: Any, error: Exception) -> None:
+    """Notes an error for the reader of a partition, unless something else waits there for it.
+
+    aiokafka asserts that nothing does. When a partition without a position gets another leader, two of its tasks look
+    for the position, and both note that there is none: the assertion then ends the fetching of all partitions.
+    """
+    if tp not in self._records:
+        self._records[tp] = fetcher.FetchError(error=error, backoff=self._prefetch_backoff)

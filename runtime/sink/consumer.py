@@ -1,12 +1,14 @@
 """The consumer of a sink: a member of a group of the sink's own, which commits no offsets."""
 
+import logging
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
+from runtime.common.backoff import Backoff, retry
 from runtime.common.settings import Settings
 from runtime.errors import PositionOutOfRange
 from runtime.kafka import aiokafka_internals, clients
@@ -15,8 +17,13 @@ from runtime.model.records import Offsets, TopicPartition
 from runtime.sink.placement import LogState
 from runtime.sink.ports import Polled
 
+log = logging.getLogger(__name__)
+
 SINK = "-sink"
 """Suffix of the group of a sink, after the name of its service. No service has such a name."""
+
+_REJOIN_S = 1.0
+"""Seconds between attempts to join the group again while the broker does not answer."""
 
 
 class KafkaSinkConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -44,17 +51,25 @@ class KafkaSinkConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def start(self) -> None:
         """Joins the group."""
-        self._consumer = clients.group_consumer(
+        consumer = clients.group_consumer(
             self._settings, self._group, RoundRobinPartitionAssignor, self.PARTITION_BYTES
         )
-        await self._consumer.start()
-        self._consumer.subscribe(self._topics, listener=self)
+        try:
+            await consumer.start()
+        except BaseException:
+            await consumer.stop()
+            raise
+        self._consumer = consumer
+        consumer.subscribe(self._topics, listener=self)
 
     async def stop(self) -> None:
         """Leaves the group."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            await consumer.stop()
+            try:
+                await consumer.stop()
+            except KafkaError as error:  # that of a fetch task that has ended before
+                log.warning("sink consumer stopped with an error group=%s error=%r", self._group, error)
 
     async def on_partitions_revoked(self, revoked: Any) -> None:
         """Called by aiokafka before a rebalance. A batch that is being stored may be committed all the same."""
@@ -80,7 +95,8 @@ class KafkaSinkConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
     async def fetch(self, timeout_s: float) -> Polled:
         consumer = self._started
         if aiokafka_internals.fetcher_stopped(consumer):
-            raise RuntimeError("the consumer has stopped fetching: its fetch task has ended; restart the worker")
+            await self._replace()
+            raise RuntimeError("the consumer had stopped fetching: a new one has joined the group")
         try:
             fetched = await consumer.getmany(timeout_ms=int(timeout_s * 1000), max_records=self.MAX_RECORDS)
         except OffsetOutOfRangeError as error:
@@ -101,6 +117,12 @@ class KafkaSinkConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         for tp, offset in physical.items():
             consumer.seek(tp, offset)
         consumer.resume(*physical)
+
+    async def _replace(self) -> None:
+        """Leaves the group, and joins it with a new consumer: whatever ended the fetch task, records wait."""
+        await self.stop()
+        self.generation += 1
+        await retry(self.start, Backoff(_REJOIN_S), report=lambda error: log.warning("sink waits error=%r", error))
 
     @property
     def _started(self) -> AIOKafkaConsumer:

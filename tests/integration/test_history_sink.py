@@ -118,6 +118,21 @@ async def test_every_record_is_stored_once_and_projected(deployment, database_ur
     assert in_default == 0
 
 
+async def test_a_sink_whose_consumer_has_stopped_fetching_gets_a_new_one(deployment, database_url):
+    worker = await deployment.start(*CORE, "history", history_database_url=database_url)
+    await deployment.stock(mug=100)
+    await until(lambda: is_read(deployment, database_url), "read", every=0.2)
+    [engine] = worker._sinks._engines
+    ended = engine._consumer._consumer._fetcher._fetch_task
+    ended.cancel()
+
+    await deployment.post(worker, id="later", customerId=1, product="mug", quantity=1, price=5)
+    assert await deployment.outcome(worker, "later")
+    await until(lambda: is_read(deployment, database_url), "read by a new consumer", every=0.2)
+    assert await stored(database_url) == await written(deployment)
+    await until(lambda: worker.readiness()["sinks"] == {"history": "storing"}, "storing again")
+
+
 @pytest.fixture
 def own_server(tmp_path):
     with Postgres(tmp_path / "postgres") as server:

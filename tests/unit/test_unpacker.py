@@ -2,12 +2,14 @@
 
 import itertools
 import struct
+from types import SimpleNamespace
 
 import aiokafka.codec
 import cramjam
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.consumer import fetcher
+from aiokafka.errors import NoOffsetForPartitionError
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -56,6 +58,15 @@ def readable(records):
 
 def reported(records):
     return [(r.offset, r.last_offset) for r in records if r.last_offset is not None]
+
+
+def test_a_second_error_of_a_partition_does_not_end_the_fetching_of_all():
+    fetching = SimpleNamespace(_records={}, _prefetch_backoff=0.1)
+    first, second = NoOffsetForPartitionError("first"), NoOffsetForPartitionError("second")
+    fetcher.Fetcher._set_error(fetching, "tp", first)
+    fetcher.Fetcher._set_error(fetching, "tp", second)
+    with pytest.raises(NoOffsetForPartitionError, match="first"):
+        fetching._records["tp"].check_raise()
 
 
 def test_every_consumer_decodes_with_it():
