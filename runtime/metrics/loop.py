@@ -56,6 +56,9 @@ class LoopMetrics:
             buckets=_STAGE_SECONDS,
             registry=registry,
         )
+        # Looking up a series by its labels costs more than counting. What services count is a bounded number of names.
+        self._event_series: dict[tuple[str, str], Counter] = {}
+        self._stage_series: dict[tuple[str, str], Histogram] = {}
         self._size = histogram("batch_records", "Records polled for a batch", _RECORDS)
         self._process = histogram("batch_process_seconds", "Time to process a batch")
         self._commit = histogram("batch_commit_seconds", "Time to commit a batch")
@@ -86,9 +89,9 @@ class LoopMetrics:
         """Shows from 0 on what these services may count: Prometheus sees no increase in a counter's first value."""
         for service in topology.services:
             for event in service.all_events:
-                self._events.labels(service.name, event)
+                self._new_event((service.name, event))
             for stage in service.stages:
-                self._stages.labels(service.name, stage)
+                self._new_stage((service.name, stage))
         for topic in topology.consumed:
             self._dead.labels(topic)
             self._lost.labels(topic)
@@ -100,15 +103,23 @@ class LoopMetrics:
         self._records.inc(records)
         self._processed.inc(batch.processed)
         self._fused.inc(batch.fused)
-        for (service, event), times in batch.events.items():
-            self._events.labels(service, event).inc(times)
+        for labels, times in batch.events.items():
+            (self._event_series.get(labels) or self._new_event(labels)).inc(times)
         for service, stage, seconds in batch.observations:
-            self._stages.labels(service, stage).observe(seconds)
+            (self._stage_series.get((service, stage)) or self._new_stage((service, stage))).observe(seconds)
         for topic, times in batch.dead_letters.items():
             self._dead.labels(topic).inc(times)
         self._size.observe(records)
         self._process.observe(process_s)
         self._commit.observe(commit_s)
+
+    def _new_event(self, labels: tuple[str, str]) -> Counter:
+        series = self._event_series[labels] = self._events.labels(*labels)
+        return series
+
+    def _new_stage(self, labels: tuple[str, str]) -> Histogram:
+        series = self._stage_series[labels] = self._stages.labels(*labels)
+        return series
 
     def dropped(self, reason: str) -> None:
         self._dropped.labels(reason).inc()
