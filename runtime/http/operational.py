@@ -1,12 +1,14 @@
 """Operational endpoints of every worker: health, readiness, metrics and API documents."""
 
+import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 
 from aiohttp import web
 from prometheus_client import REGISTRY
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
 
 from runtime.hosting import Answer, Endpoint, Handler, Host
 
@@ -35,7 +37,20 @@ async def _readyz(host: Host, _: web.Request) -> web.Response:
 
 async def _metrics(_: Host, request: web.Request) -> web.Response:
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-    return web.Response(body=encode(REGISTRY), headers={"Content-Type": content_type})
+    collected = _Collected(REGISTRY.collect())  # here: what it reads belongs to the event loop
+    # Three quarters of the time: in a thread it delays the event loop by a few milliseconds at a time, not by all.
+    body = await asyncio.to_thread(encode, collected)
+    return web.Response(body=body, headers={"Content-Type": content_type})
+
+
+class _Collected:
+    """Metrics that were collected before: what an encoder needs of a registry."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = list(families)
+
+    def collect(self) -> list[Metric]:
+        return self._families
 
 
 async def _api_document(_: Host, request: web.Request) -> web.Response:
