@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from runtime.model.service import Context
-from schemas.webhooks import TEST, DeliveryAttempt
+from schemas.webhooks import DeliveryAttempt
 from webhook_service.events import test_event
 from webhook_service.processors import Fanout
 from webhook_service.state import (
@@ -90,9 +90,7 @@ class SubscriptionCommands:
         """Enqueues a test event. Returns whether there is such a subscription."""
         if _known(ctx).find(subscription_id) is None:
             return False
-        body = test_event(ctx.now).to_json().decode()
-        sequence = f"test/{webhook_id}"
-        self._fanout.deliver(subscription_id, webhook_id, TEST, body, SUBSCRIPTIONS_KEY, sequence, ctx)
+        self._fanout.deliver(subscription_id, test_event(webhook_id, ctx.now), ctx)
         return True
 
     def _store(self, known: Subscriptions, subscriptions: tuple[Subscription, ...], ctx: Context) -> None:

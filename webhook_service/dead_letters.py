@@ -6,15 +6,14 @@ and a command publishes what it found: events and positions in one transaction.
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from functools import partial
 
 from runtime.errors import KeyNotOwned
 from runtime.hosting import Host
-from runtime.kafka.dead_letter_reader import DeadLetterReader, Positions, failed_service
+from runtime.kafka.dead_letter_reader import DeadLetter, DeadLetterReader, Positions
 from runtime.model.service import Context
-from schemas.webhooks import DeadLetterNotice, DeadLetterWritten, EventType
-from webhook_service.events import webhook_id
+from schemas.webhooks import DeadLetterNotice, EventType
+from webhook_service.events import Occurrence, dead_letter_event
 from webhook_service.processors import Fanout
 from webhook_service.state import (
     DEAD_LETTER_POSITIONS,
@@ -67,19 +66,9 @@ class DeadLetterEvents:
                 if before is not None:  # whoever subscribes next gets what is written from then on
                     await host.submit(DEAD_LETTER_POSITIONS, SUBSCRIPTIONS_KEY, partial(self.publish, before, None, ()))
                 return
-            records, after = await self._reader.read(before.next if before is not None else None)
+            letters, after = await self._reader.read(before.next if before is not None else None)
             if before is None or after != before.next:
-                events = [
-                    DeadLetterWritten(
-                        type=TYPE,
-                        timestamp=datetime.fromtimestamp(max(r.timestamp_ms, 0) / 1000, UTC),
-                        data=DeadLetterNotice(
-                            topic=r.topic, partition=r.partition, offset=r.offset, service=failed_service(r)
-                        ),
-                    )
-                    for r in records
-                ]
-                publish = partial(self.publish, before, after, events)
+                publish = partial(self.publish, before, after, [_occurrence(letter) for letter in letters])
                 await host.submit(DEAD_LETTER_POSITIONS, SUBSCRIPTIONS_KEY, publish)
         except KeyNotOwned:
             return  # revoked meanwhile: the next owner goes on from the positions that are committed
@@ -88,7 +77,7 @@ class DeadLetterEvents:
         self,
         before: DeadLetterPositions | None,
         after: Positions | None,
-        events: Sequence[DeadLetterWritten],
+        occurrences: Sequence[Occurrence],
         ctx: Context,
     ) -> None:
         """Publishes dead letters, and moves the positions; unless another worker has moved them meanwhile."""
@@ -98,7 +87,12 @@ class DeadLetterEvents:
             ctx.delete(DEAD_LETTER_POSITIONS, SUBSCRIPTIONS_KEY)
             return
         ctx.put(DEAD_LETTER_POSITIONS, SUBSCRIPTIONS_KEY, DeadLetterPositions(next=dict(after)))
-        for event in events:
-            place = (event.data.topic, str(event.data.partition), str(event.data.offset))
-            sequence = f"dead-letter/{event.data.topic}"
-            self._fanout.publish(webhook_id(TYPE, *place), event, SUBSCRIPTIONS_KEY, sequence, ctx)
+        for occurrence in occurrences:
+            self._fanout.publish(occurrence, ctx)
+
+
+def _occurrence(letter: DeadLetter) -> Occurrence:
+    notice = DeadLetterNotice(
+        topic=letter.topic, partition=letter.partition, offset=letter.offset, service=letter.service
+    )
+    return dead_letter_event(notice, letter.at)

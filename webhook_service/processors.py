@@ -3,8 +3,7 @@
 from runtime.model.service import Context
 from runtime.state.serial_effects import SerialSideEffects
 from schemas.messages import Order, ProductEvent
-from schemas.webhooks import WebhookEvent
-from webhook_service.events import ORDER_TYPES, order_event, product_event, webhook_id
+from webhook_service.events import ORDER_TYPES, Occurrence, order_event, product_event
 from webhook_service.state import (
     ATTEMPTS,
     MAX_ATTEMPTS,
@@ -36,71 +35,38 @@ class Fanout:
     def on_order(self, order: Order, ctx: Context) -> None:
         """Publishes that an order was decided, shipped or cancelled."""
         kind = ORDER_TYPES.get(order.state)
-        if kind is None or not (subscribers := self._subscribers(kind, order.id, ctx)):
-            return  # before anything is made of it: most orders of most deployments have no subscriber
-        event = order_event(kind, order, ctx.time)
-        id_ = webhook_id(kind, str(order.attempt_number), order.id)
-        self._enqueue(subscribers, id_, event, order.id, f"order/{order.id}", ctx)
+        if kind is not None and self._subscribers(
+            kind, order.id, ctx
+        ):  # most orders have none: nothing is made of them
+            self.publish(order_event(kind, order, ctx.time), ctx)
 
     def on_product(self, change: ProductEvent, ctx: Context) -> None:
         """Publishes a change of a product."""
-        event = product_event(change)
-        id_ = webhook_id(event.type, str(change.version), change.code)
-        self.publish(id_, event, change.code, f"product/{change.code}", ctx)
+        self.publish(product_event(change), ctx)
 
-    def publish(self, event_id: str, event: WebhookEvent, partition_key: str, sequence: str, ctx: Context) -> None:
-        """Enqueues an event for all who have subscribed to its type.
+    def publish(self, occurrence: Occurrence, ctx: Context) -> None:
+        """Enqueues an event for all who have subscribed to its type."""
+        for subscription_id in self._subscribers(occurrence.event.type, occurrence.partition_key, ctx):
+            self.deliver(subscription_id, occurrence, ctx)
 
-        Arguments:
-            event_id: identifies repetitions of the event.
-            event: the event.
-            partition_key: key in the partition of the context.
-            sequence: events of one sequence are delivered in order.
-            ctx: the context.
-        """
-        if subscribers := self._subscribers(event.type, partition_key, ctx):
-            self._enqueue(subscribers, event_id, event, partition_key, sequence, ctx)
+    def deliver(self, subscription_id: str, occurrence: Occurrence, ctx: Context) -> None:
+        """Enqueues an event for a subscription."""
+        ctx.count(FANNED_OUT)
+        delivery = Delivery(
+            subscription_id=subscription_id,
+            webhook_id=occurrence.id,
+            type=occurrence.event.type,
+            body=occurrence.event.to_json().decode(),
+            partition_key=occurrence.partition_key,
+            sequence=occurrence.sequence,
+            enqueued_at=ctx.now,
+        )
+        self._deliveries.enqueue(delivery, ctx)
 
     def _subscribers(self, kind: str, partition_key: str, ctx: Context) -> list[str]:
         """The ids of the subscriptions to a type, as the partition of a key knows them."""
         known = ctx.get(SUBSCRIPTIONS, copy_key(partition_key, self._partitions))
         return [s.id for s in known.subscriptions if kind in s.events] if known is not None else []
-
-    def _enqueue(
-        self,
-        subscribers: list[str],
-        event_id: str,
-        event: WebhookEvent,
-        partition_key: str,
-        sequence: str,
-        ctx: Context,
-    ) -> None:
-        body = event.to_json().decode()
-        for subscription_id in subscribers:
-            self.deliver(subscription_id, event_id, event.type, body, partition_key, sequence, ctx)
-
-    def deliver(
-        self,
-        subscription_id: str,
-        event_id: str,
-        type_: str,
-        body: str,
-        partition_key: str,
-        sequence: str,
-        ctx: Context,
-    ) -> None:
-        """Enqueues a delivery."""
-        ctx.count(FANNED_OUT)
-        delivery = Delivery(
-            subscription_id=subscription_id,
-            webhook_id=event_id,
-            type=type_,
-            body=body,
-            partition_key=partition_key,
-            sequence=sequence,
-            enqueued_at=ctx.now,
-        )
-        self._deliveries.enqueue(delivery, ctx)
 
     def on_copy(self, copy: Subscriptions, ctx: Context) -> None:
         """Stores a copy of the subscriptions, and deletes the attempts of those that are gone."""

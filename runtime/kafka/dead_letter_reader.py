@@ -1,7 +1,9 @@
 """Reads new dead letters of all topics, from positions that its caller keeps."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import NamedTuple
 
 from runtime.common.clock import elapsed_s
 from runtime.common.settings import Settings
@@ -9,7 +11,7 @@ from runtime.kafka import clients
 from runtime.kafka.clients import KafkaNames
 from runtime.kafka.log_reader import KafkaLogReader
 from runtime.model.dead_letters import REASON_HEADERS
-from runtime.model.records import Record, TopicPartition
+from runtime.model.records import Header, TopicPartition
 from schemas.topics import DEAD_LETTERS
 
 REFRESH_S = 30.0
@@ -21,6 +23,16 @@ TIMEOUT_S = 20.0
 
 Positions = Mapping[str, int]
 """The next offset by `TOPIC/PARTITION`; 0 where it is missing."""
+
+
+class DeadLetter(NamedTuple):
+    """Where a dead letter lies, when it was written, and which service could not process its message."""
+
+    topic: str
+    partition: int
+    offset: int
+    at: datetime
+    service: str | None
 
 
 class DeadLetterReader:
@@ -43,7 +55,7 @@ class DeadLetterReader:
         """Closes the connection."""
         await self._log.stop()
 
-    async def read(self, positions: Positions | None) -> tuple[list[Record], Positions]:
+    async def read(self, positions: Positions | None) -> tuple[list[DeadLetter], Positions]:
         """The dead letters from these positions on, and the next positions. `None`: where the topics end now.
 
         Raises `KafkaError` and `TimeoutError`.
@@ -58,14 +70,11 @@ class DeadLetterReader:
                 return [], positions
             starts = await self._log.log_starts(behind)  # the broker may have removed some
             begin = {tp: max(starts[tp], positions.get(_name(tp), 0)) for tp in behind}
-            found: list[Record] = []
+            found: list[DeadLetter] = []
             async with self._log.reading(begin) as reading:
                 while not found and any(begin[tp] < ends[tp] for tp in behind):
                     for tp, rows in (await reading.rows()).items():
-                        found += [
-                            Record(tp.topic, tp.partition, r.offset, r.timestamp, r.key, r.value, r.headers)
-                            for r in rows
-                        ]
+                        found += [DeadLetter(*tp, r.offset, _time(r.timestamp), _service(r.headers)) for r in rows]
                     begin.update(reading.positions())
             return found, {**positions, **{_name(tp): offset for tp, offset in begin.items() if offset}}
 
@@ -88,12 +97,15 @@ class DeadLetterReader:
         return not self._names.logical(physical).startswith(self._without)
 
 
-def failed_service(record: Record) -> str | None:
-    """The service that could not process a message, by its dead letter."""
-    name = REASON_HEADERS[0]
-    found = [value for header, value in record.headers if header == name and value is not None]
-    return found[-1].decode(errors="replace") if found else None  # the last one: the message may have had its own
-
-
 def _name(tp: TopicPartition) -> str:
     return f"{tp.topic}/{tp.partition}"
+
+
+def _time(timestamp_ms: int) -> datetime:
+    return datetime.fromtimestamp(max(timestamp_ms, 0) / 1000, UTC)
+
+
+def _service(headers: Iterable[Header]) -> str | None:
+    name = REASON_HEADERS[0]
+    found = [value for header, value in headers if header == name and value is not None]
+    return found[-1].decode(errors="replace") if found else None  # the last one: the message may have had its own

@@ -16,11 +16,12 @@ from runtime.state import serial_effects
 from runtime.testing import TopologyTestDriver
 from schemas.messages import OrderState, ProductEvent
 from schemas.topics import ORDERS, PRODUCTS
-from schemas.webhooks import DeadLetterNotice, DeadLetterWritten, DeliveryAttempt, EventType
+from schemas.webhooks import DeadLetterNotice, DeliveryAttempt, EventType
 from tests.samples import order
 from webhook_service import app
 from webhook_service.commands import SubscriptionCommands, TooManySecrets, TooManySubscriptions, attempts_of
-from webhook_service.dead_letters import TYPE, DeadLetterEvents
+from webhook_service.dead_letters import DeadLetterEvents
+from webhook_service.events import dead_letter_event
 from webhook_service.state import (
     ATTEMPTS,
     ATTEMPTS_BY_SUBSCRIPTION,
@@ -291,7 +292,7 @@ def test_each_dead_letter_is_published_once(hooks):
         notices = [
             DeadLetterNotice(topic="orders.dead-letters", partition=2, offset=n, service="fraud") for n in offsets
         ]
-        events = [DeadLetterWritten(type=TYPE, timestamp=hooks.driver.now, data=notice) for notice in notices]
+        events = [dead_letter_event(notice, hooks.driver.now) for notice in notices]
         hooks.call(partial(publisher.publish, before, after, events))
         return hooks.driver.row(DEAD_LETTER_POSITIONS, SUBSCRIPTIONS_KEY)
 
