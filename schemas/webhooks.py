@@ -1,5 +1,6 @@
 """Webhooks: bodies of `/v1/webhooks`, and the events that are delivered to subscribers."""
 
+import re
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -35,9 +36,16 @@ def _each_once(events: tuple[EventType, ...]) -> tuple[EventType, ...]:
     return tuple(dict.fromkeys(events))
 
 
+def _absolute(url: str) -> str:
+    if not re.fullmatch(_URL, url):
+        raise ValueError("must be an absolute http or https URL without user, password, fragment and spaces")
+    return url
+
+
 WebhookUrl = Annotated[
     str,
-    Field(pattern=_URL, max_length=MAX_URL),
+    Field(max_length=MAX_URL),
+    AfterValidator(_absolute),
     WithJsonSchema({"type": "string", "format": "uri", "pattern": _URL, "maxLength": MAX_URL}),
 ]
 """An absolute http or https URL without user, password and fragment."""

@@ -231,15 +231,15 @@ def _check_url(text: str, own: WebhookSettings) -> None:
         url = URL(text)
         _ = url.host, url.explicit_port  # some errors show here only
     except ValueError as error:
-        raise invalid_input("url", f"is not a URL: {error}") from None
+        raise invalid_input("url", f"must be a URL: {error}") from None
     if not url.host:
-        raise invalid_input("url", "has no host")
+        raise invalid_input("url", "must have a host")
     if url.scheme == "http" and not (own.webhook_plain_http or own.webhook_allowed_networks):
-        raise invalid_input("url", "must be https: plain http is not allowed here (WEBHOOK_PLAIN_HTTP)")
+        raise invalid_input("url", "must be https: the operator allows no plain http (WEBHOOK_PLAIN_HTTP)")
     public = url.scheme == "https" or own.webhook_plain_http
     policy = AddressPolicy(own.webhook_allowed_networks, public=public)
     if parse_address(url.host) is not None and not policy.permits(url.host):
-        raise invalid_input("url", "its address is not permitted: see WEBHOOK_ALLOWED_NETWORKS")
+        raise invalid_input("url", "must have a public address, or one in WEBHOOK_ALLOWED_NETWORKS")
 
 
 def _shown(subscription: Subscription) -> Webhook:

@@ -16,7 +16,11 @@ def main() -> None:
     secrets = os.environ.get("WEBHOOK_SECRET", "").replace(",", " ").split()
     if not secrets:
         sys.exit("Set WEBHOOK_SECRET to what `orders webhooks add` has shown; several with commas between.")
-    with Receiver((options.host, options.port), secrets) as receiver:
+    try:
+        server = Receiver((options.host, options.port), secrets)
+    except OSError as error:
+        sys.exit(f"Cannot listen on {options.host}:{options.port}: {error.strerror}. Choose another --port.")
+    with server as receiver:
         print(f"Listening on http://{options.host}:{receiver.server_port}/", flush=True)
         try:
             receiver.serve_forever()

@@ -210,8 +210,10 @@ def test_a_replayed_record_is_delivered_on_request_only(hooks, more, delivered):
     assert hooks.left() == []
 
 
-def test_a_removed_subscription_gets_nothing_new_and_leaves_no_log(hooks):
-    gone, kept = hooks.subscribe(), hooks.subscribe()
+@pytest.mark.parametrize("partition", range(PARTITIONS))
+def test_a_removed_subscription_gets_nothing_new_and_leaves_no_log(hooks, partition):
+    (id_,) = in_partition(partition, 1)
+    gone, kept = hooks.subscribe(id_=id_), hooks.subscribe()
     for id_ in (gone, kept):
         attempt(hooks, id_)
     assert hooks.call(lambda ctx: hooks.commands.remove(gone, ctx))
@@ -306,17 +308,17 @@ def test_each_dead_letter_is_published_once(hooks):
     assert hooks.call(partial(hooks.commands.remove, id_))
 
 
-def same_partition(number):
-    """Ids of orders in one partition."""
+def in_partition(partition, number):
+    """Ids that belong in a partition."""
     ids = (f"p{n}" for n in count())
-    return [next(i for i in ids if partition_of(i.encode(), PARTITIONS) == 0) for _ in range(number)]
+    return [next(i for i in ids if partition_of(i.encode(), PARTITIONS) == partition) for _ in range(number)]
 
 
 def test_a_dead_subscriber_keeps_few_deliveries_in_memory_and_all_in_order(hooks, monkeypatch):
     monkeypatch.setattr(serial_effects, "WINDOW", 3)
     monkeypatch.setattr(serial_effects, "SLICE", 4)
     dead, alive = hooks.subscribe(), hooks.subscribe()
-    ids = same_partition(20)
+    ids = in_partition(0, 20)
     for id_ in ids:
         hooks.orders(OrderState.VALIDATED, id_=id_)
         hooks.deliver_all(chosen=lambda d: d.subscription_id == alive)
@@ -338,11 +340,24 @@ def test_a_dead_subscriber_keeps_few_deliveries_in_memory_and_all_in_order(hooks
     assert hooks.left() == []
 
 
+def test_an_event_does_not_overtake_one_of_its_order_in_the_overflow(hooks, monkeypatch):
+    monkeypatch.setattr(serial_effects, "WINDOW", 1)
+    hooks.subscribe()
+    first, second, third = in_partition(0, 3)
+    for id_ in (first, second, third):
+        hooks.orders(OrderState.VALIDATED, id_=id_)
+    hooks.orders(OrderState.SHIPPED, id_=second)
+    assert hooks.end().sequence == f"order/{first}"  # the second one follows; its next event is behind the third
+    hooks.orders(OrderState.CANCELLED, id_=second)
+    delivered = [d.type for d in hooks.deliver_all() if d.sequence == f"order/{second}"]
+    assert delivered == ["order.validated", "order.shipped", "order.cancelled"]
+
+
 def test_what_waits_is_bounded_in_number_and_age(monkeypatch):
     monkeypatch.setattr(serial_effects, "WINDOW", 2)
     hooks = Hooks(webhook_max_waiting=5, side_effect_timeout_s=3600)
     hooks.subscribe()
-    ids = same_partition(10)
+    ids = in_partition(0, 10)
     for id_ in ids:
         hooks.orders(OrderState.VALIDATED, id_=id_)
     too_many = hooks.dead_letters

@@ -6,7 +6,6 @@ from typing import TypeVar
 import click
 from pydantic import ValidationError
 from rich.console import Console
-from rich.table import Table
 
 from ecosystem.cli.commands.shared import Whole, perform, service_url_option
 from ecosystem.clients.webhooks import WebhooksApi
@@ -105,22 +104,22 @@ def test(webhook_id: str, url: str) -> None:
 def deliveries(webhook_id: str, limit: int, url: str) -> None:
     """Show the latest deliveries to the webhook ID, newest first.
 
+    Each attempt has a line: time, result, duration, event, id of the event.
+
     \b
     orders webhooks deliveries wh_0199…
     """
-    table = Table(box=None, pad_edge=False)
-    for name in ("time", "result", "ms", "event", "id"):
-        table.add_column(name, overflow="fold")
     for attempt in _ask(url, lambda api: api.deliveries(webhook_id)).attempts[:limit]:
         at = f"{attempt.at:%Y-%m-%d %H:%M:%S}Z"
-        table.add_row(at, _result(attempt), str(attempt.duration_ms), attempt.type, attempt.webhook_id)
-    Console(highlight=False).print(table)
+        click.echo(
+            f"{at}  {_result(attempt):<22}  {attempt.duration_ms:>5} ms  {attempt.type:<16}  {attempt.webhook_id}"
+        )
 
 
 def _result(attempt: DeliveryAttempt) -> str:
     if attempt.status is None:
         return attempt.error or "failed"
-    return f"{attempt.status}{'' if attempt.delivered else ', will be retried'}"
+    return f"{attempt.status} {'delivered' if attempt.delivered else 'not accepted'}"
 
 
 def _show_secret(webhook: WebhookWithSecret) -> None:
