@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from runtime.model.service import Context
 from schemas.webhooks import DeliveryAttempt
-from webhook_service.events import test_event
+from webhook_service.events import trial_event
 from webhook_service.processors import Fanout
 from webhook_service.state import (
     ATTEMPTS,
@@ -90,7 +90,7 @@ class SubscriptionCommands:
         """Enqueues a test event. Returns whether there is such a subscription."""
         if _known(ctx).find(subscription_id) is None:
             return False
-        self._fanout.deliver(subscription_id, test_event(webhook_id, ctx.now), ctx)
+        self._fanout.deliver(subscription_id, trial_event(webhook_id, ctx.now), ctx)
         return True
 
     def _store(self, known: Subscriptions, subscriptions: tuple[Subscription, ...], ctx: Context) -> None:

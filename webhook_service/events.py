@@ -73,6 +73,6 @@ def dead_letter_event(notice: DeadLetterNotice, at: datetime) -> Occurrence:
     return Occurrence(id_, event, SUBSCRIPTIONS_KEY, f"dead-letter/{notice.topic}")
 
 
-def test_event(id_: str, at: datetime) -> Occurrence:
+def trial_event(id_: str, at: datetime) -> Occurrence:
     """A test was asked for."""
     return Occurrence(id_, TestEvent(type=TEST, timestamp=at), SUBSCRIPTIONS_KEY, f"test/{id_}")
