@@ -54,7 +54,8 @@ def build(settings: Settings) -> ServiceDefinition:
         delivery_effect,
         _place,
         max_waiting=own.webhook_max_waiting,
-        max_age=timedelta(seconds=settings.side_effect_timeout_s),
+        # What waits behind a delivery that failed for all its time is tried as well, unless another one did so, too.
+        max_age=timedelta(seconds=2 * settings.side_effect_timeout_s),
     )
     fanout = Fanout(partitions, deliveries)
     commands = SubscriptionCommands(partitions, fanout, timedelta(seconds=own.webhook_secret_overlap_s))

@@ -353,6 +353,16 @@ def test_an_event_does_not_overtake_one_of_its_order_in_the_overflow(hooks, monk
     assert delivered == ["order.validated", "order.shipped", "order.cancelled"]
 
 
+def test_what_waits_behind_a_dead_letter_is_tried():
+    hooks = Hooks(side_effect_timeout_s=3600)
+    hooks.subscribe()
+    hooks.orders(OrderState.VALIDATED, OrderState.SHIPPED)
+    hooks.driver.advance(timedelta(hours=1, minutes=10))
+    hooks.end(rejection="not done within 3600 s")
+    assert [type_ for _, _, type_ in hooks.in_flight] == ["order.shipped"]
+    assert len(hooks.dead_letters) == 1
+
+
 def test_what_waits_is_bounded_in_number_and_age(monkeypatch):
     monkeypatch.setattr(serial_effects, "WINDOW", 2)
     hooks = Hooks(webhook_max_waiting=5, side_effect_timeout_s=3600)
@@ -364,7 +374,7 @@ def test_what_waits_is_bounded_in_number_and_age(monkeypatch):
     assert [sequence_of(letter) for letter in too_many] == [f"order/{id_}" for id_ in ids[7:]]
     assert all(b"5 others wait" in dict(letter.headers)["error"] for letter in too_many)
 
-    hooks.driver.advance(timedelta(hours=1, seconds=1))
+    hooks.driver.advance(timedelta(hours=2, seconds=1))
     hooks.end()  # the next ones have waited for too long
     late = hooks.dead_letters[3:]
     assert [sequence_of(letter) for letter in late] == [f"order/{id_}" for id_ in ids[2:7]]
