@@ -41,6 +41,7 @@ class Host:
         self.subscriptions = Subscriptions(subscriptions=subscriptions)
         self.broker = broker
         self.logged = []
+        self.requests = []
 
     def read(self, table, key):
         assert (table, key) == (SUBSCRIPTIONS, copy_key("o1", 4)), "the copy in the partition of the order"
@@ -55,9 +56,9 @@ class Host:
 class Client:
     """Answers each request with an outcome."""
 
-    def __init__(self, outcome):
+    def __init__(self, outcome, requests):
         self.outcome = outcome
-        self.requests = []
+        self.requests = requests
 
     async def post(self, url, body, headers):
         self.requests.append((url, body, headers))
@@ -85,18 +86,15 @@ def delivery(subscription_id="w1"):
 
 async def perform(outcome, host, one=None):
     sender = WebhookSender(WebhookSettings(), KEYS, 4, clock=lambda: NOW)
-    sender._host, sender._client = host, Client(outcome)
-    try:
-        await sender.perform("key", one or delivery())
-    finally:
-        perform.requests = sender._client.requests
+    sender._host, sender._client = host, Client(outcome, host.requests)
+    await sender.perform("key", one or delivery())
 
 
 @pytest.mark.parametrize("status", [200, 202, 204, 299])
 async def test_any_2xx_is_accepted_and_logged(status):
     host = Host(subscription())
     await perform(Outcome(status, 0.0123), host)
-    ((url, body, headers),) = perform.requests
+    ((url, body, headers),) = host.requests
     assert url == URL
     Webhook(to_text(KEYS.secret(KEYS.current, "w1", 1))).verify(body, dict(headers))
     ((id_, attempt),) = host.logged
@@ -127,12 +125,13 @@ async def test_anything_else_is_tried_again_but_for_410(outcome, error, summary)
 async def test_a_removed_subscription_gets_nothing_and_holds_nothing_up():
     host = Host(subscription(id="another"))
     await perform(Outcome(204, 0.1), host)
-    assert perform.requests == host.logged == []
+    assert host.requests == host.logged == []
 
 
 async def test_a_delivery_does_not_depend_on_its_log():
-    await perform(Outcome(204, 0.1), Host(subscription(), broker=False))
-    assert len(perform.requests) == 1
+    host = Host(subscription(), broker=False)
+    await perform(Outcome(204, 0.1), host)
+    assert len(host.requests) == 1
 
 
 async def test_a_secret_that_has_ended_signs_no_more():
@@ -143,16 +142,17 @@ async def test_a_secret_that_has_ended_signs_no_more():
         )
 
     for until, signatures in ((NOW + timedelta(seconds=1), 2), (NOW, 1)):
-        await perform(Outcome(204, 0.1), Host(subscription(secrets=secrets(until))))
-        ((_, _, headers),) = perform.requests
+        host = Host(subscription(secrets=secrets(until)))
+        await perform(Outcome(204, 0.1), host)
+        ((_, _, headers),) = host.requests
         assert len(headers["webhook-signature"].split()) == signatures
 
 
 async def test_without_the_key_of_a_secret_deliveries_wait():
-    missing = (SecretVersion(version=1, key_id="gone"),)
+    host = Host(subscription(secrets=(SecretVersion(version=1, key_id="gone"),)))
     with pytest.raises(SideEffectDeferred, match="the key gone is not in WEBHOOK_KEYS"):
-        await perform(Outcome(204, 0.1), Host(subscription(secrets=missing)))
-    assert perform.requests == []
+        await perform(Outcome(204, 0.1), host)
+    assert host.requests == []
 
 
 def occurrences():
