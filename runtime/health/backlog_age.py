@@ -1,4 +1,7 @@
-"""Age of the oldest unprocessed record of each partition, without reading the record. Pure."""
+"""Age of the oldest unprocessed record of each partition, without reading the record. Pure.
+
+Why: docs/decisions/0051-estimate-the-age-of-a-backlog-from-sampled-offsets-and-read-timestamps.md
+"""
 
 from collections import deque
 from collections.abc import Mapping
