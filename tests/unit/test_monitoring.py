@@ -145,3 +145,17 @@ def test_promtool_accepts_the_configuration():
 def test_alerts_fire_and_are_silent_as_their_tests_say():
     checked = promtool("test", "rules", "alerts_test.yml", cwd=MONITORING)
     assert checked.returncode == 0, checked.stdout
+
+
+def test_services_of_compose_that_the_run_book_names_exist():
+    services = set(yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"])
+    text = "\n".join(path.read_text("utf-8") for path in RUN_BOOK.glob("*.md"))
+    named = {
+        name
+        for words in re.findall(r"^docker compose (?:ps|logs --tail \d+) ?(.*)$", text, re.MULTILINE)
+        for name in words.split()
+    }
+    assert named
+    assert named <= services
+    [workers] = yaml.safe_load((MONITORING / "targets" / "compose.yml").read_text())
+    assert {target.partition(":")[0] for target in workers["targets"]} <= services
