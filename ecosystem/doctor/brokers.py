@@ -50,6 +50,15 @@ async def _versions(client: AIOKafkaClient, settings: Settings) -> list[Finding]
     highest = {key: high for key, _, high in answer.api_versions}
     found = missing_requests(highest, exactly_once=not settings.at_least_once and not settings.event_hubs)
     brokers = len(client.cluster.brokers())
+    if (entity := settings.event_hub_entity) is not None:
+        found.append(
+            problem(
+                "broker",
+                f"EVENTHUB_CONNECTIONSTRING has EntityPath={entity}",
+                "Its key is good for this topic only, and a worker needs many.",
+                "use a connection string of the namespace, without EntityPath",
+            )
+        )
     if settings.replication_factor > brokers:
         found.append(
             problem(

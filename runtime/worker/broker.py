@@ -16,6 +16,8 @@ from runtime.kafka.transactions import why_no_transactions
 
 log = logging.getLogger(__name__)
 
+_NAMESPACE = "use a connection string of the namespace, without EntityPath"
+
 _PAUSE_S = 1.0
 """Seconds between two attempts to reach the brokers."""
 
@@ -50,6 +52,8 @@ async def with_guarantee(settings: Settings) -> Settings:
     processes at least once. Raises `KafkaRejected` if it was told to process exactly once, or if other brokers refuse
     transactions, which is a missing permission.
     """
+    if (entity := settings.event_hub_entity) is not None:
+        log.warning("EVENTHUB_CONNECTIONSTRING is good for one topic only topic=%s remedy=%s", entity, _NAMESPACE)
     if settings.at_least_once or (why := await why_no_transactions(settings)) is None:
         return settings
     if not settings.event_hubs:

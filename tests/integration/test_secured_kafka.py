@@ -1,5 +1,7 @@
 """The core on a Kafka that demands TLS and a login, by each mechanism; what is wrong is said once."""
 
+import asyncio
+import os
 import sys
 
 import pytest
@@ -8,7 +10,7 @@ from aiohttp import web
 from runtime.common.settings import Settings
 from runtime.kafka.rejections import find_rejection
 from tests.secured import PASSWORD, USER, Secured, secured_kafka, token
-from tests.workers import Deployment, until
+from tests.workers import PATIENCE_S, Deployment, until
 
 ORDER = {"customerId": 1, "product": "JUMPERS", "quantity": 1, "price": 1}
 
@@ -169,3 +171,49 @@ async def test_what_the_broker_rejects_is_named_with_a_remedy(secured: Secured, 
 async def test_what_is_right_is_not_rejected(secured: Secured):
     assert await find_rejection(Settings(**secured.login("SCRAM-SHA-256"))) is None
     assert await find_rejection(Settings(kafka_bootstrap_servers="127.0.0.1:1")) is None
+
+
+def variables(secured: Secured, prefix, folder, mechanism="SCRAM-SHA-256", **changes):
+    """The environment of a process that logs in."""
+    settings = secured.login(mechanism, topic_prefix=prefix, state_dir=folder, http_port=0, **changes)
+    names = [name for name in os.environ if not name.startswith(("KAFKA_", "BOOTSTRAP_", "EVENTHUB_"))]
+    return {name: os.environ[name] for name in names} | {name.upper(): str(value) for name, value in settings.items()}
+
+
+async def said_by(*arguments, env):
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "ecosystem.cli", *arguments, env=env, stdout=-1, stderr=-2
+    )
+    async with asyncio.timeout(PATIENCE_S):
+        output, _ = await process.communicate()
+    return process.returncode, output.decode()
+
+
+async def test_a_worker_with_a_wrong_password_ends_with_one_error_and_without_the_password(secured, prefix, tmp_path):
+    env = variables(secured, prefix, tmp_path, "PLAIN", kafka_sasl_password="wr0ng", log_level="debug")
+    code, said = await said_by("run", "orders", env=env)
+    assert code == 1
+    [error] = [line for line in said.splitlines() if " ERROR " in line and " aiokafka" not in line]
+    assert "worker cannot start reason=localhost:" in error
+    assert "rejects the login (" in error
+    assert "check KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD" in error
+    assert "wr0ng" not in said
+
+
+async def test_commands_log_in_and_say_why_they_cannot(secured, prefix, tmp_path):
+    password = tmp_path / "password"
+    password.write_text(PASSWORD + "\n")
+    env = variables(secured, prefix, tmp_path)
+    del env["KAFKA_SASL_PASSWORD"]
+    env["KAFKA_SASL_PASSWORD_FILE"] = str(password)
+    code, said = await said_by("stock", "set", "mug", "3", env=env)
+    assert code == 0, said
+    code, said = await said_by("tail", "--no-follow", "--from-beginning", env=env)
+    assert (code, "mug" in said) == (0, True), said
+
+    code, said = await said_by(
+        "tail", "--no-follow", env=env | {"KAFKA_SSL_CAFILE": str(secured.folder / "other-ca.pem")}
+    )
+    assert code == 1
+    assert said.startswith("Error: Kafka: the certificate of localhost:"), said
+    assert "set KAFKA_SSL_CAFILE" in said

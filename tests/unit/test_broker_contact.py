@@ -29,6 +29,19 @@ async def test_at_least_once_asks_for_no_transactions(refusing):
     assert await broker.with_guarantee(settings) is settings
 
 
+async def test_a_connection_string_for_one_topic_is_noticed(monkeypatch, caplog):
+    async def why(_):
+        return None
+
+    monkeypatch.setattr(broker, "why_no_transactions", why)
+    string = "Endpoint=sb://shop.servicebus.windows.net/;SharedAccessKeyName=n;SharedAccessKey=a2V5=;EntityPath=orders"
+    with caplog.at_level(logging.WARNING):
+        await broker.with_guarantee(Settings(eventhub_connectionstring=string))
+    [said] = [record.getMessage() for record in caplog.records]
+    assert "topic=orders remedy=use a connection string of the namespace" in said
+    assert "a2V5" not in said
+
+
 async def test_brokers_are_waited_for_until_they_reject_us_for_good(monkeypatch, caplog):
     found = [None, Rejection("it is starting", final=False), Rejection("wrong login", final=True)]
 
