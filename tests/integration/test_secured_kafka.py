@@ -93,14 +93,14 @@ async def test_tokens_are_renewed_before_they_expire(secured: Secured, deploymen
     before = len(asked)
     numbers = iter(range(10_000))
 
-    async def next_order_after_three_tokens():
+    async def next_order_after_two_tokens():
         order_id = f"o{next(numbers)}"
         status, _ = await deployment.post(worker, id=order_id, **ORDER)
         assert status == 201
         assert (await deployment.outcome(worker, order_id))["state"] == "VALIDATED"
-        return len(asked) >= before + 3
+        return len(asked) >= before + 2
 
-    await until(next_order_after_three_tokens, "three tokens", every=0.2)
+    await until(next_order_after_two_tokens, "two tokens", every=0.2)
     assert asked[0] == ({"grant_type": "client_credentials", "scope": "kafka"}, "Basic b3JkZXJzOm9mLXRoZS1jbGllbnQ=")
     assert worker.failure is None
 
