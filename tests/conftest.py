@@ -43,6 +43,7 @@ SLOW_FILES = (
     "integration/test_example.py",
     "integration/test_standby.py",
     "integration/test_kafka.py",
+    "integration/test_traces.py",
     "chaos/test_services.py",
     "contracts/test_openapi.py",
     "e2e/test_restarts.py",
