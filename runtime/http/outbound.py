@@ -3,11 +3,14 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from runtime.common.clock import elapsed_s
@@ -19,6 +22,9 @@ MAX_ANSWER_BYTES = 16 * 1024
 _KEEP_ALIVE_S = 4.0
 """Seconds for which an unused connection is kept. Servers close theirs after five or more; a request on a connection
 that is being closed fails."""
+_LOOKUPS = 64
+"""Names that are looked up at a time, each once. More than subscriptions: one name that is not answered for keeps a
+thread, and must not keep that of another one, nor those of the event loop."""
 _DNS_CACHE_S = 10
 """Seconds for which a name is not looked up again. Whatever it resolves to, the address is checked at each connect."""
 
@@ -40,6 +46,31 @@ class Outcome:
     status: int | None
     seconds: float
     error: str | None = None
+
+
+class _Resolver(AbstractResolver):
+    """Looks names up by the system, in threads of its own."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(_LOOKUPS, "outbound-dns")
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        look_up = partial(
+            socket.getaddrinfo, host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+        )
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        return [
+            ResolveResult(
+                hostname=host, host=str(address[0]), port=port, family=found_family, proto=protocol, flags=flags
+            )
+            for found_family, _, protocol, _, address in found
+        ]
+
+    async def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 class OutboundClient:
@@ -64,12 +95,14 @@ class OutboundClient:
     async def started(self) -> AsyncIterator[None]:
         """Opens the client, and closes its connections in the end."""
         # One session each: a connection pool must not serve a scheme whose policy refuses the address.
-        self._sessions = {scheme: self._session(policy) for scheme, policy in self._policies.items()}
+        resolver = _Resolver()
+        self._sessions = {scheme: self._session(policy, resolver) for scheme, policy in self._policies.items()}
         try:
             yield
         finally:
             for session in self._sessions.values():
                 await session.close()
+            await resolver.close()
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Outcome:
         """Sends a POST. Any failure is an outcome; only cancellation is raised."""
@@ -85,7 +118,7 @@ class OutboundClient:
             except Exception as error:  # whatever a foreign server does: it fails its own request
                 return Outcome(None, elapsed_s() - began, _reason(error))
 
-    def _session(self, policy: AddressPolicy) -> aiohttp.ClientSession:
+    def _session(self, policy: AddressPolicy, resolver: AbstractResolver) -> aiohttp.ClientSession:
         def checked_socket(address: tuple[Any, ...]) -> socket.socket:
             family, kind, protocol, _, (host, *_) = address
             if not policy.permits(host):
@@ -95,6 +128,7 @@ class OutboundClient:
         connector = aiohttp.TCPConnector(
             limit=0,  # the scheduler of side effects limits requests
             keepalive_timeout=_KEEP_ALIVE_S,
+            resolver=resolver,
             ttl_dns_cache=_DNS_CACHE_S,
             socket_factory=checked_socket,
         )

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import threading
 from contextlib import asynccontextmanager
 from ipaddress import ip_network
 
@@ -120,18 +121,37 @@ async def test_a_name_that_resolves_to_something_else_the_next_time_is_checked_a
     async with server([OK]) as (port, came):
         addresses = iter(["127.0.0.1", "127.0.0.2"])
 
-        async def resolve(self, host, port=0, family=0):
-            address = next(addresses)
-            return [{"hostname": host, "host": address, "port": port, "family": socket.AF_INET, "proto": 6, "flags": 0}]
+        def look_up(host, port, **_):
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (next(addresses), port))]
 
-        monkeypatch.setattr("aiohttp.resolver.ThreadedResolver.resolve", resolve)
-        monkeypatch.setattr("aiohttp.connector.DefaultResolver.resolve", resolve)
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
         monkeypatch.setattr(outbound, "_DNS_CACHE_S", 0)
         client = OutboundClient((ip_network("127.0.0.1/32"),), plain=True, timeout_s=5)
         async with client.started():
             assert (await client.post(f"http://rebound.example:{port}/", b"", {})).status == 204
             assert (await client.post(f"http://rebound.example:{port}/", b"", {})).error == "address not permitted"
         assert len(came) == 1
+
+
+async def test_names_that_nobody_answers_for_delay_no_other(monkeypatch):
+    """More of them than the event loop has threads for look-ups."""
+    over, real = threading.Event(), socket.getaddrinfo
+
+    def look_up(host, *arguments, **options):
+        if "dead" in host:
+            over.wait(60)
+            raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+        return real(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    client = OutboundClient((ip_network("127.0.0.0/8"), ip_network("::1/128")), plain=False, timeout_s=30)
+    async with server([OK]) as (port, _), client.started():
+        dead = [asyncio.create_task(client.post(f"http://dead{n}.example/", b"", {})) for n in range(50)]
+        await asyncio.sleep(0)
+        assert (await client.post(f"http://localhost:{port}/", b"", {})).status == 204
+        assert not any(task.done() for task in dead)
+        over.set()
+        assert {(await task).error for task in dead} == {"name not resolved"}
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
