@@ -171,6 +171,8 @@ class KafkaSettings(ServiceSettings):
     @field_validator("kafka_ssl_cafile")
     @classmethod
     def _certificates(cls, value: Path | None) -> Path | None:
+        if value is None:  # those of the system are loaded when a connection needs them: it takes 15 to 80 ms
+            return None
         try:
             ssl.create_default_context(cafile=value)
         except (OSError, ValueError) as error:
