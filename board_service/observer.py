@@ -23,6 +23,9 @@ _PAST_S = 300.0
 _PAST_RECORDS = 500
 """Records of each partition that are read of the past at most."""
 
+_RARE_S = 2.0
+"""Seconds for which the broker gathers dead letters: of many topics, and few."""
+
 _EVENTS = (
     *(topics.ORDER_VALIDATIONS, topics.ORDERS_ENRICHED, topics.PAYMENTS, topics.HOME_CHECKINS),
     *(topics.CHECKIN_REJECTIONS, topics.FULFILMENTS, topics.CANCELLATIONS, topics.REFUNDS),
@@ -34,9 +37,9 @@ _CHANGELOGS = frozenset((stock.CHANGELOG, sessions.CHANGELOG))
 STREAMS = (
     Stream(lambda topic: topic == topics.ORDERS.name, _PAST_RECORDS, _PAST_S, sampled=True),
     Stream(lambda topic: topic in _EVENT_NAMES, _PAST_RECORDS, _PAST_S, sampled=True),
-    Stream(lambda topic: topic == REDRIVE_NOTES, 5000),
-    Stream(lambda topic: topic.endswith(DEAD_LETTERS), 500),
-    Stream(lambda topic: topic in _CHANGELOGS, 2000),
+    Stream(lambda topic: topic == REDRIVE_NOTES, 5000, gather_s=_RARE_S),
+    Stream(lambda topic: topic.endswith(DEAD_LETTERS), 500, gather_s=_RARE_S),
+    Stream(lambda topic: topic in _CHANGELOGS, 2000, latest=True, gather_s=1.0),
 )
 """What a board reads. Orders first: a verdict in the same poll finds its order."""
 

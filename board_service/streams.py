@@ -126,13 +126,18 @@ class BoardStreams:
         return {
             "about": make("about", host.url, lambda: {**self._about, "url": str(host.url)}),
             "flow": make("flow", tick, lambda: {**observer.flow_snapshot(now), **self._sampled()}),
-            "orders": make("orders", (observer.started_ms, observer.traces.changes), observer.orders_snapshot),
+            "orders": make("orders", self._orders_version(tick), observer.orders_snapshot),
             "stock": make("stock", self._every(slow, observer.stock.changes), observer.stock.snapshot),
             "sessions": make("sessions", slow, lambda: observer.sessions.snapshot(now)),
             "deadletters": make("deadletters", observer.dead_letters.changes, observer.dead_letters.snapshot),
             "workers": make("workers", self._deployment.changes, self._deployment.workers),
             "backlog": make("backlog", self._deployment.changes, self._deployment.backlog),
         }
+
+    def _orders_version(self, tick: int) -> Any:
+        """Changes with each change of an order; with each second tick at most while only a sample is read."""
+        changes = self._observer.traces.changes if self._feed.sampling.share == 1 else tick // 2
+        return self._observer.started_ms, changes
 
     def _every(self, slow: int, changes: int) -> Any:
         """A version that changes with each fourth tick at most, if there are changes."""

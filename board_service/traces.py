@@ -16,6 +16,8 @@ _MOST_REASONS = 4
 _LONGEST_TEXT = 400
 """Characters of a reason that are shown."""
 
+SHOWN_STAGES = frozenset({"CREATED", "VALIDATED", "PAYMENT", "CHECK_IN", "SHIPPED"})
+"""Stages of an order in a list."""
 FINAL = frozenset({"FAILED", "SHIPPED", "CANCELLED"})
 
 
@@ -58,7 +60,7 @@ class Trace:
             "created": self.created_ms,
             "changed": self.changed_ms,
             "reasons": self.reasons,
-            "stages": self.stages,
+            "stages": {stage: at for stage, at in self.stages.items() if stage in SHOWN_STAGES},
         }
 
 

@@ -22,6 +22,8 @@ unpacker.install()
 REQUEST_TIMEOUT_MS = 15_000
 """Milliseconds, time limit of one request to a broker."""
 
+_GATHERED = 256 * 1024
+"""Bytes for which a broker that gathers records does not wait any longer."""
 _BATCH_BYTES = 512 * 1024
 """Bytes of a record batch at most: a transaction's records for one partition fit into one request."""
 
@@ -83,7 +85,11 @@ def group_consumer(
 
 
 def standalone_consumer(
-    settings: Settings, partition_bytes: int = 4 * 1024 * 1024, *, skip_removed: bool = False
+    settings: Settings,
+    partition_bytes: int = 4 * 1024 * 1024,
+    *,
+    skip_removed: bool = False,
+    gather_s: float | None = None,
 ) -> AIOKafkaConsumer:
     """A consumer without a group.
 
@@ -92,12 +98,14 @@ def standalone_consumer(
         partition_bytes: bounds what is prefetched of each partition.
         skip_removed: whether to go on with the oldest record where the broker no longer has a position, instead of
             raising.
+        gather_s: seconds for which a broker may gather records before it answers: fewer fetches, and later records.
     """
+    gathering = {} if gather_s is None else {"fetch_max_wait_ms": int(gather_s * 1000), "fetch_min_bytes": _GATHERED}
     return AIOKafkaConsumer(
         group_id=None,
         auto_offset_reset="earliest" if skip_removed else "none",
         max_partition_fetch_bytes=partition_bytes,
-        **_consumer_options(settings),
+        **{**_consumer_options(settings), **gathering},
     )
 
 

@@ -25,10 +25,15 @@ _PARTITION_BYTES = 128 * 1024
 _MAX_RECORDS = 250
 """Records of one poll: about 2 ms, in which the worker does nothing else."""
 _POLL_MS = 200
-_PAUSE_S = 0.05
+_PAUSE_S = 0.1
 """Seconds between two polls, so that records come in batches: a fetch costs as much as 50 records."""
-_CATCHING_UP_PAUSE_S = 0.01
-_TOPICS_S = 15.0
+_BUSY_PAUSE_S = 0.01
+"""The same while more records wait: the rate must be seen as it is, so that fewer partitions are read."""
+_LATEST_PAUSE_S = 1.0
+"""Seconds between two polls of streams that are read at leisure."""
+_CATCHING_UP_S = 5.0
+"""Seconds in which the past is read without regard to the budget."""
+_TOPICS_S = 30.0
 """Seconds after which the topics are listed again: some may have been created."""
 _RETRY_S = 2.0
 _MOST_BEHIND_S = 3.0
@@ -76,12 +81,17 @@ class Stream:
         past_records: records of each partition that are read at the start, at most.
         past_s: the oldest of them, seconds; `None`: any.
         sampled: whether fewer partitions are read when records come too fast.
+        latest: whether only the latest records count: when more come than a poll a second takes, some are left out.
+        gather_s: seconds for which the broker may gather records. Streams of the same time share a connection: each
+            fetch names all of its partitions, which costs more than rare records of many topics.
     """
 
     topics: Callable[[str], bool]
     past_records: int
     past_s: float | None = None
     sampled: bool = False
+    latest: bool = False
+    gather_s: float = 0.25
 
 
 class Feed:
@@ -98,17 +108,21 @@ class Feed:
     """Seconds between two looks of the viewers."""
 
     def __init__(self, settings: Settings, streams: Sequence[Stream], observer: Observer) -> None:
-        self.unavailable: str | None = None
-        """Why nothing is read now; `None` while the broker answers."""
         self.sampling = Sampling(settings.partitions)
         self._settings = settings
         self._names = KafkaNames(settings.topic_prefix)
         self._streams = streams
         self._observer = observer
+        self._failures: dict[float, str] = {}
         self._viewers = 0
         self._left_s = 0.0
         self._tick = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
+
+    @property
+    def unavailable(self) -> str | None:
+        """Why nothing is read now; `None` while the broker answers."""
+        return next(iter(self._failures.values()), None)
 
     @property
     def watched(self) -> bool:
@@ -143,43 +157,50 @@ class Feed:
 
     async def _run(self) -> None:
         self._observer.restart()
-        reading = asyncio.create_task(self._read_on())
+        self._failures.clear()
+        times = sorted({stream.gather_s for stream in self._streams})
+        reading = [asyncio.create_task(self._read_on(gather_s), name=f"feed of {gather_s} s") for gather_s in times]
         try:
             while self._viewers or time.monotonic() - self._left_s < self.IDLE_S:
                 await asyncio.sleep(self.TICK_S)
                 self._tick.set()
                 self._tick = asyncio.Event()
         finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+            for task in reading:
+                task.cancel()
+            await asyncio.gather(*reading, return_exceptions=True)
             self._observer.restart()  # releases its memory
 
-    async def _read_on(self) -> None:
+    async def _read_on(self, gather_s: float) -> None:
         """Reads, and begins anew after a failure, whatever it is: a feed must not end a worker."""
         while True:
             try:
-                await self._read()
+                await self._read(gather_s)
             except (KafkaError, OSError) as error:
-                self.unavailable = f"the broker does not answer: {error or type(error).__name__}"
+                self._failures[gather_s] = f"the broker does not answer: {error or type(error).__name__}"
                 log.warning("feed interrupted, retried error=%r", error)
             except Exception as error:
-                self.unavailable = f"the records cannot be read: {error!r}"
+                self._failures[gather_s] = f"the records cannot be read: {error!r}"
                 log.exception("feed failed, retried")
             await asyncio.sleep(_RETRY_S)
 
-    async def _read(self) -> None:
-        consumer = clients.standalone_consumer(self._settings, _PARTITION_BYTES, skip_removed=True)
+    async def _read(self, gather_s: float) -> None:
+        consumer = clients.standalone_consumer(self._settings, _PARTITION_BYTES, skip_removed=True, gather_s=gather_s)
         await consumer.start()
         try:
-            await _Reading(self, consumer).run()
+            await _Reading(self, consumer, gather_s).run()
         finally:
             await consumer.stop()
 
-    async def topics(self) -> Mapping[Physical, Stream]:
-        """The partitions to read, with their streams; those of earlier streams first."""
+    def works(self, gather_s: float) -> None:
+        """Takes note that the broker answers."""
+        self._failures.pop(gather_s, None)
+
+    async def topics(self, gather_s: float) -> Mapping[Physical, Stream]:
+        """The partitions to read with their streams, of one connection; those of earlier streams first."""
         async with clients.admin(self._settings) as admin:
             logical = {self._names.logical(t): t for t in await admin.list_topics() if t.startswith(self._names.prefix)}
-            found = {physical: number for topic, physical in logical.items() if (number := self._stream_of(topic)) >= 0}
+            found = {physical: n for topic, physical in logical.items() if (n := self._stream_of(topic, gather_s)) >= 0}
             described = await admin.describe_topics(list(found)) if found else []
         counts = {topic["topic"]: len(topic["partitions"]) for topic in described}
         return {
@@ -188,9 +209,10 @@ class Feed:
             for p in range(counts.get(topic, 0))
         }
 
-    def _stream_of(self, topic: str) -> int:
-        """Number of the stream that a topic belongs to; -1 if none does."""
-        return next((number for number, stream in enumerate(self._streams) if stream.topics(topic)), -1)
+    def _stream_of(self, topic: str, gather_s: float) -> int:
+        """Number of the stream that a topic belongs to; -1 if none does, or one of another connection."""
+        number = next((number for number, stream in enumerate(self._streams) if stream.topics(topic)), -1)
+        return number if number >= 0 and self._streams[number].gather_s == gather_s else -1
 
     def hand_over(self, records: Sequence[ObservedRecord], *, sampled: bool) -> None:
         """Hands records of a partition to the observer."""
@@ -205,12 +227,14 @@ class Feed:
 class _Reading:
     """One connection to the broker."""
 
-    def __init__(self, feed: Feed, consumer: AIOKafkaConsumer) -> None:
+    def __init__(self, feed: Feed, consumer: AIOKafkaConsumer, gather_s: float) -> None:
         self._feed = feed
+        self._gather_s = gather_s
         self._consumer = consumer
         self._streams: Mapping[Physical, Stream] = {}
         self._listed_s = 0.0
         self._caught_up = False
+        self._assigned_s = 0.0
         self._newest_ms = 0
 
     async def run(self) -> None:
@@ -220,7 +244,7 @@ class _Reading:
             fetched = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=_MAX_RECORDS)
             if aiokafka_internals.fetcher_stopped(self._consumer):
                 raise RuntimeError("the consumer has stopped fetching")
-            self._feed.unavailable = None
+            self._feed.works(self._gather_s)
             sampled = 0
             for tp in sorted(fetched, key=self._rank):
                 stream = self._streams[tp]
@@ -235,8 +259,14 @@ class _Reading:
 
     async def _pace(self, sampled: int, *, busy: bool) -> None:
         if not self._caught_up:
-            self._caught_up = not busy
-            await asyncio.sleep(_CATCHING_UP_PAUSE_S)
+            self._caught_up = not busy or time.monotonic() - self._assigned_s > _CATCHING_UP_S
+            await asyncio.sleep(_BUSY_PAUSE_S)
+            return
+        if not any(stream.sampled for stream in self._streams.values()):
+            latest = [tp for tp, stream in self._streams.items() if stream.latest]
+            if busy and latest:  # without arguments, aiokafka would seek in all partitions
+                await self._consumer.seek_to_end(*latest)
+            await asyncio.sleep(_LATEST_PAUSE_S)
             return
         before = self._feed.sampling.followed
         after = self._feed.sampling.count(time.monotonic(), sampled)
@@ -246,7 +276,7 @@ class _Reading:
             self._feed.skipped(self._newest_ms)
             await self._consumer.seek_to_end(*self._sampled(0, after))
             self._newest_ms = _now_ms()
-        await asyncio.sleep(_PAUSE_S)
+        await asyncio.sleep(_BUSY_PAUSE_S if busy else _PAUSE_S)
 
     async def _follow(self, before: int, after: int) -> None:
         """Reads fewer partitions, or more, which continue at their end."""
@@ -263,7 +293,7 @@ class _Reading:
     async def _assign(self) -> None:
         """Starts with the past of topics that are new."""
         self._listed_s = time.monotonic()
-        streams = await self._feed.topics()
+        streams = await self._feed.topics(self._gather_s)
         added = [tp for tp in streams if tp not in self._streams]
         if not added and len(streams) == len(self._streams):
             return
@@ -271,6 +301,7 @@ class _Reading:
         positions |= await self._starts({tp: streams[tp] for tp in added})
         self._streams, self._order = streams, {tp: number for number, tp in enumerate(streams)}
         self._caught_up = False
+        self._assigned_s = time.monotonic()
         self._feed.sampling.restart()
         # No await between assign and seek: a partition without a position would get the end as its position.
         self._consumer.assign(list(positions))
