@@ -35,6 +35,7 @@ from ecosystem.embedded.ports import free_ports
 from ecosystem.services import CORE
 from runtime.common.partitioning import partition_of
 from runtime.common.settings import Settings
+from runtime.kafka import clients
 from runtime.kafka.topics import ensure_topics, public_topics
 from schemas.identifiers import new_order_id
 from schemas.messages import BuiltInCheck
@@ -115,44 +116,41 @@ def measure_cost(servers: str, folder: Path, turns: int, seconds: float) -> None
 
 
 def write_orders(servers: str, prefix: str, rate: float, seconds: float) -> None:
-    """Writes the records of orders, by librdkafka. Runs in a process of its own."""
-    from confluent_kafka import Producer
+    """Writes the records of orders. Runs in a process of its own."""
+    asyncio.run(_write_orders(Settings(kafka_bootstrap_servers=servers, topic_prefix=prefix), rate, seconds))
 
-    producer = Producer({"bootstrap.servers": servers, "linger.ms": 20, "queue.buffering.max.messages": 200_000})
 
-    def write(topic: str, key: str, value: dict[str, object]) -> None:
-        raw = key.encode()
-        producer.produce(
-            prefix + topic, json.dumps(value), raw, partition_of(raw, PARTITIONS), timestamp=time.time_ns() // 10**6
-        )
-
+async def _write_orders(settings: Settings, rate: float, seconds: float) -> None:
+    producer = clients.producer(settings)
+    await producer.start()
     began = time.monotonic()
     for number in range(int(rate * seconds)):
-        id_ = new_order_id()
-        order = {
-            "id": id_,
-            "customerId": number % 5000,
-            "state": "CREATED",
-            "product": f"product-{number % 100}",
-            "quantity": 1 + number % 3,
-            "price": 49.9,
-            "createdAt": datetime.now(UTC).isoformat(),
-        }
-        failed = number % 10 == 0
-        write("orders", id_, order)
-        for check in BuiltInCheck:
-            result = "FAIL" if failed and check is BuiltInCheck.INVENTORY_CHECK else "PASS"
-            write("order-validations", id_, {"orderId": id_, "checkType": check, "validationResult": result})
-        reasons = {"reasons": ["INVENTORY_CHECK: 2 of 'product-0' ordered, 1 available"]} if failed else {}
-        write("orders", id_, {**order, "state": "FAILED" if failed else "VALIDATED", **reasons})
-        write("orders-enriched", id_, {"id": id_, "customerId": number % 5000, "customerLevel": "gold"})
-        session = {"start": order["createdAt"], "end": order["createdAt"], "total": str(number % 2500)}
-        write("fraud-customers-changelog", str(number % 5000), {"sessions": [session], "lastOrder": id_})
-        write("inventory-stock-changelog", f"product-{number % 100}", {"count": 10**6, "reserved": number % 1000})
-        producer.poll(0)
-        if (ahead := number / rate - (time.monotonic() - began)) > 0.01:
-            time.sleep(ahead)
-    producer.flush(30)
+        for topic, key, value in records(number):
+            raw = key.encode()
+            sent = json.dumps(value).encode()
+            await producer.send(settings.topic_prefix + topic, sent, raw, partition_of(raw, PARTITIONS))
+        if (ahead := number / rate - (time.monotonic() - began)) > 0.02:
+            await asyncio.sleep(ahead)
+    await producer.stop()
+
+
+def records(number: int) -> Iterator[tuple[str, str, dict[str, object]]]:
+    """Topic, key and value of the records of an order; one in ten fails."""
+    id_, customer, product = new_order_id(), number % 5000, f"product-{number % 100}"
+    at = datetime.now(UTC).isoformat()
+    order = {"id": id_, "customerId": customer, "state": "CREATED", "product": product, "quantity": 1 + number % 3}
+    order |= {"price": 49.9, "createdAt": at}
+    failed = number % 10 == 0
+    yield "orders", id_, order
+    for check in BuiltInCheck:
+        result = "FAIL" if failed and check is BuiltInCheck.INVENTORY_CHECK else "PASS"
+        yield "order-validations", id_, {"orderId": id_, "checkType": check, "validationResult": result}
+    reasons = {"reasons": ["INVENTORY_CHECK: 2 of 'product-0' ordered, 1 available"]} if failed else {}
+    yield "orders", id_, {**order, "state": "FAILED" if failed else "VALIDATED", **reasons}
+    yield "orders-enriched", id_, {"id": id_, "customerId": customer, "customerLevel": "gold"}
+    session = {"start": at, "end": at, "total": str(number % 2500)}
+    yield "fraud-customers-changelog", str(customer), {"sessions": [session], "lastOrder": id_}
+    yield "inventory-stock-changelog", product, {"count": 10**6, "reserved": number % 1000}
 
 
 async def watch_page(url: str, process: psutil.Process, seconds: float) -> None:

@@ -11,11 +11,10 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 from playwright.async_api import Page, async_playwright
-
-from ecosystem.embedded.ports import free_ports
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
@@ -23,13 +22,14 @@ RATE = "12"
 """Orders a second."""
 READY_S, RUNNING_S = 240, 75
 """Seconds to start, and seconds of orders before the first picture."""
+NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 SIZE = {"width": 1280, "height": 980}
 
 
-def start(port: int, folder: Path) -> "subprocess.Popen[bytes]":
+def start(folder: Path) -> "subprocess.Popen[bytes]":
     """Starts everything on data of its own."""
     env = {**os.environ, "ORDERS_DATA": str(folder), "CHECKIN_PORT": "0"}
-    command = [sys.executable, "-m", "ecosystem.cli", "up", "--rate", RATE, "--port", str(port)]
+    command = [sys.executable, "-m", "ecosystem.cli", "up", "--rate", RATE, "--port", "18080"]
     return subprocess.Popen(command, env=env, stdout=(folder / "log").open("wb"), stderr=subprocess.STDOUT)
 
 
@@ -37,20 +37,19 @@ def post(url: str, **order: object) -> str:
     """Posts an order; returns its id."""
     body = json.dumps({"product": "mug", "quantity": 2, "price": 12.0, **order}).encode()
     request = urllib.request.Request(f"{url}/v1/orders", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with NO_PROXY.open(request, timeout=30) as answer:
         return str(json.load(answer)["id"])
 
 
-async def wait_until_ready(url: str, process: "subprocess.Popen[bytes]") -> None:
-    """Returns once orders are accepted."""
+async def ready_url(folder: Path, process: "subprocess.Popen[bytes]") -> str:
+    """The URL of the worker, once it accepts orders."""
     async with asyncio.timeout(READY_S):
         while process.poll() is None:
-            try:
+            await asyncio.sleep(1)
+            with suppress(OSError, ValueError):
+                url = str(json.loads((folder / "running.json").read_text())["urls"]["board"][0])
                 post(url, customerId=1)
-            except OSError:
-                await asyncio.sleep(1)
-            else:
-                return
+                return url
     raise RuntimeError("orders up has ended")
 
 
@@ -92,12 +91,10 @@ def shrink() -> None:
 async def main() -> None:
     """Starts, waits, takes, stops."""
     IMAGES.mkdir(exist_ok=True)
-    (port,) = free_ports(1)
-    url = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as folder:
-        process = start(port, Path(folder))
+        process = start(Path(folder))
         try:
-            await wait_until_ready(url, process)
+            url = await ready_url(Path(folder), process)
             await asyncio.sleep(RUNNING_S / 2)
             for customer, price in ((7, 730.0), (8, 905.0), (9, 1020.0)):
                 post(url, customerId=customer, product="grinder", price=price)

@@ -1,5 +1,6 @@
 """The newest orders with their stages, from records of all topics about orders. Pure, and bounded in memory."""
 
+import heapq
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from typing import Any
 MOST_ORDERS = 5000
 """Orders that are kept: about 10 MB."""
 _MOST_FAILED = 200
+_OUT_OF_ORDER = 500
+"""Orders that are looked at besides the newest: partitions are read one after the other."""
 _MOST_EVENTS = 40
 """Events of an order that are kept: payments may be repeated without end."""
 _MOST_REASONS = 4
@@ -119,8 +122,9 @@ class Traces:
     def newest(self, most: int, filter_: str) -> Iterator[Trace]:
         """The newest orders: `all`, `in-flight` or `failed` ones."""
         ids: Any = {"all": self._orders, "in-flight": self._in_flight, "failed": self._failed}[filter_]
-        seen = dict.fromkeys(islice(reversed(ids), most))
-        return (self._orders[id_] for id_ in seen if id_ in self._orders)
+        seen = dict.fromkeys(islice(reversed(ids), most + _OUT_OF_ORDER))
+        found = (self._orders[id_] for id_ in seen if id_ in self._orders)
+        return iter(heapq.nlargest(most, found, key=lambda trace: trace.created_ms))
 
     def undecided(self) -> tuple[int, int | None]:
         """How many orders wait for their decision, and since when the oldest of them."""
