@@ -23,7 +23,7 @@ RATE = "12"
 READY_S, RUNNING_S = 240, 75
 """Seconds to start, and seconds of orders before the first picture."""
 NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-SIZE = {"width": 1280, "height": 980}
+SIZE = {"width": 1440, "height": 1250}
 
 
 def start(folder: Path) -> "subprocess.Popen[bytes]":

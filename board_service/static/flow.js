@@ -151,17 +151,17 @@ class BoardFlow extends HTMLElement {
     }
     const known = series.CREATED.map((value) => value ?? 0);
     this.area.setAttribute("d", `M0 ${HEIGHT}${known.map((v, i) => `L${x(i)} ${y(v)}`).join("")}L${WIDTH} ${HEIGHT}Z`);
-    setText(this.top, count(top));
+    setText(this.top, Number.isInteger(top) ? count(top) : rate(top));
     this.chart.setAttribute("aria-label",
       `Orders per second in the last two minutes: ${rate(flow.rates.CREATED ?? 0)} placed, ${rate(flow.rates.VALIDATED ?? 0)} validated, ` +
       `${rate(flow.rates.FAILED ?? 0)} failed now; at most ${rate(highest)} in a second`);
   }
 }
 
-/** The next of 1, 2, 5, 10, 20, 50 … */
+/** The next of the round numbers 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 15 … */
 function nice(value) {
   const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= value);
+  return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map((step) => step * power).find((step) => step >= value);
 }
 
 customElements.define("board-flow", BoardFlow);
