@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives import serialization
 from ecosystem.embedded.kafka import Cluster
 
 USER, PASSWORD = "orders", "s3cret-password"
+CLERK = "clerk"
+"""A user who may have no transactions, once `forbid_transactions` has run."""
 CONNECTION_STRING = (
     "Endpoint=sb://localhost/;SharedAccessKeyName=RootManageSharedAccessKey;SharedAccessKey=c2VjcmV0LWtleQ=="
 )
@@ -69,7 +71,7 @@ def secured_kafka(folder: Path, users: Mapping[str, str] | None = None, hub: int
         users: of PLAIN, with their passwords.
         hub: port of a proxy that adds TLS to the listener `HUB`, which demands a login; it advertises this port.
     """
-    users = {USER: PASSWORD, "$ConnectionString": CONNECTION_STRING} if users is None else users
+    users = {USER: PASSWORD, CLERK: PASSWORD, "$ConnectionString": CONNECTION_STRING} if users is None else users
     ca = trustme.CA()
     ca.cert_pem.write_to_path(folder / "ca.pem")
     trustme.CA().cert_pem.write_to_path(folder / "other-ca.pem")
@@ -93,6 +95,9 @@ def secured_kafka(folder: Path, users: Mapping[str, str] | None = None, hub: int
         properties={
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,LOGIN:SASL_SSL,MTLS:SSL,"
             "HUB:SASL_PLAINTEXT",
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "allow.everyone.if.no.acl.found": "true",
+            "super.users": "User:ANONYMOUS",
             "ssl.keystore.type": "PEM",
             "ssl.keystore.location": str(folder / "localhost.pem"),
             "ssl.truststore.type": "PEM",
@@ -125,4 +130,24 @@ def _add_scram_user(servers: str) -> None:
     for mechanism in (admin.ScramMechanism.SCRAM_SHA_256, admin.ScramMechanism.SCRAM_SHA_512):
         change = admin.UserScramCredentialUpsertion(USER, admin.ScramCredentialInfo(mechanism, 4096), PASSWORD.encode())
         [done] = client.alter_user_scram_credentials([change]).values()
+        done.result(30)
+
+
+def forbid_transactions(servers: str) -> None:
+    """Denies transactional ids to `CLERK`, and allows them to everybody else."""
+    admin: Any = confluent_kafka.admin
+    rules = [
+        admin.AclBinding(
+            admin.ResourceType.TRANSACTIONAL_ID,
+            "*",
+            admin.ResourcePatternType.LITERAL,
+            f"User:{user}",
+            "*",
+            admin.AclOperation.ALL,
+            permission,
+        )
+        for user, permission in (("*", admin.AclPermissionType.ALLOW), (CLERK, admin.AclPermissionType.DENY))
+    ]
+    client = admin.AdminClient({"bootstrap.servers": servers})  # which must outlive its futures
+    for done in client.create_acls(rules).values():
         done.result(30)

@@ -7,9 +7,13 @@ import sys
 import pytest
 from aiohttp import web
 
+from ecosystem.doctor.brokers import check_transactions
+from ecosystem.doctor.finding import Level
 from runtime.common.settings import Settings
+from runtime.errors import KafkaRejected
 from runtime.kafka.rejections import find_rejection
-from tests.secured import PASSWORD, USER, Secured, secured_kafka, token
+from runtime.kafka.transactions import why_no_transactions
+from tests.secured import CLERK, PASSWORD, USER, Secured, forbid_transactions, secured_kafka, token
 from tests.workers import PATIENCE_S, Deployment, until
 
 ORDER = {"customerId": 1, "product": "JUMPERS", "quantity": 1, "price": 1}
@@ -217,3 +221,14 @@ async def test_commands_log_in_and_say_why_they_cannot(secured, prefix, tmp_path
     assert code == 1
     assert said.startswith("Error: Kafka: the certificate of localhost:"), said
     assert "set KAFKA_SSL_CAFILE" in said
+
+
+async def test_a_user_without_transactions_is_told_the_permission(secured: Secured, deployment: Deployment):
+    forbid_transactions(secured.cluster.bootstrap_servers)
+    clerk = secured.login("PLAIN", kafka_sasl_username=CLERK)
+    await until(lambda: why_no_transactions(deployment.settings(**clerk)), "the rule is in force", every=0.2)
+    with pytest.raises(KafkaRejected, match=r"TRANSACTIONAL_ID_AUTHORIZATION_FAILED.*allow DESCRIBE and WRITE"):
+        await deployment.start(**clerk)
+    [found] = await check_transactions(deployment.settings(**clerk))
+    assert found.level is Level.PROBLEM
+    await deployment.start(name="w1", **clerk, processing_guarantee="at_least_once")
