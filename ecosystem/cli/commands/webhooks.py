@@ -109,7 +109,10 @@ def deliveries(webhook_id: str, limit: int, url: str) -> None:
     \b
     orders webhooks deliveries wh_0199…
     """
-    for attempt in _ask(url, lambda api: api.deliveries(webhook_id)).attempts[:limit]:
+    attempts = _ask(url, lambda api: api.deliveries(webhook_id)).attempts[:limit]
+    if not attempts:
+        click.echo("nothing was delivered yet")
+    for attempt in attempts:
         at = f"{attempt.at:%Y-%m-%d %H:%M:%S}Z"
         click.echo(
             f"{at}  {_result(attempt):<22}  {attempt.duration_ms:>5} ms  {attempt.type:<16}  {attempt.webhook_id}"
