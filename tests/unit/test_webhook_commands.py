@@ -1,7 +1,7 @@
 """What `orders webhooks` shows: a secret once, and one line for each webhook and delivery."""
 
 from datetime import UTC, datetime
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from click.testing import CliRunner
@@ -17,7 +17,7 @@ HOOK = {"id": "wh_1", "url": "https://shop.example/[hooks]", "events": ("order.f
 class Api:
     """Answers as the service does."""
 
-    asked: ClassVar[list[object]] = []
+    asked: ClassVar[list[NewWebhook]] = []
 
     def __init__(self, url):
         self.url = url
