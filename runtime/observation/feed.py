@@ -31,8 +31,8 @@ _BUSY_PAUSE_S = 0.01
 """The same while more records wait: the rate must be seen as it is, so that fewer partitions are read."""
 _LATEST_PAUSE_S = 1.0
 """Seconds between two polls of streams that are read at leisure."""
-_CATCHING_UP_S = 5.0
-"""Seconds in which the past is read without regard to the budget."""
+_CATCHING_UP_S = 20.0
+"""Seconds in which the past is read without regard to the budget: it is bounded, and a gap in it would be seen."""
 _TOPICS_S = 30.0
 """Seconds after which the topics are listed again: some may have been created."""
 _RETRY_S = 2.0
@@ -264,8 +264,8 @@ class _Reading:
             return
         if not any(stream.sampled for stream in self._streams.values()):
             latest = [tp for tp, stream in self._streams.items() if stream.latest]
-            if busy and latest:  # without arguments, aiokafka would seek in all partitions
-                await self._consumer.seek_to_end(*latest)
+            if busy:
+                await self._go_to_end(latest)
             await asyncio.sleep(_LATEST_PAUSE_S)
             return
         before = self._feed.sampling.followed
@@ -274,7 +274,7 @@ class _Reading:
             await self._follow(before, after)
         elif busy and _now_ms() - self._newest_ms > _MOST_BEHIND_S * 1000:
             self._feed.skipped(self._newest_ms)
-            await self._consumer.seek_to_end(*self._sampled(0, after))
+            await self._go_to_end(self._sampled(0, after))
             self._newest_ms = _now_ms()
         await asyncio.sleep(_BUSY_PAUSE_S if busy else _PAUSE_S)
 
@@ -284,8 +284,14 @@ class _Reading:
             self._consumer.pause(*self._sampled(after, before))
             return
         added = self._sampled(before, after)
-        await self._consumer.seek_to_end(*added)
+        await self._go_to_end(added)
         self._consumer.resume(*added)
+
+    async def _go_to_end(self, tps: Sequence[Physical]) -> None:
+        """Continues at the end. aiokafka's own `seek_to_end` may wait for ever for a paused partition with a buffer."""
+        ends = await aiokafka_internals.log_ends(self._consumer, tps, committed=True) if tps else {}
+        for tp, end in ends.items():
+            self._consumer.seek(tp, end)
 
     def _sampled(self, first: int, end: int) -> list[Physical]:
         return [tp for tp, stream in self._streams.items() if stream.sampled and first <= tp.partition < end]
