@@ -45,15 +45,29 @@ def run(hosted: Sequence[ServiceDefinition], settings: Settings) -> int:
 
 async def _run_and_end(hosted: Sequence[ServiceDefinition], settings: Settings) -> int:
     code = await _run(hosted, settings)
-    remaining = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in remaining:
-        task.cancel()
-    if remaining and (pending := (await asyncio.wait(remaining, timeout=REMAINING_TASKS_S))[1]):
+    if unfinished := await cancel_remaining_tasks():
         # They wait for a broker that does not answer. A regular exit would wait for them.
-        log.warning("process exits with unfinished tasks count=%d", len(pending))
+        log.warning("process exits with unfinished tasks count=%d", unfinished)
         logging.shutdown()
         os._exit(code)
     return code
+
+
+async def cancel_remaining_tasks() -> int:
+    """Cancels all other tasks. Returns how many have not ended within `REMAINING_TASKS_S`.
+
+    A cancelled task may start others while it cleans up, such as the closing of a connection: they count as well.
+    """
+    own = asyncio.current_task()
+    deadline = asyncio.get_running_loop().time() + REMAINING_TASKS_S
+    while remaining := asyncio.all_tasks() - {own}:
+        left = deadline - asyncio.get_running_loop().time()
+        if left <= 0:
+            return len(remaining)
+        for task in remaining:
+            task.cancel()
+        await asyncio.wait(remaining, timeout=left)
+    return 0
 
 
 async def _run(hosted: Sequence[ServiceDefinition], settings: Settings) -> int:
