@@ -4,9 +4,10 @@ import asyncio
 import os
 import random
 import signal
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from itertools import count
 
+import aiohttp
 import psutil
 import pytest
 
@@ -65,16 +66,28 @@ async def test_workers_stopped_under_load_break_no_connection(deployment: Deploy
     assert fleet.exits.total() + len(fleet.crashes) == 0
 
 
+@asynccontextmanager
+async def watched(process):
+    """Has a viewer of the board, so that its feed reads."""
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
+    async with (
+        aiohttp.ClientSession(timeout=timeout) as session,
+        session.get(f"{process.url}/board/events") as response,
+    ):
+        await response.content.readuntil(b"event: flow")
+        yield
+
+
 async def test_a_worker_stops_in_time_while_the_broker_does_not_answer(tmp_path, prefix):
     async with (
         brokers(tmp_path / "kafka", nodes=1) as broker,
         Deployment(broker.servers, prefix, tmp_path) as deployment,
-        Fleet(deployment, CORE) as fleet,
+        Fleet(deployment, (*CORE, "board")) as fleet,
     ):
         [worker] = fleet.processes
         load = Load(fleet, random.Random(2), rate=40)
         await load.stock()
-        async with load.running():
+        async with load.running(), watched(worker):
             await load.more(100)
             with frozen(broker.cluster):
                 await asyncio.sleep(2)  # so that batches, requests and heartbeats hang
