@@ -31,6 +31,8 @@ SLOW_FILES = (
     "integration/test_secured_kafka.py",
     "integration/test_joining.py",
     "integration/test_history_sink.py",
+    "integration/test_history_rebuild.py",
+    "integration/test_history_away.py",
     "integration/test_tutorial.py",
     "integration/test_audit.py",
     "chaos/test_stopping.py",
@@ -61,6 +63,39 @@ SLOW_FILES = (
     "e2e/test_products.py",
 )
 """The slowest test files, longest first. Workers of pytest-xdist start them first and so end at about the same time."""
+
+
+CAMPAIGNS = (
+    "chaos/test_broker.py",
+    "chaos/test_fail_points.py",
+    "chaos/test_services.py",
+    "e2e/test_replay_a_day.py",
+    "integration/test_flink.py",
+    "integration/test_legacy_import.py",
+    "integration/test_lost_records.py",
+    "integration/test_output.py",
+    "integration/test_tutorial.py",
+    "simulation/test_planted.py",
+)
+"""Test files that take minutes each, marked `campaign`: `make campaigns` runs them, `make test` does not."""
+
+
+WITHOUT_CAMPAIGNS = "not campaign"
+"""What `make test` selects."""
+
+
+def pytest_itemcollected(item):
+    """Marks the tests of `CAMPAIGNS`."""
+    if item.path in {TESTS / name for name in CAMPAIGNS}:
+        item.add_marker(pytest.mark.campaign)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Says how to run the campaigns that were left out."""
+    if config.getoption("markexpr") == WITHOUT_CAMPAIGNS:
+        names = ", ".join(name.removesuffix(".py") for name in CAMPAIGNS)
+        terminalreporter.section("left out")
+        terminalreporter.line(f"campaigns, which take minutes each, run by `make campaigns`: {names}")
 
 
 def pytest_collection_modifyitems(config, items):
