@@ -82,6 +82,7 @@ class HistoryApi:
 
     async def get_timings(self, _: Host, request: web.Request) -> web.Response:
         """Answers the times between the stages of the orders of a range."""
+        inputs.refuse_others(request, *inputs.RANGE)
         since, before = inputs.range_of(request)
         async with self._reading(LONGEST_S) as (connection, lag_s):
             found = await read_timings(connection, since, before)

@@ -50,11 +50,13 @@ CURSOR = Parameter(
     {"type": "string", "minLength": 1},
     "`next` of the page before. The filters must be those of that page; the limit may be another",
 )
+RANGE = (FROM, TO)
 FILTERS = (STATE, CUSTOMER, PRODUCT, REASON, FROM, TO, PART)
 
 
 def filters_of(request: web.Request) -> Filters:
     """The filters of a list. Raises `HttpProblem` (400), as do all functions here."""
+    refuse_others(request, *FILTERS, LIMIT, CURSOR)
     since, before = range_of(request)
     return Filters(
         states=_states(request),
@@ -70,6 +72,15 @@ def filters_of(request: web.Request) -> Filters:
 def range_of(request: web.Request) -> tuple[datetime | None, datetime | None]:
     """The range of `createdAt`: from the first time on, before the second."""
     return _read(request, FROM, parse_instant), _read(request, TO, parse_instant)
+
+
+def refuse_others(request: web.Request, *known: Parameter) -> None:
+    """Refuses query parameters beside the known ones: a misspelt filter would answer with orders nobody asked for."""
+    names = [parameter.name for parameter in known]
+    for name in request.query:
+        if name not in names:
+            reason = f"is unknown here: use {', '.join(names)}"
+            raise invalid_input(name, reason, f"The query parameter {name!r} {reason}.")
 
 
 def limit_of(request: web.Request) -> int:

@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from click.testing import CliRunner
 
+from ecosystem.cli.commands.shared import TIME
 from ecosystem.cli.main import main
 from ecosystem.cli.up.welcome import first_order_commands
 from ecosystem.embedded.ports import free_ports
@@ -63,6 +65,7 @@ named = ("--first-name", "Franz", "--last-name", "Kafka", "--address", "Praha")
         (["generate", "--rate", "0"], "0.0 is not in the range"),
         (["up", "--rate", "1", "--no-sample"], "--rate needs the sample stock"),
         (["audit", "--since", "yesterday"], "'yesterday' is not a time such as 2026-07-01"),
+        (["audit", "--since", "0h"], "or a time ago such as 90m, 12h or 7d"),
         (["audit", "--guarantee", "hopefully"], "'hopefully' is not one of 'exactly_once', 'at_least_once'"),
         (["checks", "add", "credit"], "'credit' is not a check such as BULK_CHECK"),
         (["checks", "add", "CREDIT_CHECK", "--from", "soon"], "'soon' is neither 'now' nor a time"),
@@ -185,3 +188,20 @@ def test_commands_for_a_shell_go_through_folders_of_any_name(tmp_path):
     command = next(line for line in lines if "grep" in line)
     found = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert found.stdout == f"{emails}/1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-07-01", datetime(2026, 7, 1, tzinfo=UTC)),
+        ("2026-07-01T12:00", datetime(2026, 7, 1, 12, tzinfo=UTC)),
+        ("2026-07-01T12:00:00+02:00", datetime(2026, 7, 1, 10, tzinfo=UTC)),
+    ],
+)
+def test_a_time_of_an_option_is_in_utc_without_an_offset(text, expected):
+    assert TIME.convert(text, None, None) == expected
+
+
+def test_a_time_of_an_option_may_be_a_time_ago():
+    before = datetime.now(UTC)
+    assert before <= TIME.convert("90m", None, None) + timedelta(minutes=90) <= datetime.now(UTC)

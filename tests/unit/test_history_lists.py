@@ -99,6 +99,7 @@ def test_parameters_are_read():
         ("from=2026-02-30T12:00:00Z", "from", "2026-01-31T12:00:00Z"),
         ("to=2026-01-31T12:00:00", "to", "with its zone"),
         ("to=2026-01-31T12:00:00+01:00", "to", "%2B"),
+        ("custmerId=7", "custmerId", "use state, customerId, product"),
         ("limit=0", "limit", "1 to 500"),
         ("limit=501", "limit", "1 to 500"),
         ("limit=%D9%A1", "limit", "1 to 500"),

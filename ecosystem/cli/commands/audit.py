@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--since", type=TIME, help="Audit orders posted from then on; UTC without offset  [default: all]")
+@click.option("--since", type=TIME, help="Audit orders posted from then on, or since 12h ago  [default: all]")
 @click.option(
     "--guarantee",
     type=click.Choice([g.value for g in Guarantee]),

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ecosystem import services
-from ecosystem.cli.commands.shared import INSTANT, Whole
+from ecosystem.cli.commands.shared import TIME, Whole
 from ecosystem.clients.dead_letters.dead_letter import MAX_REDRIVES
 from ecosystem.clients.dead_letters.filters import Filters
 from runtime.common.settings import Settings
@@ -45,8 +45,8 @@ _OPTIONS = (
     click.option("--service", type=_PART, help="Only those on which this service failed"),
     click.option("--cause", type=_PART, metavar="TEXT", help="Only those with this text in the error, in any case"),
     click.option("--key", type=_PART, help="Only those with this text in the key"),
-    click.option("--from", "since", type=INSTANT, metavar="TIME", help="Failed since this time, or since 12h ago"),
-    click.option("--to", "before", type=INSTANT, metavar="TIME", help="Failed before this time"),
+    click.option("--from", "since", type=TIME, help="Failed since this time, or since 12h ago"),
+    click.option("--to", "before", type=TIME, help="Failed before this time"),
     click.option("--redriven/--not-redriven", default=None, help="Only those that were, or were not, written back"),
 )
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ecosystem.cli.commands.order_text import RESULT_STYLES, state_text
-from ecosystem.cli.commands.shared import INSTANT, Whole, perform, service_url_option
+from ecosystem.cli.commands.shared import TIME, Whole, perform, service_url_option
 from ecosystem.cli.discovery import currency
 from ecosystem.clients.api import HistoryApi
 from schemas.history import ListedOrder, OrderExplanation, OrderHistory, OrderPage
@@ -34,8 +34,8 @@ _STATE = click.Choice([state.value for state in OrderState], case_sensitive=Fals
 @click.option("--customer", type=Whole(), metavar="ID", help="Only orders of this customer")
 @click.option("--product", metavar="CODE", help="Only orders of this product")
 @click.option("--reason", metavar="TEXT", help="Only orders with this text in a reason, FRAUD_CHECK for example")
-@click.option("--from", "since", type=INSTANT, metavar="TIME", help="Created since this time, or since 12h ago")
-@click.option("--to", "before", type=INSTANT, metavar="TIME", help="Created before this time")
+@click.option("--from", "since", type=TIME, help="Created since this time, or since 12h ago")
+@click.option("--to", "before", type=TIME, help="Created before this time")
 @click.option("-q", "part", metavar="TEXT", help="Only orders with this text in an id, a reason or a header")
 @click.option("--limit", type=Whole(1), default=50, show_default=True, help="Orders to show at most")
 @click.option("--cursor", metavar="CURSOR", help="Continue where an earlier list ended")

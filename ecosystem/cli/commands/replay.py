@@ -37,7 +37,7 @@ _STAGES = (
 @click.option("--all", "all_", is_flag=True, help="All orders of the history")
 @click.option("--state", "states", type=_STATE, multiple=True, help="Only orders in this state; may be repeated")
 @click.option("--reason", metavar="TEXT", help="Only orders with this text in a reason, FRAUD_CHECK for example")
-@click.option("--from", "since", type=TIME, help="Only what was created from then on; UTC without offset")
+@click.option("--from", "since", type=TIME, help="Only what was created from then on, or since 12h ago")
 @click.option("--to", "before", type=TIME, help="Only what was created before")
 @click.option("--product", metavar="CODE", help="Only orders of this product")
 @click.option("--customer", type=Whole(), metavar="ID", help="Only orders of this customer")

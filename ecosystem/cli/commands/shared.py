@@ -22,7 +22,6 @@ from runtime.errors import PartitionCountMismatch
 from runtime.kafka.rejections import find_rejection
 from schemas.identifiers import Composed
 from schemas.numbers import decimal, whole
-from schemas.times import parse_instant
 from schemas.validation import field_errors
 
 T = TypeVar("T")
@@ -84,35 +83,26 @@ class _Time(click.ParamType):
     name = "time"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        try:
-            at = datetime.fromisoformat(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is not a time such as 2026-07-01 or 2026-07-01T12:00:00Z", param, ctx)
-        return at if at.tzinfo else at.replace(tzinfo=UTC)
-
-
-TIME = _Time()
-"""A time, in UTC if it has no offset."""
-
-
-class _Instant(click.ParamType):
-    name = "time"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         if isinstance(value, datetime):
             return value
         text = str(value)
         if ago := re.fullmatch(r"([1-9][0-9]{0,4})([mhd])", text, re.ASCII):
             return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
         try:
-            return parse_instant(text)
-        except ValueError as error:
-            self.fail(f"{text!r} {error}, or a time ago such as 90m, 12h or 7d", param, ctx)
+            at = datetime.fromisoformat(text)
+        except ValueError:
+            self.fail(
+                f"{text!r} is not a time such as 2026-07-01 or 2026-07-01T12:00:00Z, "
+                "or a time ago such as 90m, 12h or 7d",
+                param,
+                ctx,
+            )
+        return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
-INSTANT = _Instant()
-"""A time with its offset, or a time ago such as 12h."""
+TIME = _Time()
+"""A time, in UTC if it has no offset, or a time ago such as 12h."""
 
 
 class _Name(click.ParamType):

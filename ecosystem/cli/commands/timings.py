@@ -13,7 +13,7 @@ from schemas.history import Timings
 
 
 @click.command()
-@click.option("--from", "from_", type=TIME, help="Orders created from then on; UTC without offset  [default: all]")
+@click.option("--from", "from_", type=TIME, help="Orders created from then on, or since 12h ago  [default: all]")
 @click.option("--to", type=TIME, help="Orders created before  [default: all]")
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object")
 @service_url_option("history")

@@ -23,7 +23,7 @@ from ecosystem.cli.commands.shared import TIME, Whole, bootstrap_option, perform
     metavar="NAME=VALUE",
     help="A setting to change, such as FRAUD_LIMIT=1500; may be repeated  [default: none: check the replay]",
 )
-@click.option("--from", "from_", type=TIME, help="Orders posted from then on; UTC without offset  [default: all]")
+@click.option("--from", "from_", type=TIME, help="Orders posted from then on, or since 12h ago  [default: all]")
 @click.option("--to", type=TIME, help="Orders posted before  [default: all]")
 @click.option(
     "--history",
