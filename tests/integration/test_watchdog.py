@@ -130,8 +130,9 @@ async def test_a_partition_never_fetched_makes_the_worker_unready_then_ends_it(d
         [lag] = await metric(deployment, worker, "faust_orders_partition_lag_records" + labels)
         assert lag == stalled["end"] - stalled["position"]
         [age] = await metric(deployment, worker, "faust_orders_partition_lag_seconds" + labels)
-        # The first sample that shows the records may be the first one behind them, so their age is known to a sample.
-        assert LIMIT_S < age < stalled["seconds"] + 5 * LIMIT_S
+        # The first sample that shows the records may be the first one behind them, so their age is known to a sample. A
+        # busy worker may not have taken it yet; tests/unit/test_backlog_age.py holds what it says then.
+        assert 0 <= age < stalled["seconds"] + 5 * LIMIT_S
         assert await metric(deployment, worker, "faust_orders_stalled") == [1]
         assert await ended(process) == 1
         text = (await said).decode()

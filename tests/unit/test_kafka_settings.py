@@ -173,7 +173,7 @@ def test_login_requests_are_not_logged(caplog):
     from aiokafka.protocol.admin import SaslAuthenticateRequest
 
     request = SaslAuthenticateRequest(b"\0u\0secret").prepare({36: (0, 1)})
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG, "aiokafka.conn"):
         logging.getLogger("aiokafka.conn").debug("Request to %s:%d %d: %s", "h", 1, 2, request)
         logging.getLogger("aiokafka.conn").debug("Request to %s", "another")
     assert [record.getMessage() for record in caplog.records] == ["Request to another"]

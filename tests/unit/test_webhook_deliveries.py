@@ -30,6 +30,15 @@ from webhook_service.state import (
 )
 
 NOW = datetime.now(UTC).replace(microsecond=0)
+
+
+@pytest.fixture(autouse=True)
+def _present():
+    """Receivers refuse old signatures, and this module may have been imported long ago."""
+    global NOW  # noqa: PLW0603
+    NOW = datetime.now(UTC).replace(microsecond=0)
+
+
 KEYS = SecretKeys([SecretStr("k" * 32)])
 URL = "https://shop.example/hooks?token=in-the-url"
 

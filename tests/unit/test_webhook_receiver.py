@@ -15,6 +15,15 @@ SECRET, OTHER = b"s" * 32, b"t" * 32
 BODY = json.dumps({"type": "order.failed", "timestamp": "T", "data": {"id": "o1", "reasons": ["too much"]}}).encode()
 
 
+IMPORTED_S = time.time()
+
+
+@pytest.fixture(autouse=True)
+def _present(monkeypatch):
+    """Parameters below are signed when this module is imported, which may be long ago."""
+    monkeypatch.setattr(time, "time", lambda: IMPORTED_S)
+
+
 def signed(body=BODY, secrets=(SECRET,), at=None, id_="evt_1"):
     at = int(time.time()) if at is None else at
     return {
