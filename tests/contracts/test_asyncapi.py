@@ -73,7 +73,7 @@ async def test_every_record_matches_the_asyncapi_document(deployment: Deployment
         o["channel"]["$ref"].removeprefix("#/channels/") for o in whole["operations"].values() if o["action"] == "send"
     }
     internal = {name for name, channel in whole["channels"].items() if {"name": "internal"} in channel.get("tags", ())}
-    internal -= {"webhooks-attempts-by-webhook"}  # written once something was delivered
+    internal = {name for name in internal if not name.startswith("webhooks-")}  # nobody subscribes here
     written = internal if layout == "two composed" else set()  # with one worker, these topics stay empty
     for topic in (*(public & sent), *written, ORDERS.dead_letters):
         await until(lambda topic=topic: deployment.records(topic), f"anything on {topic}")
