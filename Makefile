@@ -19,7 +19,7 @@ install: ## Install into .venv what the lock names; the other targets do so when
 run: install ## Start all of it, Kafka included, with an order every second; Ctrl-C stops it
 	@$(PY) -m ecosystem.cli up --rate 1
 
-test: install ## Run all tests but campaigns; the last lines say what was left out or skipped, and why
+test: install ## Run all tests except campaigns; the last lines list those left out or skipped, with the reason
 	@$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not campaign"
 
 campaigns: install ## Run the tests that take minutes each, which `make test` leaves out: faults at every step, whole days

@@ -32,7 +32,7 @@ class BoardStreams:
         observer: takes what it reads.
         deployment: workers and backlog.
         timelines: of single orders.
-        about: what stays the same.
+        about: settings that the page shows; they do not change.
         now_ms: the time, milliseconds since 1970.
     """
 

@@ -26,7 +26,7 @@ FINAL = frozenset({"FAILED", "SHIPPED", "CANCELLED"})
 
 @dataclass(slots=True)
 class Trace:
-    """What is known of an order. Times in milliseconds since 1970."""
+    """State, content and stages of an order. Times in milliseconds since 1970."""
 
     id: str
     customer: int
