@@ -122,3 +122,14 @@ export function heading(text, id) {
 }
 
 export const empty = (text) => h("p", { class: "empty" }, text);
+
+/** A region of the page with a heading, and a text that says when there is nothing to show. */
+export class Panel extends HTMLElement {
+  build(title, id, nothing) {
+    this.setAttribute("role", "region");
+    this.setAttribute("aria-labelledby", id);
+    this.head = heading(title, id);
+    this.nothing = empty(nothing);
+    this.append(this.head.element);
+  }
+}

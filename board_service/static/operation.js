@@ -1,18 +1,8 @@
 // Workers with partitions and standby replicas, backlog of consumer groups, and dead letters.
 
-import { ago, count, duration, empty, h, heading, reconcile, setAttribute, setText } from "./dom.js";
+import { ago, count, duration, h, Panel, reconcile, setAttribute, setText } from "./dom.js";
 
 const COPIED_MS = 2000;
-
-class Panel extends HTMLElement {
-  build(title, id, nothing) {
-    this.setAttribute("role", "region");
-    this.setAttribute("aria-labelledby", id);
-    this.head = heading(title, id);
-    this.nothing = empty(nothing);
-    this.append(this.head.element);
-  }
-}
 
 class BoardWorkers extends Panel {
   connectedCallback() {

@@ -1,18 +1,8 @@
 // Stock with reservations, and sessions of customers near the fraud limit.
 
-import { ago, amount, bar, count, empty, h, heading, reconcile, setAttribute, setText } from "./dom.js";
+import { ago, amount, bar, count, h, Panel, reconcile, setAttribute, setText } from "./dom.js";
 
 const LOW = 10;
-
-class Panel extends HTMLElement {
-  build(title, id, nothing) {
-    this.setAttribute("role", "region");
-    this.setAttribute("aria-labelledby", id);
-    this.head = heading(title, id);
-    this.nothing = empty(nothing);
-    this.append(this.head.element);
-  }
-}
 
 class BoardStock extends Panel {
   connectedCallback() {
