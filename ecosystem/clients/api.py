@@ -88,8 +88,8 @@ class Api:
         extra_headers: Mapping[str, str] | None = None,
         query: Iterable[tuple[str, str]] = (),
     ) -> bytes:
-        waits = method == "GET" or (method == "DELETE" and path.startswith("/v1/orders/"))
-        parameters = urlencode([*query, *([("timeout", timeout_ms)] if waits else ())])
+        """Returns the body of the response. `_wait` is for requests that the worker holds back until a timeout."""
+        parameters = urlencode(list(query))
         total = aiohttp.ClientTimeout(total=timeout_ms / 1000 + _GRACE_S)
         headers = {"Content-Type": "application/json"} if body is not None else {}
         headers |= extra_headers or {}
@@ -107,6 +107,9 @@ class Api:
         if response.status >= 400:
             raise RequestRejected(_problem(response, content))
         return content
+
+    async def _wait(self, method: str, path: str, timeout_ms: int) -> bytes:
+        return await self._call(method, path, timeout_ms, query=[("timeout", str(timeout_ms))])
 
 
 class OrdersApi(Api):
@@ -159,7 +162,7 @@ class OrdersApi(Api):
 
     async def get(self, order_id: str, timeout_ms: int) -> Order:
         """Returns the order as soon as it exists. Raises `RequestRejected` with 404 if it does not in time."""
-        return Order.from_json(await self._call("GET", f"/v1/orders/{quote(order_id, safe='')}", timeout_ms))
+        return Order.from_json(await self._wait("GET", f"/v1/orders/{quote(order_id, safe='')}", timeout_ms))
 
     async def cancel(self, order_id: str, timeout_ms: int) -> Order:
         """Cancels an order and returns it.
@@ -167,12 +170,12 @@ class OrdersApi(Api):
         Raises `RequestRejected` with 409 if it has failed or been shipped, with 404 if it does not exist in time.
         """
         path = f"/v1/orders/{quote(order_id, safe='')}"
-        return Order.from_json(await self._call("DELETE", path, timeout_ms))
+        return Order.from_json(await self._wait("DELETE", path, timeout_ms))
 
     async def validated(self, order_id: str, timeout_ms: int) -> OrderOutcome:
         """Returns the outcome of the order. Raises `RequestRejected` with 504 if it is not decided in time."""
         path = f"/v1/orders/{quote(order_id, safe='')}/validated"
-        return OrderOutcome.from_json(await self._call("GET", path, timeout_ms))
+        return OrderOutcome.from_json(await self._wait("GET", path, timeout_ms))
 
 
 class CheckinApi(Api):
@@ -193,7 +196,7 @@ class FulfilmentApi(Api):
     async def status(self, order_id: str, timeout_ms: int) -> FulfilmentStatus:
         """Returns what is missing before the order is shipped. `RequestRejected` with 404: no event yet."""
         path = f"/v1/orders/{quote(order_id, safe='')}/fulfilment"
-        return FulfilmentStatus.from_json(await self._call("GET", path, timeout_ms))
+        return FulfilmentStatus.from_json(await self._wait("GET", path, timeout_ms))
 
 
 class HistoryApi(Api):
@@ -226,7 +229,7 @@ class PortalApi(Api):
     async def check_ins(self, order_no: str, timeout_ms: int) -> PortalCheckins:
         """Returns the check-ins of an order. Raises `RequestRejected` with 404 while there are none."""
         path = f"/v1/portal/checkins/{quote(order_no, safe='')}"
-        return PortalCheckins.from_json(await self._call("GET", path, timeout_ms))
+        return PortalCheckins.from_json(await self._wait("GET", path, timeout_ms))
 
 
 class ProductsApi(Api):

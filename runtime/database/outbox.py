@@ -172,6 +172,7 @@ class Outbox:
         try:
             yield
         finally:
+            METRICS.remove_outbox(self)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

@@ -76,8 +76,11 @@ class DatabaseMetrics(Collector):
         self._pools.discard(pool)
 
     def add_outbox(self, outbox: OutboxSource) -> None:
-        """Shows the waiting messages of an outbox for as long as it exists."""
+        """Shows the waiting messages of an outbox until `remove_outbox`."""
         self._outboxes.add(outbox)
+
+    def remove_outbox(self, outbox: OutboxSource) -> None:
+        self._outboxes.discard(outbox)
 
     def took(self, service: str, seconds: float) -> None:
         self._seconds.labels(service).observe(seconds)

@@ -99,15 +99,22 @@ async def judged(deployment: Deployment) -> dict[str, Counter[int]]:
     return found
 
 
-async def nothing_failed(deployment: Deployment, count: int) -> None:
-    """Every order is decided, once, and passed; each check has judged each order once; there is no dead letter."""
+async def nothing_failed(deployment: Deployment, count: int, *, once: bool = True) -> None:
+    """Every order is decided, once, and passed; each check has judged each order once; there is no dead letter.
+
+    Not `once`: a check may have judged an order again, as may happen at least once when a worker loses its partitions.
+    """
     await decided(deployment, *range(count))
     await drained(deployment)
     states = Counter((order.id, order.state) for order in await deployment.values(ORDERS) if order.state.decided)
-    assert states == Counter((f"o{n}", OrderState.VALIDATED) for n in range(count))
+    assert set(states) == {(f"o{n}", OrderState.VALIDATED) for n in range(count)}
+    if once:
+        assert set(states.values()) == {1}
     for check, verdicts in (await judged(deployment)).items():
-        expected = Counter(range(count)) if check != CREDIT else Counter(verdicts.keys())
-        assert verdicts == expected, check
+        if check != CREDIT:
+            assert set(verdicts) == set(range(count)), check
+        if once:
+            assert set(verdicts.values()) <= {1}, check
     async with deployment.consumer() as consumer:
         topics = {topic.removeprefix(deployment.prefix) for topic in await consumer.topics()}
     for topic in {t.dead_letters for t in (*CATALOGUE, *credit().service.outputs)} & topics:
@@ -129,6 +136,7 @@ async def roll(deployment: Deployment, names: Sequence[str], **options: object) 
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
 async def test_a_service_joins_the_composed_core_under_load_and_leaves_it_again(deployment: Deployment, guarantee):
     options = {"processing_guarantee": guarantee}
+    once = guarantee == "exactly_once"
     for name in ("w0", "w1"):
         await deployment.start(*CORE, name=name, **options)
     await history(deployment)
@@ -139,9 +147,9 @@ async def test_a_service_joins_the_composed_core_under_load_and_leaves_it_again(
         await deployment.shared(*deployment.workers)
         while load.sent < joined + 100:
             await asyncio.sleep(0.05)
-    await nothing_failed(deployment, load.sent)
-    first = (await judged(deployment))[CREDIT]
-    assert set(first) >= set(range(joined, load.sent)), "each order after the join is judged"
+    await nothing_failed(deployment, load.sent, once=once)
+    first = set((await judged(deployment))[CREDIT])
+    assert first >= set(range(joined, load.sent)), "each order after the join is judged"
     assert min(first) >= 30, "none of those that were decided before"
     await knows_all_customers(deployment)
 
@@ -151,8 +159,8 @@ async def test_a_service_joins_the_composed_core_under_load_and_leaves_it_again(
         await deployment.start(*CORE, name=name, more=[credit()], **options)
     assert {w.topology.group for w in deployment.workers} == {JOINED}
     await deployment.send(ORDERS, *orders(*range(load.sent + 10, load.sent + 20)))
-    await nothing_failed(deployment, load.sent + 20)
-    assert (await judged(deployment))[CREDIT] == first + Counter(range(load.sent, load.sent + 20))
+    await nothing_failed(deployment, load.sent + 20, once=once)
+    assert set((await judged(deployment))[CREDIT]) == first | set(range(load.sent, load.sent + 20))
 
     await stop_all(deployment)  # split again
     await deployment.send(ORDERS, *orders(*range(load.sent + 20, load.sent + 30)))
@@ -160,8 +168,8 @@ async def test_a_service_joins_the_composed_core_under_load_and_leaves_it_again(
     await deployment.start(name="credit", more=[credit()], **options)
     assert {w.topology.group for w in deployment.workers} == {COMPOSED, "credit"}
     await deployment.send(ORDERS, *orders(*range(load.sent + 30, load.sent + 40)))
-    await nothing_failed(deployment, load.sent + 40)
-    assert (await judged(deployment))[CREDIT] == first + Counter(range(load.sent, load.sent + 40))
+    await nothing_failed(deployment, load.sent + 40, once=once)
+    assert set((await judged(deployment))[CREDIT]) == first | set(range(load.sent, load.sent + 40))
     await knows_all_customers(deployment)
 
 

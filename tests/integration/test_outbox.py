@@ -272,4 +272,5 @@ async def test_the_age_of_the_oldest_waiting_message_grows_while_kafka_is_away_a
             assert 0 < first < REGISTRY.get_sample_value("faust_orders_outbox_oldest_waiting_seconds", labels)
             back.set()
             await until(lambda: outbox.waiting_status()[1:] == (0, 0.0), "relayed")
+        assert REGISTRY.get_sample_value("faust_orders_outbox_waiting", labels) is None, "shown while it relays"
     assert len(log.written) == 2
