@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -50,8 +50,8 @@ class Host(Protocol):
     def owns(self, key: str) -> bool:
         """Whether this worker owns the partition of `key` and has processed its backlog."""
 
-    async def submit(self, table: Table[Any], key: str, decide: Callable[[Context], T]) -> T:
-        """Runs a command in the loop, as a processor of the service. Returns its result once committed.
+    def submit(self, table: Table[Any], key: str, decide: Callable[[Context], T]) -> Awaitable[T]:
+        """Runs a command in the loop, as a processor of the service. Its result comes once it is committed.
 
         Arguments:
             table: a table of the service.
@@ -68,10 +68,11 @@ class Host(Protocol):
         The owner may have a row all the same, as a standby may be behind.
         """
 
-    def watch(self, table: Table[Any], key: str) -> AbstractContextManager[Watch]:
-        """Watches a row. Watch first, then read, so that no change in between is missed.
+    def watch(self, table: Table[Any], key: str, touched: Callable[[], object] | None = None) -> Watch:
+        """Watches a row in a `with` block. Watch first, then read, so that no change in between is missed.
 
-        The watch is also touched when partitions are assigned or revoked and when the worker stops.
+        The watch is also touched when partitions are assigned or revoked and when the worker stops. `touched` is called
+        at once then, in place of `Watch.wait`.
         """
 
     def owner(self, key: str) -> URL | None:

@@ -3,6 +3,7 @@
 It depends on ports alone (consumer, checkpoint, logs, stores, clock), so that the simulation runs the same code.
 """
 
+import asyncio
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -198,10 +199,10 @@ class Engine:
                 command.abandon()  # no effect on a settled command
             batch.done.set()
 
-    async def submit(self, table: Table[Any], key: str, decide: Callable[[Context], T]) -> T:
-        """Runs `decide` in the loop, and returns its result once it is committed. See `runtime.hosting.Host`."""
+    def submit(self, table: Table[Any], key: str, decide: Callable[[Context], T]) -> asyncio.Future[T]:
+        """Runs `decide` in the loop; its result, once it is committed. See `runtime.hosting.Host`."""
         partition = partition_of(key.encode(), self._settings.partitions)
-        return await self._command(self._topology.holders[table.name], partition, decide).answer
+        return self._command(self._topology.holders[table.name], partition, decide).answer
 
     def _command(self, service: Service, partition: int, decide: Callable[[Context], T]) -> PendingCommand[T]:
         if not self._ownership.settled(partition):

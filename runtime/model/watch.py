@@ -1,30 +1,60 @@
 """Watches: HTTP handlers wait for changes of rows."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self
 
 from runtime.model.service import Table
 
 
 class Watch:
-    """A watch on one row. A change between two calls of `wait` is not lost."""
+    """A watch on one row, for the time of a `with` block. A change between two calls of `wait` is not lost.
 
-    def __init__(self) -> None:
-        self._touched = asyncio.Event()
+    Arguments:
+        watches: all watches of the worker.
+        row: table and key.
+        touched: called at each change, in place of `wait`.
+    """
+
+    __slots__ = ("_event", "_row", "_touched", "_watches")
+
+    def __init__(self, watches: "Watches", row: tuple[str, bytes], touched: Callable[[], object] | None = None) -> None:
+        self._watches = watches
+        self._row = row
+        self._event: asyncio.Event | None = None
+        self._touched = touched
+
+    def __enter__(self) -> Self:
+        if self._touched is None:
+            self._event = asyncio.Event()
+            self._touched = self._event.set
+        self._watches.add(self._row, self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the watch."""
+        self._watches.remove(self._row, self)
 
     def touch(self) -> None:
-        self._touched.set()
+        if self._touched is not None:
+            self._touched()
 
     async def wait(self, timeout: float) -> bool:
         """Returns True at the next change, False after `timeout` seconds without one."""
+        if self._event is None:
+            raise RuntimeError("a watch with a callback cannot be waited for")
         try:
             async with asyncio.timeout(timeout):
-                await self._touched.wait()
+                await self._event.wait()
         except TimeoutError:
             return False
-        self._touched.clear()
+        self._event.clear()
         return True
 
 
@@ -37,18 +67,18 @@ class Watches:
     def __len__(self) -> int:
         return sum(len(watches) for watches in self._watches.values())
 
-    @contextmanager
-    def watch(self, table: Table[Any], key: str) -> Iterator[Watch]:
-        """Registers a watch for the time of a `with` block."""
-        row, watch = (table.name, key.encode()), Watch()
+    def watch(self, table: Table[Any], key: str, touched: Callable[[], object] | None = None) -> Watch:
+        """A watch on the row of `key`; begins with a `with` block. See `Watch`."""
+        return Watch(self, (table.name, key.encode()), touched)
+
+    def add(self, row: tuple[str, bytes], watch: Watch) -> None:
         self._watches.setdefault(row, set()).add(watch)
-        try:
-            yield watch
-        finally:
-            watches = self._watches[row]
-            watches.discard(watch)
-            if not watches:
-                del self._watches[row]
+
+    def remove(self, row: tuple[str, bytes], watch: Watch) -> None:
+        watches = self._watches[row]
+        watches.discard(watch)
+        if not watches:
+            del self._watches[row]
 
     def changed(self, table: str, rows: Mapping[bytes, bytes | None]) -> None:
         """Touches the watches of these rows."""

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, AsyncExitStack
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -191,15 +191,13 @@ class Worker:
         """Whether this worker owns the partition of `key` and has processed its backlog."""
         return self._ownership.settled(partition_of(key.encode(), self.settings.partitions))
 
-    async def submit(self, table: Table[Any], key: str, decide: Callable[[Context], T]) -> T:
+    def submit(self, table: Table[Any], key: str, decide: Callable[[Context], T]) -> asyncio.Future[T]:
         """Runs `decide` in the loop. See `runtime.hosting.Host`."""
         if self._member is None:
             raise KeyNotOwned("not started")
-        try:
-            async with self._produce_timeout.limit():
-                return await self._member.engine.submit(table, key, decide)
-        except TimeoutError:
-            raise BrokerUnavailable("the broker did not acknowledge the batch in time") from None
+        result = self._member.engine.submit(table, key, decide)
+        self._produce_timeout.bound(result, _not_acknowledged)
+        return result
 
     def read_stale(self, table: Table[M], key: str) -> StaleRow[M] | None:
         """The row of `key` in the store of this worker, as owner or standby; `None` if there is none."""
@@ -215,8 +213,8 @@ class Worker:
         age_s = 0.0 if owned else self._member.standbys.age(table.name, partition)
         return StaleRow(table.model.from_json(raw), age_s)
 
-    def watch(self, table: Table[Any], key: str) -> AbstractContextManager[Watch]:
-        return self._watches.watch(table, key)
+    def watch(self, table: Table[Any], key: str, touched: Callable[[], object] | None = None) -> Watch:
+        return self._watches.watch(table, key, touched)
 
     def owner(self, key: str) -> URL | None:
         """Base URL of the worker that owns the partition of `key`, as of the last rebalance; may be this one."""
@@ -315,3 +313,7 @@ class Worker:
     def _fail(self, error: BaseException) -> None:
         self.failure = error
         self._ended.set()
+
+
+def _not_acknowledged() -> BrokerUnavailable:
+    return BrokerUnavailable("the broker did not acknowledge the batch in time")

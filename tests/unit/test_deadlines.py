@@ -47,3 +47,45 @@ async def test_a_wait_that_ends_in_time_leaves_nothing_behind():
         assert len(timeout) == 1
     timeout.shorten(0)
     assert len(timeout) == 0
+
+
+class Late(Exception):
+    pass
+
+
+async def test_a_bounded_future_fails_in_time_and_leaves_nothing_behind():
+    timeout = SharedTimeout(0.05)
+    future = asyncio.get_running_loop().create_future()
+    timeout.bound(future, Late)
+    async with asyncio.timeout(20):
+        with pytest.raises(Late):
+            await future
+    await asyncio.sleep(0)
+    assert len(timeout) == 0
+
+
+async def test_shortening_ends_bounded_futures_present_and_future_ones():
+    timeout, loop = SharedTimeout(3600), asyncio.get_running_loop()
+    futures = [loop.create_future(), loop.create_future()]
+    timeout.bound(futures[0], Late)
+    timeout.shorten(0.05)
+    timeout.bound(futures[1], Late)
+    async with asyncio.timeout(20):
+        for future in futures:
+            with pytest.raises(Late):
+                await future
+    await asyncio.sleep(0)
+    assert len(timeout) == 0
+
+
+async def test_a_bounded_future_that_is_done_or_cancelled_in_time_leaves_nothing_behind():
+    timeout, loop = SharedTimeout(3600), asyncio.get_running_loop()
+    done, cancelled = loop.create_future(), loop.create_future()
+    timeout.bound(done, Late)
+    timeout.bound(cancelled, Late)
+    assert len(timeout) == 2
+    done.set_result(1)
+    cancelled.cancel()
+    await asyncio.sleep(0)
+    assert (len(timeout), done.result()) == (0, 1)
+    timeout.shorten(0)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -127,8 +127,8 @@ class FakeHost:
     def standbys(self, key: str) -> Sequence[URL]:
         return self.cluster.standbys
 
-    def watch(self, table: Table[Any], key: str) -> AbstractContextManager[Watch]:
-        return self.watches.watch(table, key)
+    def watch(self, table: Table[Any], key: str, touched: Callable[[], object] | None = None) -> Watch:
+        return self.watches.watch(table, key, touched)
 
     def owner(self, key: str) -> URL | None:
         return self.cluster.owner
