@@ -37,8 +37,9 @@ fuzz: install ## Ask all services what no client would ask for MINUTES=10, from 
 chaos: install ## Break workers, brokers, networks, databases and mail under load for MINUTES=10, from a SEED=; exit code 1 if a promise breaks
 	@$(PY) -m tests.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
-bench: install ## Measure POST to VALIDATED at several loads: core and all services in one worker, core apart; minutes
-	@$(PY) bench/latency.py
+bench: install ## Measure rates, latencies and CPU; AGAINST=kafka-streams or restate: beside these; QUICK=1: in three minutes
+	@$(PY) -m bench.compare $(if $(AGAINST),--against $(AGAINST)) $(if $(QUICK),--quick) \
+		$(if $(GUARANTEE),--guarantee $(GUARANTEE)) $(if $(LAYOUT),--layout $(LAYOUT)) $(BENCH)
 
 bench-history: install ## Measure how fast the history stores records, and bytes per order; ORDERS=50000; minutes
 	@$(PY) -m bench.history --orders $(or $(ORDERS),50000)

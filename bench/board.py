@@ -28,7 +28,8 @@ from statistics import median
 
 import psutil
 
-from bench.latency import run_load, write_sample_data
+from bench.comparison.generator import Generator
+from bench.comparison.ours import write_sample_data
 from ecosystem.clients.health import is_ready
 from ecosystem.embedded.kafka import Cluster
 from ecosystem.embedded.ports import free_ports
@@ -94,14 +95,15 @@ def measure_cost(servers: str, folder: Path, turns: int, seconds: float) -> None
     asyncio.run(write_sample_data(Settings(kafka_bootstrap_servers=servers, topic_prefix="cost-")))
     found: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
     with worker(servers, "cost-", folder, *CORE, "board") as (url, process):
-        run_load(url, "--clients", "32", "--seconds", "6")
+        generator, load = Generator(), ("-clients", "32")
+        generator.run("orders", [url], load, 6)
         print(f"{'turn':<6}{'board':<10}{'orders/s':>9}{'CPU µs an order':>17}")
         for turn in range(2 * turns):
             watches = turn % 4 in {1, 2}  # off, on, on, off: a trend of the machine does not count
             with viewer(url, watches):
                 time.sleep(2 if watches else 0)
                 before = cpu_s(process)
-                row = run_load(url, "--clients", "32", "--seconds", str(seconds))
+                row = generator.run("orders", [url], load, seconds)
                 used = (cpu_s(process) - before) / int(str(row["ok"])) * 1e6
             found[watches].append((float(str(row["per_second"])), used))
             what = "watched" if watches else "off"

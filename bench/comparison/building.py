@@ -1,0 +1,25 @@
+"""Folders for what is built or fetched for the bench: in the user's cache, one for each version of the sources."""
+
+import hashlib
+from pathlib import Path
+
+from ecosystem.embedded.kafka.install import cache_dir
+
+_FALLBACK = Path(".data") / "cache"
+
+
+def build_folder(name: str, *sources: Path) -> tuple[Path, bool]:
+    """Returns a folder for the results of a build, and whether a build that ended well has left its file `built` there.
+
+    Arguments:
+        name: of the build.
+        sources: files and folders whose contents choose the folder.
+    """
+    digest = hashlib.sha256()
+    for source in sources:
+        for path in sorted(source.rglob("*")) if source.is_dir() else [source]:
+            if path.is_file():
+                digest.update(str(path.relative_to(source)).encode() + b"\0" + path.read_bytes() + b"\0")
+    folder = cache_dir(_FALLBACK) / "bench" / f"{name}-{digest.hexdigest()[:12]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder, (folder / "built").exists()
