@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from runtime.common.settings import Settings
 
 _PORT = 8080
 HISTORY = "HISTORY_DATABASE_URL"
-_SECRET = "running.history"
-"""File with the URL of the history's database."""
+WEBHOOK_KEYS = "WEBHOOK_KEYS"
+_SECRETS = "running.secrets"
+"""File with the variables of the workers that only their user may read."""
 
 
 def data_dir() -> Path:
@@ -33,14 +34,14 @@ class LocalSystemInfo:
         bootstrap_servers: of its Kafka.
         urls: by service, the base URLs of the workers that run it.
         currency: currency of orders.
-        history: URL of the history's database; empty if `orders up` does not run it.
+        secrets: environment variables of its workers: the URLs of databases, and the keys of webhooks.
     """
 
     pid: int
     bootstrap_servers: str
     urls: Mapping[str, tuple[str, ...]]
     currency: str = "EUR"
-    history: str = ""
+    secrets: Mapping[str, str] = field(default_factory=dict)
 
 
 @contextmanager
@@ -48,11 +49,11 @@ def published(info: LocalSystemInfo) -> Iterator[None]:
     """Lets other commands find `info` for as long as the `with` block lasts."""
     path = _path()
     complete = path.with_suffix(".new")
-    secret = data_dir() / _SECRET
+    secret = data_dir() / _SECRETS
     secret.unlink(missing_ok=True)
     secret.touch(mode=0o600)  # the URL of a database may have a password
-    secret.write_text(info.history)
-    complete.write_text(json.dumps({name: value for name, value in asdict(info).items() if name != "history"}))
+    secret.write_text(json.dumps(dict(info.secrets)))
+    complete.write_text(json.dumps({name: value for name, value in asdict(info).items() if name != "secrets"}))
     complete.replace(path)  # atomic: no reader sees half a file
     try:
         yield
@@ -68,11 +69,11 @@ def find() -> LocalSystemInfo | None:
         with suppress(PermissionError):  # it runs, as another user
             os.kill(fields["pid"], 0)  # a process that was killed could not remove its file
         urls = {service: tuple(found) for service, found in fields["urls"].items()}
-        history = ""
-        with suppress(OSError):  # that of another user
-            history = (data_dir() / _SECRET).read_text()
+        secrets: dict[str, str] = {}
+        with suppress(OSError):  # those of another user
+            secrets = {str(name): str(value) for name, value in json.loads((data_dir() / _SECRETS).read_text()).items()}
         currency = fields.get("currency", "EUR")
-        return LocalSystemInfo(fields["pid"], fields["bootstrap_servers"], urls, currency, history)
+        return LocalSystemInfo(fields["pid"], fields["bootstrap_servers"], urls, currency, secrets)
     except (OSError, ValueError, KeyError, AttributeError):
         return None
 
@@ -80,14 +81,13 @@ def find() -> LocalSystemInfo | None:
 def settings(bootstrap: str | None = None) -> Settings:
     """Returns settings from the environment. Brokers: `bootstrap`, else KAFKA_BOOTSTRAP_SERVERS, else `orders up`'s.
 
-    The database of the history: as the environment says; else, with the brokers of `orders up`, its own.
+    Databases and keys of webhooks: as the environment says; else, with the brokers of `orders up`, its own.
     """
     if bootstrap is not None:
         return Settings(kafka_bootstrap_servers=bootstrap)
     if not brokers_named() and (info := find()):
         found: dict[str, Any] = {"kafka_bootstrap_servers": info.bootstrap_servers}
-        if info.history and not database_url(HISTORY):
-            found[HISTORY.lower()] = info.history
+        found |= {name.lower(): value for name, value in info.secrets.items() if not _given(name)}
         return Settings(**found)
     return Settings()
 
@@ -96,7 +96,7 @@ def history_database() -> str:
     """Returns the URL of the history's database: as the environment says, else that of `orders up`, else nothing."""
     given = database_url(HISTORY)
     info = None if given else find()
-    return info.history if info else given
+    return info.secrets.get(HISTORY, "") if info else given
 
 
 def database_url(variable: str) -> str:
@@ -105,6 +105,13 @@ def database_url(variable: str) -> str:
         return given
     url = Settings().database_url(variable.lower().removesuffix(services.DATABASE_URL))
     return "" if url is None else url.get_secret_value()
+
+
+def _given(name: str) -> bool:
+    """Whether the environment has a secret, itself or by the path of its file, or the server of its database."""
+    if name.lower().endswith(services.DATABASE_URL) and database_url(name):
+        return True
+    return bool(os.environ.get(name) or os.environ.get(f"{name}_FILE"))
 
 
 def currency() -> str:

@@ -1,7 +1,6 @@
 """Lag of consumer groups, from committed offsets."""
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -39,8 +38,7 @@ async def _last_stable_offsets(settings: Settings, topics: Collection[str]) -> M
 
 
 async def _is_lagging(admin: AIOKafkaAdminClient, group: str, ends: Mapping[TopicPartition, int]) -> bool:
-    (response,) = await admin.describe_consumer_groups([group])
-    members: list[Any] = response.groups[0][5]
+    _, members = await aiokafka_internals.describe_group(admin, group)
     read = {topic for member in members if member[3] for topic in aiokafka_internals.subscribed_topics(member[3])}
     committed = await admin.list_consumer_group_offsets(group)
     wanted = {tp: end for tp, end in ends.items() if tp.topic in read and end}

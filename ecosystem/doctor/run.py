@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 from ecosystem.doctor.brokers import check_broker, check_broker_settings, check_transactions
+from ecosystem.doctor.configuration import check_settings, check_webhooks
 from ecosystem.doctor.databases import check_databases
 from ecosystem.doctor.finding import Finding, Level, warning
 from ecosystem.doctor.records import check_records
@@ -13,8 +14,10 @@ from runtime.common.settings import Settings
 
 Check = Callable[[Settings], Awaitable[list[Finding]]]
 
+_SETTINGS = "settings"
 _BROKER = "broker"
 CHECKS: Mapping[str, Check] = {
+    _SETTINGS: check_settings,
     _BROKER: check_broker,
     "broker settings": check_broker_settings,
     "transactions": check_transactions,
@@ -22,17 +25,22 @@ CHECKS: Mapping[str, Check] = {
     "topic settings": check_topic_settings,
     "keys": check_records,
     "workers": check_workers,
+    "webhooks": check_webhooks,
     "databases": check_databases,
     "mail": check_mail,
     "state": check_state,
 }
-"""All checks by name. Those from `broker` to `workers` need the brokers."""
+"""All checks by name, in their order."""
 
-_OF_BROKERS = set(list(CHECKS)[1:7])
+_NEEDED: Mapping[str, frozenset[str]] = {
+    _BROKER: frozenset({"broker settings", "transactions", "topics", "topic settings", "keys", "workers", "webhooks"}),
+    _SETTINGS: frozenset({"topics", "topic settings", "keys", "webhooks", "databases"}),
+}
+"""Checks that say nothing of use while this one has a problem: without brokers, or without services."""
 
 
 async def diagnose(settings: Settings, timeout_s: float, checks: Mapping[str, Check] = CHECKS) -> list[Finding]:
-    """Returns what all checks find, in their order. Skips those that need brokers where no broker is of use.
+    """Returns what all checks find, in their order. Skips those that need what another one has found to be missing.
 
     Arguments:
         settings: of the deployment.
@@ -40,12 +48,13 @@ async def diagnose(settings: Settings, timeout_s: float, checks: Mapping[str, Ch
         checks: by name.
     """
     found: list[Finding] = []
-    no_broker = False
+    skipped: set[str] = set()
     for name, check in checks.items():
-        if no_broker and name in _OF_BROKERS:
+        if name in skipped:
             continue
         findings = await _within(name, check, settings, timeout_s)
-        no_broker = no_broker or (name == _BROKER and any(f.level is Level.PROBLEM for f in findings))
+        if any(f.level is Level.PROBLEM for f in findings):
+            skipped |= _NEEDED.get(name, frozenset())
         found += findings
     return found
 

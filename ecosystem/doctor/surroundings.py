@@ -88,12 +88,11 @@ async def _advertised(settings: Settings) -> dict[str, list[str]]:
     urls: dict[str, list[str]] = {}
     async with clients.admin(settings) as admin:
         listed = await admin.list_consumer_groups()
-        groups = [name for name, *_ in listed if name.startswith(settings.topic_prefix)]
-        for response in await admin.describe_consumer_groups(groups) if groups else ():
-            for group in response.groups:
-                for member_id, _, _, metadata, *_ in group[5]:
-                    if url := _url_of(metadata):
-                        urls.setdefault(str(url), []).append(member_id)
+        for group in (name for name, *_ in listed if name.startswith(settings.topic_prefix)):
+            _, members = await aiokafka_internals.describe_group(admin, group)
+            for member_id, _, _, metadata, *_ in members:
+                if url := _url_of(metadata):
+                    urls.setdefault(str(url), []).append(member_id)
     return urls
 
 

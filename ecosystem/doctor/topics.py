@@ -57,11 +57,7 @@ def judge_topics(
                 "start a worker with these services: it creates them",
             )
         )
-    counts = {topic["topic"]: len(topic["partitions"]) for topic in described}
-    for topic, count in counts.items():
-        if topic.endswith(DEAD_LETTERS) or count == settings.partitions:
-            continue
-        found.append(_partitions(settings, topic, count, counts))
+    found += _partitions(settings, {topic["topic"]: len(topic["partitions"]) for topic in described})
     leaderless = [f"{t['topic']}[{p['partition']}]" for t in described for p in t["partitions"] if p["leader"] < 0]
     if leaderless:
         found.append(
@@ -90,15 +86,24 @@ def judge_topics(
     return found or [ok("topics", f"{len(present)} topics of {settings.partitions} partitions, all replicas in sync")]
 
 
-def _partitions(settings: Settings, topic: str, count: int, counts: Mapping[str, int]) -> Finding:
+def _partitions(settings: Settings, counts: Mapping[str, int]) -> list[Finding]:
+    """Judges the numbers of partitions by topic."""
+    others = {t: n for t, n in counts.items() if not t.endswith(DEAD_LETTERS) and n != settings.partitions}
     common = Counter(counts.values()).most_common(1)[0][0]
-    if common != settings.partitions:
-        return problem(
+    if common == settings.partitions:
+        return [_other_partitions(settings, topic, count, counts) for topic, count in others.items()]
+    return [
+        problem(
             "topics",
-            f"{topic} has {count} partitions, PARTITIONS is {settings.partitions}",
+            f"PARTITIONS is {settings.partitions}, {len(others)} topics have others: "
+            + _some([f"{topic} {count}" for topic, count in sorted(others.items())]),
             "No worker starts: keys would belong in other partitions.",
             f"set PARTITIONS={common} for all workers and commands",
         )
+    ]
+
+
+def _other_partitions(settings: Settings, topic: str, count: int, counts: Mapping[str, int]) -> Finding:
     if count > settings.partitions == counts.get(topic + DEAD_LETTERS):
         return warning(
             "topics",

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import KafkaError
 
 from runtime.common.backoff import Backoff, retry
 from runtime.common.settings import Settings
@@ -176,21 +176,11 @@ def _reject_earlier_versions(group: str, members: Collection[_Member]) -> None:
 
 async def _members(admin: AIOKafkaAdminClient, group: str) -> list[Any]:
     """The members of a group with their metadata, which the coordinator has only while no rebalance is in progress."""
-    state, members = await _describe(admin, group)
+    state, members = await aiokafka_internals.describe_group(admin, group)
     while state in {"PreparingRebalance", "CompletingRebalance"}:
         await asyncio.sleep(_POLL_S)
-        state, members = await _describe(admin, group)
+        state, members = await aiokafka_internals.describe_group(admin, group)
     return members
-
-
-async def _describe(admin: AIOKafkaAdminClient, group: str) -> tuple[str, list[Any]]:
-    """State and members of a group."""
-    (response,) = await admin.describe_consumer_groups([group])  # aiokafka misreads a response about several groups
-    # Relies on the fields of DescribeGroups responses by position, here and where members are read: [3] is metadata.
-    ((code, _name, state, _type, _protocol, members),) = response.groups
-    if code:
-        raise for_code(code)(f"cannot describe group {group}")
-    return state, members
 
 
 async def _committed(

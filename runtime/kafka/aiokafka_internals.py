@@ -23,6 +23,7 @@ from typing import Any
 
 import aiokafka.errors
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 from aiokafka.errors import IncompatibleBrokerVersion, KafkaError
@@ -269,6 +270,19 @@ def member_metadata(metadata: bytes) -> tuple[list[str], dict[str, Any]]:
     except (ValueError, TypeError):
         info = None
     return topics, info if isinstance(info, dict) else {}
+
+
+async def describe_group(admin: AIOKafkaAdminClient, group: str) -> tuple[str, list[Any]]:
+    """State and members of a consumer group; [3] of a member is its metadata. Raises `KafkaError`.
+
+    One group for each request: aiokafka misreads a response about several groups.
+    """
+    # Relies on the fields of DescribeGroups responses by position.
+    (response,) = await admin.describe_consumer_groups([group])
+    ((code, _name, state, _type, _protocol, members),) = response.groups
+    if code:
+        raise aiokafka.errors.for_code(code)(f"cannot describe group {group}")
+    return state, members
 
 
 def rejoin(consumer: AIOKafkaConsumer) -> None:

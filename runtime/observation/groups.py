@@ -184,8 +184,7 @@ class GroupReader:
             for tp, commit in offsets.items()
             if commit.offset >= 0 and tp.topic.startswith(self._names.prefix)
         }
-        (response,) = await admin.describe_consumer_groups([self._names.group(name)])
-        ((_code, _name, state, _type, _protocol, members),) = response.groups
+        state, members = await aiokafka_internals.describe_group(admin, self._names.group(name))
         return ObservedGroup(name, str(state), tuple(_member(m, name) for m in members), committed)
 
     async def _connected(self) -> tuple[AIOKafkaAdminClient, AIOKafkaConsumer]:

@@ -45,6 +45,20 @@ async def test_a_deployment_that_works_has_no_problem(deployment: Deployment):
     assert await deployment.records("orders") == before
 
 
+async def test_workers_of_several_groups_are_found_and_webhooks_need_a_key(deployment: Deployment):
+    """A group for each deployment unit, as workers apart have them."""
+    await deployment.start("fraud", name="w0")
+    worker = await deployment.start("webhooks", name="w1", webhook_keys=32 * "k")
+
+    found = await diagnose(worker.settings, PATIENCE_S)
+    said = {f.check: f.what for f in found if f.level is Level.OK}
+    assert said["workers"] == "2 answer at the URLs that they advertise"
+    assert said["webhooks"] == "WEBHOOK_KEYS has 1 key"
+
+    without = worker.settings.model_copy(update={"webhook_keys": ""})
+    assert "WEBHOOK_KEYS is not set" in "\n".join(told(await diagnose(without, PATIENCE_S), Level.PROBLEM))
+
+
 async def test_what_is_broken_in_topics_is_found(deployment: Deployment):
     worker = await deployment.start()
     await deployment.configure("orders", {"retention.ms": "60000", "cleanup.policy": "delete"})
@@ -74,7 +88,7 @@ async def test_what_is_broken_in_topics_is_found(deployment: Deployment):
 async def test_brokers_that_are_of_no_use_are_named(tmp_path):
     found = await diagnose(Settings(kafka_bootstrap_servers="127.0.0.1:1", state_dir=tmp_path), PATIENCE_S)
     assert "nobody answers at 127.0.0.1:1" in told(found, Level.PROBLEM)[0]
-    assert {f.check for f in found} == {"broker", "databases", "mail", "state"}
+    assert {f.check for f in found} == {"settings", "broker", "databases", "mail", "state"}
 
 
 async def test_more_replicas_than_brokers_are_a_problem(deployment: Deployment):

@@ -1,24 +1,34 @@
-"""Where commands find the database of the history."""
+"""Where commands find the databases and keys of what runs."""
 
 import os
 import stat
 
 import pytest
 
+from checkin_service.settings import CheckinSettings
 from ecosystem.cli import discovery
 from ecosystem.cli.discovery import LocalSystemInfo
 from history_service.settings import HistorySettings
+from webhook_service.settings import WebhookSettings
 
+KEY = 32 * "k"
 OWN, OTHER = "postgresql://up/history", "postgresql://db/history"
 
 
 @pytest.fixture
 def running(tmp_path, monkeypatch):
     """`orders up`, with a history."""
-    for name in ("KAFKA_BOOTSTRAP_SERVERS", discovery.HISTORY):
+    for name in ("KAFKA_BOOTSTRAP_SERVERS", discovery.HISTORY, "CHECKIN_DATABASE_URL", "WEBHOOK_KEYS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("ORDERS_DATA", str(tmp_path))
-    with discovery.published(LocalSystemInfo(os.getpid(), "127.0.0.1:1", {}, history=OWN)):
+    with discovery.published(
+        LocalSystemInfo(
+            os.getpid(),
+            "127.0.0.1:1",
+            {},
+            secrets={discovery.HISTORY: OWN, "CHECKIN_DATABASE_URL": OTHER, "WEBHOOK_KEYS": KEY},
+        )
+    ):
         yield tmp_path / "running.json"
 
 
@@ -29,6 +39,13 @@ def url(settings):
 
 def test_it_is_that_of_orders_up(running):
     assert (discovery.history_database(), url(discovery.settings())) == (OWN, OWN)
+
+
+def test_other_databases_and_the_keys_of_webhooks_are_found_as_well(running, monkeypatch):
+    assert discovery.settings().of(CheckinSettings).checkin_database_url.get_secret_value() == OTHER
+    assert [key.get_secret_value() for key in discovery.settings().of(WebhookSettings).webhook_keys] == [KEY]
+    monkeypatch.setenv("WEBHOOK_KEYS", KEY[::-1] + "1")
+    assert [key.get_secret_value() for key in discovery.settings().of(WebhookSettings).webhook_keys] == [KEY + "1"]
 
 
 def test_the_environment_comes_first(running, monkeypatch):
@@ -44,7 +61,7 @@ def test_other_brokers_have_another_history(running, monkeypatch):
 
 def test_nobody_else_can_read_its_password(running):
     assert OWN not in running.read_text()
-    assert stat.S_IMODE((running.parent / "running.history").stat().st_mode) == 0o600
+    assert stat.S_IMODE((running.parent / "running.secrets").stat().st_mode) == 0o600
 
 
 def test_without_orders_up_there_is_none(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from ecosystem.cli.main import main
 from ecosystem.doctor import run
 from ecosystem.doctor.brokers import contradictions, missing_requests
+from ecosystem.doctor.configuration import check_settings, judge_webhooks
 from ecosystem.doctor.databases import judge_apart, judge_revision
 from ecosystem.doctor.finding import Level, ok, problem, warning
 from ecosystem.doctor.records import judge_clock, judge_keys
@@ -71,6 +72,12 @@ FOUND = {
         "problem",
         "set PARTITIONS=8",
     ),
+    "all of three topics have more partitions": (
+        lambda: topics(described("orders", 8), described("payments", 8), described("customers", 8)),
+        "problem",
+        "3 topics have others: customers 8, orders 8, payments 8",
+    ),
+    "no key for webhooks": (lambda: judge_webhooks(running=True, keys=0), "problem", "set WEBHOOK_KEYS="),
     "one topic has other partitions": (
         lambda: topics(described("orders"), described("payments", 2), described("customers")),
         "problem",
@@ -148,6 +155,8 @@ def test_what_is_well_is_not_complained_about():
         *judge_apart("checkin", 0.1),
         *judge_state(Path("/x"), writable=True, free=2**40),
         *judge_workers({A: ["m1"], B: ["m2"]}, {A: (A, 0.0), B: (B, 0.1)}),
+        *judge_webhooks(running=True, keys=1),
+        *judge_webhooks(running=False, keys=0),
     ]
     assert {f.level for f in well} <= {Level.OK}
 
@@ -181,7 +190,27 @@ async def test_without_a_broker_its_topics_are_not_asked_for():
     checks = {name: check(name, ok(name, "fine")) for name in run.CHECKS}
     checks["broker"] = check("broker", problem("broker", "nobody answers", "why", "remedy"))
     await run.diagnose(SETTINGS, 5, checks)
-    assert asked == ["broker", "databases", "mail", "state"]
+    assert asked == ["settings", "broker", "databases", "mail", "state"]
+
+
+async def test_a_setting_that_is_refused_is_a_problem_and_fails_no_other_check(monkeypatch, tmp_path):
+    monkeypatch.setenv("WEBHOOK_KEYS", "short")
+    settings = Settings(kafka_bootstrap_servers="127.0.0.1:1", state_dir=tmp_path)
+    [found] = await check_settings(settings)
+    assert (found.level, found.what) == (
+        "problem",
+        "WEBHOOK_KEYS key 1 is shorter than 32 characters: `openssl rand -hex 32`",
+    )
+    assert "webhooks" in found.why
+    everything = await run.diagnose(settings, 5)
+    assert [f.what for f in everything if "the check failed" in f.what] == []
+
+
+def test_several_problems_of_one_cause_are_one_finding():
+    found = topics(*(described(f"t{n}", 8) for n in range(20)))
+    assert [f.what for f in found if "PARTITIONS" in f.what] == [
+        "PARTITIONS is 4, 20 topics have others: t0 8, t1 8, t10 8, t11 8, t12 8 and 15 more"
+    ]
 
 
 @pytest.mark.parametrize(

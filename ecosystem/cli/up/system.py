@@ -133,8 +133,7 @@ class LocalSystem:
         servers = self._settings.kafka_bootstrap_servers
         urls = {service: self._urls(service) for service in NAMES}
         currency = CommandSettings().currency
-        history = self._databases.get(discovery.HISTORY, discovery.database_url(discovery.HISTORY))
-        stack.enter_context(discovery.published(LocalSystemInfo(os.getpid(), servers, urls, currency, history)))
+        stack.enter_context(discovery.published(LocalSystemInfo(os.getpid(), servers, urls, currency, self._secrets())))
         stack.enter_context(prometheus_targets.listed(self._workers, self._data))
         stack.callback(self._stop_children)
         for worker in self._workers:
@@ -182,6 +181,13 @@ class LocalSystem:
                 for name, service in (("BOARD_ORDERS_URL", "orders"), ("BOARD_HISTORY_URL", "history"))
             }
         self._children.start(worker.name, ["run", *worker.services], env)
+
+    def _secrets(self) -> dict[str, str]:
+        """Variables of the workers that other commands need: URLs of databases, keys of webhooks."""
+        given = {url: discovery.database_url(url) for url in DATABASES.values()}
+        keys = os.environ.get(discovery.WEBHOOK_KEYS) or self._webhook_key()
+        found = {**given, **self._databases, discovery.WEBHOOK_KEYS: keys}
+        return {name: value for name, value in found.items() if value}
 
     def _webhook_key(self) -> str:
         """Returns the key of the webhooks' secrets, made at the first start: subscriptions outlive a restart."""
