@@ -28,7 +28,7 @@ def application(host: Host, hosted: Sequence[ServiceDefinition], tracer: Tracer 
     Raises `ValueError` if the services' parts of the OpenAPI document contradict each other.
     """
     keys = host.settings.worker_keys
-    services = {endpoint.path: h.service.name for h in hosted for endpoint in h.endpoints}
+    services = {(endpoint.method, endpoint.path): h.service.name for h in hosted for endpoint in h.endpoints}
     traces = () if tracer is None else (tracing(tracer, services),)
     app = web.Application(
         client_max_size=host.settings.max_body_bytes,

@@ -18,12 +18,12 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _DISCONNECTED = 499
 
 
-def tracing(tracer: Tracer, services: Mapping[str, str]) -> Middleware:
+def tracing(tracer: Tracer, services: Mapping[tuple[str, str], str]) -> Middleware:
     """Makes a span of each request, which continues the trace of the client (`traceparent`).
 
     Arguments:
         tracer: of the worker.
-        services: by route, the service that answers it.
+        services: by method and route, the service that answers it: two may share a route.
     """
 
     @web.middleware
@@ -34,7 +34,8 @@ def tracing(tracer: Tracer, services: Mapping[str, str]) -> Middleware:
         route = None if resource is None else resource.canonical
         method = request.method if request.method in _METHODS else "_OTHER"
         name = method if route is None else f"{method} {route}"
-        span = tracer.begin(name, context_of_request(request.headers), Kind.SERVER, services.get(route or ""))
+        service = services.get(("GET" if method == "HEAD" else method, route or ""))
+        span = tracer.begin(name, context_of_request(request.headers), Kind.SERVER, service)
         token = CURRENT.set(span.context)
         status = _DISCONNECTED
         try:

@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from ecosystem.embedded.ports import free_ports
+from ecosystem.services import CORE
 from runtime.common.partitioning import partition_of
 from runtime.model.traces import TRACEPARENT, TraceContext
 from runtime.tracing.spans import ORDER_ID
@@ -12,6 +13,7 @@ from schemas.identifiers import new_order_id
 from schemas.topics import CUSTOMERS, ORDERS, PRODUCTS
 from tests.collector import collecting
 from tests.letters import Mailbox, serving
+from tests.receivers import Receiver
 from tests.samples import FRANZ
 from tests.servers import SilentServer
 from tests.traces import CLIENT
@@ -98,6 +100,26 @@ async def test_one_order_is_one_trace_from_post_to_email(deployment: Deployment,
     assert {*steps} == {"batch poll", "batch process", "batch commit", "batch apply"}
     assert steps["batch commit"].attributes["faust_orders.outputs"] > 0
     assert sum(step.seconds for step in steps.values()) == pytest.approx(batch.seconds, abs=1e-6)
+
+
+async def test_a_receiver_of_webhooks_can_continue_the_trace(deployment: Deployment, collector):
+    keys = {"webhook_keys": "k" * 32, "webhook_allowed_networks": "127.0.0.0/8"}
+    worker = await deployment.start(*CORE, "webhooks", otel_exporter_otlp_endpoint=collector.url, **keys)
+    await deployment.stock(JUMPERS=10)
+    async with Receiver() as receiver:
+        body = {"url": receiver.url, "events": ["order.failed"]}
+        assert (await deployment.repeated(worker, "POST", "/v1/webhooks", json=body)).status == 201
+        state = "vendor=internal"
+        order = {**ORDER, "id": "traced-to-a-receiver"}
+        with_state = {**headers(), "tracestate": state}
+        answer = await deployment.repeated(worker, "POST", "/v1/orders", json=order, headers=with_state)
+        assert answer.status == 201
+        await until(lambda: receiver.accepted, "a delivery")
+        await collector.wait_for("perform delivery", trace=CLIENT.trace_id)
+        [span] = [span for span in collector.of(CLIENT.trace_id) if span.name == "perform delivery"]
+        got = receiver.accepted[0].headers
+        assert got["traceparent"] == f"00-{CLIENT.trace_id}-{span.id}-01"
+        assert "tracestate" not in got
 
 
 async def test_a_forwarded_order_is_one_trace_across_workers(deployment: Deployment, collector):

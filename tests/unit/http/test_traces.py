@@ -6,11 +6,13 @@ from contextlib import AsyncExitStack
 import pytest
 from aiohttp import web
 
+from runtime.hosting import Answer, Endpoint, ServiceDefinition
 from runtime.http.problems import unexpected
+from runtime.model.service import Service
 from runtime.model.traces import CURRENT, TRACEPARENT, TRACESTATE
 from runtime.tracing.spans import ORDER_ID, Kind
 from tests.traces import CLIENT, Spans
-from tests.unit.http.fakes import ORDER, Cluster, Running, answered_by, running
+from tests.unit.http.fakes import HOSTED, ORDER, Cluster, Running, answered_by, running
 
 HEADERS = {TRACEPARENT: CLIENT.traceparent, TRACESTATE: "vendor=1"}
 ID = "o-1"
@@ -43,6 +45,25 @@ async def test_a_request_continues_the_trace_of_its_client(workers: list[Running
         "url.scheme": "http",
     }
     assert span.error is None
+
+
+async def test_a_route_that_two_services_share_is_of_the_one_that_answers_its_method(cluster: Cluster, spans: Spans):
+    """The history lists orders at the path where the orders service creates them."""
+
+    async def listed(*_: object) -> web.StreamResponse:
+        return web.json_response({"orders": []})
+
+    listing = Endpoint("GET", "/v1/orders", listed, "listOrders", "List", "history", {200: Answer("Orders")})
+    history = ServiceDefinition(Service(name="history", inputs=(), outputs=()), (listing,))
+    async with running(cluster, (HOSTED, history), tracer=spans.tracer()) as worker:
+        async with worker.post({**ORDER, "id": ID}) as answer:
+            assert answer.status == 201
+        async with worker.get("/v1/orders") as answer:
+            assert answer.status == 200
+    assert [(span.name, span.service) for span in spans] == [
+        ("POST /v1/orders", "orders"),
+        ("GET /v1/orders", "history"),
+    ]
 
 
 async def test_a_forwarded_request_has_a_client_span_and_is_continued(workers: list[Running], spans: Spans):
