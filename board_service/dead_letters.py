@@ -1,7 +1,7 @@
 """Dead letters by topic, service and kind of cause, with the command that redrives them. Pure, bounded in memory."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from board_service.traces import shortened
@@ -58,24 +58,46 @@ class DeadLetters:
             group["count"] += 1
             if at_ms >= group["last"]:
                 group["last"], group["cause"] = at_ms, shortened(error)
-                group["command"] = redrive_command(topic, service, kind)
+                group["kind"] = kind
+        for group in groups.values():
+            kind = group.pop("kind")
+            others = [k for topic, _, k in groups if topic == group["topic"] and k != kind]
+            group["command"] = redrive_command(group["topic"], group["service"], kind, others)
         rows = sorted(groups.values(), key=lambda group: -group["last"])
         return {"total": len(self._letters), "kinds": len(rows), "rows": rows[:SHOWN]}
 
 
-def redrive_command(topic: str, service: str, kind: str) -> str:
+def redrive_command(topic: str, service: str, kind: str, others: Iterable[str] = ()) -> str:
     """The command that shows what a redrive of these dead letters would write.
 
-    It selects by the longest part of the cause that all of them have.
+    It selects by the longest part of the cause that all of them have, and that no other kind has, if there is one.
+
+    Arguments:
+        topic: from which they come.
+        service: or services, with commas between, that failed.
+        kind: of their cause.
+        others: kinds of the other dead letters of this topic.
 
     >>> redrive_command("orders", "fraud", "customer '…' is unknown")
     "orders dead-letters redrive orders --service fraud --cause 'is unknown' --dry-run"
+    >>> redrive_command("orders", "fraud", "is no JSON; write orders", ["price is missing; write orders"])
+    "orders dead-letters redrive orders --service fraud --cause 'is no JSON; write orders' --dry-run"
     """
-    parts = [part.strip("'\" ") for part in kind.split("…")]
-    words = max(parts, key=lambda part: len(part.strip()), default="")[:_WORDS].strip()
+    parts = [cut for part in kind.split("…") for cut in _cuts(part.strip("'\" "))]
+    longest = sorted(parts, key=len, reverse=True) or [""]
+    foreign = [other.casefold() for other in others]
+    own = (part for part in longest if not any(part.casefold() in other for other in foreign))
+    words = next(own, longest[0])
     command = ["orders", "dead-letters", "redrive", topic, "--service", service.partition(",")[0]]
     command += ["--cause", words] if words else ["--all"]
     return shlex.join([*command, "--dry-run"])
+
+
+def _cuts(part: str) -> Iterator[str]:
+    """Beginning and end of a part that is too long for a command; each may be what it has in common with others."""
+    yield part[:_WORDS].strip()
+    if len(part) > _WORDS:
+        yield part[-_WORDS:].strip()
 
 
 def _trim(entries: dict[str, Any]) -> None:

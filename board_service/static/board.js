@@ -147,7 +147,8 @@ document.addEventListener("placed", (event) => {
 });
 window.addEventListener("popstate", () => showOrder());
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && chosen() && event.target.tagName !== "INPUT") choose(null);
+  // In the search, Escape empties the field first, as browsers do.
+  if (event.key === "Escape" && chosen() && !(event.target.type === "search" && event.target.value)) choose(null);
 });
 
 /** On a narrow screen the order is elsewhere: moves there. */

@@ -203,6 +203,16 @@ async def test_everything_is_reached_by_the_keyboard(board, visit):
     await page.keyboard.press("Escape")
     await page.get_by_text("Choose an order to see its way").wait_for()
 
+    await page.locator("#field-product").focus()
+    await page.locator("#field-quantity").fill("1")
+    await page.locator("#field-price").fill("12")
+    await page.locator("#field-customerId").fill("1")
+    await page.locator("#field-product").fill("mug")
+    await page.keyboard.press("Enter")  # places the order; the focus stays in the form, for the next one
+    await page.locator("board-order .badge[data-state=VALIDATED]").wait_for()
+    await page.keyboard.press("Escape")
+    await page.get_by_text("Choose an order to see its way").wait_for()
+
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_axe_finds_nothing_serious(board, deployment, visit, scheme):
@@ -222,6 +232,28 @@ async def test_axe_finds_nothing_serious(board, deployment, visit, scheme):
         found = await Axe().run(page)
         serious = [v for v in found.response["violations"] if v["impact"] in {"serious", "critical"}]
         assert [(v["id"], [n["html"] for n in v["nodes"]]) for v in serious] == []
+
+
+CUT_OFF = """() => [
+  ...(document.documentElement.scrollWidth > innerWidth ? ["the page"] : []),
+  ...[...document.querySelectorAll(".scroller, .lines .label, .foot, .under")]
+    .filter((e) => e.scrollWidth > e.clientWidth + 1 && !(innerWidth < 390 && e.matches(".scroller")))
+    .map((e) => `${e.closest("[aria-labelledby]").getAttribute("aria-labelledby")} ${e.className} ${e.textContent}`),
+]"""
+
+
+async def test_nothing_is_cut_off_on_any_screen(board, deployment, visit):
+    """From 320 px on, a zoom of 400 % (WCAG 1.4.10, by which only tables may scroll), with numbers of `make run`."""
+    await deployment.stock(**{"espresso-beans": 1_000_000, **{f"signed-poster-{n}": 1_000_005 + n for n in range(12)}})
+    page = await (await visit()).page(board)
+    await place(page, product="espresso-beans", quantity=1)
+    await page.locator("board-stock tr", has_text="espresso-beans").get_by_text("999,999").wait_for()
+    await page.locator("board-flow").get_by_text("Cancelled").wait_for()
+    found = {}
+    for width in (320, 390, 700, 1000, 1280, 1600, 2560):
+        await page.set_viewport_size({"width": width, "height": 900})
+        found[width] = await page.evaluate(CUT_OFF)
+    assert {width: cut for width, cut in found.items() if cut} == {}
 
 
 async def test_the_theme_is_that_of_the_system_until_it_is_chosen(board, visit):

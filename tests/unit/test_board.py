@@ -1,6 +1,7 @@
 """What the board computes from records: rates, times, lists, stock, sessions, dead letters. All of it bounded."""
 
 import json
+import shlex
 from types import SimpleNamespace
 
 import pytest
@@ -271,6 +272,19 @@ def test_dead_letters_are_grouped_by_kind_and_vanish_when_they_are_redriven():
     assert letters.snapshot()["total"] == 2
 
 
+def test_a_command_selects_no_letters_of_another_cause():
+    """Two kinds end with the same remedy, which is the longest part of one of them."""
+    remedy = "; write the JSON that `orders asyncapi` shows for orders, in UTF-8 and without comments"
+    letters = DeadLetters()
+    errors = [f"customerId is missing: add it{remedy}", f"message must be JSON: expected ident at column 2{remedy}"]
+    for offset, error in enumerate(errors):
+        letters.put("orders.dead-letters", (0, offset), NOW, dead(error, offset))
+    for row in letters.snapshot()["rows"]:
+        command = shlex.split(row["command"])
+        cause = command[command.index("--cause") + 1]
+        assert [error for error in errors if cause in error] == [row["cause"]]
+
+
 def test_dead_letters_are_bounded():
     letters = DeadLetters()
     for offset in range(MOST + 5):
@@ -280,8 +294,6 @@ def test_dead_letters_are_bounded():
 
 @given(st.text(max_size=200))
 def test_a_command_selects_the_letters_it_stands_for(error):
-    import shlex
-
     from runtime.model.causes import kind_of_cause
 
     command = shlex.split(redrive_command("orders", "fraud,details", kind_of_cause(error)))
