@@ -10,7 +10,7 @@ from yarl import URL
 from runtime.common.clock import utc_now
 from runtime.hosting import Answer, Endpoint, Host, OutboundEvent, Parameter, ResponseHeader
 from runtime.http.answers import HttpProblem, answer, existing, location
-from runtime.http.inputs import CODE, deadline_of, message_of
+from runtime.http.inputs import CODE, Deadline, deadline_of, message_of
 from runtime.http.networks import AddressPolicy, parse_address
 from runtime.http.queries import wait_for_row
 from runtime.http.routing import route_to_owner
@@ -34,6 +34,8 @@ from webhook_service.state import (
 )
 
 PATH = "/v1/webhooks"
+_COPIED_S = 2.0
+"""Seconds within which a partition has the copy of a new subscription, and for which an unknown one is waited for."""
 _ID = replace(CODE, name="id", description="Id of the subscription", title="No subscription can have this id")
 
 
@@ -124,7 +126,8 @@ def endpoints(own: WebhookSettings, keys: SecretKeys, commands: SubscriptionComm
         async def read() -> web.Response:
             # The log lies in the partition of the id, where a new subscription is known a moment later.
             copy = copy_key(id_, host.settings.partitions)
-            known = await wait_for_row(host, SUBSCRIPTIONS, copy, deadline, lambda row: row.find(id_) is not None)
+            copied = Deadline(min(_COPIED_S, deadline.remaining()))
+            known = await wait_for_row(host, SUBSCRIPTIONS, copy, copied, lambda row: row.find(id_) is not None)
             existing(known.find(id_) if known is not None else None, _unknown(id_))
             return answer(Deliveries(attempts=await host.submit(ATTEMPTS, id_, attempts_of(id_))))
 

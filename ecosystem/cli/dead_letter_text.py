@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Column, Table
 from rich.text import Text
 
 from ecosystem.clients.dead_letters.dead_letter import DeadLetter, NotADeadLetter
@@ -18,9 +17,6 @@ from ecosystem.clients.dead_letters.redrives import Redrives
 from ecosystem.clients.dead_letters.summary import Group
 from ecosystem.clients.readable import bytes_text, moment, printable
 from runtime.model.records import Record
-
-_SUMMARY = ("count", "back", "quarantined", "first", "last", "example", "service")
-"""Columns of a summary. `back`: written back."""
 
 
 class DeadLetterText:
@@ -93,22 +89,33 @@ class DeadLetterText:
         count = self._redrives.count(letter)
         if self._redrives.quarantined(letter, self._max_redrives):
             return quarantine_text(count)
-        return f"redriven {count} times before it failed" if count > 1 else "redriven once before it failed" * count
+        if count == 0:
+            return None
+        return "redriven once before it failed" if count == 1 else f"redriven {count} times before it failed"
 
 
 def print_summary(console: Console, groups: Iterable[Group]) -> None:
-    """Prints counts by topic, service and cause."""
-    for topic, found in groupby(groups, key=lambda group: group.topic):
-        table = Table(*(Column(name, no_wrap=True) for name in _SUMMARY), "cause", box=None)
-        total = 0
+    """Prints counts by topic, service and cause: the cause first, so that it is read on any width."""
+    for topic, same_topic in groupby(groups, key=lambda group: group.topic):
+        found = list(same_topic)
+        console.print(Text(f"{topic}: {sum(group.count for group in found)} dead letters", "bold"))
         for group in found:
-            total += group.count
-            times = _time(group.first_ms), _time(group.last_ms)
-            counts = map(str, (group.count, group.redriven, group.quarantined))
-            example = f"{group.example.partition}@{group.example.offset}"
-            table.add_row(*counts, *times, example, Text(printable(group.service), "cyan"), printable(group.cause))
-        console.print(Text(f"{topic}: {total} dead letters", "bold"))
-        console.print(table, soft_wrap=not console.is_terminal)
+            console.print(Text.assemble(f"  {group.count} × ", (printable(group.cause), "red")), soft_wrap=True)
+            console.print(_counts(group), soft_wrap=True)
+
+
+def _counts(group: Group) -> Text:
+    """Who failed, when, and what became of it. Lines of a fixed form, for `grep` as well."""
+    times = f"{_time(group.first_ms)} to {_time(group.last_ms)}"
+    text = Text.assemble("      ", (printable(group.service), "cyan"), f"  {times}", f"  such as {_position(group)}")
+    for count, what in ((group.redriven, "written back"), (group.quarantined, "quarantined")):
+        if count:
+            text.append(f"  {count} {what}", "yellow")
+    return text
+
+
+def _position(group: Group) -> str:
+    return f"{group.example.partition}@{group.example.offset}"
 
 
 def summary_fields(group: Group) -> dict[str, Any]:

@@ -102,7 +102,9 @@ class Api:
                 timeout=total,
             ) as response:
                 content = await response.read()
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:  # ValueError: not a URL
+        except TimeoutError as error:
+            raise Unreachable(f"no answer within {total.total:g} s") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: not a URL
             raise Unreachable(str(error) or type(error).__name__) from error
         if response.status >= 400:
             raise RequestRejected(_problem(response, content))

@@ -34,7 +34,7 @@ class WebhooksApi(Api):
 
     async def deliveries(self, id_: str) -> Deliveries:
         """Returns the latest attempts to deliver to a subscription, newest first."""
-        return Deliveries.from_json(await self._call("GET", f"{_one(id_)}/deliveries", 1000))
+        return Deliveries.from_json(await self._wait("GET", f"{_one(id_)}/deliveries", _TIMEOUT_MS))
 
 
 def _one(id_: str) -> str:

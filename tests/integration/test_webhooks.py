@@ -9,7 +9,9 @@ from contextlib import asynccontextmanager, suppress
 import aiohttp
 import pytest
 
+from ecosystem.clients.api import RequestRejected
 from ecosystem.clients.dead_letters.redrive import redrive
+from ecosystem.clients.webhooks import WebhooksApi
 from ecosystem.embedded.ports import free_ports
 from runtime.common.partitioning import partition_of
 from schemas.messages import OrderState
@@ -57,6 +59,18 @@ def by_order(received):
 
 async def attempts(deployment, worker, id_):
     return (await deployment.repeated(worker, "GET", f"/v1/webhooks/{id_}/deliveries")).json()["attempts"]
+
+
+async def test_an_unknown_webhook_is_not_waited_for(deployment: Deployment):
+    worker = await start(deployment)
+    made = await subscribe(deployment, worker, "http://127.0.0.1:9/")
+    async with WebhooksApi(str(worker.url)) as api:
+        assert (await api.deliveries(made["id"])).attempts == ()
+        with pytest.raises(RequestRejected, match=r"404 Not Found. There is no webhook 'wh_none'"):
+            await api.deliveries("wh_none")
+    async with asyncio.timeout(20):  # of the 60 s that it might wait for something else
+        answer = await deployment.ask(worker, "GET", "/v1/webhooks/wh_none/deliveries?timeout=60000")
+    assert answer.status == 404
 
 
 async def test_deliveries_are_signed_in_order_and_logged(deployment: Deployment, caplog):

@@ -1,12 +1,15 @@
 """Dead letters are selected by filters, counted by kind of cause, and quarantined when redrives do not help."""
 
+import io
 import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
+from ecosystem.cli.dead_letter_text import DeadLetterText, print_summary
 from ecosystem.clients.dead_letters.dead_letter import DeadLetter, DeadLetterId
 from ecosystem.clients.dead_letters.filters import Filters
 from ecosystem.clients.dead_letters.records import RedriveNote
@@ -221,3 +224,22 @@ def test_redrives_of_a_side_effect_are_counted_by_its_earlier_dead_letters():
     assert known.quarantined(chain[3], 3)
     assert [known.note(one) is None for one in chain] == [False, False, False, True]
     assert known.has_note(DeadLetterId("email-effects", 1, 2))
+
+
+def test_a_summary_says_the_cause_on_any_width():
+    """A terminal of 80 columns, and a service that is a list of seven."""
+    services = "orders,details,email,fraud,fulfilment,inventory,webhooks"
+    cause = "customerId is missing: add it; write the JSON that `orders asyncapi` shows for orders"
+    known = letter(7, service=services, error=cause)
+    summary = Summary(redrives(known), 3)
+    summary.add(known)
+    output = io.StringIO()
+    print_summary(Console(width=80, file=output, highlight=False), summary.groups)
+    said = output.getvalue()
+    assert cause in said
+    assert f"{services}  2026-07-01 12:00:00 to 2026-07-01 12:00:00  such as 1@7" in said
+
+
+def test_a_dead_letter_that_was_never_redriven_says_nothing_of_redrives():
+    known = letter(7)
+    assert [line for line in DeadLetterText(redrives(known), 3).lines(known) if line.startswith("redriven")] == []
