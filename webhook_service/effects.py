@@ -8,7 +8,6 @@ from runtime.common.clock import utc_now
 from runtime.errors import BrokerUnavailable, SideEffectDeferred, SideEffectRejected
 from runtime.hosting import Host
 from runtime.http.outbound import OutboundClient, Outcome
-from runtime.model.traces import TRACEPARENT, current_values
 from schemas.webhooks import DeliveryAttempt
 from webhook_service.settings import WebhookSettings
 from webhook_service.signatures import SecretKeys, UnknownKey, signatures
@@ -88,7 +87,6 @@ class WebhookSender:
             "webhook-id": delivery.webhook_id,
             "webhook-timestamp": str(timestamp),
             "webhook-signature": signatures(secrets, delivery.webhook_id, timestamp, body),
-            **_trace_header(),
         }
 
     async def _log(self, delivery: Delivery, at: datetime, outcome: Outcome, *, delivered: bool) -> None:
@@ -105,11 +103,3 @@ class WebhookSender:
         made = SubscriptionAttempt(subscription_id=delivery.subscription_id, attempt=attempt)
         with suppress(BrokerUnavailable):  # the log may miss an attempt: the delivery must not depend on it
             await self._host.produce(ATTEMPTS_BY_SUBSCRIPTION, made)
-
-
-def _trace_header() -> Mapping[str, str]:
-    """The ids of the order's trace, for the receiver to continue; nothing without tracing.
-
-    Without `tracestate`, which may say what is not meant for strangers.
-    """
-    return {name: value for name, value in current_values().items() if name == TRACEPARENT}

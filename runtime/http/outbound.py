@@ -15,6 +15,7 @@ from yarl import URL
 
 from runtime.common.clock import elapsed_s
 from runtime.http.networks import AddressPolicy, IpNetwork
+from runtime.model.traces import TRACEPARENT, current_values
 from runtime.side_effects.attempt import irrevocable
 
 MAX_ANSWER_BYTES = 16 * 1024
@@ -105,13 +106,13 @@ class OutboundClient:
             await resolver.close()
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Outcome:
-        """Sends a POST. Any failure is an outcome; only cancellation is raised."""
+        """Sends a POST, with the ids of the current trace. Any failure is an outcome; only cancellation is raised."""
         began = elapsed_s()
         with irrevocable():  # the other side may have accepted it by the time it would be cancelled
             try:
                 target = URL(url)
                 async with self._sessions[target.scheme].post(
-                    target, data=body, headers=headers, allow_redirects=False
+                    target, data=body, headers={**headers, **_trace_header()}, allow_redirects=False
                 ) as response:
                     await _read_some(response)
                     return Outcome(response.status, elapsed_s() - began)
@@ -139,6 +140,14 @@ class OutboundClient:
             auto_decompress=False,
             trust_env=False,
         )
+
+
+def _trace_header() -> Mapping[str, str]:
+    """The ids of the current trace, for the receiver to continue; nothing without tracing.
+
+    Without `tracestate`, which may say what is not meant for strangers.
+    """
+    return {name: value for name, value in current_values().items() if name == TRACEPARENT}
 
 
 async def _read_some(response: aiohttp.ClientResponse) -> None:
