@@ -64,6 +64,10 @@ class Relay:
         """All records about an order, from the history service; `None` if there are none or nobody answers."""
         return await self._get(host, HISTORY, ("v1", "orders", order_id, "history"), {})
 
+    async def explanation(self, host: Host, order_id: str) -> Mapping[str, Any] | None:
+        """Why an order is in its state, from the history service; `None` if it is not known or nobody answers."""
+        return await self._get(host, HISTORY, ("v1", "orders", order_id, "explain"), {})
+
     async def search(self, host: Host, text: str, limit: int) -> Mapping[str, Any] | None:
         """A page of the history's orders with a text; `None` if nobody answers."""
         return await self._get(host, HISTORY, ("v1", "orders"), {"q": text, "limit": str(limit)})

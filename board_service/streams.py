@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from board_service.deployment import Deployment
+from board_service.explanations import Explanations
 from board_service.observer import BoardObserver
 from board_service.timeline import Timelines
 from board_service.traces import Traces
@@ -95,6 +96,16 @@ class BoardStreams:
         self, host: Host, order_id: str, updates: int | None
     ) -> AsyncGenerator[Sequence[ServerSentEvent], None]:
         """Yields the timeline of an order whenever it has changed, until its final state, or for so many ticks."""
+        explanations = self._timelines.explanations(host, order_id)
+        try:
+            async for events in self._timeline(host, order_id, updates, explanations):
+                yield events
+        finally:
+            explanations.close()
+
+    async def _timeline(
+        self, host: Host, order_id: str, updates: int | None, explanations: Explanations
+    ) -> AsyncGenerator[Sequence[ServerSentEvent], None]:
         sent, number, waited, asked = b"", 0, 0, -_ASK_AGAIN
         while not host.stopping and (updates is None or number < updates):
             trace = self._observer.traces.get(order_id)
@@ -102,11 +113,14 @@ class BoardStreams:
             if followed or number - asked >= _ASK_AGAIN:
                 asked = number
                 found = await self._timelines.find(self._observer.traces, host, order_id)
+                if found is not None:
+                    found = explanations.add_to(found)
                 data = _json(found or {"id": order_id, "events": [], "state": None, "final": False})
                 if data != sent:
                     sent, waited = data, 0
                     yield [ServerSentEvent(str(number), "timeline", data)]
-                if found is not None and found["final"] and (not followed or self._settled(found)):
+                ended = found is not None and found["final"] and (not followed or self._settled(found))
+                if ended and not explanations.awaited:
                     yield [ServerSentEvent(str(number), "end", b"{}")]
                     return
             number, waited = number + 1, waited + 1

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from board_service.explanations import Explanations
 from board_service.relay import Relay
 from board_service.traces import FINAL, Trace, Traces, milliseconds, shortened
 from runtime.hosting import Host
@@ -32,6 +33,10 @@ class Timelines:
 
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
+
+    def explanations(self, host: Host, order_id: str) -> Explanations:
+        """Explanations of an order, which are asked for while its stream is open."""
+        return Explanations(self._relay, host, order_id)
 
     async def find(self, traces: Traces, host: Host, order_id: str) -> dict[str, Any] | None:
         """The timeline; `None` if nobody knows the order."""

@@ -89,7 +89,8 @@ class Step {
     const detail = h("span", { class: "detail" }, "");
     const after = h("span", { class: "after number" }, "");
     const at = h("time", { class: "number" }, "");
-    const element = h("li", {}, h("span", { class: "knot", "aria-hidden": "true" }), h("div", { class: "text" }, title, detail), h("div", { class: "when" }, after, at));
+    const why = h("span", { class: "detail" }, "");
+    const element = h("li", {}, h("span", { class: "knot", "aria-hidden": "true" }), h("div", { class: "text" }, title, detail, why), h("div", { class: "when" }, after, at));
     element.show = ({ event, after: passed, since }, longest, currency) => {
       const verdict = event.stage === "VERDICT";
       setText(title, verdict ? `${CHECKS[event.check] ?? event.check}: ${event.result}` : WORDS[event.stage] ?? event.stage);
@@ -97,6 +98,8 @@ class Step {
       const text = details.filter(Boolean).join(" · ");
       setText(detail, text);
       detail.hidden = !text;
+      setText(why, event.explanation ?? "");
+      why.hidden = !event.explanation;
       setText(after, passed <= 0 ? "0 ms" : `+${duration(passed)}`);
       setText(at, clock(event.at));
       setAttribute(at, "datetime", new Date(event.at).toISOString());

@@ -125,6 +125,22 @@ async def test_orders_of_the_form_are_seen_validated_and_failed(board, visit):
     await order_panel(third).get_by_text("4 × teapot").wait_for()
 
 
+async def test_a_verdict_is_explained_by_its_numbers_where_the_history_runs(deployment, visit, database_url):
+    worker = await deployment.start(*CORE, "history", "board", history_database_url=database_url)
+    await deployment.stock(teapot=3)
+    page = await (await visit()).page(worker)
+    await place(page, product="teapot", quantity=4, price=1, customerId=7)
+    panel = order_panel(page)
+    await panel.locator(".badge[data-state=FAILED]").wait_for()  # at once, the explanation follows
+    await panel.get_by_text("4 of 'teapot' were asked for. The warehouse had counted 3").wait_for()
+    await panel.get_by_text("below the limit of 2000.00 EUR").wait_for()
+
+    fragment = "#" + page.url.partition("#")[2]  # an order whose stream has ended, from its address
+    await (
+        order_panel(await other.page(worker, "#" + page.url.partition("#")[2])).get_by_text("were asked for").wait_for()
+    )
+
+
 async def test_a_refused_order_says_which_field_is_wrong(board, visit):
     page = await (visitor := await visit()).page(board)
     await place(page, price="0.00001")

@@ -1,5 +1,6 @@
 """What the board computes from records: rates, times, lists, stock, sessions, dead letters. All of it bounded."""
 
+import asyncio
 import json
 import shlex
 from types import SimpleNamespace
@@ -11,9 +12,10 @@ from yarl import URL
 
 from board_service import pages
 from board_service.dead_letters import MOST, REDRIVE_NOTES, DeadLetters, redrive_command
+from board_service.explanations import Explanations
 from board_service.flow import SECONDS, Flow
 from board_service.observer import STREAMS, BoardObserver
-from board_service.relay import _url
+from board_service.relay import HISTORY, _url
 from board_service.sessions import MOST_CUSTOMERS, Sessions
 from board_service.stock import MOST_PRODUCTS, StockLevels
 from board_service.timeline import _of_records, _of_trace
@@ -200,6 +202,65 @@ def test_a_timeline_of_the_history_is_shown_like_a_live_one():
     assert [event["stage"] for event in shown["events"]] == ["CREATED", "VERDICT", "FAILED"]
     assert shown["events"][1]["reason"] == "too much"
     assert _of_trace_keys() == set(shown)
+
+
+class FakeHistory:
+    """A relay to a history that is behind at first."""
+
+    def __init__(self, *answers, runs=True):
+        self.answers = list(answers)
+        self._runs = runs
+        self.asked = 0
+
+    def runs(self, service, host):
+        return self._runs and service == HISTORY
+
+    async def explanation(self, host, order_id):
+        self.asked += 1
+        return self.answers.pop(0) if self.answers else None
+
+
+def decided_timeline():
+    board = observer()
+    see(board, "orders", order())
+    failed = {"orderId": "one", "checkType": "INVENTORY_CHECK", "validationResult": "FAIL"}
+    see(board, "order-validations", failed)
+    see(board, "orders", order(state="FAILED", reasons=["INVENTORY_CHECK: 4 ordered, 3 available"]))
+    return _of_trace(board.traces.get("one"))
+
+
+def explanation(state, text="4 were asked for. 3 were available."):
+    return {"state": state, "verdicts": [{"checkType": "INVENTORY_CHECK", "explanation": text}]}
+
+
+async def look(explanations, timeline, times=200):
+    for _ in range(times):
+        shown = explanations.add_to(timeline)
+        if not explanations.awaited:
+            break
+        await asyncio.sleep(0)
+    return [event["explanation"] for event in shown["events"] if "explanation" in event]
+
+
+async def test_a_verdict_is_explained_once_the_history_has_the_decision():
+    history = FakeHistory(None, explanation("CREATED"), explanation("FAILED"))
+    explanations = Explanations(history, None, "one")
+    assert await look(explanations, decided_timeline()) == ["4 were asked for. 3 were available."]
+    assert history.asked == 3
+    assert await look(explanations, decided_timeline())
+    assert history.asked == 3
+
+
+async def test_an_order_is_not_explained_before_it_is_decided_nor_without_a_history():
+    board = observer()
+    see(board, "orders", order())
+    undecided = _of_trace(board.traces.get("one"))
+    waiting, absent, silent = FakeHistory(), FakeHistory(runs=False), FakeHistory()
+    assert await look(Explanations(waiting, None, "one"), undecided) == []
+    assert await look(Explanations(absent, None, "one"), decided_timeline()) == []
+    assert await look(Explanations(silent, None, "one"), decided_timeline()) == []
+    assert (waiting.asked, absent.asked) == (0, 0)
+    assert 1 < silent.asked < 10
 
 
 def _of_trace_keys():
