@@ -43,6 +43,11 @@ BACKLOG = Dashboard(
                     unit="ops",
                 ),
                 graph(
+                    "Open circuit breakers",
+                    Query(gauge("side_effects_open_circuits", "service, effect"), "{{service}} {{effect}}"),
+                    description="Destinations, such as a mail domain or a webhook, that get one attempt at a time.",
+                ),
+                graph(
                     "Given up",
                     Query(rate("side_effects_dead_lettered_total", "service, effect"), "{{service}} {{effect}}"),
                     unit="ops",

@@ -23,6 +23,8 @@ class SideEffectStatus(NamedTuple):
     """Age of the oldest waiting one, seconds."""
     last_error: str
     """Of those that are not done, without personal data; empty if none of them has failed."""
+    open_circuits: int = 0
+    """Open circuit breakers: of destinations with side effects that are not done, and the one of the kind."""
 
 
 class Source(Protocol):
@@ -101,6 +103,12 @@ class SideEffectMetrics(Collector):
             "Age of the oldest waiting side effect; 0 if none waits",
             labels=LABELS,
         )
+        circuits = GaugeMetricFamily(
+            "faust_orders_side_effects_open_circuits",
+            "Destinations of side effects (mail domains, webhooks) that get one attempt at a time, as attempts failed; "
+            "a server that all destinations share counts as one more",
+            labels=LABELS,
+        )
         kinds: dict[tuple[str, str], list[SideEffectStatus]] = defaultdict(list)
         for source in list(self._sources):
             for status in source.statuses():
@@ -109,7 +117,8 @@ class SideEffectMetrics(Collector):
             running.add_metric(labels, sum(status.running for status in statuses))
             waiting.add_metric(labels, sum(status.waiting for status in statuses))
             oldest.add_metric(labels, max(status.oldest_s for status in statuses))
-        return (running, waiting, oldest)
+            circuits.add_metric(labels, sum(status.open_circuits for status in statuses))
+        return (running, waiting, oldest, circuits)
 
 
 METRICS = SideEffectMetrics()

@@ -42,7 +42,8 @@ class SideEffectKind:
         attempts, oldest_at = self.attempts, self.attempts.oldest_enqueued_at()
         oldest_s = 0.0 if oldest_at is None else max(0.0, elapsed_s() - oldest_at)
         names = self.service.name, self.effect.name
-        return SideEffectStatus(*names, len(attempts.running), len(attempts), oldest_s, attempts.last_error)
+        counts = len(attempts.running), len(attempts)
+        return SideEffectStatus(*names, *counts, oldest_s, attempts.last_error, attempts.open_circuits())
 
     def destination(self, pending: PendingSideEffect) -> str | None:
         """The destination of a side effect; `None` for a kind without destinations."""

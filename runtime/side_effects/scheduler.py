@@ -102,6 +102,12 @@ class AttemptScheduler:
             return self.outage.error
         return max(self._failed.values(), key=lambda entry: entry.failed_at).error if self._failed else ""
 
+    def open_circuits(self) -> int:
+        """How many circuit breakers are open: of the destinations of those that are not done, and of all of them."""
+        destinations = {e.destination for rows in (self._waiting, self._running) for e in rows.values()}
+        circuits = (self._lanes[destination].circuit for destination in destinations)
+        return self.outage.open + sum(circuit is not None and circuit.open for circuit in circuits)
+
     def oldest_enqueued_at(self) -> float | None:
         """When the oldest waiting one was enqueued."""
         return min((entry.enqueued_at for entry in self._waiting.values()), default=None)

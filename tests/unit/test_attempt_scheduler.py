@@ -217,6 +217,29 @@ def test_after_an_outage_the_first_success_retries_all_others(ends):
     assert max(outside.done.values()) - min(outside.done.values()) < 1
 
 
+def test_open_circuits_are_those_of_destinations_that_fail_until_they_are_back():
+    outside = Outside(lambda key, now: (0.01, PUT_OFF if "bad" in key and now < 7200 else OK))
+    outside.ask(*at("bad-1.example", 8), *at("bad-2.example", 8), *at("good.example", 8))
+    outside.run(600)
+    assert outside.attempts.open_circuits() == 2
+    outside.run(7200)
+    assert outside.attempts.open_circuits() == 0
+
+
+def test_an_outage_is_an_open_circuit_and_what_was_removed_is_none():
+    outside = Outside(bad_is(OUTAGE), destination=lambda key: None)
+    outside.ask(*at("bad.example", 4))
+    outside.run(600)
+    assert outside.attempts.open_circuits() == 1
+    dropped = Outside(bad_is(PUT_OFF))
+    dropped.ask(*at("bad.example", 8))
+    dropped.run(600)
+    assert dropped.attempts.open_circuits() == 1
+    for key in at("bad.example", 8):
+        dropped.attempts.remove(RowId(0, "t", key))
+    assert dropped.attempts.open_circuits() == 0
+
+
 def test_payloads_that_always_raise_outage_do_not_block_others():
     outside = Outside(bad_is(OUTAGE), destination=lambda key: None, places=16)
     outside.ask(*at("bad.example"))

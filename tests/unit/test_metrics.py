@@ -30,7 +30,7 @@ for _module in sorted(MODULES):
 
 OF_PYTHON = ("python_", "process_")
 UNITS = ("_seconds", "_records", "_offset", "_position", "_partitions", "_bytes", "_rows")
-COUNTED_THINGS = ("_running", "_waiting", "_in_flight", "_tasks", "_blocks", "_stalled", "_limit")
+COUNTED_THINGS = ("_circuits", "_running", "_waiting", "_in_flight", "_tasks", "_blocks", "_stalled", "_limit")
 COUNTED_THINGS += ("_connections", "_clients", "_commands")
 ONE_OR_ZERO = ("_info", "_ready", "_reachable", "_available")
 LABELS = {"effect", "event", "group", "guarantee", "method", "partition", "reason", "revision", "route", "service"}
