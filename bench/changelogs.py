@@ -15,7 +15,7 @@ from runtime.common.settings import Settings
 from runtime.kafka.producers import KafkaTransactionalProducer
 from runtime.kafka.topics import ensure_topics, topics_of
 from runtime.model.limits import SizeLimits
-from runtime.model.records import Write
+from runtime.model.records import NO_MEMBER, Write
 from runtime.model.topology import Topology
 from runtime.testing import TopologyTestDriver
 from schemas.identifiers import new_order_id
@@ -76,9 +76,7 @@ class Changelogs:
 
         async def send(producer: KafkaTransactionalProducer) -> None:
             for ids, writes in batches:
-                await producer.begin()
-                await producer.send(writes)
-                await producer.commit()
+                await producer.transact([writes], {}, NO_MEMBER)
                 sample.append(ids[0])
 
         try:

@@ -31,7 +31,7 @@ from runtime.common.settings import Settings
 from runtime.kafka.producers import KafkaTransactionalProducer
 from runtime.kafka.topics import ensure_topics, public_topics
 from runtime.model.limits import SizeLimits
-from runtime.model.records import CONSUMED_BY, EVENT_ID, Write
+from runtime.model.records import CONSUMED_BY, EVENT_ID, NO_MEMBER, Write
 from schemas import topics
 from schemas.identifiers import new_event_id, new_order_id
 from schemas.messages import (
@@ -110,9 +110,7 @@ async def fill(settings: Settings, orders: int, batch: int) -> int:
                 key = topic.key(message).encode()
                 partition = partition_of(key, settings.partitions)
                 writes.append(Write(topic.name, partition, key, message.to_json(), headers))
-        await producer.begin()
-        await producer.send(writes)
-        await producer.commit()
+        await producer.transact([writes], {}, NO_MEMBER)
         count += len(writes)
     await producer.end()
     return count

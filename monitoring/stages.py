@@ -38,6 +38,18 @@ STAGES_DASHBOARD = Dashboard(
                 graph("Time to process a batch", *quantiles("batch_process_seconds"), unit="s"),
                 graph("Time to commit a batch", *quantiles("batch_commit_seconds"), unit="s"),
                 graph(
+                    "Steps of a commit (p99)",
+                    Query(quantile(0.99, "commit_step_seconds", "step"), "{{step}}"),
+                    unit="s",
+                    description="Exactly once. The steps produce and offsets run at the same time.",
+                ),
+                graph(
+                    "Requests and partitions of a commit",
+                    Query(f"{total('commit_requests_total')} / {total('batches_committed_total')}", "requests"),
+                    Query(f"{total('commit_partitions_total')} / {total('batches_committed_total')}", "partitions"),
+                    description="Exactly once. A commit is four requests and one to each leader; more are retries.",
+                ),
+                graph(
                     "Records polled, messages processed and fused",
                     Query(total("records_polled_total"), "polled"),
                     Query(total("processed_total"), "processed"),

@@ -45,6 +45,7 @@ SLOW_FILES = (
     "integration/test_event_hubs.py",
     "integration/test_example.py",
     "integration/test_standby.py",
+    "integration/test_transactions.py",
     "integration/test_kafka.py",
     "integration/test_traces.py",
     "chaos/test_services.py",

@@ -13,8 +13,8 @@ from typing import Any
 
 from ecosystem.cli.main import main
 from orders_service.processors import OrderAggregator
-from runtime.kafka.aiokafka_internals import FencedProducer
 from runtime.kafka.group_consumer import KafkaGroupConsumer
+from runtime.kafka.transactional_sender import TransactionalSender
 from runtime.loop.checkpoint import ExactlyOnce
 
 
@@ -67,7 +67,7 @@ def never_leave() -> None:
             except asyncio.CancelledError:
                 continue
 
-    FencedProducer.commit_transaction = stubborn  # type: ignore[method-assign]
+    TransactionalSender.transact = stubborn  # type: ignore[method-assign]
 
 
 KINDS = {function.__name__: function for function in (starve, deafen, hang, block, never_leave)}

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from aiokafka import AIOKafkaProducer
 from aiokafka.errors import InvalidProducerEpoch, KafkaError, MessageSizeTooLargeError, ProducerFenced
 
 from ecosystem.imports.conversion import Converter, InvalidRow
@@ -22,7 +23,6 @@ from runtime.common.clock import utc_now
 from runtime.common.partitioning import partition_of
 from runtime.common.settings import Settings
 from runtime.kafka import aiokafka_internals, clients
-from runtime.kafka.aiokafka_internals import FencedProducer
 from runtime.kafka.clients import KafkaNames
 from runtime.kafka.topics import ensure_topics, public_topics
 from runtime.model.dead_letters import dead_letter
@@ -120,7 +120,7 @@ class Importer:
                 await source.close()
             await aiokafka_internals.stop_producer(producer)
 
-    async def _commit(self, producer: FencedProducer, batch: Batch) -> None:
+    async def _commit(self, producer: AIOKafkaProducer, batch: Batch) -> None:
         position = batch.position
         key = position.source.encode()
         rows = [writes for row in batch.rows if (writes := list(self._writes(row)))]
@@ -136,7 +136,7 @@ class Importer:
         self.tally.rejected += rejected
         self._report(batch, self.tally)
 
-    async def _send(self, producer: FencedProducer, write: Write) -> Awaitable[object]:
+    async def _send(self, producer: AIOKafkaProducer, write: Write) -> Awaitable[object]:
         topic = self._names.topic(write.topic)
         try:
             ack: Awaitable[object] = await producer.send(

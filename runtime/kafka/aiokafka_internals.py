@@ -3,8 +3,6 @@
 `TESTED` names the versions that these uses were tested with. A test fails for any other version, so that an upgrade
 starts with a review of this module. Why the public interface is not enough:
 
-- Fencing (KIP-447): aiokafka sends TxnOffsetCommit v0, which names the group only. Version 3 adds generation and member
-  id; the coordinator then rejects offsets from a worker that has lost its partitions.
 - Stable offsets: aiokafka fetches committed offsets without `require_stable` (OffsetFetch v7). Such an offset may
   precede a transaction that commits a moment later.
 - Topic ids: aiokafka's metadata do not contain them.
@@ -18,7 +16,7 @@ import json
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import aiokafka.errors
@@ -27,16 +25,13 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 from aiokafka.errors import IncompatibleBrokerVersion, KafkaError
-from aiokafka.producer.sender import Sender, TxnOffsetCommitHandler
 from aiokafka.protocol.group import HeartbeatRequest, SyncGroupRequest
 from aiokafka.protocol.offset import OffsetRequest
 
-from runtime.common import failpoints
 from runtime.common.backoff import Backoff, retry
 from runtime.common.clock import elapsed_s
 from runtime.common.deadlines import PRODUCER_STOP_S
-from runtime.errors import MemberFenced
-from runtime.kafka.protocol import Metadata, OffsetFetch, TxnOffsetCommit
+from runtime.kafka.protocol import Metadata, OffsetFetch
 from runtime.model.log_ids import CommittedOffset
 from runtime.model.records import Membership
 
@@ -44,7 +39,7 @@ log = logging.getLogger(__name__)
 
 TESTED = {
     "aiohttp": "3.14.5",  # runtime/http/connections.py, runtime/http/server.py
-    "aiokafka": "0.14.0",  # here, runtime/kafka/{protocol,unpacker,record_batch}.py
+    "aiokafka": "0.14.0",  # runtime/kafka/
     "aiosmtplib": "5.1.3",  # runtime/mail/connections.py
     "cramjam": "2.14.0",  # runtime/kafka/decompression.py: the text of an error
     "faust-streaming": "0.15.3",  # runtime/faust_adapter/
@@ -54,104 +49,17 @@ TESTED = {
 """Versions of the libraries whose private parts are used, and where. Review these modules before an upgrade."""
 
 # Error codes of the Kafka protocol (kafka.apache.org/protocol, Error Codes).
-_FENCED = {22: "ILLEGAL_GENERATION", 25: "UNKNOWN_MEMBER_ID", 27: "REBALANCE_IN_PROGRESS", 82: "FENCED_INSTANCE_ID"}
 _UNSTABLE_OFFSET_COMMIT = 88
 _STILL_MEMBER = {0, 27}  # REBALANCE_IN_PROGRESS: a member keeps its partitions until it rejoins
 _READ_UNCOMMITTED, _READ_COMMITTED = 0, 1
 _LATEST, _EARLIEST = -1, -2
 
 
-class _FencedHandler(TxnOffsetCommitHandler):
-    """Sends TxnOffsetCommit v3, with generation and member id, and handles the errors of fencing.
-
-    Relies on the base class's `_sender`, `_offsets` and `_group_id`, and on the sender's `_txn_manager`.
-    """
-
-    def create_request(self) -> TxnOffsetCommit:
-        manager = self._sender._txn_manager
-        membership: Membership = self._sender.membership
-        topics: dict[str, list[Any]] = defaultdict(list)
-        for tp, offset in sorted(self._offsets.items()):
-            topics[tp.topic].append((tp.partition, offset.offset, -1, offset.metadata, {}))
-        return TxnOffsetCommit(
-            manager.transactional_id,
-            self._group_id,
-            manager.producer_id,
-            manager.producer_epoch,
-            membership.generation,
-            membership.member_id,
-            None,
-            [(topic, partitions, {}) for topic, partitions in topics.items()],
-            {},
-        )
-
-    def handle_response(self, response: Any) -> float | None:
-        codes = {partition[1] for topic in response.errors for partition in topic[1]}
-        fenced = codes & _FENCED.keys()
-        if fenced:
-            names = ", ".join(_FENCED[code] for code in fenced)
-            self._sender._txn_manager.error_transaction(MemberFenced(names))
-            return None
-        errors = [(topic[0], [(partition[0], partition[1]) for partition in topic[1]]) for topic in response.errors]
-        backoff: float | None = super().handle_response(_Errors(errors))
-        return backoff
-
-
-class _Errors:
-    """A response in the format of version 0, which aiokafka's handler expects."""
-
-    def __init__(self, errors: list[tuple[str, list[tuple[int, int]]]]) -> None:
-        self.errors = errors
-
-
-class _FencedSender(Sender):
-    """Sends offsets with `_FencedHandler`, and reaches fail points after each step of a commit.
-
-    Relies on the names and arguments of the base class's four `_do_…` methods, and on `_find_coordinator`.
-    """
-
-    membership: Membership
-
-    async def _do_add_partitions_to_txn(self, tps: Any) -> None:
-        await super()._do_add_partitions_to_txn(tps)
-        failpoints.reach("commit.partitions")
-
-    async def _do_add_offsets_to_txn(self, group_id: str) -> None:
-        await super()._do_add_offsets_to_txn(group_id)
-        failpoints.reach("commit.group")
-
-    async def _do_txn_commit(self, commit_result: bool) -> None:
-        await super()._do_txn_commit(commit_result)
-        failpoints.reach("commit.ended")
-
-    async def _do_txn_offset_commit(self, offsets: Any, group_id: str) -> None:
-        if not offsets:
-            return
-        node = await self._find_coordinator(CoordinationType.GROUP, group_id)
-        await _FencedHandler(self, offsets, group_id).do(node)
-
-
-class FencedProducer(AIOKafkaProducer):
-    """A transactional producer whose offsets the group coordinator rejects once the worker has lost its partitions."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        # Relies on `_sender`, which is used from `start` on only, and on the constructor of `Sender`: the replacement
-        # gets the arguments that the original was made with.
-        own: Any = self._sender
-        self._sender: Any = _FencedSender(
-            self.client,
-            acks=own._acks,
-            txn_manager=own._txn_manager,
-            message_accumulator=own._message_accumulator,
-            retry_backoff_ms=own._retry_backoff * 1000,
-            request_timeout_ms=own._request_timeout_ms,
-        )
-
-    async def send_offsets(self, offsets: Mapping[Any, CommittedOffset], group: str, membership: Membership) -> None:
-        """Adds offsets to the transaction under the membership they were polled with. Raises `MemberFenced`."""
-        self._sender.membership = membership
-        await self.send_offsets_to_transaction(offsets, group)
+def watch_topics(client: AIOKafkaClient, topics: Iterable[str]) -> Awaitable[object]:
+    """Adds topics to those that a client has metadata of. The result waits for the metadata of new ones."""
+    # Relies on `_topics`: `add_topic` asks once for each topic, `set_topics` once for all.
+    updated: Awaitable[object] = client.set_topics({*client._topics, *topics})
+    return updated
 
 
 def is_dead(producer: AIOKafkaProducer) -> bool:

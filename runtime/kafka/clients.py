@@ -13,7 +13,6 @@ from aiokafka.conn import AIOKafkaConnection, create_conn
 
 from runtime.common.settings import Settings
 from runtime.kafka import unpacker
-from runtime.kafka.aiokafka_internals import FencedProducer
 from runtime.kafka.security import connection_options
 from runtime.model.records import TopicPartition
 
@@ -55,9 +54,12 @@ def producer(settings: Settings) -> AIOKafkaProducer:
     return AIOKafkaProducer(**_producer_options(settings))
 
 
-def transactional_producer(settings: Settings, transactional_id: str) -> FencedProducer:
-    """A transactional producer. Its start ends the open transaction of an earlier producer of the same id."""
-    return FencedProducer(
+def transactional_producer(settings: Settings, transactional_id: str) -> AIOKafkaProducer:
+    """A transactional producer. Its start ends the open transaction of an earlier producer of the same id.
+
+    For commands, whose transactions have no offsets of a group. Workers have a `TransactionalSender`.
+    """
+    return AIOKafkaProducer(
         transactional_id=transactional_id,
         transaction_timeout_ms=int(settings.transaction_timeout_s * 1000),
         **_producer_options(settings),
@@ -138,6 +140,16 @@ def metadata_client(servers: str) -> AIOKafkaClient:
 def bare_client(settings: Settings) -> AIOKafkaClient:
     """A client for single requests of the protocol. It reaches the brokers once it is bootstrapped."""
     return AIOKafkaClient(**connection_options(settings), request_timeout_ms=REQUEST_TIMEOUT_MS)
+
+
+def transaction_client(settings: Settings) -> AIOKafkaClient:
+    """The client of a `TransactionalSender`."""
+    return AIOKafkaClient(
+        **connection_options(settings),
+        request_timeout_ms=REQUEST_TIMEOUT_MS,
+        retry_backoff_ms=10,
+        metadata_max_age_ms=30_000,
+    )
 
 
 async def connection(settings: Settings, host: str, port: int, timeout_s: float) -> AIOKafkaConnection:

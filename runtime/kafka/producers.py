@@ -2,28 +2,29 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import TopicPartition as Physical
 from aiokafka.errors import MessageSizeTooLargeError
 
 from runtime.common.settings import Settings
 from runtime.kafka import aiokafka_internals, clients
-from runtime.kafka.aiokafka_internals import FencedProducer
 from runtime.kafka.clients import KafkaNames
+from runtime.kafka.partition_leaders import Batches, BatchRejected
+from runtime.kafka.record_batches import split
+from runtime.kafka.transaction_requests import Place
+from runtime.kafka.transactional_sender import GroupOffsets, TransactionalSender
 from runtime.model.limits import SizeLimits
 from runtime.model.log_ids import CommittedOffset
 from runtime.model.records import LastOffsets, Membership, Offsets, TopicPartition, Write
 
-P = TypeVar("P", bound=AIOKafkaProducer)
 
+class KafkaProducer:
+    """Implements `runtime.loop.checkpoint.Producer`: idempotent, acks=all, no transactions."""
 
-class _BatchSender(Generic[P]):
-    """What both producers share: sends groups of records in whole batches."""
-
-    def __init__(self, producer: P, names: KafkaNames, limits: SizeLimits) -> None:
-        self._producer = producer
-        self._names = names
+    def __init__(self, settings: Settings, limits: SizeLimits) -> None:
+        self._producer = clients.producer(settings)
+        self._names = KafkaNames(settings.topic_prefix)
         self._limits = limits
 
     async def start(self) -> None:
@@ -65,14 +66,7 @@ class _BatchSender(Generic[P]):
         return ends
 
 
-class KafkaProducer(_BatchSender[AIOKafkaProducer]):
-    """Implements `runtime.loop.checkpoint.Producer`: idempotent, acks=all, no transactions."""
-
-    def __init__(self, settings: Settings, limits: SizeLimits) -> None:
-        super().__init__(clients.producer(settings), KafkaNames(settings.topic_prefix), limits)
-
-
-class KafkaTransactionalProducer(_BatchSender[FencedProducer]):
+class KafkaTransactionalProducer:
     """Implements `runtime.loop.checkpoint.TransactionalProducer`: commits offsets of `group` in the transaction."""
 
     def __init__(
@@ -84,20 +78,58 @@ class KafkaTransactionalProducer(_BatchSender[FencedProducer]):
         metadata: Mapping[TopicPartition, str] | None = None,
     ) -> None:
         """`metadata`: the metadata to commit with the offset of each partition."""
-        names = KafkaNames(settings.topic_prefix)
-        super().__init__(clients.transactional_producer(settings, names.group(transactional_id)), names, limits)
-        self._group = names.group(group)
+        self._names = KafkaNames(settings.topic_prefix)
+        self._sender = TransactionalSender(
+            clients.transaction_client(settings),
+            self._names.group(transactional_id),
+            int(settings.transaction_timeout_s * 1000),
+        )
+        self._group = self._names.group(group)
+        self._limits = limits
         self._metadata = {} if metadata is None else metadata
+        self._physical: dict[Place, Physical] = {}
+        self._logical: dict[Place, TopicPartition] = {}
 
-    async def begin(self) -> None:
-        await self._producer.begin_transaction()
+    async def start(self) -> None:
+        await self._sender.start()
 
-    async def send_offsets(self, offsets: Offsets, membership: Membership) -> None:
-        physical = {
+    async def end(self) -> None:
+        await self._sender.close()
+
+    async def transact(
+        self, groups: Sequence[Sequence[Write]], offsets: Offsets, membership: Membership
+    ) -> LastOffsets:
+        """Commits all records, in order within each partition, and offsets. Returns each partition's last new offset.
+
+        Raises what `SizeLimits.rejected` makes of a batch that its topic rejects as too large, `MemberFenced`, and
+        errors of the broker.
+        """
+        records: dict[Physical, list[Write]] = {}
+        for writes in groups:
+            for write in writes:
+                tp = self._physical.get(write[:2]) or self._new_physical(write)
+                if (of_partition := records.get(tp)) is None:
+                    of_partition = records[tp] = []
+                of_partition.append(write)
+        commit = {
             self._names.physical(tp): CommittedOffset(offset, self._metadata.get(tp, ""))
             for tp, offset in offsets.items()
         }
-        await self._producer.send_offsets(physical, self._group, membership)
 
-    async def commit(self) -> None:
-        await self._producer.commit_transaction()
+        def build() -> Batches:
+            return {
+                tp: split(writes, one_by_one=self._limits.one_by_one(writes[0].topic)) for tp, writes in records.items()
+            }
+
+        try:
+            ends = await self._sender.transact(records, build, GroupOffsets(self._group, membership, commit))
+        except BatchRejected as error:
+            writes = error.batch.writes
+            raise self._limits.rejected(writes[0].topic, [w.size for w in writes]) from error
+        return {self._logical[place]: offset for place, offset in ends.items()}
+
+    def _new_physical(self, write: Write) -> Physical:
+        logical = TopicPartition(write.topic, write.partition)
+        physical = self._physical[logical] = self._names.physical(logical)
+        self._logical[physical] = logical
+        return physical

@@ -1,8 +1,7 @@
-"""Three requests of the Kafka protocol in versions that aiokafka lacks (kafka.apache.org/protocol).
+"""Two requests of the Kafka protocol in versions that aiokafka lacks (kafka.apache.org/protocol).
 
-TxnOffsetCommit v3 names the member that commits (KIP-447). OffsetFetch v7 can wait for stable offsets (KIP-447);
-v5 is for Azure Event Hubs. Metadata v10 has topic ids (KIP-516). Relies on aiokafka's classes for requests, responses
-and schemas.
+OffsetFetch v7 can wait for stable offsets (KIP-447); v5 is for Azure Event Hubs. Metadata v10 has topic ids (KIP-516).
+Relies on aiokafka's classes for requests, responses and schemas.
 """
 
 from io import BytesIO
@@ -38,53 +37,6 @@ class Uuid(AbstractType[bytes]):
     @classmethod
     def decode(cls, data: BytesIO) -> bytes:
         return data.read(16)
-
-
-class TxnOffsetCommitResponse(Response):
-    API_KEY = 28
-    API_VERSION = 3
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        (
-            "errors",
-            CompactArray(
-                ("topic", _TEXT),
-                ("partition_errors", CompactArray(("partition", Int32), ("error_code", Int16), _TAGS)),
-                _TAGS,
-            ),
-        ),
-        _TAGS,
-    )
-
-
-class TxnOffsetCommitStruct(RequestStruct):
-    API_KEY = 28
-    API_VERSION = 3
-    FLEXIBLE_VERSION = True
-    RESPONSE_TYPE = TxnOffsetCommitResponse
-    SCHEMA = Schema(
-        ("transactional_id", _TEXT),
-        ("group_id", _TEXT),
-        ("producer_id", Int64),
-        ("producer_epoch", Int16),
-        ("generation_id", Int32),
-        ("member_id", _TEXT),
-        ("group_instance_id", _TEXT),
-        (
-            "topics",
-            CompactArray(
-                ("topic", _TEXT),
-                (
-                    "partitions",
-                    CompactArray(
-                        ("partition", Int32), ("offset", Int64), ("leader_epoch", Int32), ("metadata", _TEXT), _TAGS
-                    ),
-                ),
-                _TAGS,
-            ),
-        ),
-        _TAGS,
-    )
 
 
 class OffsetFetchResponse(Response):
@@ -218,16 +170,6 @@ class Metadata(Request[MetadataStruct]):
         self._fields = fields
 
     def build(self, request_struct_class: type[MetadataStruct]) -> MetadataStruct:
-        return request_struct_class(*self._fields)
-
-
-class TxnOffsetCommit(Request[TxnOffsetCommitStruct]):
-    API_KEY = 28
-
-    def __init__(self, *fields: Any) -> None:
-        self._fields = fields
-
-    def build(self, request_struct_class: type[TxnOffsetCommitStruct]) -> TxnOffsetCommitStruct:
         return request_struct_class(*self._fields)
 
 

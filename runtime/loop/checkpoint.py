@@ -74,15 +74,28 @@ class Producer(Protocol):
         """Stops within about `PRODUCER_STOP_S`, in whatever state it is. Unsent records are dropped for good."""
 
 
-class TransactionalProducer(Producer, Protocol):
-    """A transactional producer. Its start aborts the open transaction of an earlier one with the same id."""
+class TransactionalProducer(Protocol):
+    """A transactional producer. Its start aborts the open transaction of an earlier one with the same id.
 
-    async def begin(self) -> None: ...
+    All methods but `end` raise `KafkaError`. The checkpoint then ends the producer and replaces it.
+    """
 
-    async def send_offsets(self, offsets: Offsets, membership: Membership) -> None:
-        """Adds offsets to the transaction. Raises `MemberFenced` if the membership is no longer valid."""
+    async def start(self) -> None:
+        """Starts. Leaves nothing behind if it fails."""
 
-    async def commit(self) -> None: ...
+    async def transact(
+        self, groups: Sequence[Sequence[Write]], offsets: Offsets, membership: Membership
+    ) -> LastOffsets:
+        """Commits all writes and offsets, or nothing. Returns the last offset written to each partition.
+
+        Arguments:
+            groups: writes, in the given order within each partition.
+            offsets: committed for the group of the worker.
+            membership: with which the offsets were polled. Raises `MemberFenced` if it is no longer valid.
+        """
+
+    async def end(self) -> None:
+        """Stops within about `PRODUCER_STOP_S`, in whatever state it is. Unsent records are dropped for good."""
 
 
 class ExactlyOnce:
@@ -116,14 +129,8 @@ class ExactlyOnce:
         try:
             async with _in_time(self._timeout_s):
                 producer = await self._producer(turn)
-                await producer.begin()
                 failpoints.reach("commit.begun")
-                ends = await producer.send(writes.changelog, writes.outputs)
-                failpoints.reach("commit.sent")
-                # Not while records are in flight: the coordinator would answer CONCURRENT_TRANSACTIONS.
-                await producer.send_offsets(writes.offsets, membership)
-                failpoints.reach("commit.offsets")
-                await producer.commit()
+                ends = await producer.transact((writes.changelog, writes.outputs), writes.offsets, membership)
             committed = True
         finally:
             if not committed:

@@ -95,6 +95,10 @@ class Membership(NamedTuple):
     member_id: str
 
 
+NO_MEMBER = Membership(-1, "")
+"""Commits for a group without members, which the coordinator accepts."""
+
+
 @dataclass(slots=True)
 class PolledBatch:
     """All records and commands that waited when a worker polled, and its new positions.

@@ -4,6 +4,7 @@ import asyncio
 
 from aiokafka.errors import ConcurrentTransactions, KafkaError, ProducerClosed, UnknownError
 
+from runtime.errors import MemberFenced
 from runtime.model.records import TopicPartition
 from tests.simulation.member import with_metadata
 from tests.simulation.network import Channel
@@ -106,6 +107,7 @@ class SimulatedTransactionalProducer(SimulatedProducer):
         self._transactional_id = transactional_id
         self._timeout_s = timeout_s
         self._metadata = metadata
+        self._group_coordinator = Channel(process, "producer:group")
         self._added = set()
         self._open = False
 
@@ -117,22 +119,34 @@ class SimulatedTransactionalProducer(SimulatedProducer):
             lambda: coordinator.start(self._transactional_id, self._timeout_s),
         )
 
-    async def begin(self):
+    async def transact(self, groups, offsets, membership):
+        """Records and offsets at the same time, each after it was added; then the end. As `TransactionalSender`."""
         assert not self._open, "a transaction is open"
         self._open = True
         self._added = set()
+        steps = [asyncio.ensure_future(self.send(*groups)), asyncio.ensure_future(self._offsets(offsets, membership))]
+        try:
+            await asyncio.wait(steps, return_when=asyncio.FIRST_EXCEPTION)
+            errors = [error for step in steps if step.done() and (error := step.exception())]
+            for error in sorted(errors, key=lambda error: not isinstance(error, MemberFenced)):
+                raise error
+        finally:
+            for step in steps:
+                step.cancel()
+        await self._end()
+        return steps[0].result()
 
-    async def send_offsets(self, offsets, membership):
+    async def _offsets(self, offsets, membership):
         offsets, coordinator = with_metadata(offsets, self._metadata), self._broker.transactions
         mine = self._transactional_id, self._producer, self._epoch
         await self._ask(self._coordinator, "AddOffsetsToTxn", lambda: coordinator.add(*mine, group=self._group))
         await self._ask(
-            self._coordinator,
+            self._group_coordinator,
             "TxnOffsetCommit",
             lambda: self._broker.commit_offsets_in_transaction(self._group, *mine, membership, offsets),
         )
 
-    async def commit(self):
+    async def _end(self):
         coordinator = self._broker.transactions
         await self._ask(
             self._coordinator,

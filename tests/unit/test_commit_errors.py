@@ -24,7 +24,7 @@ from tests.loops import KEEPER, LEVELS, TP
 
 BY_KAFKA = {c.__name__: c for c in vars(aiokafka.errors).values() if inspect.isclass(c) and issubclass(c, KafkaError)}
 ERRORS = {**BY_KAFKA, **{c.__name__: c for c in (TimeoutError, OSError, ConnectionResetError, AssertionError)}}
-STEPS = ("start", "begin", "send", "send_offsets", "commit")
+STEPS = ("start", "transact")
 
 # Errors of producers and transactions, classified one by one. A restore resolves each of them. Lasting ones end the
 # worker after five batches in a row.
@@ -86,18 +86,13 @@ class Producer:
     async def start(self):
         await self._do("start")
 
-    async def begin(self):
-        await self._do("begin")
-
     async def send(self, *groups):
         await self._do("send")
         return {TopicPartition(w.topic, w.partition): 0 for writes in groups for w in writes}
 
-    async def send_offsets(self, offsets, membership):
-        await self._do("send_offsets")
-
-    async def commit(self):
-        await self._do("commit")
+    async def transact(self, groups, offsets, membership):
+        await self._do("transact")
+        return await self.send(*groups)
 
     async def end(self):
         self.ended = True
@@ -159,7 +154,7 @@ async def test_at_least_once_a_failed_send_is_in_doubt(name):
 
 async def test_a_commit_without_an_answer_is_in_doubt():
     class Silent(Producer):
-        async def commit(self):
+        async def transact(self, groups, offsets, membership):
             await asyncio.Event().wait()
 
     made = []

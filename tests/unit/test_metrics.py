@@ -10,6 +10,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from ecosystem.services import NAMES, build
 from runtime.common.settings import Settings
 from runtime.loop.overlay import BatchOverlay
+from runtime.metrics.commits import CommitMetrics
 from runtime.metrics.database import DatabaseMetrics, OutboxStatus, PoolStatus
 from runtime.metrics.loop import LoopMetrics
 from runtime.metrics.side_effects import SideEffectMetrics, SideEffectStatus
@@ -34,7 +35,7 @@ COUNTED_THINGS = ("_circuits", "_running", "_waiting", "_in_flight", "_tasks", "
 COUNTED_THINGS += ("_connections", "_clients", "_commands")
 ONE_OR_ZERO = ("_info", "_ready", "_reachable", "_available")
 LABELS = {"effect", "event", "group", "guarantee", "method", "partition", "reason", "revision", "route", "service"}
-LABELS |= {"stage", "state", "status", "table", "topic", "version"}
+LABELS |= {"stage", "state", "status", "step", "table", "topic", "version"}
 """Their values are a matter of code and deployment. None is an id of an order, a customer or a product."""
 
 
@@ -86,6 +87,7 @@ class Everything:
     def __init__(self):
         self.registry = CollectorRegistry()
         self.topology = Topology(tuple(definition.service for definition in build(NAMES, Settings())))
+        self.commits = CommitMetrics(self.registry)
         self.loop = LoopMetrics(self.registry)
         self.loop.expect(self.topology)
         self.loop.lag({ORDERS: 1}, {ORDERS: 3}, {ORDERS: 2.5})
@@ -140,6 +142,7 @@ def test_counters_of_what_is_known_ahead_begin_at_zero():
     assert everything.value("dead_letters_total", topic="email-effects") == 0
     assert everything.value("lost_records_total", topic="orders-view-changelog") == 0
     assert everything.value("batches_dropped_total", reason="fenced") == 0
+    assert everything.value("commit_step_seconds_count", step="add_partitions") == 0
     assert everything.value("side_effects_failed_attempts_total", service="email", effect="letter") == 0
     assert everything.value("sink_rejected_records_total", service="history") == 0
     assert everything.value("database_failures_total", service="checkin") == 0
