@@ -12,7 +12,7 @@ from orders_service.processors import OrderAggregator
 from orders_service.queries import QUERIES, unknown_order
 from orders_service.state import ORDERS_VIEW, OrderView
 from runtime.errors import KeyNotOwned
-from runtime.hosting import Answer, Endpoint, Host, ResponseHeader
+from runtime.hosting import Answer, Endpoint, FastCommand, FastResponse, Host, PreparedCommand, ResponseHeader
 from runtime.http.answers import HttpProblem, answer, location
 from runtime.http.inputs import ORDER_ID, Deadline, IdempotencyKey, deadline_of, message_of
 from runtime.http.preferences import APPLIED, MAX_WAIT_S, Wait, WaitPreference
@@ -122,6 +122,22 @@ async def _cancel(aggregator: OrderAggregator, host: Host, order_id: str, deadli
     return answer(order)
 
 
+def _prepare(host: Host, body: bytes) -> PreparedCommand[Order | None]:
+    """The command that places an order, for the fast path. An order that exists is for `post_order`."""
+    new = NewOrder.from_json(body)
+    order = _order(new, new.id or _fresh_id(host))
+
+    def respond(existing: Order | None) -> FastResponse | None:
+        return FastResponse(201, order.to_json(), location(PATH, order.id)["Location"]) if existing is None else None
+
+    async def produce() -> None:
+        """As `_place_new` does without the partition."""
+        await host.produce(ORDERS, order)
+
+    recover = produce if new.id is None else None
+    return PreparedCommand(ORDERS_VIEW, order.id, partial(place, order), respond, recover)
+
+
 def _fresh_id(host: Host) -> str:
     fresh = (new_order_id() for _ in range(FRESH_IDS))
     return next((id_ for id_ in fresh if host.owns(id_)), new_order_id())
@@ -158,6 +174,7 @@ def endpoints(aggregator: OrderAggregator) -> tuple[Endpoint, ...]:
         parameters=(_IDEMPOTENCY_KEY, PREFER),
         body=NewOrder,
         routed=True,
+        fast=FastCommand(_prepare),
         answers={
             201: Answer("The order is written to Kafka", Order, (*_LOCATION, APPLIED), preferred=OrderOutcome),
             200: Answer("The order existed; its current state", Order, (*_LOCATION, APPLIED), preferred=OrderOutcome),

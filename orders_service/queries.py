@@ -36,6 +36,11 @@ def _order(order_id: str, view: OrderView | None) -> web.Response:
     return answer(view.order)
 
 
+def _known_order(view: OrderView) -> Order:
+    assert view.order is not None
+    return view.order
+
+
 def _outcome(order_id: str, view: OrderView | None) -> web.Response:
     if view is None or view.order is None:
         raise unknown_order(order_id)
@@ -73,6 +78,7 @@ QUERIES = (
             ORDER_ID,
             _order,
             ready=lambda view: view.order is not None,
+            body=_known_order,
             name="getOrder",
             summary="Get an order, waiting until it exists",
             tag="orders",
@@ -85,6 +91,7 @@ QUERIES = (
         ORDER_ID,
         _outcome,
         ready=lambda view: view.decided,
+        body=OrderView.outcome,
         name="getValidatedOrder",
         summary="Get the outcome of an order, waiting until it is decided",
         tag="orders",

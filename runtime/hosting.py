@@ -4,7 +4,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from aiohttp import web
 from yarl import URL
@@ -136,6 +136,61 @@ class Answer:
     preferred: type[Message] | None = None
 
 
+class FastResponse(NamedTuple):
+    """A response of the fast path: a status, a JSON body, and the header `Location` if it has one."""
+
+    status: int
+    body: bytes
+    location: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FastQuery(Generic[M]):
+    """A GET of one row, whose key is the parameter of the path, as the fast path answers it.
+
+    Arguments:
+        table: of the row.
+        ready: the request waits until the row satisfies this, or for its timeout.
+        body: of the response 200 with such a row.
+        answer: the response at the timeout, given the key and the row; raises `HttpProblem`.
+    """
+
+    table: Table[M]
+    ready: Callable[[M], bool]
+    body: Callable[[M], Message]
+    answer: Callable[[str, M | None], web.Response]
+
+
+class PreparedCommand(NamedTuple, Generic[T]):
+    """A command for `Host.submit`, as the fast path submits it.
+
+    Arguments:
+        table: see `Host.submit`.
+        key: see `Host.submit`.
+        decide: see `Host.submit`.
+        respond: the response for the result; `None` lets the handler of the endpoint answer instead.
+        recover: makes the result if this worker does not own the key. Without it, the handler of the endpoint answers,
+            and a worker that is not the key owner does not try.
+    """
+
+    table: Table[Any]
+    key: str
+    decide: Callable[[Context], T]
+    respond: Callable[[T], FastResponse | None]
+    recover: Callable[[], Awaitable[T]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FastCommand:
+    """A POST that is one command, as the fast path answers it.
+
+    Arguments:
+        prepare: the command for a body; raises `pydantic.ValidationError` if it is invalid.
+    """
+
+    prepare: Callable[[Host, bytes], PreparedCommand[Any]]
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """An operation of the HTTP API: its route on a worker, and its description in the OpenAPI document.
@@ -158,6 +213,7 @@ class Endpoint:
         description: further lines.
         when: a query parameter with which this endpoint answers in place of another one of its method and path, if the
             worker has that as well.
+        fast: how the fast path answers plain requests, in place of the handler and with the same responses.
     """
 
     method: str
@@ -173,6 +229,7 @@ class Endpoint:
     routed: bool = False
     description: str | None = None
     when: str | None = None
+    fast: FastQuery[Any] | FastCommand | None = None
 
     def __post_init__(self) -> None:
         declared = [p.name for p in self.parameters if p.place == "path"]

@@ -10,7 +10,7 @@ from aiohttp.typedefs import Handler, Middleware
 from runtime.hosting import Host
 from runtime.http.answers import RETRY, problem
 
-_IN_FLIGHT = web.AppKey("requests in flight: of True reads, of False writes", Counter[bool])
+IN_FLIGHT = web.AppKey("requests in flight: of True reads, of False writes", Counter[bool])
 _LIMIT = web.AppKey("most reads, and most writes, in flight", int)
 
 # Probes and metrics are not limited: they matter most when the worker is overloaded.
@@ -28,7 +28,7 @@ def admission(host: Host) -> Middleware:
     async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path in _UNLIMITED:
             return _close_when_stopping(host, await handler(request))
-        is_read, in_flight = request.method in {"GET", "HEAD"}, request.app[_IN_FLIGHT]
+        is_read, in_flight = request.method in {"GET", "HEAD"}, request.app[IN_FLIGHT]
         if in_flight[is_read] >= limit:
             detail = f"{limit} requests are in flight, the most this worker accepts. Repeat the request."
             return _close_when_stopping(host, problem(503, detail, headers=RETRY))
@@ -44,7 +44,7 @@ def admission(host: Host) -> Middleware:
 @contextmanager
 def counted_as_read(request: web.Request) -> Iterator[bool]:
     """Counts a write as a read, from when it only waits. Yields whether there is room for another read."""
-    in_flight = request.app[_IN_FLIGHT]
+    in_flight = request.app[IN_FLIGHT]
     if in_flight[True] >= request.app[_LIMIT]:
         yield False
         return
@@ -59,12 +59,12 @@ def counted_as_read(request: web.Request) -> Iterator[bool]:
 
 def requests_in_flight(app: web.Application) -> int:
     """The number of requests that are not answered yet."""
-    return app[_IN_FLIGHT].total()
+    return app[IN_FLIGHT].total()
 
 
 def prepare_admission(app: web.Application, host: Host) -> None:
     """Prepares an application for the middleware `admission`."""
-    app[_IN_FLIGHT] = Counter()
+    app[IN_FLIGHT] = Counter()
     app[_LIMIT] = host.settings.max_requests
 
 

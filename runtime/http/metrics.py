@@ -8,6 +8,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from prometheus_client import Gauge, Histogram
 
+from runtime.http.connections import HttpConnection
+
 # Its series `…_count` is the number of requests. The long buckets are for clients that wait for an order.
 _SECONDS = Histogram(
     "faust_orders_http_request_duration_seconds",
@@ -27,13 +29,13 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _series: dict[tuple[str, str, int], Histogram] = {}
 
 
-class _InFlight:
+class InFlight:
     """Requests in flight: a plain number, written by the event loop only and read when metrics are collected."""
 
     count = 0
 
 
-_IN_FLIGHT.set_function(lambda: _InFlight.count)
+_IN_FLIGHT.set_function(lambda: InFlight.count)
 _BLOCKS.set_function(sys.getallocatedblocks)
 
 
@@ -50,19 +52,26 @@ _TASKS.set_function(_tasks)
 @web.middleware
 async def metrics(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Measures a request. One whose client disconnects counts as status 499, as in nginx."""
-    started = time.perf_counter()
-    _InFlight.count += 1
+    # A request that the fast path has handed over began there.
+    protocol = request.protocol
+    started = (protocol.take_start() if isinstance(protocol, HttpConnection) else 0.0) or time.perf_counter()
+    InFlight.count += 1
     status = 499
     try:
         response = await handler(request)
         status = response.status
         return response
     finally:
-        _InFlight.count -= 1
+        InFlight.count -= 1
         resource = request.match_info.route.resource
-        key = (request.method, "unknown" if resource is None else resource.canonical, status)
-        series = _series.get(key)
-        (series or _new_series(key)).observe(time.perf_counter() - started)
+        route = "unknown" if resource is None else resource.canonical
+        observe(request.method, route, status, time.perf_counter() - started)
+
+
+def observe(method: str, route: str, status: int, seconds: float) -> None:
+    """Counts an answered request."""
+    key = (method, route, status)
+    (_series.get(key) or _new_series(key)).observe(seconds)
 
 
 def _new_series(key: tuple[str, str, int]) -> Histogram:

@@ -25,7 +25,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     except web.HTTPException as error:
         return from_aiohttp(request, error)
     except BrokerUnavailable:
-        return problem(503, "Kafka did not acknowledge the message in time. Repeat the request.", headers=RETRY)
+        return broker_unavailable()
     except KeyNotOwned:
         return problem(503, "This key is moving to another worker. Repeat the request.", headers=RETRY)
     except DatabaseUnavailable as error:
@@ -35,7 +35,12 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         return problem(400, f"The request body could not be read: {error}")
     except Exception:
         # The client gets an id instead of a traceback; the log has the traceback under that id.
-        return unexpected(request)
+        return unexpected(request.method, request.path)
+
+
+def broker_unavailable() -> web.Response:
+    """A 503: Kafka did not acknowledge what the request writes."""
+    return problem(503, "Kafka did not acknowledge the message in time. Repeat the request.", headers=RETRY)
 
 
 def from_aiohttp(request: web.Request, error: web.HTTPException) -> web.StreamResponse:
@@ -53,10 +58,8 @@ def from_aiohttp(request: web.Request, error: web.HTTPException) -> web.StreamRe
     return problem(error.status, detail, headers=headers)
 
 
-def unexpected(request: web.BaseRequest, error: BaseException | None = None) -> web.Response:
+def unexpected(method: str, path: str, error: BaseException | None = None) -> web.Response:
     """A 500 with an id, under which the exception being handled (or `error`) is logged."""
     error_id = uuid.uuid4()
-    log.error(
-        "request failed error_id=%s method=%s path=%s", error_id, request.method, request.path, exc_info=error or True
-    )
+    log.error("request failed error_id=%s method=%s path=%s", error_id, method, path, exc_info=error or True)
     return problem(500, f"Internal error. The server's log has it under error_id={error_id}.", instance=error_id.urn)

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from aiohttp import web
 
-from runtime.hosting import Answer, Endpoint, Host
+from runtime.hosting import Answer, Endpoint, FastQuery, Host
 from runtime.http.inputs import Deadline, PathParameter, deadline_of
 from runtime.http.routing import check_running, route_to_owner, served_by_standby
 from runtime.model.service import Table
@@ -21,6 +21,7 @@ def row_query(
     answer: Callable[[str, M | None], web.Response],
     *,
     ready: Callable[[M], bool] | None = None,
+    body: Callable[[M], Message] | None = None,
     name: str,
     summary: str,
     tag: str,
@@ -35,6 +36,7 @@ def row_query(
         answer: the response, given the key and its row; raises `HttpProblem`.
         ready: the query waits until the row satisfies this, or for its timeout. Such a row may also come from a standby
             while the owner is unavailable. Default: the query neither waits nor asks a standby.
+        body: the body of the response for a row that is `ready`; lets the fast path answer.
         name: see `Endpoint`.
         summary: see `Endpoint`.
         tag: see `Endpoint`.
@@ -61,7 +63,8 @@ def row_query(
         return await route_to_owner(request, host, table, row_key, deadline, read, stale_read if ready else None)
 
     parameters = () if isinstance(key, str) else (key,)
-    return Endpoint("GET", path, handle, name, summary, tag, answers, parameters=parameters, routed=True)
+    fast = None if ready is None or body is None else FastQuery(table, ready, body, answer)
+    return Endpoint("GET", path, handle, name, summary, tag, answers, parameters=parameters, routed=True, fast=fast)
 
 
 async def wait_for_row(

@@ -8,9 +8,10 @@ from functools import partial
 from aiohttp import HttpVersion11, web
 
 from runtime.hosting import Endpoint, Handler, Host, ServiceDefinition
-from runtime.http.admission import admission, prepare_admission
+from runtime.http.admission import IN_FLIGHT, admission, prepare_admission
 from runtime.http.answers import problem
 from runtime.http.asyncapi import document as asyncapi_document
+from runtime.http.fast_path.routes import FAST_PATH, FastPath
 from runtime.http.forwarding import forwarding_session
 from runtime.http.inputs import too_large
 from runtime.http.metrics import metrics
@@ -23,7 +24,7 @@ from runtime.tracing.tracer import Tracer
 
 
 def application(host: Host, hosted: Sequence[ServiceDefinition], tracer: Tracer | None = None) -> web.Application:
-    """The application of a worker with these services, for `connections.Runner`. Requests have spans with a `tracer`.
+    """The application of a worker with these services, for `runner.Runner`. Requests have spans with a `tracer`.
 
     Raises `ValueError` if the services' parts of the OpenAPI document contradict each other.
     """
@@ -41,10 +42,13 @@ def application(host: Host, hosted: Sequence[ServiceDefinition], tracer: Tracer 
         "/openapi.json": json.dumps(document(hosted)).encode(),
         "/asyncapi.json": json.dumps(asyncapi_document(hosted, host.settings)).encode(),
     }
+    endpoints = tuple(e for endpoints in (*(h.endpoints for h in hosted), OPERATIONAL) for e in endpoints)
+    if host.settings.http_fast_path and tracer is None:  # the fast path has no spans
+        app[FAST_PATH] = FastPath(host, endpoints, app[IN_FLIGHT])
     operations: dict[tuple[str, str], list[Endpoint]] = {}
-    for endpoint in (e for endpoints in (*(h.endpoints for h in hosted), OPERATIONAL) for e in endpoints):
+    for endpoint in endpoints:
         operations.setdefault((endpoint.method, endpoint.path), []).append(endpoint)
-    app.router.add_routes(_route(host, endpoints) for endpoints in operations.values())
+    app.router.add_routes(_route(host, same) for same in operations.values())
     app.router.add_get("/favicon.ico", no_icon, expect_handler=_expect)
     return app
 

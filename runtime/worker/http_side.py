@@ -10,7 +10,7 @@ from yarl import URL
 
 from runtime.common.settings import Settings
 from runtime.http.admission import requests_in_flight
-from runtime.http.connections import Runner
+from runtime.http.runner import Runner
 from runtime.worker.stop_steps import CLOSE_S, StopSteps
 
 log = logging.getLogger(__name__)

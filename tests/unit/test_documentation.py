@@ -170,6 +170,7 @@ def test_every_setting_has_a_meaning():
 
 
 METRIC_MODULES = (
+    "runtime.metrics.commits",
     "runtime.metrics.database",
     "runtime.database.outbox",
     "runtime.http.metrics",

@@ -14,6 +14,21 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"runtime.http.forwarding.{limit}", 60.0)
 
 
+BOTH_WAYS = {"test_admission", "test_malformed", "test_post", "test_queries"}
+"""Modules whose tests run with and without the fast path. The others run with it, as workers do by default."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.module.__name__.rpartition(".")[2] in BOTH_WAYS:
+        metafunc.fixturenames.append("_fast_path")
+        metafunc.parametrize("_fast_path", ["fast path", "aiohttp"], indirect=True)
+
+
+@pytest.fixture
+def _fast_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_FAST_PATH", str(request.param == "fast path"))
+
+
 @pytest.fixture
 def cluster() -> Cluster:
     return Cluster()

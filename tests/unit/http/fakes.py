@@ -17,7 +17,7 @@ from orders_service.state import ORDERS_VIEW, OrderView
 from runtime.common.settings import Settings
 from runtime.errors import BrokerUnavailable, KeyNotOwned
 from runtime.hosting import ServiceDefinition, StaleRow
-from runtime.http.connections import Runner
+from runtime.http.runner import Runner
 from runtime.http.server import application
 from runtime.model.service import Service, Table
 from runtime.model.watch import Watch, Watches
@@ -37,7 +37,7 @@ def answered_by(handler: Callable[[web.Request], Awaitable[web.Response]]) -> Se
     async def handle(_: Any, request: web.Request) -> web.Response:
         return await handler(request)
 
-    return ServiceDefinition(SERVICE, tuple(replace(endpoint, handler=handle) for endpoint in ENDPOINTS))
+    return ServiceDefinition(SERVICE, tuple(replace(endpoint, handler=handle, fast=None) for endpoint in ENDPOINTS))
 
 
 class Cluster:
@@ -181,6 +181,12 @@ class Running:
             return int(status.split()[1]), headers, body
         finally:
             writer.close()
+
+    @property
+    def by_aiohttp(self) -> int:
+        """Requests that aiohttp has answered, in place of the fast path."""
+        assert self._runner.server is not None
+        return self._runner.server.requests_count
 
     @property
     def sites(self) -> set[Any]:

@@ -1,0 +1,1 @@
+"""The fast path: answers frequent requests below aiohttp's application, with the same responses."""

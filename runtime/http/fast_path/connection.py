@@ -1,0 +1,167 @@
+"""Connections with a fast path: aiohttp's, which answer some requests themselves.
+
+Relies on the base class as `runtime.http.connections` does, and on `_request_count`, the number of requests that it has
+parsed; `_messages`, those that wait; `_waiter`, a pending future while it waits for a request; `_close` and
+`_force_close`, whether it reads no more; `_keepalive_timeout` and `_next_keepalive_close_time`, when an idle connection
+is closed; and `_paused`, whether the client reads too slowly.
+"""
+
+import time
+from typing import Any
+
+from aiohttp import web
+
+from runtime.hosting import FastResponse
+from runtime.http.connections import HttpConnection
+from runtime.http.fast_path.exchange import CommandExchange, QueryExchange
+from runtime.http.fast_path.requests import State
+from runtime.http.fast_path.responses import encoded, encoded_response
+from runtime.http.fast_path.routes import FastPath
+from runtime.http.metrics import InFlight, observe
+from runtime.http.problems import unexpected
+
+MAX_AHEAD = 64 * 1024
+"""Bytes that are read behind the request being answered."""
+
+
+class FastConnection(HttpConnection):
+    """A connection whose plain requests of fast routes are answered without aiohttp.
+
+    Every other request is handed over to aiohttp from its first byte; the rest of the connection as well, where the end
+    of the request is uncertain.
+
+    Arguments:
+        fast_path: the routes.
+    """
+
+    __slots__ = ("_ahead", "_began", "_exchange", "_fast_path", "_left", "_reader")
+
+    def __init__(self, *arguments: Any, fast_path: FastPath, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._fast_path = fast_path
+        self._reader = fast_path.new_reader()
+        self._exchange: QueryExchange | CommandExchange | None = None
+        self._ahead = b""
+        """What has been read behind the request of the exchange."""
+        self._began = 0.0
+        self._left = False
+        """Whether the rest of the connection is for aiohttp."""
+
+    def take_start(self) -> float:
+        """When an exchange began that was handed over, by `time.perf_counter`; 0 for the other requests of aiohttp."""
+        began, self._began = self._began, 0.0
+        return began
+
+    def data_received(self, data: bytes) -> None:
+        if self._exchange is not None:
+            self._read_ahead(data)
+        elif self._left:
+            super().data_received(data)
+        elif not self._is_idle:
+            self._left = True
+            self._pass_on(data)
+        else:
+            self._read(data)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._exchange is not None:
+            self._end(499)
+        super().connection_lost(exc)
+
+    def respond(self, response: FastResponse | web.Response) -> None:
+        """Sends the response, and ends the exchange. See `exchange.Connection`."""
+        self._end(response.status)
+        self._reader.clear()
+        transport, stopping = self.transport, self._fast_path.host.stopping
+        if transport is None:
+            return
+        if isinstance(response, FastResponse):
+            transport.write(encoded(response, close=stopping))
+        else:
+            transport.write(encoded_response(response, close=stopping))
+        if stopping or self._close:
+            self.force_close()
+        else:
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+            self._continue()
+
+    def hand_over(self, timeout_ms: int | None = None) -> None:
+        """Ends the exchange, and lets aiohttp answer the request. See `exchange.Connection`."""
+        began = self._began
+        self._end(None)
+        self._began = began
+        request = self._reader
+        if timeout_ms is not None:
+            path = request.target.partition(b"?")[0]
+            request.raw = request.raw.replace(request.target, b"%b?timeout=%d" % (path, timeout_ms), 1)
+        if self.transport is not None:
+            self._pass_on()
+            self._continue()
+
+    def fail(self, error: BaseException) -> None:
+        """Answers with a 500. See `exchange.Connection`."""
+        route = self._reader.route
+        assert route is not None
+        self.respond(unexpected(route.method, route.path, error))
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether aiohttp answers nothing and waits for a request, and the client reads."""
+        if self._paused or self._close or self._force_close:
+            return False
+        if self._request_count == 0:
+            return True
+        return self._waiter is not None and not self._waiter.done() and not self._messages
+
+    def _read(self, data: bytes) -> None:
+        reader = self._reader
+        state = reader.feed(data)
+        if state is State.COMPLETE:
+            route = reader.route if reader.plain else None
+            exchange = None if route is None else self._fast_path.exchange(route, reader.body, self)
+            if exchange is None:
+                self._pass_on()
+            else:
+                self._begin(exchange)
+        elif state is State.UNFIT:
+            self._left = True
+            self._pass_on()
+
+    def _read_ahead(self, data: bytes) -> None:
+        self._ahead += data
+        if len(self._ahead) > MAX_AHEAD and self.transport is not None:
+            self.transport.pause_reading()
+
+    def _continue(self) -> None:
+        """Reads what has been read ahead."""
+        if self._ahead:
+            ahead, self._ahead = self._ahead, b""
+            if self.transport is not None:
+                self.transport.resume_reading()
+            self.data_received(ahead)
+
+    def _pass_on(self, more: bytes = b"") -> None:
+        """Gives what is read of a request to aiohttp; the rest of the connection as well, unless it was one request."""
+        requests, raw = self._request_count, self._reader.raw + more
+        self._reader.clear()
+        super().data_received(raw)
+        if self._request_count != requests + 1:
+            self._left = True
+
+    def _begin(self, exchange: QueryExchange | CommandExchange) -> None:
+        self._exchange, self._began = exchange, time.perf_counter()
+        self._fast_path.in_flight[exchange.is_read] += 1
+        InFlight.count += 1
+        exchange.begin()
+
+    def _end(self, status: int | None) -> None:
+        """Ends the exchange. It counts as a request, unless it is handed over."""
+        exchange, route, self._exchange = self._exchange, self._reader.route, None
+        assert exchange is not None
+        assert route is not None
+        exchange.close()
+        self._fast_path.in_flight[exchange.is_read] -= 1
+        InFlight.count -= 1
+        if status is not None:
+            observe(route.method, route.path, status, time.perf_counter() - self._began)
+        self._began = 0.0
