@@ -76,6 +76,11 @@ class Settings(KafkaSettings, DatabaseSettings):
     )
 
     http_host: str = Field(default="127.0.0.1", description="Address to listen on")
+    http_allowed_hosts: CommaSeparated[str] = Field(
+        default=(),
+        description="Names by which requests may ask for a worker on the loopback interface, besides localhost, "
+        "loopback addresses and the host of `ADVERTISED_URL`, comma separated: what a proxy on this machine passes on",
+    )
     http_port: int = Field(default=8080, ge=0, le=65535, description="Port to listen on; 0 picks a free one")
     http_fast_path: bool = Field(
         default=True,

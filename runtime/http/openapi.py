@@ -15,8 +15,9 @@ from schemas.api import Problem
 from schemas.identifiers import Code, OrderId
 from schemas.wire import Message
 
-_COMMON_STATUSES = (401, 413, 417, 500, 503)
-"""Any route may answer: 401 invalid worker signature, 413 body too large, 417 unsupported Expect, 500 internal error,
+_COMMON_STATUSES = (401, 403, 413, 417, 500, 503)
+"""Any route may answer: 401 invalid worker signature, 403 another name than the worker's, 413 body too large, 417
+unsupported Expect, 500 internal error,
 503 overloaded."""
 
 _REF = "#/components/schemas/{model}"

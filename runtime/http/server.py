@@ -13,6 +13,7 @@ from runtime.http.answers import problem
 from runtime.http.asyncapi import document as asyncapi_document
 from runtime.http.fast_path.routes import FAST_PATH, FastPath
 from runtime.http.forwarding import forwarding_session
+from runtime.http.host_names import host_check
 from runtime.http.inputs import too_large
 from runtime.http.metrics import metrics
 from runtime.http.openapi import document
@@ -33,7 +34,14 @@ def application(host: Host, hosted: Sequence[ServiceDefinition], tracer: Tracer 
     traces = () if tracer is None else (tracing(tracer, services),)
     app = web.Application(
         client_max_size=host.settings.max_body_bytes,
-        middlewares=(*traces, metrics, admission(host), problems, *((signature_check(keys),) if keys else ())),
+        middlewares=(
+            *traces,
+            metrics,
+            admission(host),
+            problems,
+            *host_check(host.settings),
+            *((signature_check(keys),) if keys else ()),
+        ),
     )
     app[TRACER] = tracer
     prepare_admission(app, host)

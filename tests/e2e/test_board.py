@@ -136,9 +136,8 @@ async def test_a_verdict_is_explained_by_its_numbers_where_the_history_runs(depl
     await panel.get_by_text("below the limit of 2000.00 EUR").wait_for()
 
     fragment = "#" + page.url.partition("#")[2]  # an order whose stream has ended, from its address
-    await (
-        order_panel(await other.page(worker, "#" + page.url.partition("#")[2])).get_by_text("were asked for").wait_for()
-    )
+    again = await (await visit()).page(worker, fragment)
+    await order_panel(again).get_by_text("were asked for").wait_for()
 
 
 async def test_a_refused_order_says_which_field_is_wrong(board, visit):

@@ -214,7 +214,7 @@ async def running(
     **settings: Any,
 ) -> AsyncIterator[Running]:
     """A worker on its own port, with these settings. The first one owns all keys."""
-    host = FakeHost(cluster, Settings(**settings))
+    host = FakeHost(cluster, Settings(**{"http_allowed_hosts": "x", **settings}))  # the `Host` of raw requests
     runner = Runner(application(host, tuple(hosted), tracer), shutdown_timeout=1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()

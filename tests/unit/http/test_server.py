@@ -337,3 +337,28 @@ async def test_successful_and_rejected_requests_are_not_logged(worker: Running, 
         await worker.post(b"{")
         await worker.raw(b"nonsense\r\n\r\n")
     assert not [r for r in caplog.records if r.name.startswith(("aiohttp", "runtime", "orders_service"))]
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/v1/orders/a?timeout=0", "/metrics"])
+async def test_a_worker_on_the_loopback_answers_no_name_of_strangers(cluster: Cluster, path: str):
+    """A page of evil.example may let that name resolve to 127.0.0.1, and would be of the same origin then."""
+    async with running(cluster, http_allowed_hosts="shop.example.com", advertised_url="http://w1:8080") as worker:
+        port = worker.host.url.port
+        for name in (f"evil.example:{port}", "127.0.0.1.evil.example", "localhost.evil.example"):
+            async with worker.get(path, headers={"Host": name}) as answer:
+                assert (answer.status, answer.content_type) == (403, PROBLEM)
+                assert "HTTP_ALLOWED_HOSTS" in (await answer.json())["detail"]
+        for name in (f"localhost:{port}", f"127.0.0.1:{port}", f"[::1]:{port}", "shop.example.com", "w1:8080"):
+            async with worker.get(path, headers={"Host": name}) as answer:
+                assert answer.status in {200, 404}
+
+
+@pytest.mark.parametrize(
+    ("address", "status"), [("0.0.0.0", 200), ("192.0.2.1", 200), ("localhost", 403), ("::1", 403)]
+)
+async def test_a_worker_on_another_interface_answers_any_name(cluster: Cluster, address: str, status: int):
+    async with (
+        running(cluster, http_host=address) as worker,
+        worker.get("/healthz", headers={"Host": "shop.example.com"}) as answer,
+    ):
+        assert answer.status == status
