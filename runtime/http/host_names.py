@@ -59,12 +59,19 @@ def is_loopback(name: str) -> bool:
         return False
 
 
-def host_check(settings: Settings) -> tuple[Middleware, ...]:
-    """The check, for a worker on the loopback interface; no middleware for others, which strangers reach anyway."""
+def host_names(settings: Settings) -> HostNames | None:
+    """The names of a worker on the loopback interface; `None` for others, which strangers reach anyway."""
     if settings.http_host != "localhost" and not is_loopback(settings.http_host):
-        return ()
+        return None
     advertised = URL(settings.advertised_url).host if settings.advertised_url else None
-    names = HostNames([*settings.http_allowed_hosts, *([advertised] if advertised else [])])
+    return HostNames([*settings.http_allowed_hosts, *([advertised] if advertised else [])])
+
+
+def host_check(settings: Settings) -> tuple[Middleware, ...]:
+    """The check as middleware; none where every name is answered."""
+    names = host_names(settings)
+    if names is None:
+        return ()
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:

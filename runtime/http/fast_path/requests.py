@@ -64,6 +64,7 @@ class RequestReader(Generic[R]):
     Arguments:
         match: the route of a method and a target, if the fast path has one. Without one, a request is not plain either.
         max_body: bytes of a body at most.
+        permits: whether a `Host` is one that is answered.
     """
 
     __slots__ = (
@@ -74,6 +75,7 @@ class RequestReader(Generic[R]):
         "_match",
         "_max_body",
         "_parser",
+        "_permits",
         "body",
         "plain",
         "raw",
@@ -81,8 +83,14 @@ class RequestReader(Generic[R]):
         "target",
     )
 
-    def __init__(self, match: Callable[[bytes, bytes], R | None], max_body: int) -> None:
+    def __init__(
+        self,
+        match: Callable[[bytes, bytes], R | None],
+        max_body: int,
+        permits: Callable[[bytes], bool] = lambda _: True,
+    ) -> None:
         self._match = match
+        self._permits = permits
         self._max_body = max_body
         self._parser = httptools.HttpRequestParser(self)
         self.clear()
@@ -133,7 +141,7 @@ class RequestReader(Generic[R]):
             case known if known in _IGNORED:
                 pass
             case b"host":
-                self.plain = self.plain and _is_plain_host(value)
+                self.plain = self.plain and _is_plain_host(value) and self._permits(value)
             case b"content-length":
                 self._length = int(value)
             case b"content-type":

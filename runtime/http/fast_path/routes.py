@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from runtime.hosting import Endpoint, FastCommand, FastQuery, Host
 from runtime.http.fast_path.exchange import CommandExchange, Connection, QueryExchange
 from runtime.http.fast_path.requests import RequestReader
+from runtime.http.host_names import host_names
 from runtime.http.inputs import DEFAULT_TIMEOUT_MS, MAX_TIMEOUT_MS
 
 _KEY = rb"([A-Za-z0-9][A-Za-z0-9._~-]{0,127})"
@@ -49,6 +50,7 @@ class FastPath:
         self.host = host
         self.in_flight = in_flight
         self._limit = host.settings.max_requests
+        self._names = host_names(host.settings)
         all_ = tuple(endpoints)
         self._commands = {
             e.path.encode(): Route(e.method, e.path, e.fast) for e in all_ if isinstance(e.fast, FastCommand)
@@ -57,7 +59,11 @@ class FastPath:
 
     def new_reader(self) -> RequestReader[Route]:
         """Reads the requests of a connection."""
-        return RequestReader(self._match, self.host.settings.max_body_bytes)
+        return RequestReader(self._match, self.host.settings.max_body_bytes, self._permits)
+
+    def _permits(self, host: bytes) -> bool:
+        """Whether a request with this `Host` is for this worker; aiohttp refuses the others."""
+        return self._names is None or self._names.permits(host.decode("latin-1"))
 
     def _match(self, method: bytes, target: bytes) -> Route | None:
         if method == b"POST":
