@@ -33,6 +33,8 @@ VERSIONS = {18: (0, 0), 3: (0, 1), 10: (0, 1), 22: (0, 4), 24: (0, 5), 25: (0, 4
 CLOSE = "close"
 """Answer: the connection is closed. The request is carried out, or not: who knows."""
 
+_LARGE = 10_000_000
+
 Answer = int | str | asyncio.Event | Callable[[str, int], int]
 """An error code, `CLOSE`, an event to wait for before a success, or the code of each topic and partition."""
 
@@ -52,6 +54,7 @@ class ScriptedBrokers:
     Attributes:
         asked: requests of transactions, in the order in which they came.
         answers: what to answer to the next requests of a name; a success where nothing is left.
+        listens: cleared: requests of more than 10 MB are not read; `deaf` counts those.
         garbled: names of requests whose next answer is cut.
         leaders: node that leads a partition; by default node 1.
         coordinators: nodes that coordinate groups (0) and transactional ids (1).
@@ -64,6 +67,9 @@ class ScriptedBrokers:
         self.coordinators = {0: 1, 1: 1}
         self.versions = dict(VERSIONS)
         self.garbled: set[str] = set()
+        self.listens = asyncio.Event()
+        self.listens.set()
+        self.deaf = 0
         self.ports: dict[int, int] = {}
         self._nodes = nodes
         self._offsets: dict[tuple[str, int], int] = defaultdict(int)
@@ -102,7 +108,15 @@ class ScriptedBrokers:
         with contextlib.suppress(asyncio.IncompleteReadError, OSError):
             while True:
                 (size,) = struct.unpack(">i", await reader.readexactly(4))
-                frame = await reader.readexactly(size)
+                if size > _LARGE:
+                    self.deaf += 1
+                    await self.listens.wait()
+                    try:
+                        frame = await reader.readexactly(size)
+                    finally:
+                        self.deaf -= 1
+                else:
+                    frame = await reader.readexactly(size)
                 key, version, correlation, client = struct.unpack_from(">hhih", frame)
                 flexible = APIS[key] == COMMIT_OFFSETS
                 body = frame[10 + client + flexible :]

@@ -297,6 +297,15 @@ async def test_records_above_the_size_of_a_batch_follow_in_order(brokers, produc
     assert max(sizes) < 512 * 1024
 
 
+async def test_a_request_stays_below_what_brokers_read(brokers, producer):
+    places = [(topic, number) for topic in "abcdefgh" for number in range(3)]
+    ends = await commit(producer, [Write(*place, b"k", bytes(500_000)) for place in places])
+    assert ends == {TopicPartition(*place): 0 for place in places}
+    sizes = [len(asked.body) for asked in brokers.of(PRODUCE)]
+    assert len(sizes) == 2
+    assert max(sizes) < 8.5 * 1024 * 1024
+
+
 async def test_a_rejected_batch_teaches_the_limit(brokers, new_producer, limits):
     together, single = "topic a: 2 messages of 6 bytes together", "topic a: a message of 3 bytes"
     for writes, text in ((WRITES[::2], together), (WRITES[:1], single)):
@@ -376,10 +385,23 @@ async def test_a_cancelled_commit_leaves_no_task_and_no_warning(brokers, produce
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
+        assert [task for task in asyncio.all_tasks() - before if "TransactionalSender" in repr(task)] == []
         await producer.end()
-    ours = {task for task in asyncio.all_tasks() - before if "Sender" in repr(task) or "Coordinators" in repr(task)}
-    assert ours == set()
     assert [r for r in caplog.records if r.name == "asyncio"] == []
+
+
+async def test_an_end_drops_what_is_not_sent_yet(brokers, producer):
+    brokers.listens.clear()
+    running = asyncio.ensure_future(commit(producer, [Write("a", 0, b"k", bytes(50_000_000))], {}))
+    while not brokers.deaf:
+        await asyncio.sleep(0.001)
+    await producer.end()
+    with pytest.raises(ProducerClosed):
+        await running
+    brokers.listens.set()
+    while brokers.deaf:
+        await asyncio.sleep(0.001)
+    assert PRODUCE not in brokers.names
 
 
 @pytest.mark.parametrize("name", [ADD_PARTITIONS, PRODUCE, COMMIT_OFFSETS, END])
