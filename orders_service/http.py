@@ -128,14 +128,19 @@ def _prepare(host: Host, body: bytes) -> PreparedCommand[Order | None]:
     order = _order(new, new.id or _fresh_id(host))
 
     def respond(existing: Order | None) -> FastResponse | None:
-        return FastResponse(201, order.to_json(), location(PATH, order.id)["Location"]) if existing is None else None
+        return FastResponse(201, order.to_json(), location(PATH, order.id)) if existing is None else None
+
+    def outcome(view: OrderView | None) -> FastResponse:
+        """As `_outcome` answers an order that is new."""
+        known = view if view is not None and view.order is not None else OrderView(order=order)
+        return FastResponse(201 if known.decided else 202, known.outcome().to_json(), location(PATH, order.id))
 
     async def produce() -> None:
         """As `_place_new` does without the partition."""
         await host.produce(ORDERS, order)
 
     recover = produce if new.id is None else None
-    return PreparedCommand(ORDERS_VIEW, order.id, partial(place, order), respond, recover)
+    return PreparedCommand(ORDERS_VIEW, order.id, partial(place, order), respond, outcome, recover)
 
 
 def _fresh_id(host: Host) -> str:
@@ -174,7 +179,7 @@ def endpoints(aggregator: OrderAggregator) -> tuple[Endpoint, ...]:
         parameters=(_IDEMPOTENCY_KEY, PREFER),
         body=NewOrder,
         routed=True,
-        fast=FastCommand(_prepare),
+        fast=FastCommand(_prepare, ready=lambda view: view.decided),
         answers={
             201: Answer("The order is written to Kafka", Order, (*_LOCATION, APPLIED), preferred=OrderOutcome),
             200: Answer("The order existed; its current state", Order, (*_LOCATION, APPLIED), preferred=OrderOutcome),

@@ -4,6 +4,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from aiohttp import web
@@ -137,11 +138,11 @@ class Answer:
 
 
 class FastResponse(NamedTuple):
-    """A response of the fast path: a status, a JSON body, and the header `Location` if it has one."""
+    """A response of the fast path: a status, a JSON body, and headers besides those of every response."""
 
     status: int
     body: bytes
-    location: str | None = None
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +170,8 @@ class PreparedCommand(NamedTuple, Generic[T]):
         key: see `Host.submit`.
         decide: see `Host.submit`.
         respond: the response for the result; `None` lets the handler of the endpoint answer instead.
+        outcome: the response for a client that prefers to wait, given the row once it is `FastCommand.ready` or the
+            wait has ended; `None` for the row if it is not known.
         recover: makes the result if this worker does not own the key. Without it, the handler of the endpoint answers,
             and a worker that is not the key owner does not try.
     """
@@ -177,6 +180,7 @@ class PreparedCommand(NamedTuple, Generic[T]):
     key: str
     decide: Callable[[Context], T]
     respond: Callable[[T], FastResponse | None]
+    outcome: Callable[[Any], FastResponse]
     recover: Callable[[], Awaitable[T]] | None = None
 
 
@@ -186,9 +190,11 @@ class FastCommand:
 
     Arguments:
         prepare: the command for a body; raises `pydantic.ValidationError` if it is invalid.
+        ready: a client that prefers to wait waits until the row of the command satisfies this.
     """
 
     prepare: Callable[[Host, bytes], PreparedCommand[Any]]
+    ready: Callable[[Any], bool]
 
 
 @dataclass(frozen=True, slots=True)

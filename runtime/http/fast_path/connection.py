@@ -118,7 +118,7 @@ class FastConnection(HttpConnection):
         state = reader.feed(data)
         if state is State.COMPLETE:
             route = reader.route if reader.plain else None
-            exchange = None if route is None else self._fast_path.exchange(route, reader.body, self)
+            exchange = None if route is None else self._fast_path.exchange(route, reader.body, reader.wait_s, self)
             if exchange is None:
                 self._pass_on()
             else:

@@ -2,16 +2,18 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable
 from typing import Any, Protocol
 
 from aiohttp import web
 
 from runtime.errors import BrokerUnavailable, KeyNotOwned
-from runtime.hosting import FastQuery, FastResponse, Host, PreparedCommand
+from runtime.hosting import FastCommand, FastQuery, FastResponse, Host, PreparedCommand
 from runtime.http.answers import HttpProblem
+from runtime.http.fast_path.row_wait import RowWait
+from runtime.http.preferences import APPLIED, MAX_WAIT_S
 from runtime.http.problems import broker_unavailable
-from runtime.model.watch import Watch
 
 
 class Connection(Protocol):
@@ -38,74 +40,51 @@ class QueryExchange:
         timeout_ms: milliseconds to wait.
     """
 
-    __slots__ = ("_connection", "_host", "_key", "_query", "_scheduled", "_timer", "_until", "_watch")
+    __slots__ = ("_connection", "_key", "_query", "_until", "_wait")
 
     is_read = True
 
     def __init__(self, connection: Connection, host: Host, query: FastQuery[Any], key: str, timeout_ms: int) -> None:
         self._connection = connection
-        self._host = host
         self._query = query
         self._key = key
         self._until = time.monotonic() + timeout_ms / 1000
-        self._watch: Watch | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._scheduled = False
+        self._wait = RowWait(
+            host,
+            query.table,
+            key,
+            ready=query.ready,
+            until=self._until,
+            ended=self._answer,
+            lost=self._leave,
+            failed=connection.fail,
+        )
 
     def begin(self) -> None:
         """Answers, or waits for the row."""
-        try:
-            self._answer()
-        except Exception as error:
-            self._connection.fail(error)
+        self._wait.begin()
 
     def close(self) -> None:
         """Stops waiting."""
-        if self._watch is not None and self._timer is not None:
-            self._watch.close()
-            self._timer.cancel()
-            self._watch = self._timer = None
+        self._wait.close()
 
-    def _answer(self) -> None:
-        query, remaining = self._query, max(0.0, self._until - time.monotonic())
-        try:
-            row = self._host.read(query.table, self._key)
-        except KeyNotOwned:
-            self._connection.hand_over(round(1000 * remaining))
-            return
+    def _answer(self, row: Any) -> None:
+        query = self._query
         if row is not None and query.ready(row):
             self._connection.respond(FastResponse(200, query.body(row).to_json()))
-        elif not remaining:
-            self._connection.respond(_late(query, self._key, row))
-        elif self._host.stopping:
-            self._connection.hand_over(round(1000 * remaining))
-        elif self._watch is None:
-            # Nothing can change between the read and the watch: both are in one step of the event loop.
-            self._watch = self._host.watch(query.table, self._key, self._touched).__enter__()
-            self._timer = asyncio.get_running_loop().call_later(remaining, self._wake)
+            return
+        try:
+            response = query.answer(self._key, row)
+        except HttpProblem as problem:
+            response = problem.response()
+        self._connection.respond(response)
 
-    def _touched(self) -> None:
-        # Later: the row is not in the store before its batch is applied as a whole.
-        if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._wake)
-
-    def _wake(self) -> None:
-        self._scheduled = False
-        if self._watch is not None:
-            self.begin()
-
-
-def _late(query: FastQuery[Any], key: str, row: Any) -> web.Response:
-    """The response at the timeout."""
-    try:
-        return query.answer(key, row)
-    except HttpProblem as problem:
-        return problem.response()
+    def _leave(self) -> None:
+        self._connection.hand_over(round(1000 * max(0.0, self._until - time.monotonic())))
 
 
 class CommandExchange:
-    """POST that is one command of the loop.
+    """POST that is one command of the loop, whose client may wait for the outcome.
 
     Arguments:
         connection: of the client.
@@ -113,15 +92,15 @@ class CommandExchange:
         command: what is to be done.
     """
 
-    __slots__ = ("_command", "_connection", "_host", "_result")
-
-    is_read = False
+    __slots__ = ("_command", "_connection", "_host", "_recovered", "_result", "is_read")
 
     def __init__(self, connection: Connection, host: Host, command: PreparedCommand[Any]) -> None:
         self._connection = connection
         self._host = host
         self._command = command
         self._result: asyncio.Future[Any] | None = None
+        self._recovered = False
+        self.is_read = False
 
     def begin(self) -> None:
         """Submits the command."""
@@ -145,22 +124,97 @@ class CommandExchange:
         if self._result is None or result.cancelled():
             return
         self._result = None
-        if (error := result.exception()) is not None:
-            self._fail(error)
-        elif (response := self._command.respond(result.result())) is None:
-            self._connection.hand_over()
-        else:
-            self._connection.respond(response)
+        try:
+            if (error := result.exception()) is not None:
+                self._fail(error)
+            elif (response := self._command.respond(result.result())) is None:
+                self._connection.hand_over()
+            else:
+                self._succeed(response)
+        except Exception as error:
+            self._connection.fail(error)
+
+    def _succeed(self, response: FastResponse) -> None:
+        self._connection.respond(response)
 
     def _fail(self, error: BaseException) -> None:
         recover = self._command.recover
         match error:
-            case KeyNotOwned() if recover is None:
+            case KeyNotOwned() if recover is None or self._recovered:
                 self._connection.hand_over()
             case KeyNotOwned() if recover is not None:
-                self._command = self._command._replace(recover=None)
+                self._recovered = True
                 self._wait(recover())
             case BrokerUnavailable():
                 self._connection.respond(broker_unavailable())
             case _:
                 self._connection.fail(error)
+
+
+class WaitingCommandExchange(CommandExchange):
+    """A POST whose client prefers to wait for the outcome (`Prefer: wait=SECONDS`).
+
+    Arguments:
+        connection: of the client.
+        host: this worker.
+        command: what is to be done.
+        fast: its route.
+        wait_s: seconds for which the client prefers to wait.
+        in_flight: requests in flight, of True reads, of False writes.
+    """
+
+    __slots__ = ("_in_flight", "_ready", "_row_wait", "_until", "_wait_s")
+
+    def __init__(
+        self,
+        connection: Connection,
+        host: Host,
+        command: PreparedCommand[Any],
+        fast: FastCommand,
+        wait_s: int,
+        in_flight: Counter[bool],
+    ) -> None:
+        super().__init__(connection, host, command)
+        self._ready = fast.ready
+        self._wait_s = min(wait_s, MAX_WAIT_S)
+        self._until = time.monotonic() + self._wait_s
+        self._in_flight = in_flight
+        self._row_wait: RowWait | None = None
+
+    def close(self) -> None:
+        super().close()
+        if self._row_wait is not None:
+            self._row_wait.close()
+
+    def _succeed(self, response: FastResponse) -> None:
+        if self._recovered:
+            self._answer(None)  # produced without the partition: the row is elsewhere
+            return
+        self._row_wait = RowWait(
+            self._host,
+            self._command.table,
+            self._command.key,
+            ready=self._ready,
+            until=self._until if self._count_as_read() else 0.0,
+            ended=self._answer,
+            lost=self._undecided,
+            failed=self._connection.fail,
+        )
+        self._row_wait.begin()
+
+    def _count_as_read(self) -> bool:
+        """From here on it only waits: such requests must not keep others from writing."""
+        if self._in_flight[True] >= self._host.settings.max_requests:
+            return False
+        self._in_flight[False] -= 1
+        self._in_flight[True] += 1
+        self.is_read = True
+        return True
+
+    def _undecided(self) -> None:
+        self._answer(None)
+
+    def _answer(self, row: Any) -> None:
+        response = self._command.outcome(row)
+        applied = {APPLIED.name: f"wait={self._wait_s}"}
+        self._connection.respond(response._replace(headers={**response.headers, **applied}))

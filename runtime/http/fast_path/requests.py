@@ -37,6 +37,7 @@ _IGNORED = frozenset(
 )
 """Headers that no handler of a fast route reads. `tests/unit/http/test_fast_path.py` compares the responses."""
 
+_WAIT = re.compile(rb"wait=([0-9]{1,4})")
 _JSON = frozenset((b"application/json", b"application/json; charset=utf-8"))
 _HOST = re.compile(
     rb"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,250}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])"
@@ -81,6 +82,7 @@ class RequestReader(Generic[R]):
         "raw",
         "route",
         "target",
+        "wait_s",
     )
 
     def __init__(
@@ -105,6 +107,8 @@ class RequestReader(Generic[R]):
         """Whether the fast path understands all of it."""
         self.route: R | None = None
         """What `match` returned; `None` before the head is complete."""
+        self.wait_s: int | None = None
+        """Seconds for which the client prefers to wait, if it does."""
         self._length = 0
         self._begun = self._headers_complete = self._complete = False
 
@@ -146,6 +150,9 @@ class RequestReader(Generic[R]):
                 self._length = int(value)
             case b"content-type":
                 self.plain = self.plain and value in _JSON
+            case b"prefer":
+                self.plain = self.plain and self.wait_s is None and (wait := _WAIT.fullmatch(value)) is not None
+                self.wait_s = int(wait[1]) if self.plain and wait is not None else None
             case b"connection":
                 self.plain = self.plain and value.lower() == b"keep-alive"
             case _:

@@ -24,8 +24,8 @@ class _Date:
 
 def encoded(response: FastResponse, *, close: bool) -> bytes:
     """The bytes of a response with a JSON body. `close`: the connection is closed after it."""
-    location = b"" if response.location is None else b"Location: %b\r\n" % response.location.encode()
-    head = b"%b%b%bContent-Length: %d%b" % (_status_line(response.status), _JSON, location, len(response.body), _date())
+    lines = "".join([f"{name}: {value}\r\n" for name, value in response.headers.items()]).encode()
+    head = b"%b%b%bContent-Length: %d%b" % (_status_line(response.status), _JSON, lines, len(response.body), _date())
     return b"%b%b%b" % (head, _END[close], response.body)
 
 

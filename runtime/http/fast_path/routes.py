@@ -9,7 +9,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from runtime.hosting import Endpoint, FastCommand, FastQuery, Host
-from runtime.http.fast_path.exchange import CommandExchange, Connection, QueryExchange
+from runtime.http.fast_path.exchange import CommandExchange, Connection, QueryExchange, WaitingCommandExchange
 from runtime.http.fast_path.requests import RequestReader
 from runtime.http.host_names import host_names
 from runtime.http.inputs import DEFAULT_TIMEOUT_MS, MAX_TIMEOUT_MS
@@ -75,8 +75,10 @@ class FastPath:
                     return Route("GET", path, query, found[1].decode(), timeout_ms)
         return None
 
-    def exchange(self, route: Route, body: bytes, connection: Connection) -> QueryExchange | CommandExchange | None:
-        """The exchange for a request; `None` if aiohttp is to answer it."""
+    def exchange(
+        self, route: Route, body: bytes, wait_s: int | None, connection: Connection
+    ) -> QueryExchange | CommandExchange | None:
+        """The exchange for a request; `None` if aiohttp is to answer it. `wait_s`: of a command, by `Prefer`."""
         host, fast = self.host, route.fast
         is_read = isinstance(fast, FastQuery)
         if host.stopping or self.in_flight[is_read] >= self._limit:
@@ -91,6 +93,8 @@ class FastPath:
             return None
         if prepared.recover is None and host.owner(prepared.key) != host.url:
             return None
+        if wait_s is not None:
+            return WaitingCommandExchange(connection, host, prepared, fast, wait_s, self.in_flight)
         return CommandExchange(connection, host, prepared)
 
 

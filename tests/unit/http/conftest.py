@@ -14,7 +14,7 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"runtime.http.forwarding.{limit}", 60.0)
 
 
-BOTH_WAYS = {"test_admission", "test_malformed", "test_post", "test_queries"}
+BOTH_WAYS = {"test_admission", "test_following", "test_malformed", "test_post", "test_queries"}
 """Modules whose tests run with and without the fast path. The others run with it, as workers do by default."""
 
 
