@@ -197,7 +197,8 @@ class OrderAggregator:
     def _decide_if_complete(self, view: OrderView, order: Order, ctx: Context) -> None:
         """Decides the order if its verdicts suffice."""
         required = self._required(view, ctx)
-        view = view.model_copy(update={"required": required})
+        if view.required != required:
+            view = view.model_copy(update={"required": required})
         binding = [v for v in view.verdicts if v.check_type in required]
         failures = [v for v in binding if v.validation_result is not ValidationResult.PASS]
         if failures:

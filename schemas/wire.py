@@ -1,5 +1,6 @@
 """Base of all messages and bodies: camelCase JSON, immutable, tolerant of unknown fields."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Self
@@ -34,6 +35,13 @@ def example(**fields: Any) -> ConfigDict:
     return ConfigDict(json_schema_extra={"examples": [fields]})
 
 
+# Slots of pydantic's models. Their descriptors set what `frozen` would refuse, faster than `object.__setattr__`.
+_new = object.__new__
+_set_fields_set = BaseModel.__dict__["__pydantic_fields_set__"].__set__
+_set_extra = BaseModel.__dict__["__pydantic_extra__"].__set__
+_set_private = BaseModel.__dict__["__pydantic_private__"].__set__
+
+
 class Message(BaseModel):
     """Base class of everything on a wire: reads tolerantly (ignores unknown fields), writes canonically."""
 
@@ -53,6 +61,24 @@ class Message(BaseModel):
         """Returns which of these fields, by wire name, have another value in `other`."""
         fields = type(self).model_fields
         return [str(fields[name].alias) for name in names if getattr(self, name) != getattr(other, name)]
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Returns a copy with the fields in `update` replaced. They are not validated.
+
+        Does what pydantic's own does for a frozen model without private attributes or extra fields, in a third of the
+        time: an order is copied ten times on its way. A shallow copy keeps `model_fields_set`.
+        """
+        if deep:
+            return super().model_copy(update=update, deep=True)
+        copied = _new(type(self))
+        fields = copied.__dict__
+        fields.update(self.__dict__)  # in the order of their declaration, which is that of the JSON
+        if update:
+            fields.update(update)
+        _set_fields_set(copied, self.__pydantic_fields_set__)
+        _set_extra(copied, None)
+        _set_private(copied, None)
+        return copied
 
     @classmethod
     def from_json(cls, raw: bytes) -> Self:

@@ -1,4 +1,5 @@
 import json
+import pickle
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -6,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from schemas.messages import (
     Cancellation,
@@ -65,6 +66,22 @@ def test_every_message_in_the_catalogue_has_a_golden_file():
 @each_model
 def test_the_wire_format_of_a_message_is_unchanged_byte_by_byte(name):
     assert MODELS[name].from_json(golden(name)).to_json() == golden(name)  # type: ignore[attr-defined]
+
+
+@each_model
+def test_a_copy_is_that_of_pydantic(name):
+    message = MODELS[name].from_json(golden(name))  # type: ignore[attr-defined]
+    first, value = next(iter(message))
+    for update in (None, {}, {first: 2 * value}):
+        copy, expected = message.model_copy(update=update), BaseModel.model_copy(message, update=update)
+        assert copy == expected
+        assert repr(copy) == repr(expected)
+        assert copy.to_json() == expected.to_json()
+        assert copy.model_copy(deep=True) == pickle.loads(pickle.dumps(copy)) == expected
+        assert copy is not message
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(copy, first, value)
+    assert message.to_json() == golden(name)
 
 
 @each_model
