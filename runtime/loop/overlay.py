@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from heapq import merge
 from itertools import islice, takewhile
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 
 from runtime.common.partitioning import partition_of
 from runtime.model import dead_letters, inheritance, replays
@@ -38,7 +38,7 @@ class OutputRecord(NamedTuple):
 
     topic: Topic[Any]
     partition: int
-    key: str
+    key: bytes
     value: Message
     inherited: tuple[Header, ...] = inheritance.NOTHING
 
@@ -79,16 +79,17 @@ class ProcessorContext:
         self.time = time
         self.inherited = inherited
         self.now = batch.now
-        self.writes: dict[tuple[str, str], Message | None] = {}
+        self.writes: dict[tuple[str, str], Any] = {}
+        """Changed rows by table and key; `None` deletes."""
         self.sent: list[OutputRecord] = []
         self.dead_lettered: list[Write] = []
         self.events: list[str] = []
         self.observations: list[tuple[str, float]] = []
 
     def get(self, table: Table[M], key: str) -> M | None:
-        row = (table.name, key)
-        if row in self.writes:
-            return cast("M | None", self.writes[row])
+        if self.writes and (table.name, key) in self.writes:
+            changed: M | None = self.writes[table.name, key]
+            return changed
         return self._batch.read(table, self._partition, key)
 
     def put(self, table: Table[M], key: str, value: M) -> None:
@@ -100,8 +101,8 @@ class ProcessorContext:
     def send(self, topic: Topic[M], value: M) -> None:
         if topic not in self._service.outputs:
             raise ValueError(f"service {self._service.name!r} must list topic {topic.name!r} among its outputs")
-        key = topic.key(value)
-        partition = partition_of(key.encode(), self._batch.partitions)
+        key = topic.key(value).encode()
+        partition = partition_of(key, self._batch.partitions)
         self.sent.append(OutputRecord(topic, partition, key, value, self.inherited))
 
     @contextmanager
@@ -183,20 +184,21 @@ class ProcessorContext:
 
     def keep(self) -> None:
         """Adds the changes of the processor to the batch, once it has returned."""
-        for (table, key), value in self.writes.items():
-            self._batch.changes.setdefault((table, self._partition), {})[key] = value
-        if self._batch.calls is not None:
-            self.call = Call(Unit(self._service.name, self._partition), self._cause)
-            self._batch.calls.append(self.call)
+        batch, service, partition = self._batch, self._service, self._partition
+        for (table, key), row in self.writes.items():
+            batch.change(table, partition, key, row)
+        if batch.calls is not None:
+            self.call = Call(Unit(service.name, partition), self._cause)
+            batch.calls.append(self.call)
             for letter in self.dead_lettered:
-                self._batch.keep_sent(self.call, letter)
-        self._batch.outputs += self.dead_lettered
+                batch.keep_sent(self.call, letter)
         if self.dead_lettered:
-            self._batch.dead_letters[self._service.redrive_topic.name] += len(self.dead_lettered)
+            batch.outputs += self.dead_lettered
+            batch.dead_letters[service.redrive_topic.name] += len(self.dead_lettered)
         for event in self.events:
-            self._batch.events[self._service.name, event] += 1
+            batch.events[service.name, event] += 1
         for stage, seconds in self.observations:
-            self._batch.observations.append((self._service.name, stage, seconds))
+            batch.observations.append((service.name, stage, seconds))
 
 
 @dataclass(slots=True)
@@ -208,6 +210,7 @@ class BatchOverlay:
     now: datetime
     store: Callable[[str, int], Store]
     changes: dict[TablePartition, dict[str, Message | None]] = field(default_factory=dict)
+    """Changed rows by table, partition and key; `None` deletes. Changed by `change` alone."""
     outputs: list[Write] = field(default_factory=list)
     offsets: dict[TopicPartition, int] = field(default_factory=dict)
     processed: int = 0
@@ -225,18 +228,28 @@ class BatchOverlay:
     trace: BatchTrace | None = None
     """The spans of the batch; `None` without tracing."""
     _sent: int = 0
-    _cache: dict[TablePartition, dict[str, Message | None]] = field(default_factory=dict)
+    _rows: dict[TablePartition, dict[str, Any]] = field(default_factory=dict)
+    """Rows as of this batch, as far as it has read or changed them; `None`: there is no such row."""
 
     def read(self, table: Table[M], partition: int, key: str) -> M | None:
         """The row as of this batch: changed by it, or from the store."""
-        changed = self.changes.get((table.name, partition))
-        if changed is not None and key in changed:
-            return cast("M | None", changed[key])
-        cache = self._cache.setdefault((table.name, partition), {})
-        if key not in cache:
+        rows = self._rows.get((table.name, partition))
+        if rows is None:
+            rows = self._rows[table.name, partition] = {}
+        if key not in rows:
             raw = self.store(table.name, partition).get(key.encode())
-            cache[key] = None if raw is None else table.model.from_json(raw)
-        return cast("M | None", cache[key])
+            rows[key] = None if raw is None else table.model.from_json(raw)
+        row: M | None = rows[key]
+        return row
+
+    def change(self, table: str, partition: int, key: str, row: Message | None) -> None:
+        """Changes a row; `None` deletes it."""
+        place = table, partition
+        changed = self.changes.get(place)
+        if changed is None:
+            changed = self.changes[place] = {}
+            self._rows.setdefault(place, {})
+        changed[key] = self._rows[place][key] = row
 
     def keep_sent(self, call: Call, write: Write) -> None:
         """Adds a sent record to its call."""
@@ -261,9 +274,8 @@ class BatchOverlay:
 
     def writes(self, rows: dict[TablePartition, dict[bytes, bytes | None]]) -> Writes:
         """The changelog records, output records and offsets of the batch."""
-        changelog = [
-            Write(self.topology.tables[table].changelog, partition, key, value)
-            for (table, partition), changed in rows.items()
-            for key, value in changed.items()
-        ]
+        changelog: list[Write] = []
+        for (table, partition), changed in rows.items():
+            topic = self.topology.tables[table].changelog
+            changelog += [Write(topic, partition, key, value) for key, value in changed.items()]
         return Writes(changelog, self.outputs, self.offsets)

@@ -14,9 +14,9 @@ BUCKETS = 1024
 """Key buckets of a partition. Bounds the memory for offsets of messages in flight."""
 
 
-def bucket_of(key: str) -> int:
+def bucket_of(key: bytes) -> int:
     """The bucket of a key. All messages of a bucket keep their order."""
-    return zlib.crc32(key.encode()) % BUCKETS
+    return zlib.crc32(key) % BUCKETS
 
 
 class Ownership:

@@ -4,7 +4,6 @@ import logging
 import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -64,6 +63,14 @@ class WorkItem(NamedTuple):
     inherited: tuple[Header, ...] = NOTHING
 
 
+class _Route(NamedTuple):
+    """What fuses the messages of a consumed topic: its partitions, its processors, the headers of fused messages."""
+
+    partitions: tuple[TopicPartition, ...]
+    processors: tuple[tuple[Service, Callable[[Any, ProcessorContext], None]], ...]
+    marks: tuple[Header, ...]
+
+
 class BatchProcessor:
     """Processes a polled batch into an overlay. Reads local state and writes nothing.
 
@@ -92,7 +99,15 @@ class BatchProcessor:
         self._limits = SizeLimits() if limits is None else limits
         self._redo = redo
         self._inheritable = inheritable_with_trace if traced else inheritable
-        self._marks = {topic: marks_of(topology.group, topology.joined_readers(topic)) for topic in topology.consumed}
+        self._routes = {
+            name: _Route(
+                tuple(TopicPartition(name, partition) for partition in range(partitions)),
+                processors,
+                marks_of(topology.group, topology.joined_readers(name)),
+            )
+            for name, processors in topology.processors.items()
+        }
+        self._limited = False
         self._reported: set[str] = set()
         """Topics with a logged misplaced record: one log line each, as a foreign producer may write many."""
 
@@ -114,6 +129,7 @@ class BatchProcessor:
             trace: collects the spans of the batch, if it is traced.
         """
         calls: list[Call] | None = [] if self._redo else None
+        self._limited = bool(self._limits)  # a limit is discovered by a commit, not while a batch is processed
         batch = BatchOverlay(
             self.topology, self.partitions, now, self.store, offsets=polled.positions, calls=calls, trace=trace
         )
@@ -194,17 +210,18 @@ class BatchProcessor:
         trace, span = batch.trace, None
         for item in work:  # grows during the iteration
             batch.processed += 1
-            for service, processor in item.processors:
-                ctx = ProcessorContext(batch, service, item.partition, item.time, item.cause, item.inherited)
+            topic, partition, time, subject, processors, depth, record, cause, inherited = item
+            for service, processor in processors:
+                ctx = ProcessorContext(batch, service, partition, time, cause, inherited)
                 if trace is not None:
-                    span = trace.message(ctx, service.name, item.topic, item.partition, item.record, item.subject)
-                error = self._attempt(ctx, service, item.topic, partial(processor, item.subject, ctx))
+                    span = trace.message(ctx, service.name, topic, partition, record, subject)
+                error = self._attempt(ctx, service, topic, processor, subject)
                 if span is not None and trace is not None:
                     trace.end(span, ctx, error)
-                if error is None:
-                    self._send(batch, ctx, work, item.depth + 1, fuses, item.time)
-                else:
-                    self._reject(batch, item.record or self._as_record(item), service.name, error)
+                if error is not None:
+                    self._reject(batch, record or self._as_record(item), service.name, error)
+                elif ctx.sent:
+                    self._send(batch, ctx, work, depth + 1, fuses, time)
 
     def _run_command(self, batch: BatchOverlay, command: Command[Any], fuses: Fuses) -> None:
         batch.processed += 1
@@ -213,7 +230,8 @@ class BatchProcessor:
         span = None if trace is None else trace.command(ctx, command)
         try:
             command.result = command.process(ctx)
-            self._check_sizes(ctx)
+            if self._limited:
+                self._check_sizes(ctx)
         except Exception as error:  # raised to the caller; the changes are dropped
             command.result = error
             if span is not None and trace is not None:
@@ -239,7 +257,7 @@ class BatchProcessor:
         if trace is not None:
             kind = service.timer_of(due.key)
             span = trace.timer(ctx, service.name, "" if kind is None else kind.name, due.key)
-        error = self._attempt(ctx, service, "timer", partial(service.on_timer, due.key, ctx))
+        error = self._attempt(ctx, service, "timer", service.on_timer, due.key)
         if span is not None and trace is not None:
             trace.end(span, ctx, error)
         if error is not None:
@@ -263,29 +281,30 @@ class BatchProcessor:
 
         A repartitioned record keeps `time`, the event time of its source; other records get the time of the batch.
         """
+        call = ctx.call
         for topic, partition, key, value, inherited in ctx.sent:
-            processors = self.topology.processors.get(topic.name, ())
-            fused = False
-            if processors:
-                tp, bucket = TopicPartition(topic.name, partition), bucket_of(key)
+            name, internal, route = topic.name, topic.internal, self._routes.get(topic.name)
+            marks: tuple[Header, ...] | None = None  # of a fused message
+            if route is not None:
+                tp, bucket = route.partitions[partition], bucket_of(key)
                 sent_before = batch.through_kafka.get(tp, ())
-                fused = depth < MAX_DEPTH and bucket not in sent_before and fuses(tp, bucket)
-                if fused:
+                if depth < MAX_DEPTH and bucket not in sent_before and fuses(tp, bucket):
                     batch.fused += 1
-                    event_time = time if topic.internal else batch.now
+                    event_time, marks = time if internal else batch.now, route.marks
                     work.append(
-                        WorkItem(topic.name, partition, event_time, value, processors, depth, None, ctx.call, inherited)
+                        WorkItem(name, partition, event_time, value, route.processors, depth, None, call, inherited)
                     )
+                    if internal and call is None:
+                        continue  # nobody needs its bytes
                 else:
                     batch.through_kafka.setdefault(tp, set()).add(bucket)
-            if fused and topic.internal and ctx.call is None:
-                continue
-            raw_key, raw, headers = key.encode(), value.to_json(), _headers(topic, time, inherited)
-            if ctx.call is not None:
-                batch.keep_sent(ctx.call, Write(topic.name, partition, raw_key, raw, headers))
-            if not (fused and topic.internal):
-                headers = self._marks[topic.name] + inherited if fused else headers
-                batch.outputs.append(Write(topic.name, partition, raw_key, raw, headers))
+            raw = value.to_json()
+            if call is not None:
+                batch.keep_sent(call, Write(name, partition, key, raw, _headers(topic, time, inherited)))
+            if marks is None:
+                batch.outputs.append(Write(name, partition, key, raw, _headers(topic, time, inherited)))
+            elif not internal:
+                batch.outputs.append(Write(name, partition, key, raw, marks + inherited))
 
     def _reject(self, batch: BatchOverlay, record: Record, services: str, error: str) -> None:
         batch.dead_letters[record.topic] += 1
@@ -294,11 +313,19 @@ class BatchProcessor:
         # A topic may have been given more partitions than its dead-letter topic has.
         batch.outputs.append(letter._replace(partition=letter.partition % self.partitions))
 
-    def _attempt(self, ctx: ProcessorContext, service: Service, what: str, call: Callable[[], None]) -> str | None:
+    def _attempt(
+        self,
+        ctx: ProcessorContext,
+        service: Service,
+        what: str,
+        processor: Callable[[Any, ProcessorContext], None],
+        subject: Any,
+    ) -> str | None:
         """Runs a processor and keeps its changes. Returns the error if it failed, so that others continue."""
         try:
-            call()
-            self._check_sizes(ctx)
+            processor(subject, ctx)
+            if self._limited:
+                self._check_sizes(ctx)
         except Exception as error:
             log.exception("processor failed service=%s input=%s", service.name, what)
             return f"{type(error).__name__}: {error}"
@@ -307,15 +334,15 @@ class BatchProcessor:
 
     def _check_sizes(self, ctx: ProcessorContext) -> None:
         """Raises `MessageTooLarge` if an output record or row is known to exceed what its topic accepts."""
-        if not self._limits:
-            return
         for topic, partition, key, value, inherited in ctx.sent:
-            headers = self._marks.get(topic.name, ()) + inherited
-            write = Write(topic.name, partition, key.encode(), value.to_json(), headers)
+            route = self._routes.get(topic.name)
+            headers = inherited if route is None else route.marks + inherited
+            write = Write(topic.name, partition, key, value.to_json(), headers)
             self._limits.check(topic.name, write.size)
-        for (table, key), row in ctx.writes.items():
+        for (table, row_key), row in ctx.writes.items():
             if row is not None:
-                self._limits.check(self.topology.tables[table].changelog, len(key.encode()) + len(row.to_json()))
+                size = len(row_key.encode()) + len(row.to_json())
+                self._limits.check(self.topology.tables[table].changelog, size)
 
     def _as_record(self, item: WorkItem) -> Record:
         """A fused message as it would have been polled, had it gone through Kafka."""

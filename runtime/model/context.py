@@ -1,7 +1,7 @@
 """State and context of processors: what a processor reads and writes besides its message."""
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
@@ -34,10 +34,10 @@ class Table(Generic[M]):
     model: type[M]
     expiring: bool = False
     """Whether it belongs to a TTL table, and is declared with it."""
+    changelog: str = field(init=False)
 
-    @property
-    def changelog(self) -> str:
-        return f"{self.name}-changelog"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "changelog", f"{self.name}-changelog")
 
 
 class ScheduledTimer(Message):
