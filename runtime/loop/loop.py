@@ -60,6 +60,7 @@ class Loop:
             limits,
             redo=self._redo is not None,
             traced=tracer is not None,
+            cached=partitions.ownership.cached,
         )
         self._tracer = tracer
         self._checkpoint = checkpoint
@@ -146,7 +147,7 @@ class Loop:
         return self._processor.process(polled, due, now, self._ownership.fuses, trace)
 
     def _apply(self, batch: BatchOverlay, rows: Rows, ends: LastOffsets) -> None:
-        self.partitions.apply(rows, ends)
+        self.partitions.apply(rows, ends, batch.changes)
         if self._redo is not None:
             self._redo.mark_read(ends)
         self._ownership.sent(batch.through_kafka, ends)

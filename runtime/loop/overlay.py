@@ -24,6 +24,7 @@ from runtime.model.service import (
     Timer,
 )
 from runtime.model.topology import Topology
+from runtime.state.row_cache import RowCache
 from runtime.state.stores import Store
 from runtime.tracing.batch import BatchTrace
 from schemas.topics import Topic
@@ -227,6 +228,8 @@ class BatchOverlay:
     """The calls that the batch keeps, for redo records; `None` if it needs none."""
     trace: BatchTrace | None = None
     """The spans of the batch; `None` without tracing."""
+    cached: RowCache | None = None
+    """Decoded rows of the stores, as of the batch before."""
     _sent: int = 0
     _rows: dict[TablePartition, dict[str, Any]] = field(default_factory=dict)
     """Rows as of this batch, as far as it has read or changed them; `None`: there is no such row."""
@@ -237,9 +240,20 @@ class BatchOverlay:
         if rows is None:
             rows = self._rows[table.name, partition] = {}
         if key not in rows:
-            raw = self.store(table.name, partition).get(key.encode())
-            rows[key] = None if raw is None else table.model.from_json(raw)
+            rows[key] = self._committed(table, partition, key)
         row: M | None = rows[key]
+        return row
+
+    def _committed(self, table: Table[M], partition: int, key: str) -> M | None:
+        """The row before this batch."""
+        if self.cached is not None and (cached := self.cached.get(table, partition, key)) is not None:
+            return cached
+        raw = self.store(table.name, partition).get(key.encode())
+        if raw is None:
+            return None
+        row = table.model.from_json(raw)
+        if self.cached is not None:
+            self.cached.add(table, partition, key, row)
         return row
 
     def change(self, table: str, partition: int, key: str, row: Message | None) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from runtime.errors import PartitionNotOwned
 from runtime.model.records import Membership, TopicPartition
+from runtime.state.row_cache import RowCache
 from runtime.state.stores import Store
 
 NOBODY = Membership(-1, "")
@@ -38,6 +39,8 @@ class Ownership:
         self.starts: set[TopicPartition] = set()
         """Partitions with a position of a service that is not committed yet. Nothing is polled before it is."""
         self._stores: dict[tuple[str, int], Store] = {}
+        self.cached = RowCache()
+        """Decoded rows of the stores."""
         self._backlog: dict[TopicPartition, int] = {}
         self._in_flight: dict[TopicPartition, dict[int, int]] = {}
         """Per partition and key bucket: offset after the last record that this worker sent through Kafka."""
@@ -49,6 +52,7 @@ class Ownership:
         self.partitions = frozenset()
         self._numbers = frozenset()
         self._stores = {}
+        self.cached.clear()
 
     def acquire(
         self,
@@ -80,6 +84,7 @@ class Ownership:
         self._backlog = {tp: end for tp, end in backlog.items() if end > positions[tp]}
         self._in_flight = {}
         self._stores = dict(stores)
+        self.cached.clear()
 
     def store(self, table: str, partition: int) -> Store:
         """The store of an owned table and partition. Raises `PartitionNotOwned`."""

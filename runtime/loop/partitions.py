@@ -12,9 +12,13 @@ from runtime.model.topology import Topology
 from runtime.model.watch import Watches
 from runtime.side_effects.dispatcher import SideEffects
 from runtime.state.stores import Store, Stores
+from schemas.wire import Message
 
 Rows = Mapping[TablePartition, Mapping[bytes, bytes | None]]
 """Changed rows by table and partition; `None` deletes."""
+
+DecodedRows = Mapping[TablePartition, Mapping[str, Message | None]]
+"""Changed rows by table, partition and key; `None` deletes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,7 @@ class Partitions:
                 return True
         return False
 
-    def apply(self, rows: Rows, ends: LastOffsets) -> None:
+    def apply(self, rows: Rows, ends: LastOffsets, decoded: DecodedRows) -> None:
         """Applies the rows of a committed batch to stores, timers and side effects.
 
         RocksDB is never ahead of the changelog, and never behind an acknowledged answer.
@@ -96,9 +100,11 @@ class Partitions:
         Arguments:
             rows: changed rows.
             ends: last written offset of each changelog partition.
+            decoded: the changed rows as processors have made them, those included that the batch itself has deleted.
         """
         for (table, partition), changed in rows.items():
             self.ownership.store(table, partition).apply(changed, ends[self.changelog(table, partition)])
+            self.ownership.cached.changed(self.topology.tables[table], partition, decoded[table, partition])
             self.timers.apply(table, partition, changed)
             self.side_effects.apply(table, partition, changed)
             failpoints.reach("apply.store")

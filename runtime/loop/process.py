@@ -31,6 +31,7 @@ from runtime.model.redo import Call
 from runtime.model.remedies import remedy_for_key, remedy_for_value, with_remedy
 from runtime.model.service import OnKey, Service
 from runtime.model.topology import Topology
+from runtime.state.row_cache import RowCache
 from runtime.state.stores import Store
 from runtime.tracing.batch import BatchTrace
 from schemas.topics import DEAD_LETTERS, Topic
@@ -81,6 +82,7 @@ class BatchProcessor:
         limits: how large a message each topic accepts. A processor that sends a larger one fails on its input.
         redo: whether to keep what each call sent, for redo records.
         traced: whether outputs inherit the trace contexts of their inputs.
+        cached: decoded rows of the stores.
     """
 
     def __init__(
@@ -92,12 +94,14 @@ class BatchProcessor:
         *,
         redo: bool = False,
         traced: bool = False,
+        cached: RowCache | None = None,
     ) -> None:
         self.topology = topology
         self.partitions = partitions
         self.store = store
         self._limits = SizeLimits() if limits is None else limits
         self._redo = redo
+        self._cached = cached
         self._inheritable = inheritable_with_trace if traced else inheritable
         self._routes = {
             name: _Route(
@@ -131,7 +135,14 @@ class BatchProcessor:
         calls: list[Call] | None = [] if self._redo else None
         self._limited = bool(self._limits)  # a limit is discovered by a commit, not while a batch is processed
         batch = BatchOverlay(
-            self.topology, self.partitions, now, self.store, offsets=polled.positions, calls=calls, trace=trace
+            self.topology,
+            self.partitions,
+            now,
+            self.store,
+            offsets=polled.positions,
+            calls=calls,
+            trace=trace,
+            cached=self._cached,
         )
         for timer in due:
             self._run_timer(batch, timer, fuses)

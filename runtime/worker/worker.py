@@ -178,12 +178,15 @@ class Worker:
     def read(self, table: Table[M], key: str) -> M | None:
         """The committed row of `key`, from the store of this worker. Raises `KeyNotOwned`."""
         raw_key = key.encode()
+        partition = partition_of(raw_key, self.settings.partitions)
         try:
-            store = self._ownership.store(table.name, partition_of(raw_key, self.settings.partitions))
+            store = self._ownership.store(table.name, partition)
         except PartitionNotOwned as error:
             raise KeyNotOwned(str(error)) from None
         if self._member is None or not self._member.confirmed:
             raise KeyNotOwned("the group has not confirmed the membership of this worker for a session")
+        if (cached := self._ownership.cached.get(table, partition, key)) is not None:
+            return cached
         raw = store.get(raw_key)
         return None if raw is None else table.model.from_json(raw)
 

@@ -22,6 +22,7 @@ from runtime.side_effects.attempt import _CURRENT, Attempt
 from runtime.side_effects.dispatcher import SideEffects
 from runtime.state.restore import Restorer
 from runtime.state.resume import Inputs
+from runtime.state.row_cache import RowCache
 from runtime.state.ttl_table import TtlTable
 from tests.simulation.group import Group
 from tests.simulation.producer import SimulatedProducer
@@ -97,6 +98,13 @@ def no_overlay():
         return None if raw is None else table.model.from_json(raw)
 
     with patch.object(BatchOverlay, "read", read):
+        yield
+
+
+@planted()
+def rows_cached_over_a_rebalance():
+    """Decoded rows are kept when partitions are lost: another worker may have changed them until they come back."""
+    with patch.object(RowCache, "clear", lambda cache: None):
         yield
 
 
