@@ -107,7 +107,8 @@ def validator(
         ) from None
     verdicts = verdicts or TtlTable(f"{name}-judged", VerdictRow)
     repartitioned = repartition(name, ORDERS, *by) if by else None
-    processors = _Processors(check, judge, precheck, on_change, verdicts, repartitioned)
+    passed = OrderValidation(order_id="none", check_type=check, validation_result=ValidationResult.PASS)
+    processors = _Processors(check, judge, precheck, on_change, verdicts, repartitioned, passed)
     keyed = (Input(repartitioned, processors.on_repartitioned),) if repartitioned else ()
     return ServiceDefinition(
         Service(
@@ -130,6 +131,8 @@ class _Processors:
     on_change: Callable[[Order, Context], None] | None
     verdicts: TtlTable[Any]
     repartitioned: Topic[Order] | None
+    passed: OrderValidation
+    """The verdict PASS, on no order yet."""
 
     def on_order(self, order: Order, ctx: Context) -> None:
         """Prechecks a new order. Repartitions it if it passes, and changes that the validator processes."""
@@ -157,13 +160,13 @@ class _Processors:
         return judged if isinstance(judged, VerdictRow) else self.verdicts.rows.model(refusal=judged)
 
     def _send_verdict(self, order: Order, failure: str | None, ctx: Context) -> None:
-        result = ValidationResult.PASS if failure is None else ValidationResult.FAIL
-        verdict = OrderValidation(
-            order_id=order.id,
-            check_type=self.check,
-            validation_result=result,
-            reason=failure,
-            attempt=order.attempt,
-        )
-        ctx.count(PASSED if failure is None else FAILED)
-        ctx.send(ORDER_VALIDATIONS, verdict)
+        about = {"order_id": order.id, "attempt": order.attempt}
+        if failure is None:  # a copy costs half of a validated message
+            ctx.count(PASSED)
+            ctx.send(ORDER_VALIDATIONS, self.passed.model_copy(update=about))
+        else:
+            verdict = OrderValidation(
+                check_type=self.check, validation_result=ValidationResult.FAIL, reason=failure, **about
+            )
+            ctx.count(FAILED)
+            ctx.send(ORDER_VALIDATIONS, verdict)

@@ -1,7 +1,7 @@
 """An overlay over the state stores for one batch: processors read through it and write into it."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -186,8 +186,8 @@ class ProcessorContext:
     def keep(self) -> None:
         """Adds the changes of the processor to the batch, once it has returned."""
         batch, service, partition = self._batch, self._service, self._partition
-        for (table, key), row in self.writes.items():
-            batch.change(table, partition, key, row)
+        if self.writes:
+            batch.change(partition, self.writes)
         if batch.calls is not None:
             self.call = Call(Unit(service.name, partition), self._cause)
             batch.calls.append(self.call)
@@ -256,14 +256,15 @@ class BatchOverlay:
             self.cached.add(table, partition, key, row)
         return row
 
-    def change(self, table: str, partition: int, key: str, row: Message | None) -> None:
-        """Changes a row; `None` deletes it."""
-        place = table, partition
-        changed = self.changes.get(place)
-        if changed is None:
-            changed = self.changes[place] = {}
-            self._rows.setdefault(place, {})
-        changed[key] = self._rows[place][key] = row
+    def change(self, partition: int, writes: Mapping[tuple[str, str], Message | None]) -> None:
+        """Changes rows of a partition, by table and key; `None` deletes."""
+        for (table, key), row in writes.items():
+            place = table, partition
+            changed = self.changes.get(place)
+            if changed is None:
+                changed = self.changes[place] = {}
+                self._rows.setdefault(place, {})
+            changed[key] = self._rows[place][key] = row
 
     def keep_sent(self, call: Call, write: Write) -> None:
         """Adds a sent record to its call."""

@@ -174,8 +174,11 @@ class Service:
     timer_table: Table[ScheduledTimer] = field(init=False)
     pending: Table[PendingSideEffect] = field(init=False)
     redrive_topic: Topic[RejectedSideEffect] = field(init=False)
+    all_timers: tuple[Timer, ...] = field(init=False)
+    """Its kinds of timers, and that of its TTL tables if it has any."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "all_timers", (*self.timers, EXPIRY) if self.ttl_tables else self.timers)
         object.__setattr__(self, "timer_table", Table(f"{self.name}-timers", ScheduledTimer))
         object.__setattr__(self, "pending", Table(f"{self.name}-effects", PendingSideEffect))
         # Written by `orders dead-letters redrive` alone.
@@ -205,11 +208,6 @@ class Service:
     def all_events(self) -> tuple[str, ...]:
         """Its events, and that of the runtime if it has side effects."""
         return (*self.events, SUPPRESSED) if self.side_effects else self.events
-
-    @property
-    def all_timers(self) -> tuple[Timer, ...]:
-        """Its kinds of timers, and that of its TTL tables if it has any."""
-        return (*self.timers, EXPIRY) if self.ttl_tables else self.timers
 
     def timer_of(self, row_key: str) -> Timer | None:
         """The kind of a timer, by the key of its row."""

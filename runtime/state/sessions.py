@@ -27,14 +27,13 @@ def add_to_session(
     Returns:
         The session of the event, and all sessions by time.
     """
-    overlapping: list[Session] = []
+    start = end = at
     others: list[Session] = []
     for session in sessions:
         # Differences, not sums: a time near the limits of `datetime` must not overflow.
-        (overlapping if at - session.end <= gap and session.start - at <= gap else others).append(session)
-    merged = Session(
-        start=min([at, *(s.start for s in overlapping)]),
-        end=max([at, *(s.end for s in overlapping)]),
-        total=sum((s.total for s in overlapping), value),
-    )
+        if at - session.end <= gap and session.start - at <= gap:
+            start, end, value = min(start, session.start), max(end, session.end), value + session.total
+        else:
+            others.append(session)
+    merged = Session(start=start, end=end, total=value)
     return merged, sorted([*others, merged], key=lambda s: s.start)
