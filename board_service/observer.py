@@ -32,10 +32,13 @@ _EVENTS = (
 )
 """Topics about orders, besides their own."""
 _EVENT_NAMES = frozenset(topic.name for topic in _EVENTS)
+_BY_ORDER = (_EVENT_NAMES | {topics.ORDERS.name}) - {topics.PAYMENTS.name}
+"""Those whose key is the order's id."""
 _CHANGELOGS = frozenset((stock.CHANGELOG, sessions.CHANGELOG))
 
 STREAMS = (
-    Stream(lambda topic: topic == topics.ORDERS.name, _PAST_RECORDS, _PAST_S, sampled=True),
+    Stream(lambda topic: topic == topics.ORDERS.name, _PAST_RECORDS, _PAST_S, sampled=True, keyed=True),
+    Stream(lambda topic: topic in _BY_ORDER, _PAST_RECORDS, _PAST_S, sampled=True, keyed=True),
     Stream(lambda topic: topic in _EVENT_NAMES, _PAST_RECORDS, _PAST_S, sampled=True),
     Stream(lambda topic: topic == REDRIVE_NOTES, 5000, gather_s=_RARE_S),
     Stream(lambda topic: topic.endswith(DEAD_LETTERS), 500, gather_s=_RARE_S),
@@ -88,6 +91,10 @@ class BoardObserver:
     def skip(self, from_ms: int, to_ms: int) -> None:
         """Takes note of a gap."""
         self.flow.skip(from_ms, to_ms)
+
+    def narrow(self) -> None:
+        """Forgets orders on their way: what becomes of some of them will not be read. The others come again."""
+        self.traces.forget_undecided()
 
     def _rows(self, topic: str, records: Any) -> None:
         for record in records:

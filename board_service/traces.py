@@ -131,6 +131,12 @@ class Traces:
         waiting = [t for id_ in self._in_flight if (t := self._orders[id_]).decided_ms is None]
         return len(waiting), min((t.created_ms for t in waiting), default=None)
 
+    def forget_undecided(self) -> None:
+        """Forgets the orders that wait for their decision."""
+        for id_ in [id_ for id_ in self._in_flight if self._orders[id_].decided_ms is None]:
+            del self._orders[id_], self._in_flight[id_]
+        self.changes += 1
+
     def search(self, text: str, most: int) -> Iterator[Trace]:
         """Orders whose id, product, customer or reasons contain a text, in any case; newest first."""
         wanted = text.casefold()

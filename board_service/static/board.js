@@ -6,7 +6,7 @@ import "./order.js";
 import "./form.js";
 import "./shop.js";
 import "./operation.js";
-import { duration, setText } from "./dom.js";
+import { count, duration, setText } from "./dom.js";
 
 const RETRY_MS = 2000;
 const SILENT_MS = 4000;
@@ -94,7 +94,7 @@ function showProblems(figures) {
 
 function describeSample(figures) {
   const all = figures.share === 1;
-  const part = all ? "Every order is counted." : `Sampled: ${figures.followed} of ${figures.partitions} partitions are read, rates are scaled up; lists and timelines show this part of the orders only.`;
+  const part = all ? "Every order is counted." : `Sampled: one of ${count(Math.round(1 / figures.share))} orders is read, rates are scaled up; lists and timelines show this part of the orders only.`;
   const since = Math.min(now() - figures.since, 600_000);
   setText(sampled, `${part} Read from the topics for ${since < 600_000 ? duration(since) : "over 10 min"}; updated twice a second; at most the newest 60 orders of each list are shown.`);
 }

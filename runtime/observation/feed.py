@@ -65,11 +65,14 @@ class Observer(Protocol):
         Arguments:
             topic: logical name.
             records: in their order.
-            share: part of the partitions of this stream that are read.
+            share: part of the keys of this stream that are read.
         """
 
     def skip(self, from_ms: int, to_ms: int) -> None:
         """Takes note that records between two times are missing, milliseconds since 1970."""
+
+    def narrow(self) -> None:
+        """Takes note that fewer keys are read from now on: further records of some known ones will not come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ class Stream:
         past_records: records of each partition that are read at the start, at most.
         past_s: the oldest of them, seconds; `None`: any.
         sampled: whether fewer partitions are read when records come too fast.
+        keyed: whether fewer keys are read when one partition is too much: the same ones of all such streams.
         latest: whether only the latest records count: when more come than a poll a second takes, some are left out.
         gather_s: seconds for which the broker may gather records. Streams of the same time share a connection: each
             fetch names all of its partitions, which costs more than rare records of many topics.
@@ -90,6 +94,7 @@ class Stream:
     past_records: int
     past_s: float | None = None
     sampled: bool = False
+    keyed: bool = False
     latest: bool = False
     gather_s: float = 0.25
 
@@ -214,10 +219,21 @@ class Feed:
         number = next((number for number, stream in enumerate(self._streams) if stream.topics(topic)), -1)
         return number if number >= 0 and self._streams[number].gather_s == gather_s else -1
 
-    def hand_over(self, records: Sequence[ObservedRecord], *, sampled: bool) -> None:
-        """Hands records of a partition to the observer."""
-        share = self.sampling.share if sampled else 1.0
-        self._observer.observe(self._names.logical(records[0].topic), records, share)
+    def hand_over(self, records: Sequence[ObservedRecord], stream: Stream) -> int:
+        """Hands records of a partition to the observer. Returns how many."""
+        share = 1.0
+        if stream.sampled:
+            share = self.sampling.share if stream.keyed else self.sampling.partition_share
+        topic = self._names.logical(records[0].topic)
+        if stream.keyed:
+            records = [record for record in records if self.sampling.keeps(record.key)]
+        if records:
+            self._observer.observe(topic, records, share)
+        return len(records)
+
+    def narrowed(self) -> None:
+        """Tells the observer that fewer keys are read."""
+        self._observer.narrow()
 
     def skipped(self, from_ms: int) -> None:
         """Tells the observer that everything since a time was left out."""
@@ -248,9 +264,9 @@ class _Reading:
             sampled = 0
             for tp in sorted(fetched, key=self._rank):
                 stream = self._streams[tp]
-                self._feed.hand_over(fetched[tp], sampled=stream.sampled)
+                handed_over = self._feed.hand_over(fetched[tp], stream)
                 if stream.sampled:
-                    sampled += len(fetched[tp])
+                    sampled += handed_over
                     self._newest_ms = max(self._newest_ms, fetched[tp][-1].timestamp)
             await self._pace(sampled, busy=sum(map(len, fetched.values())) >= _MAX_RECORDS)
 
@@ -268,8 +284,10 @@ class _Reading:
                 await self._go_to_end(latest)
             await asyncio.sleep(_LATEST_PAUSE_S)
             return
-        before = self._feed.sampling.followed
+        before, share = self._feed.sampling.followed, self._feed.sampling.share
         after = self._feed.sampling.count(time.monotonic(), sampled)
+        if self._feed.sampling.share < share:
+            self._feed.narrowed()
         if after != before:
             await self._follow(before, after)
         elif busy and _now_ms() - self._newest_ms > _MOST_BEHIND_S * 1000:

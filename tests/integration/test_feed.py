@@ -24,6 +24,7 @@ class Collector:
         self.seen = {}
         self.shares = []
         self.skipped = []
+        self.narrowed = 0
 
     def observe(self, topic, records, share):
         self.shares.append(share)
@@ -31,6 +32,9 @@ class Collector:
 
     def skip(self, from_ms, to_ms):
         self.skipped.append((from_ms, to_ms))
+
+    def narrow(self):
+        self.narrowed += 1
 
     def values(self, topic):
         return sorted(v for (name, _), values in self.seen.items() if name == topic for v in values)
@@ -103,6 +107,7 @@ async def test_a_feed_reads_fewer_partitions_while_too_much_comes(deployment, qu
         with feed.viewing():
             flooding = asyncio.create_task(flood(deployment))
             await until(lambda: feed.sampling.followed == 1, "one partition of four")
+            assert seen.narrowed == 2
             seen.restart()
             await until(lambda: len(seen.shares) > 10, "records of the sample")
             assert {partition for _, partition in seen.seen} == {0}

@@ -21,8 +21,10 @@ from board_service.stock import MOST_PRODUCTS, StockLevels
 from board_service.timeline import _of_records, _of_trace
 from board_service.traces import Traces
 from ecosystem.clients.dead_letters.records import REDRIVE_NOTES as WRITTEN_NOTES
+from runtime.common.settings import Settings
 from runtime.model.dead_letters import dead_letter
 from runtime.model.records import Record, TopicPartition
+from runtime.observation.feed import Feed
 from runtime.observation.groups import Ends, ObservedGroup, backlog
 from runtime.observation.sampling import Sampling
 from schemas.topics import CATALOGUE
@@ -393,9 +395,63 @@ def test_a_sample_grows_again_when_the_load_is_gone():
     for second in range(20):
         sampling.count(float(second), 1000)
     assert sampling.followed == 1
-    for second in range(20, 40):
+    for second in range(20, 50):
         sampling.count(float(second), 1)
-    assert sampling.followed == 4
+    assert (sampling.followed, sampling.share) == (4, 1)
+
+
+def test_keys_are_left_out_where_one_partition_is_too_much():
+    """At any load it settles within the budget, counts are scaled up by what is left out, and kept keys stay kept."""
+    keys = [b"order-%d" % n for n in range(4096)]
+    sampling = Sampling(4, budget=500)
+    kept = set(keys)
+    for second in range(60):
+        own = [key for key in keys if sampling.keeps(key)]
+        assert kept >= set(own)
+        kept = set(own)
+        sampling.count(float(second), int(len(own) * 2 * sampling.partition_share))
+    assert 0 < len(own) * 2 * sampling.partition_share <= 500
+    assert len(own) / len(keys) == pytest.approx(sampling.share / sampling.partition_share, rel=0.3)
+    for second in range(60, 120):
+        sampling.count(float(second), 1)
+    assert sampling.share == 1
+
+
+def test_all_topics_of_an_order_are_thinned_by_its_id_and_payments_are_not():
+    keyed = {topic for topic in CATALOGUE if any(s.topics(topic.name) for s in STREAMS if s.keyed)}
+    unkeyed = {t for t in CATALOGUE if (s := next((s for s in STREAMS if s.topics(t.name)), None)) and not s.keyed}
+    assert {topic.name for topic in unkeyed} == {"payments"}
+    assert {"orders", "order-validations", "orders-enriched", "home-checkins"} < {topic.name for topic in keyed}
+
+
+def test_a_feed_hands_over_the_records_of_the_same_orders_of_all_topics():
+    seen = {}
+
+    class Collector:
+        def observe(self, topic, records, share):
+            seen[topic] = {record.key for record in records}, share
+
+    feed = Feed(Settings(partitions=4), STREAMS, Collector())
+    for second in range(12):
+        feed.sampling.count(float(second), 5000)
+    share = feed.sampling.share
+    assert share < feed.sampling.partition_share == 0.25
+    for topic in ("orders", "order-validations", "payments"):
+        records = [record(topic, {}, key=b"order-%d" % n) for n in range(500)]
+        stream = next(stream for stream in STREAMS if stream.topics(topic))
+        assert feed.hand_over(records, stream) == len(seen[topic][0])
+    assert seen["orders"] == seen["order-validations"]
+    assert 0 < len(seen["orders"][0]) < 500 == len(seen["payments"][0])
+    assert (seen["orders"][1], seen["payments"][1]) == (share, 0.25)
+
+
+def test_an_order_that_is_read_no_more_does_not_wait_for_ever():
+    board = observer()
+    see(board, "orders", order("gone"), order("kept"))
+    board.narrow()
+    assert board.flow_snapshot(NOW)["undecided"] == 0
+    see(board, "orders", order("kept", state="VALIDATED"), at=NOW + 9)
+    assert board.orders_snapshot()["lists"]["all"] == ["kept"]
 
 
 # The page
