@@ -71,6 +71,7 @@ def compare(args: argparse.Namespace, cluster: Cluster, folder: Path, layout: st
             print(f"start of {system.name}", flush=True)
             system.start()
             print(f"{system.name}: first outcome after {system.first_answer_s} s", flush=True)
+        print(f"about {estimate(args, measured) / 60:.0f} minutes from here", flush=True)
         comparison = Comparison(measured, generator, args.products, lambda line: print(line, flush=True))
         comparison.warm_up(lambda system: system.warm_up_s if args.warm_up is None else args.warm_up)
         comparison.measure(chosen_rows(args), args.seconds, args.pairs)
@@ -89,6 +90,12 @@ def compare(args: argparse.Namespace, cluster: Cluster, folder: Path, layout: st
 def chosen_rows(args: argparse.Namespace) -> list[Row]:
     usual = rows.QUICK if args.quick else rows.USUAL if args.against else rows.ALONE
     return rows.chosen(args.rows.split(",") if args.rows else usual)
+
+
+def estimate(args: argparse.Namespace, measured: list[System]) -> float:
+    """Returns about how many seconds the measurements take."""
+    warm_up = sum(system.warm_up_s if args.warm_up is None else args.warm_up for system in measured)
+    return warm_up + args.pairs * len(measured) * sum(row.takes_s(args.seconds) for row in chosen_rows(args))
 
 
 def machine() -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bench.comparison.generator import Generator
-from bench.comparison.rows import HALF_READS, IDLE, READS, Row
+from bench.comparison.rows import FLOOD, HALF_READS, IDLE, READS, Row
 from bench.comparison.system import System
 
 Measurement = dict[str, Any]
@@ -36,7 +36,8 @@ class Comparison:
         self._products = products
         self._report = report
         self._behind: dict[str, float] = {}
-        self._read_rate: dict[str, float] = {}
+        self._rates: dict[tuple[str, str], float] = {}
+        """By row and system: the rate of the last closed loop. Other rows depend on it."""
         self.measured: dict[str, dict[str, list[Measurement]]] = {}
         """By row, then by system: one measurement for each pair."""
 
@@ -59,14 +60,11 @@ class Comparison:
                         self.measured.setdefault(row.name, {}).setdefault(system.name, []).append(found)
 
     def _row(self, row: Row, system: System, seconds: float) -> Measurement | None:
-        arguments = row.arguments
         if row.rate is not None and row.rate > self._behind.get(system.name, row.rate):
             self._report(f"{row.title:<34}{system.name:<24} left out: it had fallen behind at a lower rate")
             return None
-        if row is HALF_READS:
-            if system.name not in self._read_rate:
-                return None
-            arguments = (*arguments, "-rate", f"{self._read_rate[system.name] / 2:.0f}")
+        if (arguments := self._arguments(row, system)) is None:
+            return None
         started, cpu = time.monotonic(), system.processes.cpu_seconds()
         if row is IDLE:
             time.sleep(min(5.0, seconds))
@@ -81,11 +79,24 @@ class Comparison:
         system.processes.require_running()
         if row.rate is not None and (found.get("gave_up") or found["validated_p99"] > _BEHIND_MS):
             self._behind[system.name] = min(row.rate, self._behind.get(system.name, row.rate))
-        if row is READS:
-            self._read_rate[system.name] = found["per_second"]
+        if "-clients" in row.arguments:
+            self._rates[row.name, system.name] = found["per_second"]
         self._report(f"{row.title:<34}{system.name:<24}{_line(found)}")
         time.sleep(_SETTLE_S)
         return found
+
+    def _arguments(self, row: Row, system: System) -> tuple[str, ...] | None:
+        """Returns the arguments of the generator; `None` if the row needs a rate that was not measured."""
+        if row is HALF_READS:
+            known = self._rates.get((READS.name, system.name))
+            return (*row.arguments, "-rate", f"{known / 2:.0f}") if known else None
+        if row is FLOOD:  # from near the rate that is looked for: each step costs time
+            known = max(
+                (rate for (name, of), rate in self._rates.items() if of == system.name and name != READS.name),
+                default=0,
+            )
+            return (*row.arguments, "-rate", f"{max(0.7 * known, 50):.0f}")
+        return row.arguments
 
     def _run(self, system: System, arguments: Sequence[str], seconds: float) -> Measurement:
         extra = () if self._generator.is_fallback else ("-products", str(self._products))

@@ -13,7 +13,8 @@ class Row:
         title: in tables.
         arguments: of the generator.
         unit: what is counted.
-        share: of the row's seconds that one run takes; a flood has many steps.
+        share: of the row's seconds that one run, or step, takes.
+        steps: runs of the generator, one after another, that the row is likely to take.
         needs_go: whether `bench/load.py` lacks this load.
     """
 
@@ -22,7 +23,12 @@ class Row:
     arguments: tuple[str, ...]
     unit: str = "orders"
     share: float = 1.0
+    steps: int = 1
     needs_go: bool = False
+
+    def takes_s(self, seconds: float) -> float:
+        """Returns about how long the row takes, with a second of pause and one in which requests end."""
+        return self.steps * self.share * seconds + 2
 
     @property
     def rate(self) -> float | None:
@@ -39,7 +45,7 @@ def _open(rate: int) -> Row:
 
 
 IDLE = Row("idle", "no load", ())
-FLOOD = Row("flood", "highest rate, p99 ≤ 250 ms", ("-flood", "-rate", "500"), share=0.4, needs_go=True)
+FLOOD = Row("flood", "highest rate, p99 ≤ 250 ms", ("-flood",), share=0.4, steps=7, needs_go=True)
 READS = Row("reads", "reads, 64 clients", ("-reads", "200", "-clients", "64"), "reads", needs_go=True)
 HALF_READS = Row("reads-half", "reads at half of that rate", ("-reads", "200"), "reads", needs_go=True)
 ONCE = Row("once-64", "64 clients, one request an order", ("-once", "-clients", "64"), needs_go=True)

@@ -93,7 +93,7 @@ async def test_a_flood_ends_at_the_rate_that_is_sustained(server):
             await asyncio.sleep(0.02)
 
     server.delay = work
-    found = await load(server, 0.5, "-flood", "-rate", "40")
+    found = await load(server, 0.3, "-flood", "-rate", "40")
     assert not all(step["sustained"] for step in found["steps"])
     assert found["per_second"] <= 80, "50 a second, and what a quarter of a second of delay allows"
 
@@ -107,7 +107,7 @@ async def test_one_request_an_order_asks_to_wait(server):
 async def test_each_kind_of_load_is_measured(tmp_path):
     """On a real broker and worker, with CPU and memory of both."""
     out = tmp_path / "run.json"
-    options = ["--layout", "core", "--rows", ",".join(SMOKE), "--seconds", "0.5", "--pairs", "1", "--warm-up", "0"]
+    options = ["--layout", "core", "--rows", ",".join(SMOKE), "--seconds", "0.3", "--pairs", "1", "--warm-up", "0"]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.compare", *options, "--json", str(out)),
         cwd=ROOT,

@@ -49,7 +49,7 @@ final class Settings {
     properties.put(StreamsConfig.COMMIT_INTERVAL_MS_CONFIG, text("COMMIT_MS", exactlyOnce ? "5" : "1000"));
     // While a poll waits, nothing is committed: the default of 100 ms would be added to every commit.
     properties.put(StreamsConfig.POLL_MS_CONFIG, text("POLL_MS", exactlyOnce ? "2" : "20"));
-    properties.put(StreamsConfig.NUM_STREAM_THREADS_CONFIG, text("THREADS", "1"));
+    properties.put(StreamsConfig.NUM_STREAM_THREADS_CONFIG, text("THREADS", exactlyOnce ? "2" : "1"));
     properties.put(StreamsConfig.STATESTORE_CACHE_MAX_BYTES_CONFIG, text("CACHE_BYTES", "33554432"));
     properties.put(StreamsConfig.TOPOLOGY_OPTIMIZATION_CONFIG, StreamsConfig.OPTIMIZE);
     properties.put(StreamsConfig.MAX_TASK_IDLE_MS_CONFIG, "-1");
