@@ -50,7 +50,7 @@ class Processes:
             if (code := process.poll()) is not None:
                 raise StartError(f"{role} ended with code {code}. {processes.log_tail(log)}")
 
-    def wait_until(self, holds: Callable[[], bool], what: str, timeout_s: float = 120.0) -> None:
+    def wait_until(self, holds: Callable[[], bool], what: str, timeout_s: float = 300.0) -> None:
         """Raises `StartError` if a process ends, or the time is over, before the condition holds."""
         deadline = time.monotonic() + timeout_s
         while not holds():
