@@ -3,14 +3,10 @@
 Why: docs/decisions/0051-estimate-the-age-of-a-backlog-from-sampled-offsets-and-read-timestamps.md
 """
 
-from collections import deque
 from collections.abc import Mapping
 
+from runtime.model.end_samples import EndSamples
 from runtime.model.records import Offsets, TopicPartition
-
-MOST_SAMPLES = 512
-"""Samples kept of a partition while it does not advance. Then half of them are dropped: an age gets coarser, by
-1/256 of the time since the oldest one."""
 
 
 class BacklogAges:
@@ -24,8 +20,8 @@ class BacklogAges:
     """
 
     def __init__(self) -> None:
-        self._ends: dict[TopicPartition, deque[tuple[float, int]]] = {}
-        """Time and end of samples, from the latest one that is not above the position on."""
+        self._ends: dict[TopicPartition, EndSamples] = {}
+        """Samples of each partition, from the latest one that is not above the position on."""
 
     def observe(
         self, now: float, positions: Offsets, ends: Offsets, read_ms: Mapping[TopicPartition, int]
@@ -42,29 +38,12 @@ class BacklogAges:
             del self._ends[tp]  # of another owner now
         ages: dict[TopicPartition, float] = {}
         for tp in positions.keys() & ends.keys():
-            samples = self._ends.setdefault(tp, deque())
-            _add(samples, now, ends[tp])
-            while len(samples) > 1 and samples[1][1] <= positions[tp]:
-                samples.popleft()
+            samples = self._ends.setdefault(tp, EndSamples())
+            samples.add(now, ends[tp])
+            samples.forget_before(positions[tp])
             if positions[tp] >= ends[tp]:
                 continue
-            bounds = [now - samples[0][0]] if samples[0][1] <= positions[tp] else []
-            bounds += [now - read_ms[tp] / 1000] if read_ms.get(tp, 0) > 0 else []
-            ages[tp] = max(0.0, min(bounds, default=now - samples[0][0]))
+            waited, longer = samples.waited(positions[tp], now)
+            read = [now - read_ms[tp] / 1000] if read_ms.get(tp, 0) > 0 else []
+            ages[tp] = max(0.0, min([*read, waited] if not longer else read, default=waited))
         return ages
-
-
-def _add(samples: deque[tuple[float, int]], now: float, end: int) -> None:
-    if samples and samples[-1][1] > end:
-        samples.clear()  # the topic was created anew
-    if samples and samples[-1][1] == end:
-        samples.pop()  # the later sample of the same end is the better bound
-    samples.append((now, end))
-    if len(samples) > MOST_SAMPLES:
-        gap_s, all_samples = 2 * (now - samples[0][0]) / MOST_SAMPLES, list(samples)
-        samples.clear()
-        samples.append(all_samples[0])
-        for sample in all_samples[1:-1]:
-            if sample[0] - samples[-1][0] >= gap_s:
-                samples.append(sample)
-        samples.append(all_samples[-1])

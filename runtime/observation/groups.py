@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -14,6 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from runtime.common.settings import Settings
 from runtime.kafka import aiokafka_internals, clients
 from runtime.kafka.clients import KafkaNames
+from runtime.model.end_samples import EndSamples
 from runtime.model.progress import services_of
 from runtime.model.records import TopicPartition
 
@@ -21,8 +21,6 @@ _CONCURRENT = 8
 """Groups that are asked for at the same time."""
 _MOST_GROUPS = 200
 """Groups that are looked at: more are no deployment of ours."""
-_ENDS_KEPT = 600
-"""Measurements of the end of a partition that are kept: 20 minutes, at one every two seconds."""
 
 
 class ObservedMember(NamedTuple):
@@ -66,46 +64,24 @@ class ObservedGroup:
 
 
 class Ends:
-    """Last stable offsets over time: they tell when the record at an offset was written, without reading it.
-
-    >>> ends, tp = Ends(), TopicPartition("orders", 0)
-    >>> for second, end in enumerate((5, 5, 9)):
-    ...     ends.add(float(second), {tp: end})
-    >>> ends.waited(tp, 9, 3.0), ends.waited(tp, 7, 3.0), ends.waited(tp, 2, 3.0)
-    ((0.0, False), (2.0, False), (3.0, True))
-    """
+    """Last stable offsets of partitions over time."""
 
     def __init__(self) -> None:
-        self._ends: dict[TopicPartition, deque[tuple[float, int]]] = {}
+        self._ends: dict[TopicPartition, EndSamples] = {}
 
     def add(self, now_s: float, ends: Mapping[TopicPartition, int]) -> None:
         """Takes a measurement. Partitions that it does not have are forgotten."""
-        self._ends = {tp: self._ends.get(tp) or deque(maxlen=_ENDS_KEPT) for tp in ends}
+        self._ends = {tp: self._ends.get(tp) or EndSamples() for tp in ends}
         for tp, end in ends.items():
-            known = self._ends[tp]
-            if known and end < known[-1][1]:
-                known.clear()  # the topic was made anew
-            if not known or end > known[-1][1]:
-                known.append((now_s, end))
-            if len(known) == 1:
-                known.append((now_s, end))  # the time from which it is known
+            self._ends[tp].add(now_s, end)
 
     def end(self, tp: TopicPartition) -> int:
         """The newest measurement."""
-        return self._ends[tp][-1][1]
+        return self._ends[tp].end
 
     def waited(self, tp: TopicPartition, offset: int, now_s: float) -> tuple[float, bool]:
-        """For how many seconds the record at an offset is known to wait, and whether it may be longer.
-
-        It was written between two measurements; the earlier one counts.
-        """
-        known = self._ends[tp]
-        if offset >= known[-1][1]:
-            return 0.0, False
-        if offset < known[0][1]:
-            return now_s - known[0][0], True
-        before = max((at for at, end in known if end <= offset), default=known[0][0])
-        return now_s - before, False
+        """For how many seconds the record at an offset is known to wait, and whether it may be longer."""
+        return self._ends[tp].waited(offset, now_s)
 
 
 def backlog(groups: Iterable[ObservedGroup], ends: Ends, now_s: float) -> list[TopicBacklog]:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from runtime.health.backlog_age import MOST_SAMPLES, BacklogAges
+from runtime.health.backlog_age import BacklogAges
+from runtime.model.end_samples import MOST_SAMPLES
 from runtime.model.records import TopicPartition
 
 TP = TopicPartition("orders", 0)
@@ -26,7 +27,7 @@ def ages(*samples, read_ms=0):
         ([(100, 5, 5), (105, 5, 9), (110, 8, 12)], 0, 10),
         ([(100, 5, 5), (105, 5, 9), (110, 9, 9)], 0, None),
         ([(100, 5, 9)], 0, 0),
-        ([(100, 5, 9), (160, 5, 9)], 0, 0),
+        ([(100, 5, 9), (160, 5, 9)], 0, 60),
         ([(100, 5, 9), (160, 5, 10)], 0, 60),
         ([(1000, 5, 9)], 400_000, 600),
         ([(1000, 5, 5), (1005, 5, 9)], 400_000, 5),

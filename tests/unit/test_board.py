@@ -382,6 +382,15 @@ def test_a_backlog_is_as_old_as_its_oldest_partition():
     assert (old.seconds, old.longer) == (25.0, True)
 
 
+def test_a_record_of_a_topic_that_was_idle_waits_since_it_was_written():
+    ends, tp = Ends(), TopicPartition("orders", 0)
+    for second in range(0, 1200, 2):
+        ends.add(float(second), {tp: 10})
+    ends.add(1200.0, {tp: 11})
+    (found,) = backlog([ObservedGroup("core", "Stable", (), {tp: 10})], ends, 1201.0)
+    assert (found.records, found.seconds, found.longer) == (1, 3.0, False)
+
+
 @given(st.lists(st.integers(0, 5000), min_size=1, max_size=50))
 def test_a_sample_is_a_power_of_two_of_the_partitions_and_at_least_one(counts):
     sampling = Sampling(16)
