@@ -42,6 +42,9 @@ _NO_LEADER_EPOCH = -1
 Place = tuple[str, int]
 """Topic and partition. Equal to aiokafka's `TopicPartition`, which takes longer to make."""
 
+Versions = Mapping[int, tuple[int, int]]
+"""Lowest and highest version of each request that a broker knows."""
+
 Failures = Mapping[Place | None, int]
 """Error code of each partition that failed; of the request as a whole: `None`."""
 
@@ -91,23 +94,28 @@ class TransactionRequest:
         self.correlation_id = 0
         self.RESPONSE_TYPE = self
 
-    def frame(self, versions: Mapping[int, tuple[int, int]], number: int, client_id: str) -> bytes:
+    @classmethod
+    def newest(cls, versions: Versions) -> int | None:
+        """The newest version that a broker knows as well; `None` if there is none."""
+        lowest, highest = versions.get(cls.API_KEY, (0, -1))
+        version = min(highest, cls.HIGHEST)
+        return version if version >= max(lowest, cls.LOWEST) else None
+
+    def frame(self, versions: Versions, number: int, client_id: str) -> bytes:
         """All that is written to a broker.
 
         Arguments:
-            versions: lowest and highest version of each request that the broker knows.
+            versions: of the broker.
             number: correlation id.
             client_id: named in the broker's logs.
 
         Raises `IncompatibleBrokerVersion`.
         """
-        lowest, highest = versions.get(self.API_KEY, (0, -1))
-        self.version = min(highest, self.HIGHEST)
-        if self.version < max(lowest, self.LOWEST):
+        if (version := self.newest(versions)) is None:
             raise IncompatibleBrokerVersion(
-                f"{type(self).__name__}: the broker knows versions {lowest} to {highest}, "
-                f"transactions need one of {self.LOWEST} to {self.HIGHEST}"
+                f"the broker does not know {type(self).__name__} in a version of {self.LOWEST} to {self.HIGHEST}"
             )
+        self.version = version
         client = client_id.encode()
         tags = b"\0" if self.FLEXIBLE else b""
         size = _HEADER.size - _INT32.size + len(client) + len(tags) + len(self.body)
@@ -287,6 +295,10 @@ class TxnOffsetCommit(TransactionRequest):
                     failures[topic, partition] = code
             reader.skip_tags()
         return Response(failures)
+
+
+REQUESTS = (InitProducerId, AddPartitionsToTxn, AddOffsetsToTxn, Produce, TxnOffsetCommit, EndTxn)
+"""All that a broker must know."""
 
 
 @lru_cache(4096)

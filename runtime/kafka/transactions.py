@@ -9,16 +9,12 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError, for_code
 from aiokafka.protocol.admin import ApiVersionRequest
 from aiokafka.protocol.coordination import FindCoordinatorRequest
-from aiokafka.protocol.transaction import AddOffsetsToTxnRequest, EndTxnRequest
 
 from runtime.common.backoff import Backoff, retry
 from runtime.common.settings import Settings
 from runtime.kafka import clients
+from runtime.kafka.transaction_requests import REQUESTS, AddOffsetsToTxn, EndTxn
 
-_NEEDED = {
-    AddOffsetsToTxnRequest.API_KEY: "AddOffsetsToTxn",
-    EndTxnRequest.API_KEY: "EndTxn",
-}
 _TRANSACTION = 1
 """Type of coordinator, in FindCoordinator."""
 _TIMEOUT_S = 30.0
@@ -33,17 +29,24 @@ async def why_no_transactions(settings: Settings) -> str | None:
     try:
         await client.bootstrap()
         answer = await client.send(client.get_random_node(), ApiVersionRequest())
-        known = {key for key, *_ in answer.api_versions}
-        if missing := [name for key, name in _NEEDED.items() if key not in known]:
-            return f"the broker does not know {', '.join(missing)}"
+        versions = {key: (lowest, highest) for key, lowest, highest in answer.api_versions}
+        unknown = [request.__name__ for request in REQUESTS if request.newest(versions) is None]
+        if {AddOffsetsToTxn.__name__, EndTxn.__name__} & {*unknown}:
+            return _unknown(unknown)
         async with asyncio.timeout(_TIMEOUT_S):
-            return await retry(
+            refusal = await retry(
                 lambda: _coordinator(client, settings.topic_prefix + _PROBE),
                 Backoff(0.1, 1.0),
                 passes=lambda error: isinstance(error, KafkaError) and error.retriable,
             )
+        # The broker's own words, if it has some, say more than its versions.
+        return refusal or (_unknown(unknown) if unknown else None)
     finally:
         await client.close()
+
+
+def _unknown(requests: list[str]) -> str:
+    return f"the broker does not know {', '.join(requests)}"
 
 
 async def _coordinator(client: AIOKafkaClient, transactional_id: str) -> str | None:

@@ -20,6 +20,7 @@ from runtime.common.settings import Settings
 from runtime.errors import MemberFenced
 from runtime.kafka import transaction_requests as requests
 from runtime.kafka.producers import KafkaTransactionalProducer
+from runtime.kafka.transactions import why_no_transactions
 from runtime.model.limits import SizeLimits
 from runtime.model.log_ids import CommittedOffset
 from runtime.model.records import Membership, TopicPartition, Write
@@ -33,6 +34,7 @@ from tests.kafka_script import (
     INIT,
     PRODUCE,
     TRANSACTION,
+    VERSIONS,
     ScriptedBrokers,
 )
 
@@ -334,14 +336,18 @@ async def test_each_version_of_produce_is_understood(brokers, new_producer, newe
 
 
 @pytest.mark.parametrize(("key", "known"), [(28, (0, 2)), (0, (9, 13)), (24, (3, 5)), (26, None)])
-async def test_a_broker_without_a_version_of_ours_is_named(brokers, new_producer, key, known):
+async def test_a_broker_without_a_version_of_ours_has_no_transactions_for_us(brokers, new_producer, key, known):
     del brokers.versions[key]
     if known:
         brokers.versions[key] = known
     producer = new_producer()
     await producer.start()
-    with pytest.raises(IncompatibleBrokerVersion, match="transactions need one of"):
+    with pytest.raises(IncompatibleBrokerVersion, match="the broker does not know"):
         await commit(producer)
+    settings = Settings(kafka_bootstrap_servers=brokers.servers, _env_file=None)
+    assert "the broker does not know" in await why_no_transactions(settings)
+    brokers.versions[key] = VERSIONS[key]
+    assert await why_no_transactions(settings) is None
 
 
 def test_requests_are_encoded_as_by_aiokafka():
