@@ -13,6 +13,7 @@ from aiokafka.conn import AIOKafkaConnection, create_conn
 
 from runtime.common.settings import Settings
 from runtime.kafka import unpacker
+from runtime.kafka.record_batches import BATCH_BYTES
 from runtime.kafka.security import connection_options
 from runtime.model.records import TopicPartition
 
@@ -23,8 +24,6 @@ REQUEST_TIMEOUT_MS = 15_000
 
 _GATHERED = 256 * 1024
 """Bytes for which a broker that gathers records does not wait any longer."""
-_BATCH_BYTES = 512 * 1024
-"""Bytes of a record batch at most: a transaction's records for one partition fit into one request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +164,7 @@ def _producer_options(settings: Settings) -> dict[str, Any]:
         "acks": "all",
         "enable_idempotence": True,
         "linger_ms": 0,
-        "max_batch_size": _BATCH_BYTES,
+        "max_batch_size": BATCH_BYTES,
         "request_timeout_ms": REQUEST_TIMEOUT_MS,
         # A transaction retries at this interval while the control records of its predecessor are being written, so it
         # adds to the latency of each commit.
