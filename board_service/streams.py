@@ -135,6 +135,8 @@ class BoardStreams:
     def _parts(self, host: Host) -> dict[str, bytes]:
         now, observer = self._now_ms(), self._observer
         tick = now // int(self._feed.TICK_S * 1000)
+        if self._feed.sampling.share < 1:
+            tick //= 2  # at high load, half as often
         slow = tick // _SLOW
         make = self._make
         return {
@@ -149,8 +151,8 @@ class BoardStreams:
         }
 
     def _orders_version(self, tick: int) -> Any:
-        """Changes with each change of an order; with each second tick at most while only a sample is read."""
-        changes = self._observer.traces.changes if self._feed.sampling.share == 1 else tick // 2
+        """Changes with each change of an order; while only a sample is read, with each tick."""
+        changes = self._observer.traces.changes if self._feed.sampling.share == 1 else tick
         return self._observer.started_ms, changes
 
     def _every(self, slow: int, changes: int) -> Any:

@@ -96,7 +96,7 @@ function describeSample(figures) {
   const all = figures.share === 1;
   const part = all ? "Every order is counted." : `Sampled: one of ${count(Math.round(1 / figures.share))} orders is read, rates are scaled up; lists and timelines show this part of the orders only.`;
   const since = Math.min(now() - figures.since, 600_000);
-  setText(sampled, `${part} Read from the topics for ${since < 600_000 ? duration(since) : "over 10 min"}; updated twice a second; at most the newest 60 orders of each list are shown.`);
+  setText(sampled, `${part} Read from the topics for ${since < 600_000 ? duration(since) : "over 10 min"}; updated ${all ? "twice" : "once"} a second; at most the newest 60 orders of each list are shown.`);
 }
 
 setInterval(() => {
