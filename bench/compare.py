@@ -121,7 +121,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--products", type=int, default=PRODUCTS, help="orders are for so many (default: %(default)s)")
     parser.add_argument("--warm-up", type=float, metavar="S", help="of each system (default: 10, a JVM 40)")
     parser.add_argument("--quick", action="store_true", help="few rows, once: three minutes")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the measurements; with several layouts a file for each"
+    )
     parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help="measure nothing: use this JSON")
     parser.add_argument("--write", metavar="NAME", help="put the tables into docs/performance.md, as results of NAME")
     args = parser.parse_args(arguments)
@@ -136,7 +138,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     if args.quick and args.warm_up is None:
         args.warm_up = QUICK_WARM_UP_S
     args.layout = args.layout or (["core"] if args.against or args.quick else ["core", "all", "apart"])
-    if args.write and len(args.layout) > 1:
+    if args.write and not args.source and len(args.layout) > 1:
         parser.error("--write needs one --layout: each has a place of its own")
     return args
 
@@ -153,10 +155,11 @@ def run(args: argparse.Namespace) -> None:
             Cluster(Path(home, "kafka"), heap_mb=BROKER_HEAP_MB, jvm=BROKER_JVM) as cluster,
         ):
             reports = [compare(args, cluster, Path(home), layout) for layout in args.layout]
-    for report in reports:
+    for layout, report in zip(args.layout, reports, strict=False):
         print(f"\n{render(report)}", flush=True)
         if args.json:
-            page.save(report, args.json)
+            several = len(reports) > 1
+            page.save(report, args.json.with_stem(f"{args.json.stem}-{layout}") if several else args.json)
         if args.write:
             page.write(report, args.write)
 

@@ -62,6 +62,12 @@ def test_results_go_between_the_markers_of_their_name(tmp_path):
         write(report(rows), "two", page, images)
 
 
+def test_a_run_is_put_into_the_page_later(tmp_path):
+    args = parse(["--from", str(tmp_path / "run.json"), "--write", "one"])
+    assert args.source == tmp_path / "run.json"
+    assert args.write == "one"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
