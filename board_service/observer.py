@@ -36,12 +36,14 @@ _BY_ORDER = (_EVENT_NAMES | {topics.ORDERS.name}) - {topics.PAYMENTS.name}
 """Those whose key is the order's id."""
 _CHANGELOGS = frozenset((stock.CHANGELOG, sessions.CHANGELOG))
 
+DEAD_LETTER_STREAM = Stream(lambda topic: topic.endswith(DEAD_LETTERS), 500, gather_s=_RARE_S)
+
 STREAMS = (
     Stream(lambda topic: topic == topics.ORDERS.name, _PAST_RECORDS, _PAST_S, sampled=True, keyed=True),
     Stream(lambda topic: topic in _BY_ORDER, _PAST_RECORDS, _PAST_S, sampled=True, keyed=True),
     Stream(lambda topic: topic in _EVENT_NAMES, _PAST_RECORDS, _PAST_S, sampled=True),
     Stream(lambda topic: topic == REDRIVE_NOTES, 5000, gather_s=_RARE_S),
-    Stream(lambda topic: topic.endswith(DEAD_LETTERS), 500, gather_s=_RARE_S),
+    DEAD_LETTER_STREAM,
     Stream(lambda topic: topic in _CHANGELOGS, 2000, latest=True, gather_s=1.0),
 )
 """What a board reads. Orders first: a verdict in the same poll finds its order."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from board_service.deployment import Deployment
 from board_service.explanations import Explanations
-from board_service.observer import BoardObserver
+from board_service.observer import DEAD_LETTER_STREAM, BoardObserver
 from board_service.timeline import Timelines
 from board_service.traces import Traces
 from runtime.hosting import Host
@@ -139,13 +139,18 @@ class BoardStreams:
             tick //= 2  # at high load, half as often
         slow = tick // _SLOW
         make = self._make
+        read = self._feed.has_past(DEAD_LETTER_STREAM)
+
+        def letters() -> dict[str, Any]:
+            return {**observer.dead_letters.snapshot(), "read": read}
+
         return {
             "about": make("about", host.url, lambda: {**self._about, "url": str(host.url)}),
             "flow": make("flow", tick, lambda: {**observer.flow_snapshot(now), **self._sampled()}),
             "orders": make("orders", self._orders_version(tick), observer.orders_snapshot),
             "stock": make("stock", self._every(slow, observer.stock.changes), observer.stock.snapshot),
             "sessions": make("sessions", slow, lambda: observer.sessions.snapshot(now)),
-            "deadletters": make("deadletters", observer.dead_letters.changes, observer.dead_letters.snapshot),
+            "deadletters": make("deadletters", (observer.dead_letters.changes, read), letters),
             "workers": make("workers", self._deployment.changes, self._deployment.workers),
             "backlog": make("backlog", self._deployment.changes, self._deployment.backlog),
         }

@@ -85,13 +85,14 @@ class BoardBacklog extends Panel {
 class BoardDeadLetters extends Panel {
   connectedCallback() {
     if (this.head) return;
-    this.build("Dead letters", "letters-title", "None. Every message could be processed, or was redriven.");
+    this.build("Dead letters", "letters-title", "Reading the dead letters …");
     this.list = h("ul", { class: "items letters" });
     this.append(this.list, this.nothing);
   }
 
   update(letters, now) {
     this.nothing.hidden = letters.rows.length > 0;
+    setText(this.nothing, letters.read ? "None. Every message could be processed, or was redriven." : "Reading the dead letters …");
     setText(this.head.note, letters.total ? `${count(letters.total)} of ${count(letters.kinds)} kinds${letters.kinds > letters.rows.length ? `, the newest ${letters.rows.length} shown` : ""}` : "");
     reconcile(this.list, letters.rows, (row) => `${row.topic} ${row.service} ${row.command}`, () => {
       const title = h("span", { class: "label" });

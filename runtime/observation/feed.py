@@ -119,6 +119,8 @@ class Feed:
         self._streams = streams
         self._observer = observer
         self._failures: dict[float, str] = {}
+        self._with_past: set[float] = set()
+        """`gather_s` of connections that have read what was there when they began."""
         self._viewers = 0
         self._left_s = 0.0
         self._tick = asyncio.Event()
@@ -163,6 +165,7 @@ class Feed:
     async def _run(self) -> None:
         self._observer.restart()
         self._failures.clear()
+        self._with_past.clear()
         times = sorted({stream.gather_s for stream in self._streams})
         reading = [asyncio.create_task(self._read_on(gather_s), name=f"feed of {gather_s} s") for gather_s in times]
         try:
@@ -200,6 +203,14 @@ class Feed:
     def works(self, gather_s: float) -> None:
         """Takes note that the broker answers."""
         self._failures.pop(gather_s, None)
+
+    def has_past(self, stream: Stream) -> bool:
+        """Whether what was there when it began has been read of a stream: before that, nothing seen says nothing."""
+        return stream.gather_s in self._with_past
+
+    def past_read(self, gather_s: float) -> None:
+        """Takes note that a connection has read what was there when it began."""
+        self._with_past.add(gather_s)
 
     async def topics(self, gather_s: float) -> Mapping[Physical, Stream]:
         """The partitions to read with their streams, of one connection; those of earlier streams first."""
@@ -252,6 +263,8 @@ class _Reading:
         self._caught_up = False
         self._assigned_s = 0.0
         self._newest_ms = 0
+        self._past: dict[Physical, int] = {}
+        """Ends when reading began, of partitions that have not been read so far."""
 
     async def run(self) -> None:
         while True:
@@ -268,7 +281,15 @@ class _Reading:
                 if stream.sampled:
                     sampled += handed_over
                     self._newest_ms = max(self._newest_ms, fetched[tp][-1].timestamp)
+            self._note_past()
             await self._pace(sampled, busy=sum(map(len, fetched.values())) >= _MAX_RECORDS)
+
+    def _note_past(self) -> None:
+        if self._past:
+            at = aiokafka_internals.positions(self._consumer)
+            self._past = {tp: end for tp, end in self._past.items() if tp in at and at[tp] < end}
+        if not self._past:
+            self._feed.past_read(self._gather_s)
 
     def _rank(self, tp: Physical) -> int:
         return self._order[tp]
@@ -344,6 +365,7 @@ class _Reading:
         if by_time:
             for tp, found in (await self._consumer.offsets_for_times(by_time)).items():
                 starts[tp] = max(starts[tp], ends[tp] if found is None else min(found.offset, ends[tp]))
+        self._past |= {tp: end for tp, end in ends.items() if starts[tp] < end}
         return starts
 
 

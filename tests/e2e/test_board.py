@@ -161,6 +161,9 @@ async def test_state_sessions_workers_and_dead_letters_are_shown(board, deployme
     stock = page.get_by_role("region", name="Stock")
     await stock.locator("tr", has_text="mug").get_by_text("999", exact=True).wait_for()
 
+    letters = page.get_by_role("region", name="Dead letters")
+    await letters.get_by_text("None. Every message could be processed").wait_for()
+
     await deployment.send_raw(ORDERS.name, b"broken", b"no order")
     letters = page.get_by_role("region", name="Dead letters")
     await letters.get_by_text("orders dead-letters redrive orders --service").first.wait_for()

@@ -81,6 +81,10 @@ async def test_a_feed_begins_in_the_past_and_reads_while_it_is_viewed(deployment
     async with feed.open():
         assert not feed.watched
         with feed.viewing():
+            assert not any(feed.has_past(stream) for stream in streams)
+            for stream, topic, number in ((streams[0], "news", 8), (streams[1], "state", 12)):
+                await until(lambda s=stream: feed.has_past(s), "the past")
+                assert len(seen.values(topic)) == number
             await until(lambda: seen.values("news") == [*range(8, 16)], "the last minute")
             await until(lambda: len(seen.values("state")) == 12, "three records of each partition")
             await write(deployment, "news", [16, 17])
