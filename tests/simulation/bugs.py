@@ -143,9 +143,9 @@ def batch_in_doubt_dropped():
     """A batch in doubt is dropped, and the loop continues after it."""
     abandon = Loop._abandon
 
-    def drop(self, error, records, epoch):
+    def drop(self, error, records, epoch, trace):
         if not isinstance(error, CommitInDoubt):
-            abandon(self, error, records, epoch)
+            abandon(self, error, records, epoch, trace)
 
     with patch.object(Loop, "_abandon", drop):
         yield
@@ -178,8 +178,8 @@ def applied_before_committed():
     """A batch is applied to RocksDB before it is committed."""
     process = Loop._process
 
-    def process_and_apply(self, polled):
-        batch = process(self, polled)
+    def process_and_apply(self, polled, trace):
+        batch = process(self, polled, trace)
         for (table, partition), changed in batch.rows().items():
             store = self._ownership.store(table, partition)
             store.apply(changed, store.offset if store.offset is not None else -1)
