@@ -374,7 +374,7 @@ def side_effects_not_drained():
         yield
 
 
-@planted(near=500)
+@planted(near=50)
 def failed_side_effect_keeps_slot():
     """A failed side effect keeps its slot while it waits for its next attempt."""
 
