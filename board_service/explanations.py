@@ -1,12 +1,12 @@
 """Why the checks of an order ended as they did: asked of the history beside the stream of a timeline."""
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 from board_service.relay import HISTORY, Relay
 from board_service.traces import shortened
 from runtime.hosting import Host
+from runtime.http.background import BackgroundCall
 
 _TRIES = 6
 """Times that the history is asked for an order: it stores records within seconds, or is behind."""
@@ -27,7 +27,7 @@ class Explanations:
         self._relay = relay
         self._host = host
         self._order_id = order_id
-        self._asking: asyncio.Task[Mapping[str, Any] | None] | None = None
+        self._asking: BackgroundCall[Mapping[str, Any] | None] | None = None
         self._tries = self._rests = 0
         self._verdicts = 0
         self._known: Mapping[str, str] | None = None
@@ -50,10 +50,10 @@ class Explanations:
     def close(self) -> None:
         """Asks no more."""
         if self._asking is not None:
-            self._asking.cancel()
+            self._asking.close()
 
     def _ask(self) -> None:
-        if self._asking is not None and self._asking.done():
+        if self._asking is not None and self._asking.done:
             found = self._asking.result()
             self._asking = None
             self._known = None if found is None else texts_of(found)
@@ -61,7 +61,7 @@ class Explanations:
             self._rests -= 1
         elif self._asking is None:
             self._tries, self._rests = self._tries + 1, _PAUSE
-            self._asking = asyncio.create_task(self._relay.explanation(self._host, self._order_id))
+            self._asking = BackgroundCall(self._relay.explanation(self._host, self._order_id))
 
     def _runs(self) -> bool:
         return self._relay.runs(HISTORY, self._host)

@@ -91,9 +91,9 @@ class RowWait:
         elif self._host.stopping:
             self._lost()
         elif self._watch is None:
-            # Nothing can change between the read and the watch: both are in one step of the event loop.
             self._watch = self._host.watch(self._table, self._key, self._touched).__enter__()
             self._timer = asyncio.get_running_loop().call_later(remaining, self._time_out)
+            self._look()  # watch first, then read: no change in between is missed
 
     def _touched(self) -> None:
         # Later: the row is not in the store before its batch is applied as a whole.

@@ -20,7 +20,7 @@ BOTH_WAYS = {"test_admission", "test_following", "test_malformed", "test_post", 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.module.__name__.rpartition(".")[2] in BOTH_WAYS:
-        metafunc.fixturenames.append("_fast_path")
+        metafunc.fixturenames.insert(0, "_fast_path")  # before the worker, which reads the setting
         metafunc.parametrize("_fast_path", ["fast path", "aiohttp"], indirect=True)
 
 
