@@ -11,10 +11,11 @@ import pytest
 
 from runtime.loop.process import BatchProcessor
 from runtime.model.dead_letters import LOST_UNTIL
-from runtime.model.records import CONSUMED_BY
+from runtime.model.records import CONSUMED_BY, TopicPartition
 from runtime.state.restore import Restorer
 from schemas.topics import DEAD_LETTERS
 from tests.simulation import newcomer
+from tests.simulation.group import Group
 from tests.simulation.schedule import LAST_FAULT_S, Event, draw
 from tests.simulation.world import World
 
@@ -43,9 +44,13 @@ def lossy(seed, *, exactly_once):
 
 
 def run(seed, *, exactly_once):
-    """Runs a seed. Returns the world, and the processed offsets by group and partition."""
-    seen = defaultdict(set)
-    process = BatchProcessor.process
+    """Runs a seed. Returns the world, and the processed offsets by group and partition.
+
+    `world.begun`: where the log of a partition began when a group first committed an offset of it. Before that, nothing
+    says what the group has read: it starts at the beginning of the log.
+    """
+    seen, begun = defaultdict(set), {}
+    process, recorded = BatchProcessor.process, Group._recorded
 
     def noted(self, polled, *arguments):
         for record in polled.records:
@@ -53,8 +58,15 @@ def run(seed, *, exactly_once):
                 seen[self.topology.group, record.topic, record.partition].add(record.offset)
         return process(self, polled, *arguments)
 
-    with patch.object(BatchProcessor, "process", noted):
-        return Losing(lossy(seed, exactly_once=exactly_once)).run(), seen
+    def commits(self, offsets):
+        for tp in offsets:
+            begun.setdefault((self.name, tp), self._broker.log(tp).start)
+        return recorded(self, offsets)
+
+    with patch.object(BatchProcessor, "process", noted), patch.object(Group, "_recorded", commits):
+        world = Losing(lossy(seed, exactly_once=exactly_once)).run()
+    world.begun = begun
+    return world, seen
 
 
 def faults(world, seen):
@@ -71,7 +83,10 @@ def _of_log(world, topology, log, seen):
     ranges = sorted(told(world, topology, log))
     where = f"{log.topic}[{log.partition}] of {topology.group}"
     committed = world.broker.group(topology.group).offset((log.topic, log.partition)) or 0
+    begun = world.begun.get((topology.group, TopicPartition(log.topic, log.partition)), 0)
     for entry in log.committed():
+        if entry.offset < begun:
+            continue
         told_lost = any(first <= entry.offset < end for first, end in ranges)
         marked = (CONSUMED_BY, topology.group.encode()) in entry.headers
         if entry.offset < committed and entry.offset not in seen and not marked and not told_lost:
