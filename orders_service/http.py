@@ -99,8 +99,12 @@ async def _outcome(host: Host, request: web.Request, order: Order, wait: Wait, s
 
 
 def _undecided(view: OrderView | None, order: Order, wait: Wait) -> web.Response:
-    known = view if view is not None and view.order is not None else OrderView(order=order)
-    return answer(known.outcome(), 202, {**location(PATH, order.id), **wait.applied})
+    return answer(_known(view, order).outcome(), 202, {**location(PATH, order.id), **wait.applied})
+
+
+def _known(view: OrderView | None, order: Order) -> OrderView:
+    """What is known of a placed order: its row, once the row has the order."""
+    return view if view is not None and view.order is not None else OrderView(order=order)
 
 
 async def delete_order(aggregator: OrderAggregator, host: Host, request: web.Request) -> web.StreamResponse:
@@ -132,7 +136,7 @@ def _prepare(host: Host, body: bytes) -> PreparedCommand[Order | None]:
 
     def outcome(view: OrderView | None) -> FastResponse:
         """As `_outcome` answers an order that is new."""
-        known = view if view is not None and view.order is not None else OrderView(order=order)
+        known = _known(view, order)
         return FastResponse(201 if known.decided else 202, known.outcome().to_json(), location(PATH, order.id))
 
     async def produce() -> None:

@@ -41,15 +41,22 @@ def admission(host: Host) -> Middleware:
     return admit
 
 
+def count_as_read(in_flight: Counter[bool], limit: int) -> bool:
+    """Counts a write as a read from now on, if there is room for another read: then it must be ended as one."""
+    if in_flight[True] >= limit:
+        return False
+    in_flight[False] -= 1
+    in_flight[True] += 1
+    return True
+
+
 @contextmanager
 def counted_as_read(request: web.Request) -> Iterator[bool]:
     """Counts a write as a read, from when it only waits. Yields whether there is room for another read."""
     in_flight = request.app[IN_FLIGHT]
-    if in_flight[True] >= request.app[_LIMIT]:
+    if not count_as_read(in_flight, request.app[_LIMIT]):
         yield False
         return
-    in_flight[False] -= 1
-    in_flight[True] += 1
     try:
         yield True
     finally:

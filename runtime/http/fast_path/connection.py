@@ -15,7 +15,7 @@ from runtime.hosting import FastResponse
 from runtime.http.connections import HttpConnection
 from runtime.http.fast_path.exchange import CommandExchange, QueryExchange
 from runtime.http.fast_path.requests import State
-from runtime.http.fast_path.responses import encoded, encoded_response
+from runtime.http.fast_path.responses import encoded
 from runtime.http.fast_path.routes import FastPath
 from runtime.http.metrics import InFlight, observe
 from runtime.http.problems import unexpected
@@ -75,10 +75,7 @@ class FastConnection(HttpConnection):
         transport, stopping = self.transport, self._fast_path.host.stopping
         if transport is None:
             return
-        if isinstance(response, FastResponse):
-            transport.write(encoded(response, close=stopping))
-        else:
-            transport.write(encoded_response(response, close=stopping))
+        transport.write(encoded(response, close=stopping))
         if stopping or self._close:
             self.force_close()
         else:
@@ -87,9 +84,7 @@ class FastConnection(HttpConnection):
 
     def hand_over(self, timeout_ms: int | None = None) -> None:
         """Ends the exchange, and lets aiohttp answer the request. See `exchange.Connection`."""
-        began = self._began
         self._end(None)
-        self._began = began
         request = self._reader
         if timeout_ms is not None:
             path = request.target.partition(b"?")[0]
@@ -155,7 +150,7 @@ class FastConnection(HttpConnection):
         exchange.begin()
 
     def _end(self, status: int | None) -> None:
-        """Ends the exchange. It counts as a request, unless it is handed over."""
+        """Ends the exchange. It counts as a request, unless it is handed over (`None`) and counts in aiohttp."""
         exchange, route, self._exchange = self._exchange, self._reader.route, None
         assert exchange is not None
         assert route is not None
@@ -164,4 +159,4 @@ class FastConnection(HttpConnection):
         InFlight.count -= 1
         if status is not None:
             observe(route.method, route.path, status, time.perf_counter() - self._began)
-        self._began = 0.0
+            self._began = 0.0

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from runtime.errors import BrokerUnavailable, KeyNotOwned
 from runtime.hosting import FastCommand, FastQuery, FastResponse, Host, PreparedCommand
+from runtime.http.admission import count_as_read
 from runtime.http.answers import HttpProblem
 from runtime.http.fast_path.row_wait import RowWait
 from runtime.http.preferences import APPLIED, MAX_WAIT_S
@@ -204,12 +205,8 @@ class WaitingCommandExchange(CommandExchange):
 
     def _count_as_read(self) -> bool:
         """From here on it only waits: such requests must not keep others from writing."""
-        if self._in_flight[True] >= self._host.settings.max_requests:
-            return False
-        self._in_flight[False] -= 1
-        self._in_flight[True] += 1
-        self.is_read = True
-        return True
+        self.is_read = count_as_read(self._in_flight, self._host.settings.max_requests)
+        return self.is_read
 
     def _undecided(self) -> None:
         self._answer(None)

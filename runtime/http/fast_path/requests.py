@@ -89,7 +89,7 @@ class RequestReader(Generic[R]):
         self,
         match: Callable[[bytes, bytes], R | None],
         max_body: int,
-        permits: Callable[[bytes], bool] = lambda _: True,
+        permits: Callable[[bytes], bool],
     ) -> None:
         self._match = match
         self._permits = permits

@@ -22,18 +22,12 @@ class _Date:
     lines = b""
 
 
-def encoded(response: FastResponse, *, close: bool) -> bytes:
-    """The bytes of a response with a JSON body. `close`: the connection is closed after it."""
+def encoded(response: FastResponse | web.Response, *, close: bool) -> bytes:
+    """The bytes of a response. `close`: the connection is closed after it. One of aiohttp must not be prepared yet."""
+    kind = _JSON if isinstance(response, FastResponse) else b""
     lines = "".join([f"{name}: {value}\r\n" for name, value in response.headers.items()]).encode()
-    head = b"%b%b%bContent-Length: %d%b" % (_status_line(response.status), _JSON, lines, len(response.body), _date())
-    return b"%b%b%b" % (head, _END[close], response.body)
-
-
-def encoded_response(response: web.Response, *, close: bool) -> bytes:
-    """The bytes of a response of aiohttp that is not prepared yet."""
     body = response.body if isinstance(response.body, bytes) else b""
-    lines = "".join(f"{name}: {value}\r\n" for name, value in response.headers.items())
-    head = b"%b%bContent-Length: %d%b" % (_status_line(response.status), lines.encode(), len(body), _date())
+    head = b"%b%b%bContent-Length: %d%b" % (_status_line(response.status), kind, lines, len(body), _date())
     return b"%b%b%b" % (head, _END[close], body)
 
 
