@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.comparison.building import build_folder
+from bench.comparison.building import build_folder, run_build
 from bench.comparison.processes import StartError
 
 SOURCE = Path(__file__).parents[1] / "generator"
@@ -32,16 +32,7 @@ def build() -> Path | None:
     folder, is_built = build_folder("generator", SOURCE)
     program = folder / "generator"
     if not is_built:
-        done = subprocess.run(
-            [command, "build", "-buildvcs=false", "-o", str(program), "."],
-            cwd=SOURCE,
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=_BUILD_TIMEOUT_S,
-        )
-        if done.returncode:
-            raise StartError(f"go build failed in {SOURCE}:\n{done.stderr[-2000:]}")
+        run_build([command, "build", "-buildvcs=false", "-o", str(program), "."], SOURCE, _BUILD_TIMEOUT_S)
         (folder / "built").touch()
     return program
 

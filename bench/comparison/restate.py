@@ -2,12 +2,10 @@
 
 import os
 import shutil
-import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from bench.comparison.building import build_folder
+from bench.comparison.building import build_folder, run_build
 from bench.comparison.processes import StartError
 from bench.comparison.system import System, ask
 from ecosystem.embedded.ports import free_ports
@@ -31,23 +29,12 @@ def build() -> Path:
     folder, is_built = build_folder("restate", *versions)
     if not is_built:
         shutil.copy(SOURCE / "package.json", folder)
-        _run(["npm", "install", "--no-audit", "--no-fund", "--silent"], folder)
-        _run([sys.executable, "-m", "venv", "--clear", "venv"], folder)
+        run_build(["npm", "install", "--no-audit", "--no-fund", "--silent"], folder, _BUILD_TIMEOUT_S)
+        run_build([sys.executable, "-m", "venv", "--clear", "venv"], folder, _BUILD_TIMEOUT_S)
         pip = [str(folder / "venv" / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-        _run([*pip, "--requirement", str(SOURCE / "requirements.txt")], folder)
+        run_build([*pip, "--requirement", str(SOURCE / "requirements.txt")], folder, _BUILD_TIMEOUT_S)
         (folder / "built").touch()
     return folder
-
-
-def _run(command: Sequence[str], folder: Path) -> None:
-    try:
-        done = subprocess.run(
-            command, cwd=folder, check=False, capture_output=True, text=True, timeout=_BUILD_TIMEOUT_S
-        )
-    except subprocess.TimeoutExpired:
-        raise StartError(f"`{' '.join(command)}` took more than {_BUILD_TIMEOUT_S} s in {folder}") from None
-    if done.returncode:
-        raise StartError(f"`{' '.join(command)}` failed in {folder}:\n{(done.stdout + done.stderr)[-3000:]}")
 
 
 def _server(folder: Path) -> Path:

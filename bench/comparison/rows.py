@@ -12,7 +12,7 @@ class Row:
         name: on the command line and in JSON.
         title: in tables.
         arguments: of the generator.
-        unit: what is counted.
+        unit: what the rate counts, such as `orders`.
         share: of the row's seconds that one run, or step, takes.
         steps: runs of the generator, one after another, that the row is likely to take.
         needs_go: whether `bench/load.py` lacks this load.

@@ -44,7 +44,7 @@ class System(ABC):
 
     @abstractmethod
     def prepare(self) -> None:
-        """Builds or fetches what is needed before the start, which does not count as start. Raises `StartError`."""
+        """Builds or fetches what the processes need. Not part of the measured start. Raises `StartError`."""
 
     @abstractmethod
     def launch(self) -> None:
@@ -52,7 +52,7 @@ class System(ABC):
 
     @abstractmethod
     def versions(self) -> dict[str, str]:
-        """What was measured: names and versions of the parts, and settings that matter."""
+        """Describes the measured system: names and versions of its parts, and their settings."""
 
     def order(self, number: int) -> bool:
         """Places an order and awaits the outcome; `False` if the system does not serve yet."""

@@ -1,10 +1,7 @@
 """The quick form of `make bench`: for breakage, not for numbers."""
 
 import asyncio
-import json
-import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -12,8 +9,7 @@ from aiohttp.test_utils import TestServer
 
 from bench.comparison import generator
 from bench.comparison.rows import SMOKE
-
-ROOT = Path(__file__).parents[2]
+from tests.bench_run import compared
 
 pytestmark = pytest.mark.skipif(generator.go() is None, reason="there is no Go (apt install golang-go)")
 
@@ -110,15 +106,7 @@ async def test_each_kind_of_load_is_measured(tmp_path):
     """On a real broker and worker, with CPU and memory of both."""
     out = tmp_path / "run.json"
     options = ["--layout", "core", "--rows", ",".join(SMOKE), "--seconds", "0.3", "--pairs", "1", "--warm-up", "0"]
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.compare", *options, "--json", str(out)),
-        cwd=ROOT,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    text = (await process.communicate())[0].decode()
-    assert process.returncode == 0, text
-    report = json.loads(out.read_text())
+    report, text = await compared(out, *options)
     assert {*report["rows"]} == {*SMOKE}
     [name] = report["systems"]
     for row, systems in report["rows"].items():
