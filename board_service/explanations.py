@@ -38,7 +38,7 @@ class Explanations:
         return self._known is None and self._verdicts > 0 and self._tries < _TRIES and self._runs()
 
     def add_to(self, timeline: dict[str, Any]) -> dict[str, Any]:
-        """Returns the timeline with what is known by now, and asks if something is missing."""
+        """Returns the timeline with the known explanations. Asks the history if one is missing."""
         verdicts = sum(event["stage"] == "VERDICT" for event in timeline["events"])
         if timeline["state"] == "CREATED" or verdicts != self._verdicts:
             self._known, self._tries, self._rests = None, 0, 0  # not decided, or anew
