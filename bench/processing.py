@@ -141,6 +141,8 @@ class Log:
             self._positions[tp] = messages[-1].offset + 1
         return fetched
 
+    def polled(self, *, in_vain: bool) -> None: ...
+
     def positions(self) -> Offsets:
         return dict(self._positions)
 

@@ -151,6 +151,47 @@ def fetcher_stopped(consumer: AIOKafkaConsumer) -> bool:
     return bool(consumer._fetcher._fetch_task.done())
 
 
+def pace_fetches(
+    consumer: AIOKafkaConsumer, pause: Callable[[int], Awaitable[bool]], answered: Callable[[int], None]
+) -> None:
+    """Delays the fetches of a started consumer.
+
+    Arguments:
+        consumer: started.
+        pause: awaited before a fetch from a node; returns whether it waited.
+        answered: called with the node after each fetch.
+    """
+    # Relies on the fetcher sending by `_proc_fetch_request`, found on the instance at each call, which returns whether
+    # it fetched anything; on its result, the fetcher makes the next request. It is cancelled with the assignment.
+    fetcher = consumer._fetcher
+    send: Callable[[Any, int, Any], Awaitable[bool]] = fetcher._proc_fetch_request
+
+    async def paced(assignment: Any, node: int, request: Any) -> bool:
+        try:
+            waited = await pause(node)
+        except asyncio.CancelledError:
+            return False
+        if waited and not _is_current(assignment, request):
+            return False
+        found = await send(assignment, node, request)
+        answered(node)
+        return found
+
+    fetcher._proc_fetch_request = paced
+
+
+def _is_current(assignment: Any, request: Any) -> bool:
+    """Whether a request that was made some time ago asks for the present positions of an assignment."""
+    if not assignment.active:
+        return False
+    for topic, partitions in request.topics:
+        for partition, offset, *_ in partitions:
+            state = assignment.state_value(TopicPartition(topic, partition))
+            if not state.has_valid_position or state.position != offset or state.paused:
+                return False
+    return True
+
+
 def queued(consumer: AIOKafkaConsumer) -> list[TopicPartition]:
     """The partitions with fetched records that were not polled yet."""
     # Relies on `_fetcher._records`, a mapping by partition. There is no fetcher before the first subscription.

@@ -16,6 +16,7 @@ from runtime.common.settings import Settings
 from runtime.errors import MemberFenced, PositionOutOfRange
 from runtime.kafka import aiokafka_internals, clients
 from runtime.kafka.clients import KafkaNames
+from runtime.kafka.fetch_pacing import FetchPacer
 from runtime.model.records import Membership, Offsets, TopicPartition
 from runtime.model.topology import Topology
 
@@ -34,12 +35,14 @@ class KafkaGroupConsumer:
         self._topics = [self._names.topic(name) for name in topology.consumed]
         self._consumer: AIOKafkaConsumer | None = None
         self._confirmed = float("-inf")
+        self._pacer = FetchPacer()
 
     async def start(self, assignor: Any, listener: ConsumerRebalanceListener) -> None:
         """Joins the group. The listener gets partitions under their physical names."""
         self._consumer = clients.group_consumer(self._settings, self._group, assignor)
         await self._consumer.start()
         aiokafka_internals.on_membership_confirmed(self._consumer, self._confirm)
+        aiokafka_internals.pace_fetches(self._consumer, self._pacer.pause, self._pacer.answered)
         self._consumer.subscribe(self._topics, listener=listener)
 
     async def stop(self) -> None:
@@ -76,6 +79,9 @@ class KafkaGroupConsumer:
         except NoOffsetForPartitionError:
             return {}  # a partition was assigned just now: the rebalance has not sought its position yet
         return {self._names.partition(tp): messages for tp, messages in fetched.items()}
+
+    def polled(self, *, in_vain: bool) -> None:
+        self._pacer.polled(in_vain=in_vain)
 
     def positions(self) -> Offsets:
         if self._consumer is None:

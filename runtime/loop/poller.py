@@ -54,6 +54,12 @@ class GroupConsumer(Protocol):
         Raises `PositionOutOfRange`, and errors that end the consumer.
         """
 
+    def polled(self, *, in_vain: bool) -> None:
+        """Told after a fetch of records whether it was in vain: all of them have been processed already.
+
+        After many such fetches it may delay the next ones a little.
+        """
+
     def positions(self) -> Offsets:
         """Returns the next offset to read of each partition, past control records."""
 
@@ -198,6 +204,8 @@ class Poller:
             self.read_from(ownership.positions)  # drops the fetched records: they are fetched again
             return self._batch_of_starts()
         records = [record for tp, messages in fetched.items() for record in self._records(tp, messages)]
+        if fetched:
+            self._consumer.polled(in_vain=not records)
         positions = {
             tp: position
             for tp, position in self._consumer.positions().items()

@@ -11,11 +11,13 @@ from aiokafka.errors import (
 )
 
 from runtime.errors import MemberFenced, PositionOutOfRange
+from runtime.kafka.fetch_pacing import FetchPacer
 from runtime.model.log_ids import CommittedOffset
 from runtime.model.records import Membership, TopicPartition
 from tests.simulation.network import Channel
 
 BACKOFF_S = 0.05
+PATIENCE = 3  # less than a worker's: a world is short
 
 
 def with_metadata(offsets, metadata):
@@ -72,6 +74,7 @@ class SimulatedMember:
         self._fetchable = asyncio.Event()
         self._fetched = asyncio.Event()
         self._heard = self._confirmed = -1e9
+        self._in_vain = 0
 
     async def start(self, engine):
         self._engine = engine
@@ -123,6 +126,9 @@ class SimulatedMember:
                     await self._fetched.wait()
             except TimeoutError:
                 pass
+
+    def polled(self, *, in_vain):
+        self._in_vain = self._in_vain + 1 if in_vain else 0
 
     def positions(self):
         return dict(self._positions)
@@ -281,6 +287,8 @@ class SimulatedMember:
                 self._fetchable.clear()
                 await self._fetchable.wait()
                 continue
+            if self._in_vain >= PATIENCE:
+                await asyncio.sleep(FetchPacer.PAUSE_S)
             try:
                 found = await self._network.call(
                     channel, "Fetch", lambda positions=wanted: self._broker.fetch(positions, most)
