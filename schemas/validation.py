@@ -33,6 +33,7 @@ _REASONS = {
     "string_type": 'must be text in quotes, such as "book"',
     "string_too_short": "must have at least {min_length} characters",
     "string_too_long": "must have at most {max_length} characters",
+    "string_pattern_mismatch": "must match the pattern {pattern}",
     "string_unicode": "must be UTF-8",
     "enum": "must be {expected}",
     "datetime_type": _TIME,

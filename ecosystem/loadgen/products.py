@@ -1,6 +1,7 @@
 """Changes products while orders are placed: prices, and one product that is withdrawn and offered again.
 
-While that product is withdrawn, orders for it are placed and must fail.
+A changed price is the usual one again with the next change: the orders have the usual prices, and must pass within the
+grace period of `ORDER_PRICES=catalogue`. While the product is withdrawn, orders for it are placed and must fail.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -32,20 +33,25 @@ class ProductChanges:
         self._random = random
         self._retries = retries
         self._tally = tally
+        self._repriced: NewProduct | None = None
+        """The product whose price was changed last, if it is to get its usual price again."""
 
     async def change(self, number: int) -> None:
         """Makes change `number`, counted from 0. Raises `Mismatch` and `Stopped`."""
         if number % _WITHDRAWN_EVERY == 1:
             await self._withdraw_and_restore(await self._get_or_create(sample.seasonal()))
         else:
-            await self._change_price(self._random.choice(sample.products()))
+            await self._change_price(self._repriced or self._random.choice(sample.products()))
 
     async def _change_price(self, usual: NewProduct) -> None:
+        """Changes a usual price to one near it, and any other price to the usual one."""
         product = await self._get_or_create(usual)
-        near = usual.price * self._random.randint(90, 110) / 100
-        content = ProductContent(name=product.name, price=near.quantize(_CENT))
-        if product.state is ProductState.ACTIVE and product.price != content.price:
+        near = (usual.price * self._random.randint(90, 110) / 100).quantize(_CENT)
+        price = near if product.price == usual.price else usual.price
+        if product.state is ProductState.ACTIVE and product.price != price:
+            content = ProductContent(name=product.name, price=price)
             self._tally.price_changes += await self._put(product, content)
+        self._repriced = None if price == usual.price else usual
 
     async def _withdraw_and_restore(self, product: Product) -> None:
         """Withdraws the product, orders it, and offers it again. A withdrawn product is only offered again."""

@@ -1,6 +1,7 @@
 """What the driver plans from a seed, what it takes for a mismatch, and what its tally says."""
 
 import asyncio
+import itertools
 from collections import Counter
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -25,6 +26,7 @@ from schemas.api import (
     PortalCheckins,
     Problem,
     Product,
+    ProductContent,
     ProductState,
     Verdict,
 )
@@ -446,6 +448,19 @@ async def test_prices_stay_near_what_they_were_and_what_is_withdrawn_comes_back(
     assert tally.restored == tally.failed_as_withdrawn == 20
     assert {p.state for p in shelves.products.values()} == {ProductState.ACTIVE}
     assert "; 20 products withdrawn and offered again; 20 orders of withdrawn products failed; 0 mism" in str(tally)
+
+
+async def test_a_changed_price_is_the_usual_one_again_with_the_next_change(monkeypatch):
+    shelves = Shelves()
+    mug = await shelves.create(sample.products()[-2])
+    await shelves.change(mug.code, ProductContent(name=mug.name, price=mug.price + 1), 1)  # left by an earlier run
+    await changed(shelves, *[2] * 200, monkeypatch=monkeypatch)
+    usual = {p.code: p.price for p in sample.products()}
+    unusual = [p.code for p in shelves.products.values() if p.price != usual[p.code]]
+    assert len(unusual) <= 1
+    repriced = [p for p in shelves.history[2:] if p.version > 1]
+    for before, after in itertools.pairwise(repriced):
+        assert before.price == usual[before.code] or (after.code, after.price) == (before.code, usual[before.code])
 
 
 @pytest.mark.parametrize("first", ["ORDER_DETAILS_CHECK: product", "INVENTORY_CHECK:"])

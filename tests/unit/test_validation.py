@@ -57,6 +57,7 @@ def invalid(type_: Any, value: object) -> ValidationError:
         (Annotated[int, Field(lt=3)], 4711, "must be below 3"),
         (Annotated[int, Field(ge=9000)], 4711, "must be at least 9000"),
         (Annotated[int, Field(gt=9000)], 4711, "must be above 9000"),
+        (Annotated[str, Field(pattern="^[A-Z]{2,9}$")], "4711", "must match the pattern ^[A-Z]{2,9}$"),
         (bool, "4711", "must be true or false"),
         (str, 4711, "must be text in quotes"),
         (str, b"4711\xff", "must be UTF-8"),
