@@ -19,6 +19,7 @@ http            HTTP server, routing to key owners, OpenAPI, AsyncAPI
 mail            e-mails by SMTP
 health          stall detection
 testing         services in memory, with virtual time
+validator       the definition of a validator: a rule on orders becomes a service
 worker          a worker assembled, and its process
 
 `tests/unit/test_imports.py` holds that imports point upwards in this list.

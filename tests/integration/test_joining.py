@@ -12,12 +12,12 @@ from runtime.hosting import ServiceDefinition
 from runtime.kafka.topics import ensure_topics, topics_of
 from runtime.model.service import Context, Input, Table
 from runtime.model.topology import Topology
+from runtime.validator import validator
 from schemas.messages import Customer, Order, OrderState
 from schemas.topics import CATALOGUE, CUSTOMERS, ORDER_VALIDATIONS, ORDERS
 from schemas.wire import Message
 from tests.integration.test_composition import decided, drained, stocked, stop_all
 from tests.workers import Deployment
-from validators.validator import validator
 
 CREDIT = "CREDIT_CHECK"
 COMPOSED, JOINED = "+".join(sorted(CORE)), "+".join(sorted((*CORE, "credit")))

@@ -13,7 +13,7 @@ import runtime.model.topology
 import runtime.sink.placement
 import runtime.state.ttl_table
 import runtime.testing
-import validators.validator
+import runtime.validator
 from examples import minimal_service
 
 
@@ -34,7 +34,7 @@ def test_the_minimal_service_greets_each_validated_order_once():
         (ecosystem.audit.history, {"differences"}),
         (history_service.partitions, {"Month", "Window.expired"}),
         (runtime.testing, {"TopologyTestDriver"}),
-        (validators.validator, {"validator"}),
+        (runtime.validator, {"validator"}),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

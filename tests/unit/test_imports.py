@@ -17,7 +17,7 @@ LAYERS = (
     ("observation", "state"),
     ("hosting", "side_effects", "sink"),
     ("group", "loop"),
-    ("faust_adapter", "health", "http", "mail", "testing"),
+    ("faust_adapter", "health", "http", "mail", "testing", "validator"),
     ("worker",),
 )
 """Packages and modules of the runtime. Each imports itself and the layers above its own in this list."""
@@ -49,6 +49,7 @@ DOOR = {
     "runtime.state.sessions",
     "runtime.state.ttl_table",
     "runtime.state.versions",
+    "runtime.validator",
 }
 """What a service may import of the runtime, besides `runtime.http`."""
 

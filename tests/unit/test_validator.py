@@ -3,9 +3,9 @@
 import pytest
 
 from runtime.testing import TopologyTestDriver
+from runtime.validator import VerdictRow, validator
 from schemas.topics import ORDER_VALIDATIONS, ORDERS
 from tests.samples import order
-from validators.validator import VerdictRow, validator
 
 
 def said(driver):

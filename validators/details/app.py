@@ -4,12 +4,12 @@ from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
 from runtime.model.service import Input, Start
 from runtime.state import versions
+from runtime.validator import validator
 from schemas.messages import BuiltInCheck
 from schemas.topics import PRODUCTS
 from validators.details.processors import DetailsCheck, failure_reason
 from validators.details.settings import DetailsSettings
 from validators.details.state import OFFERS
-from validators.validator import validator
 
 
 def build(settings: Settings) -> ServiceDefinition:

@@ -6,11 +6,11 @@ from decimal import Decimal
 from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
 from runtime.model.service import Start
+from runtime.validator import validator
 from schemas.messages import BuiltInCheck
 from validators.fraud.processors import FraudCheck, delete_inactive_customer
 from validators.fraud.settings import FraudSettings
 from validators.fraud.state import CUSTOMERS, VERDICTS
-from validators.validator import validator
 
 
 def build(settings: Settings) -> ServiceDefinition:

@@ -9,11 +9,11 @@ from decimal import Decimal
 
 from runtime.model.service import Context
 from runtime.state.sessions import add_to_session
+from runtime.validator import verdict_key
 from schemas.messages import FIRST_ATTEMPT, Order
 from schemas.money import plain_amount
 from schemas.sessions import session_value
 from validators.fraud.state import CUSTOMERS, VERDICTS, Customer, VerdictRow
-from validators.validator import verdict_key
 
 SESSIONS_KEPT = 24
 """Sessions kept per customer. With a gap of an hour, an order up to a day late finds its session."""

@@ -1,10 +1,10 @@
 """State of the fraud validator: sessions per customer, and past verdicts with a TTL."""
 
+from runtime import validator
 from runtime.model.service import Table
 from runtime.state.sessions import Session
 from runtime.state.ttl_table import TtlTable
 from schemas.wire import Message
-from validators import validator
 
 
 class Customer(Message):

@@ -3,11 +3,11 @@
 from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
 from runtime.model.service import Input, Start
+from runtime.validator import validator
 from schemas.messages import BuiltInCheck
 from schemas.topics import PRODUCTS, WAREHOUSE_INVENTORY
 from validators.inventory import processors
 from validators.inventory.state import OFFERS, RESERVATIONS, STOCK
-from validators.validator import validator
 
 
 def build(_settings: Settings) -> ServiceDefinition:

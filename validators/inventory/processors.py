@@ -6,11 +6,11 @@ The reservation is released when the order fails or is cancelled, and leaves the
 from runtime.model.service import Context
 from runtime.state import versions
 from runtime.state.ttl_table import TTL
+from runtime.validator import verdict_key
 from schemas.identifiers import is_composed
 from schemas.messages import FIRST_ATTEMPT, Order, OrderState, StockLevel
 from validators.inventory.state import OFFERS, RESERVATIONS, STOCK, Reservation, Stock
 from validators.offers import Offer
-from validators.validator import verdict_key
 
 RESERVED, RELEASED, NOT_NFC = _COUNTED = "reserved", "released", "stock not in NFC"
 EVENTS = (*_COUNTED, *versions.EVENTS)

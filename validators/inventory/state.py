@@ -2,9 +2,9 @@
 
 from runtime.model.service import Context, Table
 from runtime.state.ttl_table import TtlTable
+from runtime.validator import VerdictRow
 from schemas.wire import Message
 from validators.offers import Offer, Offers
-from validators.validator import VerdictRow
 
 
 class Stock(Message):

@@ -4,7 +4,7 @@ from functools import partial
 
 from runtime.common.settings import Settings
 from runtime.hosting import ServiceDefinition
-from validators.validator import validator
+from runtime.validator import validator
 
 from .processors import judge
 from .settings import CreditSettings
