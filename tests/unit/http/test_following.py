@@ -128,7 +128,7 @@ def test_rows_with_verdicts_alone_have_no_events():
 
 
 async def test_silence_is_filled_with_comments(worker, monkeypatch):
-    monkeypatch.setattr("orders_service.events.HEARTBEAT_S", 0.01)
+    monkeypatch.setattr("runtime.http.row_events.HEARTBEAT_S", 0.01)
     worker.host.cluster.put(OrderView(order=order()))
     async with worker.get("/v1/orders/o1/events") as answer:
         seen = b""
@@ -166,7 +166,7 @@ async def test_a_stream_comes_through_another_worker(two):
 
 @pytest.mark.parametrize("ends", ["dies", "moves"])
 async def test_a_stream_through_another_worker_ends_with_its_owner(two, ends, monkeypatch):
-    monkeypatch.setattr("orders_service.events.HEARTBEAT_S", 0.05)
+    monkeypatch.setattr("runtime.http.row_events.HEARTBEAT_S", 0.05)
     owner, other = two
     owner.host.cluster.put(OrderView(order=order()))
     async with other.get("/v1/orders/o1/events") as answer:
