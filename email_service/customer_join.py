@@ -85,17 +85,9 @@ class CustomerJoin:
         if customer is None:  # deleted since the timer was scheduled
             self._schedule_expiry(key, ctx)
             return
-        begin = max(begin, numbers.start)
-        end = min(begin + SLICE, numbers.stop)
-        for number in range(begin, end):
-            queued = QUEUE.get(ctx, key, number)
-            if queued is not None:
-                with QUEUE.acting_for(ctx, key, number):
-                    self._deliver(queued.email, customer, ctx)
-            QUEUE.remove(ctx, key, number)
-        QUEUE.advance(ctx, key, end)
-        if end < numbers.stop:
-            ctx.schedule(self._next_slice, f"{end}/{key}", ctx.now)
+        following = QUEUE.process_slice(ctx, key, begin, lambda queued: self._deliver(queued.email, customer, ctx))
+        if following is not None:
+            ctx.schedule(self._next_slice, f"{following}/{key}", ctx.now)
         elif numbers:
             ctx.schedule(self._expiry, key, None)
 

@@ -6,7 +6,6 @@ from decimal import Decimal
 
 from fulfilment_service.state import CHECK_INS, PAYMENTS_COUNTED, PROGRESS, SEEN_CHECK_INS, Progress, WaitingCheckin
 from runtime.model.service import Context, Timer
-from runtime.state.queues import SLICE
 from schemas.messages import (
     FIRST_ATTEMPT,
     Cancellation,
@@ -171,15 +170,20 @@ class FulfilmentGate:
         progress = ctx.get(PROGRESS, order_id) or _EMPTY
         if not numbers or progress.state is OrderState.CREATED:
             return  # none queued, or the order is undecided
-        begin = max(begin, numbers.start)
-        end, answered = min(begin + SLICE, numbers.stop), 0
-        for number in range(begin, end):
-            answered += _resolve_check_in(order_id, number, progress.state, ctx)
-        if begin == numbers.start:
-            CHECK_INS.advance(ctx, order_id, end)
-        if end < numbers.stop:
-            ctx.schedule(self._next_slice, f"{end}/{order_id}", ctx.now)
-        _put_or_delete(order_id, progress.model_copy(update={"waiting": max(progress.waiting - answered, 0)}), ctx)
+        resolved: list[WaitingCheckin] = []
+
+        def resolve(waiting: WaitingCheckin) -> None:
+            if waiting.reason is None:  # else rejected by an earlier version
+                resolved.append(waiting)
+                if progress.state not in _ACCEPTED:
+                    reason = _REJECTIONS.get(progress.state, _REJECTIONS[None])
+                    _send_rejection(order_id, waiting.event_id, reason, ctx)
+
+        following = CHECK_INS.process_slice(ctx, order_id, begin, resolve)
+        if following is not None:
+            ctx.schedule(self._next_slice, f"{following}/{order_id}", ctx.now)
+        waiting = max(progress.waiting - len(resolved), 0)
+        _put_or_delete(order_id, progress.model_copy(update={"waiting": waiting}), ctx)
 
     def _progress(self, order_id: str, ctx: Context) -> Progress:
         """Reads the row of an order, and migrates a row of an earlier version.
@@ -218,21 +222,6 @@ def _of_attempt(order: Order, progress: Progress) -> Progress:
     if later and (progress.state in _REOPENED or accepted):
         return progress.model_copy(update={"state": None, "attempt": order.attempt})
     return progress
-
-
-def _resolve_check_in(order_id: str, number: int, state: OrderState | None, ctx: Context) -> bool:
-    """Accepts or rejects one queued check-in. Returns whether it was waiting."""
-    waiting = CHECK_INS.get(ctx, order_id, number)
-    if waiting is None:
-        return False
-    acting_for_it = CHECK_INS.acting_for(ctx, order_id, number)
-    CHECK_INS.remove(ctx, order_id, number)
-    if waiting.reason is not None:  # rejected by an earlier version
-        return False
-    if state not in _ACCEPTED:
-        with acting_for_it:
-            _send_rejection(order_id, waiting.event_id, _REJECTIONS.get(state, _REJECTIONS[None]), ctx)
-    return True
 
 
 def _purge_resolved(order_id: str, ctx: Context) -> None:

@@ -99,8 +99,7 @@ class OrderAggregator:
             self._keep_ahead(verdict, view, ctx)
             return
         if verdict.attempt_number < view.attempt or view.decided or view.has(verdict.check_type):
-            ctx.put(ORDERS_VIEW, verdict.order_id, view.model_copy(update={"late": view.late + 1}))
-            ctx.count(LATE_VERDICT)
+            _count_late(verdict, view, ctx)
             return
         if view.order is not None and not view.verdicts:
             _observe(FIRST_VERDICT, view.order, ctx)
@@ -116,8 +115,7 @@ class OrderAggregator:
         latest = max((v.attempt_number for v in view.ahead), default=0)
         kept = view.ahead if verdict.attempt_number == latest else ()
         if verdict.attempt_number < latest or any(v.check_type == verdict.check_type for v in kept):
-            ctx.put(ORDERS_VIEW, verdict.order_id, view.model_copy(update={"late": view.late + 1}))
-            ctx.count(LATE_VERDICT)
+            _count_late(verdict, view, ctx)
             return
         if view.order is None:
             ctx.schedule(self._deadline, verdict.order_id, ctx.now + ORPHANS_KEPT)
@@ -233,6 +231,12 @@ def _reopens(order: Order, known: Order) -> bool:
 
 def _recorded(verdict: OrderValidation) -> Verdict:
     return Verdict(check_type=verdict.check_type, validation_result=verdict.validation_result, reason=verdict.reason)
+
+
+def _count_late(verdict: OrderValidation, view: OrderView, ctx: Context) -> None:
+    """Counts a verdict without effect."""
+    ctx.put(ORDERS_VIEW, verdict.order_id, view.model_copy(update={"late": view.late + 1}))
+    ctx.count(LATE_VERDICT)
 
 
 def _observe(stage: str, order: Order, ctx: Context) -> None:

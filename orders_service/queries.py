@@ -1,14 +1,12 @@
 """`GET /v1/orders/{id}` and `…/validated`: interactive queries that can wait (read-your-writes)."""
 
-from dataclasses import replace
-
 from aiohttp import web
 
 from orders_service.state import ORDERS_VIEW, OrderView
-from runtime.hosting import Answer, Endpoint, Host
+from runtime.hosting import Answer
 from runtime.http.answers import PROBLEM_JSON, HttpProblem, answer, problem_as, title_of
 from runtime.http.inputs import AT, ORDER_ID
-from runtime.http.queries import row_query
+from runtime.http.queries import misdirected, row_query
 from runtime.http.routing import STALE_READ
 from schemas.api import OrderOutcome, Problem, Verdict
 from schemas.identifiers import is_composed
@@ -59,19 +57,8 @@ def _undecided(outcome: OrderOutcome) -> UndecidedOrder:
     )
 
 
-def _without_history(query: Endpoint) -> Endpoint:
-    """The query, which refuses the parameter `at`. In a worker that runs the history as well, the history answers."""
-
-    async def handle(host: Host, request: web.Request) -> web.StreamResponse:
-        if AT.name in request.query:
-            raise HttpProblem(421, "This worker does not run the history, which has earlier states. Ask one that does.")
-        return await query.handler(host, request)
-
-    return replace(query, handler=handle, parameters=(*query.parameters, AT), problems=(421,))
-
-
 QUERIES = (
-    _without_history(
+    misdirected(
         row_query(
             "/v1/orders/{id}",
             ORDERS_VIEW,
@@ -83,7 +70,9 @@ QUERIES = (
             summary="Get an order, waiting until it exists",
             tag="orders",
             answers={200: Answer("The current state of the order", Order, STALE_READ)},
-        )
+        ),
+        AT,
+        "This worker does not run the history, which has earlier states. Ask one that does.",
     ),
     row_query(
         "/v1/orders/{id}/validated",

@@ -1,11 +1,13 @@
 """Interactive queries of one row: answered from the key owner, perhaps once the row is as the client waits for it."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 from aiohttp import web
 
-from runtime.hosting import Answer, Endpoint, FastQuery, Host
+from runtime.hosting import Answer, Endpoint, FastQuery, Host, Parameter
+from runtime.http.answers import HttpProblem
 from runtime.http.inputs import Deadline, PathParameter, deadline_of
 from runtime.http.routing import check_running, route_to_owner, served_by_standby
 from runtime.model.service import Table
@@ -65,6 +67,21 @@ def row_query(
     parameters = () if isinstance(key, str) else (key,)
     fast = None if ready is None or body is None else FastQuery(table, ready, body, answer)
     return Endpoint("GET", path, handle, name, summary, tag, answers, parameters=parameters, routed=True, fast=fast)
+
+
+def misdirected(endpoint: Endpoint, parameter: Parameter, detail: str) -> Endpoint:
+    """The endpoint, answering 421 with `detail` to requests with a parameter that only another endpoint takes.
+
+    A worker that has the other endpoint (see `Endpoint.when`) lets that one answer.
+    """
+
+    async def handle(host: Host, request: web.Request) -> web.StreamResponse:
+        if parameter.name in request.query:
+            raise HttpProblem(421, detail)
+        return await endpoint.handler(host, request)
+
+    parameters = (*endpoint.parameters, parameter)
+    return replace(endpoint, handler=handle, parameters=parameters, problems=(*endpoint.problems, 421))
 
 
 async def wait_for_row(

@@ -5,6 +5,7 @@ what the broker accepts. So each item is a numbered row, and a small row holds t
 queue in slices, one per timer, so that no queue makes a batch large.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Generic, TypeVar
 
@@ -105,6 +106,23 @@ class Queue(Generic[M]):
             ctx.delete(self.table, _span(key))
         elif first != numbers.start:
             ctx.put(self.table, _span(key), QueueRow(first=first, next=numbers.stop))
+
+    def process_slice(self, ctx: Context, key: str, begin: int, process: Callable[[M], None]) -> int | None:
+        """Processes and removes up to `SLICE` items from number `begin` on, each as the message that brought it.
+
+        Returns the number at which the next slice begins; `None` if there is none.
+        """
+        numbers = self.numbers(ctx, key)
+        begin = max(begin, numbers.start)
+        end = min(begin + SLICE, numbers.stop)
+        for number in range(begin, end):
+            item = self.get(ctx, key, number)
+            if item is not None:
+                with self.acting_for(ctx, key, number):
+                    process(item)
+            self.remove(ctx, key, number)
+        self.advance(ctx, key, end)
+        return end if end < numbers.stop else None
 
 
 def _span(key: str) -> str:
