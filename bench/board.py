@@ -1,8 +1,9 @@
 """Measures what the board costs the core, and whether its page stays small and smooth at 1,000 orders a second.
 
 Cost: the core and the board in one worker, loaded by concurrent clients; in turns nobody and one viewer watches. Prints
-the orders a second and the worker's CPU time of an order, of each turn and as medians: CPU time depends less on what
-else the machine does.
+the orders a second and the worker's CPU time of an order, of each turn, and what a viewer costs in each pair of turns
+beside each other: CPU time depends less on what else the machine does. Before a turn, the same load runs until the feed
+has ended, or has found out how many orders it can show.
 
 Page: a board alone, records of so many orders a second on its topics, a real browser. Prints DOM nodes, JavaScript
 heap, memory and CPU of the worker, and the longest task of the page: it does not react to anybody meanwhile.
@@ -43,6 +44,10 @@ from schemas.messages import BuiltInCheck
 
 MIB = 1024 * 1024
 PARTITIONS = 4
+SETTLE_S = {False: 3.0, True: 12.0}
+"""Seconds of load before a turn, by whether somebody watches: the feed halves what it reads every two seconds."""
+LAUNCHER = "import runtime.observation.feed as f; f.Feed.IDLE_S = 0.0; from ecosystem.cli.main import main; main()"
+"""Runs commands with a feed that ends with its last viewer, not a minute later."""
 SAMPLE_S = 5.0
 """Seconds between two measurements of the page."""
 
@@ -60,7 +65,7 @@ def worker(servers: str, prefix: str, folder: Path, *services: str) -> Iterator[
         "STATE_DIR": str(folder / prefix / "state"),
     }
     with (folder / f"{prefix}log").open("w") as log:
-        process = subprocess.Popen([sys.executable, "-m", "ecosystem.cli", "run", *services], env=env, stdout=log)
+        process = subprocess.Popen([sys.executable, "-c", LAUNCHER, "run", *services], env=env, stdout=log)
         try:
             url = f"http://127.0.0.1:{port}"
             while not is_ready(url):
@@ -90,18 +95,18 @@ def cpu_s(process: psutil.Process) -> float:
     return times.user + times.system
 
 
-def measure_cost(servers: str, folder: Path, turns: int, seconds: float) -> None:
+def measure_cost(servers: str, folder: Path, turns: int, seconds: float, clients: int) -> None:
     """In turns: nobody watches, one viewer watches."""
     asyncio.run(write_sample_data(Settings(kafka_bootstrap_servers=servers, topic_prefix="cost-")))
     found: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
     with worker(servers, "cost-", folder, *CORE, "board") as (url, process):
-        generator, load = Generator(), ("-clients", "32")
+        generator, load = Generator(), ("-clients", str(clients), "-products", "64")
         generator.run("orders", [url], load, 6)
         print(f"{'turn':<6}{'board':<10}{'orders/s':>9}{'CPU µs an order':>17}")
         for turn in range(2 * turns):
             watches = turn % 4 in {1, 2}  # off, on, on, off: a trend of the machine does not count
             with viewer(url, watches):
-                time.sleep(2 if watches else 0)
+                generator.run("orders", [url], load, SETTLE_S[watches])
                 before = cpu_s(process)
                 row = generator.run("orders", [url], load, seconds)
                 used = (cpu_s(process) - before) / int(str(row["ok"])) * 1e6
@@ -112,9 +117,11 @@ def measure_cost(servers: str, folder: Path, turns: int, seconds: float) -> None
         (median(rate for rate, _ in found[w]), median(used for _, used in found[w])) for w in (False, True)
     )
     print(f"medians: off {rate_off:.0f} orders/s, {cpu_off:.0f} µs; watched {rate_on:.0f} orders/s, {cpu_on:.0f} µs")
-    print(
-        f"a viewer costs {100 * (1 - rate_on / rate_off):.1f} % of the orders, {100 * (cpu_on / cpu_off - 1):.1f} % CPU"
-    )
+    pairs = list(zip(found[False], found[True], strict=True))
+    orders = [100 * (1 - on / off) for (off, _), (on, _) in pairs]
+    cpu = [100 * (on / off - 1) for (_, off), (_, on) in pairs]
+    for what, percent in (("of the orders", orders), ("more CPU an order", cpu)):
+        print(f"a viewer costs {median(percent):.1f} % {what}; pairs: {', '.join(f'{p:.1f}' for p in sorted(percent))}")
 
 
 def write_orders(servers: str, prefix: str, rate: float, seconds: float) -> None:
@@ -219,11 +226,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="seconds of the page (default: %(default)s)")
     parser.add_argument("--turns", type=int, default=6, help="turns with and without a viewer (default: %(default)s)")
     parser.add_argument("--turn-seconds", type=float, default=10, help="(default: %(default)s)")
+    parser.add_argument("--clients", type=int, default=256, help="of the cost (default: %(default)s)")
     parser.add_argument("--only", choices=["cost", "page"], help="one of the two")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as home, Cluster(Path(home)) as cluster:
         if args.only != "page":
-            measure_cost(cluster.bootstrap_servers, Path(home), args.turns, args.turn_seconds)
+            measure_cost(cluster.bootstrap_servers, Path(home), args.turns, args.turn_seconds, args.clients)
         if args.only != "cost":
             measure_page(cluster.bootstrap_servers, Path(home), args.rate, args.seconds)
 
