@@ -1,7 +1,7 @@
-"""Scripted brokers: answer the requests of a transaction as a test says, over real connections.
+"""Scripted brokers: answer the requests of a commit as a test says, over real connections.
 
-They speak the versions of requests that `TransactionalSender` and aiokafka's client use here, and note what they are
-asked, in order.
+They speak the versions of requests that our senders and aiokafka's client use here, and note what they are asked, in
+order.
 """
 
 import asyncio
@@ -15,6 +15,9 @@ API_VERSIONS, METADATA, FIND_COORDINATOR = "ApiVersions", "Metadata", "FindCoord
 INIT, ADD_PARTITIONS, ADD_OFFSETS = "InitProducerId", "AddPartitionsToTxn", "AddOffsetsToTxn"
 PRODUCE, COMMIT_OFFSETS, END = "Produce", "TxnOffsetCommit", "EndTxn"
 TRANSACTION = (INIT, ADD_PARTITIONS, ADD_OFFSETS, PRODUCE, COMMIT_OFFSETS, END)
+PLAIN_OFFSETS = "OffsetCommit"
+PLAIN = (INIT, PRODUCE, PLAIN_OFFSETS)
+"""The requests of a commit without transactions."""
 
 APIS = {
     18: API_VERSIONS,
@@ -26,8 +29,20 @@ APIS = {
     0: PRODUCE,
     28: COMMIT_OFFSETS,
     26: END,
+    8: PLAIN_OFFSETS,
 }
-VERSIONS = {18: (0, 0), 3: (0, 1), 10: (0, 1), 22: (0, 4), 24: (0, 5), 25: (0, 4), 0: (0, 12), 28: (0, 5), 26: (0, 5)}
+VERSIONS = {
+    18: (0, 0),
+    3: (0, 1),
+    10: (0, 1),
+    22: (0, 4),
+    24: (0, 5),
+    25: (0, 4),
+    0: (0, 12),
+    28: (0, 5),
+    26: (0, 5),
+    8: (2, 9),
+}
 """Lowest and highest version of each request, as a broker of today knows them."""
 
 CLOSE = "close"
@@ -52,7 +67,7 @@ class ScriptedBrokers:
     """Brokers of one cluster. Node ids begin at 1. Any topic exists, with three partitions.
 
     Attributes:
-        asked: requests of transactions, in the order in which they came.
+        asked: requests of commits, in the order in which they came.
         answers: what to answer to the next requests of a name; a success where nothing is left.
         listens: cleared: requests of more than 10 MB are not read; `deaf` counts those.
         garbled: names of requests whose next answer is cut.
@@ -81,7 +96,7 @@ class ScriptedBrokers:
 
     @property
     def names(self) -> list[str]:
-        """Names of the requests of transactions."""
+        """Names of the requests of commits."""
         return [asked.name for asked in self.asked]
 
     def of(self, name: str) -> list[Asked]:
@@ -132,7 +147,7 @@ class ScriptedBrokers:
         writer.close()
 
     async def _answer(self, node: int, name: str, version: int, body: bytes) -> bytes | None:
-        if name in TRANSACTION:
+        if name in TRANSACTION or name in PLAIN:
             self.asked.append(Asked(node, name, version, body))
         planned: Answer = self.answers[name].popleft() if self.answers[name] else 0
         if planned == CLOSE:
@@ -151,6 +166,7 @@ class ScriptedBrokers:
             PRODUCE: self._produce,
             COMMIT_OFFSETS: self._commit_offsets,
             END: self._add_offsets,
+            PLAIN_OFFSETS: self._commit_plain_offsets,
         }
         return handlers[name](version, _Body(body), code_of)
 
@@ -193,7 +209,7 @@ class ScriptedBrokers:
         return struct.pack(">i", 0) + array(topics)
 
     def _produce(self, version: int, body: "_Body", code_of: Any) -> bytes:
-        assert body.text()
+        body.nullable()
         body.at += 6
         topics = []
         for _ in range(body.number()):
@@ -211,6 +227,22 @@ class ScriptedBrokers:
                 acks.append(struct.pack(">ihq", partition, code, -1 if code else offset) + times + reasons)
             topics.append(text(topic) + array(acks))
         return array(topics) + struct.pack(">i", 0)
+
+    def _commit_plain_offsets(self, version: int, body: "_Body", code_of: Any) -> bytes:
+        assert body.text()
+        body.number()
+        body.text(), body.nullable()
+        topics = []
+        for _ in range(body.number()):
+            topic, codes = body.text(), []
+            for _ in range(body.number()):
+                number = body.number()
+                body.at += 12
+                body.text()
+                codes.append(struct.pack(">ih", number, code_of(topic, number)))
+            topics.append(text(topic) + array(codes))
+        assert body.at == len(body.raw)
+        return struct.pack(">i", 0) + array(topics)
 
     def _commit_offsets(self, version: int, body: "_Body", code_of: Any) -> bytes:
         body.compact(), body.compact()
@@ -254,6 +286,12 @@ class _Body:
         (size,) = struct.unpack_from(">h", self.raw, self.at)
         self.at += 2 + size
         return self.raw[self.at - size : self.at].decode()
+
+    def nullable(self) -> str | None:
+        if self.raw[self.at : self.at + 2] == b"\xff\xff":
+            self.at += 2
+            return None
+        return self.text()
 
     def unsigned(self) -> int:
         value = shift = 0

@@ -141,8 +141,8 @@ def bare_client(settings: Settings) -> AIOKafkaClient:
     return AIOKafkaClient(**connection_options(settings), request_timeout_ms=REQUEST_TIMEOUT_MS)
 
 
-def transaction_client(settings: Settings) -> AIOKafkaClient:
-    """The client of a `TransactionalSender`."""
+def sender_client(settings: Settings) -> AIOKafkaClient:
+    """The client of a `TransactionalSender` or `IdempotentSender`."""
     return AIOKafkaClient(
         **connection_options(settings),
         request_timeout_ms=REQUEST_TIMEOUT_MS,

@@ -1,7 +1,7 @@
-"""Decides for each error code that a request of a transaction may answer: retry, find the broker again, or raise.
+"""Decides for each error code that a request of a commit may answer: retry, find the broker again, or raise.
 
-Source: kafka.apache.org/protocol, Error Codes. Codes that are not listed are raised: the transaction is then in doubt,
-and its producer is replaced (decision 4).
+Source: kafka.apache.org/protocol, Error Codes. Codes that are not listed are raised: the commit is then in doubt, and
+its producer is replaced (decision 4).
 """
 
 from enum import Enum, auto
@@ -9,18 +9,19 @@ from enum import Enum, auto
 from aiokafka.errors import KafkaError, ProducerFenced, UnknownError, for_code
 
 from runtime.errors import MemberFenced
-from runtime.kafka.transaction_requests import (
+from runtime.kafka.commit_requests import (
     AddOffsetsToTxn,
     AddPartitionsToTxn,
+    CommitRequest,
     EndTxn,
     Failures,
     InitProducerId,
+    OffsetCommit,
     Produce,
-    TransactionRequest,
     TxnOffsetCommit,
 )
 
-Kind = type[TransactionRequest]
+Kind = type[CommitRequest]
 
 
 class Retry(Enum):
@@ -65,6 +66,9 @@ RETRIES: dict[Kind, dict[int, Retry]] = {
     | _BUSY
     | {UNKNOWN_TOPIC_OR_PARTITION: Retry.SAME_BROKER, REQUEST_TIMED_OUT: Retry.FIND_BROKER},
     EndTxn: _COORDINATOR | _LOADING | _BUSY,
+    OffsetCommit: _COORDINATOR
+    | _LOADING
+    | {UNKNOWN_TOPIC_OR_PARTITION: Retry.SAME_BROKER, REQUEST_TIMED_OUT: Retry.FIND_BROKER},
     Produce: {
         UNKNOWN_TOPIC_OR_PARTITION: Retry.FIND_BROKER,
         LEADER_NOT_AVAILABLE: Retry.FIND_BROKER,
@@ -96,7 +100,7 @@ def judge(kind: Kind, failures: Failures, about: str) -> Retry:
     Arguments:
         kind: the request.
         failures: not empty.
-        about: the transactional id or group, for the text of an error.
+        about: what the request is of, such as a transactional id or group, for the text of an error.
     """
     retries, codes = RETRIES[kind], set(failures.values())
     # Where a request fails as a whole for one partition, the other partitions were not attempted.
@@ -107,7 +111,7 @@ def judge(kind: Kind, failures: Failures, about: str) -> Retry:
 
 
 def _error(kind: Kind, failures: Failures, final: set[int], about: str) -> KafkaError | MemberFenced:
-    if kind is TxnOffsetCommit and (fenced := final & FENCED.keys()):
+    if kind in (TxnOffsetCommit, OffsetCommit) and (fenced := final & FENCED.keys()):
         return MemberFenced(", ".join(FENCED[code] for code in sorted(fenced)))
     code = MESSAGE_TOO_LARGE if MESSAGE_TOO_LARGE in final else min(final)
     places = ", ".join(f"{place[0]}[{place[1]}]" for place, c in failures.items() if c == code and place is not None)

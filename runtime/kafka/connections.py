@@ -12,7 +12,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
 
-from runtime.kafka.transaction_requests import Response, TransactionRequest
+from runtime.kafka.commit_requests import CommitRequest, Response
 
 Purpose = Literal["coordinate", "produce"]
 """What a connection is for. A broker answers the requests of a connection one by one, and a Produce takes long."""
@@ -35,7 +35,7 @@ class Connections:
         found: bool = await self._client.ready(node, group=purpose)
         return found
 
-    async def send(self, node: int, purpose: Purpose, request: TransactionRequest) -> Response:
+    async def send(self, node: int, purpose: Purpose, request: CommitRequest) -> Response:
         """Sends a request and returns the response. Written before the first wait if the node is connected.
 
         Raises `KafkaError`.
@@ -73,7 +73,7 @@ class _Connection(asyncio.Protocol):
         connection._read_task.cancel()
         connection._writer.transport.set_protocol(self)
 
-    def write(self, request: TransactionRequest) -> asyncio.Future[Response]:
+    def write(self, request: CommitRequest) -> asyncio.Future[Response]:
         """Writes a request. Returns its response, or `KafkaConnectionError` once the connection is closed."""
         connection = self.connection
         if connection._writer is None:

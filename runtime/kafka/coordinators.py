@@ -1,4 +1,4 @@
-"""Asks the coordinators of a transactional id and of a group, wherever they are, until they accept."""
+"""Asks the coordinators of a transactional id and of a group, or any broker, until they accept."""
 
 import logging
 
@@ -7,8 +7,8 @@ from aiokafka.errors import KafkaError
 
 from runtime.common.backoff import Backoff
 from runtime.kafka.commit_errors import Retry, judge
+from runtime.kafka.commit_requests import CommitRequest, Response
 from runtime.kafka.connections import Connections
-from runtime.kafka.transaction_requests import Response, TransactionRequest
 from runtime.metrics.commits import CommitMetrics
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ def new_backoff() -> Backoff:
 
 
 class Coordinators:
-    """The two coordinators of a transactional sender: of its transactional id, and of a group.
+    """The coordinators that a sender needs: of its transactional id, if it has one, and of a group.
 
     Relies on the client's `coordinator_lookup`.
     """
@@ -34,7 +34,7 @@ class Coordinators:
         self._metrics = metrics
         self._nodes: dict[CoordinationType, int] = {}
 
-    async def ask(self, kind: CoordinationType, key: str, request: TransactionRequest) -> Response:
+    async def ask(self, kind: CoordinationType, key: str, request: CommitRequest) -> Response:
         """Sends a request until it succeeds: without a limit, so the caller sets one.
 
         Arguments:
@@ -49,21 +49,40 @@ class Coordinators:
             node = self._nodes.get(kind)
             if node is None:
                 node = self._nodes[kind] = await self._find(kind, key, backoff)
-            self._metrics.requested()
-            try:
-                answer = await self._connections.send(node, "coordinate", request)
-            except KafkaError as error:
-                if not error.retriable:
-                    raise
-                retry, reason = Retry.FIND_BROKER, repr(error)
-            else:
-                if not answer.failures:
-                    return answer
-                retry, reason = judge(type(request), answer.failures, key), str(answer.failures)
-            log.debug("request repeated request=%s node=%d reason=%s", type(request).__name__, node, reason)
-            if retry is Retry.FIND_BROKER and self._nodes.get(kind) == node:
+            answer = await self._attempt(node, key, request)
+            if isinstance(answer, Response):
+                return answer
+            if answer is Retry.FIND_BROKER and self._nodes.get(kind) == node:
                 del self._nodes[kind]
             await backoff.pause()
+
+    async def ask_any(self, request: CommitRequest) -> Response:
+        """As `ask`, for a request that any broker answers."""
+        backoff = new_backoff()
+        while True:
+            node: int | None = self._client.get_random_node()
+            if node is not None:
+                answer = await self._attempt(node, "a new producer", request)
+                if isinstance(answer, Response):
+                    return answer
+            await self._client.force_metadata_update()
+            await backoff.pause()
+
+    async def _attempt(self, node: int, about: str, request: CommitRequest) -> Response | Retry:
+        """Asks once. Returns the response, or how to retry."""
+        self._metrics.requested()
+        try:
+            answer = await self._connections.send(node, "coordinate", request)
+        except KafkaError as error:
+            if not error.retriable:
+                raise
+            retry, reason = Retry.FIND_BROKER, repr(error)
+        else:
+            if not answer.failures:
+                return answer
+            retry, reason = judge(type(request), answer.failures, about), str(answer.failures)
+        log.debug("request repeated request=%s node=%d reason=%s", type(request).__name__, node, reason)
+        return retry
 
     async def _find(self, kind: CoordinationType, key: str, backoff: Backoff) -> int:
         """Finds a coordinator and connects to it."""

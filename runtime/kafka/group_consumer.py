@@ -5,15 +5,10 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka import TopicPartition as Physical
-from aiokafka.errors import (
-    CommitFailedError,
-    IllegalStateError,
-    NoOffsetForPartitionError,
-    OffsetOutOfRangeError,
-)
+from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from runtime.common.settings import Settings
-from runtime.errors import MemberFenced, PositionOutOfRange
+from runtime.errors import PositionOutOfRange
 from runtime.kafka import aiokafka_internals, clients
 from runtime.kafka.clients import KafkaNames
 from runtime.kafka.fetch_pacing import FetchPacer
@@ -24,11 +19,7 @@ from runtime.model.topology import Topology
 class KafkaGroupConsumer:
     """Implements `runtime.loop.poller.GroupConsumer` with aiokafka."""
 
-    def __init__(
-        self, settings: Settings, topology: Topology, metadata: Mapping[TopicPartition, str] | None = None
-    ) -> None:
-        """`metadata`: the metadata to commit with the offset of each partition."""
-        self._metadata = {} if metadata is None else metadata
+    def __init__(self, settings: Settings, topology: Topology) -> None:
         self._settings = settings
         self._names = KafkaNames(settings.topic_prefix)
         self._group = self._names.group(topology.group)
@@ -113,12 +104,3 @@ class KafkaGroupConsumer:
 
     def rejoin(self) -> None:
         aiokafka_internals.rejoin(self._consumer)
-
-    async def commit(self, offsets: Offsets) -> None:
-        assert self._consumer is not None
-        try:
-            await self._consumer.commit(
-                {self._names.physical(tp): (offset, self._metadata.get(tp, "")) for tp, offset in offsets.items()}
-            )
-        except (CommitFailedError, IllegalStateError) as error:
-            raise MemberFenced(str(error)) from error

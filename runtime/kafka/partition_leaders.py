@@ -1,22 +1,21 @@
-"""Writes record batches of a transaction to the leaders of their partitions, wherever they are, until all are written.
+"""Writes record batches to the leaders of their partitions, wherever they are, until all are written.
 
 Relies on the metadata of aiokafka's client, `cluster`.
 """
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 
-from aiokafka import TopicPartition as Physical
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, TopicAuthorizationFailedError
 
 from runtime.kafka import aiokafka_internals
 from runtime.kafka.commit_errors import MESSAGE_TOO_LARGE, NOT_LEADER_OR_FOLLOWER, Retry, judge
+from runtime.kafka.commit_requests import Place, Produce, ProduceResponse
 from runtime.kafka.connections import Connections
 from runtime.kafka.coordinators import new_backoff
-from runtime.kafka.record_batches import RecordBatch
-from runtime.kafka.transaction_requests import Place, Produce, ProduceResponse
+from runtime.kafka.record_batches import Batches, RecordBatch
 from runtime.metrics.commits import CommitMetrics
 
 log = logging.getLogger(__name__)
@@ -26,9 +25,6 @@ _REQUEST_BYTES = 8 * 1024 * 1024
 
 _TIMEOUT_MS = 15_000
 """Milliseconds for which a leader waits for its replicas."""
-
-Batches = Mapping[Physical, Sequence[RecordBatch]]
-"""The batches of each partition, in order."""
 
 Pending = dict[Place, list[RecordBatch]]
 Requests = dict[int, dict[Place, bytes]]
@@ -44,10 +40,10 @@ class BatchRejected(Exception):
 
 
 class PartitionLeaders:
-    """The leaders of all partitions that transactions of an id write to."""
+    """The leaders of all partitions that a sender writes to: in transactions of an id, or without."""
 
     def __init__(
-        self, client: AIOKafkaClient, connections: Connections, transactional_id: str, metrics: CommitMetrics
+        self, client: AIOKafkaClient, connections: Connections, transactional_id: str | None, metrics: CommitMetrics
     ) -> None:
         self._client = client
         self._connections = connections
@@ -129,7 +125,7 @@ class PartitionLeaders:
     def _judge(self, answer: ProduceResponse, pending: Pending) -> Retry:
         log.debug("batches not written codes=%s reasons=%s", answer.failures, answer.reasons)
         try:
-            return judge(Produce, answer.failures, self._id)
+            return judge(Produce, answer.failures, self._id or "a batch")
         except MessageSizeTooLargeError as error:
             place = next(place for place, code in answer.failures.items() if code == MESSAGE_TOO_LARGE)
             assert place is not None

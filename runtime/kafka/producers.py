@@ -1,18 +1,17 @@
 """The producers of the two checkpoints: idempotent, and transactional."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from aiokafka import TopicPartition as Physical
 from aiokafka.errors import MessageSizeTooLargeError
 
 from runtime.common.settings import Settings
-from runtime.kafka import aiokafka_internals, clients
+from runtime.kafka import clients
 from runtime.kafka.clients import KafkaNames
-from runtime.kafka.partition_leaders import Batches, BatchRejected
-from runtime.kafka.record_batches import split
-from runtime.kafka.transaction_requests import Place
+from runtime.kafka.commit_requests import Place
+from runtime.kafka.idempotent_sender import IdempotentSender
+from runtime.kafka.partition_leaders import BatchRejected
+from runtime.kafka.record_batches import Batches, split
 from runtime.kafka.transactional_sender import GroupOffsets, TransactionalSender
 from runtime.model.limits import SizeLimits
 from runtime.model.log_ids import CommittedOffset
@@ -22,48 +21,40 @@ from runtime.model.records import LastOffsets, Membership, Offsets, TopicPartiti
 class KafkaProducer:
     """Implements `runtime.loop.checkpoint.Producer`: idempotent, acks=all, no transactions."""
 
-    def __init__(self, settings: Settings, limits: SizeLimits) -> None:
-        self._producer = clients.producer(settings)
-        self._names = KafkaNames(settings.topic_prefix)
-        self._limits = limits
+    def __init__(
+        self,
+        settings: Settings,
+        group: str,
+        limits: SizeLimits,
+        metadata: Mapping[TopicPartition, str] | None = None,
+    ) -> None:
+        """`metadata`: the metadata to commit with the offset of each partition."""
+        names = KafkaNames(settings.topic_prefix)
+        self._sender = IdempotentSender(clients.sender_client(settings), names.group(group))
+        self._translation = _Translation(names, limits, {} if metadata is None else metadata, transactional=False)
 
     async def start(self) -> None:
-        await aiokafka_internals.start_producer(self._producer)
+        await self._sender.start()
 
     async def end(self) -> None:
-        await aiokafka_internals.stop_producer(self._producer)
+        await self._sender.close()
 
     async def send(self, *groups: Sequence[Write]) -> LastOffsets:
         """Sends all records, in order within each partition, and returns the last offset written to each.
 
-        Hands whole batches to aiokafka, which spends a future and a metadata lookup on each single record. Raises what
-        `SizeLimits.rejected` makes of a batch that its topic rejects as too large.
+        Raises what `SizeLimits.rejected` makes of a batch that its topic rejects as too large.
         """
-        batches: dict[TopicPartition, list[tuple[Any, list[Write]]]] = {}
-        for writes in groups:
-            for write in writes:
-                topic, partition, key, value, headers = write
-                pending = batches.setdefault(TopicPartition(topic, partition), [])
-                message = {"timestamp": None, "key": key, "value": value, "headers": list(headers)}
-                # There is no batch yet, or the last one is full.
-                if not pending or self._limits.one_by_one(topic) or pending[-1][0].append(**message) is None:
-                    pending.append((self._producer.create_batch(), []))
-                    pending[-1][0].append(**message)
-                pending[-1][1].append(write)
-        sent = [(tp, *batch) for tp, pending in batches.items() for batch in pending]
-        acks = [
-            await self._producer.send_batch(batch, self._names.topic(tp.topic), partition=tp.partition)
-            for tp, batch, _ in sent
-        ]
-        if acks:
-            await asyncio.wait(acks, return_when=asyncio.FIRST_EXCEPTION)
-        ends: dict[TopicPartition, int] = {}
-        for (tp, _, writes), ack in zip(sent, acks, strict=True):
-            if ack.done() and isinstance(ack.exception(), MessageSizeTooLargeError):
-                raise self._limits.rejected(tp.topic, [w.size for w in writes])
-        for (tp, batch, _), ack in zip(sent, await asyncio.gather(*acks), strict=True):
-            ends[tp] = max(ack.offset + batch.record_count() - 1, ends.get(tp, -1))
-        return ends
+        translation = self._translation
+        batches = translation.batches(translation.by_partition(groups))
+        if not batches:
+            return {}
+        try:
+            return translation.ends(await self._sender.write(batches))
+        except BatchRejected as error:
+            raise translation.rejected(error) from error
+
+    async def commit(self, offsets: Offsets, membership: Membership) -> None:
+        await self._sender.commit(membership, self._translation.offsets(offsets))
 
 
 class KafkaTransactionalProducer:
@@ -78,17 +69,12 @@ class KafkaTransactionalProducer:
         metadata: Mapping[TopicPartition, str] | None = None,
     ) -> None:
         """`metadata`: the metadata to commit with the offset of each partition."""
-        self._names = KafkaNames(settings.topic_prefix)
+        names = KafkaNames(settings.topic_prefix)
         self._sender = TransactionalSender(
-            clients.transaction_client(settings),
-            self._names.group(transactional_id),
-            int(settings.transaction_timeout_s * 1000),
+            clients.sender_client(settings), names.group(transactional_id), int(settings.transaction_timeout_s * 1000)
         )
-        self._group = self._names.group(group)
-        self._limits = limits
-        self._metadata = {} if metadata is None else metadata
-        self._physical: dict[Place, Physical] = {}
-        self._logical: dict[Place, TopicPartition] = {}
+        self._group = names.group(group)
+        self._translation = _Translation(names, limits, {} if metadata is None else metadata, transactional=True)
 
     async def start(self) -> None:
         await self._sender.start()
@@ -104,6 +90,37 @@ class KafkaTransactionalProducer:
         Raises what `SizeLimits.rejected` makes of a batch that its topic rejects as too large, `MemberFenced`, and
         errors of the broker.
         """
+        translation = self._translation
+        records = translation.by_partition(groups)
+        commit = GroupOffsets(self._group, membership, translation.offsets(offsets))
+        try:
+            ends = await self._sender.transact(records, lambda: translation.batches(records), commit)
+        except BatchRejected as error:
+            raise translation.rejected(error) from error
+        return translation.ends(ends)
+
+
+class _Translation:
+    """Converts what a checkpoint writes into batches of physical partitions, and the answers back.
+
+    Arguments:
+        names: of topics.
+        limits: learns of rejected batches.
+        metadata: to commit with the offset of each partition.
+        transactional: whether batches are of a transaction.
+    """
+
+    def __init__(
+        self, names: KafkaNames, limits: SizeLimits, metadata: Mapping[TopicPartition, str], *, transactional: bool
+    ) -> None:
+        self._transactional = transactional
+        self._names = names
+        self._limits = limits
+        self._metadata = metadata
+        self._physical: dict[Place, Physical] = {}
+        self._logical: dict[Place, TopicPartition] = {}
+
+    def by_partition(self, groups: Sequence[Sequence[Write]]) -> dict[Physical, list[Write]]:
         records: dict[Physical, list[Write]] = {}
         for writes in groups:
             for write in writes:
@@ -111,22 +128,27 @@ class KafkaTransactionalProducer:
                 if (of_partition := records.get(tp)) is None:
                     of_partition = records[tp] = []
                 of_partition.append(write)
-        commit = {
+        return records
+
+    def batches(self, records: Mapping[Physical, Sequence[Write]]) -> Batches:
+        one_by_one, transactional = self._limits.one_by_one, self._transactional
+        return {
+            tp: split(writes, one_by_one=one_by_one(writes[0].topic), transactional=transactional)
+            for tp, writes in records.items()
+        }
+
+    def offsets(self, offsets: Offsets) -> dict[Physical, CommittedOffset]:
+        return {
             self._names.physical(tp): CommittedOffset(offset, self._metadata.get(tp, ""))
             for tp, offset in offsets.items()
         }
 
-        def build() -> Batches:
-            return {
-                tp: split(writes, one_by_one=self._limits.one_by_one(writes[0].topic)) for tp, writes in records.items()
-            }
-
-        try:
-            ends = await self._sender.transact(records, build, GroupOffsets(self._group, membership, commit))
-        except BatchRejected as error:
-            writes = error.batch.writes
-            raise self._limits.rejected(writes[0].topic, [w.size for w in writes]) from error
+    def ends(self, ends: Mapping[Place, int]) -> LastOffsets:
         return {self._logical[place]: offset for place, offset in ends.items()}
+
+    def rejected(self, error: BatchRejected) -> MessageSizeTooLargeError:
+        writes = error.batch.writes
+        return self._limits.rejected(writes[0].topic, [w.size for w in writes])
 
     def _new_physical(self, write: Write) -> Physical:
         logical = TopicPartition(write.topic, write.partition)

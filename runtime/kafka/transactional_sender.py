@@ -9,22 +9,15 @@ aiokafka's sender waits for the answer to each request of a transaction before i
 """
 
 import asyncio
-import logging
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Mapping
 from time import perf_counter
-from typing import Any
 
 from aiokafka import TopicPartition as Physical
 from aiokafka.client import AIOKafkaClient, CoordinationType
 from aiokafka.errors import ProducerClosed
 
 from runtime.common import failpoints
-from runtime.common.deadlines import PRODUCER_STOP_S
-from runtime.errors import MemberFenced
-from runtime.kafka.connections import Connections
-from runtime.kafka.coordinators import Coordinators
-from runtime.kafka.partition_leaders import Batches, PartitionLeaders
-from runtime.kafka.transaction_requests import (
+from runtime.kafka.commit_requests import (
     AddOffsetsToTxn,
     AddPartitionsToTxn,
     EndTxn,
@@ -33,11 +26,14 @@ from runtime.kafka.transaction_requests import (
     ProducerIdResponse,
     TxnOffsetCommit,
 )
+from runtime.kafka.connections import Connections
+from runtime.kafka.coordinators import Coordinators
+from runtime.kafka.partition_leaders import PartitionLeaders
+from runtime.kafka.record_batches import Batches, Sequences
+from runtime.kafka.sender_steps import SenderSteps
 from runtime.metrics.commits import METRICS, CommitMetrics
 from runtime.model.log_ids import CommittedOffset
 from runtime.model.records import Membership
-
-log = logging.getLogger(__name__)
 
 
 class GroupOffsets:
@@ -74,12 +70,11 @@ class TransactionalSender:
         self._id = transactional_id
         self._timeout_ms = timeout_ms
         self._metrics = metrics
-        self._connections = Connections(client)
-        self._coordinators = Coordinators(client, self._connections, metrics)
-        self._leaders = PartitionLeaders(client, self._connections, transactional_id, metrics)
-        self._producer_id, self._epoch = -1, -1
-        self._sequences: dict[Physical, int] = {}
-        self._running: set[asyncio.Future[Any]] = set()
+        connections = Connections(client)
+        self._steps = SenderSteps(client, connections)
+        self._coordinators = Coordinators(client, connections, metrics)
+        self._leaders = PartitionLeaders(client, connections, transactional_id, metrics)
+        self._sequences = Sequences(-1, -1)
         self._usable = False
 
     async def start(self) -> None:
@@ -93,20 +88,13 @@ class TransactionalSender:
             await self.close()
             raise
         assert isinstance(answer, ProducerIdResponse)
-        self._producer_id, self._epoch = answer.producer_id, answer.epoch
+        self._sequences = Sequences(answer.producer_id, answer.epoch)
         self._usable = True
 
     async def close(self) -> None:
         """Closes within about `PRODUCER_STOP_S`. A transaction in progress ends with `ProducerClosed`."""
         self._usable = False
-        for task in self._running:
-            task.cancel()
-        self._connections.abort()
-        try:
-            async with asyncio.timeout(PRODUCER_STOP_S):
-                await self._client.close()
-        except Exception as error:
-            log.debug("client did not close error=%r", error)
+        await self._steps.close()
 
     async def transact(
         self, partitions: Collection[Physical], build: Callable[[], Batches], commit: GroupOffsets
@@ -130,9 +118,9 @@ class TransactionalSender:
             ends = await self._write(partitions, build, commit)
             failpoints.reach("commit.offsets")
             if partitions or commit.offsets:
-                await self._finish(self._run(self._end()))
+                await self._steps.finish(self._steps.run(self._end()))
         finally:
-            await self._cancel()
+            await self._steps.end_all()
         self._usable = True
         return ends
 
@@ -141,29 +129,20 @@ class TransactionalSender:
     ) -> dict[Place, int]:
         """Writes records and offsets."""
         began = perf_counter()
-        adding = self._run(self._add_partitions(partitions, began)) if partitions else None
-        committing = [self._run(self._commit_offsets(commit, began))] if commit.offsets else []
+        adding = self._steps.run(self._add_partitions(partitions, began)) if partitions else None
+        committing = [self._steps.run(self._commit_offsets(commit, began))] if commit.offsets else []
         await asyncio.sleep(0)  # both requests are written now
         if adding is None:
-            await self._finish(*committing)
+            await self._steps.finish(*committing)
             return {}
-        producing = self._run(self._produce(adding, self._numbered(build())))
-        await self._finish(*committing, producing)
+        producing = self._steps.run(self._produce(adding, self._sequences.number(build())))
+        await self._steps.finish(*committing, producing)
         self._metrics.wrote(len(partitions))
         ends: dict[Place, int] = producing.result()
         return ends
 
-    def _numbered(self, batches: Batches) -> Batches:
-        """Encodes batches with their sequence numbers."""
-        for tp, of_partition in batches.items():
-            sequence = self._sequences.get(tp, 0)
-            for batch in of_partition:
-                sequence = batch.finish(self._producer_id, self._epoch, sequence)
-            self._sequences[tp] = sequence
-        return batches
-
     async def _add_partitions(self, partitions: Collection[Physical], began: float) -> None:
-        request = AddPartitionsToTxn(self._id, self._producer_id, self._epoch, partitions)
+        request = AddPartitionsToTxn(self._id, *self._mine, partitions)
         await self._coordinators.ask(CoordinationType.TRANSACTION, self._id, request)
         self._metrics.took("add_partitions", perf_counter() - began)
         failpoints.reach("commit.partitions")
@@ -177,45 +156,22 @@ class TransactionalSender:
         return ends
 
     async def _commit_offsets(self, commit: GroupOffsets, began: float) -> None:
-        mine = self._producer_id, self._epoch
         await self._coordinators.ask(
-            CoordinationType.TRANSACTION, self._id, AddOffsetsToTxn(self._id, *mine, commit.group)
+            CoordinationType.TRANSACTION, self._id, AddOffsetsToTxn(self._id, *self._mine, commit.group)
         )
         failpoints.reach("commit.group")
-        request = TxnOffsetCommit(self._id, commit.group, *mine, commit.membership, commit.offsets)
+        request = TxnOffsetCommit(self._id, commit.group, *self._mine, commit.membership, commit.offsets)
         await self._coordinators.ask(CoordinationType.GROUP, commit.group, request)
         self._metrics.took("offsets", perf_counter() - began)
 
     async def _end(self) -> None:
         began = perf_counter()
-        request = EndTxn(self._id, self._producer_id, self._epoch)
+        request = EndTxn(self._id, *self._mine)
         await self._coordinators.ask(CoordinationType.TRANSACTION, self._id, request)
         self._metrics.took("end", perf_counter() - began)
         failpoints.reach("commit.ended")
 
-    def _run(self, step: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
-        task = asyncio.ensure_future(step)
-        self._running.add(task)
-        return task
-
-    async def _finish(self, *tasks: asyncio.Future[Any]) -> None:
-        """Waits for tasks until one fails, and raises its error; `MemberFenced` comes before other errors."""
-        if tasks:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        if any(task.cancelled() for task in tasks):
-            raise ProducerClosed("the sender was closed during a transaction")
-        errors = [error for task in tasks if task.done() and (error := task.exception()) is not None]
-        for error in sorted(errors, key=lambda error: not isinstance(error, MemberFenced)):
-            raise error
-
-    async def _cancel(self) -> None:
-        """Cancels the steps that still run, after an error."""
-        running, self._running = self._running, set()
-        unfinished = [task for task in running if not task.done()]
-        for task in unfinished:
-            task.cancel()
-        if unfinished:
-            await asyncio.wait(unfinished)
-        for task in running:
-            if not task.cancelled():
-                task.exception()  # otherwise asyncio logs "exception was never retrieved"
+    @property
+    def _mine(self) -> tuple[int, int]:
+        """Producer id and epoch."""
+        return self._sequences.producer_id, self._sequences.epoch

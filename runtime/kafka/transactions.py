@@ -13,7 +13,7 @@ from aiokafka.protocol.coordination import FindCoordinatorRequest
 from runtime.common.backoff import Backoff, retry
 from runtime.common.settings import Settings
 from runtime.kafka import clients
-from runtime.kafka.transaction_requests import REQUESTS, AddOffsetsToTxn, EndTxn
+from runtime.kafka.commit_requests import REQUESTS, AddOffsetsToTxn, EndTxn
 
 _TRANSACTION = 1
 """Type of coordinator, in FindCoordinator."""

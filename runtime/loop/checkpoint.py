@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
 
@@ -68,7 +68,18 @@ class Producer(Protocol):
         """Starts. Leaves nothing behind if it fails."""
 
     async def send(self, *groups: Sequence[Write]) -> LastOffsets:
-        """Returns once every in-sync replica has all writes, in the given order within each partition."""
+        """Returns once every in-sync replica has all writes, in the given order within each partition.
+
+        One call at a time.
+        """
+
+    async def commit(self, offsets: Offsets, membership: Membership) -> None:
+        """Commits offsets for the group of the worker, also while records are sent.
+
+        Arguments:
+            offsets: the next offset to read of each partition.
+            membership: with which they were polled. Raises `MemberFenced` if it is no longer valid.
+        """
 
     async def end(self) -> None:
         """Stops within about `PRODUCER_STOP_S`, in whatever state it is. Unsent records are dropped for good."""
@@ -183,7 +194,6 @@ class AtLeastOnce:
 
     Arguments:
         new_producer: creates the producer.
-        commit_offsets: commits offsets for the group; raises `MemberFenced`.
         timeout_s: seconds after which a commit has failed.
         is_member: whether this worker may still be a member of its group, as far as it knows.
     """
@@ -194,13 +204,11 @@ class AtLeastOnce:
     def __init__(
         self,
         new_producer: Callable[[], Producer],
-        commit_offsets: Callable[[Offsets], Awaitable[None]],
         timeout_s: float,
         is_member: Callable[[], bool] = lambda: True,
     ) -> None:
         self._is_member = is_member
         self._new_producer = new_producer
-        self._commit_offsets = commit_offsets
         self._timeout_s = timeout_s
         self._cleared: asyncio.Future[LastOffsets] | None = None
         self._offsets: asyncio.Future[None] | None = None
@@ -225,7 +233,7 @@ class AtLeastOnce:
                     failpoints.reach("commit.written")
                 await self._offsets_committed()
                 self._cleared = asyncio.ensure_future(self._send(writes.cleared))
-                self._offsets = asyncio.ensure_future(self._finish(self._cleared, writes.offsets))
+                self._offsets = asyncio.ensure_future(self._finish(self._cleared, writes.offsets, membership))
             committed = True
         finally:
             if not committed:
@@ -241,17 +249,18 @@ class AtLeastOnce:
             raise MemberFenced("the group has not confirmed for a session that this worker is its member")
         return await producer.send(*groups)
 
-    async def _finish(self, cleared: asyncio.Future[LastOffsets], offsets: Offsets) -> None:
+    async def _finish(self, cleared: asyncio.Future[LastOffsets], offsets: Offsets, membership: Membership) -> None:
         """Commits offsets once the redo records are cleared."""
         if await asyncio.shield(cleared):
             failpoints.reach("commit.cleared")
         if offsets:
-            await self._retry_offsets(offsets)
+            await self._commit_offsets(offsets, membership)
 
-    async def _retry_offsets(self, offsets: Offsets) -> None:
+    async def _commit_offsets(self, offsets: Offsets, membership: Membership) -> None:
         """Commits offsets, and retries passing errors: the next batch may be long in coming."""
+        producer = await self._usable_producer()
         await retry(
-            lambda: self._commit_offsets(offsets),
+            lambda: producer.commit(offsets, membership),
             Backoff(self.RETRY_S),
             passes=lambda error: isinstance(error, _BROKER_ERRORS) and not lasting(error),
             report=lambda error: log.debug("offset commit failed, retrying error=%r", error),

@@ -75,9 +75,6 @@ class GroupConsumer(Protocol):
     def rejoin(self) -> None:
         """Rejoins the group."""
 
-    async def commit(self, offsets: Offsets) -> None:
-        """Commits offsets outside of transactions. Raises `MemberFenced`."""
-
 
 class Poller:
     """Polls batches from the group consumer. Implements `runtime.loop.rebalance.PollingControl`.

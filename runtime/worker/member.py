@@ -112,7 +112,7 @@ async def prepare(shared: Shared, stop: StopSteps) -> Member:
     restorer = Restorer(reader, shared.losses, changelogs, metadata, settings.partitions, shared.inputs)
     # Waits for the leaders of new topics: a client that meets one too early answers only after a back-off.
     await restorer.ends([TopicPartition(topic, p) for topic in topics_of(topology) for p in range(settings.partitions)])
-    consumer = KafkaGroupConsumer(settings, topology, metadata)
+    consumer = KafkaGroupConsumer(settings, topology)
     standby_reader = KafkaLogReader(
         settings, topology.group, max_rows=500, partition_bytes=max(MIN_FETCH_BYTES, STANDBY_BYTES // max_stores)
     )
@@ -158,8 +158,7 @@ def _new_checkpoint(shared: Shared, consumer: KafkaGroupConsumer, metadata: dict
     settings, group = shared.settings, shared.topology.group
     if settings.at_least_once:
         return AtLeastOnce(
-            lambda: KafkaProducer(settings, shared.limits),
-            consumer.commit,
+            lambda: KafkaProducer(settings, group, shared.limits, metadata),
             settings.transaction_timeout_s,
             partial(_is_confirmed, consumer, settings.session_timeout_s),
         )

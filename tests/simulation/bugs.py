@@ -269,7 +269,7 @@ def offsets_before_outputs():
 
     class OffsetsFirst(AtLeastOnce):
         async def commit(self, writes, membership):
-            await self._commit_offsets(writes.offsets)
+            await self._commit_offsets(writes.offsets, membership)
             return await super().commit(writes, membership)
 
     with patch.object(SimulatedWorker, "at_least_once", OffsetsFirst):

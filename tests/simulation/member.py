@@ -10,19 +10,13 @@ from aiokafka.errors import (
     UnknownMemberIdError,
 )
 
-from runtime.errors import MemberFenced, PositionOutOfRange
+from runtime.errors import PositionOutOfRange
 from runtime.kafka.fetch_pacing import FetchPacer
-from runtime.model.log_ids import CommittedOffset
 from runtime.model.records import Membership, TopicPartition
 from tests.simulation.network import Channel
 
 BACKOFF_S = 0.05
 PATIENCE = 3  # less than a worker's: a world is short
-
-
-def with_metadata(offsets, metadata):
-    """What a commit of these offsets sends."""
-    return {tp: CommittedOffset(offset, metadata.get(tp, "")) for tp, offset in offsets.items()}
 
 
 class Message:
@@ -45,10 +39,9 @@ class SimulatedMember:
     Arguments:
         engine: its `revoked` is called before the member joins, its `assigned` with the new partitions.
         topics: the subscription. Each topic has `partitions` partitions.
-        metadata: the metadata to commit with the offset of each partition.
     """
 
-    def __init__(self, process, network, broker, settings, group, topics, metadata):
+    def __init__(self, process, network, broker, settings, group, topics):
         self._process = process
         self._network = network
         self._broker = broker
@@ -56,7 +49,6 @@ class SimulatedMember:
         self._settings = settings
         self._group = broker.group(group)
         self._topics = topics
-        self._metadata = metadata
         self._coordinator = Channel(process, "member:coordinator")
         self._nodes = [Channel(process, f"member:{node}") for node in range(broker.NODES)]
         self._engine = None
@@ -150,31 +142,6 @@ class SimulatedMember:
 
     def rejoin(self):
         self._rejoin.set()
-
-    async def commit(self, offsets):
-        offsets = with_metadata(offsets, self._metadata)
-        while True:
-            if self._assigned is None or any(tp not in self._assigned for tp in offsets):
-                raise MemberFenced("not assigned")
-            member_id, generation = self._member_id, self._generation
-            try:
-                await self._network.call(
-                    self._coordinator,
-                    "OffsetCommit",
-                    lambda m=member_id, g=generation: self._group.commit(m, g, offsets),
-                )
-            except RebalanceInProgressError as error:
-                self._rejoin.set()
-                raise MemberFenced(repr(error)) from error
-            except (UnknownMemberIdError, IllegalGenerationError) as error:
-                self._forget_generation()
-                raise MemberFenced(repr(error)) from error
-            except KafkaError as error:
-                if not error.retriable:
-                    raise
-                await asyncio.sleep(BACKOFF_S)
-            else:
-                return
 
     # The group.
 

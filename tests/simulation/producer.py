@@ -2,26 +2,46 @@
 
 import asyncio
 
-from aiokafka.errors import ConcurrentTransactions, KafkaError, ProducerClosed, UnknownError
+from aiokafka.errors import (
+    ConcurrentTransactions,
+    IllegalGenerationError,
+    KafkaError,
+    ProducerClosed,
+    RebalanceInProgressError,
+    UnknownError,
+    UnknownMemberIdError,
+)
 
 from runtime.errors import MemberFenced
+from runtime.model.log_ids import CommittedOffset
 from runtime.model.records import TopicPartition
-from tests.simulation.member import with_metadata
 from tests.simulation.network import Channel
 
 BACKOFF_S = 0.02
 
 
+def with_metadata(offsets, metadata):
+    """What a commit of these offsets sends."""
+    return {tp: CommittedOffset(offset, metadata.get(tp, "")) for tp, offset in offsets.items()}
+
+
 class SimulatedProducer:
     """Implements `runtime.loop.checkpoint.Producer`.
 
-    A cancelled caller does not stop the send: as in aiokafka's sender, it continues until the producer is closed. A
-    request in flight arrives in any case.
+    A cancelled caller does not stop the send: it continues until the producer is closed. A request in flight arrives in
+    any case.
+
+    Arguments:
+        group: that offsets are committed for.
+        metadata: the metadata to commit with the offset of each partition.
     """
 
-    def __init__(self, process, network, broker):
+    def __init__(self, process, network, broker, group="", metadata=None):
         self._network = network
         self._broker = broker
+        self._group = group
+        self._metadata = {} if metadata is None else metadata
+        self._group_coordinator = Channel(process, "producer:group")
         self._channels = [Channel(process, f"producer:{node}") for node in range(broker.NODES)]
         self._coordinator = Channel(process, "producer:coordinator")
         self._tasks = {}
@@ -46,6 +66,17 @@ class SimulatedProducer:
             for acks in await asyncio.gather(*(self._produce(node, batches) for node, batches in by_node.items())):
                 ends |= acks
         return ends
+
+    async def commit(self, offsets, membership):
+        offsets, group = with_metadata(offsets, self._metadata), self._broker.group(self._group)
+
+        def commit():
+            try:
+                group.commit(membership.member_id, membership.generation, offsets)
+            except (IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError) as error:
+                raise MemberFenced(type(error).__name__) from None
+
+        await self._ask(self._group_coordinator, "OffsetCommit", commit)
 
     async def end(self):
         self._closed = True
@@ -102,12 +133,9 @@ class SimulatedTransactionalProducer(SimulatedProducer):
     """Implements `runtime.loop.checkpoint.TransactionalProducer`."""
 
     def __init__(self, process, network, broker, group, transactional_id, timeout_s, metadata):
-        super().__init__(process, network, broker)
-        self._group = group
+        super().__init__(process, network, broker, group, metadata)
         self._transactional_id = transactional_id
         self._timeout_s = timeout_s
-        self._metadata = metadata
-        self._group_coordinator = Channel(process, "producer:group")
         self._added = set()
         self._open = False
 

@@ -120,12 +120,11 @@ class SimulatedWorker:
     def _clock(self):
         return datetime.fromtimestamp(Broker.START_MS / 1000, UTC) + timedelta(seconds=self.loop.now)
 
-    def _new_checkpoint(self, process, member, metadata):
+    def _new_checkpoint(self, process, metadata):
         settings, group = self.settings, self.topology.group
         if settings.processing_guarantee is Guarantee.AT_LEAST_ONCE:
             return self.at_least_once(
-                lambda: SimulatedProducer(process, self.network, self.broker),
-                member.commit,
+                lambda: SimulatedProducer(process, self.network, self.broker, group, metadata),
                 settings.transaction_timeout_s,
             )
         name = f"{group}-{self.number}-{self.disks}"
@@ -147,10 +146,8 @@ class SimulatedWorker:
         settings, topology = self.settings, self.topology
         requests = SimulatedRequests(process, self.network, self.broker, topology.group, settings.batch_limit)
         metadata = {}
-        member = SimulatedMember(
-            process, self.network, self.broker, settings, topology.group, list(topology.consumed), metadata
-        )
-        checkpoint = self._new_checkpoint(process, member, metadata)
+        member = SimulatedMember(process, self.network, self.broker, settings, topology.group, list(topology.consumed))
+        checkpoint = self._new_checkpoint(process, metadata)
         try:
             await checkpoint.start()
         except Exception as error:  # like a process that cannot start: it ends and is restarted

@@ -15,9 +15,10 @@ ME = Membership(1, "me")
 
 
 class Producer:
-    """Records its writes. Fails after `fails_at` of them."""
+    """Records its writes. Fails after `fails_at` of them. `commit` commits offsets."""
 
-    def __init__(self, fails_at: int | None = None) -> None:
+    def __init__(self, fails_at: int | None = None, commit=lambda _: asyncio.sleep(0)) -> None:
+        self.commit_offsets = commit
         self.sent: list[str] = []
         self.trips: list[list[str]] = []
         """What was sent together."""
@@ -29,6 +30,10 @@ class Producer:
 
     async def end(self):
         self.ended = True
+
+    async def commit(self, offsets, membership):
+        assert membership == ME
+        await self.commit_offsets(offsets)
 
     async def send(self, *groups):
         written = [w for group in groups for w in group]
@@ -56,12 +61,14 @@ REDO, *WRITTEN, CLEARED = SENT = [
 
 
 async def test_redo_records_are_written_before_anything_else_and_cleared_before_offsets():
-    producer, offsets = Producer(), []
+    offsets = []
 
     async def commit(positions):
         offsets.append((dict(positions), list(producer.sent)))
 
-    checkpoint = AtLeastOnce(lambda: producer, commit, 5)
+    producer = Producer(commit=commit)
+
+    checkpoint = AtLeastOnce(lambda: producer, 5)
     await checkpoint.commit(batch(), ME)
     await checkpoint.flush()
 
@@ -74,7 +81,7 @@ async def test_redo_records_are_written_before_anything_else_and_cleared_before_
 async def test_after_records_of_another_worker_in_a_redo_table_a_batch_writes_no_rows(expected, trips):
     producer, written = Producer(), batch()
     written.redo_ends = {TopicPartition(REDO, 0): expected}
-    checkpoint = AtLeastOnce(lambda: producer, lambda _: asyncio.sleep(0), 5)
+    checkpoint = AtLeastOnce(lambda: producer, 5)
     with pytest.raises(CommitInDoubt, match="another worker") if expected else contextlib.nullcontext():
         await checkpoint.commit(written, ME)
     await checkpoint.flush()
@@ -92,7 +99,7 @@ async def test_a_batch_writes_nothing_before_the_redo_records_of_the_last_one_ar
         return await send(*groups)
 
     producer.send = slowly
-    checkpoint = AtLeastOnce(lambda: producer, lambda _: asyncio.sleep(0), 5)
+    checkpoint = AtLeastOnce(lambda: producer, 5)
     await checkpoint.commit(batch(), ME)
     second = asyncio.create_task(checkpoint.commit(batch(), ME))
     for _ in range(10):
@@ -106,12 +113,14 @@ async def test_a_batch_writes_nothing_before_the_redo_records_of_the_last_one_ar
 
 @pytest.mark.parametrize("fails_at", [0, 1])
 async def test_offsets_are_not_committed_past_failed_writes(fails_at):
-    producers, offsets = [Producer(fails_at), Producer()], []
+    offsets = []
 
     async def commit(positions):
         offsets.append(positions)
 
-    checkpoint = AtLeastOnce(iter(producers).__next__, commit, 5)
+    producers = [Producer(fails_at, commit), Producer(commit=commit)]
+
+    checkpoint = AtLeastOnce(iter(producers).__next__, 5)
     with pytest.raises(CommitInDoubt):
         await checkpoint.commit(batch(), ME)
     assert offsets == []
@@ -123,12 +132,14 @@ async def test_offsets_are_not_committed_past_failed_writes(fails_at):
 
 
 async def test_redo_records_that_cannot_be_cleared_fail_the_next_batch_before_it_writes():
-    producers, offsets = [Producer(fails_at=4), Producer()], []
+    offsets = []
 
     async def commit(positions):
         offsets.append(positions)
 
-    checkpoint = AtLeastOnce(iter(producers).__next__, commit, 5)
+    producers = [Producer(4, commit), Producer(commit=commit)]
+
+    checkpoint = AtLeastOnce(iter(producers).__next__, 5)
     await checkpoint.commit(batch(), ME)
     with pytest.raises(CommitInDoubt):
         await checkpoint.commit(batch(), ME)
@@ -139,8 +150,7 @@ async def test_redo_records_that_cannot_be_cleared_fail_the_next_batch_before_it
 
 async def test_clearing_that_takes_too_long_fails_the_next_batch_and_no_later_one(monkeypatch):
     monkeypatch.setattr(checkpoints, "PRODUCER_STOP_S", 0.05)
-    producers, offsets = [Producer(), Producer()], []
-    send = producers[0].send
+    offsets = []
 
     async def hang(*groups):
         if groups[0][0].value is None and groups[0][0].topic.startswith("s-redo"):
@@ -150,8 +160,11 @@ async def test_clearing_that_takes_too_long_fails_the_next_batch_and_no_later_on
     async def commit(positions):
         offsets.append(positions)
 
+    producers = [Producer(commit=commit), Producer(commit=commit)]
+    send = producers[0].send
+
     producers[0].send = hang
-    checkpoint = AtLeastOnce(iter(producers).__next__, commit, 0.05)
+    checkpoint = AtLeastOnce(iter(producers).__next__, 0.05)
     await checkpoint.commit(batch(), ME)
     with pytest.raises(CommitInDoubt):
         await checkpoint.commit(batch(), ME)
@@ -164,13 +177,13 @@ async def test_clearing_that_takes_too_long_fails_the_next_batch_and_no_later_on
 
 
 async def test_a_worker_that_was_paused_past_its_session_sends_nothing():
-    producer, member = Producer(), [True, False]
-    offsets = []
+    offsets, member = [], [True, False]
 
     async def commit(positions):
         offsets.append(positions)
 
-    checkpoint = AtLeastOnce(lambda: producer, commit, 5, lambda: member.pop(0) if member else False)
+    producer = Producer(commit=commit)
+    checkpoint = AtLeastOnce(lambda: producer, 5, lambda: member.pop(0) if member else False)
     with pytest.raises(CommitFenced):
         await checkpoint.commit(batch(), ME)
 
@@ -187,7 +200,7 @@ async def test_a_failed_offset_commit_is_retried_without_a_next_batch(monkeypatc
             raise errors.pop()
         offsets.append(positions)
 
-    checkpoint = AtLeastOnce(Producer, commit, 5)
+    checkpoint = AtLeastOnce(lambda: Producer(commit=commit), 5)
     await checkpoint.commit(batch(), ME)
     async with asyncio.timeout(60):
         while not offsets:
@@ -199,7 +212,7 @@ async def test_a_lasting_error_of_an_offset_commit_fails_the_next_batch():
     async def commit(positions):
         raise GroupAuthorizationFailedError
 
-    checkpoint = AtLeastOnce(Producer, commit, 5)
+    checkpoint = AtLeastOnce(lambda: Producer(commit=commit), 5)
     await checkpoint.commit(batch(), ME)
     with pytest.raises(CommitInDoubt):
         await checkpoint.commit(batch(), ME)

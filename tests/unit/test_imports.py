@@ -145,7 +145,7 @@ def test_each_kafka_client_gets_protocol_tls_and_login():
         if not any(keyword.arg is None for keyword in node.keywords)  # `**options`
     }
     assert without == {"metadata_client"}
-    options = {"_producer_options", "_consumer_options", "bare_client", "connection", "new_admin", "transaction_client"}
+    options = {"_producer_options", "_consumer_options", "bare_client", "connection", "new_admin", "sender_client"}
     callers = {
         function.name
         for function in tree.body

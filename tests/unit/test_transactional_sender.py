@@ -18,7 +18,7 @@ from aiokafka.protocol import produce, transaction
 
 from runtime.common.settings import Settings
 from runtime.errors import MemberFenced
-from runtime.kafka import transaction_requests as requests
+from runtime.kafka import commit_requests as requests
 from runtime.kafka.producers import KafkaTransactionalProducer
 from runtime.kafka.transactions import why_no_transactions
 from runtime.model.limits import SizeLimits

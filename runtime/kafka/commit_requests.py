@@ -1,8 +1,8 @@
-"""The requests of a transaction, encoded and decoded by hand (kafka.apache.org/protocol).
+"""The requests of a commit, encoded and decoded by hand (kafka.apache.org/protocol).
 
-A commit is five requests of up to a hundred partitions. aiokafka describes requests by schemas, and walks through the
-schema for each field: these classes pack all fields of a partition at once. They rely on the attributes and methods by
-which `AIOKafkaConnection` decodes the response to a request.
+A transaction is five requests of up to a hundred partitions; without transactions, a commit is three. aiokafka
+describes requests by schemas, and walks through the schema for each field: these classes pack all fields of a partition
+at once. They rely on the attributes and methods by which `AIOKafkaConnection` decodes the response to a request.
 
 Versions: the newest one of transaction protocol 1 with the layout before flexible fields; TxnOffsetCommit v3 has
 flexible fields, and is the first that names generation and member id (KIP-447).
@@ -38,6 +38,7 @@ _HAS_REASONS = 8
 _MEMBER = struct.Struct(">qhi")
 _OFFSET = struct.Struct(">iqi")
 _NO_LEADER_EPOCH = -1
+_NULL = b"\xff\xff"
 
 Place = tuple[str, int]
 """Topic and partition. Equal to aiokafka's `TopicPartition`, which takes longer to make."""
@@ -80,7 +81,7 @@ class ProduceResponse(Response):
         self.reasons = reasons
 
 
-class TransactionRequest:
+class CommitRequest:
     """A request: its bytes in all versions, and the decoder of its response, as `AIOKafkaConnection` calls it."""
 
     API_KEY: ClassVar[int]
@@ -139,20 +140,23 @@ class TransactionRequest:
         return Response({None: code} if code else {})
 
 
-class InitProducerId(TransactionRequest):
-    """Asks for producer id and epoch. Fences earlier producers of the same id, and ends their transaction."""
+class InitProducerId(CommitRequest):
+    """Asks for producer id and epoch. Fences earlier producers of the same id, and ends their transaction.
+
+    Without a transactional id: for a producer without transactions, whose id is new.
+    """
 
     API_KEY, LOWEST, HIGHEST = 22, 0, 1
 
-    def __init__(self, transactional_id: str, timeout_ms: int) -> None:
-        super().__init__(_text(transactional_id) + _INT32.pack(timeout_ms))
+    def __init__(self, transactional_id: str | None, timeout_ms: int) -> None:
+        super().__init__(_nullable(transactional_id) + _INT32.pack(timeout_ms))
 
     def _response(self, raw: bytes, at: int) -> Response:
         _, code, producer_id, epoch = _INITIALISED.unpack_from(raw, at)
         return ProducerIdResponse({None: code} if code else {}, producer_id, epoch)
 
 
-class AddPartitionsToTxn(TransactionRequest):
+class AddPartitionsToTxn(CommitRequest):
     """Tells the transaction coordinator which partitions a transaction writes to."""
 
     API_KEY, LOWEST, HIGHEST = 24, 0, 2
@@ -167,22 +171,10 @@ class AddPartitionsToTxn(TransactionRequest):
         super().__init__(b"".join(parts))
 
     def _response(self, raw: bytes, at: int) -> Response:
-        failures: dict[Place | None, int] = {}
-        (topics,) = _INT32.unpack_from(raw, at + 4)
-        at += 8
-        for _ in range(topics):
-            topic, at = _read_text(raw, at)
-            (count,) = _INT32.unpack_from(raw, at)
-            at += 4
-            end = at + _CODE.size * count
-            for partition, code in _CODE.iter_unpack(raw[at:end]):
-                if code:
-                    failures[topic, partition] = code
-            at = end
-        return Response(failures)
+        return _codes_of_partitions(raw, at)
 
 
-class AddOffsetsToTxn(TransactionRequest):
+class AddOffsetsToTxn(CommitRequest):
     """Tells the transaction coordinator that offsets of a group will follow."""
 
     API_KEY, LOWEST, HIGHEST = 25, 0, 2
@@ -191,7 +183,7 @@ class AddOffsetsToTxn(TransactionRequest):
         super().__init__(_text(transactional_id) + _PRODUCER.pack(producer_id, epoch) + _text(group))
 
 
-class EndTxn(TransactionRequest):
+class EndTxn(CommitRequest):
     """Commits a transaction."""
 
     API_KEY, LOWEST, HIGHEST = 26, 0, 2
@@ -200,7 +192,7 @@ class EndTxn(TransactionRequest):
         super().__init__(_text(transactional_id) + _ENDED.pack(producer_id, epoch, True))
 
 
-class Produce(TransactionRequest):
+class Produce(CommitRequest):
     """Writes one record batch to each of some partitions, with acks=all.
 
     Later versions, from 12 on, are for transaction protocol 2.
@@ -208,11 +200,11 @@ class Produce(TransactionRequest):
 
     API_KEY, LOWEST, HIGHEST = 0, 3, 8
 
-    def __init__(self, transactional_id: str, timeout_ms: int, batches: Mapping[Place, bytes]) -> None:
+    def __init__(self, transactional_id: str | None, timeout_ms: int, batches: Mapping[Place, bytes]) -> None:
         topics: dict[str, list[tuple[int, bytes]]] = {}
         for (topic, partition), batch in batches.items():
             topics.setdefault(topic, []).append((partition, batch))
-        parts = [_text(transactional_id), _PRODUCE.pack(_ACKS_ALL, timeout_ms, len(topics))]
+        parts = [_nullable(transactional_id), _PRODUCE.pack(_ACKS_ALL, timeout_ms, len(topics))]
         for topic, of_topic in topics.items():
             parts += _text(topic), _INT32.pack(len(of_topic))
             for partition, batch in of_topic:
@@ -249,7 +241,7 @@ class Produce(TransactionRequest):
         return ProduceResponse(failures, offsets, reasons)
 
 
-class TxnOffsetCommit(TransactionRequest):
+class TxnOffsetCommit(CommitRequest):
     """Adds offsets to a transaction, under the membership with which they were polled."""
 
     API_KEY, LOWEST, HIGHEST, FLEXIBLE = 28, 3, 3, True
@@ -297,15 +289,63 @@ class TxnOffsetCommit(TransactionRequest):
         return Response(failures)
 
 
+class OffsetCommit(CommitRequest):
+    """Commits offsets, under the membership with which they were polled."""
+
+    API_KEY, LOWEST, HIGHEST = 8, 7, 7
+
+    def __init__(self, group: str, membership: Membership, offsets: Mapping[Place, CommittedOffset]) -> None:
+        topics: dict[str, list[tuple[int, CommittedOffset]]] = {}
+        for (topic, partition), offset in offsets.items():
+            topics.setdefault(topic, []).append((partition, offset))
+        parts = [
+            _text(group),
+            _INT32.pack(membership.generation),
+            _text(membership.member_id),
+            _NULL,  # no group instance id
+            _INT32.pack(len(topics)),
+        ]
+        for topic, of_topic in topics.items():
+            parts += _text(topic), _INT32.pack(len(of_topic))
+            for partition, offset in of_topic:
+                note = offset.metadata.encode()
+                parts += _OFFSET.pack(partition, offset.offset, _NO_LEADER_EPOCH), _INT16.pack(len(note)), note
+        super().__init__(b"".join(parts))
+
+    def _response(self, raw: bytes, at: int) -> Response:
+        return _codes_of_partitions(raw, at)
+
+
 REQUESTS = (InitProducerId, AddPartitionsToTxn, AddOffsetsToTxn, Produce, TxnOffsetCommit, EndTxn)
-"""All that a broker must know."""
+"""All that a broker with transactions must know."""
+
+
+def _codes_of_partitions(raw: bytes, at: int) -> Response:
+    """Decodes throttle time and the error code of each partition."""
+    failures: dict[Place | None, int] = {}
+    (topics,) = _INT32.unpack_from(raw, at + 4)
+    at += 8
+    for _ in range(topics):
+        topic, at = _read_text(raw, at)
+        (count,) = _INT32.unpack_from(raw, at)
+        at += 4
+        end = at + _CODE.size * count
+        for partition, code in _CODE.iter_unpack(raw[at:end]):
+            if code:
+                failures[topic, partition] = code
+        at = end
+    return Response(failures)
 
 
 @lru_cache(4096)
 def _text(value: str) -> bytes:
-    """A string. Names of topics recur in every transaction."""
+    """A string. Names of topics recur in every commit."""
     raw = value.encode()
     return _INT16.pack(len(raw)) + raw
+
+
+def _nullable(value: str | None) -> bytes:
+    return _NULL if value is None else _text(value)
 
 
 def _read_text(raw: bytes, at: int) -> tuple[str, int]:
