@@ -89,5 +89,5 @@ def test_every_command_works_and_shows_what_the_tutorial_says(terminals):
                 assert time.monotonic() < deadline, terminals.said
                 terminals.type(last[-1])
             outputs += 1
-    assert outputs == 8
+    assert outputs == 9
     assert run(["git", "status", "--short"], cwd=terminals.clone) == "", "nothing is left"
