@@ -8,10 +8,10 @@ from board_service.traces import shortened
 from runtime.hosting import Host
 from runtime.http.background import BackgroundCall
 
-_TRIES = 6
-"""Times that the history is asked for an order: it stores records within seconds, or is behind."""
+_TRIES = 7
+"""Times that the history is asked for an order: within two minutes. It stores records within seconds, or is behind."""
 _PAUSE = 4
-"""Looks, of which there are two a second, between two of them."""
+"""Looks, of which there are two a second, between the first two of them; twice as many after each further one."""
 
 
 class Explanations:
@@ -60,7 +60,8 @@ class Explanations:
         elif self._asking is None and self._rests > 0:
             self._rests -= 1
         elif self._asking is None:
-            self._tries, self._rests = self._tries + 1, _PAUSE
+            self._rests = _PAUSE << self._tries
+            self._tries += 1
             self._asking = BackgroundCall(self._relay.explanation(self._host, self._order_id))
 
     def _runs(self) -> bool:
