@@ -31,17 +31,19 @@ class Explanations:
         self._tries = self._rests = 0
         self._verdicts = 0
         self._known: Mapping[str, str] | None = None
+        self._sure = False
+        """Whether two answers in a row were the same: the first may lack records that are not stored yet."""
 
     @property
     def awaited(self) -> bool:
         """Whether a further look may have an explanation."""
-        return self._known is None and self._verdicts > 0 and self._tries < _TRIES and self._runs()
+        return not self._sure and self._verdicts > 0 and self._tries < _TRIES and self._runs()
 
     def add_to(self, timeline: dict[str, Any]) -> dict[str, Any]:
         """Returns the timeline with the known explanations. Asks the history if one is missing."""
         verdicts = sum(event["stage"] == "VERDICT" for event in timeline["events"])
         if timeline["state"] == "CREATED" or verdicts != self._verdicts:
-            self._known, self._tries, self._rests = None, 0, 0  # not decided, or anew
+            self._known, self._sure, self._tries, self._rests = None, False, 0, 0  # not decided, or anew
         self._verdicts = 0 if timeline["state"] == "CREATED" else verdicts
         if self.awaited:
             self._ask()
@@ -56,7 +58,9 @@ class Explanations:
         if self._asking is not None and self._asking.done:
             found = self._asking.result()
             self._asking = None
-            self._known = None if found is None else texts_of(found)
+            texts = None if found is None else texts_of(found)
+            if texts is not None:
+                self._known, self._sure = texts, texts == self._known
         elif self._asking is None and self._rests > 0:
             self._rests -= 1
         elif self._asking is None:
