@@ -119,7 +119,7 @@ class BoardStreams:
                 if data != sent:
                     sent, waited = data, 0
                     yield [ServerSentEvent(str(number), "timeline", data)]
-                ended = found is not None and found["final"] and (not followed or self._settled(found))
+                ended = found is not None and found["final"] and self._settled(found)
                 if ended and not explanations.awaited:
                     yield [ServerSentEvent(str(number), "end", b"{}")]
                     return
@@ -129,7 +129,7 @@ class BoardStreams:
             await self._feed.tick()
 
     def _settled(self, found: dict[str, Any]) -> bool:
-        """Whether nothing has come for some seconds: e-mails and refunds follow the final state."""
+        """Whether nothing has come for some seconds: e-mails follow the final state, and the feed may lag behind."""
         return self._now_ms() - int(found["changed"]) > 5000
 
     def _parts(self, host: Host) -> dict[str, bytes]:
