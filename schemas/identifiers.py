@@ -8,6 +8,7 @@ import re
 import time
 import unicodedata
 import uuid
+from datetime import UTC, datetime
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, WithJsonSchema
@@ -118,6 +119,20 @@ def _uuid7() -> str:
     raw[6] = 0x70 | raw[6] & 0x0F
     raw[8] = 0x80 | raw[8] & 0x3F
     return str(uuid.UUID(bytes=bytes(raw)))
+
+
+def time_of(uuid7: str) -> datetime | None:
+    """When a UUIDv7 was generated, UTC, by the clock of its worker; `None` for any other text."""
+    try:
+        parsed = uuid.UUID(uuid7)
+    except ValueError:
+        return None
+    if parsed.version != 7:
+        return None
+    try:
+        return datetime.fromtimestamp((parsed.int >> 80) / 1000, UTC)
+    except (OverflowError, ValueError, OSError):  # made up: beyond the year 9999
+        return None
 
 
 def order_id_for(idempotency_key: str) -> str:

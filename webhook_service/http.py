@@ -9,13 +9,13 @@ from yarl import URL
 
 from runtime.common.clock import utc_now
 from runtime.hosting import Answer, Endpoint, Host, OutboundEvent, Parameter, ResponseHeader
-from runtime.http.answers import HttpProblem, answer, existing, location
+from runtime.http.answers import RETRY, HttpProblem, answer, existing, location
 from runtime.http.inputs import CODE, Deadline, deadline_of, message_of
 from runtime.http.networks import AddressPolicy, parse_address
 from runtime.http.queries import wait_for_row
 from runtime.http.routing import route_to_owner
 from runtime.http.validation import invalid_input
-from schemas.identifiers import new_event_id
+from schemas.identifiers import new_event_id, time_of
 from schemas.webhooks import EVENTS, Deliveries, NewWebhook, TestDelivery, Webhook, Webhooks, WebhookWithSecret
 from webhook_service.commands import SubscriptionCommands, TooManySecrets, TooManySubscriptions, attempts_of
 from webhook_service.events import webhook_id
@@ -34,8 +34,9 @@ from webhook_service.state import (
 )
 
 PATH = "/v1/webhooks"
+_ID_PREFIX = "wh_"
 _COPIED_S = 2.0
-"""Seconds within which a partition has the copy of a new subscription, and for which an unknown one is waited for."""
+"""Seconds after its creation within which a subscription is copied to each partition."""
 _ID = replace(CODE, name="id", description="Id of the subscription", title="No subscription can have this id")
 
 
@@ -61,7 +62,9 @@ def endpoints(own: WebhookSettings, keys: SecretKeys, commands: SubscriptionComm
         _check_url(new.url, own)
         first = SecretVersion(version=1, key_id=_current(keys))
         content = new.model_dump(include={"url", "events", "description"})
-        subscription = Subscription(id=f"wh_{new_event_id()}", created_at=utc_now(), secrets=(first,), **content)
+        subscription = Subscription(
+            id=f"{_ID_PREFIX}{new_event_id()}", created_at=utc_now(), secrets=(first,), **content
+        )
 
         async def subscribe() -> web.Response:
             try:
@@ -126,9 +129,12 @@ def endpoints(own: WebhookSettings, keys: SecretKeys, commands: SubscriptionComm
         async def read() -> web.Response:
             # The log lies in the partition of the id, where a new subscription is known a moment later.
             copy = copy_key(id_, host.settings.partitions)
-            copied = Deadline(min(_COPIED_S, deadline.remaining()))
+            copied = Deadline(min(_copied_within_s(id_), deadline.remaining()))
             known = await wait_for_row(host, SUBSCRIPTIONS, copy, copied, lambda row: row.find(id_) is not None)
-            existing(known.find(id_) if known is not None else None, _unknown(id_))
+            if known is None or known.find(id_) is None:
+                if _copied_within_s(id_):  # 404 would deny what a client has just been told is there
+                    raise HttpProblem(503, f"Webhook {id_!r} is not known here yet. Repeat the request.", headers=RETRY)
+                raise HttpProblem(404, _unknown(id_))
             return answer(Deliveries(attempts=await host.submit(ATTEMPTS, id_, attempts_of(id_))))
 
         return await route_to_owner(request, host, ATTEMPTS, id_, deadline, read)
@@ -215,6 +221,14 @@ async def _route(
 
 def _known(host: Host) -> Subscriptions:
     return host.read(SUBSCRIPTIONS, SUBSCRIPTIONS_KEY) or Subscriptions()
+
+
+def _copied_within_s(id_: str) -> float:
+    """Seconds until a subscription is known in each partition, going by the time in its id; not below 0."""
+    created_at = time_of(id_.removeprefix(_ID_PREFIX))
+    if created_at is None:
+        return 0.0
+    return min(max(0.0, (created_at - utc_now()).total_seconds() + _COPIED_S), _COPIED_S)  # clocks differ
 
 
 def _unknown(id_: str) -> str:

@@ -14,6 +14,7 @@ from ecosystem.clients.dead_letters.redrive import redrive
 from ecosystem.clients.webhooks import WebhooksApi
 from ecosystem.embedded.ports import free_ports
 from runtime.common.partitioning import partition_of
+from schemas.identifiers import new_event_id
 from schemas.messages import OrderState
 from schemas.topics import ORDERS
 from tests.receivers import Receiver
@@ -24,6 +25,7 @@ from webhook_service.state import DEAD_LETTER_POSITIONS, SUBSCRIPTIONS, copy_key
 KEYS = {"webhook_keys": "k" * 32, "webhook_allowed_networks": "127.0.0.0/8"}
 STATES = (OrderState.VALIDATED, OrderState.SHIPPED)
 IN_ORDER = ["order.validated", "order.shipped"]
+SOME_WEBHOOK = {"url": "http://127.0.0.1:9/", "events": IN_ORDER}
 
 
 async def start(deployment: Deployment, **changes):
@@ -71,6 +73,25 @@ async def test_an_unknown_webhook_is_not_waited_for(deployment: Deployment):
     async with asyncio.timeout(20):  # of the 60 s that it might wait for something else
         answer = await deployment.ask(worker, "GET", "/v1/webhooks/wh_none/deliveries?timeout=60000")
     assert answer.status == 404
+
+
+async def test_a_webhook_that_was_just_added_is_never_denied(deployment: Deployment):
+    worker = await start(deployment)
+    for _ in range(20):
+        made = (await deployment.repeated(worker, "POST", "/v1/webhooks", json=SOME_WEBHOOK)).json()
+        log = f"/v1/webhooks/{made['id']}/deliveries"
+        assert (await deployment.ask(worker, "GET", f"{log}?timeout=0")).status in {200, 503}
+        assert (await deployment.ask(worker, "GET", log)).status == 200
+
+
+async def test_a_webhook_with_a_new_id_is_denied_once_its_copy_would_be_there(deployment: Deployment):
+    worker = await start(deployment)
+    unknown = f"/v1/webhooks/wh_{new_event_id()}/deliveries"
+
+    answer = await deployment.ask(worker, "GET", f"{unknown}?timeout=0")
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+    assert (await deployment.ask(worker, "GET", unknown)).status == 404
+    assert (await deployment.ask(worker, "GET", f"{unknown}?timeout=0")).status == 404
 
 
 async def test_deliveries_are_signed_in_order_and_logged(deployment: Deployment, caplog):

@@ -1,12 +1,14 @@
 """Identifiers: the rule, and that JSON Schema states the same."""
 
 import re
+import uuid
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from jsonschema import Draft202012Validator
 from pydantic import TypeAdapter, ValidationError
 
-from schemas.identifiers import Name, OrderId
+from schemas.identifiers import Name, OrderId, new_event_id, time_of
 
 RULES = {"id": TypeAdapter(OrderId), "name": TypeAdapter(Name)}
 SCHEMAS = {name: Draft202012Validator(rule.json_schema()) for name, rule in RULES.items()}
@@ -45,3 +47,15 @@ def test_the_schema_rejects_the_same_texts_as_the_rule(text, id_, name):
 @pytest.mark.parametrize("rule", RULES)
 def test_surrogates_and_a_final_line_break_are_rejected(rule, text):
     assert not taken(rule, text)
+
+
+def test_the_time_of_an_event_id_is_when_it_was_made():
+    before = datetime.now(UTC)
+    made_at = time_of(new_event_id())
+    assert made_at is not None
+    assert timedelta(milliseconds=-1) <= made_at - before < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("text", ["", "none", "ffffffff-ffff-7fff-bfff-ffffffffffff", str(uuid.UUID(int=1, version=4))])
+def test_no_other_text_has_a_time(text):
+    assert time_of(text) is None
