@@ -6,16 +6,18 @@ import time
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
-from prometheus_client import Gauge, Histogram
+from prometheus_client import REGISTRY, Gauge
 
 from runtime.http.connections import HttpConnection
+from runtime.metrics.instruments import Histogram, HistogramSeries
 
 # Its series `…_count` is the number of requests. The long buckets are for clients that wait for an order.
 _SECONDS = Histogram(
     "faust_orders_http_request_duration_seconds",
     "Seconds from the headers of a request to its response; route is the template, not the path",
     ("method", "route", "status"),
-    buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60),
+    (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60),
+    REGISTRY,
 )
 _IN_FLIGHT = Gauge("faust_orders_http_requests_in_flight", "Requests in flight, waiting ones included")
 _TASKS = Gauge("faust_orders_event_loop_tasks", "asyncio tasks that have not ended")
@@ -26,7 +28,7 @@ _BLOCKS = Gauge(
 # A client may send any word as its method, and each would be a time series.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # A cache: looking up a series by its labels costs more than everything else here. Bounded by routes times statuses.
-_series: dict[tuple[str, str, int], Histogram] = {}
+_series: dict[tuple[str, str, int], HistogramSeries] = {}
 
 
 class InFlight:
@@ -74,7 +76,7 @@ def observe(method: str, route: str, status: int, seconds: float) -> None:
     (_series.get(key) or _new_series(key)).observe(seconds)
 
 
-def _new_series(key: tuple[str, str, int]) -> Histogram:
+def _new_series(key: tuple[str, str, int]) -> HistogramSeries:
     method, route, status = key
     if method not in _METHODS:
         # Not cached: clients could make the cache grow.

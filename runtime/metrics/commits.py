@@ -1,6 +1,8 @@
 """Prometheus metrics of the commits of a worker."""
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry
+
+from runtime.metrics.instruments import Counter, Histogram
 
 STEPS = ("add_partitions", "produce", "offsets", "end")
 """Steps of a commit. Records are produced while offsets are added and committed."""
@@ -16,16 +18,16 @@ class CommitMetrics:
             "faust_orders_commit_step_seconds",
             "Time of a step of a commit. The steps produce and offsets run at the same time",
             ("step",),
-            buckets=_SECONDS,
-            registry=registry,
+            _SECONDS,
+            registry,
         )
         self._seconds = {step: seconds.labels(step) for step in STEPS}
         self._requests = Counter(
-            "faust_orders_commit_requests_total", "Requests to brokers for commits, retries included", registry=registry
-        )
+            "faust_orders_commit_requests_total", "Requests to brokers for commits, retries included", (), registry
+        ).labels()
         self._partitions = Counter(
-            "faust_orders_commit_partitions_total", "Partitions that commits wrote records to", registry=registry
-        )
+            "faust_orders_commit_partitions_total", "Partitions that commits wrote records to", (), registry
+        ).labels()
 
     def took(self, step: str, seconds: float) -> None:
         """`step` is one of `STEPS`."""

@@ -4,8 +4,9 @@ from collections import Counter as Counts
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Gauge
 
+from runtime.metrics.instruments import Counter, CounterSeries, Histogram, HistogramSeries
 from runtime.model.records import Offsets, TopicPartition
 from runtime.model.topology import Topology
 
@@ -29,14 +30,17 @@ class LoopMetrics:
     """Records what the loop, rebalances and standby replicas do."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"faust_orders_{name}", text, labels, registry=registry)
+        def counters(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"faust_orders_{name}", text, labels, registry)
+
+        def counter(name: str, text: str) -> CounterSeries:
+            return counters(name, text).labels()
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(f"faust_orders_{name}", text, labels, registry=registry)
 
-        def histogram(name: str, text: str, buckets: Sequence[float] = _SECONDS) -> Histogram:
-            return Histogram(f"faust_orders_{name}", text, buckets=buckets, registry=registry)
+        def histogram(name: str, text: str, buckets: Sequence[float] = _SECONDS) -> HistogramSeries:
+            return Histogram(f"faust_orders_{name}", text, (), buckets, registry).labels()
 
         self._batches = counter("batches_committed_total", "Batches committed")
         self._records = counter("records_polled_total", "Records polled from the broker")
@@ -44,21 +48,21 @@ class LoopMetrics:
         self._fused = counter(
             "fused_total", "Messages processed in the batch that produced them, without a broker round trip"
         )
-        self._dead = counter("dead_letters_total", "Messages dead-lettered, by their topic", "topic")
-        self._events = counter("service_events_total", "Events that services count", "service", "event")
-        self._dropped = counter("batches_dropped_total", "Batches whose commit was fenced or is in doubt", "reason")
+        self._dead = counters("dead_letters_total", "Messages dead-lettered, by their topic", "topic")
+        self._events = counters("service_events_total", "Events that services count", "service", "event")
+        self._dropped = counters("batches_dropped_total", "Batches whose commit was fenced or is in doubt", "reason")
         for reason in ("fenced", "in_doubt"):
             self._dropped.labels(reason)
         self._stages = Histogram(
             "faust_orders_stage_duration_seconds",
             "Time that orders took to a stage, observed once its record is committed",
             ("service", "stage"),
-            buckets=_STAGE_SECONDS,
-            registry=registry,
+            _STAGE_SECONDS,
+            registry,
         )
         # Looking up a series by its labels costs more than counting. What services count is a bounded number of names.
-        self._event_series: dict[tuple[str, str], Counter] = {}
-        self._stage_series: dict[tuple[str, str], Histogram] = {}
+        self._event_series: dict[tuple[str, str], CounterSeries] = {}
+        self._stage_series: dict[tuple[str, str], HistogramSeries] = {}
         self._size = histogram("batch_records", "Records polled for a batch", _RECORDS)
         self._process = histogram("batch_process_seconds", "Time to process a batch")
         self._commit = histogram("batch_commit_seconds", "Time to commit a batch")
@@ -81,7 +85,7 @@ class LoopMetrics:
         )
         self._stalled = gauge("stalled", "Partitions and components without progress; above 0 the worker is not ready")
         self._shown: set[TopicPartition] = set()
-        self._lost = counter(
+        self._lost = counters(
             "lost_records_total", "Offsets whose records the broker had removed before a worker read them", "topic"
         )
 
@@ -113,11 +117,11 @@ class LoopMetrics:
         self._process.observe(process_s)
         self._commit.observe(commit_s)
 
-    def _new_event(self, labels: tuple[str, str]) -> Counter:
+    def _new_event(self, labels: tuple[str, str]) -> CounterSeries:
         series = self._event_series[labels] = self._events.labels(*labels)
         return series
 
-    def _new_stage(self, labels: tuple[str, str]) -> Histogram:
+    def _new_stage(self, labels: tuple[str, str]) -> HistogramSeries:
         series = self._stage_series[labels] = self._stages.labels(*labels)
         return series
 
