@@ -30,8 +30,8 @@ STEPS = (
     "rows",
     "output records",
     "rows and output records",
-    "redo records cleared",
     "redo records cleared in part",
+    "redo records cleared",
     "redo begun",
 )
 """What is durable at the crash. The last one: redo records, and a first restore wrote half of them and crashed."""
@@ -49,7 +49,7 @@ class Durable:
         """How many records of a commit get through before it crashes; `None`: all."""
 
     async def commit(self, writes, membership):
-        everything = [*writes.redo, *writes.changelog, *writes.outputs, *writes.cleared]
+        everything = [*writes.changelog, *writes.outputs]
         ends = self.write(everything[: self.most])
         if self.most is not None:
             raise ConnectionError("crash")
@@ -131,8 +131,9 @@ class Interrupted(TopologyTestDriver):
         rows = batch.rows()
         writes = batch.writes(rows)
         redoing.redo.add(writes, batch, rows)
+        redo = writes.redo_progress.next(writes.redo)
         if number == self.crash_in and not polled.commands:
-            redoing.durable.write(self._durable(writes))
+            redoing.durable.write(self._durable(writes, redo))
             if self.after == "redo begun":
                 redoing.durable.most = (len(writes.changelog) + len(writes.outputs)) // 2
                 with pytest.raises(ConnectionError):
@@ -140,34 +141,41 @@ class Interrupted(TopologyTestDriver):
                 redoing.durable.most = None
             redoing.start()
             return
-        ends = redoing.durable.write([*writes.redo, *writes.changelog, *writes.outputs])
+        ends = redoing.durable.write(redo)
+        assert writes.redo_progress.wrote(redo, ends)
+        ends |= redoing.durable.write([*writes.changelog, *writes.outputs])
         for (table, partition), changed in rows.items():
             changelog = worker.topology.tables[table].changelog
             worker.stores.open(table, partition).apply(changed, ends[changelog, partition])
             worker.timers.apply(table, partition, changed)
-        redoing.durable.write(writes.cleared)
         worker.positions.update(batch.offsets)
 
-    def _durable(self, writes):
-        """What of the batch is durable at the crash."""
-        units = sorted({(w.topic, w.partition) for w in writes.redo})
+    def _durable(self, writes, redo):
+        """What of the batch is durable at the crash.
+
+        Arguments:
+            writes: the batch.
+            redo: its redo records, and tombstones of those of the batch before.
+        """
+        units = sorted({(w.topic, w.partition) for w in redo})
         self.records = max(len(units), 1)
         this = units[self.which % len(units)] if units else None
         half = [w for at, w in enumerate(writes.changelog) if at % 2]
-        written = [*writes.changelog, *writes.outputs]
+        written = [*redo, *writes.changelog, *writes.outputs]
+        cleared = [w._replace(value=None) for w in writes.redo]
         return {
             "nothing": [],
-            "part of the redo records": writes.redo[: len(writes.redo) // 2],
-            "one redo record": [w for w in writes.redo if (w.topic, w.partition) == this],
-            "all but one redo record": [w for w in writes.redo if (w.topic, w.partition) != this],
-            "redo records": writes.redo,
-            "some rows": [*writes.redo, *half],
-            "rows": [*writes.redo, *writes.changelog],
-            "output records": [*writes.redo, *writes.outputs],
-            "rows and output records": [*writes.redo, *written],
-            "redo records cleared": [*writes.redo, *written, *writes.cleared],
-            "redo records cleared in part": [*writes.redo, *written, *writes.cleared[: len(writes.cleared) // 2]],
-            "redo begun": [*writes.redo, *half],
+            "part of the redo records": redo[: len(redo) // 2],
+            "one redo record": [w for w in redo if (w.topic, w.partition) == this],
+            "all but one redo record": [w for w in redo if (w.topic, w.partition) != this],
+            "redo records": redo,
+            "some rows": [*redo, *half],
+            "rows": [*redo, *writes.changelog],
+            "output records": [*redo, *writes.outputs],
+            "rows and output records": written,
+            "redo records cleared in part": [*written, *cleared[: len(cleared) // 2]],
+            "redo records cleared": [*written, *cleared],
+            "redo begun": [*redo, *half],
         }[self.after]
 
 

@@ -27,7 +27,7 @@ POINTS = {
     "commit.done": "the batch is committed, nothing of it is applied to the state",
     "commit.redo": "at least once: the redo records are acknowledged, nothing else is sent",
     "commit.written": "at least once: rows and output records are acknowledged, the redo records are not cleared",
-    "commit.cleared": "at least once: the redo records are cleared, the offsets are not committed",
+    "commit.cleared": "at least once: no batch has followed for a moment, the redo records are cleared",
     "apply.store": "one store has the batch, the next one may not",
     "apply.done": "every store has the batch, the requests that wait for it are not woken",
     "outbox.read": "messages are read from the outbox, none is sent",

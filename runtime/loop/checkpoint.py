@@ -13,6 +13,7 @@ from runtime.common.backoff import Backoff, retry
 from runtime.common.deadlines import PRODUCER_STOP_S
 from runtime.errors import CommitFenced, CommitInDoubt, MemberFenced
 from runtime.model.records import LastOffsets, Membership, Offsets, Write, Writes
+from runtime.model.redo_progress import RedoProgress
 
 log = logging.getLogger(__name__)
 
@@ -186,8 +187,10 @@ class AtLeastOnce:
     1. Redo records: all rows and sent records, by service and partition. From here on a crash loses nothing: the next
        restore redoes a redo record that is left over (`runtime.loop.redo`).
     2. Rows and output records, in any order.
-    3. Tombstones of the redo records, then offsets. Only the next batch waits for them: for the tombstones before it
-       writes anything, so that a redo record is always that of the last batch.
+    3. Offsets. The next batch waits for them at its end.
+
+    The redo records of the next batch overwrite those of this one, and go with the tombstones of the others: so when
+    the next batch writes its rows, no redo record of this one is left. Without a next batch they are cleared soon.
 
     For brokers without transactions, or for a few milliseconds less per batch. A worker that was paused past its
     session may produce output records again that the new owner has produced.
@@ -199,6 +202,9 @@ class AtLeastOnce:
     """
 
     RETRY_S = 0.5
+    CLEAR_S = 0.2
+    """Seconds without a batch after which redo records are cleared: longer than from batch to batch under load, when
+    responses to hundreds of clients are in between. A crash before it has the last batch redone."""
     transactional = False
 
     def __init__(
@@ -210,6 +216,8 @@ class AtLeastOnce:
         self._is_member = is_member
         self._new_producer = new_producer
         self._timeout_s = timeout_s
+        self._progress: RedoProgress | None = None
+        self._idle: asyncio.TimerHandle | None = None
         self._cleared: asyncio.Future[LastOffsets] | None = None
         self._offsets: asyncio.Future[None] | None = None
         self._producer: Producer | None = None
@@ -221,23 +229,53 @@ class AtLeastOnce:
         committed = False
         try:
             async with _in_time(self._timeout_s):
+                self._stop_clearing()
                 ends = dict(await self._redo_records_cleared())
-                if writes.redo:
-                    redo_ends = await self._send(writes.redo)
-                    failpoints.reach("commit.redo")
-                    if any(redo_ends[tp] != end for tp, end in writes.redo_ends.items()):
-                        raise CommitInDoubt("another worker wrote to a redo table, its redo records may not count")
-                    ends |= redo_ends
+                ends |= await self._write_redo_records(writes)
                 ends |= await self._send(writes.changelog, writes.outputs)
                 if writes.redo:
                     failpoints.reach("commit.written")
                 await self._offsets_committed()
-                self._cleared = asyncio.ensure_future(self._send(writes.cleared))
-                self._offsets = asyncio.ensure_future(self._finish(self._cleared, writes.offsets, membership))
+                if writes.offsets:
+                    self._offsets = asyncio.ensure_future(self._commit_offsets(writes.offsets, membership))
+                if writes.redo:
+                    self._idle = asyncio.get_running_loop().call_later(self.CLEAR_S, self._begin_clearing)
             committed = True
         finally:
             if not committed:
+                self._progress = None  # a tombstone may have the key of a redo record of the failed batch
                 await self.stop()
+        return ends
+
+    async def _write_redo_records(self, writes: Writes) -> LastOffsets:
+        """Writes the redo records of a batch, and the tombstones of those before it that they do not overwrite."""
+        self._progress = progress = writes.redo_progress or self._progress
+        if progress is None or not (redo := progress.next(writes.redo)):
+            return {}
+        ends = await self._send(redo)
+        if writes.redo:
+            failpoints.reach("commit.redo")
+        if not progress.wrote(redo, ends):
+            raise CommitInDoubt("another worker wrote to a redo table, its redo records may not count")
+        return ends
+
+    def _begin_clearing(self) -> None:
+        """Clears the redo records of the last batch: no other batch has come for a while, or none will."""
+        self._stop_clearing()
+        if self._progress is not None and self._cleared is None:
+            self._cleared = asyncio.ensure_future(self._clear(self._progress))
+
+    def _stop_clearing(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+
+    async def _clear(self, progress: RedoProgress) -> LastOffsets:
+        if not (tombstones := progress.next(())):
+            return {}
+        ends = await self._send(tombstones)
+        progress.wrote(tombstones, ends)  # if another worker wrote there, the next batch finds it
+        failpoints.reach("commit.cleared")
         return ends
 
     async def _send(self, *groups: Sequence[Write]) -> LastOffsets:
@@ -248,13 +286,6 @@ class AtLeastOnce:
         if not self._is_member():
             raise MemberFenced("the group has not confirmed for a session that this worker is its member")
         return await producer.send(*groups)
-
-    async def _finish(self, cleared: asyncio.Future[LastOffsets], offsets: Offsets, membership: Membership) -> None:
-        """Commits offsets once the redo records are cleared."""
-        if await asyncio.shield(cleared):
-            failpoints.reach("commit.cleared")
-        if offsets:
-            await self._commit_offsets(offsets, membership)
 
     async def _commit_offsets(self, offsets: Offsets, membership: Membership) -> None:
         """Commits offsets, and retries passing errors: the next batch may be long in coming."""
@@ -270,18 +301,18 @@ class AtLeastOnce:
         ends: LastOffsets = {}
         try:
             async with asyncio.timeout(PRODUCER_STOP_S):
+                self._begin_clearing()
                 ends = await self._redo_records_cleared()
                 await self._offsets_committed()
         except (MemberFenced, *_BROKER_ERRORS) as error:
-            log.warning("offset commit failed, the last batch will be processed again error=%r", error)
+            log.warning("last batch not finished, it will be redone or processed again error=%r", error)
         return ends
 
     async def _redo_records_cleared(self) -> LastOffsets:
-        """Waits until the redo records of the batch before are cleared, and raises the error."""
+        """Waits until tombstones on their way are written, and raises the error."""
         if self._cleared is None:
             return {}
-        # Shielded from the time limit: `_finish` waits as well, and would be cancelled along with it.
-        ends = await asyncio.shield(self._cleared)
+        ends = await asyncio.shield(self._cleared)  # a write that is cancelled makes the producer useless
         self._cleared = None
         return ends
 
@@ -301,7 +332,7 @@ class AtLeastOnce:
     async def stop(self) -> None:
         await self.flush()
         unfinished = [task for task in (self._offsets, self._cleared) if task is not None]
-        self._offsets = self._cleared = None
+        self._progress = self._offsets = self._cleared = None
         for task in unfinished:
             task.cancel()
         producer, self._producer = self._producer, None

@@ -15,6 +15,7 @@ from runtime.model.dead_letters import dead_letter
 from runtime.model.limits import SizeLimits
 from runtime.model.records import NO_OFFSET, LastOffsets, Membership, Offsets, Record, TopicPartition, Write, Writes
 from runtime.model.redo import OWNER, RedoRecord, Unit, left_over, records
+from runtime.model.redo_progress import RedoProgress
 from runtime.state.stores import Store
 from schemas.topics import DEAD_LETTERS
 
@@ -28,7 +29,7 @@ class RedoLog:
     """Adds redo records to batches, and redoes those that a crash left.
 
     The stores of redo tables contain what restores and standby replicas read from the changelogs, and the token of the
-    last restore. A worker puts no redo records of its own batches there: they are cleared with the next batch.
+    last restore. A worker puts no redo records of its own batches there: the next batch overwrites or clears them.
 
     Arguments:
         partitions: the owned partitions.
@@ -64,9 +65,8 @@ class RedoLog:
         self._ends: dict[TopicPartition, int] = {}
         """By partition of a redo table: last offset up to which it is cleared, as far as this worker has written it."""
         self._uncleared: dict[TopicPartition, int] = {}
-        """Pieces of the present batch."""
-        self._written: dict[TopicPartition, int] = {}
-        """By partition of a redo table: its last offset once all batches so far are cleared, without other writers."""
+        """Pieces of the last batch."""
+        self._progress = RedoProgress({})
         self._writing: asyncio.Future[LastOffsets] | None = None
         """The last commit of `redo`, which may still be under way."""
         self._token = ""
@@ -81,10 +81,11 @@ class RedoLog:
         return bool(self._tables) and not self._checkpoint.transactional
 
     def add(self, writes: Writes, batch: BatchOverlay, rows: Rows) -> None:
-        """Adds the redo records of a batch to its writes, and their tombstones."""
+        """Adds the redo records of a batch to its writes."""
         self._batches += 1
         self._uncleared = {}
-        name = f"{self._token}-{self._batches}"
+        name = f"{self._token}-{self._batches:012}"  # redone in this order: records of two batches may be left over
+        writes.redo_progress = self._progress
         by_unit: dict[Unit, dict[str, Mapping[bytes, bytes | None]]] = {}
         for (table, partition), changed in rows.items():
             by_unit.setdefault(Unit(self._topology.holders[table].name, partition), {})[table] = changed
@@ -92,10 +93,7 @@ class RedoLog:
             pieces, table = record.pieces(self._token, name), self._tables[unit.service]
             tp = self._partitions.changelog(table, unit.partition)
             self._uncleared[tp] = len(pieces)
-            writes.redo_ends[tp] = self._written[tp] + len(pieces)
-            self._written[tp] += 2 * len(pieces)
             writes.redo += self._changelog(table, unit.partition, pieces)
-            writes.cleared += self._changelog(table, unit.partition, dict.fromkeys(pieces))
 
     def mark_read(self, ends: LastOffsets) -> None:
         """Marks stores of redo tables that are `MARK_EVERY` records behind as read, up to the present redo records.
@@ -106,7 +104,7 @@ class RedoLog:
         self._mark(ends, self.MARK_EVERY)
 
     def mark_cleared(self, ends: LastOffsets) -> None:
-        """Marks all stores of redo tables as read, once the redo records of the last batch are cleared.
+        """Marks all stores of redo tables as read, once no redo record is left.
 
         Arguments:
             ends: last offset of each partition that the clearing has written to.
@@ -138,7 +136,7 @@ class RedoLog:
         """
         await self.settle()
         self._ends.clear()
-        self._written.clear()
+        self._progress = RedoProgress({})
         if not self._tables:
             return
         token = "" if self._checkpoint.transactional else self._new_token(membership)
@@ -163,7 +161,9 @@ class RedoLog:
             log.warning("redo records are left over, redoing units=%s", ",".join(redone))
             await self._commit(stores, rows, [write for _, write in sorted(outputs.items())], membership, positions)
         if cleared:
-            await self._commit(stores, cleared, [], membership, positions)
+            ends = await self._commit(stores, cleared, [], membership, positions)
+            tables = [self._partitions.changelog(*key) for key in cleared]
+            self._progress = RedoProgress({tp: ends[tp] for tp in tables})
         self._token = token
 
     async def settle(self) -> None:
@@ -183,8 +183,8 @@ class RedoLog:
 
     async def _commit(
         self, stores: Stores, rows: Rows, outputs: list[Write], membership: Membership, positions: Offsets
-    ) -> None:
-        """Commits rows and outputs, and applies the rows to their stores."""
+    ) -> LastOffsets:
+        """Commits rows and outputs, and applies the rows to their stores. Returns their last offsets."""
         writes = Writes(outputs=outputs)
         for (table, partition), changed in rows.items():
             writes.changelog += self._changelog(table, partition, changed)
@@ -199,10 +199,8 @@ class RedoLog:
         if self._partitions.overtaken(rows, ends, stores, transactional=self._checkpoint.transactional):
             raise CommitInDoubt("another worker wrote to a changelog during its restore")
         for (table, partition), changed in rows.items():
-            tp = self._partitions.changelog(table, partition)
-            stores[table, partition].apply(changed, ends[tp])
-            if tp.topic in self._by_changelog:
-                self._written[tp] = ends[tp]
+            stores[table, partition].apply(changed, ends[self._partitions.changelog(table, partition)])
+        return ends
 
     def _new_token(self, membership: Membership) -> str:
         """A token that no other restore has: the coordinator makes member ids, and this member counts its restores."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from runtime.model.commands import Command
+    from runtime.model.redo_progress import RedoProgress
 
 Header = tuple[str, bytes | None]
 """Name and value. Clients may write null values, empty names, and a name twice."""
@@ -137,16 +138,14 @@ class Writes:
         outputs: output records and dead letters.
         offsets: the new positions.
         redo: at least once: the redo records of the batch.
-        cleared: at least once: tombstones of these redo records.
-        redo_ends: last offset of each partition of `redo` after them, if no other worker has written there.
+        redo_progress: at least once: what was written to redo tables since the restore.
     """
 
     changelog: list[Write] = field(default_factory=list)
     outputs: list[Write] = field(default_factory=list)
     offsets: Offsets = field(default_factory=dict)
     redo: list[Write] = field(default_factory=list)
-    cleared: list[Write] = field(default_factory=list)
-    redo_ends: dict[TopicPartition, int] = field(default_factory=dict)
+    redo_progress: "RedoProgress | None" = None
 
     @property
     def empty(self) -> bool:

@@ -17,6 +17,7 @@ from runtime.loop.redo import RedoLog
 from runtime.loop.timers import Timers
 from runtime.model.progress import marks_of
 from runtime.model.records import CONSUMED_BY
+from runtime.model.redo_progress import RedoProgress
 from runtime.side_effects.acknowledgement import retry_until_success
 from runtime.side_effects.attempt import _CURRENT, Attempt
 from runtime.side_effects.dispatcher import SideEffects
@@ -306,17 +307,33 @@ def token_in_flight_at_a_revocation():
 
     add = RedoLog.add
 
+    class AnyEnds:
+        def __init__(self, progress):
+            self.next = progress.next
+            self.progress = progress
+
+        def wrote(self, writes, ends):
+            self.progress.wrote(writes, ends)
+            return True
+
     async def cancelled_with_its_caller(self, commit):
         return await commit
 
     def add_with_any_ends(self, writes, batch, rows):
         add(self, writes, batch, rows)
-        writes.redo_ends.clear()
+        writes.redo_progress = AnyEnds(writes.redo_progress)
 
     with (
         patch.object(RedoLog, "_finished", cancelled_with_its_caller),
         patch.object(RedoLog, "add", add_with_any_ends),
     ):
+        yield
+
+
+@planted(exactly_once=False)
+def redo_records_kept_past_the_next_batch():
+    """At least once: redo records that the next batch does not overwrite stay. They are redone over later rows."""
+    with patch.object(RedoProgress, "next", lambda progress, redo: list(redo)):
         yield
 
 

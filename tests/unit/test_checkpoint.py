@@ -10,6 +10,7 @@ from runtime.errors import CommitFenced, CommitInDoubt
 from runtime.loop import checkpoint as checkpoints
 from runtime.loop.checkpoint import AtLeastOnce
 from runtime.model.records import Membership, TopicPartition, Write, Writes
+from runtime.model.redo_progress import RedoProgress
 
 ME = Membership(1, "me")
 
@@ -35,20 +36,35 @@ class Producer:
         assert membership == ME
         await self.commit_offsets(offsets)
 
+    def _end(self, topic):
+        return sum(sent.split(" ")[0] == topic for sent in self.sent) - 1
+
     async def send(self, *groups):
         written = [w for group in groups for w in group]
         if written and len(self.sent) == self.fails_at:
             raise KafkaError
         self.trips.append([f"{w.topic}{'' if w.value else ' deleted'}" for w in written])
         self.sent += self.trips[-1]
-        return {TopicPartition(w.topic, w.partition): 0 for w in written}
+        return {TopicPartition(w.topic, w.partition): self._end(w.topic) for w in written}
 
 
-def batch() -> Writes:
+class Offsets:
+    """Notes committed offsets, each with what the producer had sent by then."""
+
+    def __init__(self) -> None:
+        self.committed: list[tuple[dict, list[str]]] = []
+        self.producer = Producer(commit=self)
+
+    async def __call__(self, positions):
+        self.committed.append((dict(positions), list(self.producer.sent)))
+
+
+def batch(key: bytes = b"r-0", progress: RedoProgress | None = None) -> Writes:
+    """A batch with a redo record under this key. `progress`: of batches before it."""
     changelog = [Write("s-rows-changelog", 0, b"k", None), Write("s-timers-changelog", 0, b"l", b"{}")]
-    redo = [Write("s-redo-changelog", 0, b"r-0", b"{}")]
-    cleared = [Write("s-redo-changelog", 0, b"r-0", None)]
-    return Writes(changelog, [Write("out", 0, b"k", b"{}")], {TopicPartition("in", 0): 7}, redo, cleared)
+    redo = [Write("s-redo-changelog", 0, key, b"{}")]
+    outputs, offsets = [Write("out", 0, b"k", b"{}")], {TopicPartition("in", 0): 7}
+    return Writes(changelog, outputs, offsets, redo, RedoProgress({}) if progress is None else progress)
 
 
 REDO, *WRITTEN, CLEARED = SENT = [
@@ -60,48 +76,84 @@ REDO, *WRITTEN, CLEARED = SENT = [
 ]
 
 
-async def test_redo_records_are_written_before_anything_else_and_cleared_before_offsets():
-    offsets = []
-
-    async def commit(positions):
-        offsets.append((dict(positions), list(producer.sent)))
-
-    producer = Producer(commit=commit)
-
-    checkpoint = AtLeastOnce(lambda: producer, 5)
+async def test_redo_records_are_written_before_anything_else_and_offsets_after_rows():
+    offsets = Offsets()
+    checkpoint = AtLeastOnce(lambda: offsets.producer, 5)
     await checkpoint.commit(batch(), ME)
+    await asyncio.sleep(0)
+    assert offsets.committed == [({TopicPartition("in", 0): 7}, [REDO, *WRITTEN])], "they wait for no tombstones"
     await checkpoint.flush()
 
-    assert producer.sent == SENT
-    assert producer.trips == [[REDO], WRITTEN, [CLEARED]]
-    assert offsets == [({TopicPartition("in", 0): 7}, SENT)]
+    assert offsets.producer.trips == [[REDO], WRITTEN, [CLEARED]]
 
 
-@pytest.mark.parametrize(("expected", "trips"), [(0, [[REDO], WRITTEN, [CLEARED]]), (1, [[REDO]])])
-async def test_after_records_of_another_worker_in_a_redo_table_a_batch_writes_no_rows(expected, trips):
-    producer, written = Producer(), batch()
-    written.redo_ends = {TopicPartition(REDO, 0): expected}
+async def test_a_batch_overwrites_the_redo_records_of_the_last_one_or_clears_them_first():
+    producer, progress = Producer(), RedoProgress({})
     checkpoint = AtLeastOnce(lambda: producer, 5)
-    with pytest.raises(CommitInDoubt, match="another worker") if expected else contextlib.nullcontext():
-        await checkpoint.commit(written, ME)
+    for key in (b"r-0", b"r-0", b"r-1"):
+        await checkpoint.commit(batch(key, progress), ME)
+    small = Writes([Write("s-rows-changelog", 0, b"k", b"{}")], redo_progress=progress)
+    for _ in range(2):
+        await checkpoint.commit(small, ME)
+    await checkpoint.flush()
+
+    row = ["s-rows-changelog"]
+    same, other = [[REDO], WRITTEN], [[CLEARED, REDO], WRITTEN]
+    assert producer.trips == [*same, *same, *other, [CLEARED], row, row]
+
+
+async def test_redo_records_are_cleared_once_no_batch_follows(monkeypatch):
+    monkeypatch.setattr(AtLeastOnce, "CLEAR_S", 0.001)
+    producer, progress = Producer(), RedoProgress({})
+    checkpoint = AtLeastOnce(lambda: producer, 5)
+    for _ in range(2):
+        await checkpoint.commit(batch(progress=progress), ME)
+        async with asyncio.timeout(60):
+            while producer.sent[-1] != CLEARED:
+                await asyncio.sleep(0.001)
+    await checkpoint.stop()
+    assert producer.trips == [[REDO], WRITTEN, [CLEARED]] * 2
+
+
+async def test_a_failed_batch_leaves_its_redo_records_to_the_restore(monkeypatch):
+    """A tombstone of the batch before it may have the same key, and the broker may have the records."""
+    monkeypatch.setattr(AtLeastOnce, "CLEAR_S", 0.001)
+    producer, progress = Producer(5), RedoProgress({})
+    checkpoint = AtLeastOnce(lambda: producer, 5)
+    await checkpoint.commit(batch(progress=progress), ME)
+    with pytest.raises(CommitInDoubt):
+        await checkpoint.commit(batch(progress=progress), ME)
+    await asyncio.sleep(0.01)
+    assert producer.trips == [[REDO], WRITTEN, [REDO]]
+
+
+@pytest.mark.parametrize(("foreign", "trips"), [(0, [[REDO], WRITTEN, [CLEARED]]), (1, [[REDO]])])
+async def test_after_records_of_another_worker_in_a_redo_table_a_batch_writes_no_rows(foreign, trips):
+    producer, progress = Producer(), RedoProgress({TopicPartition(REDO, 0): -1 - foreign})
+    checkpoint = AtLeastOnce(lambda: producer, 5)
+    with pytest.raises(CommitInDoubt, match="another worker") if foreign else contextlib.nullcontext():
+        await checkpoint.commit(batch(progress=progress), ME)
     await checkpoint.flush()
 
     assert producer.trips == trips
 
 
-async def test_a_batch_writes_nothing_before_the_redo_records_of_the_last_one_are_cleared():
-    producer, gate = Producer(), asyncio.Event()
-    send = producer.send
+async def test_a_batch_writes_nothing_while_redo_records_are_being_cleared(monkeypatch):
+    monkeypatch.setattr(AtLeastOnce, "CLEAR_S", 0)
+    producer, gate, progress = Producer(), asyncio.Event(), RedoProgress({})
+    send, clearing = producer.send, asyncio.Event()
 
     async def slowly(*groups):
         if groups[0][0].value is None and groups[0][0].topic.startswith("s-redo"):
+            clearing.set()
             await gate.wait()
         return await send(*groups)
 
     producer.send = slowly
     checkpoint = AtLeastOnce(lambda: producer, 5)
-    await checkpoint.commit(batch(), ME)
-    second = asyncio.create_task(checkpoint.commit(batch(), ME))
+    await checkpoint.commit(batch(progress=progress), ME)
+    await clearing.wait()
+    second = asyncio.create_task(checkpoint.commit(batch(progress=progress), ME))
     for _ in range(10):
         await asyncio.sleep(0)
     assert producer.trips == [[REDO], WRITTEN]
@@ -131,21 +183,22 @@ async def test_offsets_are_not_committed_past_failed_writes(fails_at):
     assert len(offsets) == 1
 
 
+async def idle(checkpoint: AtLeastOnce) -> None:
+    """Waits until the checkpoint clears redo records."""
+    async with asyncio.timeout(60):
+        while checkpoint._cleared is None:
+            await asyncio.sleep(0.001)
+
+
 async def test_redo_records_that_cannot_be_cleared_fail_the_next_batch_before_it_writes():
-    offsets = []
-
-    async def commit(positions):
-        offsets.append(positions)
-
-    producers = [Producer(4, commit), Producer(commit=commit)]
-
-    checkpoint = AtLeastOnce(iter(producers).__next__, 5)
-    await checkpoint.commit(batch(), ME)
+    producer, progress = Producer(4), RedoProgress({})
+    checkpoint = AtLeastOnce(lambda: producer, 5)
+    await checkpoint.commit(batch(progress=progress), ME)
+    await idle(checkpoint)
     with pytest.raises(CommitInDoubt):
-        await checkpoint.commit(batch(), ME)
+        await checkpoint.commit(batch(progress=progress), ME)
 
-    assert producers[0].sent == [REDO, *WRITTEN]
-    assert offsets == []
+    assert producer.sent == [REDO, *WRITTEN]
 
 
 async def test_clearing_that_takes_too_long_fails_the_next_batch_and_no_later_one(monkeypatch):
@@ -166,14 +219,14 @@ async def test_clearing_that_takes_too_long_fails_the_next_batch_and_no_later_on
     producers[0].send = hang
     checkpoint = AtLeastOnce(iter(producers).__next__, 0.05)
     await checkpoint.commit(batch(), ME)
+    await idle(checkpoint)
     with pytest.raises(CommitInDoubt):
         await checkpoint.commit(batch(), ME)
     assert producers[0].ended
-    assert offsets == []
 
     await checkpoint.commit(batch(), ME)
     await checkpoint.flush()
-    assert len(offsets) == 1
+    assert len(offsets) == 2
 
 
 async def test_a_worker_that_was_paused_past_its_session_sends_nothing():

@@ -18,6 +18,7 @@ from runtime.loop.timers import Timers
 from runtime.model.limits import SizeLimits
 from runtime.model.records import Membership, TopicPartition, Write, Writes
 from runtime.model.redo import OWNER, Call, RedoRecord, Sent, Unit, left_over, records
+from runtime.model.redo_progress import RedoProgress
 from runtime.model.service import Service, Table
 from runtime.model.topology import Topology
 from runtime.model.watch import Watches
@@ -107,8 +108,8 @@ class Log:
     async def commit(self, writes, membership):
         if self.errors:
             raise self.errors.pop(0)
-        ends = {}
-        for write in (*writes.redo, *writes.changelog, *writes.cleared):
+        ends, progress = {}, writes.redo_progress or RedoProgress({})
+        for write in (*progress.next(writes.redo), *writes.changelog):
             log = self.changelogs.setdefault(TopicPartition(write.topic, write.partition), [])
             log.append(write)
             ends[write.topic, write.partition] = len(log) - 1
@@ -160,6 +161,11 @@ class Worker:
         await self.log.commit(Writes(redo=written.redo), ME)
         return written
 
+    async def clear(self, written):
+        """Clears the redo records of a batch."""
+        tombstones = [write._replace(value=None) for write in written.redo]
+        await self.log.commit(Writes(redo=tombstones), ME)
+
     def rows(self, table=LEVELS.name):
         return dict(self.stores[table, 0].items())
 
@@ -206,7 +212,7 @@ async def test_a_zombie_clears_nothing_of_its_successor():
     written = await zombie.crash()
     owner = await Worker(log).restore()
     await owner.crash({b"mug": b"2"})
-    await log.commit(Writes(cleared=written.cleared), ME)
+    await zombie.clear(written)
 
     assert (await Worker(log).restore()).rows() == {b"mug": b"2"}
 
@@ -315,11 +321,40 @@ async def test_redo_records_end_where_expected_until_another_worker_writes_there
     worker = await Worker(log).restore()
     for _ in range(2):
         written = await worker.crash()
-        assert written.redo_ends == {tp: len(log.changelogs[tp]) - 1}
-        await log.commit(Writes(cleared=written.cleared), ME)
+        assert written.redo_progress.wrote(written.redo, {tp: len(log.changelogs[tp]) - 1})
     await Worker(log).restore()
     written = await worker.crash()
-    assert written.redo_ends != {tp: len(log.changelogs[tp]) - 1}
+    assert not written.redo_progress.wrote(written.redo, {tp: len(log.changelogs[tp]) - 1})
+
+
+async def test_batches_that_are_left_over_in_different_partitions_are_redone_in_their_order():
+    log = Log()
+    worker = await Worker(log).restore()
+    for number in (2, 9, 10, 100):
+        worker.redo._batches = number - 1
+        batch, written = BatchOverlay(worker.topology, 1, datetime.now(UTC), lambda *key: worker.stores[key]), Writes()
+        batch.calls = [Call(HERE, None, [Sent(0, OUT)])]
+        worker.redo.add(written, batch, {(LEVELS.name, 0): ROWS})
+        [piece] = written.redo
+        log.outputs.append(left_over({OWNER: piece.key.split(b"-")[0], piece.key: piece.value}.items())[0])
+    assert log.outputs == sorted(log.outputs)
+
+
+def test_the_redo_records_of_a_batch_overwrite_or_clear_those_of_the_batch_before():
+    here, there = TopicPartition("r", 0), TopicPartition("r", 1)
+    first, second = Write(*here, b"0", b"1"), Write(*here, b"1", b"1")
+    third, fourth = Write(*there, b"0", b"1"), Write(*here, b"0", b"2")
+    progress = RedoProgress({here: 4})
+    batch = [first, second, third]
+    assert progress.next(batch) == batch
+    assert progress.next(batch) == batch, "nothing is noted before it is written"
+    assert progress.wrote(batch, {here: 6, there: 0})
+    batch = [second._replace(value=None), third._replace(value=None), fourth]
+    assert progress.next([fourth]) == batch, "tombstones first"
+    assert progress.wrote(batch, {here: 8, there: 1})
+    assert progress.next(()) == [fourth._replace(value=None)]
+    assert not progress.wrote([fourth._replace(value=None)], {here: 10})
+    assert progress.next(()) == []
 
 
 async def test_what_a_cancelled_restore_has_sent_is_awaited_before_the_next_one_and_by_settle():
