@@ -1,40 +1,36 @@
-"""Measures what the board costs the core, and whether its page stays small and smooth at 1,000 orders a second.
+"""Measures what the board and metrics cost the core, and whether the page stays small and smooth at 1,000 orders/s.
 
-Cost: the core and the board in one worker, loaded by concurrent clients; in turns nobody and one viewer watches. Prints
-the orders a second and the worker's CPU time of an order, of each turn, and what a viewer costs in each pair of turns
-beside each other: CPU time depends less on what else the machine does. Before a turn, the same load runs until the feed
-has ended, or has found out how many orders it can show.
+Cost (`bench.board_cost`): the core alone without metrics, with metrics, and with metrics and a viewer of the board, in
+alternation. Prints a table with the medians, and what each costs in the pairs of a round.
 
 Page: a board alone, records of so many orders a second on its topics, a real browser. Prints DOM nodes, JavaScript
 heap, memory and CPU of the worker, and the longest task of the page: it does not react to anybody meanwhile.
 
-    python -m bench.board [--rate 1000] [--seconds 60] [--turns 6] [--turn-seconds 10] [--only cost|page]
+    python -m bench.board --only cost --json cost.json --write      5 minutes; the table goes into docs/evidence.md
+    python -m bench.board --only cost --from cost.json --write      the same from an earlier run
+    python -m bench.board --only page [--rate 1000] [--seconds 60]
 """
 
 import argparse
 import asyncio
 import json
+import logging
 import multiprocessing
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
 
 import psutil
 
-from bench.comparison.generator import Generator
-from bench.comparison.ours import write_sample_data
-from ecosystem.clients.health import is_ready
+from bench import board_cost
+from bench.board_cost import cpu_s, worker
+from bench.compare import BROKER_HEAP_MB, BROKER_JVM
+from bench.comparison.page import load, put, save
 from ecosystem.embedded.kafka import Cluster
-from ecosystem.embedded.ports import free_ports
-from ecosystem.services import CORE
 from runtime.common.partitioning import partition_of
 from runtime.common.settings import Settings
 from runtime.kafka import clients
@@ -44,84 +40,8 @@ from schemas.messages import BuiltInCheck
 
 MIB = 1024 * 1024
 PARTITIONS = 4
-SETTLE_S = {False: 3.0, True: 12.0}
-"""Seconds of load before a turn, by whether somebody watches: the feed halves what it reads every two seconds."""
-LAUNCHER = "import runtime.observation.feed as f; f.Feed.IDLE_S = 0.0; from ecosystem.cli.main import main; main()"
-"""Runs commands with a feed that ends with its last viewer, not a minute later."""
 SAMPLE_S = 5.0
 """Seconds between two measurements of the page."""
-
-
-@contextmanager
-def worker(servers: str, prefix: str, folder: Path, *services: str) -> Iterator[tuple[str, psutil.Process]]:
-    """Runs a worker in a process of its own: its URL, and the process."""
-    (port,) = free_ports(1)
-    env = {
-        **os.environ,
-        "KAFKA_BOOTSTRAP_SERVERS": servers,
-        "TOPIC_PREFIX": prefix,
-        "UNKNOWN_PRODUCTS": "pass",
-        "HTTP_PORT": str(port),
-        "STATE_DIR": str(folder / prefix / "state"),
-    }
-    with (folder / f"{prefix}log").open("w") as log:
-        process = subprocess.Popen([sys.executable, "-c", LAUNCHER, "run", *services], env=env, stdout=log)
-        try:
-            url = f"http://127.0.0.1:{port}"
-            while not is_ready(url):
-                if process.poll() is not None:
-                    raise RuntimeError(f"the worker ended: see {folder}")
-                time.sleep(0.2)
-            yield url, psutil.Process(process.pid)
-        finally:
-            process.terminate()
-            process.wait()
-
-
-@contextmanager
-def viewer(url: str, watches: bool) -> Iterator[None]:
-    """A client that reads the events of the board in a process of its own, and does nothing with them."""
-    reader = subprocess.Popen(["curl", "--silent", "--output", "/dev/null", f"{url}/board/events"]) if watches else None
-    try:
-        yield
-    finally:
-        if reader is not None:
-            reader.terminate()
-            reader.wait()
-
-
-def cpu_s(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return times.user + times.system
-
-
-def measure_cost(servers: str, folder: Path, turns: int, seconds: float, clients: int) -> None:
-    """In turns: nobody watches, one viewer watches."""
-    asyncio.run(write_sample_data(Settings(kafka_bootstrap_servers=servers, topic_prefix="cost-")))
-    found: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
-    with worker(servers, "cost-", folder, *CORE, "board") as (url, process):
-        generator, load = Generator(), ("-clients", str(clients), "-products", "64")
-        generator.run("orders", [url], load, 6)
-        print(f"{'turn':<6}{'board':<10}{'orders/s':>9}{'CPU µs an order':>17}")
-        for turn in range(2 * turns):
-            watches = turn % 4 in {1, 2}  # off, on, on, off: a trend of the machine does not count
-            with viewer(url, watches):
-                generator.run("orders", [url], load, SETTLE_S[watches])
-                before = cpu_s(process)
-                row = generator.run("orders", [url], load, seconds)
-                used = (cpu_s(process) - before) / int(str(row["ok"])) * 1e6
-            found[watches].append((float(str(row["per_second"])), used))
-            what = "watched" if watches else "off"
-            print(f"{turn + 1:<6}{what:<10}{row['per_second']:>9}{used:>17.0f}", row["errors"] or "", flush=True)
-    (rate_off, cpu_off), (rate_on, cpu_on) = (
-        (median(rate for rate, _ in found[w]), median(used for _, used in found[w])) for w in (False, True)
-    )
-    print(f"medians: off {rate_off:.0f} orders/s, {cpu_off:.0f} µs; watched {rate_on:.0f} orders/s, {cpu_on:.0f} µs")
-    pairs = list(zip(found[False], found[True], strict=True))
-    orders = [100 * (1 - on / off) for (off, _), (on, _) in pairs]
-    cpu = [100 * (on / off - 1) for (_, off), (_, on) in pairs]
-    for what, percent in (("of the orders", orders), ("more CPU an order", cpu)):
-        print(f"a viewer costs {median(percent):.1f} % {what}; pairs: {', '.join(f'{p:.1f}' for p in sorted(percent))}")
 
 
 def write_orders(servers: str, prefix: str, rate: float, seconds: float) -> None:
@@ -224,16 +144,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=1000, help="orders a second on the page (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=60, help="seconds of the page (default: %(default)s)")
-    parser.add_argument("--turns", type=int, default=6, help="turns with and without a viewer (default: %(default)s)")
-    parser.add_argument("--turn-seconds", type=float, default=10, help="(default: %(default)s)")
+    parser.add_argument("--turns", type=int, default=12, help="rounds of the cost (default: %(default)s)")
+    parser.add_argument("--turn-seconds", type=float, default=5, help="(default: %(default)s)")
     parser.add_argument("--clients", type=int, default=256, help="of the cost (default: %(default)s)")
     parser.add_argument("--only", choices=["cost", "page"], help="one of the two")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write what the cost found")
+    parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help="cost from this JSON: measure nothing")
+    parser.add_argument("--write", action="store_true", help="put the table of the cost into docs/evidence.md")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as home, Cluster(Path(home)) as cluster:
+    if args.turns < 1:
+        parser.error("--turns is at least 1")
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it retries while topics are new, and says so each time
+    if args.source:
+        report_cost(load(args.source), args)
+        return
+    with (
+        tempfile.TemporaryDirectory() as home,
+        Cluster(Path(home), heap_mb=BROKER_HEAP_MB, jvm=BROKER_JVM) as cluster,
+    ):
+        servers = cluster.bootstrap_servers
         if args.only != "page":
-            measure_cost(cluster.bootstrap_servers, Path(home), args.turns, args.turn_seconds, args.clients)
+            cost = board_cost.measure(servers, Path(home), args.turns, args.turn_seconds, args.clients)
+            report_cost(cost, args)
         if args.only != "cost":
-            measure_page(cluster.bootstrap_servers, Path(home), args.rate, args.seconds)
+            measure_page(servers, Path(home), args.rate, args.seconds)
+
+
+def report_cost(found: board_cost.Report, args: argparse.Namespace) -> None:
+    """Prints what the cost found, and writes it where the options say."""
+    table = board_cost.render(found)
+    print(f"\n{table}", flush=True)
+    if args.json:
+        save(found, args.json)
+    if args.write:
+        put(f"{table}\n", board_cost.NAME, board_cost.PAGE)
 
 
 if __name__ == "__main__":

@@ -16,23 +16,40 @@ class UnknownResult(Exception):
 
 
 def write(report: Report, name: str, page: Path = PAGE, images: Path = IMAGES) -> None:
-    """Replaces the results of a name. Raises `UnknownResult`.
+    """Replaces the results of a name by its tables and its plots. Raises `UnknownResult`.
 
     Arguments:
         report: of the run.
-        name: as in the markers `<!-- results NAME -->` and `<!-- end NAME -->` of the page.
+        name: as in the markers of the page, see `put`.
         page: the page.
         images: folder of the plots.
     """
+    _split(name, page)
+    drawn = plot(report, images / f"performance-{name}.svg")
+    picture = f"![Rates and latencies](images/{drawn.name})\n\n" if drawn else ""
+    put(f"{render(report)}\n{picture}", name, page)
+
+
+def put(content: str, name: str, page: Path) -> None:
+    """Replaces what is between the markers `<!-- results NAME -->` and `<!-- end NAME -->` of a page.
+
+    Arguments:
+        content: Markdown that ends with a newline.
+        name: of the markers.
+        page: the page. Raises `UnknownResult` if it has no such markers.
+    """
+    before, after = _split(name, page)
+    page.write_text(f"{before}\n\n{content}{after}", "utf-8")
+
+
+def _split(name: str, page: Path) -> tuple[str, str]:
+    """The page up to the first marker, and from the second one on."""
     begin, end = f"<!-- results {name} -->", f"<!-- end {name} -->"
     text = page.read_text("utf-8")
     if begin not in text or end not in text:
         raise UnknownResult(f"{page} has no lines `{begin}` and `{end}`, between which the results would go")
     before, _, rest = text.partition(begin)
-    _, _, after = rest.partition(end)
-    drawn = plot(report, images / f"performance-{name}.svg")
-    picture = f"![Rates and latencies](images/{drawn.name})\n\n" if drawn else ""
-    page.write_text(f"{before}{begin}\n\n{render(report)}\n{picture}{end}{after}", "utf-8")
+    return before + begin, end + rest.partition(end)[2]
 
 
 def save(report: Report, path: Path) -> None:

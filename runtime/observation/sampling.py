@@ -14,23 +14,22 @@ _WINDOW_S = 2.0
 
 
 class Sampling:
-    """Halves the number of partitions that are read while too many records come, and doubles it while few come.
+    """Halves the number of partitions that are read until few enough records come, and doubles it while few come.
 
-    If one partition is too much, it halves the keys that are read there. A record whose key is left out is fetched, and
-    not decoded. Keys are spread evenly over the partitions, and all records of a key are in one: a sample has complete
-    orders.
+    If one partition is too much, it halves the keys that are read there. It halves as often as the measured rate asks
+    for, at once: until it has, the feed costs more than its budget. It doubles once per measurement. A record whose key
+    is left out is fetched, and not decoded. Keys are spread evenly over the partitions, and all records of a key are in
+    one: a sample has complete orders.
 
     Arguments:
         partitions: of the topics.
         budget: records a second.
 
     >>> sampling = Sampling(4, budget=100)
-    >>> [sampling.count(second, 1000) for second in (0.0, 2.0, 4.0, 6.0)]
-    [4, 2, 2, 1]
-    >>> sampling.share
-    0.25
-    >>> [sampling.count(second, 1000) for second in (6.0, 8.0, 10.0)], sampling.share
-    ([1, 1, 1], 0.125)
+    >>> [sampling.count(second, 390) for second in (0.0, 2.0)]  # 195 a second: half of it is below the budget
+    [4, 2]
+    >>> [sampling.count(second, 700) for second in (4.0, 6.0)], sampling.share  # 350 a second: an eighth
+    ([2, 1], 0.125)
     """
 
     def __init__(self, partitions: int, budget: int = BUDGET) -> None:
@@ -68,7 +67,9 @@ class Sampling:
         rate = (self._records - self._counts[0][1]) / elapsed
         followed, every = self.followed, self._every
         if rate > self._budget:
-            followed, every = (followed // 2, every) if followed > 1 else (1, min(_RAREST, every * 2))
+            while rate > self._budget and every < _RAREST:
+                followed, every = (followed // 2, every) if followed > 1 else (1, every * 2)
+                rate /= 2
         elif rate < self._budget * _WIDEN_BELOW:
             followed, every = (followed, every // 2) if every > 1 else (min(self.partitions, followed * 2), 1)
         if (followed, every) != (self.followed, self._every):

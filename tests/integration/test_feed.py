@@ -111,7 +111,7 @@ async def test_a_feed_reads_fewer_partitions_while_too_much_comes(deployment, qu
         with feed.viewing():
             flooding = asyncio.create_task(flood(deployment))
             await until(lambda: feed.sampling.followed == 1, "one partition of four")
-            assert seen.narrowed == 2
+            assert seen.narrowed in {1, 2}
             seen.restart()
             await until(lambda: len(seen.shares) > 10, "records of the sample")
             assert {partition for _, partition in seen.seen} == {0}

@@ -2,6 +2,7 @@
 
 import pytest
 
+from bench import board_cost
 from bench.compare import parse
 from bench.comparison.page import UnknownResult, write
 from bench.comparison.report import render
@@ -81,3 +82,20 @@ def test_wrong_arguments_are_named(arguments, message, capsys):
     with pytest.raises(SystemExit):
         parse(arguments)
     assert message in capsys.readouterr().err
+
+
+def test_what_the_board_costs_is_the_median_of_the_pairs_of_each_round():
+    rates = {"off": [1000, 500], "metrics": [990, 500], "watched": [950, 490]}
+    turns = {
+        kind: [{"per_second": rate, "cpu_ms": 1000 / rate, "errors": {}} for rate in found]
+        for kind, found in rates.items()
+    }
+    report = {"date": "2026-01-01", "machine": "2 cores", "revision": "abc", "seconds": 5, "clients": 256}
+    text = board_cost.render(report | {"turns": turns})
+    assert "| core alone, metrics off | 750 |" in text
+    assert "| metrics, against off | 0.5 % (" in text
+    assert "| watched, against off | 3.5 % " in text
+
+
+def test_the_page_has_a_place_for_what_the_board_costs():
+    assert f"<!-- results {board_cost.NAME} -->" in board_cost.PAGE.read_text()
