@@ -26,6 +26,7 @@ from ecosystem.services import CORE, NAMES, build
 from runtime.common.settings import Settings, settings_classes
 from runtime.http.openapi import document
 from schemas.messages import Customer
+from tests import conftest
 from tests.go_modules import COMPOSE, NotInstalled, folder_of
 
 ROOT = Path(__file__).parents[2]
@@ -259,3 +260,9 @@ def test_image_starts_the_core_and_checks_its_health():
     check = json.loads(re.search(r"HEALTHCHECK.*?CMD (\[.+?\])$", dockerfile, re.MULTILINE | re.DOTALL)[1])
     compile(check[-1], "HEALTHCHECK", "exec")
     assert "/healthz" in check[-1]
+
+
+@pytest.mark.parametrize("name", [*conftest.CAMPAIGNS, *conftest.SLOW_FILES])
+def test_lists_of_tests_name_tests_that_exist(name):
+    file, _, function = name.partition("::")
+    assert f"def {function}" in (ROOT / "tests" / file).read_text()

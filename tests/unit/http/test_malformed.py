@@ -156,7 +156,7 @@ ANSWERED: dict[str, tuple[bytes, set[int]]] = {
 
 
 @pytest.fixture
-def unhandled(caplog: Any) -> Any:
+def unhandled(caplog: Any, small_heap: None) -> Any:
     """Log records from WARNING up, and unhandled errors of the event loop."""
     gc.collect()  # tasks that earlier tests left behind are reported now, not as errors of this test
     with caplog.at_level(logging.WARNING):
