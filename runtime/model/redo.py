@@ -8,6 +8,7 @@ as not written. Pure.
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from runtime.model.records import Write
@@ -36,11 +37,22 @@ class RedoPiece(Message):
     pieces: int
 
 
-class Sent(NamedTuple):
+@dataclass(slots=True)
+class Sent:
     """A record that a unit sent. Its position among all that its batch sent keeps the order of a redone batch."""
 
     position: int
     write: Write
+    _encoded: tuple[str, bytes] | None = field(default=None, compare=False, repr=False)
+
+    def encoded(self) -> tuple[str, bytes]:
+        """Position, names and lengths in JSON, and the bytes that they are of. The units that it caused share it."""
+        if self._encoded is None:
+            topic, partition, key, value, headers = self.write
+            sizes = ",".join([f"[{_quoted(name)},{_size(text)}]" for name, text in headers]) if headers else ""
+            line = f"[{self.position},{_quoted(topic)},{partition},{_size(key)},{_size(value)},[{sizes}]]"
+            self._encoded = line, b"".join(filter(None, (key, value, *[text for _, text in headers])))
+        return self._encoded
 
 
 @dataclass(slots=True, eq=False)
@@ -99,20 +111,19 @@ class RedoRecord:
 
     def to_bytes(self) -> bytes:
         """A line of JSON with names and lengths, and the bytes that they are of."""
-        blobs: list[bytes] = []
-
-        def size(blob: bytes | None) -> int | None:
-            if blob is None:
-                return None
+        blobs: list[bytes | None] = []
+        tables, sent = list[str](), list[str]()
+        for table, changed in self.rows.items():
+            sizes = ",".join([f"[{len(k)},{'null' if v is None else len(v)}]" for k, v in changed.items()])
+            tables.append(f"{_quoted(table)}:[{sizes}]")
+            for row in changed.items():
+                blobs += row
+        for record in self.sent:
+            described, blob = record.encoded()
+            sent.append(described)
             blobs.append(blob)
-            return len(blob)
-
-        rows = {t: [(size(key), size(value)) for key, value in changed.items()] for t, changed in self.rows.items()}
-        sent = [
-            (at, w.topic, w.partition, size(w.key), size(w.value), [(name, size(text)) for name, text in w.headers])
-            for at, w in self.sent
-        ]
-        return b"\n".join((json.dumps({"rows": rows, "sent": sent}).encode(), b"".join(blobs)))
+        line = f'{{"rows":{{{",".join(tables)}}},"sent":[{",".join(sent)}]}}'
+        return b"".join((line.encode(), b"\n", *filter(None, blobs)))
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> "RedoRecord":
@@ -143,15 +154,27 @@ def records(
         calls: all calls of the batch.
     """
     found = {unit: RedoRecord(changed) for unit, changed in rows.items()}
-    seen: set[tuple[Unit, Call]] = set()
+    seen: dict[Unit, set[Call]] = {unit: set() for unit in rows}
     for call in calls:
-        record = found.get(call.unit)
+        if (record := found.get(call.unit)) is None:
+            continue
+        of_unit = seen[call.unit]
         link: Call | None = call
-        while record is not None and link is not None and (call.unit, link) not in seen:
-            seen.add((call.unit, link))
+        while link is not None and link not in of_unit:
+            of_unit.add(link)
             record.sent += link.sent
             link = link.cause
     return {unit: record for unit, record in found.items() if record.needed}
+
+
+@lru_cache(1024)
+def _quoted(name: str) -> str:
+    """A name in JSON. Names of tables, topics and headers recur in every batch."""
+    return json.dumps(name)
+
+
+def _size(blob: bytes | None) -> str:
+    return "null" if blob is None else str(len(blob))
 
 
 def _write(described: Sequence[Any], take: Callable[[int | None], bytes | None]) -> Write:
