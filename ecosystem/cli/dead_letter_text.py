@@ -98,7 +98,8 @@ def print_summary(console: Console, groups: Iterable[Group]) -> None:
     """Prints counts by topic, service and cause: the cause first, so that it is read on any width."""
     for topic, same_topic in groupby(groups, key=lambda group: group.topic):
         found = list(same_topic)
-        console.print(Text(f"{topic}: {sum(group.count for group in found)} dead letters", "bold"))
+        total = sum(group.count for group in found)
+        console.print(Text(f"{topic}: {total} dead letter{'' if total == 1 else 's'}", "bold"))
         for group in found:
             console.print(Text.assemble(f"  {group.count} × ", (printable(group.cause), "red")), soft_wrap=True)
             console.print(_counts(group), soft_wrap=True)

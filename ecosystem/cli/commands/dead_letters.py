@@ -80,7 +80,9 @@ def list_(
             return
         for topic, shown in latest.items():
             hidden = f", the latest {len(shown)}" if counts[topic] > len(shown) else ""
-            console.print(Text(f"{topic}: {counts[topic]} dead letters{hidden}", "bold"))
+            console.print(
+                Text(f"{topic}: {counts[topic]} dead letter{'' if counts[topic] == 1 else 's'}{hidden}", "bold")
+            )
             for letter in shown:
                 console.print(text.line(letter), soft_wrap=True)
         if not latest:

@@ -58,4 +58,5 @@ def _show(found: list[Finding]) -> None:
             for name, text in (("why", finding.why), ("mend", finding.remedy)):
                 console.print(f"{'':{9 + width}}  [dim]{name}:[/] {escape(printable(text))}", soft_wrap=True)
     counts = {level: sum(finding.level is level for finding in found) for level in Level}
-    console.print(f"{counts[Level.PROBLEM]} problems, {counts[Level.WARNING]} warnings")
+    problems, warnings = counts[Level.PROBLEM], counts[Level.WARNING]
+    console.print(f"{problems} problem{'' if problems == 1 else 's'}, {warnings} warning{'' if warnings == 1 else 's'}")
