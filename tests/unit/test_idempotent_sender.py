@@ -18,27 +18,20 @@ from aiokafka.protocol import produce, transaction
 from aiokafka.protocol.types import Array, Int32, Int64, Schema, String
 from aiokafka.record.default_records import DefaultRecordBatch
 
-from runtime.common.settings import Settings
 from runtime.errors import MemberFenced
 from runtime.kafka import commit_requests as requests
 from runtime.kafka.producers import KafkaProducer
 from runtime.model.limits import SizeLimits
 from runtime.model.log_ids import CommittedOffset
-from runtime.model.records import Membership, TopicPartition, Write
+from runtime.model.records import TopicPartition, Write
 from tests.kafka_script import CLOSE, INIT, PLAIN, PLAIN_OFFSETS, PRODUCE, ScriptedBrokers
+from tests.senders import CODES, ENDS, FENCED, ME, METADATA, OFFSETS, PRODUCER_FENCED, WRITES, ending
 
-CODES = [-1, *range(1, 121)]
 RETRIED = {
     INIT: {14, 15, 16, 51},
     PRODUCE: {3, 5, 6, 7, 14, 15, 16, 19, 20, 56},
     PLAIN_OFFSETS: {3, 7, 14, 15, 16},
 }
-FENCED = {22, 25, 27, 82}
-PRODUCER_FENCED = {47, 90}
-ME = Membership(3, "me")
-OFFSETS = {TopicPartition("b", 0): 5}
-WRITES = [Write("a", 0, b"k", b"v0"), Write("b", 1, b"k", b"v1"), Write("a", 0, b"k", None, (("h", b"x"),))]
-ENDS = {TopicPartition("a", 0): 1, TopicPartition("b", 1): 0}
 
 
 @pytest.fixture
@@ -54,16 +47,8 @@ def limits():
 
 @pytest.fixture
 async def new_producer(brokers, limits):
-    made = []
-
-    def new():
-        settings = Settings(kafka_bootstrap_servers=brokers.servers, _env_file=None)
-        made.append(KafkaProducer(settings, "group", limits, {TopicPartition("b", 0): "note"}))
-        return made[-1]
-
-    yield new
-    for producer in made:
-        await producer.end()
+    async with ending(brokers, lambda settings: KafkaProducer(settings, "group", limits, METADATA)) as new:
+        yield new
 
 
 @pytest.fixture

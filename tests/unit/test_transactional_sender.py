@@ -23,7 +23,7 @@ from runtime.kafka.producers import KafkaTransactionalProducer
 from runtime.kafka.transactions import why_no_transactions
 from runtime.model.limits import SizeLimits
 from runtime.model.log_ids import CommittedOffset
-from runtime.model.records import Membership, TopicPartition, Write
+from runtime.model.records import TopicPartition, Write
 from tests.kafka_script import (
     ADD_OFFSETS,
     ADD_PARTITIONS,
@@ -37,8 +37,8 @@ from tests.kafka_script import (
     VERSIONS,
     ScriptedBrokers,
 )
+from tests.senders import CODES, ENDS, FENCED, ME, METADATA, OFFSETS, PRODUCER_FENCED, WRITES, ending
 
-CODES = [-1, *range(1, 121)]
 RETRIED = {
     INIT: {14, 15, 16, 51},
     ADD_PARTITIONS: {3, 14, 15, 16, 51},
@@ -48,12 +48,6 @@ RETRIED = {
     END: {14, 15, 16, 51},
 }
 """Errors that a repeated request mends, as in aiokafka's sender. A TxnOffsetCommit may also meet an open transition."""
-FENCED = {22, 25, 27, 82}
-PRODUCER_FENCED = {47, 90}
-ME = Membership(3, "me")
-OFFSETS = {TopicPartition("b", 0): 5}
-WRITES = [Write("a", 0, b"k", b"v0"), Write("b", 1, b"k", b"v1"), Write("a", 0, b"k", None, (("h", b"x"),))]
-ENDS = {TopicPartition("a", 0): 1, TopicPartition("b", 1): 0}
 
 
 @pytest.fixture
@@ -69,16 +63,10 @@ def limits():
 
 @pytest.fixture
 async def new_producer(brokers, limits):
-    made = []
-
-    def new():
-        settings = Settings(kafka_bootstrap_servers=brokers.servers, _env_file=None)
-        made.append(KafkaTransactionalProducer(settings, "group", "id", limits, {TopicPartition("b", 0): "note"}))
-        return made[-1]
-
-    yield new
-    for producer in made:
-        await producer.end()
+    async with ending(
+        brokers, lambda settings: KafkaTransactionalProducer(settings, "group", "id", limits, METADATA)
+    ) as new:
+        yield new
 
 
 @pytest.fixture
