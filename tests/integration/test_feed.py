@@ -4,6 +4,7 @@ import asyncio
 import time
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from runtime.observation import feed as feeds
@@ -125,6 +126,33 @@ async def test_a_feed_reads_fewer_partitions_while_too_much_comes(deployment, qu
                 return {partition for _, partition in seen.seen} == {0, 1, 2, 3}
 
             await until(all_seen, "records of all partitions", every=0.1)
+
+
+async def test_nothing_is_done_while_nobody_watches(deployment, quick, monkeypatch):
+    """Neither a consumer nor an admin client before the first viewer, and none that is left after the last one."""
+    await create(deployment, "news")
+    clients = []
+
+    def kept(make):
+        def made(*args, **options):
+            clients.append(make(*args, **options))
+            return clients[-1]
+
+        return made
+
+    for name in ("standalone_consumer", "new_admin"):
+        monkeypatch.setattr(feeds.clients, name, kept(getattr(feeds.clients, name)))
+    feed = Feed(deployment.settings(), (Stream(lambda topic: topic == "news", 100),), Collector())
+    async with feed.open():
+        assert not clients
+        with feed.viewing():
+            await until(lambda: feed.has_past(feed._streams[0]), "the feed to read")
+            assert clients
+        await until(lambda: not feed.watched, "the feed to end")
+        consumers = [client for client in clients if isinstance(client, AIOKafkaConsumer)]
+        assert consumers
+        assert all(consumer._closed for consumer in consumers)
+        assert not any("feed" in task.get_name() for task in asyncio.all_tasks())
 
 
 async def flood(deployment):
