@@ -75,9 +75,9 @@ class Kind:
 
 
 KINDS = (
-    Kind("off", "core alone, metrics off", metrics=False, viewers=0, settle_s=2.0),
-    Kind("metrics", "metrics, scraped", metrics=True, viewers=0, settle_s=2.0),
-    Kind("watched", "metrics and board, one viewer", metrics=True, viewers=1, settle_s=6.0),
+    Kind("off", "core alone, metrics off", metrics=False, viewers=0, settle_s=1.0),
+    Kind("metrics", "metrics, scraped", metrics=True, viewers=0, settle_s=1.0),
+    Kind("watched", "metrics and board, one viewer", metrics=True, viewers=1, settle_s=4.0),
 )
 
 
