@@ -7,6 +7,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from runtime.kafka import clients as kafka_clients
 from runtime.observation import feed as feeds
 from runtime.observation.feed import Feed, Stream
 from runtime.observation.sampling import Sampling
@@ -141,7 +142,7 @@ async def test_nothing_is_done_while_nobody_watches(deployment, quick, monkeypat
         return made
 
     for name in ("standalone_consumer", "new_admin"):
-        monkeypatch.setattr(feeds.clients, name, kept(getattr(feeds.clients, name)))
+        monkeypatch.setattr(kafka_clients, name, kept(getattr(kafka_clients, name)))
     feed = Feed(deployment.settings(), (Stream(lambda topic: topic == "news", 100),), Collector())
     async with feed.open():
         assert not clients
