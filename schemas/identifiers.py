@@ -125,13 +125,8 @@ def time_of(uuid7: str) -> datetime | None:
     """When a UUIDv7 was generated, UTC, by the clock of its worker; `None` for any other text."""
     try:
         parsed = uuid.UUID(uuid7)
-    except ValueError:
-        return None
-    if parsed.version != 7:
-        return None
-    try:
-        return datetime.fromtimestamp((parsed.int >> 80) / 1000, UTC)
-    except (OverflowError, ValueError, OSError):  # made up: beyond the year 9999
+        return datetime.fromtimestamp((parsed.int >> 80) / 1000, UTC) if parsed.version == 7 else None
+    except (ValueError, OverflowError, OSError):  # no UUID, or a made-up one: of a time beyond the year 9999
         return None
 
 

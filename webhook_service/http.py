@@ -131,10 +131,10 @@ def endpoints(own: WebhookSettings, keys: SecretKeys, commands: SubscriptionComm
             copy = copy_key(id_, host.settings.partitions)
             copied = Deadline(min(_copied_within_s(id_), deadline.remaining()))
             known = await wait_for_row(host, SUBSCRIPTIONS, copy, copied, lambda row: row.find(id_) is not None)
-            if known is None or known.find(id_) is None:
-                if _copied_within_s(id_):  # 404 would deny what a client has just been told is there
-                    raise HttpProblem(503, f"Webhook {id_!r} is not known here yet. Repeat the request.", headers=RETRY)
-                raise HttpProblem(404, _unknown(id_))
+            found = known.find(id_) if known is not None else None
+            if found is None and _copied_within_s(id_):  # 404 would deny what a client has just been told is there
+                raise HttpProblem(503, f"Webhook {id_!r} is not known here yet. Repeat the request.", headers=RETRY)
+            existing(found, _unknown(id_))
             return answer(Deliveries(attempts=await host.submit(ATTEMPTS, id_, attempts_of(id_))))
 
         return await route_to_owner(request, host, ATTEMPTS, id_, deadline, read)
