@@ -24,19 +24,19 @@ def write(report: Report, name: str, page: Path = PAGE, images: Path = IMAGES) -
         page: the page.
         images: folder of the plots.
     """
-    _split(name, page)
+    _split(name, page)  # raises before a plot is drawn that no page would show
     drawn = plot(report, images / f"performance-{name}.svg")
     picture = f"![Rates and latencies](images/{drawn.name})\n\n" if drawn else ""
     put(f"{render(report)}\n{picture}", name, page)
 
 
 def put(content: str, name: str, page: Path) -> None:
-    """Replaces what is between the markers `<!-- results NAME -->` and `<!-- end NAME -->` of a page.
+    """Replaces the lines between `<!-- results NAME -->` and `<!-- end NAME -->` in a page. Raises `UnknownResult`.
 
     Arguments:
         content: Markdown that ends with a newline.
         name: of the markers.
-        page: the page. Raises `UnknownResult` if it has no such markers.
+        page: the page.
     """
     before, after = _split(name, page)
     page.write_text(f"{before}\n\n{content}{after}", "utf-8")

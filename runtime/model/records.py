@@ -138,7 +138,7 @@ class Writes:
         outputs: output records and dead letters.
         offsets: the new positions.
         redo: at least once: the redo records of the batch.
-        redo_progress: at least once: what was written to redo tables since the restore.
+        redo_progress: at least once: ends of the redo tables, and the redo records that are not cleared yet.
     """
 
     changelog: list[Write] = field(default_factory=list)
