@@ -89,10 +89,10 @@ async def live(fleet: Fleet, *lives: Life, **settings) -> None:
     fleet.processes.remove(worker)
 
 
-async def hold(deployment: Deployment, guarantee: Guarantee, *workers: tuple[list[Life], dict]) -> None:
+async def hold(deployment: Deployment, guarantee: Guarantee, rate: float, *workers: tuple[list[Life], dict]) -> None:
     settings = {"session_timeout_s": SESSION_S, "heartbeat_interval_s": 0.5, "processing_guarantee": guarantee.value}
     async with Fleet(deployment, CORE, **settings) as fleet:
-        load = Load(fleet, random.Random(1), rate=30)
+        load = Load(fleet, random.Random(1), rate)
         await load.stock()
         async with load.running(), asyncio.TaskGroup() as group:
             for lives, changes in workers:
@@ -112,6 +112,7 @@ async def test_exactly_once_holds_when_a_worker_crashes_or_pauses_at_any_fail_po
     await hold(
         deployment,
         Guarantee.EXACTLY_ONCE,
+        30,
         (crashes([*REBALANCE, *COMMIT[:4]]), short),
         ([*pauses([*REBALANCE, "commit.sent", "commit.offsets"]), *crashes(COMMIT[4:7])], short),
         ([*pauses(COMMIT), *crashes(COMMIT[7:])], long),
@@ -120,4 +121,6 @@ async def test_exactly_once_holds_when_a_worker_crashes_or_pauses_at_any_fail_po
 
 async def test_at_least_once_loses_nothing_when_a_worker_crashes_or_pauses_at_any_fail_point(deployment: Deployment):
     steps = ["batch.processed", *AT_LEAST_ONCE, "commit.done", "apply.store", "apply.done"]
-    await hold(deployment, Guarantee.AT_LEAST_ONCE, (crashes(steps), {}), (pauses(steps), {}))
+    # So few orders a second that a worker often has no batch for longer than `AtLeastOnce.CLEAR_S`.
+    rate = 4
+    await hold(deployment, Guarantee.AT_LEAST_ONCE, rate, (crashes(steps), {}), (pauses(steps), {}))
