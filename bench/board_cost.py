@@ -9,9 +9,14 @@ of the worker's process for each order. Kinds of turns:
 - `watched`: the same, and one viewer watches the board, which runs in the worker of the core.
 
 A round has one turn of each kind, every second one in reverse order, so that a trend of the machine does not count.
+
+Turns of one kind differ by more than the kinds do. So, after the rounds, the CPU time of the board and of metrics is
+measured where it is spent (`bench.attribution`), under the same load and with one viewer, and that of a scrape by
+scrapes in a row without load.
 """
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -53,6 +58,10 @@ _SCRAPE = {
     "Accept-Encoding": "gzip",
     "User-Agent": "Prometheus/2.42.0",
 }
+_SCRAPE_EVERY_S = 15.0
+"""As in `monitoring/prometheus.yml`."""
+_SCRAPES = 40
+_ATTRIBUTED_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +101,7 @@ def worker(servers: str, prefix: str, folder: Path, *services: str) -> Iterator[
         "UNKNOWN_PRODUCTS": "pass",
         "HTTP_PORT": str(port),
         "STATE_DIR": str(folder / prefix / "state"),
+        switchable.FILE: str(_attributed(folder)),
     }
     with (folder / f"{prefix}log").open("w") as log:
         command = [sys.executable, "-m", "bench.switchable", "run", *services]
@@ -121,13 +131,12 @@ def _viewer(url: str) -> Iterator[None]:
 
 @contextmanager
 def _scraping(url: str, after_s: float) -> Iterator[None]:
-    """Scrapes the metrics once, as Prometheus does. Raises `OSError` at the end if that failed."""
+    """Scrapes the metrics once. Raises `OSError` at the end if that failed."""
     failures: list[OSError] = []
 
     def scrape() -> None:
         try:
-            with urllib.request.urlopen(urllib.request.Request(f"{url}/metrics", headers=_SCRAPE)) as response:
-                response.read()
+            _scrape(url)
         except OSError as error:
             failures.append(error)
 
@@ -139,6 +148,17 @@ def _scraping(url: str, after_s: float) -> Iterator[None]:
         timer.join()
     if failures:
         raise failures[0]
+
+
+def _scrape(url: str) -> None:
+    """Reads the metrics as Prometheus does. Raises `OSError`."""
+    with urllib.request.urlopen(urllib.request.Request(f"{url}/metrics", headers=_SCRAPE)) as response:
+        response.read()
+
+
+def _attributed(folder: Path) -> Path:
+    """The file that a worker writes what it attributed into."""
+    return folder / "attributed.json"
 
 
 def cpu_s(process: psutil.Process) -> float:
@@ -162,6 +182,7 @@ def measure(servers: str, folder: Path, rounds: int, seconds: float, clients: in
                 turns[kind.name].append(found)
                 shown = f"{found['per_second']:>9.0f}{found['cpu_ms']:>17.3f}"
                 print(f"{number + 1:<7}{kind.name:<10}{shown}", found["errors"] or "", flush=True)
+        attributed = _attribute(generator, load, url, process, folder)
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
@@ -169,7 +190,37 @@ def measure(servers: str, folder: Path, rounds: int, seconds: float, clients: in
         "seconds": seconds,
         "clients": clients,
         "turns": turns,
+        "attributed": attributed,
     }
+
+
+def _attribute(
+    generator: Generator, load: Sequence[str], url: str, process: psutil.Process, folder: Path
+) -> dict[str, float]:
+    """Seconds of CPU time of `board`, `metrics`, `scrape` (one) and `process`, and how many `orders` were decided."""
+    before = cpu_s(process)
+    for _ in range(_SCRAPES):
+        _scrape(url)
+    scrape = (cpu_s(process) - before) / _SCRAPES
+    process.send_signal(switchable.ATTRIBUTE)
+    with _viewer(url):
+        generator.run("orders", [url], load, KINDS[-1].settle_s)
+        _told(process, folder)  # counts from zero
+        row = generator.run("orders", [url], load, _ATTRIBUTED_S)
+        return {**_told(process, folder), "scrape": scrape, "orders": row["ok"]}
+
+
+def _told(process: psutil.Process, folder: Path) -> dict[str, float]:
+    """What the process attributed since it was asked before."""
+    file = _attributed(folder)
+    file.unlink(missing_ok=True)
+    process.send_signal(switchable.ATTRIBUTE)
+    while not file.exists():
+        if not process.is_running():
+            raise RuntimeError(f"the worker ended: see {folder}")
+        time.sleep(0.05)
+    found: dict[str, float] = json.loads(file.read_text())
+    return found
 
 
 def _turn(
@@ -217,9 +268,25 @@ def render(report: Report) -> str:
     for kind_name, base in _PAIRS:
         costs = (_spread(lost(report, kind_name, base, figure)) for figure in ("per_second", "cpu_ms"))
         lines.append(f"| {kind_name}, against {base} | {' | '.join(costs)} |")
+    lines += ["", *_render_attributed(report["attributed"])]
     if errors := sum(sum(t["errors"].values()) for found in turns.values() for t in found):
         lines += ["", f"{errors:,} requests failed."]
     return "\n".join(lines) + "\n"
+
+
+def _render_attributed(found: Mapping[str, float]) -> Iterator[str]:
+    """The table of what was measured where it is spent."""
+    yield "| of the CPU time of the worker, measured where it is spent | µs an order | part |"
+    yield "| --- | --- | --- |"
+    scrapes = found["scrape"] * _ATTRIBUTED_S / _SCRAPE_EVERY_S
+    parts = {
+        "metrics": found["metrics"],
+        f"scrapes, one every {_SCRAPE_EVERY_S:g} s, of {1000 * found['scrape']:.1f} ms each": scrapes,
+        "board, one viewer": found["board"],
+    }
+    for name, seconds in {**parts, "together": sum(parts.values())}.items():
+        yield f"| {name} | {1e6 * seconds / found['orders']:.1f} | {100 * seconds / found['process']:.2f} % |"
+    yield f"| all | {1e6 * found['process'] / found['orders']:.1f} | |"
 
 
 def _spread(percents: Sequence[float]) -> str:

@@ -5,15 +5,22 @@ is measured with and without metrics, with the same caches, partitions and memor
 the readings of the clock, and the age of the backlog that the watchdog computes once a second. A feed ends with its
 last viewer, not a minute later.
 
+SIGHUP attributes CPU time to the board and to metrics from now on (`bench.attribution`); each further one writes what
+was counted since the one before into the file that the environment names in `BENCH_ATTRIBUTION`.
+
     python -m bench.switchable run orders fraud inventory details board
 """
 
+import asyncio
+import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import runtime.http.fast_path.connection
 import runtime.http.metrics
+from bench.attribution import Attribution
 from ecosystem.cli.main import main
 from runtime.loop.overlay import ProcessorContext
 from runtime.metrics.commits import CommitMetrics
@@ -21,7 +28,9 @@ from runtime.metrics.loop import LoopMetrics
 from runtime.metrics.side_effects import SideEffectMetrics
 from runtime.observation.feed import Feed
 
-OFF, ON = signal.SIGUSR1, signal.SIGUSR2
+OFF, ON, ATTRIBUTE = signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP
+FILE = "BENCH_ATTRIBUTION"
+"""Environment variable: the file for what was attributed."""
 
 WRITERS: tuple[tuple[Any, tuple[str, ...]], ...] = (
     (runtime.http.metrics, ("observe",)),
@@ -50,6 +59,32 @@ class Metrics:
         for owner, name, real in self._real:
             setattr(owner, name, real)
 
+    def attribute(self, found: Attribution) -> None:
+        """Counts, and measures the time that it takes."""
+        for owner, name, real in self._real:
+            setattr(owner, name, found.counting(real))
+
+
+class Attributing:
+    """Attributes CPU time of this process when it is told to by a signal."""
+
+    def __init__(self, metrics: Metrics, file: Path) -> None:
+        self._metrics = metrics
+        self._file = file
+        self._found = Attribution()
+        self._on = False
+
+    def next(self, *_: object) -> None:
+        """Begins, or writes what was counted and counts from zero."""
+        if self._on:
+            self._found.write(self._file)
+        else:
+            self._on = True
+            self._found.watch_board()
+            asyncio.get_running_loop().set_task_factory(self._found.new_task)
+            self._metrics.attribute(self._found)
+        self._found.restart()
+
 
 def _nothing(*_: object, **__: object) -> None:
     """Stands for a function that counts."""
@@ -60,5 +95,7 @@ if __name__ == "__main__":
     switch = Metrics()
     signal.signal(OFF, switch.off)
     signal.signal(ON, switch.on)
+    if FILE in os.environ:
+        signal.signal(ATTRIBUTE, Attributing(switch, Path(os.environ[FILE])).next)
     sys.argv[0] = "orders"
     main()
