@@ -39,7 +39,7 @@ class BoardWorkers extends Panel {
         setText(owns, worker.answers ? ranges(worker.partitions) : "–");
         setText(standby, worker.answers ? ranges(replicas.map(([p]) => Number(p))) : "–");
         const behind = replicas.reduce((sum, [, records]) => sum + records, 0);
-        setText(lag, replicas.length ? `${count(behind)} records` : "–");
+        setText(lag, replicas.length ? `${count(behind)} ${behind === 1 ? "record" : "records"}` : "–");
         setText(services, worker.services.join(" · "));
         reconcile(problems, (worker.problems ?? []).map((text) => ({ text })), (p) => p.text, () => h("li", {}), (li, p) => setText(li, p.text));
         problems.hidden = !(worker.problems ?? []).length;

@@ -28,9 +28,9 @@ class BoardOrders extends HTMLElement {
     );
     this.search = h("input", { type: "search", id: "search", placeholder: "Id, product, customer, reason", autocomplete: "off", spellcheck: "false", maxlength: "100", oninput: () => this.later() });
     this.table = h("table", { class: "orders" },
-      h("caption", { class: "hidden" }, "Orders, newest first"),
+      h("caption", { class: "hidden" }, "Orders, newest first. The arrow keys move between them."),
       h("thead", {}, h("tr", {}, ...["Order", "State", "What", "Value", "Age"].map((title) => h("th", { scope: "col", class: title === "Value" || title === "Age" ? "right" : null }, title)))));
-    this.body = h("tbody", { onkeydown: (event) => this.move(event) });
+    this.body = h("tbody", { onkeydown: (event) => this.move(event), onfocusin: (event) => this.stop(event.target.closest("tr")) });
     this.table.append(this.body);
     this.nothing = empty(TEXTS.all);
     const scroller = h("div", { class: "scroller" }, this.table, this.nothing);
@@ -109,6 +109,7 @@ class BoardOrders extends HTMLElement {
     const rows = this.rows();
     const now = this.now ? this.now() : Date.now();
     reconcile(this.body, rows, (row) => row.id, () => new Row((id) => this.select(id)).element, (element, row) => element.show(row, now, this.selected));
+    this.stop([...this.body.children].find((row) => row.isStop) ?? this.body.firstElementChild);
     this.nothing.hidden = rows.length > 0;
     this.table.hidden = rows.length === 0;
     setText(this.nothing, this.found ? this.found.error ?? "No order fits." : TEXTS[this.filter]);
@@ -131,12 +132,17 @@ class BoardOrders extends HTMLElement {
     for (const row of this.body.children) row.select(id);
   }
 
+  /** Makes a row the only one that Tab stops at: the arrow keys move between rows. */
+  stop(stop) {
+    for (const row of this.body.children) row.stop(row === stop);
+  }
+
   move(event) {
-    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     const row = event.target.closest("tr");
-    if (!step || !row) return;
+    const rows = this.body;
+    const next = { ArrowDown: row?.nextElementSibling, ArrowUp: row?.previousElementSibling, Home: rows.firstElementChild, End: rows.lastElementChild }[event.key];
+    if (next === undefined) return;
     event.preventDefault();
-    const next = step > 0 ? row.nextElementSibling : row.previousElementSibling;
     next?.querySelector("button").focus();
   }
 }
@@ -158,6 +164,10 @@ class Row {
     element.addEventListener("click", () => select(shown.id));
     element.age = (now) => setText(age, ago(Math.max(0, now - shown.created)));
     element.select = (id) => setAttribute(element, "aria-current", id === shown.id ? "true" : null);
+    element.stop = (stop) => {
+      element.isStop = stop;
+      setAttribute(name, "tabindex", stop ? "0" : "-1");
+    };
     element.show = (row, now, selected) => {
       shown = row;
       element.age(now);

@@ -16,6 +16,7 @@ from ecosystem.clients.dead_letters.records import RedriveNote
 from ecosystem.clients.dead_letters.redrives import Redrives
 from ecosystem.clients.dead_letters.summary import Group
 from ecosystem.clients.readable import bytes_text, moment, printable
+from ecosystem.clients.wording import counted
 from runtime.model.records import Record
 
 
@@ -99,7 +100,7 @@ def print_summary(console: Console, groups: Iterable[Group]) -> None:
     for topic, same_topic in groupby(groups, key=lambda group: group.topic):
         found = list(same_topic)
         total = sum(group.count for group in found)
-        console.print(Text(f"{topic}: {total} dead letter{'' if total == 1 else 's'}", "bold"))
+        console.print(Text(f"{topic}: {counted(total, 'dead letter')}", "bold"))
         for group in found:
             console.print(Text.assemble(f"  {group.count} × ", (printable(group.cause), "red")), soft_wrap=True)
             console.print(_counts(group), soft_wrap=True)

@@ -3,6 +3,7 @@
 from pydantic import ValidationError
 
 from ecosystem import services
+from ecosystem.clients.wording import counted
 from ecosystem.doctor.finding import Finding, ok, problem
 from runtime.common.settings import Settings
 from runtime.observation.groups import GroupReader
@@ -47,7 +48,7 @@ def judge_webhooks(running: bool, keys: int) -> list[Finding]:
     if not running:
         return [ok(_WEBHOOKS, "no worker runs them")]
     if keys:
-        return [ok(_WEBHOOKS, f"WEBHOOK_KEYS has {keys} {'key' if keys == 1 else 'keys'}")]
+        return [ok(_WEBHOOKS, f"WEBHOOK_KEYS has {counted(keys, 'key')}")]
     return [
         problem(
             _WEBHOOKS,

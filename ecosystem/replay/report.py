@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ecosystem.clients.readable import printable
+from ecosystem.clients.wording import counted
 from ecosystem.replay.asking import MOST_ASKED
 from ecosystem.replay.plan import Plan, PlannedRecord
 from ecosystem.replay.run import Prepared
@@ -32,7 +33,7 @@ def print_plan(
     total = plan.total
     where = f"{target.settings.kafka_bootstrap_servers}{_prefix(target.settings.topic_prefix)}"
     waves = f", in {plan.waves} waves" if selection.in_order else ""
-    console.print(Text(f"{_records(total)} to send to {where}{waves}", "bold"))
+    console.print(Text(f"{counted(total, 'record')} to send to {where}{waves}", "bold"))
     if total:
         table = Table("stage", "topic", "records", "what it changes", box=None, pad_edge=False)
         for part in plan.parts():
@@ -47,9 +48,9 @@ def print_plan(
 def left_out(prepared: Prepared, selection: Selection) -> Iterator[str]:
     """What was asked for, and is not sent, in lines."""
     if prepared.sent_before:
-        yield f"{_records(prepared.sent_before)} sent before, by the resume file"
+        yield f"{counted(prepared.sent_before, 'record')} sent before, by the resume file"
     if count := prepared.left_out.replays:
-        yield f"{_records(count)} left out: replays, or made by one (--replays-too)"
+        yield f"{counted(count, 'record')} left out: replays, or made by one (--replays-too)"
     for reason, count in prepared.left_out.counts.items():
         names = prepared.left_out.examples[reason]
         more = f" and {count - len(names)} more" if count > len(names) else ""
@@ -72,7 +73,7 @@ def print_sent(console: Console, sent: Sent, total: int) -> None:
         console.print(Text(f"not sent: {place}: {reason}", "red"), soft_wrap=True)
     if len(sent.refused) > _MOST_NAMED:
         console.print(Text(f"not sent: {len(sent.refused) - _MOST_NAMED} more", "red"))
-    console.print(f"{sent.records} of {_records(total)} sent")
+    console.print(f"{sent.records} of {counted(total, 'record')} sent")
 
 
 def incomplete(prepared: Prepared, sent: Sent | None = None) -> bool:
@@ -112,10 +113,6 @@ def _described(planned: PlannedRecord) -> str:
     parts: Sequence[str] = [str(record.place), record.stage, printable(subject or "")]
     repeated = f"replay {planned.replays}" if planned.replays > 1 else ""
     return "  ".join(filter(None, [*parts, repeated]))
-
-
-def _records(count: int) -> str:
-    return "1 record" if count == 1 else f"{count} records"
 
 
 def _prefix(prefix: str) -> str:

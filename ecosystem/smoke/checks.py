@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 
 from ecosystem.clients.api import CheckinApi, FulfilmentApi, HistoryApi, OrdersApi
+from ecosystem.clients.wording import counted
 from ecosystem.clients.writer import Writer
 from ecosystem.smoke.report import Check, CheckFailed
 from runtime.common.settings import Settings
@@ -138,8 +139,8 @@ class _Orders:
             records = (await api.history(self._id)).records
         stages = {record.stage for record in records}
         if "VALIDATED" not in stages:
-            raise CheckFailed(f"it has {len(records)} records, and none of VALIDATED")
-        return f"{len(records)} records of {len(stages)} stages"
+            raise CheckFailed(f"it has {counted(len(records), 'record')}, and none of VALIDATED")
+        return f"{counted(len(records), 'record')} of {counted(len(stages), 'stage')}"
 
     async def email(self) -> str:
         found = await _json(f"{self._places.mail}/api/v1/search?query={self._id}")

@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from ecosystem.clients.wording import counted
 from ecosystem.what_if.difference import Case, Difference, Tally
 from ecosystem.what_if.outcomes import Outcome
 from schemas.messages import OrderState
@@ -51,8 +52,8 @@ def print_report(
         console.print(_undecided(difference.undecided_cases, difference.undecided.orders, currency))
     rate = difference.all.orders / seconds if seconds else 0.0
     console.print(
-        f"{difference.records:,} records in {seconds:.1f} s, {rate:,.0f} orders/s; {difference.rejected:,} were no "
-        "valid messages.",
+        f"{counted(difference.records, 'record')} in {seconds:.1f} s, {rate:,.0f} orders/s; {difference.rejected:,} "
+        "were no valid messages.",
         style="dim",
     )
 
@@ -149,8 +150,7 @@ def _amount(amount: Decimal, currency: str) -> str:
 
 
 def _tally(tally: Tally, currency: str) -> str:
-    orders = "1 order" if tally.orders == 1 else f"{tally.orders:,} orders"
-    return f"{orders} ({_amount(tally.value, currency)})"
+    return f"{counted(tally.orders, 'order')} ({_amount(tally.value, currency)})"
 
 
 def _text(outcome: Outcome) -> str:

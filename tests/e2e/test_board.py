@@ -214,6 +214,16 @@ async def test_everything_is_reached_by_the_keyboard(board, visit):
     await page.keyboard.press("Tab")
     assert await page.evaluate("document.activeElement.className") == "link id"
     await page.get_by_text("held while you look at it").wait_for()
+    assert await page.locator("board-orders tbody [tabindex='0']").count() == 1  # Tab leaves the list
+    await page.keyboard.press("Tab")
+    assert not await page.evaluate("document.activeElement.closest('board-orders tbody')")
+    await page.keyboard.press("Shift+Tab")
+    await page.keyboard.press("ArrowDown")
+    second = await page.evaluate("document.activeElement.textContent")
+    await page.keyboard.press("Home")
+    assert await page.evaluate("document.activeElement.textContent") != second
+    await page.keyboard.press("End")
+    await page.keyboard.press("ArrowUp")
     await page.keyboard.press("ArrowDown")
     chosen = await page.evaluate("document.activeElement.textContent")
     await page.keyboard.press("Enter")

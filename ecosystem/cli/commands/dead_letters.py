@@ -14,6 +14,7 @@ from ecosystem.cli.commands.dead_letter_options import POSITION, filter_options,
 from ecosystem.cli.commands.shared import Real, Whole, bootstrap_option, perform
 from ecosystem.clients.dead_letters.dead_letter import MAX_REDRIVES, DeadLetter
 from ecosystem.clients.dead_letters.filters import Filters
+from ecosystem.clients.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -80,9 +81,7 @@ def list_(
             return
         for topic, shown in latest.items():
             hidden = f", the latest {len(shown)}" if counts[topic] > len(shown) else ""
-            console.print(
-                Text(f"{topic}: {counts[topic]} dead letter{'' if counts[topic] == 1 else 's'}{hidden}", "bold")
-            )
+            console.print(Text(f"{topic}: {counted(counts[topic], 'dead letter')}{hidden}", "bold"))
             for letter in shown:
                 console.print(text.line(letter), soft_wrap=True)
         if not latest:

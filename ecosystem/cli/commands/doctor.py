@@ -11,6 +11,7 @@ from rich.markup import escape
 from ecosystem.cli import discovery
 from ecosystem.cli.commands.shared import Real, bootstrap_option, perform
 from ecosystem.clients.readable import printable
+from ecosystem.clients.wording import counted
 from ecosystem.doctor.finding import Finding, Level
 
 _STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "bold red"}
@@ -59,4 +60,4 @@ def _show(found: list[Finding]) -> None:
                 console.print(f"{'':{9 + width}}  [dim]{name}:[/] {escape(printable(text))}", soft_wrap=True)
     counts = {level: sum(finding.level is level for finding in found) for level in Level}
     problems, warnings = counts[Level.PROBLEM], counts[Level.WARNING]
-    console.print(f"{problems} problem{'' if problems == 1 else 's'}, {warnings} warning{'' if warnings == 1 else 's'}")
+    console.print(f"{counted(problems, 'problem')}, {counted(warnings, 'warning')}")

@@ -6,6 +6,7 @@ import click
 
 from ecosystem.cli import discovery
 from ecosystem.cli.commands.shared import perform
+from ecosystem.clients.wording import counted
 from runtime.common.clock import utc_now
 from runtime.common.settings import Settings
 from runtime.errors import DatabaseNotConfigured, DatabaseUnavailable
@@ -59,11 +60,11 @@ async def _maintain(settings: Settings, dry_run: bool) -> list[str]:
 
 def print_history(report: "HistoryReport", console: "Console") -> None:
     """Prints the comparison of the history with the topics."""
-    console.print(f"{report.compared:,} records compared, {report.waiting:,} not read yet", markup=False)
+    console.print(f"{counted(report.compared, 'record')} compared, {report.waiting:,} not read yet", markup=False)
     if report.expired:
         console.print(f"{report.expired:,} older than the retention of the history", markup=False)
     for difference, count in report.counts.items():
-        console.print(f"{count:,} records {_EXPLAINED[difference.value]}:", style="red", markup=False)
+        console.print(f"{counted(count, 'record')} {_EXPLAINED[difference.value]}:", style="red", markup=False)
         for finding in report.findings:
             if finding.difference is difference:
                 console.print(f"  {finding.topic} {finding.partition}@{finding.offset}", markup=False)

@@ -9,6 +9,7 @@ import click
 from ecosystem.cli import discovery
 from ecosystem.cli.commands.shared import perform
 from ecosystem.clients.reader import partition_count
+from ecosystem.clients.wording import counted
 from ecosystem.imports.errors import ImportStopped, SourceUnavailable
 from ecosystem.imports.files import FileRows
 from ecosystem.imports.importer import Importer, Tally
@@ -48,7 +49,7 @@ def import_(mapping: Path, follow: bool, database_url: str | None, install: bool
         _prepare_table(mapping, database_url, show_sql)
         return
     tally = perform(_import(mapping, database_url, follow), expected=_EXPECTED)
-    click.echo(f"{tally.imported} rows imported, {tally.rejected} dead-lettered")
+    click.echo(f"{counted(tally.imported, 'row')} imported, {tally.rejected:,} dead-lettered")
 
 
 async def _import(path: Path, url: str | None, follow: bool) -> Tally:
@@ -69,7 +70,8 @@ async def _import(path: Path, url: str | None, follow: bool) -> Tally:
 
 
 def _report(batch: Batch, tally: Tally) -> None:
-    click.echo(f"{batch.source}: {len(batch.rows)} rows; {tally.imported} imported, {tally.rejected} dead-lettered")
+    rows = counted(len(batch.rows), "row")
+    click.echo(f"{batch.source}: {rows}; {tally.imported:,} imported, {tally.rejected:,} dead-lettered")
 
 
 def _prepare_table(path: Path, url: str | None, show_sql: bool) -> None:

@@ -13,6 +13,7 @@ import click
 from ecosystem import services
 from ecosystem.cli import discovery
 from ecosystem.cli.commands.shared import TIME, Real, Whole, bootstrap_option, temp_option
+from ecosystem.clients.wording import counted
 from runtime.common.settings import Settings
 from schemas.messages import OrderState
 
@@ -184,7 +185,7 @@ def replay(
             raise click.ClickException(prepared.obstacle)
         total = prepared.plan.total
         if total and not yes:
-            click.confirm(f"Send {total} records?" if total > 1 else "Send it?", abort=True)
+            click.confirm(f"Send {counted(total, 'record')}?" if total > 1 else "Send it?", abort=True)
         command.send(prepared, resume, rate, resume_file)
 
 

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from ecosystem.cli.commands.shared import TIME, perform, service_url_option
 from ecosystem.clients.api import HistoryApi
+from ecosystem.clients.wording import counted
 from schemas.history import Timings
 
 
@@ -50,7 +51,7 @@ def _print(console: Console, found: Timings) -> None:
     for step in found.steps:
         times = (step.p50_seconds, step.p90_seconds, step.p99_seconds, step.max_seconds)
         table.add_row(step.start, step.end, str(step.count), *map(_seconds, times))
-    console.print(f"{found.orders} orders")
+    console.print(counted(found.orders, "order"))
     if found.steps:
         console.print(table)
     if found.lag_seconds is None or found.lag_seconds > 0:

@@ -8,6 +8,7 @@ from ecosystem.clients.dead_letters.records import RedriveNote, read_dead_letter
 from ecosystem.clients.dead_letters.redrives import RecordId, Redrives, record_of
 from ecosystem.clients.dead_letters.replacements import Replacements
 from ecosystem.clients.reader import partition_count, partitions_of
+from ecosystem.clients.wording import counted
 from runtime.common.partitioning import describes_misplaced, partition_of
 from runtime.common.settings import Settings
 from schemas.topics import CATALOGUE
@@ -104,7 +105,7 @@ async def decide(settings: Settings, topic: str, wanted: Wanted, rules: Rules, o
 
 def quarantine_text(count: int) -> str:
     """Says why a dead letter is quarantined."""
-    return f"quarantined: redriven {count} time{'' if count == 1 else 's'}, failed each time"
+    return f"quarantined: redriven {counted(count, 'time')}, failed each time"
 
 
 async def selected(settings: Settings, topic: str, wanted: Wanted) -> AsyncIterator[DeadLetter]:
