@@ -8,7 +8,7 @@ LOCK := $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --gene
 unexport PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test campaigns test-fast simulate fuzz chaos bench bench-recovery bench-failover bench-history bench-board screenshots soak smoke flink legacy numbers kafka-versions lint format lock clean
+.PHONY: help install run test campaigns test-fast simulate fuzz chaos bench bench-recovery bench-failover bench-history bench-board bench-volume screenshots soak smoke flink legacy numbers kafka-versions lint format lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -46,6 +46,9 @@ bench-history: install ## Measure how fast the history stores records, and bytes
 
 bench-board: install ## Measure what the board costs the core, and its page at RATE=1000 orders a second for SECONDS=60; minutes
 	@$(PY) -m bench.board --rate $(or $(RATE),1000) --seconds $(or $(SECONDS),60)
+
+bench-volume: install ## Measure a worker that holds a million orders beside one that holds ten thousand; a quarter of an hour
+	@$(PY) -m bench.volume
 
 screenshots: install ## Take the pictures of the board for the README anew, from a system that runs for a minute
 	@$(PY) -m bench.screenshots

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from ecosystem.audit import ViolationKind, audit
 from ecosystem.clients import reader
 from ecosystem.clients.dead_letters.redrive import redrive
+from ecosystem.clients.wording import counted
 from ecosystem.embedded.kafka import Cluster
 from orders_service.state import ORDERS_VIEW
 from runtime.common.partitioning import partition_of
@@ -231,7 +232,7 @@ async def test_damaged_records_are_dead_lettered_by_offset_and_others_processed(
     said, code = tail
     assert (code, said.count("unreadable: "), said.count(" VALIDATED ")) == (0, len(letters), 8), said
     said, code = listing
-    assert (code, f"orders: {len(letters)} dead letters" in said) == (0, True), said
+    assert (code, f"orders: {counted(len(letters), 'dead letter')}" in said) == (0, True), said
     said, code = redriving
     assert (code, "0 written back" in said) == (1, True), said
 
