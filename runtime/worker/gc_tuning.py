@@ -9,7 +9,7 @@ import logging
 
 log = logging.getLogger(__name__)
 
-YOUNG = 10_000
+YOUNG = 40_000
 """Objects, the threshold of the youngest generation. With Python's 700 every batch triggers a collection, and objects
 in use age until a full collection is due."""
 
