@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 LAYOUTS = {
     "core": (CORE,),
     "all": (NAMES,),
+    "without-history": (tuple(name for name in NAMES if name != "history"),),
     "apart": tuple((service,) for service in CORE),
     "history": ((*CORE, "history"),),
     "beside": (CORE, ("history",)),
