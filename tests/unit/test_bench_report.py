@@ -1,11 +1,14 @@
 """Tables of the bench: medians, quotients, and where they go in the page."""
 
+from argparse import Namespace
+
 import pytest
 
-from bench import board_cost
+from bench import board_cost, volume
 from bench.compare import parse
 from bench.comparison.page import UnknownResult, write
 from bench.comparison.report import render
+from bench.volume import Turn
 
 
 def measured(per_second, p50, p99, cpu_s=1.0, ok=1000, **more):
@@ -91,10 +94,26 @@ def test_what_the_board_costs_is_the_median_of_the_pairs_of_each_round():
         for kind, found in rates.items()
     }
     report = {"date": "2026-01-01", "machine": "2 cores", "revision": "abc", "seconds": 5, "clients": 256}
-    text = board_cost.render(report | {"turns": turns})
+    attributed = {"orders": 10_000, "process": 5.0, "metrics": 0.05, "board": 0.025, "scrape": 0.01}
+    text = board_cost.render(report | {"turns": turns, "attributed": attributed})
     assert "| core alone, metrics off | 750 |" in text
     assert "| metrics, against off | 0.5 % (" in text
     assert "| watched, against off | 3.5 % " in text
+    assert "| metrics | 5.0 | 1.00 % |" in text
+    assert "| scrapes, one every 15 s, of 10.0 ms each | 2.0 | 0.40 % |" in text  # two in 30 s
+    assert "| together | 9.5 | 1.90 % |" in text
+
+
+def test_a_worker_with_many_orders_is_compared_with_one_with_few_pair_by_pair():
+    few, many = [Turn(100, 1.0, 50), Turn(200, 1.0, 60)], [Turn(90, 1.1, 80), Turn(190, 1.3, 90)]
+    text = volume.render((10_000, 1_000_000), few, many, Namespace(seconds=8, clients=256))
+    assert "| 10,000 | 150 | 1.000 | 60 MiB |" in text
+    assert "| 1,000,000 | 140 | 1.200 | 90 MiB |" in text
+    assert "| many : few, median of the pairs | 0.93 | 1.20 | |" in text
+
+
+def test_the_page_has_a_place_for_the_volume():
+    assert f"<!-- results {volume.NAME} -->" in volume.PAGE.read_text()
 
 
 def test_the_page_has_a_place_for_what_the_board_costs():
