@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-from bench.board_cost import PAGE, cpu_s, worker
+from bench.board_cost import cpu_s, worker
 from bench.compare import BROKER_HEAP_MB, BROKER_JVM, machine
 from bench.comparison.generator import Generator
 from bench.comparison.ours import ROOT, revision, write_sample_data
@@ -28,6 +28,7 @@ from ecosystem.embedded.kafka import Cluster
 from ecosystem.services import CORE
 from runtime.common.settings import Settings
 
+PAGE = ROOT / "docs" / "evidence.md"
 NAME = "volume"
 """Of the markers in the page."""
 MIB = 1024 * 1024
