@@ -24,10 +24,10 @@ def write(report: Report, name: str, page: Path = PAGE, images: Path = IMAGES) -
         page: the page.
         images: folder of the plots.
     """
-    _split(name, page)  # raises before a plot is drawn that no page would show
+    before, after = _split(name, page)  # raises before a plot is drawn that no page would show
     drawn = plot(report, images / f"performance-{name}.svg")
     picture = f"![Rates and latencies](images/{drawn.name})\n\n" if drawn else ""
-    put(f"{render(report)}\n{picture}", name, page)
+    page.write_text(f"{before}\n\n{render(report)}\n{picture}{after}", "utf-8")
 
 
 def put(content: str, name: str, page: Path) -> None:
