@@ -1,4 +1,4 @@
-"""Our own services: one worker for the core or for all services, or a worker for each of them."""
+"""Our own services: one worker or several for the core, one for all services, or a worker for each of them."""
 
 import asyncio
 import os
@@ -24,6 +24,8 @@ LAYOUTS = {
     "core": (CORE,),
     "all": (NAMES,),
     "without-history": (tuple(name for name in NAMES if name != "history"),),
+    "two": (CORE,) * 2,
+    "four": (CORE,) * 4,
     "apart": tuple((service,) for service in CORE),
     "history": ((*CORE, "history"),),
     "beside": (CORE, ("history",)),
@@ -76,12 +78,13 @@ class Ours(System):
             "PROCESSING_GUARANTEE": self._guarantee,
             "UNKNOWN_PRODUCTS": "pass",
         }
-        for services, port in zip(compositions, free_ports(len(compositions)), strict=True):
-            own = {"HTTP_PORT": str(port), "STATE_DIR": str(self.folder / services[0])}
+        self.urls = []
+        for number, (services, port) in enumerate(zip(compositions, free_ports(len(compositions)), strict=True)):
+            own = {"HTTP_PORT": str(port), "STATE_DIR": str(self.folder / f"{services[0]}-{number}")}
             command = [_python(self._root), "-m", "ecosystem.cli", "run", *services]
             self.processes.start("worker", command, env | own, self._root)
             if "orders" in services:
-                self.urls = [f"http://127.0.0.1:{port}"]
+                self.urls.append(f"http://127.0.0.1:{port}")
 
     def versions(self) -> dict[str, str]:
         return {
