@@ -205,13 +205,13 @@ def _attribute(
     process.send_signal(switchable.ATTRIBUTE)
     with _viewer(url):
         generator.run("orders", [url], load, KINDS[-1].settle_s)
-        _told(process, folder)  # counts from zero
+        _read_attribution(process, folder)  # counts from zero
         row = generator.run("orders", [url], load, _ATTRIBUTED_S)
-        return {**_told(process, folder), "scrape": scrape, "orders": row["ok"]}
+        return {**_read_attribution(process, folder), "scrape": scrape, "orders": row["ok"]}
 
 
-def _told(process: psutil.Process, folder: Path) -> dict[str, float]:
-    """What the process attributed since it was asked before."""
+def _read_attribution(process: psutil.Process, folder: Path) -> dict[str, float]:
+    """Seconds of CPU time by what they were spent on, since the call before."""
     file = _attributed(folder)
     file.unlink(missing_ok=True)
     process.send_signal(switchable.ATTRIBUTE)

@@ -66,7 +66,7 @@ class Metrics:
 
 
 class Attributing:
-    """Attributes CPU time of this process when it is told to by a signal."""
+    """Attributes CPU time of this process, begun and read by a signal."""
 
     def __init__(self, metrics: Metrics, file: Path) -> None:
         self._metrics = metrics
