@@ -27,17 +27,16 @@ class Attribution:
     """Seconds of CPU time by what they were spent on, since the last `restart`."""
 
     def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Counts from zero."""
         self.board_s = 0.0
         self.metrics_s = 0.0
         self._began_s = time.process_time()
 
-    def restart(self) -> None:
-        """Counts from zero."""
-        self.board_s = self.metrics_s = 0.0
-        self._began_s = time.process_time()
-
     def write(self, file: Path) -> None:
-        """Writes what was counted, as JSON: `board`, `metrics` and the whole `process`, in seconds."""
+        """Writes the seconds of CPU time as JSON: `board`, `metrics`, and the whole `process`."""
         found = {"board": self.board_s, "metrics": self.metrics_s, "process": time.process_time() - self._began_s}
         partial = file.with_suffix(".partial")
         partial.write_text(json.dumps(found))

@@ -63,7 +63,7 @@ _SCRAPE_EVERY_S = 15.0
 _SCRAPES = 40
 _SETTLE_S = 4.0
 """Seconds of load before each turn: a viewer's feed reads the past, and finds out what it can show. The same for all
-kinds: after 4 s of load the worker takes up to 9 % more CPU an order than after 1 s, whatever it runs."""
+kinds, so that their turns differ in nothing else."""
 _ATTRIBUTED_S = 30.0
 
 
@@ -158,7 +158,7 @@ def _scrape(url: str) -> None:
 
 
 def _attributed(folder: Path) -> Path:
-    """The file that a worker writes what it attributed into."""
+    """Path of the file with the CPU time that a worker attributed."""
     return folder / "attributed.json"
 
 
@@ -276,7 +276,7 @@ def render(report: Report) -> str:
 
 
 def _render_attributed(found: Mapping[str, float]) -> Iterator[str]:
-    """The table of what was measured where it is spent."""
+    """Yields the lines of the table of attributed CPU time."""
     yield "| of the CPU time of the worker, measured where it is spent | µs an order | part |"
     yield "| --- | --- | --- |"
     scrapes = found["scrape"] * _ATTRIBUTED_S / _SCRAPE_EVERY_S

@@ -5,8 +5,8 @@ is measured with and without metrics, with the same caches, partitions and memor
 the readings of the clock, and the age of the backlog that the watchdog computes once a second. A feed ends with its
 last viewer, not a minute later.
 
-SIGHUP attributes CPU time to the board and to metrics from now on (`bench.attribution`); each further one writes what
-was counted since the one before into the file that the environment names in `BENCH_ATTRIBUTION`.
+The first SIGHUP begins to attribute CPU time to the board and to metrics (`bench.attribution`). Each later one writes
+the time since the one before into the file that the environment variable `BENCH_ATTRIBUTION` names.
 
     python -m bench.switchable run orders fraud inventory details board
 """
@@ -30,7 +30,7 @@ from runtime.observation.feed import Feed
 
 OFF, ON, ATTRIBUTE = signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP
 FILE = "BENCH_ATTRIBUTION"
-"""Environment variable: the file for what was attributed."""
+"""Environment variable: path of the file for the attributed CPU time."""
 
 WRITERS: tuple[tuple[Any, tuple[str, ...]], ...] = (
     (runtime.http.metrics, ("observe",)),
@@ -75,7 +75,7 @@ class Attributing:
         self._on = False
 
     def next(self, *_: object) -> None:
-        """Begins, or writes what was counted and counts from zero."""
+        """Begins to attribute. Called again, writes the attributed time and counts from zero."""
         if self._on:
             self._found.write(self._file)
         else:
