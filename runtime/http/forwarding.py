@@ -32,15 +32,15 @@ _SESSION = web.AppKey("forwarding", aiohttp.ClientSession)
 # Headers that services read, and that their responses have. Content-Encoding is not forwarded, because the body was
 # decompressed when it was read.
 _REQUEST_HEADERS = ("Content-Type", "Idempotency-Key", "Accept", "Prefer", "Last-Event-ID")
-_ANSWER_HEADERS = ("Content-Type", "Location", "Retry-After", "Preference-Applied", SERVED_BY, "Age")
+ANSWER_HEADERS = ("Content-Type", "Location", "Retry-After", "Preference-Applied", SERVED_BY, "Age")
 
-_CONNECT_S = 2.0
+CONNECT_S = 2.0
 """Seconds for a connection to another worker."""
 
-_GRACE_S = 2.0
+GRACE_S = 2.0
 """Seconds beyond the request's timeout: the owner answers at the end of that timeout."""
 
-_CHECK_OWNER_S = 1.0
+CHECK_OWNER_S = 1.0
 """Seconds between two checks whether the called worker still owns the key: it may be paused, and replaced."""
 
 _STREAM_SILENCE_S = 3 * HEARTBEAT_S
@@ -89,8 +89,8 @@ async def forward(
     body = await body_of(request) if request.body_exists and request.method not in {"GET", "HEAD"} else None
     remaining = deadline.remaining()
     target = _target(request, remaining)
-    call = asyncio.ensure_future(_call(request, host, owner, target, body, remaining + _GRACE_S))
-    pause = min(_CHECK_OWNER_S, max(remaining / 2, 0.1))
+    call = asyncio.ensure_future(_call(request, host, owner, target, body, remaining + GRACE_S))
+    pause = min(CHECK_OWNER_S, max(remaining / 2, 0.1))
     try:
         while not (await asyncio.wait({call}, timeout=pause))[0]:
             if not still_needed():
@@ -98,7 +98,7 @@ async def forward(
             response = await stale_read()
             if response is not None:
                 return response
-            pause = _CHECK_OWNER_S
+            pause = CHECK_OWNER_S
         return call.result()
     except (aiohttp.ClientError, TimeoutError) as error:
         log.debug("forwarding failed owner=%s error=%r", owner, error)
@@ -125,8 +125,8 @@ async def forward_stream(
     target = _target(request, deadline.remaining())
     response: web.StreamResponse | None = None
     try:
-        async with asyncio.timeout(deadline.remaining() + _GRACE_S) as limit:
-            timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_STREAM_SILENCE_S)
+        async with asyncio.timeout(deadline.remaining() + GRACE_S) as limit:
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=_STREAM_SILENCE_S)
             async with _sent(request, host, owner, target, None, timeout) as own:
                 if own.status != 200 or own.content_type != EVENT_STREAM:
                     return await _answered(own, owner)
@@ -168,7 +168,7 @@ async def _call(
     seconds: float,
     headers: Mapping[str, str] | None = None,
 ) -> web.Response | None:
-    timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT_S)
+    timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_S)
     async with _sent(request, host, to, target, body, timeout, headers) as response:
         return await _answered(response, to)
 
@@ -207,5 +207,5 @@ async def _answered(response: aiohttp.ClientResponse, by: URL) -> web.Response |
         remedy = "align WORKER_KEYS and clocks of all workers"
         log.error("signature rejected by worker url=%s remedy=%s", by.origin(), remedy)
         raise HttpProblem(502, "The worker that owns this key rejects the signature of this one.")
-    kept = {name: value for name in _ANSWER_HEADERS if (value := response.headers.get(name)) is not None}
+    kept = {name: value for name in ANSWER_HEADERS if (value := response.headers.get(name)) is not None}
     return web.Response(status=response.status, body=await response.read(), headers=kept)

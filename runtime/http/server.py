@@ -53,6 +53,7 @@ def application(host: Host, hosted: Sequence[ServiceDefinition], tracer: Tracer 
     endpoints = tuple(e for endpoints in (*(h.endpoints for h in hosted), OPERATIONAL) for e in endpoints)
     if host.settings.http_fast_path and tracer is None:  # the fast path has no spans
         app[FAST_PATH] = FastPath(host, endpoints, app[IN_FLIGHT])
+        app.on_cleanup.append(app[FAST_PATH].close)
     operations: dict[tuple[str, str], list[Endpoint]] = {}
     for endpoint in endpoints:
         operations.setdefault((endpoint.method, endpoint.path), []).append(endpoint)

@@ -33,11 +33,23 @@ def is_signed(keys: Sequence[SecretStr], request: web.BaseRequest) -> bool:
     """Whether a worker has signed this request with one of the keys, within the last `MAX_SKEW_S`."""
     at = request.headers.get(SIGNED_AT, "")
     signature = request.headers.get(SIGNATURE, "").encode(errors="replace")
+    return is_valid(keys, request.method, request.rel_url.raw_path_qs, at, signature)
+
+
+def is_valid(keys: Sequence[SecretStr], method: str, target: str, at: str, signature: bytes) -> bool:
+    """Whether a signature is that of a request, made with one of the keys within the last `MAX_SKEW_S`.
+
+    Arguments:
+        keys: of the workers.
+        method: of the request.
+        target: path and query as in the request line.
+        at: value of `X-Forwarded-At`.
+        signature: value of `X-Forwarded-Signature`.
+    """
     if not (at.isascii() and at.isdigit() and len(at) <= 12) or abs(time.time() - int(at)) > MAX_SKEW_S:
         return False
-    target = request.rel_url.raw_path_qs
     # Compares with all keys: the duration must not reveal anything about them.
-    return any([hmac.compare_digest(_sign(key, request.method, target, at).encode(), signature) for key in keys])
+    return any([hmac.compare_digest(_sign(key, method, target, at).encode(), signature) for key in keys])
 
 
 def signature_check(keys: Sequence[SecretStr]) -> Middleware:

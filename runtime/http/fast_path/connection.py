@@ -1,9 +1,9 @@
 """Connections with a fast path: aiohttp's, which answer some requests themselves.
 
 Relies on the base class as `runtime.http.connections` does, and on `_request_count`, the number of requests that it has
-parsed; `_messages`, those that wait; `_waiter`, a pending future while it waits for a request; `_close` and
-`_force_close`, whether it reads no more; `_keepalive_timeout` and `_next_keepalive_close_time`, when an idle connection
-is closed; and `_paused`, whether the client reads too slowly.
+parsed; `_messages`, those that wait; `_current_request`, the one being handled; `_waiter`, a pending future while it
+waits for a request; `_close` and `_force_close`, whether it reads no more; `_keepalive_timeout` and
+`_next_keepalive_close_time`, when an idle connection is closed; and `_paused`, whether the client reads too slowly.
 """
 
 import time
@@ -13,7 +13,7 @@ from aiohttp import web
 
 from runtime.hosting import FastResponse
 from runtime.http.connections import HttpConnection
-from runtime.http.fast_path.exchange import CommandExchange, QueryExchange
+from runtime.http.fast_path.exchange import Exchange
 from runtime.http.fast_path.requests import State
 from runtime.http.fast_path.responses import encoded
 from runtime.http.fast_path.routes import FastPath
@@ -22,6 +22,9 @@ from runtime.http.problems import unexpected
 
 MAX_AHEAD = 64 * 1024
 """Bytes that are read behind the request being answered."""
+
+_MAX_LOOKS = 5
+"""Steps of the event loop until aiohttp waits for the next request, at most; else it reads the body of this one."""
 
 
 class FastConnection(HttpConnection):
@@ -34,16 +37,18 @@ class FastConnection(HttpConnection):
         fast_path: the routes.
     """
 
-    __slots__ = ("_ahead", "_began", "_exchange", "_fast_path", "_left", "_reader")
+    __slots__ = ("_ahead", "_began", "_exchange", "_fast_path", "_left", "_looks", "_reader")
 
     def __init__(self, *arguments: Any, fast_path: FastPath, **more: Any) -> None:
         super().__init__(*arguments, **more)
         self._fast_path = fast_path
         self._reader = fast_path.new_reader()
-        self._exchange: QueryExchange | CommandExchange | None = None
+        self._exchange: Exchange | None = None
         self._ahead = b""
         """What has been read behind the request of the exchange."""
         self._began = 0.0
+        self._looks = 0
+        """Looks that are left (`_look`)."""
         self._left = False
         """Whether the rest of the connection is for aiohttp."""
 
@@ -53,15 +58,21 @@ class FastConnection(HttpConnection):
         return began
 
     def data_received(self, data: bytes) -> None:
-        if self._exchange is not None:
+        if not data:  # aiohttp itself asks what its parser has left
+            super().data_received(data)
+        elif self._exchange is not None or self._looks:
             self._read_ahead(data)
         elif self._left:
             super().data_received(data)
-        elif not self._is_idle:
+        elif self._is_idle:
+            self._read(data)
+        elif self._current_request is None:
+            self._looks = _MAX_LOOKS
+            self._read_ahead(data)
+            self._loop.call_soon(self._look)
+        else:
             self._left = True
             self._pass_on(data)
-        else:
-            self._read(data)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._exchange is not None:
@@ -113,7 +124,7 @@ class FastConnection(HttpConnection):
         state = reader.feed(data)
         if state is State.COMPLETE:
             route = reader.route if reader.plain else None
-            exchange = None if route is None else self._fast_path.exchange(route, reader.body, reader.wait_s, self)
+            exchange = None if route is None else self._fast_path.exchange(route, reader, self)
             if exchange is None:
                 self._pass_on()
             else:
@@ -121,6 +132,19 @@ class FastConnection(HttpConnection):
         elif state is State.UNFIT:
             self._left = True
             self._pass_on()
+
+    def _look(self) -> None:
+        """Looks whether aiohttp, which has sent its response, waits for a request now: that takes it a step or two."""
+        self._looks -= 1
+        if self._looks and not self._is_idle and self._current_request is None:
+            self._loop.call_soon(self._look)
+            return
+        self._looks = 0
+        if not self._is_idle:
+            self._left = True
+            self._ahead = self._reader.raw + self._ahead
+            self._reader.clear()
+        self._continue()
 
     def _read_ahead(self, data: bytes) -> None:
         self._ahead += data
@@ -143,7 +167,7 @@ class FastConnection(HttpConnection):
         if self._request_count != requests + 1:
             self._left = True
 
-    def _begin(self, exchange: QueryExchange | CommandExchange) -> None:
+    def _begin(self, exchange: Exchange) -> None:
         self._exchange, self._began = exchange, time.perf_counter()
         self._fast_path.in_flight[exchange.is_read] += 1
         InFlight.count += 1

@@ -30,6 +30,20 @@ class Connection(Protocol):
         """Answers an unexpected error with a 500, and ends the exchange."""
 
 
+class Exchange(Protocol):
+    """A request and its response."""
+
+    @property
+    def is_read(self) -> bool:
+        """Whether it counts as a read: reads and writes have separate limits."""
+
+    def begin(self) -> None:
+        """Does what is asked for. The connection is called, perhaps at once."""
+
+    def close(self) -> None:
+        """Takes no more interest in it: the connection is not called any more."""
+
+
 class QueryExchange:
     """GET of a row of this worker, which may wait until the row is ready.
 

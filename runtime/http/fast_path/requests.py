@@ -78,9 +78,12 @@ class RequestReader(Generic[R]):
         "_parser",
         "_permits",
         "body",
+        "forwarded",
         "plain",
         "raw",
         "route",
+        "signature",
+        "signed_at",
         "target",
         "wait_s",
     )
@@ -109,6 +112,10 @@ class RequestReader(Generic[R]):
         """What `match` returned; `None` before the head is complete."""
         self.wait_s: int | None = None
         """Seconds for which the client prefers to wait, if it does."""
+        self.forwarded = False
+        """Whether it says that another worker has forwarded it."""
+        self.signed_at = self.signature = b""
+        """What proves that, if workers have keys."""
         self._length = 0
         self._begun = self._headers_complete = self._complete = False
 
@@ -153,6 +160,14 @@ class RequestReader(Generic[R]):
             case b"prefer":
                 self.plain = self.plain and self.wait_s is None and (wait := _WAIT.fullmatch(value)) is not None
                 self.wait_s = int(wait[1]) if self.plain and wait is not None else None
+            case b"x-forwarded-by":
+                self.forwarded = True
+            case b"x-forwarded-at":
+                self.plain = self.plain and not self.signed_at
+                self.signed_at = value
+            case b"x-forwarded-signature":
+                self.plain = self.plain and not self.signature
+                self.signature = value
             case b"connection":
                 self.plain = self.plain and value.lower() == b"keep-alive"
             case _:

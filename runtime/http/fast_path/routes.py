@@ -7,16 +7,28 @@ from typing import Any, NamedTuple
 
 from aiohttp import web
 from pydantic import ValidationError
+from yarl import URL
 
 from runtime.hosting import Endpoint, FastCommand, FastQuery, Host
-from runtime.http.fast_path.exchange import CommandExchange, Connection, QueryExchange, WaitingCommandExchange
+from runtime.http.fast_path.exchange import (
+    CommandExchange,
+    Connection,
+    Exchange,
+    QueryExchange,
+    WaitingCommandExchange,
+)
+from runtime.http.fast_path.forwarding import ForwardedCommandExchange, ForwardedQueryExchange
+from runtime.http.fast_path.owners import OwnerConnections
 from runtime.http.fast_path.requests import RequestReader
 from runtime.http.host_names import host_names
 from runtime.http.inputs import DEFAULT_TIMEOUT_MS, MAX_TIMEOUT_MS
+from runtime.http.preferences import MAX_WAIT_S
+from runtime.http.signatures import is_valid
 
 _KEY = rb"([A-Za-z0-9][A-Za-z0-9._~-]{0,127})"
 """Keys that are the same with and without percent-encoding."""
 _TIMEOUT = rb"(?:\?timeout=([0-9]{1,9}))?"
+_COMMAND = re.compile(rb"([^?]*)" + _TIMEOUT)
 
 
 class Route(NamedTuple):
@@ -27,14 +39,14 @@ class Route(NamedTuple):
         path: of the endpoint.
         fast: how it is answered.
         key: of the row; empty for a command.
-        timeout_ms: of a query.
+        timeout_ms: milliseconds to wait.
     """
 
     method: str
     path: str
     fast: FastQuery[Any] | FastCommand
     key: str = ""
-    timeout_ms: int = 0
+    timeout_ms: int = DEFAULT_TIMEOUT_MS
 
 
 class FastPath:
@@ -51,6 +63,7 @@ class FastPath:
         self.in_flight = in_flight
         self._limit = host.settings.max_requests
         self._names = host_names(host.settings)
+        self._owners = OwnerConnections()
         all_ = tuple(endpoints)
         self._commands = {
             e.path.encode(): Route(e.method, e.path, e.fast) for e in all_ if isinstance(e.fast, FastCommand)
@@ -67,38 +80,83 @@ class FastPath:
 
     def _match(self, method: bytes, target: bytes) -> Route | None:
         if method == b"POST":
-            return self._commands.get(target)
+            if (found := _COMMAND.fullmatch(target)) is None or (route := self._commands.get(found[1])) is None:
+                return None
+            return route if found[2] is None else route._replace(timeout_ms=_timeout_ms(found[2]))
         if method == b"GET":
             for pattern, path, query in self._queries:
                 if (found := pattern.fullmatch(target)) is not None:
-                    timeout_ms = DEFAULT_TIMEOUT_MS if found[2] is None else min(int(found[2]), MAX_TIMEOUT_MS)
-                    return Route("GET", path, query, found[1].decode(), timeout_ms)
+                    return Route("GET", path, query, found[1].decode(), _timeout_ms(found[2]))
         return None
 
-    def exchange(
-        self, route: Route, body: bytes, wait_s: int | None, connection: Connection
-    ) -> QueryExchange | CommandExchange | None:
-        """The exchange for a request; `None` if aiohttp is to answer it. `wait_s`: of a command, by `Prefer`."""
+    async def close(self, _: web.Application) -> None:
+        """Closes the connections to other workers, as a cleanup of the application."""
+        self._owners.close()
+
+    def exchange(self, route: Route, request: RequestReader[Route], connection: Connection) -> Exchange | None:
+        """The exchange for a request; `None` if aiohttp is to answer it."""
         host, fast = self.host, route.fast
-        is_read = isinstance(fast, FastQuery)
-        if host.stopping or self.in_flight[is_read] >= self._limit:
+        if host.stopping or self.in_flight[isinstance(fast, FastQuery)] >= self._limit:
+            return None
+        if request.forwarded and not self._is_from_worker(route, request):
             return None
         if isinstance(fast, FastQuery):
-            if body or host.owner(route.key) != host.url:
-                return None
-            return QueryExchange(connection, host, fast, route.key, route.timeout_ms)
+            return None if request.body else self._query(route, fast, request, connection)
+        return self._command(route, fast, request, connection)
+
+    def _query(
+        self, route: Route, fast: FastQuery[Any], request: RequestReader[Route], connection: Connection
+    ) -> Exchange | None:
+        if (owner := self.host.owner(route.key)) == self.host.url:
+            return QueryExchange(connection, self.host, fast, route.key, route.timeout_ms)
+        if (to := self._to(owner, route, request, connection, route.key, route.timeout_ms)) is None:
+            return None
+        return ForwardedQueryExchange(fast.table, *to)
+
+    def _command(
+        self, route: Route, fast: FastCommand, request: RequestReader[Route], connection: Connection
+    ) -> Exchange | None:
+        host, wait_s = self.host, request.wait_s
         try:
-            prepared = fast.prepare(host, body)
+            prepared = fast.prepare(host, request.body)
         except ValidationError:
             return None
-        if prepared.recover is None and host.owner(prepared.key) != host.url:
-            return None
+        if prepared.recover is None and (owner := host.owner(prepared.key)) != host.url:
+            timeout_ms = max(route.timeout_ms, 1000 * min(wait_s or 0, MAX_WAIT_S))
+            to = self._to(owner, route, request, connection, prepared.key, timeout_ms)
+            return None if to is None else ForwardedCommandExchange(request.body, wait_s, *to)
         if wait_s is not None:
             return WaitingCommandExchange(connection, host, prepared, fast, wait_s, self.in_flight)
         return CommandExchange(connection, host, prepared)
 
+    def _to(
+        self,
+        owner: URL | None,
+        route: Route,
+        request: RequestReader[Route],
+        connection: Connection,
+        key: str,
+        timeout_ms: int,
+    ) -> tuple[Any, ...] | None:
+        """The arguments of a `ForwardedExchange`; `None` if aiohttp is to look for the owner, or to refuse."""
+        # What another worker has forwarded is not forwarded again.
+        if owner is None or owner.scheme != "http" or request.forwarded:
+            return None
+        path = request.target.partition(b"?")[0].decode()
+        return connection, self.host, self._owners, owner, key, route.method, path, timeout_ms
+
+    def _is_from_worker(self, route: Route, request: RequestReader[Route]) -> bool:
+        """Whether a request is signed by a worker, as far as workers have keys."""
+        keys = self.host.settings.worker_keys
+        at, target = request.signed_at.decode("latin-1"), request.target.decode("latin-1")
+        return not keys or is_valid(keys, route.method, target, at, request.signature)
+
 
 FAST_PATH = web.AppKey("the fast path, if the worker has one", FastPath)
+
+
+def _timeout_ms(text: bytes | None) -> int:
+    return DEFAULT_TIMEOUT_MS if text is None else min(int(text), MAX_TIMEOUT_MS)
 
 
 def _pattern(endpoint: Endpoint, endpoints: Sequence[Endpoint]) -> re.Pattern[bytes]:

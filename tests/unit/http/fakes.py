@@ -189,6 +189,12 @@ class Running:
         return self._runner.server.requests_count
 
     @property
+    def connections(self) -> list[Any]:
+        """The open connections of clients."""
+        assert self._runner.server is not None
+        return self._runner.server.connections
+
+    @property
     def sites(self) -> set[Any]:
         """The address that it listens on."""
         return self._runner.sites

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 import aiohttp
 import pytest
+from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
@@ -45,6 +46,7 @@ FAST = {
     "without a type": post(BODY),
     "with a charset": post(BODY, "content-type: application/json; charset=utf-8"),
     "with usual headers": post(BODY, JSON, "User-Agent: x", "Accept: */*", "X-Request-Id: 7", "Connection: Keep-Alive"),
+    "a new order, in time": post(BODY, JSON, target="/v1/orders?timeout=1"),
     "a preference": post(BODY, JSON, "Prefer: wait=0"),
     "a preference for a while": post(BODY, JSON, "prefer: wait=1"),
     "an order": get("/v1/orders/o-1"),
@@ -70,7 +72,8 @@ SLOW = {
     "two preferences": post(BODY, JSON, "Prefer: wait=0", "Prefer: wait=0"),
     "a preference, the order exists": post(KNOWN.to_json(), JSON, "Prefer: wait=0"),
     "a key": post(json.dumps(ORDER).encode(), JSON, "Idempotency-Key: k"),
-    "a query for a command": post(BODY, JSON, target="/v1/orders?timeout=1"),
+    "another parameter of a command": post(BODY, JSON, target="/v1/orders?x=1"),
+    "an odd timeout of a command": post(BODY, JSON, target="/v1/orders?timeout=x"),
     "an unknown header": post(BODY, JSON, "X-Other: 1"),
     "an id that is encoded": get("/v1/orders/o%2D1"),
     "an id of other letters": get("/v1/orders/%C3%A4?timeout=0"),
@@ -101,9 +104,14 @@ SLOW = {
 """Requests that the fast path leaves to aiohttp."""
 
 
+def rows():
+    """The rows that the requests are about."""
+    return {"o-1": OrderView(order=KNOWN), "o-2": decided(DECIDED)}
+
+
 def _cluster():
     cluster = Cluster()
-    cluster.rows = {"o-1": OrderView(order=KNOWN), "o-2": decided(DECIDED)}
+    cluster.rows = rows()
     return cluster
 
 
@@ -150,7 +158,7 @@ async def assert_same(workers, *pieces):
     assert _written(workers[0]) == _written(workers[1])
     for worker in workers:
         await until(lambda worker=worker: len(worker.host.watches) == 0)
-        worker.host.cluster.rows = _cluster().rows
+        worker.host.cluster.rows = rows()
         worker.host.produced.clear()
 
 
@@ -199,15 +207,50 @@ async def test_the_fast_path_answers_what_it_understands_and_nothing_else(name):
         writer.close()
 
 
-async def test_a_connection_returns_to_the_fast_path_after_another_request():
-    async with running(_cluster()) as worker, aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as client:
-        for number, path in enumerate(
-            ["v1/orders/o-1", "healthz", "v1/orders/o-1", "healthz", "v1/orders/o-2/validated"]
-        ):
-            async with client.get(f"{worker.host.url.origin()}/{path}") as answer:
-                assert answer.status == 200
-                await answer.read()
-            assert worker.by_aiohttp == (number + 1) // 2
+@pytest.mark.parametrize("other", [get("/healthz"), post(b"{", JSON)], ids=["a read", "a body"])
+async def test_a_connection_returns_to_the_fast_path_after_another_request(other):
+    async with running(_cluster()) as worker:
+        reader, writer = await asyncio.open_connection("127.0.0.1", worker.host.url.port)
+        for number in range(10):
+            for request in (other, get("/v1/orders/o-1")):
+                writer.write(request)
+                head = await reader.readuntil(b"\r\n\r\n")
+                await reader.readexactly(int(re.search(rb"Content-Length: (\d+)", head)[1]))
+                assert worker.by_aiohttp == number + 1
+        writer.close()
+
+
+async def test_a_request_that_comes_before_aiohttp_waits_for_it_is_one_of_the_fast_path(monkeypatch):
+    handle = web.RequestHandler._handle_request
+
+    async def handle_and_read_on(connection, *arguments):
+        handled = await handle(connection, *arguments)
+        connection.data_received(get("/v1/orders/o-1"))
+        return handled
+
+    monkeypatch.setattr(web.RequestHandler, "_handle_request", handle_and_read_on)
+    async with running(_cluster()) as worker:
+        reader, writer = await asyncio.open_connection("127.0.0.1", worker.host.url.port)
+        writer.write(get("/healthz"))
+        async with asyncio.timeout(60):
+            for _ in range(2):
+                head = await reader.readuntil(b"\r\n\r\n")
+                await reader.readexactly(int(re.search(rb"Content-Length: (\d+)", head)[1]))
+        assert worker.by_aiohttp == 1
+        writer.close()
+
+
+async def test_a_body_that_comes_after_the_response_is_not_read_as_a_request():
+    body = get("/v1/orders/o-1")
+    async with both() as workers:
+        for worker in workers:
+            reader, writer = await asyncio.open_connection("127.0.0.1", worker.host.url.port)
+            writer.write(get("/healthz", f"Content-Length: {len(body)}"))
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(body + get("/readyz", "Connection: close"))
+            async with asyncio.timeout(60):
+                assert (await reader.read()).count(b"HTTP/1.1 200 OK") == 1
+            writer.close()
 
 
 async def test_a_request_in_single_bytes_is_answered():

@@ -59,7 +59,7 @@ async def test_a_standby_answers_for_a_crashed_owner_and_marks_the_response(trio
 
 
 async def test_an_available_owner_answers_itself(pair: tuple[Running, Running], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("runtime.http.forwarding._CHECK_OWNER_S", 60.0)
+    monkeypatch.setattr("runtime.http.forwarding.CHECK_OWNER_S", 60.0)
     owner, other = pair
     owner.host.cluster.put(decided(CREATED))
     other.host.copies["o-1"] = StaleRow(OrderView(order=CREATED), 0)
