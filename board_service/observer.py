@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from board_service import sessions, stock
+from board_service import emails, sessions, stock
 from board_service.dead_letters import REDRIVE_NOTES, DeadLetters
 from board_service.flow import SECONDS, Flow
 from board_service.sessions import Sessions
@@ -42,6 +42,7 @@ STREAMS = (
     Stream(lambda topic: topic == topics.ORDERS.name, _PAST_RECORDS, _PAST_S, sampled=True, keyed=True),
     Stream(lambda topic: topic in _BY_ORDER, _PAST_RECORDS, _PAST_S, sampled=True, keyed=True),
     Stream(lambda topic: topic in _EVENT_NAMES, _PAST_RECORDS, _PAST_S, sampled=True),
+    Stream(lambda topic: topic == emails.CHANGELOG, _PAST_RECORDS, _PAST_S, sampled=True),
     Stream(lambda topic: topic == REDRIVE_NOTES, 5000, gather_s=_RARE_S),
     DEAD_LETTER_STREAM,
     Stream(lambda topic: topic in _CHANGELOGS, 2000, latest=True, gather_s=1.0),
@@ -80,11 +81,16 @@ class BoardObserver:
             return
         for record in records:
             try:
-                if topic == REDRIVE_NOTES:
+                if topic == emails.CHANGELOG:
+                    if record.value is None:
+                        self._email_sent(record, share)
+                elif topic == REDRIVE_NOTES:
                     self.dead_letters.redriven((record.key or b"").decode())
                 elif topic.endswith(DEAD_LETTERS):
                     position = record.partition, record.offset
                     self.dead_letters.put(topic, position, record.timestamp, record.headers)
+                    if topic == emails.REJECTED:
+                        self._email_rejected(record)
                 elif record.value is not None and record.unreadable is None:
                     self._message(topic, from_json(record.value), record.timestamp, share)
             except (ValueError, TypeError, KeyError, AttributeError):
@@ -122,8 +128,26 @@ class BoardObserver:
                 self.flow.time(str(details["check"]), at_ms, at_ms - trace.created_ms)
             return
         self.flow.count(stage, at_ms, share)
-        if stage == "ENRICHED" and trace is not None and trace.decided_ms is not None:
-            self.flow.time("emailed", at_ms, at_ms - trace.decided_ms)
+
+    def _email_sent(self, record: ObservedRecord, share: float) -> None:
+        order_id, kind = emails.parse(record.key)
+        at_ms, trace = record.timestamp, self.traces.get(order_id)
+        if trace is None:
+            self.flow.count(emails.SENT_STAGE, at_ms, share)
+        elif emails.sent(trace, kind, at_ms):
+            self.traces.changes += 1
+            self.flow.count(emails.SENT_STAGE, at_ms, share)
+            decided_ms = trace.stages.get(kind.upper())
+            if decided_ms is not None:
+                self.flow.time("emailed", at_ms, at_ms - decided_ms)
+
+    def _email_rejected(self, record: ObservedRecord) -> None:
+        order_id, kind = emails.parse(record.key)
+        trace = self.traces.get(order_id)
+        if trace is not None:
+            reasons = [value for name, value in record.headers if name == "error"]
+            self.traces.changes += 1
+            emails.rejected(trace, kind, record.timestamp, shortened((reasons[-1] or b"").decode(errors="replace")))
 
     def _state(self, order: Mapping[str, Any], at_ms: int, share: float) -> None:
         before = self.traces.get(str(order["id"]))

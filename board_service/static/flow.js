@@ -100,7 +100,7 @@ class BoardFlow extends HTMLElement {
     this.line("decided", "VALIDATED", "Validated", "good").show(rates.VALIDATED, times.decided);
     this.line("decided", "FAILED", "Failed", "bad").show(rates.FAILED, null);
     this.line("decided", "CANCELLED", "Cancelled", "").show(rates.CANCELLED, null);
-    this.line("after", "ENRICHED", "E-mail", "").show(rates.ENRICHED, times.emailed);
+    this.line("after", "EMAIL_SENT", "E-mail", "").show(rates.EMAIL_SENT, times.emailed);
     this.line("after", "PAYMENT", "Payment", "").show(rates.PAYMENT, null);
     this.line("after", "CHECK_IN", "Check-in", "").show(rates.CHECK_IN, null);
     this.line("shipped", "SHIPPED", "Orders", "good").show(rates.SHIPPED, times.shipped);

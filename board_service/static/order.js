@@ -3,7 +3,7 @@
 import { amount, badge, clock, count, day, duration, empty, h, heading, reconcile, setAttribute, setText } from "./dom.js";
 
 const WORDS = {
-  RECEIVED: "Received by the API", CREATED: "Written to Kafka", VALIDATED: "Validated", FAILED: "Failed", ENRICHED: "E-mail requested", PAYMENT: "Payment", CHECK_IN: "Checked in",
+  RECEIVED: "Received by the API", CREATED: "Written to Kafka", VALIDATED: "Validated", FAILED: "Failed", ENRICHED: "Joined with the customer", EMAIL_SENT: "E-mail accepted by the mail server", EMAIL_REJECTED: "E-mail not sent", PAYMENT: "Payment", CHECK_IN: "Checked in",
   CHECK_IN_REJECTED: "Check-in rejected", FULFILLED: "All prerequisites met", SHIPPED: "Shipped", CANCELLATION: "Cancellation asked for",
   CANCELLED: "Cancelled", REFUND: "Refund", LEVEL: "Sorted by customer level", DEAD_LETTER: "Dead letter",
 };
@@ -94,7 +94,7 @@ class Step {
     element.show = ({ event, after: passed, since }, longest, currency) => {
       const verdict = event.stage === "VERDICT";
       setText(title, verdict ? `${CHECKS[event.check] ?? event.check}: ${event.result}` : WORDS[event.stage] ?? event.stage);
-      const details = [event.amount !== undefined && event.amount !== null ? `${amount(Number(event.amount))} ${event.currency ?? currency}` : null, event.reason, event.attempt ? `attempt ${event.attempt}` : null];
+      const details = [event.amount !== undefined && event.amount !== null ? `${amount(Number(event.amount))} ${event.currency ?? currency}` : null, event.email, event.reason, event.attempt ? `attempt ${event.attempt}` : null];
       const text = details.filter(Boolean).join(" · ");
       setText(detail, text);
       detail.hidden = !text;
@@ -103,7 +103,7 @@ class Step {
       setText(after, passed <= 0 ? "0 ms" : `+${duration(passed)}`);
       setText(at, clock(event.at));
       setAttribute(at, "datetime", new Date(event.at).toISOString());
-      const bad = ["FAILED", "CHECK_IN_REJECTED", "DEAD_LETTER"].includes(event.stage) || (verdict && event.result !== "PASS");
+      const bad = ["FAILED", "CHECK_IN_REJECTED", "DEAD_LETTER", "EMAIL_REJECTED"].includes(event.stage) || (verdict && event.result !== "PASS");
       const good = ["VALIDATED", "SHIPPED"].includes(event.stage);
       setAttribute(element, "data-tone", bad ? "bad" : good ? "good" : null);
       setAttribute(element, "data-slow", since > 1000 && since >= longest / 2 ? "true" : null);

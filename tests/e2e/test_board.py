@@ -11,8 +11,9 @@ import pytest
 
 from ecosystem.embedded.ports import free_ports
 from ecosystem.services import CORE
-from schemas.messages import Order, OrderState, OrderValidation, ValidationResult
-from schemas.topics import ORDER_VALIDATIONS, ORDERS
+from schemas.messages import Customer, Order, OrderState, OrderValidation, ValidationResult
+from schemas.topics import CUSTOMERS, ORDER_VALIDATIONS, ORDERS
+from tests.letters import Mailbox, serving
 from tests.workers import PATIENCE_S, until
 
 playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed: make install")
@@ -123,6 +124,25 @@ async def test_orders_of_the_form_are_seen_validated_and_failed(board, visit):
     assert "#order=" in second.url
     third = await visitor.page(board, "#" + second.url.partition("#")[2])
     await order_panel(third).get_by_text("4 × teapot").wait_for()
+
+
+async def test_the_timeline_says_what_became_of_the_emails(deployment, visit):
+    mailbox = Mailbox()
+    mailbox.refuse["gone@example.org"] = "550 no such user"
+    [port] = free_ports(1)
+    with serving(mailbox, port):
+        worker = await deployment.start(*CORE, "email", "board", smtp_port=port)
+        await deployment.stock(teapot=3)
+        names = {"first_name": "A", "last_name": "B", "address": "C", "level": "gold"}
+        for number, name in ((5, "here"), (6, "gone")):
+            await deployment.send(CUSTOMERS, Customer(id=number, email=f"{name}@example.org", **names))
+        page = await (await visit()).page(worker)
+        for customer, said in ((5, "E-mail accepted by the mail server"), (6, "E-mail not sent")):
+            await place(page, product="teapot", quantity=4, customerId=customer)
+            await order_panel(page).get_by_text(said).wait_for()
+            assert f"customer {customer}" in await order_panel(page).inner_text()
+        assert "no such user" in await order_panel(page).inner_text()
+        assert [letter["To"] for letter in mailbox.letters] == ["A B <here@example.org>"]
 
 
 async def test_a_verdict_is_explained_by_its_numbers_where_the_history_runs(deployment, visit, database_url):

@@ -88,7 +88,7 @@ def test_wrong_arguments_are_named(arguments, message, capsys):
 
 
 def test_what_the_board_costs_is_the_median_of_the_pairs_of_each_round():
-    rates = {"off": [1000, 500], "metrics": [990, 500], "watched": [950, 490]}
+    rates = {"off": [1000, 500], "metrics": [990, 500], "watched": [950, 490], "again": [980, 500]}
     turns = {
         kind: [{"per_second": rate, "cpu_ms": 1000 / rate, "errors": {}} for rate in found]
         for kind, found in rates.items()
@@ -97,6 +97,7 @@ def test_what_the_board_costs_is_the_median_of_the_pairs_of_each_round():
     attributed = {"orders": 10_000, "process": 5.0, "metrics": 0.05, "board": 0.025, "scrape": 0.01}
     text = board_cost.render(report | {"turns": turns, "attributed": attributed})
     assert "| core alone, metrics off | 750 |" in text
+    assert "| again, against off | 1.0 % (" in text
     assert "| metrics, against off | 0.5 % (" in text
     assert "| watched, against off | 3.5 % " in text
     assert "| metrics | 5.0 | 1.00 % |" in text

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shlex
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from board_service import pages
+import email_service.app
+from board_service import emails, pages
 from board_service.dead_letters import MOST, REDRIVE_NOTES, DeadLetters, redrive_command
 from board_service.explanations import Explanations
 from board_service.flow import SECONDS, Flow
@@ -27,7 +29,7 @@ from runtime.model.records import Record, TopicPartition
 from runtime.observation.feed import Feed
 from runtime.observation.groups import Ends, ObservedGroup, backlog
 from runtime.observation.sampling import Sampling
-from schemas.topics import CATALOGUE
+from schemas.topics import CATALOGUE, DEAD_LETTERS
 from validators.fraud.state import CUSTOMERS
 from validators.inventory.state import STOCK
 
@@ -134,6 +136,55 @@ def test_an_order_is_followed_from_its_creation_to_its_shipment():
     times = board.flow.times(NOW + 1000)
     assert times["FRAUD_CHECK"]["p50"] == pytest.approx(105, rel=0.07)
     assert times["decided"]["count"] == times["shipped"]["count"] == 1
+
+
+def see_email(board, key, *, letter=None, at=NOW):
+    """The tombstone of an e-mail, or its dead letter."""
+    if letter is None:
+        board.observe(emails.CHANGELOG, [record(emails.CHANGELOG, None, key.encode(), at)], 1.0)
+        return
+    original = Record("email-effects", 0, 0, at, key.encode(), b"{}")
+    headers = dead_letter(original, "email", letter, datetime.fromtimestamp(at / 1000, UTC)).headers
+    board.observe(emails.REJECTED, [record(emails.REJECTED, {}, key.encode(), at, headers=headers)], 1.0)
+
+
+def on_timeline(board):
+    events = board.traces.get("one").events
+    return [(e["stage"], e.get("email"), e.get("reason")) for e in events if e["stage"].startswith("EMAIL")]
+
+
+def test_an_email_is_on_the_timeline_once_it_has_left_the_queue():
+    board = observer()
+    see(board, "orders", order(), order(state="VALIDATED"))
+    waiting = [record(emails.CHANGELOG, {"payload": "x"}, b"one/validated")]
+    board.observe(emails.CHANGELOG, waiting, 1.0)
+    assert on_timeline(board) == []
+    see_email(board, "one/validated", at=NOW + 40)
+    see_email(board, "unknown/validated")
+    see_email(board, "no key")
+    see(board, "orders", order(state="CANCELLED"))
+    see_email(board, "one/cancelled\x1f2", at=NOW + 90)
+    assert on_timeline(board) == [("EMAIL_SENT", "validated", None), ("EMAIL_SENT", "cancelled", None)]
+    assert board.flow.rates(NOW + 5000)["EMAIL_SENT"] == 0.3
+    assert board.flow.times(NOW + 1000)["emailed"]["count"] == 2
+    assert board.unreadable == 1
+
+
+@pytest.mark.parametrize("letter_first", [True, False])
+def test_a_rejected_email_is_not_taken_for_sent(letter_first):
+    board = observer()
+    see(board, "orders", order(), order(state="FAILED"))
+    for letter in (letter_first, not letter_first):
+        see_email(board, "one/failed", letter="550 no such user" if letter else None, at=NOW + 10)
+    assert on_timeline(board) == [("EMAIL_REJECTED", "failed", "550 no such user")]
+    see_email(board, "one/failed", at=NOW + 60_000)
+    assert on_timeline(board)[1:] == [("EMAIL_SENT", "failed", None)], "redriven"
+
+
+def test_the_topics_of_emails_are_those_of_the_email_service():
+    service = email_service.app.build(Settings()).service
+    assert service.pending.changelog == emails.CHANGELOG
+    assert service.redrive_topic.name + DEAD_LETTERS == emails.REJECTED
 
 
 def test_a_failed_order_has_its_reasons_and_a_second_attempt_opens_it_again():

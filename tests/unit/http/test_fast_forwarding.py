@@ -128,7 +128,7 @@ READ = OwnerResponse(200, {"Content-Type": "a/b", "Age": "3"}, b"{}")
 async def _ask(connections, url):
     caller = Caller()
     connections.call(url, REQUEST, caller)
-    await until(lambda: caller.told)
+    await until(lambda: bool(caller.told))
     return caller.told
 
 
@@ -158,7 +158,7 @@ async def test_a_response_of_an_owner_is_read(answer, expected):
             await asyncio.sleep(0.05)
             assert caller.told == []
             call.close()
-        await until(lambda: caller.told)
+        await until(lambda: bool(caller.told))
         assert caller.told == [expected]
         connections.close()
 
