@@ -73,10 +73,11 @@ async def take(url: str) -> None:
 
 
 async def choose(page: Page) -> None:
-    """Shows an order that was shipped."""
+    """Shows an order that was shipped, and of which an e-mail has told."""
     shipped = page.locator("board-orders tbody tr").filter(has_text="SHIPPED").first
     await shipped.get_by_role("button").click()
     await page.locator("board-order .badge[data-state=SHIPPED]").wait_for()
+    await page.locator("board-order").get_by_text("E-mail accepted").first.wait_for()
 
 
 def shrink() -> None:

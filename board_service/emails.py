@@ -47,6 +47,14 @@ def rejected(trace: Trace, kind: str, at_ms: int, reason: str) -> None:
         trace.add(REJECTED_STAGE, at_ms, email=kind, reason=reason)
 
 
+def drop_rejected(trace: Trace) -> None:
+    """Drops what was taken for sent, and was rejected: of an order of which both were read before it."""
+    sent_ = [event for event in trace.events if event["stage"] == SENT_STAGE]
+    for event in sent_:
+        if _find(trace, REJECTED_STAGE, event["email"], event["at"]) is not None:
+            trace.events.remove(event)
+
+
 def _find(trace: Trace, stage: str, kind: str, at_ms: int) -> dict[str, Any] | None:
     events = (e for e in reversed(trace.events) if e["stage"] == stage and e["email"] == kind)
     return next((event for event in events if abs(event["at"] - at_ms) <= _SAME_MS), None)

@@ -133,6 +133,7 @@ class BoardObserver:
         order_id, kind = emails.parse(record.key)
         at_ms, trace = record.timestamp, self.traces.get(order_id)
         if trace is None:
+            self.traces.event(order_id, emails.SENT_STAGE, at_ms, email=kind)
             self.flow.count(emails.SENT_STAGE, at_ms, share)
         elif emails.sent(trace, kind, at_ms):
             self.traces.changes += 1
@@ -143,21 +144,33 @@ class BoardObserver:
 
     def _email_rejected(self, record: ObservedRecord) -> None:
         order_id, kind = emails.parse(record.key)
+        reasons = [value for name, value in record.headers if name == "error"]
+        reason = shortened((reasons[-1] or b"").decode(errors="replace")) if reasons else ""
         trace = self.traces.get(order_id)
-        if trace is not None:
-            reasons = [value for name, value in record.headers if name == "error"]
+        if trace is None:
+            self.traces.event(order_id, emails.REJECTED_STAGE, record.timestamp, email=kind, reason=reason)
+        else:
             self.traces.changes += 1
-            emails.rejected(trace, kind, record.timestamp, shortened((reasons[-1] or b"").decode(errors="replace")))
+            emails.rejected(trace, kind, record.timestamp, reason)
 
     def _state(self, order: Mapping[str, Any], at_ms: int, share: float) -> None:
         before = self.traces.get(str(order["id"]))
         undecided = before is None or before.decided_ms is None
         trace = self.traces.state(order, at_ms)
+        if before is None:
+            self._early(trace)
         self.flow.count(trace.state, at_ms, share)
         if trace.state in {"VALIDATED", "FAILED"} and undecided:
             self.flow.time("decided", at_ms, at_ms - trace.created_ms)
         elif trace.state == "SHIPPED" and trace.stages.get("VALIDATED") is not None:
             self.flow.time("shipped", at_ms, at_ms - trace.stages["VALIDATED"])
+
+    def _early(self, trace: Trace) -> None:
+        """Takes what was read before the order."""
+        emails.drop_rejected(trace)
+        for event in trace.events:
+            if event["stage"] == "VERDICT":
+                self.flow.time(str(event["check"]), event["at"], event["at"] - trace.created_ms)
 
     def flow_snapshot(self, now_ms: int) -> dict[str, Any]:
         """Rates, charts and times."""

@@ -15,6 +15,8 @@ _OUT_OF_ORDER = 500
 """Orders that are looked at besides the newest: partitions are read one after the other."""
 _MOST_EVENTS = 40
 """Events of an order that are kept: payments may be repeated without end."""
+_MOST_EARLY = 2000
+"""Orders of which events are kept that were read before them: each broker answers by itself, and so does each poll."""
 _MOST_REASONS = 4
 _LONGEST_TEXT = 400
 """Characters of a reason that are shown."""
@@ -77,6 +79,7 @@ class Traces:
         self._orders: dict[str, Trace] = {}
         self._in_flight: dict[str, None] = {}
         self._failed: deque[str] = deque(maxlen=_MOST_FAILED)
+        self._early: dict[str, list[tuple[str, int, dict[str, Any]]]] = {}
 
     def __len__(self) -> int:
         return len(self._orders)
@@ -112,11 +115,15 @@ class Traces:
         return trace
 
     def event(self, order_id: str, stage: str, at_ms: int, **details: Any) -> Trace | None:
-        """Takes another record about an order; of an order that is not known, nothing."""
+        """Takes another record about an order. Returns `None` if the order is not known: it may be read later."""
         trace = self._orders.get(order_id)
         if trace is not None:
             self.changes += 1
             trace.add(stage, at_ms, **details)
+        elif len(early := self._early.setdefault(order_id, [])) < _MOST_EVENTS:
+            early.append((stage, at_ms, details))
+            if len(self._early) > _MOST_EARLY:
+                del self._early[next(iter(self._early))]
         return trace
 
     def newest(self, most: int, filter_: str) -> Iterator[Trace]:
@@ -155,6 +162,8 @@ class Traces:
             changed_ms=at_ms,
             whole=state == "CREATED",
         )
+        for stage, early_ms, details in self._early.pop(order_id, ()):
+            trace.add(stage, early_ms, **details)
         while len(self._orders) > self._most:
             oldest = next(iter(self._orders))
             del self._orders[oldest]

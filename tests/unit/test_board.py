@@ -171,11 +171,16 @@ def test_an_email_is_on_the_timeline_once_it_has_left_the_queue():
 
 
 @pytest.mark.parametrize("letter_first", [True, False])
-def test_a_rejected_email_is_not_taken_for_sent(letter_first):
+@pytest.mark.parametrize("order_first", [True, False])
+def test_a_rejected_email_is_not_taken_for_sent(order_first, letter_first):
     board = observer()
-    see(board, "orders", order(), order(state="FAILED"))
+    orders = order(), order(state="FAILED")
+    if order_first:
+        see(board, "orders", *orders)
     for letter in (letter_first, not letter_first):
         see_email(board, "one/failed", letter="550 no such user" if letter else None, at=NOW + 10)
+    if not order_first:
+        see(board, "orders", *orders)
     assert on_timeline(board) == [("EMAIL_REJECTED", "failed", "550 no such user")]
     see_email(board, "one/failed", at=NOW + 60_000)
     assert on_timeline(board)[1:] == [("EMAIL_SENT", "failed", None)], "redriven"
@@ -196,6 +201,27 @@ def test_a_failed_order_has_its_reasons_and_a_second_attempt_opens_it_again():
     (row,) = board.orders_snapshot()["rows"]
     assert (row["state"], row["reasons"]) == ("CREATED", ())
     assert board.traces.undecided()[0] == 1
+
+
+def test_what_is_read_before_its_order_is_on_its_timeline():
+    board = observer()
+    verdict = {"orderId": "one", "checkType": "FRAUD_CHECK", "validationResult": "PASS"}
+    see(board, "order-validations", verdict, at=NOW + 5)
+    see_email(board, "one/validated", at=NOW + 50)
+    see(board, "orders", order(), order(state="VALIDATED"), at=NOW)
+    shown = _of_trace(board.traces.get("one"))
+    assert [event["stage"] for event in shown["events"]] == ["CREATED", "VALIDATED", "VERDICT", "EMAIL_SENT"]
+    assert board.flow.times(NOW + 1000)["FRAUD_CHECK"]["count"] == 1
+
+
+def test_what_is_kept_for_orders_that_never_come_is_bounded():
+    board = observer()
+    for number in range(10_000):
+        see(board, "order-validations", {"orderId": str(number), "checkType": "C", "validationResult": "PASS"})
+    payment = {"id": "p", "orderId": "9999", "ccy": "EUR", "amount": 1}
+    see(board, "payments", *[payment] * 1000)
+    assert len(board.traces._early) == 2000
+    assert len(board.traces._early["9999"]) == 40
 
 
 def test_records_of_unknown_orders_count_and_are_no_orders():
