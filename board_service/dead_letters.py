@@ -27,18 +27,18 @@ class DeadLetters:
         self._letters: dict[str, tuple[str, str, str, int]] = {}
         self._redriven: dict[str, None] = {}
 
-    def put(self, topic: str, position: tuple[int, int], at_ms: int, headers: Sequence[Header]) -> None:
-        """Takes a dead letter of `<topic>.dead-letters`; a record of another producer is left out."""
+    def put(self, topic: str, position: tuple[int, int], at_ms: int, headers: Sequence[Header]) -> str | None:
+        """Takes a dead letter of `<topic>.dead-letters`. Returns its cause; `None`: a record of another producer."""
         reason = tuple(headers)[-len(REASON_HEADERS) :]
         if tuple(name for name, _ in reason) != REASON_HEADERS:
-            return
+            return None
         service, error = ((value or b"").decode(errors="replace") for _, value in reason[:2])
         name = f"{topic}/{position[0]}/{position[1]}"
-        if name in self._redriven:
-            return
-        self.changes += 1
-        self._letters[name] = (topic.removesuffix(DEAD_LETTERS), service, error, at_ms)
-        _trim(self._letters)
+        if name not in self._redriven:
+            self.changes += 1
+            self._letters[name] = (topic.removesuffix(DEAD_LETTERS), service, error, at_ms)
+            _trim(self._letters)
+        return error
 
     def redriven(self, name: str) -> None:
         """Takes the note that a dead letter was redriven."""

@@ -88,9 +88,9 @@ class BoardObserver:
                     self.dead_letters.redriven((record.key or b"").decode())
                 elif topic.endswith(DEAD_LETTERS):
                     position = record.partition, record.offset
-                    self.dead_letters.put(topic, position, record.timestamp, record.headers)
-                    if topic == emails.REJECTED:
-                        self._email_rejected(record)
+                    error = self.dead_letters.put(topic, position, record.timestamp, record.headers)
+                    if topic == emails.REJECTED and error is not None:
+                        self._email_rejected(record, shortened(error))
                 elif record.value is not None and record.unreadable is None:
                     self._message(topic, from_json(record.value), record.timestamp, share)
             except (ValueError, TypeError, KeyError, AttributeError):
@@ -130,28 +130,27 @@ class BoardObserver:
         self.flow.count(stage, at_ms, share)
 
     def _email_sent(self, record: ObservedRecord, share: float) -> None:
-        order_id, kind = emails.parse(record.key)
+        order_id, email = emails.parse(record.key)
         at_ms, trace = record.timestamp, self.traces.get(order_id)
         if trace is None:
-            self.traces.event(order_id, emails.SENT_STAGE, at_ms, email=kind)
-            self.flow.count(emails.SENT_STAGE, at_ms, share)
-        elif emails.sent(trace, kind, at_ms):
+            self.traces.event(order_id, emails.SENT_STAGE, at_ms, **email.details)
+        elif emails.sent(trace, email, at_ms):
             self.traces.changes += 1
-            self.flow.count(emails.SENT_STAGE, at_ms, share)
-            decided_ms = trace.stages.get(kind.upper())
-            if decided_ms is not None:
-                self.flow.time("emailed", at_ms, at_ms - decided_ms)
+            stage = email.kind.upper()
+            if (since_ms := trace.latest(stage, at_ms)) is not None:
+                self.flow.time("emailed", at_ms, at_ms - since_ms)
+        else:
+            return
+        self.flow.count(emails.SENT_STAGE, at_ms, share)
 
-    def _email_rejected(self, record: ObservedRecord) -> None:
-        order_id, kind = emails.parse(record.key)
-        reasons = [value for name, value in record.headers if name == "error"]
-        reason = shortened((reasons[-1] or b"").decode(errors="replace")) if reasons else ""
+    def _email_rejected(self, record: ObservedRecord, reason: str) -> None:
+        order_id, email = emails.parse(record.key)
         trace = self.traces.get(order_id)
         if trace is None:
-            self.traces.event(order_id, emails.REJECTED_STAGE, record.timestamp, email=kind, reason=reason)
+            self.traces.event(order_id, emails.REJECTED_STAGE, record.timestamp, **email.details, reason=reason)
         else:
             self.traces.changes += 1
-            emails.rejected(trace, kind, record.timestamp, reason)
+            emails.rejected(trace, email, record.timestamp, reason)
 
     def _state(self, order: Mapping[str, Any], at_ms: int, share: float) -> None:
         before = self.traces.get(str(order["id"]))

@@ -53,6 +53,10 @@ class Trace:
         if len(self.events) < _MOST_EVENTS:
             self.events.append({"stage": stage, "at": at_ms, **details})
 
+    def latest(self, stage: str, until_ms: int) -> int | None:
+        """When it last reached a stage, up to a time."""
+        return max((e["at"] for e in self.events if e["stage"] == stage and e["at"] <= until_ms), default=None)
+
     def row(self) -> dict[str, Any]:
         """The order as it is shown in a list."""
         return {

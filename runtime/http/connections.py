@@ -5,7 +5,7 @@ The tested version is in `TESTED` (`runtime/kafka/aiokafka_internals.py`).
 """
 
 import logging
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
@@ -16,6 +16,22 @@ from runtime.http.problems import unexpected
 
 log = logging.getLogger(__name__)
 
+
+class HandedOver(NamedTuple):
+    """What the fast path knows of a request that it has begun, and leaves to the application.
+
+    Arguments:
+        began: by `time.perf_counter`.
+        signed: whether it was forwarded by another worker, and its signature is valid if workers have keys. It covers
+            the target as it was, and is valid for a short time.
+    """
+
+    began: float
+    signed: bool
+
+
+HANDED_OVER = web.RequestKey("handed over by the fast path", HandedOver)
+
 _CLIENT_ERRORS = (web.RequestPayloadError, HttpProcessingError, ConnectionError)
 
 
@@ -24,9 +40,9 @@ class HttpConnection(web.RequestHandler):
 
     __slots__ = ()
 
-    def take_start(self) -> float:
-        """When the request began, by `time.perf_counter`; 0 for now. For metrics, once for each request."""
-        return 0.0
+    def take_handed_over(self) -> HandedOver | None:
+        """What the fast path knows of the request, if it has begun it. Called once for each request, at its start."""
+        return None
 
     def data_received(self, data: bytes) -> None:
         """Ends a body with malformed framing: aiohttp would let the handler wait for its remainder for ever.

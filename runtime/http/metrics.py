@@ -8,7 +8,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from prometheus_client import REGISTRY, Gauge
 
-from runtime.http.connections import HttpConnection
+from runtime.http.connections import HANDED_OVER, HttpConnection
 from runtime.metrics.instruments import Histogram, HistogramSeries
 
 # Its series `…_count` is the number of requests. The long buckets are for clients that wait for an order.
@@ -54,9 +54,11 @@ _TASKS.set_function(_tasks)
 @web.middleware
 async def metrics(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Measures a request. One whose client disconnects counts as status 499, as in nginx."""
-    # A request that the fast path has handed over began there.
     protocol = request.protocol
-    started = (protocol.take_start() if isinstance(protocol, HttpConnection) else 0.0) or time.perf_counter()
+    handed_over = protocol.take_handed_over() if isinstance(protocol, HttpConnection) else None
+    started = time.perf_counter()
+    if handed_over is not None:
+        started, request[HANDED_OVER] = handed_over.began, handed_over
     InFlight.count += 1
     status = 499
     try:

@@ -1,6 +1,7 @@
 """The header `Prefer: wait=SECONDS` (RFC 7240): a request that waits for what it causes."""
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,6 +9,7 @@ from aiohttp import web
 
 from runtime.hosting import Parameter, ResponseHeader
 from runtime.http.admission import counted_as_read
+from runtime.http.connections import HANDED_OVER
 from runtime.http.inputs import Deadline
 
 MAX_WAIT_S = 60
@@ -20,12 +22,13 @@ class Wait:
     """How long a client prefers to wait for the outcome of its request.
 
     Arguments:
-        seconds: from now on.
+        seconds: from the beginning of the request.
+        passed_s: seconds since then.
     """
 
-    def __init__(self, seconds: int) -> None:
+    def __init__(self, seconds: int, passed_s: float = 0.0) -> None:
         self.seconds = seconds
-        self.deadline = Deadline(seconds)
+        self.deadline = Deadline(max(0.0, seconds - passed_s))
 
     @property
     def applied(self) -> dict[str, str]:
@@ -57,9 +60,11 @@ class WaitPreference(Parameter):
         """The preference of a request, if it has one: the first counts, with `MAX_WAIT_S` at most."""
         if self.name not in request.headers:
             return None
+        handed_over = request.get(HANDED_OVER)
+        passed_s = 0.0 if handed_over is None else time.perf_counter() - handed_over.began
         for value in request.headers.getall(self.name):
             for preference in value.split(","):
                 if found := _WAIT.fullmatch(preference):
                     digits = found[1] or found[2]
-                    return Wait(MAX_WAIT_S if len(digits) > 9 else min(int(digits), MAX_WAIT_S))
+                    return Wait(MAX_WAIT_S if len(digits) > 9 else min(int(digits), MAX_WAIT_S), passed_s)
         return None

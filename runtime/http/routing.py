@@ -47,10 +47,20 @@ def not_owned(detail: str) -> HttpProblem:
     return HttpProblem(503, detail, headers={**RETRY, NOT_OWNED: "1"})
 
 
+def owner_unavailable() -> HttpProblem:
+    """A 503 at the deadline of a request that no worker has answered."""
+    return not_owned("The worker that owns this key is unavailable. Repeat the request.")
+
+
+def worker_stopping() -> HttpProblem:
+    """A 503 to a request that waits on a worker that stops."""
+    return not_owned("This worker is stopping. Repeat the request.")
+
+
 def check_running(host: Host) -> None:
     """Ends a request that waits on a worker that stops. Raises `HttpProblem` (503)."""
     if host.stopping:
-        raise not_owned("This worker is stopping. Repeat the request.")
+        raise worker_stopping()
 
 
 def served_by_standby(stale: StaleRow[Any]) -> dict[str, str]:
@@ -103,7 +113,7 @@ async def route_to_owner(
             check_running(host)
             remaining = deadline.remaining()
             if not remaining:
-                raise not_owned("The worker that owns this key is unavailable. Repeat the request.")
+                raise owner_unavailable()
             await watch.wait(min(pause, remaining))
             pause = min(2 * pause, _LONGEST_PAUSE_S)
     return response

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from yarl import URL
 
 from runtime.http.answers import HttpProblem
+from runtime.http.connections import HANDED_OVER
 
 FORWARDED_BY = "X-Forwarded-By"
 SIGNED_AT = "X-Forwarded-At"
@@ -58,7 +59,9 @@ def signature_check(keys: Sequence[SecretStr]) -> Middleware:
 
     @web.middleware
     async def signatures(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if FORWARDED_BY in request.headers and not is_signed(keys, request):
+        handed_over = request.get(HANDED_OVER)
+        verified = handed_over is not None and handed_over.signed
+        if FORWARDED_BY in request.headers and not verified and not is_signed(keys, request):
             raise HttpProblem(
                 401,
                 f"{FORWARDED_BY} is reserved for workers, and the request has no valid signature. Omit the header.",

@@ -186,6 +186,27 @@ def test_a_rejected_email_is_not_taken_for_sent(order_first, letter_first):
     assert on_timeline(board)[1:] == [("EMAIL_SENT", "failed", None)], "redriven"
 
 
+def test_emails_of_two_attempts_are_told_apart():
+    board = observer()
+    see(board, "orders", order(), order(state="FAILED"))
+    see_email(board, "one/failed", letter="550 gone", at=NOW + 10)
+    see(board, "orders", order(attempt=2), order(state="FAILED", attempt=2), at=NOW + 60_000)
+    see_email(board, "one/failed\x1f2", at=NOW + 60_040)
+    see_email(board, "one/failed", at=NOW + 20)
+    assert [(e["stage"], e.get("attempt")) for e in board.traces.get("one").events if "email" in e] == [
+        ("EMAIL_REJECTED", None),
+        ("EMAIL_SENT", "2"),
+    ]
+    assert board.flow.times(NOW + 61_000)["emailed"]["max"] == pytest.approx(40, rel=0.07)
+
+
+def test_a_record_of_another_producer_among_the_rejected_emails_is_left_out():
+    board = observer()
+    see(board, "orders", order(), order(state="FAILED"))
+    board.observe(emails.REJECTED, [record(emails.REJECTED, {}, b"one/failed")], 1.0)
+    assert on_timeline(board) == []
+
+
 def test_the_topics_of_emails_are_those_of_the_email_service():
     service = email_service.app.build(Settings()).service
     assert service.pending.changelog == emails.CHANGELOG

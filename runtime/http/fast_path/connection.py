@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from runtime.hosting import FastResponse
-from runtime.http.connections import HttpConnection
+from runtime.http.connections import HandedOver, HttpConnection
 from runtime.http.fast_path.exchange import Exchange
 from runtime.http.fast_path.requests import State
 from runtime.http.fast_path.responses import encoded
@@ -37,7 +37,7 @@ class FastConnection(HttpConnection):
         fast_path: the routes.
     """
 
-    __slots__ = ("_ahead", "_began", "_exchange", "_fast_path", "_left", "_looks", "_reader")
+    __slots__ = ("_ahead", "_began", "_exchange", "_fast_path", "_handed_over", "_left", "_looks", "_reader")
 
     def __init__(self, *arguments: Any, fast_path: FastPath, **more: Any) -> None:
         super().__init__(*arguments, **more)
@@ -47,15 +47,17 @@ class FastConnection(HttpConnection):
         self._ahead = b""
         """What has been read behind the request of the exchange."""
         self._began = 0.0
+        self._handed_over: HandedOver | None = None
+        """The request that aiohttp begins next, if it was handed over."""
         self._looks = 0
         """Looks that are left (`_look`)."""
         self._left = False
         """Whether the rest of the connection is for aiohttp."""
 
-    def take_start(self) -> float:
-        """When an exchange began that was handed over, by `time.perf_counter`; 0 for the other requests of aiohttp."""
-        began, self._began = self._began, 0.0
-        return began
+    def take_handed_over(self) -> HandedOver | None:
+        """See `HttpConnection`."""
+        handed_over, self._handed_over = self._handed_over, None
+        return handed_over
 
     def data_received(self, data: bytes) -> None:
         if not data:  # aiohttp itself asks what its parser has left
@@ -81,12 +83,13 @@ class FastConnection(HttpConnection):
 
     def respond(self, response: FastResponse | web.Response) -> None:
         """Sends the response, and ends the exchange. See `exchange.Connection`."""
+        transport, stopping = self.transport, self._fast_path.host.stopping
+        raw = encoded(response, close=stopping)
         self._end(response.status)
         self._reader.clear()
-        transport, stopping = self.transport, self._fast_path.host.stopping
         if transport is None:
             return
-        transport.write(encoded(response, close=stopping))
+        transport.write(raw)
         if stopping or self._close:
             self.force_close()
         else:
@@ -101,6 +104,7 @@ class FastConnection(HttpConnection):
             path = request.target.partition(b"?")[0]
             request.raw = request.raw.replace(request.target, b"%b?timeout=%d" % (path, timeout_ms), 1)
         if self.transport is not None:
+            self._handed_over = HandedOver(self._began, signed=request.forwarded)
             self._pass_on()
             self._continue()
 
@@ -183,4 +187,3 @@ class FastConnection(HttpConnection):
         InFlight.count -= 1
         if status is not None:
             observe(route.method, route.path, status, time.perf_counter() - self._began)
-            self._began = 0.0

@@ -11,6 +11,7 @@ from runtime.hosting import FastResponse, Host
 from runtime.http import forwarding
 from runtime.http.fast_path.exchange import Connection
 from runtime.http.fast_path.owners import OwnerConnection, OwnerConnections, OwnerResponse
+from runtime.http.routing import owner_unavailable, worker_stopping
 from runtime.http.signatures import forwarding_headers
 from runtime.model.service import Table
 
@@ -87,11 +88,14 @@ class ForwardedExchange:
             self._leave()
             return
         kept = {name: headers[name] for name in forwarding.ANSWER_HEADERS if name in headers}
-        if kept.get("Content-Type") == _JSON:
-            del kept["Content-Type"]  # a `FastResponse` has it
-            self._connection.respond(FastResponse(status, body, kept))
-        else:
-            self._connection.respond(web.Response(status=status, body=body, headers=kept))
+        try:
+            if kept.get("Content-Type") == _JSON:
+                del kept["Content-Type"]  # a `FastResponse` has it
+                self._connection.respond(FastResponse(status, body, kept))
+            else:
+                self._connection.respond(web.Response(status=status, body=body, headers=kept))
+        except ValueError as error:  # headers that are no text
+            self._connection.fail(error)
 
     def lost(self) -> None:
         """Leaves the request to aiohttp. See `owners.Caller`."""
@@ -108,15 +112,22 @@ class ForwardedExchange:
         return round(1000 * max(0.0, self._until - time.monotonic()))
 
     def _check_after(self, seconds: float) -> None:
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._check)
+        last_s = self._until + forwarding.GRACE_S - time.monotonic()
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, min(seconds, last_s)), self._check)
 
     def _check(self) -> None:
         """The owner is silent: it may be waiting for the row, or paused and perhaps replaced."""
-        given_up = time.monotonic() > self._until + forwarding.GRACE_S
-        if given_up or self._host.stopping or self._host.owner(self._key) != self._owner or self._has_standby:
-            self._leave()
-        else:
-            self._check_after(forwarding.CHECK_OWNER_S)
+        try:
+            if self._host.stopping:
+                self._connection.respond(worker_stopping().response())
+            elif self._host.owner(self._key) != self._owner or self._has_standby:
+                self._leave()
+            elif time.monotonic() >= self._until + forwarding.GRACE_S:
+                self._connection.respond(owner_unavailable().response())
+            else:
+                self._check_after(forwarding.CHECK_OWNER_S)
+        except Exception as error:
+            self._connection.fail(error)
 
     @property
     def _has_standby(self) -> bool:

@@ -136,7 +136,7 @@ class OwnerConnection(asyncio.Protocol):
             async with asyncio.timeout(forwarding.CONNECT_S):
                 host, port = self.to.host or "", self.to.port or 80
                 await asyncio.get_running_loop().create_connection(lambda: self, host, port)
-        except OSError as error:  # TimeoutError as well
+        except (OSError, ValueError) as error:  # of time, and of a name that is none as well
             log.debug("forwarding failed owner=%s error=%r", self.to, error)
             self._lose()
 

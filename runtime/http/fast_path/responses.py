@@ -33,7 +33,11 @@ def encoded(response: FastResponse | web.Response, *, close: bool) -> bytes:
 
 @lru_cache
 def _status_line(status: int) -> bytes:
-    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:  # of something between workers
+        phrase = ""
+    return f"HTTP/1.1 {status} {phrase}\r\n".encode()
 
 
 def _date() -> bytes:

@@ -2,15 +2,19 @@
 
 import asyncio
 import re
+import time
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 from yarl import URL
 
+from runtime.hosting import FastResponse
+from runtime.http import signatures
 from runtime.http.fast_path import owners
 from runtime.http.fast_path.owners import OwnerConnections, OwnerResponse
+from runtime.http.fast_path.responses import encoded
 from tests.unit.http.fakes import Cluster, decided, running, until
-from tests.unit.http.test_fast_path import FAST, KNOWN, get, rows
+from tests.unit.http.test_fast_path import BODY, FAST, JSON, KNOWN, get, post, rows
 
 GENERATED = {"a new order without an id"}
 """Requests that any worker answers."""
@@ -200,3 +204,101 @@ async def test_a_connection_that_was_idle_for_long_is_closed(monkeypatch):
             connections.call(url, REQUEST, caller)
         await until(lambda: all(caller.told for caller in callers))
         await until(lambda: not connections._idle[url])
+
+
+@asynccontextmanager
+async def three(**settings):
+    """Three workers that share their keys; the first owns all, and the last is asked."""
+    cluster = Cluster()
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(running(cluster, worker_keys="k", **settings)) for _ in range(3)]
+
+
+@pytest.mark.parametrize("stops", [False, True])
+async def test_a_signed_request_whose_key_moves_while_it_waits_follows_it(stops):
+    async with three() as (first, second, asked):
+        waiting = asyncio.ensure_future(asked.raw(get("/v1/orders/o-1/validated?timeout=60000")))
+        await until(lambda: len(first.host.watches) == 1)
+        first.host.cluster.move(second.host.url)
+        if stops:
+            first.host.stop()
+        await until(lambda: len(second.host.watches) == 1)
+        if not stops:
+            second.host.cluster.move(first.host.url)
+            await until(lambda: len(first.host.watches) == 1)
+        first.host.cluster.put(decided(KNOWN))
+        assert (await waiting)[0] == 200
+
+
+async def test_a_signature_is_checked_once_however_long_the_request_takes(monkeypatch):
+    async with three() as (owner, _, asked):
+        owner.host.cluster.rows = rows()
+        owner.host.gate.clear()
+        waiting = asyncio.ensure_future(asked.raw(post(KNOWN.to_json(), JSON)))
+        await until(lambda: owner.host.transactions == 1)
+        monkeypatch.setattr(signatures, "MAX_SKEW_S", -1.0)
+        owner.host.gate.set()  # the order exists: aiohttp's part answers
+        assert (await waiting)[0] == 200
+        monkeypatch.undo()
+        assert owner.by_aiohttp == 1
+
+
+async def test_a_worker_that_stops_answers_what_it_has_forwarded(pair):
+    owner, other = pair
+    waiting = asyncio.ensure_future(other.raw(get("/v1/orders/o-1/validated?timeout=60000")))
+    await until(lambda: len(owner.host.watches) == 1)
+    other.host.stop()
+    assert (await waiting)[0] == 503
+
+
+async def test_a_preference_to_wait_does_not_begin_anew_when_the_owner_is_lost(pair):
+    owner, other = pair
+    started = time.monotonic()
+    waiting = asyncio.ensure_future(other.raw(post(BODY, JSON, "Prefer: wait=4", target="/v1/orders?timeout=0")))
+    await until(lambda: len(owner.host.watches) == 1)
+    await asyncio.sleep(started + 3 - time.monotonic())  # what is measured
+    owner.host.cluster.move(other.host.url)
+    for connection in owner.connections:
+        connection.force_close()
+    status, headers, _ = await waiting
+    assert (status, headers["preference-applied"]) == (202, "wait=4")
+    assert time.monotonic() - started < 6.5
+
+
+async def _silent(reader, writer):
+    await reader.read()
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("broken", "status"), [(False, 503), (True, 500)], ids=["silent", "silent, and a replica is unreadable"]
+)
+async def test_an_owner_that_says_nothing_is_waited_for_until_the_deadline(monkeypatch, broken, status):
+    monkeypatch.setattr("runtime.http.forwarding.GRACE_S", 0.2)
+    cluster = Cluster()
+    async with await asyncio.start_server(_silent, "127.0.0.1", 0) as listening, running(cluster) as worker:
+        cluster.move(URL.build(scheme="http", host="127.0.0.1", port=listening.sockets[0].getsockname()[1]))
+        if broken:
+            monkeypatch.setattr(worker.host, "read_stale", lambda table, key: 1 / 0)
+        for request in (get("/v1/orders/o-1?timeout=300"), post(BODY, JSON, target="/v1/orders?timeout=300")):
+            expected = 503 if request[:1] == b"P" else status
+            async with asyncio.timeout(60):
+                assert (await worker.raw(request))[0] == expected
+        assert worker.by_aiohttp == 0
+
+
+@pytest.mark.parametrize("url", ["http://a..b:80", f"http://{'a' * 64}.example:80"])
+async def test_a_name_that_is_none_is_told(url):
+    assert await _ask(OwnerConnections(), URL(url)) == [None]
+
+
+async def test_a_response_with_a_header_that_is_no_text_is_an_error():
+    cluster = Cluster()
+    async with server([OK.replace(b"Age: 3", b"Location: \xff")]) as (url, _), running(cluster) as worker:
+        cluster.move(url)
+        async with asyncio.timeout(60):
+            assert (await worker.raw(get("/v1/orders/o-1")))[0] == 500
+
+
+def test_a_status_without_a_name_is_written():
+    assert encoded(FastResponse(599, b"{}"), close=False).startswith(b"HTTP/1.1 599 \r\n")
