@@ -175,7 +175,7 @@ def measure(servers: str, folder: Path, rounds: int, seconds: float, clients: in
     asyncio.run(write_sample_data(Settings(kafka_bootstrap_servers=servers, topic_prefix=_PREFIX)))
     turns: dict[str, list[dict[str, Any]]] = {kind.name: [] for kind in KINDS}
     generator = Generator()
-    load = ("-clients", str(clients), "-products", str(PRODUCTS))[: 2 if generator.is_fallback else 4]
+    load = "-clients", str(clients), "-products", str(PRODUCTS)
     with worker(servers, _PREFIX, folder, *CORE, "board") as (url, process):
         generator.run("orders", [url], load, _WARM_UP_S)
         print(f"{'round':<7}{'kind':<10}{'orders/s':>9}{'CPU ms an order':>17}")

@@ -60,8 +60,7 @@ class Loaded:
         asyncio.run(write_sample_data(Settings(kafka_bootstrap_servers=servers, topic_prefix=name)))
         self.orders = 0
         self._generator = Generator()
-        load = ("-clients", str(clients), "-products", str(PRODUCTS))
-        self._load = load[:2] if self._generator.is_fallback else load
+        self._load = "-clients", str(clients), "-products", str(PRODUCTS)
         self._url, self._process = stack.enter_context(worker(servers, name, folder, *CORE))
 
     def turn(self, seconds: float) -> Turn:

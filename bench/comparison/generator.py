@@ -54,7 +54,7 @@ class Generator:
         Arguments:
             api: interface of the system, see `System.api`.
             urls: of its servers.
-            arguments: load, without URL and duration.
+            arguments: load, without URL and duration. Without Go, what only the Go program knows is left out.
             seconds: of the load.
         """
         if self._program:
@@ -71,6 +71,6 @@ class Generator:
 
 
 def _fallback(arguments: Sequence[str]) -> list[str]:
-    """Returns the same load in the words of `bench/load.py`."""
+    """Returns the load in the words of `bench/load.py`, as far as it has them."""
     pairs = dict(zip(arguments[::2], arguments[1::2], strict=True))
     return [word for name in ("-clients", "-rate") if name in pairs for word in (f"-{name}", pairs[name])]

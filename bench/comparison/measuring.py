@@ -99,8 +99,7 @@ class Comparison:
         return row.arguments
 
     def _run(self, system: System, arguments: Sequence[str], seconds: float) -> Measurement:
-        extra = () if self._generator.is_fallback else ("-products", str(self._products))
-        return self._generator.run(system.api, system.urls, (*arguments, *extra), seconds)
+        return self._generator.run(system.api, system.urls, (*arguments, "-products", str(self._products)), seconds)
 
 
 def _line(found: Measurement) -> str:
