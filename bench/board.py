@@ -6,7 +6,7 @@ alternation. Prints a table with the medians, and what each costs in the pairs o
 Page: a board alone, records of so many orders a second on its topics, a real browser. Prints DOM nodes, JavaScript
 heap, memory and CPU of the worker, and the longest task of the page: it does not react to anybody meanwhile.
 
-    python -m bench.board --only cost --json cost.json --write      6 minutes; the table goes into docs/evidence.md
+    python -m bench.board --only cost --json cost.json --write      11 minutes; the table goes into docs/evidence.md
     python -m bench.board --only cost --from cost.json --write      the same from an earlier run
     python -m bench.board --only page [--rate 1000] [--seconds 60]
 """
@@ -144,8 +144,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=1000, help="orders a second on the page (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=60, help="seconds of the page (default: %(default)s)")
-    parser.add_argument("--turns", type=int, default=24, help="rounds of the cost (default: %(default)s)")
-    parser.add_argument("--turn-seconds", type=float, default=3, help="(default: %(default)s)")
+    parser.add_argument("--turns", type=int, default=12, help="rounds of the cost (default: %(default)s)")
+    parser.add_argument("--turn-seconds", type=float, default=8, help="(default: %(default)s)")
     parser.add_argument("--clients", type=int, default=256, help="of the cost (default: %(default)s)")
     parser.add_argument("--only", choices=["cost", "page"], help="one of the two")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what the cost found")
