@@ -53,7 +53,16 @@ VOCABULARY = {
 """Names of modules that mean the same in every service: see docs/how-to/add-a-service.md."""
 HELPERS = {
     "board": {
-        *("dead_letters.py", "deployment.py", "explanations.py", "flow.py", "observer.py", "pages.py", "relay.py"),
+        *(
+            "dead_letters.py",
+            "deployment.py",
+            "emails.py",
+            "explanations.py",
+            "flow.py",
+            "observer.py",
+            "pages.py",
+            "relay.py",
+        ),
         *("sessions.py", "stock.py", "streams.py", "timeline.py", "traces.py"),
     },
     "email": {"customer_join.py", "emails.py", "payment_join.py"},
