@@ -26,7 +26,7 @@ class EmailKey(NamedTuple):
 
     @property
     def details(self) -> dict[str, str]:
-        """What is shown."""
+        """Fields of the event on the timeline."""
         return {"email": self.kind} | ({} if self.attempt is None else {"attempt": self.attempt})
 
 
@@ -44,7 +44,7 @@ def parse(key: bytes | None) -> tuple[str, EmailKey]:
 
 
 def sent(trace: Trace, email: EmailKey, at_ms: int) -> bool:
-    """Adds that an e-mail has left the queue, unless it is known as rejected. Returns whether it is new."""
+    """Adds that an e-mail was sent, unless it was rejected at that time. Returns whether it was added."""
     if _find(trace, REJECTED_STAGE, email, at_ms) is not None:
         return False
     trace.add(SENT_STAGE, at_ms, **email.details)
@@ -52,20 +52,12 @@ def sent(trace: Trace, email: EmailKey, at_ms: int) -> bool:
 
 
 def rejected(trace: Trace, email: EmailKey, at_ms: int, reason: str) -> None:
-    """Adds that an e-mail was dead-lettered; what was taken for sent is replaced."""
+    """Adds that an e-mail was dead-lettered. Replaces the event `EMAIL_SENT` of the same e-mail, if there is one."""
     event = _find(trace, SENT_STAGE, email, at_ms)
     if event is not None:
         event.update(stage=REJECTED_STAGE, reason=reason)
     else:
         trace.add(REJECTED_STAGE, at_ms, **email.details, reason=reason)
-
-
-def drop_rejected(trace: Trace) -> None:
-    """Drops what was taken for sent, and was rejected: of an order of which both were read before it."""
-    sent_ = [event for event in trace.events if event["stage"] == SENT_STAGE]
-    for event in sent_:
-        if _find(trace, REJECTED_STAGE, EmailKey(event["email"], event.get("attempt")), event["at"]) is not None:
-            trace.events.remove(event)
 
 
 def _find(trace: Trace, stage: str, email: EmailKey, at_ms: int) -> dict[str, Any] | None:

@@ -83,14 +83,14 @@ class BoardObserver:
             try:
                 if topic == emails.CHANGELOG:
                     if record.value is None:
-                        self._email_sent(record, share)
+                        self._email_sent(record.key, record.timestamp, share)
                 elif topic == REDRIVE_NOTES:
                     self.dead_letters.redriven((record.key or b"").decode())
                 elif topic.endswith(DEAD_LETTERS):
                     position = record.partition, record.offset
                     error = self.dead_letters.put(topic, position, record.timestamp, record.headers)
                     if topic == emails.REJECTED and error is not None:
-                        self._email_rejected(record, shortened(error))
+                        self._email_rejected(record.key, record.timestamp, shortened(error))
                 elif record.value is not None and record.unreadable is None:
                     self._message(topic, from_json(record.value), record.timestamp, share)
             except (ValueError, TypeError, KeyError, AttributeError):
@@ -121,55 +121,39 @@ class BoardObserver:
             self._state(message, at_ms, share)
             return
         stage, order_id, details = _EVENTS_OF[topic](message)
-        trace = self.traces.event(order_id, stage, at_ms, **details)
-        if stage == "VERDICT":
-            self.flow.count(f"{details['check']} {details['result']}", at_ms, share)
-            if trace is not None:
-                self.flow.time(str(details["check"]), at_ms, at_ms - trace.created_ms)
-            return
-        self.flow.count(stage, at_ms, share)
 
-    def _email_sent(self, record: ObservedRecord, share: float) -> None:
-        order_id, email = emails.parse(record.key)
-        at_ms, trace = record.timestamp, self.traces.get(order_id)
-        if trace is None:
-            self.traces.event(order_id, emails.SENT_STAGE, at_ms, **email.details)
-        elif emails.sent(trace, email, at_ms):
-            self.traces.changes += 1
-            stage = email.kind.upper()
-            if (since_ms := trace.latest(stage, at_ms)) is not None:
+        def add(trace: Trace) -> None:
+            trace.add(stage, at_ms, **details)
+            if stage == "VERDICT":
+                self.flow.time(str(details["check"]), at_ms, at_ms - trace.created_ms)
+
+        self.traces.whenever(order_id, add)
+        counted = f"{details['check']} {details['result']}" if stage == "VERDICT" else stage
+        self.flow.count(counted, at_ms, share)
+
+    def _email_sent(self, key: bytes | None, at_ms: int, share: float) -> None:
+        order_id, email = emails.parse(key)
+
+        def add(trace: Trace) -> None:
+            if emails.sent(trace, email, at_ms) and (since_ms := trace.latest(email.kind.upper(), at_ms)) is not None:
                 self.flow.time("emailed", at_ms, at_ms - since_ms)
-        else:
-            return
+
+        self.traces.whenever(order_id, add)
         self.flow.count(emails.SENT_STAGE, at_ms, share)
 
-    def _email_rejected(self, record: ObservedRecord, reason: str) -> None:
-        order_id, email = emails.parse(record.key)
-        trace = self.traces.get(order_id)
-        if trace is None:
-            self.traces.event(order_id, emails.REJECTED_STAGE, record.timestamp, **email.details, reason=reason)
-        else:
-            self.traces.changes += 1
-            emails.rejected(trace, email, record.timestamp, reason)
+    def _email_rejected(self, key: bytes | None, at_ms: int, reason: str) -> None:
+        order_id, email = emails.parse(key)
+        self.traces.whenever(order_id, lambda trace: emails.rejected(trace, email, at_ms, reason))
 
     def _state(self, order: Mapping[str, Any], at_ms: int, share: float) -> None:
         before = self.traces.get(str(order["id"]))
         undecided = before is None or before.decided_ms is None
         trace = self.traces.state(order, at_ms)
-        if before is None:
-            self._early(trace)
         self.flow.count(trace.state, at_ms, share)
         if trace.state in {"VALIDATED", "FAILED"} and undecided:
             self.flow.time("decided", at_ms, at_ms - trace.created_ms)
         elif trace.state == "SHIPPED" and trace.stages.get("VALIDATED") is not None:
             self.flow.time("shipped", at_ms, at_ms - trace.stages["VALIDATED"])
-
-    def _early(self, trace: Trace) -> None:
-        """Takes what was read before the order."""
-        emails.drop_rejected(trace)
-        for event in trace.events:
-            if event["stage"] == "VERDICT":
-                self.flow.time(str(event["check"]), event["at"], event["at"] - trace.created_ms)
 
     def flow_snapshot(self, now_ms: int) -> dict[str, Any]:
         """Rates, charts and times."""

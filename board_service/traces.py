@@ -2,7 +2,7 @@
 
 import heapq
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
@@ -16,7 +16,7 @@ _OUT_OF_ORDER = 500
 _MOST_EVENTS = 40
 """Events of an order that are kept: payments may be repeated without end."""
 _MOST_EARLY = 2000
-"""Orders of which events are kept that were read before them: each broker answers by itself, and so does each poll."""
+"""Orders whose events are kept although the order has not been read: brokers answer independently, and so do polls."""
 _MOST_REASONS = 4
 _LONGEST_TEXT = 400
 """Characters of a reason that are shown."""
@@ -83,7 +83,7 @@ class Traces:
         self._orders: dict[str, Trace] = {}
         self._in_flight: dict[str, None] = {}
         self._failed: deque[str] = deque(maxlen=_MOST_FAILED)
-        self._early: dict[str, list[tuple[str, int, dict[str, Any]]]] = {}
+        self._early: dict[str, list[Callable[[Trace], None]]] = {}
 
     def __len__(self) -> int:
         return len(self._orders)
@@ -118,17 +118,16 @@ class Traces:
             self._in_flight[order_id] = None
         return trace
 
-    def event(self, order_id: str, stage: str, at_ms: int, **details: Any) -> Trace | None:
-        """Takes another record about an order. Returns `None` if the order is not known: it may be read later."""
+    def whenever(self, order_id: str, take: Callable[[Trace], None]) -> None:
+        """Calls a function with an order: at once, or when the order is read."""
         trace = self._orders.get(order_id)
         if trace is not None:
             self.changes += 1
-            trace.add(stage, at_ms, **details)
+            take(trace)
         elif len(early := self._early.setdefault(order_id, [])) < _MOST_EVENTS:
-            early.append((stage, at_ms, details))
+            early.append(take)
             if len(self._early) > _MOST_EARLY:
                 del self._early[next(iter(self._early))]
-        return trace
 
     def newest(self, most: int, filter_: str) -> Iterator[Trace]:
         """The newest orders: `all`, `in-flight` or `failed` ones."""
@@ -166,8 +165,8 @@ class Traces:
             changed_ms=at_ms,
             whole=state == "CREATED",
         )
-        for stage, early_ms, details in self._early.pop(order_id, ()):
-            trace.add(stage, early_ms, **details)
+        for take in self._early.pop(order_id, ()):
+            take(trace)
         while len(self._orders) > self._most:
             oldest = next(iter(self._orders))
             del self._orders[oldest]

@@ -64,6 +64,11 @@ async def forwarding_session(app: web.Application) -> AsyncIterator[None]:
         yield
 
 
+def first_check_s(remaining_s: float) -> float:
+    """Seconds after which to check for the first time, with so many seconds until the deadline."""
+    return min(CHECK_OWNER_S, max(remaining_s / 2, 0.1))
+
+
 async def forward(
     request: web.Request,
     host: Host,
@@ -90,7 +95,7 @@ async def forward(
     remaining = deadline.remaining()
     target = _target(request, remaining)
     call = asyncio.ensure_future(_call(request, host, owner, target, body, remaining + GRACE_S))
-    pause = min(CHECK_OWNER_S, max(remaining / 2, 0.1))
+    pause = first_check_s(remaining)
     try:
         while not (await asyncio.wait({call}, timeout=pause))[0]:
             if not still_needed():

@@ -38,7 +38,7 @@ class Exchange(Protocol):
         """Whether it counts as a read: reads and writes have separate limits."""
 
     def begin(self) -> None:
-        """Does what is asked for. The connection is called, perhaps at once."""
+        """Starts the exchange. It may call the connection before it returns."""
 
     def close(self) -> None:
         """Takes no more interest in it: the connection is not called any more."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiohttp import web
 from yarl import URL
@@ -16,8 +16,34 @@ from runtime.http.signatures import forwarding_headers
 from runtime.model.service import Table
 
 _JSON = "application/json"
-_FIRST_CHECK_S = 0.1
-"""Seconds for the owner at least."""
+
+
+class OwnerRequest(NamedTuple):
+    """A request to the key owner.
+
+    Arguments:
+        owner: URL of the worker.
+        key: determines the owner.
+        method: GET or POST.
+        path: without the query.
+        timeout_ms: milliseconds to wait.
+        rest: what follows the headers of every forwarded request: further headers, an empty line, the body.
+        table: of the row; `None`: no standby may answer.
+    """
+
+    owner: URL
+    key: str
+    method: str
+    path: str
+    timeout_ms: int
+    rest: bytes = b"\r\n"
+    table: Table[Any] | None = None
+
+
+def rest_of_command(body: bytes, wait_s: int | None) -> bytes:
+    """The `rest` of a POST with a body, whose client prefers to wait so many seconds, if it does."""
+    prefer = b"" if wait_s is None else b"Prefer: wait=%d\r\n" % wait_s
+    return b"Content-Type: application/json\r\n%bContent-Length: %d\r\n\r\n%b" % (prefer, len(body), body)
 
 
 class ForwardedExchange:
@@ -30,47 +56,30 @@ class ForwardedExchange:
         connection: of the client.
         host: this worker.
         owners: connections to other workers.
-        owner: URL of the key owner.
-        key: determines the owner.
-        method: of the request.
-        path: of the request, without its query.
-        timeout_ms: milliseconds to wait.
+        request: to the owner.
     """
 
-    __slots__ = ("_call", "_connection", "_host", "_key", "_method", "_owner", "_owners", "_path", "_timer", "_until")
+    __slots__ = ("_call", "_connection", "_host", "_owners", "_request", "_timer", "_until", "is_read")
 
-    is_read = False
-
-    def __init__(
-        self,
-        connection: Connection,
-        host: Host,
-        owners: OwnerConnections,
-        owner: URL,
-        key: str,
-        method: str,
-        path: str,
-        timeout_ms: int,
-    ) -> None:
+    def __init__(self, connection: Connection, host: Host, owners: OwnerConnections, request: OwnerRequest) -> None:
+        self.is_read = request.method == "GET"
         self._connection = connection
         self._host = host
         self._owners = owners
-        self._owner = owner
-        self._key = key
-        self._method = method
-        self._path = path
-        self._until = time.monotonic() + timeout_ms / 1000
+        self._request = request
+        self._until = time.monotonic() + request.timeout_ms / 1000
         self._call: OwnerConnection | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
         """Sends the request to the owner."""
-        target = f"{self._path}?timeout={self._remaining_ms}"
-        headers = forwarding_headers(self._host.settings.worker_keys, self._host.url, self._method, target)
+        owner, _, method, path, timeout_ms, rest, _ = self._request
+        target = f"{path}?timeout={timeout_ms}"
+        headers = forwarding_headers(self._host.settings.worker_keys, self._host.url, method, target)
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        head = f"{self._method} {target} HTTP/1.1\r\nHost: {self._owner.host_port_subcomponent}\r\n{lines}"
-        self._call = self._owners.call(self._owner, head.encode() + self._rest, self)
-        self._check_after(min(forwarding.CHECK_OWNER_S, max(self._remaining_ms / 2000, _FIRST_CHECK_S)))
+        head = f"{method} {target} HTTP/1.1\r\nHost: {owner.host_port_subcomponent}\r\n{lines}"
+        self._call = self._owners.call(owner, head.encode() + rest, self)
+        self._check_after(forwarding.first_check_s(timeout_ms / 1000))
 
     def close(self) -> None:
         """Stops waiting."""
@@ -102,15 +111,6 @@ class ForwardedExchange:
         self._call = None
         self._leave()
 
-    @property
-    def _rest(self) -> bytes:
-        """The end of the head, and the body."""
-        return b"\r\n"
-
-    @property
-    def _remaining_ms(self) -> int:
-        return round(1000 * max(0.0, self._until - time.monotonic()))
-
     def _check_after(self, seconds: float) -> None:
         last_s = self._until + forwarding.GRACE_S - time.monotonic()
         self._timer = asyncio.get_running_loop().call_later(max(0.0, min(seconds, last_s)), self._check)
@@ -120,7 +120,7 @@ class ForwardedExchange:
         try:
             if self._host.stopping:
                 self._connection.respond(worker_stopping().response())
-            elif self._host.owner(self._key) != self._owner or self._has_standby:
+            elif self._host.owner(self._request.key) != self._request.owner or self._has_standby:
                 self._leave()
             elif time.monotonic() >= self._until + forwarding.GRACE_S:
                 self._connection.respond(owner_unavailable().response())
@@ -132,51 +132,10 @@ class ForwardedExchange:
     @property
     def _has_standby(self) -> bool:
         """Whether a standby, this worker or another, may answer: aiohttp's part asks it again and again."""
-        return False
+        table, key = self._request.table, self._request.key
+        if table is None:
+            return False
+        return bool(self._host.standbys(key)) or self._host.read_stale(table, key) is not None
 
     def _leave(self) -> None:
-        self._connection.hand_over(self._remaining_ms)
-
-
-class ForwardedQueryExchange(ForwardedExchange):
-    """A GET of a row of another worker.
-
-    Arguments:
-        table: of the row.
-        others: those of a `ForwardedExchange`.
-    """
-
-    __slots__ = ("_table",)
-
-    is_read = True
-
-    def __init__(self, table: Table[Any], *others: Any) -> None:
-        super().__init__(*others)
-        self._table = table
-
-    @property
-    def _has_standby(self) -> bool:
-        return bool(self._host.standbys(self._key)) or self._host.read_stale(self._table, self._key) is not None
-
-
-class ForwardedCommandExchange(ForwardedExchange):
-    """A POST whose key another worker owns.
-
-    Arguments:
-        body: of the request.
-        wait_s: seconds for which the client prefers to wait, if it does.
-        others: those of a `ForwardedExchange`.
-    """
-
-    __slots__ = ("_body", "_wait_s")
-
-    def __init__(self, body: bytes, wait_s: int | None, *others: Any) -> None:
-        super().__init__(*others)
-        self._body = body
-        self._wait_s = wait_s
-
-    @property
-    def _rest(self) -> bytes:
-        prefer = b"" if self._wait_s is None else b"Prefer: wait=%d\r\n" % self._wait_s
-        length = len(self._body)
-        return b"Content-Type: application/json\r\n%bContent-Length: %d\r\n\r\n%b" % (prefer, length, self._body)
+        self._connection.hand_over(round(1000 * max(0.0, self._until - time.monotonic())))

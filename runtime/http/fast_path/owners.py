@@ -26,7 +26,7 @@ class OwnerResponse(NamedTuple):
 
 
 class Caller(Protocol):
-    """Who waits for the response to a request. One of the two is called, once, unless the call is abandoned."""
+    """Receives the response to a request. Exactly one of the two methods is called, unless the call is abandoned."""
 
     def answered(self, response: OwnerResponse) -> None:
         """Takes the response."""
@@ -64,7 +64,7 @@ class OwnerConnections:
         return connection
 
     def close(self) -> None:
-        """Closes what is idle; what is in use is closed by who uses it."""
+        """Closes the idle connections. Those in use are closed by their callers."""
         self._closed = True
         for task in self._connecting:
             task.cancel()
@@ -83,7 +83,7 @@ class OwnerConnections:
             idle.popleft().close()
 
     def forget(self, connection: "OwnerConnection") -> None:
-        """Takes a connection out that was closed."""
+        """Removes a connection that was closed."""
         idle = self._idle.get(connection.to)
         if idle is not None and connection in idle:
             idle.remove(connection)
@@ -131,12 +131,12 @@ class OwnerConnection(asyncio.Protocol):
         self._complete = self._keeps = False
 
     async def connect(self) -> None:
-        """Connects, and sends what waits."""
+        """Connects, and sends the waiting request."""
         try:
             async with asyncio.timeout(forwarding.CONNECT_S):
                 host, port = self.to.host or "", self.to.port or 80
                 await asyncio.get_running_loop().create_connection(lambda: self, host, port)
-        except (OSError, ValueError) as error:  # of time, and of a name that is none as well
+        except (OSError, ValueError) as error:  # TimeoutError, and UnicodeError for a host name that is invalid
             log.debug("forwarding failed owner=%s error=%r", self.to, error)
             self._lose()
 

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from aiohttp import web
 from pydantic import ValidationError
@@ -17,7 +17,7 @@ from runtime.http.fast_path.exchange import (
     QueryExchange,
     WaitingCommandExchange,
 )
-from runtime.http.fast_path.forwarding import ForwardedCommandExchange, ForwardedQueryExchange
+from runtime.http.fast_path.forwarding import ForwardedExchange, OwnerRequest, rest_of_command
 from runtime.http.fast_path.owners import OwnerConnections
 from runtime.http.fast_path.requests import RequestReader
 from runtime.http.host_names import host_names
@@ -109,9 +109,10 @@ class FastPath:
     ) -> Exchange | None:
         if (owner := self.host.owner(route.key)) == self.host.url:
             return QueryExchange(connection, self.host, fast, route.key, route.timeout_ms)
-        if (to := self._to(owner, route, request, connection, route.key, route.timeout_ms)) is None:
+        if not _may_forward(owner, request):
             return None
-        return ForwardedQueryExchange(fast.table, *to)
+        to = OwnerRequest(owner, route.key, "GET", _path(request), route.timeout_ms, table=fast.table)
+        return ForwardedExchange(connection, self.host, self._owners, to)
 
     def _command(
         self, route: Route, fast: FastCommand, request: RequestReader[Route], connection: Connection
@@ -122,28 +123,15 @@ class FastPath:
         except ValidationError:
             return None
         if prepared.recover is None and (owner := host.owner(prepared.key)) != host.url:
+            if not _may_forward(owner, request):
+                return None
             timeout_ms = max(route.timeout_ms, 1000 * min(wait_s or 0, MAX_WAIT_S))
-            to = self._to(owner, route, request, connection, prepared.key, timeout_ms)
-            return None if to is None else ForwardedCommandExchange(request.body, wait_s, *to)
+            rest = rest_of_command(request.body, wait_s)
+            to = OwnerRequest(owner, prepared.key, "POST", _path(request), timeout_ms, rest)
+            return ForwardedExchange(connection, host, self._owners, to)
         if wait_s is not None:
             return WaitingCommandExchange(connection, host, prepared, fast, wait_s, self.in_flight)
         return CommandExchange(connection, host, prepared)
-
-    def _to(
-        self,
-        owner: URL | None,
-        route: Route,
-        request: RequestReader[Route],
-        connection: Connection,
-        key: str,
-        timeout_ms: int,
-    ) -> tuple[Any, ...] | None:
-        """The arguments of a `ForwardedExchange`; `None` if aiohttp is to look for the owner, or to refuse."""
-        # What another worker has forwarded is not forwarded again.
-        if owner is None or owner.scheme != "http" or request.forwarded:
-            return None
-        path = request.target.partition(b"?")[0].decode()
-        return connection, self.host, self._owners, owner, key, route.method, path, timeout_ms
 
     def _is_from_worker(self, route: Route, request: RequestReader[Route]) -> bool:
         """Whether a request is signed by a worker, as far as workers have keys."""
@@ -153,6 +141,16 @@ class FastPath:
 
 
 FAST_PATH = web.AppKey("the fast path, if the worker has one", FastPath)
+
+
+def _may_forward(owner: URL | None, request: RequestReader[Route]) -> TypeGuard[URL]:
+    """Whether the fast path forwards a request to its key owner; else aiohttp looks for the owner, or refuses."""
+    # What another worker has forwarded is not forwarded again.
+    return owner is not None and owner.scheme == "http" and not request.forwarded
+
+
+def _path(request: RequestReader[Route]) -> str:
+    return request.target.partition(b"?")[0].decode()
 
 
 def _timeout_ms(text: bytes | None) -> int:

@@ -87,7 +87,7 @@ async def test_a_wait_at_the_owner_that_takes_long_is_answered_by_it(pair, monke
 
 
 class Caller:
-    """Notes what it is told."""
+    """Records its calls."""
 
     def __init__(self):
         self.told = []
@@ -256,7 +256,7 @@ async def test_a_preference_to_wait_does_not_begin_anew_when_the_owner_is_lost(p
     started = time.monotonic()
     waiting = asyncio.ensure_future(other.raw(post(BODY, JSON, "Prefer: wait=4", target="/v1/orders?timeout=0")))
     await until(lambda: len(owner.host.watches) == 1)
-    await asyncio.sleep(started + 3 - time.monotonic())  # what is measured
+    await asyncio.sleep(started + 3 - time.monotonic())  # the time that is measured
     owner.host.cluster.move(other.host.url)
     for connection in owner.connections:
         connection.force_close()

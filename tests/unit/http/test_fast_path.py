@@ -148,6 +148,12 @@ async def _said(worker, pieces):
     return re.sub(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", b"-", said)
 
 
+async def _body_of_next(reader):
+    """Reads the next response of a connection. Returns its body."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    return await reader.readexactly(int(re.search(rb"Content-Length: (\d+)", head)[1]))
+
+
 def _written(worker):
     return [(order.id if "-" not in order.id[8:] else "generated", order.product) for order in worker.host.produced]
 
@@ -214,8 +220,7 @@ async def test_a_connection_returns_to_the_fast_path_after_another_request(other
         for number in range(10):
             for request in (other, get("/v1/orders/o-1")):
                 writer.write(request)
-                head = await reader.readuntil(b"\r\n\r\n")
-                await reader.readexactly(int(re.search(rb"Content-Length: (\d+)", head)[1]))
+                await _body_of_next(reader)
                 assert worker.by_aiohttp == number + 1
         writer.close()
 
@@ -234,8 +239,7 @@ async def test_a_request_that_comes_before_aiohttp_waits_for_it_is_one_of_the_fa
         writer.write(get("/healthz"))
         async with asyncio.timeout(60):
             for _ in range(2):
-                head = await reader.readuntil(b"\r\n\r\n")
-                await reader.readexactly(int(re.search(rb"Content-Length: (\d+)", head)[1]))
+                await _body_of_next(reader)
         assert worker.by_aiohttp == 1
         writer.close()
 
@@ -333,8 +337,7 @@ async def test_requests_behind_one_that_waits_are_answered_in_order_and_reading_
         states = []
         async with asyncio.timeout(60):
             for _ in range(count + 1):
-                head = await reader.readuntil(b"\r\n\r\n")
-                body = await reader.readexactly(int(re.search(rb"Content-Length: (\d+)", head)[1]))
+                body = await _body_of_next(reader)
                 states.append((json.loads(body)["id"], json.loads(body)["state"]))
         assert states == [("o-9", OrderState.VALIDATED)] + [("o-1", OrderState.CREATED)] * count
         writer.close()
