@@ -342,7 +342,7 @@ def main() -> None:
             if hasattr(owner, name):
                 watch.wrap(stage, owner, name)
     with TemporaryDirectory() as folder:
-        stores = RocksStores(Path(folder), 4) if args.rocks else MemoryStores()
+        stores = RocksStores(Path(folder), 16, 1024) if args.rocks else MemoryStores()
         figures = uvloop.run(run(args, stores, watch))
         stores.close()
     if args.json:

@@ -8,7 +8,7 @@ figure grew by more than its limit, or orders failed.
 During the warm-up RocksDB fills its caches, and Python a cache of 65,536 keys. With little memory for RocksDB the
 warm-up is shorter, and a leak elsewhere shows earlier.
 
-    python -m bench.soak [--minutes 30] [--rate 60] [--warm-up 10] [--state-memory-mb 1] [--csv curve.csv]
+    python -m bench.soak [--minutes 30] [--rate 60] [--warm-up 10] [--write-buffer-kb 256] [--csv curve.csv]
 """
 
 import argparse
@@ -108,7 +108,7 @@ def soak(servers: str, folder: Path, args: argparse.Namespace) -> bool:
         "UNKNOWN_PRODUCTS": "pass",
         "HTTP_PORT": str(worker.port),
         "STATE_DIR": str(folder / "state"),
-        "STATE_MEMORY_MB": str(args.state_memory_mb),
+        "STATE_WRITE_BUFFER_KB": str(args.write_buffer_kb),
     }
     samples: list[Sample] = []
     load = None
@@ -145,7 +145,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=30, help="(default: %(default)s)")
     parser.add_argument("--rate", type=float, default=60, help="orders per second (default: %(default)s)")
     parser.add_argument(
-        "--state-memory-mb", type=int, default=1, help="STATE_MEMORY_MB of the worker (default: %(default)s)"
+        "--write-buffer-kb", type=int, default=256, help="STATE_WRITE_BUFFER_KB of the worker (default: %(default)s)"
     )
     parser.add_argument("--warm-up", type=float, default=10, help="minutes that are not judged (default: %(default)s)")
     parser.add_argument("--every", type=float, default=10, help="seconds between two samples (default: %(default)s)")

@@ -98,8 +98,11 @@ class Settings(KafkaSettings, DatabaseSettings):
     )
 
     state_dir: Path = Field(default=Path(".data/state"), description="Where RocksDB keeps the tables")
-    state_memory_mb: int = Field(
-        default=4, ge=1, description="RocksDB write buffers and cache, MiB per table and partition"
+    state_cache_mb: int = Field(
+        default=16, ge=1, description="RocksDB's block cache, which all stores of a worker share, MiB"
+    )
+    state_write_buffer_kb: int = Field(
+        default=1024, ge=64, description="A RocksDB write buffer, KiB; each table and partition has one, at times two"
     )
 
     standby_replicas: int = Field(default=1, ge=0, description="Standby replicas of each partition's state; 0 for none")

@@ -1,4 +1,4 @@
-"""State stores on disk: one RocksDB per table and partition, small enough for dozens of them on a laptop."""
+"""State stores on disk: one RocksDB per table and partition, dozens of them on a laptop, with one cache."""
 
 import logging
 import shutil
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rocksdict import (
+    BlockBasedIndexType,
     BlockBasedOptions,
     Cache,
     Options,
@@ -20,7 +21,8 @@ from runtime.state.stores import Rows
 
 log = logging.getLogger(__name__)
 
-MIB = 1024 * 1024
+KIB = 1024
+MIB = 1024 * KIB
 
 STALE_AFTER_S = 12 * 3600
 """Seconds after which a store is rebuilt instead of brought up to date: a changelog keeps tombstones for a day
@@ -37,22 +39,27 @@ _SIZES = ("estimate-num-keys", "total-sst-files-size", "cur-size-all-mem-tables"
 """Properties of RocksDB: rows, then bytes."""
 
 
-def options(memory_mb: int) -> Options:
-    """Options of one store: `memory_mb` MiB for write buffers and block cache together (RocksDB's own: 2 GiB and more).
+def options(cache: Cache, write_buffer_kb: int) -> Options:
+    """Options of one store, whose blocks are kept in `cache`, and whose write buffers have so many KiB.
 
-    Sizes follow the RocksDB tuning guide: two write buffers, a cache of half the memory with index and filters in it.
+    A store fills a write buffer while it writes another. Index and filters of a table are blocks of 4 KiB, each in the
+    cache on its own (RocksDB: "Partitioned Index Filters"): what a lookup reads does not grow with the rows of a store.
     """
     block = BlockBasedOptions()
-    block.set_block_cache(Cache(memory_mb * MIB // 2))
+    block.set_block_cache(cache)
     block.set_cache_index_and_filter_blocks(True)
+    block.set_index_type(BlockBasedIndexType.two_level_index_search())
+    block.set_partition_filters(True)
+    block.set_metadata_block_size(4096)
+    block.set_pin_top_level_index_and_filter(True)
     block.set_bloom_filter(10, False)
     result = Options(raw_mode=True)
     result.create_if_missing(True)
     result.create_missing_column_families(True)
     result.set_block_based_table_factory(block)
-    result.set_write_buffer_size(memory_mb * MIB // 4)
+    result.set_write_buffer_size(write_buffer_kb * KIB)
     result.set_max_write_buffer_number(2)
-    result.set_max_total_wal_size(2 * memory_mb * MIB)
+    result.set_max_total_wal_size(8 * write_buffer_kb * KIB)
     result.set_max_background_jobs(2)
     result.set_keep_log_file_num(2)
     result.set_max_open_files(64)
@@ -63,9 +70,9 @@ def options(memory_mb: int) -> Options:
 class RocksStore:
     """The rows of one table in one partition. Raises `StoreError` if it cannot be opened."""
 
-    def __init__(self, path: Path, memory_mb: int) -> None:
+    def __init__(self, path: Path, cache: Cache, write_buffer_kb: int) -> None:
         self._path = path
-        self._memory_mb = memory_mb
+        self._options = options(cache, write_buffer_kb)
         self._open()
 
     def _open(self) -> None:
@@ -81,7 +88,7 @@ class RocksStore:
             self.clear()
 
     def _open_database(self) -> Rdict:
-        own = options(self._memory_mb)
+        own = self._options
         try:
             return Rdict(str(self._path), own, column_families={_META: own})
         except Exception as error:  # rocksdict has one exception for everything
@@ -179,18 +186,25 @@ class RocksStore:
 
 
 class RocksStores:
-    """The stores of one worker, below one folder: `<folder>/<table>/<partition>`."""
+    """The stores of one worker, below one folder: `<folder>/<table>/<partition>`.
 
-    def __init__(self, folder: Path, memory_mb: int) -> None:
+    Arguments:
+        folder: of all stores.
+        cache_mb: MiB of the block cache, which they share: a worker has one limit, whatever it owns.
+        write_buffer_kb: KiB of a write buffer of a store.
+    """
+
+    def __init__(self, folder: Path, cache_mb: int, write_buffer_kb: int) -> None:
         self._folder = folder
-        self._memory_mb = memory_mb
+        self._cache = Cache(cache_mb * MIB)
+        self._write_buffer_kb = write_buffer_kb
         self._open: dict[tuple[str, int], RocksStore] = {}
 
     def open(self, table: str, partition: int) -> RocksStore:
         store = self._open.get((table, partition))
         if store is None:
             path = self._folder / table / str(partition)
-            store = self._open[table, partition] = RocksStore(path, self._memory_mb)
+            store = self._open[table, partition] = RocksStore(path, self._cache, self._write_buffer_kb)
         return store
 
     def peek(self, table: str, partition: int) -> RocksStore | None:

@@ -23,7 +23,7 @@ from runtime.errors import (
 )
 from runtime.health.pulse import Pulse
 from runtime.hosting import ServiceDefinition
-from runtime.worker import gc_tuning, open_files
+from runtime.worker import allocator, gc_tuning, open_files
 from runtime.worker.worker import Worker
 
 STOP_S = 10.0
@@ -39,6 +39,7 @@ def run(hosted: Sequence[ServiceDefinition], settings: Settings) -> int:
     """Runs a worker until SIGTERM or SIGINT. Returns the exit code: 0, or 1 after a failure."""
     configure(settings)
     open_files.raise_limit()
+    allocator.return_freed_memory()
     failpoints.arm(settings.fail_points)
     return uvloop.run(_run_and_end(hosted, settings))
 

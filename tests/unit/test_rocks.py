@@ -3,14 +3,15 @@
 import time
 
 import pytest
+from rocksdict import Cache
 
 from runtime.errors import StoreError
-from runtime.state.rocks import STALE_AFTER_S, RocksStore, RocksStores
+from runtime.state.rocks import MIB, STALE_AFTER_S, RocksStore, RocksStores
 
 
 @pytest.fixture
 def stores(tmp_path):
-    stores = RocksStores(tmp_path, memory_mb=1)
+    stores = RocksStores(tmp_path, cache_mb=1, write_buffer_kb=256)
     yield stores
     stores.close()
 
@@ -53,7 +54,7 @@ def test_stores_of_revoked_partitions_are_closed_and_can_be_opened_elsewhere(sto
     stores.open("t", 0).apply({b"a": b"1"}, 0)
     stores.keep(frozenset({1}))
 
-    other = RocksStore(tmp_path / "t" / "0", memory_mb=1)
+    other = RocksStore(tmp_path / "t" / "0", Cache(MIB), 256)
     assert rows(other) == {b"a": b"1"}
     other.close()
 
@@ -118,11 +119,11 @@ def test_a_store_that_is_open_elsewhere_raises_an_error_with_its_path(stores, tm
     stores.open("t", 0)
 
     with pytest.raises(StoreError, match="t/0"):
-        RocksStore(tmp_path / "t" / "0", memory_mb=1)
+        RocksStore(tmp_path / "t" / "0", Cache(MIB), 256)
 
 
 def test_keys_are_listed_in_order_from_a_key_on(tmp_path):
-    store = RocksStore(tmp_path / "store", 4)
+    store = RocksStore(tmp_path / "store", Cache(MIB), 1024)
     store.apply(dict.fromkeys([b"c", b"a", b"b"], b"x"), 0)
     assert list(store.keys(b"")) == [b"a", b"b", b"c"]
     assert list(store.keys(b"aa")) == [b"b", b"c"]
