@@ -103,9 +103,7 @@ class Worker:
         self._tracing = start_tracing(settings, identity.name, self.topology.group)
         if self._tracing is not None:
             stop.add(self._tracing.stop, STOP_S + CLOSE_S)
-        stores = RocksStores(
-            settings.state_dir / "tables", settings.state_cache_mb, settings.state_write_buffer_kb
-        )
+        stores = RocksStores(settings.state_dir / "tables", settings.state_cache_mb, settings.state_write_buffer_kb)
         on_disk = stores.on_disk()
         stop.call(stores.close)
         WORKERS.add(self)
