@@ -8,14 +8,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from rocksdict import DBCompressionType, Rdict, WriteBatch, WriteOptions
+from rocksdict import Cache, DBCompressionType, Rdict, WriteBatch, WriteOptions
 
 from ecosystem.audit.facts import Fact, pack, unpack
 from ecosystem.audit.report import AuditError
 from ecosystem.audit.sources import FactGroup, Source
 from runtime.state import rocks
 
-_MEMORY_MB = 32
+_CACHE_MB = 16
+_WRITE_BUFFER_KB = 8192
 _MAX_BATCH = 2000
 _PREFIX = struct.Struct(">BH")  # group of the fact; length of its key, so that no key is a prefix of another
 
@@ -25,7 +26,7 @@ class FactStore:
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="orders-audit-", dir=folder)
-        options = rocks.options(_MEMORY_MB)
+        options = rocks.options(Cache(_CACHE_MB * rocks.MIB), _WRITE_BUFFER_KB)
         options.set_compression_type(DBCompressionType.lz4())
         self._db = Rdict(self._folder.name, options)
         self._unlogged = WriteOptions()
