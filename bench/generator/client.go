@@ -21,14 +21,34 @@ type connection struct {
 	body   bytes.Buffer
 }
 
-// A pool lends connections to one server, the last returned first.
+// A pool lends connections to one server, the last returned first. Who finds all lent waits, unless there is no limit.
 type pool struct {
 	address string
+	lent    chan struct{} // holds one for each lent connection, up to the limit; nil: no limit
 	mutex   sync.Mutex
 	idle    []*connection
 }
 
+func newPool(address string, limit int) *pool {
+	p := &pool{address: address}
+	if limit > 0 {
+		p.lent = make(chan struct{}, limit)
+	}
+	return p
+}
+
 func (p *pool) borrow() (*connection, error) {
+	if p.lent != nil {
+		p.lent <- struct{}{}
+	}
+	c, err := p.take()
+	if err != nil {
+		p.release()
+	}
+	return c, err
+}
+
+func (p *pool) take() (*connection, error) {
 	p.mutex.Lock()
 	if last := len(p.idle) - 1; last >= 0 {
 		c := p.idle[last]
@@ -49,6 +69,18 @@ func (p *pool) giveBack(c *connection) {
 	p.mutex.Lock()
 	p.idle = append(p.idle, c)
 	p.mutex.Unlock()
+	p.release()
+}
+
+func (p *pool) drop(c *connection) {
+	c.Close()
+	p.release()
+}
+
+func (p *pool) release() {
+	if p.lent != nil {
+		<-p.lent
+	}
 }
 
 // do sends a request and returns the status and the body of the answer. The body is copied: it stays valid.
@@ -59,7 +91,7 @@ func (p *pool) do(request []byte) (int, []byte, error) {
 	}
 	status, body, keep, err := c.exchange(request)
 	if err != nil || !keep {
-		c.Close()
+		p.drop(c)
 	} else {
 		p.giveBack(c)
 	}

@@ -76,7 +76,7 @@ type flow struct {
 	turn     int64
 }
 
-func newFlow(kind string, urls string, products int, once bool) (*flow, error) {
+func newFlow(kind string, urls string, products, connections int, once bool) (*flow, error) {
 	known, ok := apis[kind]
 	if !ok {
 		return nil, fmt.Errorf("-api is orders or restate, not %q", kind)
@@ -87,7 +87,8 @@ func newFlow(kind string, urls string, products int, once bool) (*flow, error) {
 		if !strings.HasPrefix(url, "http://") {
 			return nil, fmt.Errorf("-url is http://HOST:PORT, not %q", url)
 		}
-		f.servers = append(f.servers, &pool{address: strings.TrimSuffix(strings.TrimPrefix(url, "http://"), "/")})
+		address := strings.TrimSuffix(strings.TrimPrefix(url, "http://"), "/")
+		f.servers = append(f.servers, newPool(address, connections))
 	}
 	return f, nil
 }

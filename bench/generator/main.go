@@ -24,6 +24,7 @@ func main() {
 	clients := flag.Int("clients", 0, "clients of a closed loop")
 	rate := flag.Float64("rate", 50, "orders, or reads, a second of an open loop; first rate of a flood")
 	seconds := flag.Float64("seconds", 10, "seconds of the run; of a step of a flood")
+	connections := flag.Int("connections", 0, "most connections to each server; 0: as many as requests in flight")
 	products := flag.Int("products", 2, "products that the orders are spread over")
 	once := flag.Bool("once", false, "one request an order: the POST waits for the outcome")
 	floods := flag.Bool("flood", false, "look for the highest sustained rate")
@@ -34,7 +35,7 @@ func main() {
 	if *products < 1 || *seconds <= 0 || (*clients <= 0 && *rate <= 0) || flag.NArg() > 0 {
 		fail("-products, -seconds, and -clients or -rate are positive; there are no other arguments")
 	}
-	f, err := newFlow(*kind, *url, *products, *once)
+	f, err := newFlow(*kind, *url, *products, *connections, *once)
 	if err != nil {
 		fail(err.Error())
 	}

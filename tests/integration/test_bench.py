@@ -74,6 +74,22 @@ async def test_latency_counts_from_the_time_at_which_an_order_was_due(server):
     assert found["validated_p90"] >= 100, "about fifty orders waited, for half of the stall on average"
 
 
+async def test_connections_are_limited_and_latency_counts_the_wait_for_one(server):
+    at_once, most = 0, 0
+
+    async def work():
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        await asyncio.sleep(0.1)
+        at_once -= 1
+
+    server.delay = work
+    found = await load(server, 0.4, "-rate", "50", "-connections", "2")
+    assert (found["ok"], found["errors"], most) == (20, {}, 2)
+    assert found["validated_max"] >= 500, "twenty orders, two at a time"
+
+
 async def test_errors_are_counted_by_kind(server):
     server.status = 503
     found = await load(server, 0.2, "-rate", "50")
