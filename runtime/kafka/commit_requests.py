@@ -93,7 +93,11 @@ class CommitRequest:
         self.body = body
         self.version = self.HIGHEST
         self.correlation_id = 0
-        self.RESPONSE_TYPE = self
+
+    @property
+    def RESPONSE_TYPE(self) -> Self:  # noqa: N802  # aiokafka's name
+        """What decodes the response: the request. Not an attribute, which would be a cycle."""
+        return self
 
     @classmethod
     def newest(cls, versions: Versions) -> int | None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import struct
+import weakref
 
 import aiokafka.errors
 import pytest
@@ -435,3 +436,9 @@ async def test_a_failed_start_leaves_nothing(brokers, new_producer):
         await producer.start()
     with pytest.raises(ProducerClosed):
         await commit(producer)
+
+
+def test_a_request_is_no_cycle():
+    """Several hundred a second would wait for the garbage collector."""
+    request = weakref.ref(requests.InitProducerId("id", 1000))
+    assert request() is None

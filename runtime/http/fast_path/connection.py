@@ -80,6 +80,7 @@ class FastConnection(HttpConnection):
         if self._exchange is not None:
             self._end(499)
         super().connection_lost(exc)
+        self._reader.close()
 
     def respond(self, response: FastResponse | web.Response) -> None:
         """Sends the response, and ends the exchange. See `exchange.Connection`."""

@@ -64,7 +64,7 @@ class QueryExchange:
         self._query = query
         self._key = key
         self._until = time.monotonic() + timeout_ms / 1000
-        self._wait = RowWait(
+        self._wait: RowWait | None = RowWait(
             host,
             query.table,
             key,
@@ -77,11 +77,14 @@ class QueryExchange:
 
     def begin(self) -> None:
         """Answers, or waits for the row."""
+        assert self._wait is not None, "closed"
         self._wait.begin()
 
     def close(self) -> None:
         """Stops waiting."""
-        self._wait.close()
+        if self._wait is not None:
+            wait, self._wait = self._wait, None  # each has the other: a cycle would wait for the garbage collector
+            wait.close()
 
     def _answer(self, row: Any) -> None:
         query = self._query
@@ -199,7 +202,8 @@ class WaitingCommandExchange(CommandExchange):
     def close(self) -> None:
         super().close()
         if self._row_wait is not None:
-            self._row_wait.close()
+            wait, self._row_wait = self._row_wait, None  # as for a query
+            wait.close()
 
     def _succeed(self, response: FastResponse) -> None:
         if self._recovered:

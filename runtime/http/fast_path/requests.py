@@ -100,6 +100,10 @@ class RequestReader(Generic[R]):
         self._parser = httptools.HttpRequestParser(self)
         self.clear()
 
+    def close(self) -> None:
+        """Ends the reader, with its connection: parser and reader have each other, which would be a cycle."""
+        del self._parser
+
     def clear(self) -> None:
         """Forgets the request that was read."""
         self.raw = b""
