@@ -193,6 +193,7 @@ class OwnerConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        del self._parser  # it has this connection: a cycle would wait for the garbage collector
         self._pool.forget(self)
         self._lose()
 

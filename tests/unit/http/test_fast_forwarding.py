@@ -1,6 +1,7 @@
 """The fast path forwards to the key owner with the same responses as aiohttp's application, and leaves it the rest."""
 
 import asyncio
+import gc
 import re
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,7 +15,7 @@ from runtime.http.fast_path import owners
 from runtime.http.fast_path.owners import OwnerConnections, OwnerResponse
 from runtime.http.fast_path.responses import encoded
 from tests.unit.http.fakes import Cluster, decided, running, until
-from tests.unit.http.test_fast_path import BODY, FAST, JSON, KNOWN, get, post, rows
+from tests.unit.http.test_fast_path import BODY, FAST, JSON, KNOWN, get, no_collections, post, rows, unreachable
 
 GENERATED = {"a new order without an id"}
 """Requests that any worker answers."""
@@ -65,6 +66,33 @@ async def test_requests_to_the_owner_share_connections(pair):
         assert (await other.raw(get("/v1/orders/o-1")))[0] == 200
     assert len(owner.connections) == 1
     assert owner.by_aiohttp == other.by_aiohttp == 0
+
+
+async def test_a_forwarded_request_leaves_no_cycles(pair):
+    owner, other = pair
+    for name, request in FAST.items():
+        owner.host.cluster.rows = rows()
+        reader, writer = await asyncio.open_connection("127.0.0.1", other.host.url.port)
+        with no_collections():
+            writer.write(request)
+            await reader.readuntil(b"\r\n\r\n")
+            await until(lambda: len(owner.host.watches) == 0)
+            assert unreachable() == set(), name
+        writer.close()
+
+
+async def test_a_connection_to_the_owner_that_is_closed_is_no_cycle(pair):
+    def connections():
+        return sum(isinstance(one, owners.OwnerConnection) for one in gc.get_objects())
+
+    owner, other = pair
+    owner.host.cluster.rows = rows()
+    with no_collections():
+        assert (await other.raw(get("/v1/orders/o-1")))[0] == 200
+        assert connections() == 1
+        for connection in list(owner.connections):
+            connection.force_close()
+        await until(lambda: connections() == 0)
 
 
 async def test_an_owner_that_has_closed_an_idle_connection_is_asked_again(pair):
