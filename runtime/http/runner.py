@@ -5,8 +5,6 @@ Relies on private parts of aiohttp; each use says on what.
 
 import asyncio
 import logging
-import os
-import socket
 from typing import Any
 
 from aiohttp import web
@@ -15,6 +13,7 @@ from runtime.common.clock import elapsed_s
 from runtime.http.connections import HttpConnection
 from runtime.http.fast_path.connection import FastConnection
 from runtime.http.fast_path.routes import FAST_PATH, FastPath
+from runtime.http.listening import Site
 
 
 class _Server(web.Server):
@@ -30,33 +29,6 @@ class _Server(web.Server):
         return FastConnection(self, fast_path=self.fast_path, **options)
 
 
-class _AcceptQueue:
-    """Connections that the kernel has established and nobody has accepted: closing the socket would reset them."""
-
-    POLL_S = 0.01
-
-    def __init__(self, listening: Any) -> None:
-        self._socket = socket.socket(fileno=os.dup(listening.fileno()))
-        self._socket.setblocking(False)
-        self._socket.listen(0)  # on Linux a second call sets the backlog: no further connections
-
-    async def drain(self, server: Any, seconds: float) -> None:
-        """Accepts the queued connections for `seconds`, then closes the socket."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
-        with self._socket:
-            while True:
-                try:
-                    connection, _ = self._socket.accept()
-                except BlockingIOError:
-                    if loop.time() >= end:
-                        return  # closes at once: no connection can arrive in between
-                    await asyncio.sleep(self.POLL_S)
-                else:
-                    connection.setblocking(False)
-                    await loop.connect_accepted_socket(server, connection)
-
-
 class Runner(web.AppRunner):
     """Runs a worker's application.
 
@@ -70,30 +42,32 @@ class Runner(web.AppRunner):
 
     POLL_S = 0.02
     """Seconds between two checks whether all connections are closed."""
+    BACKLOG = 1024
+    """Connections that may wait to be accepted, of each address."""
     ACCEPT_S = 0.1
     """Seconds in which connections of the accept queue are still accepted at a stop."""
 
     def __init__(self, app: web.Application, *, shutdown_timeout: float = 5.0) -> None:
         super().__init__(app, handle_signals=False, shutdown_timeout=shutdown_timeout)
 
+    async def listen(self, host: str, port: int) -> None:
+        """Listens on all addresses of the host. Raises `OSError`."""
+        site = Site(self, host, port, backlog=self.BACKLOG)
+        try:
+            await site.start()
+        except OSError:
+            await site.stop()
+            raise
+
     async def drain(self, seconds: float) -> None:
         """Stops to listen, and waits up to `seconds` until clients have closed their connections.
 
         A kept-alive connection stays open until its next request is answered, with `Connection: close` (`admission`).
         """
-        queues = [_AcceptQueue(listening) for listening in self._listening]
-        for site in list(self.sites):
-            await site.stop()
-        for queue in queues:
-            await queue.drain(self.server, self.ACCEPT_S)
+        await asyncio.gather(*(site.drain(self.ACCEPT_S) for site in self.sites if isinstance(site, Site)))
         end = elapsed_s() + seconds
         while self._connected and elapsed_s() < end:  # noqa: ASYNC110 - aiohttp has no event for it
             await asyncio.sleep(self.POLL_S)
-
-    @property
-    def _listening(self) -> list[Any]:
-        """The listening sockets. Relies on `_server` of a site, an `asyncio.Server`."""
-        return [own for site in self.sites for own in getattr(getattr(site, "_server", None), "sockets", None) or ()]
 
     @property
     def _connected(self) -> bool:

@@ -48,7 +48,7 @@ async def serve(app: web.Application, settings: Settings, ports: Collection[int]
     runner = Runner(app, shutdown_timeout=CLOSE_S)
     await runner.setup()
     stop.add(runner.cleanup, 2 * CLOSE_S)
-    await web.TCPSite(runner, settings.http_host, settings.http_port, backlog=1024).start()
+    await runner.listen(settings.http_host, settings.http_port)
     port: int = runner.addresses[0][1]
     side = HttpSide(runner, settings.base_url(port))
     if settings.http_port:
@@ -61,7 +61,7 @@ async def _listen(side: HttpSide, host: str, port: int) -> None:
     """Listens on the port of a service, on IPv4 and IPv6 where the host has both."""
     for name in (host, *_IPV6.get(host, ())):
         try:
-            await web.TCPSite(side.runner, name, port, backlog=1024).start()
+            await side.runner.listen(name, port)
         except OSError as error:
             if name == host:
                 log.warning("port not available port=%d error=%s; its service answers at url=%s", port, error, side.url)

@@ -223,7 +223,7 @@ async def running(
     host = FakeHost(cluster, Settings(**{"http_allowed_hosts": "x", **settings}))  # the `Host` of raw requests
     runner = Runner(application(host, tuple(hosted), tracer), shutdown_timeout=1)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
+    await runner.listen("127.0.0.1", 0)
     host.url = URL.build(scheme="http", host="127.0.0.1", port=runner.addresses[0][1])
     if cluster.owner is None:
         cluster.owner = host.url
