@@ -90,8 +90,9 @@ class Poller:
         losses: ranges of lost records that the restore found.
     """
 
-    MAX_COMMANDS = 2000
-    """Commands of one batch. Bounds the size of its transaction."""
+    MAX_COMMANDS = 500
+    """Commands of one batch. Bounds the size of its transaction, and the turn of the event loop that processes it, in
+    which nobody else is answered. 2000 in a batch cost as much each."""
 
     IDLE_S = 1.0
     """Seconds, the longest wait for records before `next` returns `None`."""

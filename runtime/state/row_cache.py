@@ -33,7 +33,7 @@ class RowCache:
     True
     """
 
-    def __init__(self, generation: int = 4096) -> None:
+    def __init__(self, generation: int = 2048) -> None:
         self._generation = generation
         self._young: dict[_Key, Any] = {}
         self._old: dict[_Key, Any] = {}
