@@ -125,7 +125,9 @@ class Settings(KafkaSettings, DatabaseSettings):
         default=OnLostRecords.CONTINUE,
         description="`continue` or `stop`, when the broker has removed records before they were read",
     )
-    batch_limit: int = Field(default=2000, ge=1, description="Records per batch at most")
+    batch_limit: int = Field(
+        default=500, ge=1, description="Records per batch at most: HTTP requests wait while a batch is processed"
+    )
     produce_timeout_s: float = Field(
         default=10.0, gt=0, description="Seconds after which an unacknowledged POST is answered 503"
     )
