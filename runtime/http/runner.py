@@ -10,10 +10,10 @@ from typing import Any
 from aiohttp import web
 
 from runtime.common.clock import elapsed_s
+from runtime.http.acceptor import Site
 from runtime.http.connections import HttpConnection
 from runtime.http.fast_path.connection import FastConnection
 from runtime.http.fast_path.routes import FAST_PATH, FastPath
-from runtime.http.listening import Site
 
 
 class _Server(web.Server):
@@ -43,9 +43,9 @@ class Runner(web.AppRunner):
     POLL_S = 0.02
     """Seconds between two checks whether all connections are closed."""
     BACKLOG = 1024
-    """Connections that may wait to be accepted, of each address."""
+    """Size of the accept queue of each address, in connections."""
     ACCEPT_S = 0.1
-    """Seconds in which connections of the accept queue are still accepted at a stop."""
+    """Seconds of a stop during which waiting connections are still accepted."""
 
     def __init__(self, app: web.Application, *, shutdown_timeout: float = 5.0) -> None:
         super().__init__(app, handle_signals=False, shutdown_timeout=shutdown_timeout)

@@ -38,7 +38,7 @@ from runtime.model.records import Membership
 log = logging.getLogger(__name__)
 
 TESTED = {
-    "aiohttp": "3.14.5",  # runtime/http/{connections,listening,runner,server}.py, runtime/http/fast_path/
+    "aiohttp": "3.14.5",  # runtime/http/{acceptor,connections,runner,server}.py, runtime/http/fast_path/
     "aiokafka": "0.14.0",  # runtime/kafka/
     "aiosmtplib": "5.1.3",  # runtime/mail/connections.py
     "cramjam": "2.14.0",  # runtime/kafka/decompression.py: the text of an error

@@ -91,8 +91,8 @@ class Poller:
     """
 
     MAX_COMMANDS = 500
-    """Commands of one batch. Bounds the size of its transaction, and the turn of the event loop that processes it, in
-    which nobody else is answered. 2000 in a batch cost as much each."""
+    """Commands of one batch. Bounds the size of its transaction, and how long HTTP requests wait while it is processed.
+    A command of a batch of 2,000 costs as much as a command of a batch of 500."""
 
     IDLE_S = 1.0
     """Seconds, the longest wait for records before `next` returns `None`."""

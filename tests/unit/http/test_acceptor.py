@@ -1,4 +1,4 @@
-"""Connections are accepted as they come: many in one turn of the event loop, when files run out, and at a stop."""
+"""Connections are accepted: many in one iteration of the event loop, without file descriptors, and at a stop."""
 
 import asyncio
 import errno
@@ -13,7 +13,7 @@ import pytest
 import uvloop
 from aiohttp import web
 
-from runtime.http.listening import Listener
+from runtime.http.acceptor import Acceptor
 from runtime.http.runner import Runner
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -39,19 +39,19 @@ async def serving():
 
 @contextmanager
 def connected(address, count):
-    """So many clients, connected without a turn of the event loop: they are in the accept queue."""
+    """Clients that are connected without an iteration of the event loop: they are in the accept queue."""
     with ExitStack() as stack:
         yield [stack.enter_context(socket.create_connection(address)) for _ in range(count)]
 
 
-async def turns_until(condition):
-    """The turns of the event loop until the condition holds."""
-    turns = 0
+async def iterations_until(condition):
+    """The iterations of the event loop until the condition holds."""
+    iterations = 0
     async with asyncio.timeout(60):
         while not condition():
-            turns += 1
+            iterations += 1
             await asyncio.sleep(0)
-    return turns
+    return iterations
 
 
 async def answer(client):
@@ -67,36 +67,36 @@ async def answer(client):
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
-def test_all_waiting_connections_are_accepted_in_one_turn(run):
+def test_all_waiting_connections_are_accepted_in_one_iteration(run):
     async def accept():
         async with serving() as (runner, address):
             with connected(address, 200) as clients:
-                turns = await turns_until(lambda: len(runner.server.connections) == 200)
-                assert turns < 10, "of a few ms to hundreds of ms each under load"
+                iterations = await iterations_until(lambda: len(runner.server.connections) == 200)
+                assert iterations < 10, "of a few ms to hundreds of ms each under load"
                 assert "hello" in await answer(clients[-1])
 
     run(accept())
 
 
-def test_a_turn_accepts_a_limited_number(monkeypatch):
+def test_an_iteration_accepts_a_limited_number(monkeypatch):
     async def accept():
-        monkeypatch.setattr(Listener, "MOST", 20)
+        monkeypatch.setattr(Acceptor, "MAX_ACCEPTS", 20)
         async with serving() as (runner, address):
             with connected(address, 100):
-                assert await turns_until(lambda: len(runner.server.connections) == 100) >= 5
+                assert await iterations_until(lambda: len(runner.server.connections) == 100) >= 5
 
     uvloop.run(accept())
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
-def test_connections_wait_while_no_file_is_left(run, monkeypatch, caplog):
-    monkeypatch.setattr(Listener, "PAUSE_S", 0.05)
+def test_connections_wait_without_a_free_file_descriptor(run, monkeypatch, caplog):
+    monkeypatch.setattr(Acceptor, "PAUSE_S", 0.05)
 
     async def accept():
         async with serving() as (runner, address):
             with connected(address, 20) as clients:
                 with files_used_up():
-                    await turns_until(lambda: said(caplog))
+                    await iterations_until(lambda: said(caplog))
                     assert not runner.server.connections
                 assert all("hello" in text for text in await asyncio.gather(*map(answer, clients)))
 
@@ -178,7 +178,7 @@ async def test_a_port_in_use_leaves_nothing_bound():
 async def test_a_connection_sends_small_answers_at_once():
     async with serving() as (runner, address):
         with connected(address, 1):
-            await turns_until(lambda: runner.server.connections)
+            await iterations_until(lambda: runner.server.connections)
             [connection] = runner.server.connections
             served = connection.transport.get_extra_info("socket")
             assert served.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -1,7 +1,7 @@
-"""Listening sockets of the HTTP server: a turn of the event loop accepts all connections that wait.
+"""Listening sockets of the HTTP server. One iteration of the event loop accepts all waiting connections.
 
-uvloop accepts one in each turn (libuv since 1.45, pull request 3696). A turn of a worker may take as long as a batch:
-of hundreds of clients that connect at once, or for each request, the last would wait for seconds.
+uvloop accepts one connection in each iteration (libuv since 1.45, pull request 3696). An iteration of a worker can last
+as long as a batch. If hundreds of clients connected together, the last ones would wait for seconds.
 """
 
 import asyncio
@@ -17,22 +17,23 @@ from aiohttp import web
 log = logging.getLogger(__name__)
 
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""No file or memory is left for a connection. It waits in the accept queue, and the socket stays readable."""
+"""Errors of `accept` without a free file descriptor or memory. The connection stays in the accept queue, and the socket
+stays readable."""
 
 
-class Listener:
+class Acceptor:
     """Accepts the connections of one listening socket.
 
     Arguments:
-        bound: the socket, bound. The listener has a duplicate of its own.
-        new_protocol: makes the protocol of a connection.
-        backlog: connections that may wait to be accepted.
+        bound: the socket, bound to its address. The acceptor listens on a duplicate of it.
+        new_protocol: creates the protocol of a connection.
+        backlog: size of the accept queue, in connections.
     """
 
-    MOST = 256
-    """Connections of one turn: others that are open must not wait for long either."""
+    MAX_ACCEPTS = 256
+    """Connections that one iteration accepts at most. They take about 10 ms, during which open connections wait."""
     PAUSE_S = 1.0
-    """Seconds until the next attempt when no file is left."""
+    """Seconds from an exhausted resource to the next `accept`, as in asyncio."""
 
     def __init__(self, bound: Any, new_protocol: Callable[[], asyncio.BaseProtocol], backlog: int) -> None:
         self._loop = asyncio.get_running_loop()
@@ -50,14 +51,14 @@ class Listener:
             raise
 
     async def drain(self, seconds: float) -> None:
-        """Refuses new connections, accepts for `seconds` those that wait already, then closes the socket.
+        """Refuses new connections, accepts the waiting ones for `seconds`, then closes the socket.
 
-        Closing it resets the connections that nobody has accepted.
+        Closing the socket resets the connections in the accept queue.
         """
         self._socket.listen(0)  # on Linux a second call sets the backlog: no further connections
         await asyncio.sleep(seconds)
         self._accept(self._backlog)
-        await self.close()  # in the same turn: no connection can arrive in between
+        await self.close()  # in the same iteration: no connection can arrive in between
 
     async def close(self) -> None:
         """Closes the socket. Returns once all accepted connections have their protocols."""
@@ -67,14 +68,14 @@ class Listener:
         if self._opening:
             await asyncio.wait(self._opening)
 
-    def _accept(self, most: int | None = None) -> None:
-        for _ in range(most or self.MOST):
+    def _accept(self, limit: int) -> None:
+        for _ in range(limit):
             try:
                 connection, _address = self._socket.accept()
             except (BlockingIOError, InterruptedError):
                 return
             except ConnectionAbortedError:
-                continue  # by the client, while it waited
+                continue  # the client aborted it in the accept queue
             except OSError as error:
                 if error.errno not in _EXHAUSTED:
                     raise
@@ -90,7 +91,7 @@ class Listener:
     async def _open(self, connection: socket.socket) -> None:
         try:
             await self._loop.connect_accepted_socket(self._new_protocol, connection)
-        except OSError as error:  # the client has closed it
+        except OSError as error:  # the client has closed the connection
             connection.close()
             log.debug("connection not opened error=%s", error)
 
@@ -102,32 +103,32 @@ class Listener:
 
     def _resume(self) -> None:
         self._paused = None
-        self._loop.add_reader(self._socket, self._accept)
+        self._loop.add_reader(self._socket, self._accept, self.MAX_ACCEPTS)
 
 
 class Site(web.TCPSite):
-    """An address of a runner, whose connections are accepted by listeners.
+    """A host and port of a runner, with an acceptor for each of its addresses.
 
     Relies on private parts of aiohttp: `_runner`, `_host`, `_port`, `_backlog` and `_server` of the base classes, and
     that `BaseSite.start` registers the site.
     """
 
-    __slots__ = ("_listeners",)
+    __slots__ = ("_acceptors",)
 
     async def start(self) -> None:
-        self._listeners: list[Listener] = []
+        self._acceptors: list[Acceptor] = []
         await web.BaseSite.start(self)
         protocols = self._runner.server
         assert protocols is not None, "the runner is set up"
         loop = asyncio.get_running_loop()
         self._server = server = await loop.create_server(protocols, self._host, self._port, start_serving=False)
-        self._listeners += (Listener(bound, protocols, self._backlog) for bound in server.sockets)
+        self._acceptors += (Acceptor(bound, protocols, self._backlog) for bound in server.sockets)
 
     async def drain(self, seconds: float) -> None:
-        """Stops, but first accepts for `seconds` the connections that wait. See `Listener.drain`."""
-        await asyncio.gather(*(listener.drain(seconds) for listener in self._listeners))
+        """Accepts the waiting connections for `seconds`, then stops. See `Acceptor.drain`."""
+        await asyncio.gather(*(acceptor.drain(seconds) for acceptor in self._acceptors))
         await self.stop()
 
     async def stop(self) -> None:
-        await asyncio.gather(*(listener.close() for listener in self._listeners))
+        await asyncio.gather(*(acceptor.close() for acceptor in self._acceptors))
         await super().stop()
